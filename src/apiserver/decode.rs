@@ -5,12 +5,11 @@
 //! fails on objects nested more than 128 levels deep, and where the metadata itself cannot be decoded. A
 //! service account of one namespace can cause each of these with its own objects.
 
-use std::borrow::Cow;
 use std::fmt::Debug;
 use std::marker::PhantomData;
 
+use k8s_openapi::Resource;
 use k8s_openapi::api::{coordination, core, discovery};
-use kube::Resource;
 use kube::core::ObjectMeta;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
@@ -21,7 +20,7 @@ use endpoint_copier_core::model::{self, EndpointSlice, NodeObject, Service, Unre
 /// A type of this crate that holds part of an API resource.
 pub trait Slim: Clone + Debug + DeserializeOwned + Send + 'static {
     /// The API resource to which it belongs.
-    type Resource: Resource<DynamicType = ()>;
+    type Resource: Resource;
 
     /// Its metadata.
     fn metadata(&self) -> &model::ObjectMeta;
@@ -73,7 +72,7 @@ pub type NodeMetadata = Metadata<core::v1::Node>;
 /// The metadata of a Lease.
 pub type LeaseMetadata = Metadata<coordination::v1::Lease>;
 
-impl<R: Resource<DynamicType = ()> + Clone + Debug + Send + 'static> Slim for Metadata<R> {
+impl<R: Resource + Clone + Debug + Send + 'static> Slim for Metadata<R> {
     type Resource = R;
 
     fn metadata(&self) -> &model::ObjectMeta {
@@ -121,36 +120,29 @@ impl<'de, K: Slim> Deserialize<'de> for Guarded<K> {
 }
 
 impl<K: Slim> Resource for Guarded<K> {
-    type DynamicType = ();
+    const API_VERSION: &'static str = K::Resource::API_VERSION;
+    const GROUP: &'static str = K::Resource::GROUP;
+    const KIND: &'static str = K::Resource::KIND;
+    const VERSION: &'static str = K::Resource::VERSION;
+    const URL_PATH_SEGMENT: &'static str = K::Resource::URL_PATH_SEGMENT;
     type Scope = <K::Resource as Resource>::Scope;
+}
 
-    fn kind((): &()) -> Cow<'_, str> {
-        K::Resource::kind(&())
-    }
+impl<K: Slim> k8s_openapi::Metadata for Guarded<K> {
+    type Ty = ObjectMeta;
 
-    fn group((): &()) -> Cow<'_, str> {
-        K::Resource::group(&())
-    }
-
-    fn version((): &()) -> Cow<'_, str> {
-        K::Resource::version(&())
-    }
-
-    fn plural((): &()) -> Cow<'_, str> {
-        K::Resource::plural(&())
-    }
-
-    fn meta(&self) -> &ObjectMeta {
+    fn metadata(&self) -> &ObjectMeta {
         &self.metadata
     }
 
-    fn meta_mut(&mut self) -> &mut ObjectMeta {
+    fn metadata_mut(&mut self) -> &mut ObjectMeta {
         &mut self.metadata
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use kube::Resource as _;
     use kube::core::{ObjectList, WatchEvent};
     use serde_json::json;
 

@@ -24,6 +24,7 @@ use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 use tokio_util::task::AbortOnDropHandle;
 use tower::util::BoxCloneSyncService;
 use tower::{BoxError, ServiceBuilder, ServiceExt as _, service_fn};
@@ -236,11 +237,39 @@ fn is_supervisor(target: Target) -> bool {
     target.port() == SUPERVISOR_PORT
 }
 
+/// Sends requests without a body.
+type Sender = http1::SendRequest<Empty<Bytes>>;
+
+/// Connects to a target by TLS. It has no time limit.
+pub(super) async fn connect(
+    target: Target,
+    config: Arc<ClientConfig>,
+    name: ServerName<'static>,
+) -> Result<TlsStream<TcpStream>, Failure> {
+    let tcp = TcpStream::connect((target.address(), target.port())).await;
+    let tcp = tcp.map_err(|error| failure(&error))?;
+    tcp.set_nodelay(true).map_err(|error| failure(&error))?;
+    let stream = TlsConnector::from(config).connect(name, tcp).await;
+    stream.map_err(|error| failure(&error))
+}
+
+/// Begins to speak HTTP/1.1. The connection ends with the returned task.
+pub(super) async fn speak_http(
+    stream: TlsStream<TcpStream>,
+) -> Result<(Sender, AbortOnDropHandle<()>), Failure> {
+    let mut http = http1::Builder::new();
+    let handshake = http.max_buf_size(LONGEST_HEAD).handshake(TokioIo::new(stream));
+    let (sender, connection) = handshake.await.map_err(|error| failure(&error))?;
+    // The task that waits for an answer gets the error.
+    let task = tokio::spawn(connection.map(drop));
+    Ok((sender, AbortOnDropHandle::new(task)))
+}
+
 struct HttpsConnection {
     inner: Arc<ProbeClientInner>,
     target: Target,
     credentials: Arc<Credentials>,
-    sender: http1::SendRequest<Empty<Bytes>>,
+    sender: Sender,
     /// Ends with the connection.
     task: AbortOnDropHandle<()>,
 }
@@ -262,26 +291,15 @@ impl HttpsConnection {
         target: Target,
         credentials: Arc<Credentials>,
     ) -> Result<Self, Failure> {
-        let tcp = TcpStream::connect((target.address(), target.port())).await;
-        let tcp = tcp.map_err(|error| failure(&error))?;
-        tcp.set_nodelay(true).map_err(|error| failure(&error))?;
-        let tls = TlsConnector::from(credentials.identity(target).tls.clone());
-        let tls = tls.connect(credentials.name.clone(), tcp);
-        let stream = TokioIo::new(tls.await.map_err(|error| failure(&error))?);
-        let mut http = http1::Builder::new();
-        let (sender, connection) = http
-            .max_buf_size(LONGEST_HEAD)
-            .handshake(stream)
-            .await
-            .map_err(|error| failure(&error))?;
-        // The task that waits for an answer gets the error.
-        let task = tokio::spawn(connection.map(drop));
+        let config = credentials.identity(target).tls.clone();
+        let stream = connect(target, config, credentials.name.clone()).await?;
+        let (sender, task) = speak_http(stream).await?;
         Ok(Self {
             inner: inner.clone(),
             target,
             credentials,
             sender,
-            task: AbortOnDropHandle::new(task),
+            task,
         })
     }
 

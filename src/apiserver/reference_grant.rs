@@ -1,10 +1,7 @@
 //! ReferenceGrants of the Gateway API, in the versions that a cluster may serve. k8s-openapi has no types for them.
 
-use std::borrow::Cow;
-
 use endpoint_copier_core::model::{self, ReferenceGrant};
-use kube::Resource;
-use kube::core::{NamespaceResourceScope, ObjectMeta};
+use k8s_openapi::{NamespaceResourceScope, Resource};
 use serde::Deserialize;
 
 use super::decode::Slim;
@@ -26,35 +23,19 @@ impl<const GA: bool> Slim for Versioned<GA> {
     }
 }
 
-/// The resource, as kube names it.
+/// The names of the resource.
 #[derive(Clone, Debug)]
-pub struct Kind<const GA: bool>(ObjectMeta);
+pub struct Kind<const GA: bool>;
 
 impl<const GA: bool> Resource for Kind<GA> {
-    type DynamicType = ();
+    const API_VERSION: &'static str = if GA {
+        "gateway.networking.k8s.io/v1"
+    } else {
+        "gateway.networking.k8s.io/v1beta1"
+    };
+    const GROUP: &'static str = GROUP;
+    const KIND: &'static str = "ReferenceGrant";
+    const VERSION: &'static str = if GA { "v1" } else { "v1beta1" };
+    const URL_PATH_SEGMENT: &'static str = "referencegrants";
     type Scope = NamespaceResourceScope;
-
-    fn kind((): &()) -> Cow<'_, str> {
-        "ReferenceGrant".into()
-    }
-
-    fn group((): &()) -> Cow<'_, str> {
-        GROUP.into()
-    }
-
-    fn version((): &()) -> Cow<'_, str> {
-        if GA { "v1" } else { "v1beta1" }.into()
-    }
-
-    fn plural((): &()) -> Cow<'_, str> {
-        "referencegrants".into()
-    }
-
-    fn meta(&self) -> &ObjectMeta {
-        &self.0
-    }
-
-    fn meta_mut(&mut self) -> &mut ObjectMeta {
-        &mut self.0
-    }
 }

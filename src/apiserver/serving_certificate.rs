@@ -6,11 +6,8 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use http::{HeaderValue, Request, header};
 use http_body_util::Empty;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
 use k8s_openapi::jiff::Timestamp;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::verify_server_name;
@@ -18,17 +15,11 @@ use rustls::crypto::{WebPkiSupportedAlgorithms, ring, verify_tls12_signature, ve
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
-use tokio_util::task::AbortOnDropHandle;
 
 use super::dial::KUBERNETES;
 use super::limits::skew;
-use super::probe_client::{failure, probed_path};
+use super::probe_client::{connect, failure, probed_path, speak_http};
 use endpoint_copier_core::verdicts::{Failure, Target};
-
-/// The most that an answer's head may take.
-const LONGEST_HEAD: usize = 16 * 1024;
 
 /// A name that no certificate has, by the rules of the top-level domain.
 const NO_NAME: &str = "no-name.invalid";
@@ -90,21 +81,15 @@ fn plain(name: &str) -> String {
 /// # Errors
 /// The server does not answer as an API server or supervisor does.
 pub async fn ask(target: Target) -> Result<Shown, Failure> {
-    let tcp = TcpStream::connect((target.address(), target.port())).await;
-    let tcp = tcp.map_err(|error| failure(&error))?;
     let config = config().map_err(|error| failure(&error))?;
     // For an address, no name is sent: K3s and RKE2 may add a name that is sent to their certificate.
     let name = ServerName::IpAddress(target.address().into());
-    let tls = TlsConnector::from(Arc::new(config)).connect(name, tcp).await;
-    let tls = tls.map_err(|error| failure(&error))?;
-    let certificates = tls.get_ref().1.peer_certificates().unwrap_or_default();
+    let stream = connect(target, Arc::new(config), name).await?;
+    let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
     let certificate = certificates.first().cloned();
     let certificate = certificate.ok_or_else(|| Failure::Other("no certificate".to_owned()))?;
-    let mut http = http1::Builder::new();
-    let handshake = http.max_buf_size(LONGEST_HEAD).handshake(TokioIo::new(tls)).await;
-    let (mut sender, connection) = handshake.map_err(|error| failure(&error))?;
-    let _task = AbortOnDropHandle::new(tokio::spawn(async { _ = connection.await }));
-    let mut request = Request::new(Empty::<Bytes>::new());
+    let (mut sender, _task) = speak_http(stream).await?;
+    let mut request = Request::new(Empty::new());
     *request.uri_mut() = http::Uri::from_static(probed_path(target));
     request
         .headers_mut()

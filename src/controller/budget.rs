@@ -1,9 +1,11 @@
-//! Token buckets for Events and log lines, as in client-go's spam filter: a user who changes a Service all the time can
-//! fill neither etcd nor a disk.
+//! Token buckets, as in client-go's spam filter: a user who changes Services all the time can fill neither etcd nor a
+//! disk, and delays nobody else.
 //!
 //! This is pure: callers pass in the time.
 
+use std::borrow::Borrow;
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -13,46 +15,79 @@ use endpoint_copier_core::model::ServiceKey;
 /// The burst of Events, or of log lines, about one Service.
 const BURST: u32 = 25;
 
-/// The time after which a Service regains one token.
+/// The time after which a Service regains one of them.
 pub const REFILL: Duration = Duration::from_secs(5 * 60);
 
-/// The budget of each Service. A full budget takes no memory, at the latest when another Service spends.
-#[derive(Debug, Default)]
-pub struct Budgets(HashMap<ServiceKey, Budget>);
-
+/// A budget of tokens for each key. A full budget takes no memory, at the latest when another key spends.
 #[derive(Debug)]
-struct Budget {
-    used: u32,
-    /// The beginning of the refill period to which the count belongs.
-    since: Instant,
+pub struct Budgets<K> {
+    burst: u32,
+    refill: Duration,
+    /// When each budget is full again.
+    full: HashMap<K, Instant>,
 }
 
-impl Budgets {
-    /// Takes a token of this Service if one is left.
-    pub fn spend(&mut self, service: &ServiceKey, now: Instant) -> bool {
-        if !self.0.contains_key(service) {
-            self.0.retain(|_, budget| budget.refilled(now).used > 0);
-        }
-        let budget = self
-            .0
-            .entry(service.clone())
-            .or_insert(Budget { used: 0, since: now });
-        *budget = budget.refilled(now);
-        let may = budget.used < BURST;
-        budget.used += u32::from(may);
-        may
+/// The budgets of Events, or of log lines, about Services.
+impl Default for Budgets<ServiceKey> {
+    fn default() -> Self {
+        Self::new(BURST, REFILL)
     }
 }
 
-impl Budget {
-    fn refilled(&self, now: Instant) -> Self {
-        let periods = now.saturating_duration_since(self.since).as_secs() / REFILL.as_secs();
-        match u32::try_from(periods) {
-            Ok(back) if back < self.used => Self {
-                used: self.used - back,
-                since: self.since + REFILL * back,
-            },
-            _ => Self { used: 0, since: now },
+impl<K: Eq + Hash> Budgets<K> {
+    /// Budgets of `burst` tokens, which regain one in each `refill`.
+    #[must_use]
+    pub fn new(burst: u32, refill: Duration) -> Self {
+        Self {
+            burst,
+            refill,
+            full: HashMap::new(),
         }
+    }
+
+    /// Takes a token if one is left.
+    pub fn spend(&mut self, key: K, now: Instant) -> bool {
+        let (burst, refill) = (self.burst, self.refill);
+        let full = self.full_again(key, now);
+        let may = *full + refill <= now + refill * burst;
+        if may {
+            *full += refill;
+        }
+        may
+    }
+
+    /// Takes a token, and returns when it may be used: now or, if none is left, when it is its turn.
+    pub fn reserve(&mut self, key: K, now: Instant) -> Instant {
+        let (burst, refill) = (self.burst, self.refill);
+        let full = self.full_again(key, now);
+        *full += refill;
+        full.checked_sub(refill * burst)
+            .map_or(now, |allowed| allowed.max(now))
+    }
+
+    /// Gives back a token that is no longer needed.
+    pub fn refund<Q: Eq + Hash + ?Sized>(&mut self, key: &Q)
+    where
+        K: Borrow<Q>,
+    {
+        if let Some(full) = self.full.get_mut(key) {
+            *full = full.checked_sub(self.refill).unwrap_or(*full);
+        }
+    }
+
+    /// When the budget of a key is full again, but no earlier than now.
+    fn full_again(&mut self, key: K, now: Instant) -> &mut Instant {
+        if !self.full.contains_key(&key) {
+            self.full.retain(|_, full| *full > now);
+        }
+        let full = self.full.entry(key).or_insert(now);
+        *full = now.max(*full);
+        full
+    }
+
+    /// The number of keys whose budget takes memory.
+    #[cfg(test)]
+    pub fn remembered(&self) -> usize {
+        self.full.len()
     }
 }

@@ -113,17 +113,13 @@ impl Worker {
         watchdog.idle();
     }
 
-    fn mark(&self, queue: &mut WorkQueue, key: ServiceKey, Mark { since, is_edit }: Mark) {
+    fn mark(&self, queue: &mut WorkQueue, key: ServiceKey, mark: Mark) {
         let index = self.index.lock();
         let priority = index.priority(&key);
         if index.is_managed(&key) {
-            self.metrics.services().changed(&key, since);
+            self.metrics.services().changed(&key, mark.since);
         }
         drop(index);
-        if is_edit {
-            queue.mark_edit(key, since, priority);
-        } else {
-            queue.mark(key, since, priority);
-        }
+        queue.mark(key, mark, priority);
     }
 }

@@ -28,14 +28,10 @@ pub(super) struct Announced {
 impl Announced {
     pub fn of(service: &Service) -> Self {
         let spec = service.spec.as_ref();
-        let status = service.status.as_ref();
-        let balancer = status.and_then(|status| status.load_balancer.as_ref());
-        let ingress = balancer.and_then(|balancer| balancer.ingress.as_deref());
-        let ingress = ingress.unwrap_or_default();
         let external = spec.iter().flat_map(|spec| spec.external_ips.iter().flatten());
-        let addresses = ingress.iter().filter_map(|ingress| ingress.ip.as_ref());
+        let addresses = service.ingress().filter_map(|ingress| ingress.ip.as_ref());
         let addresses = addresses.chain(external).filter_map(|text| text.parse().ok());
-        let host_names = ingress.iter().filter_map(|ingress| ingress.hostname.clone());
+        let host_names = service.ingress().filter_map(|ingress| ingress.hostname.clone());
         Self {
             is_load_balancer: spec.is_some_and(|spec| spec.type_.as_deref() == Some("LoadBalancer")),
             is_local: spec.is_some_and(|spec| spec.external_traffic_policy.as_deref() == Some("Local")),

@@ -26,30 +26,22 @@ pub(super) struct Change {
 
 /// The writes of a plan, in their order.
 pub(super) fn changes(snapshot: &Snapshot, plan: &Plan) -> Vec<Change> {
-    let change =
-        |operation: Operation, key: SliceKey, old: Option<&EndpointSlice>, new: Option<&EndpointSlice>| {
-            let [old, new] = [old, new].map(|slice| slice.map(says).unwrap_or_default());
-            Change {
-                operation: operation.as_str(),
-                slice: key.name().to_owned(),
-                removed: old.difference(&new).cloned().collect(),
-                added: new.difference(&old).cloned().collect(),
-            }
-        };
-    let create = |new| change(Operation::Create, key(new), None, Some(new));
-    let update = |new| change(Operation::Update, key(new), snapshot.slice(&key(new)), Some(new));
-    let delete = |key: &SliceKey| change(Operation::Delete, key.clone(), snapshot.slice(key), None);
+    let change = |operation: Operation, key: SliceKey, new: Option<&EndpointSlice>| {
+        let [old, new] = [snapshot.slice(&key), new].map(|slice| slice.map(says).unwrap_or_default());
+        Change {
+            operation: operation.as_str(),
+            slice: key.name().to_owned(),
+            removed: old.difference(&new).cloned().collect(),
+            added: new.difference(&old).cloned().collect(),
+        }
+    };
+    let creates = plan.creates.iter();
+    let creates = creates.map(|new| change(Operation::Create, new.key(), Some(new)));
+    let updates = plan.updates.iter();
+    let updates = updates.map(|new| change(Operation::Update, new.key(), Some(new)));
     let deletes = plan.deletes.iter().chain(&plan.leftovers);
-    let written = plan
-        .creates
-        .iter()
-        .map(create)
-        .chain(plan.updates.iter().map(update));
-    written.chain(deletes.map(|slice| delete(&slice.key))).collect()
-}
-
-fn key(slice: &EndpointSlice) -> SliceKey {
-    SliceKey::of(&slice.metadata)
+    let deletes = deletes.map(|slice| change(Operation::Delete, slice.key.clone(), None));
+    creates.chain(updates).chain(deletes).collect()
 }
 
 /// All that a slice says that matters, a line each.

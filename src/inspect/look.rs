@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Event;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
-use kube::Client;
 use kube::api::{Api, ApiResource, DynamicObject, ListParams};
+use kube::{Client, Resource};
 use serde::de::DeserializeOwned;
 
 use super::Error;
@@ -58,7 +58,9 @@ pub(super) struct Looker<'a> {
     pub metrics: Metrics,
     pub config: &'a Config,
     /// Where the credentials belong.
-    pub own_namespace: &'a str,
+    pub own_namespace: String,
+    /// The credentials are those of the Pod that this runs in, so of the operator.
+    pub is_in_pod: bool,
 }
 
 impl Looker<'_> {
@@ -75,29 +77,22 @@ impl Looker<'_> {
         index.set_limits(self.config.limits);
         let (mut services, mut changed) = (HashSet::new(), Dates::default());
         let mut announced = HashMap::new();
-        let all = Api::all(self.client.clone());
-        list(
-            &all,
-            ListParams::default(),
-            usize::MAX,
-            |service: Guarded<Dated<Service>>| {
-                let key = ServiceKey::of(service.slim_metadata());
-                match service.object {
-                    Ok(service) => {
-                        index.apply_service(&service.object);
-                        // The other Services are not needed, and there may be many.
-                        if index.is_managed(&key) {
-                            changed
-                                .services
-                                .extend(service.changed.map(|at| (key.clone(), at)));
-                            announced.insert(key.clone(), Announced::of(&service.object));
-                        }
+        self.list(ListParams::default(), |service: Guarded<Dated<Service>>| {
+            let key = ServiceKey::of(service.slim_metadata());
+            match service.object {
+                Ok(service) => {
+                    index.apply_service(&service.object);
+                    // The other Services are not needed, and there may be many.
+                    if index.is_managed(&key) {
+                        let dated = service.changed.map(|at| (key.clone(), at));
+                        changed.services.extend(dated);
+                        announced.insert(key.clone(), Announced::of(&service.object));
                     }
-                    Err(unreadable) => _ = index.service_unreadable(&unreadable),
                 }
-                services.insert(key);
-            },
-        )
+                Err(unreadable) => _ = index.service_unreadable(&unreadable),
+            }
+            services.insert(key);
+        })
         .await?;
         index.services_listed(&services);
         self.list_slices(&mut index, &mut changed, &Scope::Copies, &copies_selector())
@@ -189,13 +184,13 @@ impl Looker<'_> {
     }
 
     async fn grants<const GA: bool>(&self) -> Result<Option<Vec<(ObjectMeta, Grant)>>, Error> {
-        let (all, mut grants) = (Api::all(self.client.clone()), Vec::new());
+        let mut grants = Vec::new();
         let add = |grant: Guarded<Versioned<GA>>| {
             if let Ok(grant) = grant.object {
                 grants.extend(Grant::read(&grant.0).map(|read| (grant.0.metadata, read)));
             }
         };
-        match list(&all, ListParams::default(), usize::MAX, add).await {
+        match self.list(ListParams::default(), add).await {
             Err(kube::Error::Api(status)) if is_forbidden(&status) || is_not_served(&status) => Ok(None),
             listed => Ok(listed.map(|()| Some(grants))?),
         }
@@ -209,24 +204,18 @@ impl Looker<'_> {
         selector: &str,
     ) -> Result<(), Error> {
         let mut listed = HashSet::new();
-        let all = Api::all(self.client.clone());
         let params = ListParams::default().labels(selector);
-        list(
-            &all,
-            params,
-            usize::MAX,
-            |slice: Guarded<Dated<EndpointSlice>>| {
-                let key = SliceKey::of(slice.slim_metadata());
-                match slice.object {
-                    Ok(slice) => {
-                        changed.slices.extend(slice.changed.map(|at| (key.clone(), at)));
-                        index.list_slice(scope, slice.object);
-                    }
-                    Err(unreadable) => _ = index.list_unreadable_slice(scope, &unreadable),
+        self.list(params, |slice: Guarded<Dated<EndpointSlice>>| {
+            let key = SliceKey::of(slice.slim_metadata());
+            match slice.object {
+                Ok(slice) => {
+                    changed.slices.extend(slice.changed.map(|at| (key.clone(), at)));
+                    index.list_slice(scope, slice.object);
                 }
-                listed.insert(key);
-            },
-        )
+                Err(unreadable) => _ = index.list_unreadable_slice(scope, &unreadable),
+            }
+            listed.insert(key);
+        })
         .await?;
         index.slices_listed(scope, &listed);
         Ok(())
@@ -238,8 +227,8 @@ impl Looker<'_> {
         if !self.config.nodes_selector.is_empty() {
             params = params.labels(&self.config.nodes_selector);
         }
-        let (all, mut names) = (Api::all(self.client.clone()), HashSet::new());
-        let listed = list(&all, params, usize::MAX, |node: Guarded<NodeObject>| {
+        let mut names = HashSet::new();
+        let listed = self.list(params, |node: Guarded<NodeObject>| {
             let name = node.slim_metadata().name.clone().unwrap_or_default();
             match node.object {
                 Ok(node) => index.apply_node(node.node),
@@ -263,7 +252,7 @@ impl Looker<'_> {
             return self.lease(namespace).await;
         }
         match self.leases_everywhere().await {
-            Err(kube::Error::Api(status)) if is_forbidden(&status) => self.lease(self.own_namespace).await,
+            Err(kube::Error::Api(status)) if is_forbidden(&status) => self.lease(&self.own_namespace).await,
             listed => listed,
         }
     }
@@ -272,14 +261,22 @@ impl Looker<'_> {
     pub async fn leases_everywhere(&self) -> Result<Vec<Lease>, kube::Error> {
         let name = &self.config.election.lease_name;
         let params = ListParams::default().fields(&format!("metadata.name={name}"));
-        let (all, mut leases) = (Api::all(self.client.clone()), Vec::new());
-        list(&all, params, usize::MAX, |lease| leases.push(lease)).await?;
+        let mut leases = Vec::new();
+        self.list(params, |lease| leases.push(lease)).await?;
         Ok(readable(leases))
     }
 
     async fn lease(&self, namespace: &str) -> Result<Vec<Lease>, kube::Error> {
         let api = Api::namespaced(self.client.clone(), namespace);
         Ok(readable(api.get_opt(&self.config.election.lease_name).await?))
+    }
+
+    /// Passes on each object of all namespaces.
+    pub async fn list<K>(&self, params: ListParams, handle: impl FnMut(K)) -> Result<(), kube::Error>
+    where
+        K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
+    {
+        list(&Api::all(self.client.clone()), params, usize::MAX, handle).await
     }
 }
 
@@ -289,7 +286,7 @@ fn readable(leases: impl IntoIterator<Item = Guarded<Lease>>) -> Vec<Lease> {
 }
 
 /// Passes on each object of up to so many pages, so that only one page is in memory.
-pub(super) async fn list<K>(
+async fn list<K>(
     api: &Api<K>,
     params: ListParams,
     most: usize,

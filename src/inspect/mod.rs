@@ -76,9 +76,7 @@ pub enum Error {
 /// # Errors
 /// Nothing can be seen or printed.
 pub async fn inspect(config: &Config, what: Inspect, format: OutputFormat) -> Result<bool, Error> {
-    let metrics = Metrics::new(&config.election.lease_name)?;
-    let access = Access::find(config.kubeconfig.as_deref(), &config.api_server, metrics.clone()).await?;
-    let looker = connect(config, &access, metrics)?;
+    let looker = connect(config).await?;
     let report = settled(&looker, what).await?;
     let text = match (what, format) {
         (Inspect::Status, OutputFormat::Text) => table::status(&report),
@@ -96,12 +94,15 @@ pub async fn inspect(config: &Config, what: Inspect, format: OutputFormat) -> Re
     })
 }
 
-fn connect<'a>(config: &'a Config, access: &'a Access, metrics: Metrics) -> Result<Looker<'a>, Error> {
+async fn connect(config: &Config) -> Result<Looker<'_>, Error> {
+    let metrics = Metrics::new(&config.election.lease_name)?;
+    let access = Access::find(config.kubeconfig.as_deref(), &config.api_server, metrics.clone()).await?;
     Ok(Looker {
         client: access.client("reads")?,
         metrics,
         config,
-        own_namespace: access.namespace(),
+        own_namespace: access.namespace().to_owned(),
+        is_in_pod: access.is_in_pod(),
     })
 }
 

@@ -135,11 +135,6 @@ impl Row {
         ServiceKey::new(&*self.namespace, &*self.name)
     }
 
-    /// Whether it is about this Service.
-    pub fn is_of(&self, service: &ServiceKey) -> bool {
-        self.namespace == service.namespace() && self.name == service.name()
-    }
-
     fn of(index: &Index, key: &ServiceKey, changed: &Dates) -> Option<Self> {
         let (snapshot, plan) = decide(index, key)?;
         let managed = snapshot.service.as_ref();
@@ -167,7 +162,7 @@ impl Row {
         };
         let count = |counts: EndpointCounts| ReadyCount {
             ready: counts.ready,
-            total: counts.ready + counts.unready + counts.terminating,
+            total: counts.total(),
         };
         Some(Self {
             namespace: key.namespace().to_owned(),

@@ -63,14 +63,7 @@ pub(super) fn status(report: &ClusterReport) -> String {
 pub(super) fn consent(report: &ClusterReport) -> String {
     let mut text = String::new();
     for (row, finding) in report.without_consent() {
-        _ = writeln!(
-            text,
-            "{}/{} {}: {}",
-            row.namespace,
-            row.name,
-            finding.reason,
-            shown(&finding.note)
-        );
+        _ = writeln!(text, "{} {}: {}", row.key(), finding.reason, shown(&finding.note));
     }
     if text.is_empty() {
         text.push_str("No Service needs consent.\n");
@@ -82,7 +75,7 @@ pub(super) fn consent(report: &ClusterReport) -> String {
 fn notes(report: &ClusterReport) -> String {
     let mut text = String::new();
     for row in &report.services {
-        let name = format!("{}/{}", row.namespace, row.name);
+        let name = row.key();
         for finding in &row.findings {
             _ = writeln!(text, "{name} {}: {}", finding.reason, shown(&finding.note));
         }
@@ -122,7 +115,7 @@ fn cells(row: &Row, now: Timestamp) -> [String; 9] {
     let taken_out: Vec<_> = row.taken_out.iter().map(ToString::to_string).collect();
     let count = |count: super::report::ReadyCount| format!("{}/{}", count.ready, count.total);
     [
-        format!("{}/{}", row.namespace, row.name),
+        row.key().to_string(),
         or_dash(row.source.clone().unwrap_or_default()),
         or_dash(row.families.join(",")),
         count(row.source_endpoints),
@@ -197,7 +190,7 @@ pub(super) fn plan(report: &ClusterReport) -> String {
     let mut text = String::new();
     for service in report.to_write() {
         let source = service.source.as_deref().unwrap_or("no source");
-        _ = writeln!(text, "{}/{} (from {source})", service.namespace, service.name);
+        _ = writeln!(text, "{} (from {source})", service.key());
         for change in &service.changes {
             _ = writeln!(text, "  {} {}", change.operation, change.slice);
             for line in &change.removed {
@@ -212,7 +205,7 @@ pub(super) fn plan(report: &ClusterReport) -> String {
         text.push_str("Nothing to write.\n");
     }
     for row in report.services.iter().filter(|row| !row.managed) {
-        _ = writeln!(text, "\n{}/{} {}", row.namespace, row.name, unmanaged(row));
+        _ = writeln!(text, "\n{} {}", row.key(), unmanaged(row));
     }
     text
 }

@@ -6,9 +6,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::report::ClusterReport;
 use super::{Error, connect, print, table};
-use crate::apiserver::Access;
 use crate::config::Config;
-use crate::telemetry::metrics::Metrics;
 use endpoint_copier_core::model::ServiceKey;
 
 /// Each look lists all Services, so looks are not closer than this.
@@ -23,9 +21,7 @@ const FIRST_LOOK: Duration = Duration::from_secs(5);
 /// # Errors
 /// The last look at the cluster failed, or nothing can be printed.
 pub async fn wait(config: &Config, service: &ServiceKey, limit: Duration) -> Result<bool, Error> {
-    let metrics = Metrics::new(&config.election.lease_name)?;
-    let access = Access::find(config.kubeconfig.as_deref(), &config.api_server, metrics.clone()).await?;
-    let looker = connect(config, &access, metrics)?;
+    let looker = connect(config).await?;
     let start = Instant::now();
     // A limit beyond what the clock can hold is no limit.
     let end = start.checked_add(limit);
@@ -61,12 +57,12 @@ pub async fn wait(config: &Config, service: &ServiceKey, limit: Duration) -> Res
 /// An endpoint that the probes took out is no difference, as in `status`.
 pub(super) fn is_in_sync(report: &ClusterReport, service: &ServiceKey) -> bool {
     let mut rows = report.services.iter();
-    rows.any(|row| row.is_of(service) && row.managed && row.in_step)
+    rows.any(|row| row.key() == *service && row.managed && row.in_step)
 }
 
 /// What `status` shows of this Service alone.
 pub(super) fn not_in_sync(mut report: ClusterReport, service: &ServiceKey, limit: Duration) -> String {
-    report.services.retain(|row| row.is_of(service));
+    report.services.retain(|row| row.key() == *service);
     let after = if limit.is_zero() {
         String::new()
     } else {

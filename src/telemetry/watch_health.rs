@@ -181,7 +181,7 @@ impl WatchState {
 /// The health of all running watches.
 #[derive(Clone, Debug, Default)]
 pub struct WatchHealth {
-    watches: Arc<Mutex<Vec<(&'static str, WatchState)>>>,
+    watches: Arc<Mutex<Vec<(WatchKind, WatchState)>>>,
     answered: Arc<Notify>,
 }
 
@@ -197,9 +197,9 @@ pub struct Running {
 }
 
 impl WatchHealth {
-    /// Expects a watch of this name to show life until the returned value is dropped.
+    /// Expects a watch of this kind to show life until the returned value is dropped.
     #[must_use]
-    pub fn start(&self, watch: &'static str) -> Running {
+    pub fn start(&self, watch: WatchKind) -> Running {
         let status = WatchStatus {
             // The first sign of life is due like any other.
             last: Instant::now(),
@@ -222,9 +222,9 @@ impl WatchHealth {
         Running { watch_health, state }
     }
 
-    /// Restarts the watches of this name. Those that are listing already are not restarted again.
-    pub fn restart(&self, watch: &str, cause: Cause) {
-        for (_, watch) in self.named(&[watch]) {
+    /// Restarts the watches of this kind. Those that are listing already are not restarted again.
+    pub fn restart(&self, watch: WatchKind, cause: Cause) {
+        for (_, watch) in self.of(&[watch]) {
             watch.ask_to_restart(cause);
         }
     }
@@ -255,71 +255,71 @@ impl WatchHealth {
         _ = timeout(longest.saturating_sub(shortest), answered).await;
     }
 
-    /// The watches of these names, each with its name.
-    fn named(&self, names: &[&str]) -> Vec<(&'static str, WatchState)> {
+    /// The watches of these kinds, each with its kind.
+    fn of(&self, kinds: &[WatchKind]) -> Vec<(WatchKind, WatchState)> {
         let mut watches = self.watches.lock().clone();
-        watches.retain(|(name, _)| names.contains(name));
+        watches.retain(|(kind, _)| kinds.contains(kind));
         watches
     }
 
-    /// The highest resourceVersion that the watches of these names have reached.
+    /// The highest resourceVersion that the watches of these kinds have reached.
     #[must_use]
-    pub fn version(&self, watches: &[&str]) -> u64 {
-        let meant = self.named(watches);
+    pub fn version(&self, watches: &[WatchKind]) -> u64 {
+        let meant = self.of(watches);
         let versions = meant.iter().map(|(_, watch)| watch.status.lock().version);
         versions.max().unwrap_or(0)
     }
 
-    /// Whether a watch of this name has been answered for this time.
+    /// Whether a watch of this kind has been answered for this time.
     #[must_use]
-    pub fn is_open(&self, watch: &str, time: Duration) -> bool {
-        self.named(&[watch]).iter().any(|(_, watch)| watch.is_open(time))
+    pub fn is_open(&self, watch: WatchKind, time: Duration) -> bool {
+        self.of(&[watch]).iter().any(|(_, watch)| watch.is_open(time))
     }
 
-    /// Whether each watch of these names is answered, and has caught up.
+    /// Whether each watch of these kinds is answered, and has caught up.
     #[must_use]
-    pub fn are_current(&self, watches: &[&str]) -> bool {
-        self.named(watches).iter().all(|(_, watch)| watch.is_current())
+    pub fn are_current(&self, watches: &[WatchKind]) -> bool {
+        self.of(watches).iter().all(|(_, watch)| watch.is_current())
     }
 
-    /// Waits until the watches of these names are current.
-    pub async fn until_current(&self, watches: &[&str]) {
+    /// Waits until the watches of these kinds are current.
+    pub async fn until_current(&self, watches: &[WatchKind]) {
         while !self.are_current(watches) {
             sleep(CURRENT_POLL).await;
         }
     }
 
-    /// The names among these whose lists and watches have all failed for this time. If one of several watches of a
-    /// name works, the cause is in the request of the others, for example a tenant's selector. One that has never
-    /// worked proves nothing: each new name begins one, and any user who may edit a Service can add names.
+    /// The names of these kinds whose lists and watches have all failed for this time. If one of several watches of a
+    /// kind works, the cause is in the request of the others, for example a tenant's selector. One that has never
+    /// worked proves nothing: each new Service name begins one, and any user who may edit a Service can add names.
     #[must_use]
-    pub fn failing(&self, watches: &[&str], time: Duration) -> Vec<&'static str> {
+    pub fn failing(&self, watches: &[WatchKind], time: Duration) -> Vec<&'static str> {
         let (mut failing, mut working) = (BTreeSet::new(), BTreeSet::new());
-        for (name, watch) in self.named(watches) {
+        for (kind, watch) in self.of(watches) {
             if watch.failing() >= time {
-                failing.insert(name);
+                failing.insert(kind.as_str());
             } else if watch.status.lock().has_worked {
-                working.insert(name);
+                working.insert(kind.as_str());
             }
         }
         failing.difference(&working).copied().collect()
     }
 
-    /// Whether a watch of this name may show an outdated state.
+    /// Whether a watch of this kind may show an outdated state.
     #[must_use]
-    pub fn is_doubtful(&self, watch: &str) -> bool {
-        self.named(&[watch]).iter().any(|(_, watch)| watch.is_doubtful())
+    pub fn is_doubtful(&self, watch: WatchKind) -> bool {
+        self.of(&[watch]).iter().any(|(_, watch)| watch.is_doubtful())
     }
 
-    /// When each watch last showed life. If several watches have one name, this is the time of the one that has been
-    /// silent longest.
+    /// When each watch last showed life. Of several watches of a kind, this is the time of the one that has been silent
+    /// longest.
     #[must_use]
-    pub fn last(&self) -> BTreeMap<&'static str, SystemTime> {
+    pub fn last(&self) -> BTreeMap<WatchKind, SystemTime> {
         let (mut last, now) = (BTreeMap::new(), SystemTime::now());
-        for (name, watch) in self.watches.lock().iter() {
+        for (kind, watch) in self.watches.lock().iter() {
             let silence = watch.status.lock().last.elapsed();
             let moment = now.checked_sub(silence).unwrap_or(now);
-            let silent = last.entry(*name).or_insert(moment);
+            let silent = last.entry(*kind).or_insert(moment);
             *silent = moment.min(*silent);
         }
         last
@@ -335,8 +335,8 @@ impl WatchHealth {
         let all = self.watches.lock();
         let mut silent: Vec<_> = all
             .iter()
-            .filter(|(name, _)| !WatchKind::OPTIONAL.contains(name))
-            .map(|(name, watch)| (*name, watch.silence()))
+            .filter(|(kind, _)| !WatchKind::OPTIONAL.contains(kind))
+            .map(|(kind, watch)| (kind.as_str(), watch.silence()))
             .filter(|(_, age)| *age > limit)
             .collect();
         silent.sort();
@@ -371,8 +371,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_watch_without_life_is_named_and_one_that_ended_is_not() {
         let watch_health = WatchHealth::default();
-        let services = watch_health.start("services");
-        let copies = watch_health.start("copies");
+        let services = watch_health.start(WatchKind::Services);
+        let copies = watch_health.start(WatchKind::Copies);
         tokio::time::advance(Duration::from_secs(80)).await;
         services.state().touch();
         tokio::time::advance(Duration::from_secs(20)).await;
@@ -391,23 +391,23 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_silent_watch_of_nodes_is_shown_and_makes_nobody_unready() {
         let watch_health = WatchHealth::default();
-        let _nodes = watch_health.start("nodes");
+        let _nodes = watch_health.start(WatchKind::Nodes);
         tokio::time::advance(Duration::from_secs(1000)).await;
         assert_eq!(watch_health.check(Duration::from_secs(90)), Ok(()));
-        assert!(watch_health.last()["nodes"].elapsed().unwrap() > Duration::from_secs(900));
+        assert!(watch_health.last()[&WatchKind::Nodes].elapsed().unwrap() > Duration::from_secs(900));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_watch_that_lists_already_does_not_begin_again_once_more() {
         let watch_health = WatchHealth::default();
-        let running = watch_health.start("sources");
+        let running = watch_health.start(WatchKind::Sources);
         let watch = running.state();
         let is_asked = async || {
             let asked = timeout(Duration::from_secs(1), watch.restart());
             asked.await.ok()
         };
         watch.list_begins();
-        watch_health.restart("sources", Cause::Behind);
+        watch_health.restart(WatchKind::Sources, Cause::Behind);
         watch.listed();
         assert_eq!(is_asked().await, None, "the list is newer than the wish");
         // No task waits while the watch pauses after an error; it then restarts for another reason.
@@ -415,9 +415,9 @@ mod tests {
         watch.list_begins();
         assert_eq!(is_asked().await, None);
         watch.listed();
-        watch_health.restart("copies", Cause::Behind);
+        watch_health.restart(WatchKind::Copies, Cause::Behind);
         assert_eq!(is_asked().await, None, "another");
-        watch_health.restart("sources", Cause::Behind);
+        watch_health.restart(WatchKind::Sources, Cause::Behind);
         assert_eq!(is_asked().await, Some(Cause::Behind));
         assert_eq!(is_asked().await, None, "once");
     }
@@ -447,9 +447,9 @@ mod tests {
     async fn a_watch_fails_since_it_last_did_well() {
         let [second, nearly, limit] = [1, 29, 30].map(Duration::from_secs);
         let watch_health = WatchHealth::default();
-        let running = watch_health.start("services");
+        let running = watch_health.start(WatchKind::Services);
         let watch = running.state();
-        let failing = || watch_health.failing(&["services", "copies"], limit);
+        let failing = || watch_health.failing(&[WatchKind::Services, WatchKind::Copies], limit);
         tokio::time::advance(limit).await;
         assert!(failing().is_empty(), "it has not failed");
         watch.failed(false);
@@ -482,15 +482,15 @@ mod tests {
     async fn of_several_watches_of_a_name_all_must_fail() {
         let limit = Duration::from_secs(30);
         let watch_health = WatchHealth::default();
-        let names = [(); 2].map(|()| watch_health.start("sources"));
+        let names = [(); 2].map(|()| watch_health.start(WatchKind::Sources));
         for name in &names {
             name.state().works();
         }
         names[0].state().failed(false);
         tokio::time::advance(limit).await;
-        assert!(watch_health.failing(&["sources"], limit).is_empty());
+        assert!(watch_health.failing(&[WatchKind::Sources], limit).is_empty());
         names[1].state().failed(false);
-        assert_eq!(watch_health.failing(&["sources"], limit), ["sources"]);
+        assert_eq!(watch_health.failing(&[WatchKind::Sources], limit), ["sources"]);
     }
 
     /// Any user who may edit a Service can have watches of new names begin again and again.
@@ -498,29 +498,29 @@ mod tests {
     async fn watch_that_never_worked_does_not_hide_other_failures() {
         let limit = Duration::from_secs(30);
         let watch_health = WatchHealth::default();
-        let old = watch_health.start("sources");
+        let old = watch_health.start(WatchKind::Sources);
         old.state().works();
         old.state().failed(false);
         tokio::time::advance(limit).await;
-        let new = watch_health.start("sources");
-        assert_eq!(watch_health.failing(&["sources"], limit), ["sources"]);
+        let new = watch_health.start(WatchKind::Sources);
+        assert_eq!(watch_health.failing(&[WatchKind::Sources], limit), ["sources"]);
         new.state().failed(false);
-        assert_eq!(watch_health.failing(&["sources"], limit), ["sources"]);
+        assert_eq!(watch_health.failing(&[WatchKind::Sources], limit), ["sources"]);
         new.state().works();
-        assert!(watch_health.failing(&["sources"], limit).is_empty());
+        assert!(watch_health.failing(&[WatchKind::Sources], limit).is_empty());
     }
 
     /// Rule: 2.create-confirmed
     #[tokio::test(start_paused = true)]
     async fn view_is_doubtful_until_its_watch_is_answered_and_current() {
         let watch_health = WatchHealth::default();
-        let running = watch_health.start("sources");
+        let running = watch_health.start(WatchKind::Sources);
         let watch = running.state();
         let is_doubtful = |after: u64| {
             let watch_health = watch_health.clone();
             async move {
                 sleep(Duration::from_millis(after)).await;
-                watch_health.is_doubtful("sources")
+                watch_health.is_doubtful(WatchKind::Sources)
             }
         };
         watch.list_begins();
@@ -535,27 +535,30 @@ mod tests {
         watch.open(true);
         assert!(is_doubtful(49).await, "what was missed is on its way");
         assert!(!is_doubtful(1).await);
-        assert!(!watch_health.is_doubtful("copies"), "another");
+        assert!(!watch_health.is_doubtful(WatchKind::Copies), "another");
     }
 
     #[test]
     fn how_far_a_watch_has_come_is_forgotten_when_it_lists() {
         let watch_health = WatchHealth::default();
-        let (sources, lease) = (watch_health.start("sources"), watch_health.start("lease"));
+        let (sources, lease) = (
+            watch_health.start(WatchKind::Sources),
+            watch_health.start(WatchKind::Lease),
+        );
         sources.state().reached(Some(7));
         sources.state().reached(Some(5));
         sources.state().reached(None);
         lease.state().reached(Some(9));
-        assert_eq!(watch_health.version(&["sources", "copies"]), 7);
+        assert_eq!(watch_health.version(&[WatchKind::Sources, WatchKind::Copies]), 7);
         sources.state().list_begins();
-        assert_eq!(watch_health.version(&["sources", "copies"]), 0);
+        assert_eq!(watch_health.version(&[WatchKind::Sources, WatchKind::Copies]), 0);
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_end_of_a_watch_does_not_hide_its_successor() {
         let watch_health = WatchHealth::default();
-        let first = watch_health.start("sources");
-        let _second = watch_health.start("sources");
+        let first = watch_health.start(WatchKind::Sources);
+        let _second = watch_health.start(WatchKind::Sources);
         drop(first);
         tokio::time::advance(Duration::from_secs(100)).await;
         assert!(watch_health.check(Duration::from_secs(90)).is_err());

@@ -184,7 +184,7 @@ fn families() -> BTreeMap<String, Family> {
     metrics.probes().set_listed(server, true);
     metrics.probes().attempt(server, &Reply::Success, Duration::ZERO);
     let watch_health = WatchHealth::default();
-    let _running = WatchKind::ALL.map(|watch| watch_health.start(watch.as_str()));
+    let _running = WatchKind::ALL.map(|watch| watch_health.start(watch));
     metrics.read_watch_life(watch_health);
 
     let mut families = BTreeMap::<_, Family>::new();

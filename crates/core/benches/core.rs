@@ -1,5 +1,7 @@
 //! What the pure core costs: the index, a plan and verdicts. `make bench-core` runs it.
 
+#![expect(missing_docs, reason = "a macro of criterion makes a public function")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::hint::black_box;
 use std::net::IpAddr;

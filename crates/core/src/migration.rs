@@ -15,7 +15,7 @@ use crate::model::{EndpointSlice, ServiceKey, SliceKey, label, label_of};
 /// managed-by label names no controller, and it has no owner.
 #[must_use]
 pub fn is_leftover(slice: &EndpointSlice, service: &ServiceKey) -> bool {
-    SliceKey::of(&slice.metadata) == SliceKey::new(service.namespace(), service.name())
+    slice.key() == SliceKey::new(service.namespace(), service.name())
         && label_of(&slice.metadata, label::SOURCE).is_some()
         && label_of(&slice.metadata, label::MANAGED_BY).is_none()
         && slice.metadata.owner_references.as_ref().is_none_or(Vec::is_empty)

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use endpoint_copier_core::model::{Endpoint, EndpointSlice, Operation, SliceKey, version_of};
+use endpoint_copier_core::model::{EndpointSlice, Operation, SliceKey, version_of};
 
 use crate::controller::error::SyncError;
 
@@ -67,8 +67,7 @@ impl Applied {
                 self.taken_out.insert(address, why.clone());
             }
         }
-        let endpoints = copy.endpoints.iter().flatten();
-        let addresses = endpoints.filter_map(Endpoint::address);
+        let addresses = copy.addresses();
         self.returned
             .extend(addresses.filter(|address| returned.contains(address)));
     }

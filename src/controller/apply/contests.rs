@@ -60,7 +60,7 @@ impl Contests {
     /// Records that a copy was written. `copy` has the resourceVersion of the slice that it replaced, or none if it was
     /// created; `version` is the new one.
     pub fn wrote(&mut self, copy: &EndpointSlice, version: Option<u64>, now: Instant) {
-        let key = SliceKey::of(&copy.metadata);
+        let key = copy.key();
         let Some(service) = service_of_copy_name(&key) else {
             return;
         };
@@ -113,7 +113,7 @@ impl Contests {
             "something else writes copies of this Service, and the operator repairs them each time: perhaps another installation of it. kubectl get leases --all-namespaces lists installations by their Leases, and kubectl get endpointslices --namespace {} --selector kubernetes.io/service-name={} --show-managed-fields --output yaml names the writers; copies: {}",
             service.namespace(),
             service.name(),
-            a_few(&names)
+            a_few(names)
         );
         Some((Finding::new(Reason::OtherInstallation, note), next?))
     }

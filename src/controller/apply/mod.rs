@@ -27,13 +27,11 @@ use endpoint_copier_core::plan::{Delete, Plan};
 mod applied;
 mod attempts;
 mod contests;
-mod forbidden;
 mod request;
 
 pub use applied::{Applied, Expectation};
 use attempts::Attempts;
 use contests::Contests;
-use forbidden::ForbiddenWrites;
 
 /// Writes EndpointSlices.
 pub struct Writer {
@@ -41,7 +39,6 @@ pub struct Writer {
     metrics: Metrics,
     attempts: Mutex<Attempts>,
     contests: Mutex<Contests>,
-    forbidden: Mutex<ForbiddenWrites>,
     pub(crate) watchdog: Watchdog, // Each call that ends is a step, even if it failed.
 }
 
@@ -54,7 +51,6 @@ impl Writer {
             metrics,
             attempts: Mutex::default(),
             contests: Mutex::default(),
-            forbidden: Mutex::default(),
             watchdog: Watchdog::default(),
         }
     }
@@ -97,7 +93,7 @@ impl Writer {
             if is_hopeless {
                 applied.failures.push(SyncError::NamespaceTerminating {
                     operation: Operation::Create,
-                    slice: SliceKey::of(&slice.metadata),
+                    slice: slice.key(),
                 });
             } else if self.write(term, &slice, &mut applied).await {
                 applied.written(&slice, &taken_out, &returned);
@@ -108,7 +104,7 @@ impl Writer {
             self.attempts.lock().give_up(service);
         }
         let must_wait = |slice: &EndpointSlice| {
-            let key = SliceKey::of(&slice.metadata);
+            let key = slice.key();
             cosmetic.contains(&key) && !self.contests.lock().may_repair(&key, Instant::now())
         };
         let updates = updates.into_iter().filter(|slice| !must_wait(slice));
@@ -143,7 +139,7 @@ impl Writer {
         if applied.is_overloaded() {
             return false;
         }
-        let key = SliceKey::of(&slice.metadata);
+        let key = slice.key();
         let (operation, request, seen) = if slice.metadata.resource_version.is_none() {
             (Operation::Create, request::create(slice), Expectation::Exists)
         } else {
@@ -154,21 +150,18 @@ impl Writer {
                 Expectation::NewerThan(seen),
             )
         };
-        let now = Instant::now();
-        let forbidden = self.forbidden.lock().check(key.namespace(), operation, now);
-        let is_forbidden = forbidden.is_err();
-        if let Err((until, message)) = forbidden.and_then(|()| self.attempts.lock().check(slice, now)) {
-            applied.failures.push(SyncError::Refused {
-                operation,
-                slice: key,
-                message,
-                is_forbidden,
-                retry_at: Some(until),
-            });
+        let checked = self.attempts.lock().check(operation, slice, Instant::now());
+        if let Err(refused) = checked {
+            applied.failures.push(refused);
             return false;
         }
         let mut answer = self.send(term, operation, &key, request).await;
-        self.note(operation, slice, &mut answer);
+        let now = Instant::now();
+        self.attempts.lock().answered(operation, slice, &mut answer, now);
+        if let Ok(written) = &answer {
+            let version = written.as_ref().and_then(|written| version_of(&written.metadata));
+            self.contests.lock().wrote(slice, version, now);
+        }
         let expectation = answer.map(|written| written.as_ref().and_then(Expectation::of));
         let is_written = expectation.is_ok();
         self.ended(operation, key, expectation, seen, applied);
@@ -226,41 +219,6 @@ impl Writer {
             .unwrap_or_else(|| Err(unanswered()))
             .map_err(|error| failed(&error))?;
         Ok(answer.either(Some, |_: Status| None))
-    }
-
-    /// Records the result of a write. Adds to a refusal the time at which the same content may be tried again.
-    fn note(
-        &self,
-        operation: Operation,
-        slice: &EndpointSlice,
-        answer: &mut Result<Option<EndpointSlice>, SyncError>,
-    ) {
-        let (mut attempts, now) = (self.attempts.lock(), Instant::now());
-        let namespace = slice.metadata.namespace.as_deref().unwrap_or_default();
-        attempts.forget_old(now);
-        match answer {
-            Ok(written) => {
-                let version = written.as_ref().and_then(|written| version_of(&written.metadata));
-                self.contests.lock().wrote(slice, version, now);
-                attempts.ended(slice, None, now);
-                self.forbidden.lock().allowed(namespace, operation);
-            }
-            Err(SyncError::Refused {
-                message,
-                is_forbidden: true,
-                retry_at,
-                ..
-            }) => {
-                let until = self.forbidden.lock().refused(namespace, operation, message, now);
-                *retry_at = Some(until);
-            }
-            Err(SyncError::Refused {
-                message, retry_at, ..
-            }) => {
-                *retry_at = Some(attempts.ended(slice, Some(message), now));
-            }
-            Err(_) => {}
-        }
     }
 
     /// `expectation` is what the watch will show after a successful write, and `seen` what it will show after a

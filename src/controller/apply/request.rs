@@ -16,12 +16,12 @@ type Built = Result<Request<Vec<u8>>, request::Error>;
 
 /// POST, which fails if the name is taken.
 pub(super) fn create(slice: &EndpointSlice) -> Built {
-    slices(&SliceKey::of(&slice.metadata)).create(&PostParams::default(), body(slice)?)
+    slices(&slice.key()).create(&PostParams::default(), body(slice)?)
 }
 
 /// PUT with the resourceVersion and UID that were seen.
 pub(super) fn update(slice: &EndpointSlice) -> Built {
-    let key = SliceKey::of(&slice.metadata);
+    let key = slice.key();
     slices(&key).replace(key.name(), &PostParams::default(), body(slice)?)
 }
 

@@ -19,7 +19,7 @@ const LATER: Duration = Duration::from_secs(10);
 #[derive(Debug, Default)]
 pub(super) struct EventThrottle {
     services: HashMap<ServiceKey, Reported>,
-    budgets: Budgets,
+    budgets: Budgets<ServiceKey>,
 }
 
 /// The findings that were reported about a Service, and when.
@@ -59,7 +59,7 @@ impl EventThrottle {
             let next = match reported.findings.get(finding).copied() {
                 Some(last) if last + REPEAT_EVENT > now => last + REPEAT_EVENT,
                 _ if due.findings.len() >= room => now + LATER,
-                _ if self.budgets.spend(service, now) => {
+                _ if self.budgets.spend(service.clone(), now) => {
                     reported.findings.insert(finding.clone(), now);
                     due.findings.push(finding.clone());
                     now + REPEAT_EVENT
@@ -107,7 +107,7 @@ impl EventThrottle {
         let Some(reported) = self.services.get_mut(service) else {
             return false;
         };
-        let may = reported.owes_synced && self.budgets.spend(service, now);
+        let may = reported.owes_synced && self.budgets.spend(service.clone(), now);
         reported.owes_synced &= !may;
         self.drop_if_empty(service);
         may

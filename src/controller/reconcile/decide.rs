@@ -78,7 +78,7 @@ impl Reconciler {
                     source.set_aside(slice, unreadable);
                 }
             }
-            snapshot.in_doubt |= self.watch_health.is_doubtful(WatchKind::Sources.as_str());
+            snapshot.in_doubt |= self.watch_health.is_doubtful(WatchKind::Sources);
             let unseen = |slice: &&Arc<EndpointSlice>| {
                 let uid = &slice.metadata.uid;
                 !snapshot.slices().any(|seen| seen.metadata.uid == *uid)
@@ -86,7 +86,7 @@ impl Reconciler {
             let unseen: Vec<_> = found.iter().filter(unseen).cloned().collect();
             let taken = unseen
                 .iter()
-                .map(|slice| (SliceKey::of(&slice.metadata), Expectation::Exists))
+                .map(|slice| (slice.key(), Expectation::Exists))
                 .collect();
             snapshot.others.extend(unseen);
             let mut plan = plan(&snapshot, &(self.verdicts)());

@@ -15,7 +15,7 @@ use endpoint_copier_core::model::{Finding, Reason, ServiceKey, SyncResult};
 /// The findings of the last sync of each Service.
 pub(super) struct Findings {
     metrics: Metrics,
-    log_budgets: Arc<Mutex<Budgets>>,
+    log_budgets: Arc<Mutex<Budgets<ServiceKey>>>,
     known: Mutex<ByService>,
 }
 
@@ -30,7 +30,7 @@ struct ByService {
 }
 
 impl Findings {
-    pub fn new(metrics: Metrics, log_budgets: Arc<Mutex<Budgets>>) -> Self {
+    pub fn new(metrics: Metrics, log_budgets: Arc<Mutex<Budgets<ServiceKey>>>) -> Self {
         Self {
             metrics,
             log_budgets,
@@ -101,7 +101,7 @@ impl Findings {
     fn log(&self, key: &ServiceKey, old: &BTreeSet<Finding>, new: &BTreeSet<Finding>) {
         let mut budgets = self.log_budgets.lock();
         for finding in new.difference(old) {
-            if budgets.spend(key, Instant::now()) {
+            if budgets.spend(key.clone(), Instant::now()) {
                 warn!(service = %key, reason = %finding.reason, "{}", finding.note);
             } else {
                 debug!(service = %key, reason = %finding.reason, "{}", finding.note);
@@ -109,7 +109,7 @@ impl Findings {
         }
         let lasts = |gone: &Finding| new.iter().any(|finding| finding.reason == gone.reason);
         for gone in old.difference(new).filter(|gone| !lasts(gone)) {
-            if budgets.spend(key, Instant::now()) {
+            if budgets.spend(key.clone(), Instant::now()) {
                 info!(service = %key, "{} is resolved", gone.reason);
             }
         }

@@ -40,7 +40,7 @@ impl LateWatch {
         Self {
             watch,
             watch_health,
-            outage: FailureLog::new(format!("the watch of {}", watch.as_str())),
+            outage: FailureLog::new(format!("the watch of {watch}")),
             state: Mutex::default(),
         }
     }
@@ -73,13 +73,13 @@ impl LateWatch {
                 state.restarted = Some(now);
                 self.outage
                     .failed("it does not show the result of a GET; restarting it, at another API server if there is one");
-                self.watch_health.restart(self.watch.as_str(), Cause::Behind);
+                self.watch_health.restart(self.watch, Cause::Behind);
             }
         }
         None
     }
 
     fn reached(&self) -> u64 {
-        self.watch_health.version(&[self.watch.as_str()])
+        self.watch_health.version(&[self.watch])
     }
 }

@@ -60,7 +60,7 @@ pub struct Reconciler {
     failures: SyncFailures,
     /// The log budgets of Services. Lines beyond the budget are logged at debug. The budgets outlive the terms of this
     /// replica.
-    log_budgets: Arc<Mutex<Budgets>>,
+    log_budgets: Arc<Mutex<Budgets<ServiceKey>>>,
     /// Limits the log of slices that a GET shows and that cannot be decoded.
     undecoded: FailureLog,
     watch_health: WatchHealth,
@@ -87,7 +87,7 @@ impl Reconciler {
         verdicts: ReadVerdicts,
     ) -> Self {
         let writer = Writer::new(client.clone(), metrics.clone());
-        let log_budgets = Arc::<Mutex<Budgets>>::default();
+        let log_budgets = Arc::<Mutex<Budgets<_>>>::default();
         Self {
             expectations: Expectations::default(),
             findings: Findings::new(metrics.clone(), log_budgets.clone()),

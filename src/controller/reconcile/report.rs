@@ -56,7 +56,7 @@ impl Reconciler {
     /// Logs a sync that wrote, at debug if the Service has no log budget left.
     pub(super) fn log_write(&self, since: Instant, snapshot: &Snapshot, endpoints: usize, applied: &Applied) {
         let key = &snapshot.key;
-        if !self.log_budgets.lock().spend(key, Instant::now()) {
+        if !self.log_budgets.lock().spend(key.clone(), Instant::now()) {
             debug!(service = %key, "copies written");
             return;
         }

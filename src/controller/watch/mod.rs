@@ -173,7 +173,7 @@ impl Watches {
 
 /// Logs the objects of one watch that cannot be decoded: one line at once, and then one a minute.
 fn undecoded(watch: WatchKind) -> impl Fn(&Unreadable) {
-    let log = FailureLog::new(format!("decoding one of the {}", watch.as_str()));
+    let log = FailureLog::new(format!("decoding one of the {watch}"));
     move |object| log.failed(&format!("{}: {}", ServiceKey::of(&object.metadata), object.error))
 }
 
@@ -199,7 +199,7 @@ pub async fn lease(reader: Reader, namespace: &str, name: &str, observer: LeaseO
     });
     let check = async {
         loop {
-            let (watch_health, watch) = (&reader.watch_health, WatchKind::Lease.as_str());
+            let (watch_health, watch) = (&reader.watch_health, WatchKind::Lease);
             let renewed = observer.behind(OWN_RENEWAL).await;
             if renewed < watch_health.version(&[watch]) {
                 watch_health.rewound();

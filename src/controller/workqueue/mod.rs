@@ -10,20 +10,19 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::time::{DelayQueue, delay_queue};
 
+use crate::controller::budget::Budgets;
 use crate::controller::outcome::{Backoff, Outcome, Requeue};
 use crate::pauses::Pauses;
 use crate::telemetry::metrics::Metrics;
 use endpoint_copier_core::model::{Priority, ReconcileResult, ServiceKey};
 
 mod dirty_set;
-mod edit_budgets;
 mod fair_queue;
 mod head_start;
 mod lane;
 mod overload;
 
 pub use dirty_set::{DirtySet, Mark, Marks};
-use edit_budgets::EditBudgets;
 use fair_queue::FairQueue;
 use head_start::HeadStart;
 use lane::Lane;
@@ -57,6 +56,13 @@ const PER_NAMESPACE: usize = 6;
 /// wait for the common pause.
 const OVERLOADED_API_SERVERS: Duration = Duration::from_secs(1);
 
+/// The changes of managed Services themselves that a namespace may make at once, so that a user who keeps editing
+/// Services delays nobody else.
+const EDITS: u32 = 1_000;
+
+/// The time in which a namespace regains one of them.
+const EDIT_INTERVAL: Duration = Duration::from_millis(20);
+
 #[derive(Debug)]
 enum KeyState {
     /// `queued` is the time since which the key waits for its turn.
@@ -86,7 +92,8 @@ pub struct WorkQueue {
     active: [usize; Lane::ALL.len()],
     /// The slots in use by namespace, without reserved slots.
     active_of: HashMap<Box<str>, usize>,
-    edits: EditBudgets,
+    /// Changes of managed Services themselves, by namespace.
+    edits: Budgets<Box<str>>,
     timers: DelayQueue<ServiceKey>,
     overload: Overload,
     head_start: HeadStart,
@@ -105,7 +112,7 @@ impl WorkQueue {
             ready: Default::default(),
             active: [0; Lane::ALL.len()],
             active_of: HashMap::new(),
-            edits: EditBudgets::default(),
+            edits: Budgets::new(EDITS, EDIT_INTERVAL),
             timers: DelayQueue::new(),
             overload: Overload::default(),
             head_start: HeadStart::default(),
@@ -114,74 +121,58 @@ impl WorkQueue {
         }
     }
 
-    /// Marks a key as dirty since the given time.
-    pub fn mark(&mut self, key: ServiceKey, since: Instant, priority: Priority) {
-        let mark = Mark {
-            since,
-            is_edit: false,
+    /// Marks a key as dirty. An edit waits while the budget of its namespace is spent, unless the key has reserved
+    /// slots.
+    pub fn mark(&mut self, key: ServiceKey, mark: Mark, priority: Priority) {
+        let (since, now) = (mark.since, Instant::now());
+        let is_edit = mark.is_edit && priority == Priority::Other;
+        let edits = &mut self.edits;
+        let mut turn = || {
+            if is_edit {
+                edits.reserve(key.namespace().into(), now)
+            } else {
+                now
+            }
         };
         match self.states.get_mut(&key) {
             Some(KeyState::Ready { .. }) => {}
             Some(KeyState::Active { dirty, .. }) => {
-                *dirty = Some(dirty.map_or(mark, |known| known.and(mark)));
-            }
-            Some(KeyState::Waiting {
-                timer,
-                since: first,
-                has_turn,
-            }) => {
-                // The change for which it waited is still to be handled. A pause after a sync stays in force.
-                let since = first.map_or(since, |first| first.min(since));
-                if *has_turn {
-                    self.edits.refund(key.namespace());
-                }
-                self.timers.remove(timer);
-                self.schedule(key, since, priority);
-            }
-            None => self.schedule(key, since, priority),
-        }
-    }
-
-    /// Marks a key as dirty because its Service was edited. Such keys wait while the budget of their namespace is spent,
-    /// except those with reserved slots.
-    pub fn mark_edit(&mut self, key: ServiceKey, since: Instant, priority: Priority) {
-        if priority != Priority::Other {
-            return self.mark(key, since, priority);
-        }
-        let mark = Mark { since, is_edit: true };
-        let now = Instant::now();
-        match self.states.get_mut(&key) {
-            Some(KeyState::Ready { .. }) => {}
-            Some(KeyState::Active { dirty, .. }) => {
+                let mark = Mark { since, is_edit };
                 *dirty = Some(dirty.map_or(mark, |known| known.and(mark)));
             }
             Some(KeyState::Waiting {
                 since: first,
                 has_turn: true,
                 ..
-            }) => _ = first.get_or_insert(since),
+            }) if is_edit => _ = first.get_or_insert(since),
             Some(KeyState::Waiting {
                 timer,
                 since: first,
                 has_turn,
             }) => {
-                let allowed = self.edits.spend(key.namespace(), now);
-                if allowed <= now {
-                    return self.mark(key, since, priority);
+                let turn = turn();
+                if turn <= now {
+                    // The change for which it waited is still to be handled. A pause after a sync stays in force.
+                    let since = first.map_or(since, |first| first.min(since));
+                    if *has_turn {
+                        self.edits.refund(key.namespace());
+                    }
+                    self.timers.remove(timer);
+                    return self.schedule(key, since, priority);
                 }
                 first.get_or_insert(since);
-                if allowed < self.timers.deadline(timer) {
-                    self.timers.reset_at(timer, allowed);
+                if turn < self.timers.deadline(timer) {
+                    self.timers.reset_at(timer, turn);
                     *has_turn = true;
                 } else {
                     self.edits.refund(key.namespace());
                 }
             }
-            None => match self.edits.spend(key.namespace(), now) {
-                allowed if allowed <= now => self.schedule(key, since, priority),
-                allowed => {
+            None => match turn() {
+                turn if turn <= now => self.schedule(key, since, priority),
+                turn => {
                     let paced = self.paced.get(&key).copied().unwrap_or(now);
-                    self.wait(key, allowed.max(paced), Some(since), true);
+                    self.wait(key, turn.max(paced), Some(since), true);
                 }
             },
         }
@@ -315,13 +306,8 @@ impl WorkQueue {
         if let Some(until) = until {
             self.wait(key.clone(), until, undone, false);
         }
-        match dirty {
-            Some(Mark { since, is_edit: true }) => self.mark_edit(key, since, priority),
-            Some(Mark {
-                since,
-                is_edit: false,
-            }) => self.mark(key, since, priority),
-            None => {}
+        if let Some(mark) = dirty {
+            self.mark(key, mark, priority);
         }
     }
 

@@ -18,6 +18,18 @@ fn outcome(requeue: Requeue) -> Outcome {
     Outcome::new(SyncResult::Success, requeue)
 }
 
+fn mark(queue: &mut WorkQueue, key: ServiceKey, since: Instant, priority: Priority) {
+    let mark = Mark {
+        since,
+        is_edit: false,
+    };
+    queue.mark(key, mark, priority);
+}
+
+fn mark_edit(queue: &mut WorkQueue, key: ServiceKey, since: Instant, priority: Priority) {
+    queue.mark(key, Mark { since, is_edit: true }, priority);
+}
+
 /// Ends the sync of a key that sent no request.
 fn finish(queue: &mut WorkQueue, key: ServiceKey, requeue: Requeue, priority: Priority) {
     queue.finished(key, &outcome(requeue), priority);
@@ -35,8 +47,8 @@ fn names(queue: &mut WorkQueue) -> Vec<String> {
 #[tokio::test(start_paused = true)]
 async fn a_key_marked_twice_is_worked_on_once() {
     let mut queue = queue();
-    queue.mark(key("a"), Instant::now(), Other);
-    queue.mark(key("a"), Instant::now(), Other);
+    mark(&mut queue, key("a"), Instant::now(), Other);
+    mark(&mut queue, key("a"), Instant::now(), Other);
     assert_eq!(names(&mut queue), ["a"]);
 }
 
@@ -44,9 +56,9 @@ async fn a_key_marked_twice_is_worked_on_once() {
 #[tokio::test(start_paused = true)]
 async fn the_flagged_service_goes_first_and_then_the_api_servers() {
     let mut queue = queue();
-    queue.mark(key("a"), Instant::now(), Other);
-    queue.mark(key("b"), Instant::now(), ApiServers);
-    queue.mark(key("vip"), Instant::now(), Flagged);
+    mark(&mut queue, key("a"), Instant::now(), Other);
+    mark(&mut queue, key("b"), Instant::now(), ApiServers);
+    mark(&mut queue, key("vip"), Instant::now(), Flagged);
     assert_eq!(names(&mut queue), ["vip", "b"]);
     finish(&mut queue, key("b"), Requeue::WhenDirty, ApiServers);
     assert!(names(&mut queue).is_empty(), "the others wait for the Service");
@@ -59,15 +71,15 @@ async fn the_flagged_service_goes_first_and_then_the_api_servers() {
 async fn other_keys_wait_for_reserved_slots_at_most_20_ms() {
     let mut queue = queue();
     let start = Instant::now();
-    queue.mark(key("vip"), start, Flagged);
-    queue.mark(key("a"), start, Other);
+    mark(&mut queue, key("vip"), start, Flagged);
+    mark(&mut queue, key("a"), start, Other);
     assert_eq!(names(&mut queue), ["vip"]);
     queue.due(|_| Other).await;
     assert_eq!(start.elapsed(), Duration::from_millis(20));
     assert_eq!(names(&mut queue), ["a"], "the write of the Service hangs");
     finish(&mut queue, key("vip"), Requeue::WhenDirty, Flagged);
-    queue.mark(key("vip"), start, Flagged);
-    queue.mark(key("b"), start, Other);
+    mark(&mut queue, key("vip"), start, Flagged);
+    mark(&mut queue, key("b"), start, Other);
     assert_eq!(
         names(&mut queue),
         ["vip", "b"],
@@ -78,10 +90,10 @@ async fn other_keys_wait_for_reserved_slots_at_most_20_ms() {
 #[tokio::test(start_paused = true)]
 async fn a_key_that_changes_during_its_sync_is_queued_again() {
     let mut queue = queue();
-    queue.mark(key("a"), Instant::now(), Other);
+    mark(&mut queue, key("a"), Instant::now(), Other);
     queue.pop().unwrap();
     let changed = Instant::now();
-    queue.mark(key("a"), changed, Other);
+    mark(&mut queue, key("a"), changed, Other);
     assert_eq!(queue.pop(), None);
     finish(&mut queue, key("a"), Requeue::WhenDirty, Other);
     assert_eq!(queue.pop(), Some((key("a"), changed)));
@@ -92,7 +104,7 @@ async fn after_a_request_the_next_sync_of_that_key_keeps_its_distance() {
     for has_written in [false, true] {
         let mut queue = queue();
         let start = Instant::now();
-        queue.mark(key("a"), start, Other);
+        mark(&mut queue, key("a"), start, Other);
         queue.pop().unwrap();
         let outcome = Outcome {
             has_sent: true,
@@ -100,8 +112,8 @@ async fn after_a_request_the_next_sync_of_that_key_keeps_its_distance() {
             ..outcome(Requeue::WhenDirty)
         };
         queue.finished(key("a"), &outcome, Other);
-        queue.mark(key("a"), Instant::now(), Other);
-        queue.mark(key("b"), Instant::now(), Other);
+        mark(&mut queue, key("a"), Instant::now(), Other);
+        mark(&mut queue, key("b"), Instant::now(), Other);
         assert_eq!(names(&mut queue), ["b"]);
         queue.due(|_| Other).await;
         assert_eq!(names(&mut queue), ["a"]);
@@ -116,7 +128,7 @@ async fn after_a_request_the_next_sync_of_that_key_keeps_its_distance() {
 #[tokio::test(start_paused = true)]
 async fn a_failing_key_waits_longer_each_time_and_never_gives_up() {
     let mut queue = queue();
-    queue.mark(key("a"), Instant::now(), Other);
+    mark(&mut queue, key("a"), Instant::now(), Other);
     let mut waits = Vec::new();
     for _ in 0..1000 {
         queue.pop().unwrap();
@@ -132,7 +144,7 @@ async fn a_failing_key_waits_longer_each_time_and_never_gives_up() {
 #[tokio::test(start_paused = true)]
 async fn transient_failures_are_retried_within_about_a_second() {
     let mut queue = queue();
-    queue.mark(key("a"), Instant::now(), Other);
+    mark(&mut queue, key("a"), Instant::now(), Other);
     for _ in 0..50 {
         queue.pop().unwrap();
         finish(&mut queue, key("a"), Requeue::Backoff(Backoff::Short), Other);
@@ -154,11 +166,11 @@ async fn transient_failures_are_retried_within_about_a_second() {
 #[tokio::test(start_paused = true)]
 async fn a_change_is_tried_at_once_even_when_the_key_is_failing() {
     let mut queue = queue();
-    queue.mark(key("a"), Instant::now(), Other);
+    mark(&mut queue, key("a"), Instant::now(), Other);
     queue.pop().unwrap();
     finish(&mut queue, key("a"), Requeue::Backoff(Backoff::Long), Other);
     assert_eq!(queue.pop(), None);
-    queue.mark(key("a"), Instant::now(), Other);
+    mark(&mut queue, key("a"), Instant::now(), Other);
     assert_eq!(names(&mut queue), ["a"]);
 }
 
@@ -166,7 +178,7 @@ async fn a_change_is_tried_at_once_even_when_the_key_is_failing() {
 async fn success_forgets_the_failures() {
     let mut queue = queue();
     for expected in [5, 10] {
-        queue.mark(key("a"), Instant::now(), Other);
+        mark(&mut queue, key("a"), Instant::now(), Other);
         queue.pop().unwrap();
         finish(&mut queue, key("a"), Requeue::Backoff(Backoff::Long), Other);
         let start = Instant::now();
@@ -175,7 +187,7 @@ async fn success_forgets_the_failures() {
     }
     queue.pop().unwrap();
     finish(&mut queue, key("a"), Requeue::WhenDirty, Other);
-    queue.mark(key("a"), Instant::now(), Other);
+    mark(&mut queue, key("a"), Instant::now(), Other);
     queue.pop().unwrap();
     finish(&mut queue, key("a"), Requeue::Backoff(Backoff::Long), Other);
     let start = Instant::now();
@@ -206,15 +218,15 @@ async fn workers_are_reserved_for_api_servers_and_flagged_service() {
     for number in 0..20 {
         for namespace in ["default", "web"] {
             let other = ServiceKey::new(namespace, format!("other-{number}"));
-            queue.mark(other, Instant::now(), Other);
+            mark(&mut queue, other, Instant::now(), Other);
         }
     }
     assert_eq!(names(&mut queue).len(), 7);
     for number in 0..20 {
-        queue.mark(key(&number.to_string()), Instant::now(), ApiServers);
+        mark(&mut queue, key(&number.to_string()), Instant::now(), ApiServers);
     }
     assert_eq!(names(&mut queue), ["0", "1"]);
-    queue.mark(key("vip"), Instant::now(), Flagged);
+    mark(&mut queue, key("vip"), Instant::now(), Flagged);
     assert_eq!(names(&mut queue), ["vip"]);
     finish(&mut queue, key("vip"), Requeue::WhenDirty, Flagged);
     assert!(names(&mut queue).is_empty(), "no other key gets its slot");
@@ -230,12 +242,12 @@ async fn workers_are_reserved_for_api_servers_and_flagged_service() {
 async fn reserved_workers_do_not_depend_on_earlier_failures() {
     for priority in [Flagged, ApiServers] {
         let mut queue = queue();
-        queue.mark(key("vip"), Instant::now(), priority);
+        mark(&mut queue, key("vip"), Instant::now(), priority);
         queue.pop().unwrap();
         finish(&mut queue, key("vip"), Requeue::Backoff(Backoff::Short), priority);
         for number in 0..20 {
             let namespace = ["web", "team"][number % 2];
-            queue.mark(in_namespace(namespace, number), Instant::now(), Other);
+            mark(&mut queue, in_namespace(namespace, number), Instant::now(), Other);
         }
         for key in keys(&mut queue) {
             finish(&mut queue, key, Requeue::Backoff(Backoff::Short), Other);
@@ -255,7 +267,7 @@ async fn reserved_workers_do_not_depend_on_earlier_failures() {
 async fn failed_keys_leave_workers_for_other_keys() {
     let mut queue = queue();
     for number in 0..5 {
-        queue.mark(key(&number.to_string()), Instant::now(), Other);
+        mark(&mut queue, key(&number.to_string()), Instant::now(), Other);
     }
     for name in names(&mut queue) {
         finish(&mut queue, key(&name), Requeue::Backoff(Backoff::Short), Other);
@@ -266,7 +278,7 @@ async fn failed_keys_leave_workers_for_other_keys() {
     }
     assert_eq!(names(&mut queue).len(), 4, "of those that failed");
     for number in 10..20 {
-        queue.mark(in_namespace("web", number), Instant::now(), Other);
+        mark(&mut queue, in_namespace("web", number), Instant::now(), Other);
     }
     assert_eq!(names(&mut queue), ["10", "11", "12"]);
 }
@@ -276,12 +288,12 @@ async fn failed_keys_leave_workers_for_other_keys() {
 async fn namespaces_take_turns_however_many_keys_each_has() {
     let mut queue = queue();
     for number in 0..5_000 {
-        queue.mark(in_namespace("tenant", number), Instant::now(), Other);
+        mark(&mut queue, in_namespace("tenant", number), Instant::now(), Other);
     }
     let (first, _) = queue.pop().unwrap();
     for number in 0..3 {
-        queue.mark(in_namespace("web", number), Instant::now(), Other);
-        queue.mark(in_namespace("team", number), Instant::now(), Other);
+        mark(&mut queue, in_namespace("web", number), Instant::now(), Other);
+        mark(&mut queue, in_namespace("team", number), Instant::now(), Other);
     }
     finish(&mut queue, first, Requeue::WhenDirty, Other);
     let order: Vec<_> = (0..9)
@@ -302,7 +314,7 @@ async fn namespaces_take_turns_however_many_keys_each_has() {
 async fn failing_keys_take_turns_by_namespace_as_well() {
     let mut queue = queue();
     for number in 0..20 {
-        queue.mark(in_namespace("tenant", number), Instant::now(), Other);
+        mark(&mut queue, in_namespace("tenant", number), Instant::now(), Other);
         let (key, _) = queue.pop().unwrap();
         finish(&mut queue, key, Requeue::Backoff(Backoff::Short), Other);
     }
@@ -310,7 +322,7 @@ async fn failing_keys_take_turns_by_namespace_as_well() {
     for _ in 0..20 {
         queue.due(|_| Other).await;
     }
-    queue.mark(in_namespace("web", 0), Instant::now(), Other);
+    mark(&mut queue, in_namespace("web", 0), Instant::now(), Other);
     let (key, _) = queue.pop().unwrap();
     finish(&mut queue, key, Requeue::Backoff(Backoff::Short), Other);
     tokio::time::advance(Duration::from_secs(2)).await;
@@ -329,11 +341,11 @@ async fn failing_keys_take_turns_by_namespace_as_well() {
 async fn writes_that_hang_in_one_namespace_leave_a_slot() {
     let mut queue = queue();
     for number in 0..20 {
-        queue.mark(in_namespace("tenant", number), Instant::now(), Other);
+        mark(&mut queue, in_namespace("tenant", number), Instant::now(), Other);
     }
     assert_eq!(names(&mut queue).len(), 6);
     for number in 20..30 {
-        queue.mark(in_namespace("web", number), Instant::now(), Other);
+        mark(&mut queue, in_namespace("web", number), Instant::now(), Other);
     }
     assert_eq!(names(&mut queue), ["20"]);
     finish(&mut queue, in_namespace("web", 20), Requeue::WhenDirty, Other);
@@ -354,7 +366,7 @@ async fn edit(queue: &mut WorkQueue, keys: impl IntoIterator<Item = ServiceKey>)
     let start = Instant::now();
     let mut left = 0;
     for key in keys {
-        queue.mark_edit(key, start, Other);
+        mark_edit(queue, key, start, Other);
         left += 1;
     }
     let mut begun = Vec::new();
@@ -396,21 +408,21 @@ async fn changes_of_a_source_do_not_wait_for_the_budget_of_edits() {
     edit(&mut queue, keys).await;
     let spent = start.elapsed();
     let key = in_namespace("tenant", 0);
-    queue.mark_edit(key.clone(), Instant::now(), Other);
+    mark_edit(&mut queue, key.clone(), Instant::now(), Other);
     assert_eq!(queue.pop(), None, "the budget is spent");
     let edited = start + spent;
-    queue.mark(key.clone(), Instant::now(), Other);
+    mark(&mut queue, key.clone(), Instant::now(), Other);
     assert_eq!(
         queue.pop(),
         Some((key.clone(), edited)),
         "it counts since the edit"
     );
     // A change of its source while it waits or is in progress is exempt too.
-    queue.mark_edit(key.clone(), Instant::now(), Other);
-    queue.mark(key.clone(), Instant::now(), Other);
+    mark_edit(&mut queue, key.clone(), Instant::now(), Other);
+    mark(&mut queue, key.clone(), Instant::now(), Other);
     finish(&mut queue, key.clone(), Requeue::WhenDirty, Other);
     assert!(queue.pop().is_some());
-    queue.mark_edit(key.clone(), Instant::now(), Other);
+    mark_edit(&mut queue, key.clone(), Instant::now(), Other);
     finish(&mut queue, key.clone(), Requeue::WhenDirty, Other);
     assert_eq!(queue.pop(), None, "an edit during the sync waits");
     queue.due(|_| Other).await;
@@ -423,10 +435,10 @@ async fn an_edit_that_waits_takes_one_turn_however_often_it_changes() {
     let mut queue = edited(1_000).await;
     let start = Instant::now();
     for _ in 0..500 {
-        queue.mark_edit(in_namespace("tenant", 0), start, Other);
+        mark_edit(&mut queue, in_namespace("tenant", 0), start, Other);
         // Its source changes as often.
-        queue.mark_edit(in_namespace("tenant", 1), start, Other);
-        queue.mark(in_namespace("tenant", 1), start, Other);
+        mark_edit(&mut queue, in_namespace("tenant", 1), start, Other);
+        mark(&mut queue, in_namespace("tenant", 1), start, Other);
         let (key, _) = queue.pop().unwrap();
         finish(&mut queue, key, Requeue::WhenDirty, Other);
     }
@@ -444,14 +456,14 @@ async fn an_edit_that_waits_takes_one_turn_however_often_it_changes() {
 async fn a_failed_key_is_retried_in_time_even_without_a_budget() {
     let mut queue = edited(1_400).await;
     let key = in_namespace("tenant", 0);
-    queue.mark(key.clone(), Instant::now(), Other);
+    mark(&mut queue, key.clone(), Instant::now(), Other);
     queue.pop().unwrap();
     for number in 1..1_400 {
-        queue.mark_edit(in_namespace("tenant", number), Instant::now(), Other);
+        mark_edit(&mut queue, in_namespace("tenant", number), Instant::now(), Other);
     }
     finish(&mut queue, key.clone(), Requeue::Backoff(Backoff::Short), Other);
     let start = Instant::now();
-    queue.mark_edit(key.clone(), start, Other);
+    mark_edit(&mut queue, key.clone(), start, Other);
     loop {
         match queue.pop() {
             Some((next, _)) if next == key => break,
@@ -472,7 +484,7 @@ async fn edits_of_services_with_reserved_slots_have_no_budget() {
     for priority in [Flagged, ApiServers] {
         let mut queue = queue();
         for _ in 0..2_000 {
-            queue.mark_edit(key("vip"), Instant::now(), priority);
+            mark_edit(&mut queue, key("vip"), Instant::now(), priority);
             queue.pop().unwrap();
             finish(&mut queue, key("vip"), Requeue::WhenDirty, priority);
         }
@@ -485,13 +497,18 @@ async fn namespaces_without_keys_take_no_memory() {
     let mut queue = queue();
     for number in 0..100 {
         let namespace = number.to_string();
-        queue.mark_edit(ServiceKey::new(namespace.as_str(), "a"), Instant::now(), Other);
+        mark_edit(
+            &mut queue,
+            ServiceKey::new(namespace.as_str(), "a"),
+            Instant::now(),
+            Other,
+        );
         let (key, _) = queue.pop().unwrap();
         finish(&mut queue, key, Requeue::WhenDirty, Other);
-        tokio::time::advance(edit_budgets::INTERVAL * 2).await;
+        tokio::time::advance(EDIT_INTERVAL * 2).await;
     }
     assert!(queue.active_of.is_empty());
-    assert_eq!(queue.edits.len(), 1);
+    assert_eq!(queue.edits.remembered(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -521,7 +538,7 @@ async fn keys_whose_pace_is_over_take_no_memory() {
         ..outcome(Requeue::WhenDirty)
     };
     for number in 0..100 {
-        queue.mark(key(&number.to_string()), Instant::now(), Other);
+        mark(&mut queue, key(&number.to_string()), Instant::now(), Other);
         let (key, _) = queue.pop().unwrap();
         queue.finished(key, &sent, Other);
         tokio::time::advance(PACE / 4).await;
@@ -535,7 +552,7 @@ async fn an_unfinished_key_keeps_the_time_of_its_change() {
     for (again, keeps) in [(Requeue::Resume as Until, true), (Requeue::At as Until, false)] {
         let mut queue = queue();
         let changed = Instant::now();
-        queue.mark(key("a"), changed, Other);
+        mark(&mut queue, key("a"), changed, Other);
         queue.pop().unwrap();
         finish(&mut queue, key("a"), again(changed + PACE), Other);
         queue.due(|_| Other).await;
@@ -549,7 +566,7 @@ async fn overload_pauses_double_to_30_s_until_a_write_succeeds() {
     let mut queue = queue();
     let mut pause = async |retry_after: u64, writes: bool| {
         if writes {
-            queue.mark(key("b"), Instant::now(), Other);
+            mark(&mut queue, key("b"), Instant::now(), Other);
             queue.pop().unwrap();
             let outcome = Outcome {
                 has_sent: true,
@@ -558,8 +575,8 @@ async fn overload_pauses_double_to_30_s_until_a_write_succeeds() {
             };
             queue.finished(key("b"), &outcome, Other);
         }
-        queue.mark(key("a"), Instant::now(), Other);
-        queue.mark(key("b"), Instant::now(), Other);
+        mark(&mut queue, key("a"), Instant::now(), Other);
+        mark(&mut queue, key("b"), Instant::now(), Other);
         while queue.pop().is_none() {
             queue.due(|_| Other).await;
         }
@@ -567,7 +584,7 @@ async fn overload_pauses_double_to_30_s_until_a_write_succeeds() {
         finish(&mut queue, key("a"), overloaded, Other);
         finish(&mut queue, key("b"), overloaded, Other);
         let start = Instant::now();
-        queue.mark(key("a"), start, Other);
+        mark(&mut queue, key("a"), start, Other);
         assert_eq!(queue.pop(), None, "a change does not end the pause");
         while queue.overload.is_pausing() {
             queue.due(|_| Other).await;

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use k8s_openapi::api::discovery::v1::EndpointPort;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use super::Unknown;
@@ -11,7 +10,7 @@ use crate::inspect::announced::Announced;
 use crate::inspect::look::Seen;
 use crate::inspect::report::{Leader, Row};
 use endpoint_copier_core::model::ports::{LeftOut, tcp_numbers};
-use endpoint_copier_core::model::{Endpoint, EndpointSlice, ServiceKey, Snapshot};
+use endpoint_copier_core::model::{ServiceKey, Snapshot};
 use endpoint_copier_core::verdicts::{Failure, SUPERVISOR_PORT, Target};
 
 /// All that was found out.
@@ -111,22 +110,22 @@ fn servers(snapshot: &Snapshot) -> BTreeSet<Target> {
     if !source.key.is_api_source() {
         return BTreeSet::new();
     }
-    let numbers = |ports: &[EndpointPort]| tcp_numbers(ports, |_| true).collect::<BTreeSet<_>>();
-    let of_slice = |slice: &EndpointSlice| numbers(slice.ports.as_deref().unwrap_or_default());
-    let mut copied: BTreeSet<_> = snapshot.copies.iter().flat_map(|copy| of_slice(copy)).collect();
+    let any = |_: Option<&str>| true;
+    let shown = snapshot.copies.iter();
+    let mut copied: BTreeSet<_> = shown.flat_map(|copy| copy.tcp_ports(any)).collect();
     for slice in &source.slices {
         let wanted = source.ports_of_copy(&service.ports, slice, &mut LeftOut::default());
-        copied.extend(numbers(&wanted.unwrap_or_default()));
+        copied.extend(tcp_numbers(&wanted.unwrap_or_default(), any));
     }
-    let mut ports: BTreeSet<_> = source.slices.iter().flat_map(|slice| of_slice(slice)).collect();
+    let listed = source.slices.iter();
+    let mut ports: BTreeSet<_> = listed.flat_map(|slice| slice.tcp_ports(any)).collect();
     if ports.is_empty() {
         // The source is empty, and a copy is held.
         ports.clone_from(&copied);
     }
     ports.extend(copied.contains(&SUPERVISOR_PORT).then_some(SUPERVISOR_PORT));
     let slices = source.slices.iter().chain(&snapshot.copies);
-    let endpoints = slices.flat_map(|slice| slice.endpoints.iter().flatten());
-    let addresses: BTreeSet<_> = endpoints.filter_map(Endpoint::address).collect();
+    let addresses: BTreeSet<_> = slices.flat_map(|slice| slice.addresses()).collect();
     let of_address = |address| ports.iter().map(move |port| Target::new(address, *port));
     addresses.into_iter().flat_map(of_address).collect()
 }

@@ -12,11 +12,9 @@ use k8s_openapi::jiff::Timestamp;
 use serde::Serialize;
 
 use super::{Error, OutputFormat, connect, json, print};
-use crate::apiserver::Access;
 use crate::apiserver::error::one_line;
 use crate::apiserver::status::{is_forbidden, status_of};
 use crate::config::Config;
-use crate::telemetry::metrics::Metrics;
 
 mod facts;
 mod of_cluster;
@@ -33,10 +31,7 @@ use facts::Facts;
 /// # Errors
 /// The cluster cannot be read, or nothing can be printed.
 pub async fn doctor(config: &Config, format: OutputFormat) -> Result<bool, Error> {
-    let metrics = Metrics::new(&config.election.lease_name)?;
-    let access = Access::find(config.kubeconfig.as_deref(), &config.api_server, metrics.clone()).await?;
-    let looker = connect(config, &access, metrics)?;
-    let diagnosis = Diagnosis::of(&read::facts(&looker, access.is_in_pod()).await?);
+    let diagnosis = Diagnosis::of(&read::facts(&connect(config).await?).await?);
     print(&match format {
         OutputFormat::Text => text::text(&diagnosis),
         OutputFormat::Json => json(&diagnosis)?,

@@ -43,14 +43,11 @@ fn reachability(port: u16, facts: &Facts) -> Check {
     if failed.is_empty() {
         return Check::ok(NAME, format!("{count} servers answer on port {port}"));
     }
-    let listed: Vec<_> = failed
-        .iter()
-        .map(|(target, why)| format!("{target} ({why})"))
-        .collect();
+    let listed = failed.iter().map(|(target, why)| format!("{target} ({why})"));
     let detail = format!(
         "{} of {count} servers do not answer on port {port}: {}",
         failed.len(),
-        a_few(&listed)
+        a_few(listed)
     );
     let none_answers = facts.servers.values().all(Result::is_err);
     if none_answers && failed.iter().all(|(_, why)| is_silent(why)) {
@@ -85,12 +82,12 @@ fn installations(facts: &Facts) -> Option<Check> {
     if !found.elect {
         return None;
     }
-    let describe = |it: &&Installation| {
+    let describe = |it: &Installation| {
         let holder = it.leader.holder.as_deref().unwrap_or("nobody");
         format!("{holder} in namespace {}", it.leader.namespace)
     };
     let leading: Vec<_> = found.seen.iter().filter(|it| it.leader.leads).collect();
-    let led: Vec<_> = leading.iter().map(describe).collect();
+    let led: Vec<_> = leading.iter().map(|it| describe(it)).collect();
     Some(match (leading.as_slice(), &found.hidden) {
         ([_, _, ..], _) => Check::failed(
             NAME,
@@ -109,19 +106,12 @@ fn installations(facts: &Facts) -> Option<Check> {
         ),
         ([_], None) => Check::ok(NAME, format!("one, led by {}", led[0])),
         ([], None) => {
-            let expired: Vec<_> = found
-                .seen
-                .iter()
-                .filter(|it| it.leader.holder.is_some())
-                .collect();
-            let last: Vec<_> = expired.iter().map(describe).collect();
-            let detail = if last.is_empty() {
-                "no replica of the operator leads, so the copies do not follow their source".to_owned()
-            } else {
-                format!(
-                    "no replica of the operator leads, so the copies do not follow their source; the last one was {}",
-                    a_few(&last)
-                )
+            let expired = found.seen.iter().filter(|it| it.leader.holder.is_some());
+            let last = a_few(expired.map(describe));
+            let detail = "no replica of the operator leads, so the copies do not follow their source";
+            let detail = match last.as_str() {
+                "" => detail.to_owned(),
+                last => format!("{detail}; the last one was {last}"),
             };
             Check::failed(
                 NAME,
@@ -143,8 +133,10 @@ fn rights(facts: &Facts) -> Check {
         Err(why) => return Check::unknown(NAME, why),
     };
     let of = |needed: bool| {
-        let rights = rights.missing.iter().filter(|right| right.is_needed == needed);
-        rights.map(ToString::to_string).collect::<Vec<_>>()
+        let rights = rights.missing.iter();
+        rights
+            .filter(|right| right.is_needed == needed)
+            .collect::<Vec<_>>()
     };
     let (needed, useful) = (of(true), of(false));
     let who = &rights.who;

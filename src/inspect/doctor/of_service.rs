@@ -33,7 +33,7 @@ pub(super) fn checks(service: &ServiceFacts, facts: &Facts) -> Vec<Check> {
         checks.extend(tls_san(service, facts));
     }
     for check in &mut checks {
-        check.service = Some(format!("{}/{}", row.namespace, row.name));
+        check.service = Some(row.key().to_string());
     }
     checks
 }
@@ -93,12 +93,11 @@ fn endpoints(row: &Row) -> Check {
     } else if row.taken_out.is_empty() {
         Check::ok(NAME, of_all)
     } else {
-        let out: Vec<_> = row.taken_out.iter().map(ToString::to_string).collect();
         Check::warning(
             NAME,
             format!(
                 "{of_all}; out, because they do not answer the probes: {}",
-                a_few(&out)
+                a_few(&row.taken_out)
             ),
             "Check these API servers and the network to them. They return by themselves.",
         )
@@ -225,19 +224,15 @@ fn tls_san(service: &ServiceFacts, facts: &Facts) -> Option<Check> {
                 "{} of {} servers have a certificate for {}",
                 answered.len(),
                 service.servers.len(),
-                a_few(&names.into_iter().collect::<Vec<_>>())
+                a_few(&names)
             ),
         ));
     };
-    let missing: Vec<_> = names
-        .iter()
-        .filter(|name| first.missing.contains(*name))
-        .collect();
-    let at: Vec<_> = lacking.iter().map(|(target, _)| target.to_string()).collect();
+    let missing: Vec<_> = names.intersection(&first.missing).collect();
     let missing_names = a_few(&missing);
     let detail = format!(
         "the certificate of {} is not valid for {missing_names}, but for {}",
-        a_few(&at),
+        a_few(lacking.iter().map(|(target, _)| target)),
         first.names.join(", ")
     );
     let remedy = format!(
@@ -245,8 +240,8 @@ fn tls_san(service: &ServiceFacts, facts: &Facts) -> Option<Check> {
          With kubeadm, add it to apiServer.certSANs and renew the certificate of the API server."
     );
     // A server may have another certificate for a host name, which it shows only to those who send the name.
-    let is_address = |name: &&&String| service.announced.host_names.iter().all(|host| host != **name);
-    let verdict = if missing.iter().any(|name| is_address(&name)) {
+    let is_address = |name: &String| service.announced.host_names.iter().all(|host| host != name);
+    let verdict = if missing.into_iter().any(is_address) {
         Verdict::Failed
     } else {
         Verdict::Warning

@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use http::{Request, header};
 use kube::Client;
-use kube::api::{Api, ListParams};
+use kube::api::ListParams;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
@@ -17,7 +17,7 @@ use super::rights::{Right, Rights, needed};
 use crate::apiserver::decode::{Guarded, NodeMetadata};
 use crate::apiserver::serving_certificate::{Shown, ask};
 use crate::apiserver::status::is_not_served;
-use crate::inspect::look::{Looker, Seen, list};
+use crate::inspect::look::{Looker, Seen};
 use crate::inspect::report::{ClusterReport, Leader};
 use crate::inspect::{AGAIN, Error, LOOK_PAUSE};
 use endpoint_copier_core::model::{Reason, ServiceKey, label_of};
@@ -35,8 +35,8 @@ const RENEWAL: Duration = Duration::from_secs(3);
 /// Rights are reviewed in so many namespaces.
 const NAMESPACES: usize = 20;
 
-/// Reads everything. `is_in_pod`: our credentials are those of the operator.
-pub(super) async fn facts(looker: &Looker<'_>, is_in_pod: bool) -> Result<Facts, Error> {
+/// Reads everything.
+pub(super) async fn facts(looker: &Looker<'_>) -> Result<Facts, Error> {
     let Look { seen, report, hidden } = settled(looker).await?;
     let at = report.at;
     let leaders = report.leaders.into_iter();
@@ -58,13 +58,7 @@ pub(super) async fn facts(looker: &Looker<'_>, is_in_pod: bool) -> Result<Facts,
         .collect();
     let operator = async {
         look_again(looker, &mut installations).await;
-        let rights = rights(
-            looker,
-            &installations,
-            &namespaces,
-            seen.index.needs_nodes(),
-            is_in_pod,
-        );
+        let rights = rights(looker, &installations, &namespaces, seen.index.needs_nodes());
         let limited = timeout(LIMIT, rights).await;
         limited.unwrap_or_else(|_| Err(Unknown::late("the rights of the operator")))
     };
@@ -174,17 +168,12 @@ async fn answer(target: Target, names: &BTreeSet<String>) -> (Target, Result<Ser
 
 /// All Nodes, and whether load balancers leave them out.
 async fn nodes(looker: &Looker<'_>) -> Result<BTreeMap<String, bool>, Unknown> {
-    let (all, mut nodes) = (Api::all(looker.client.clone()), BTreeMap::new());
-    let listed = list(
-        &all,
-        ListParams::default(),
-        usize::MAX,
-        |node: Guarded<NodeMetadata>| {
-            let metadata = node.slim_metadata();
-            let is_excluded = label_of(metadata, EXCLUDED).is_some();
-            nodes.insert(metadata.name.clone().unwrap_or_default(), is_excluded);
-        },
-    );
+    let mut nodes = BTreeMap::new();
+    let listed = looker.list(ListParams::default(), |node: Guarded<NodeMetadata>| {
+        let metadata = node.slim_metadata();
+        let is_excluded = label_of(metadata, EXCLUDED).is_some();
+        nodes.insert(metadata.name.clone().unwrap_or_default(), is_excluded);
+    });
     match timeout(LIMIT, listed).await {
         Err(_) => Err(Unknown::late("the list of Nodes")),
         Ok(Err(error)) => Err(Unknown::of("list nodes", &error)),
@@ -194,9 +183,8 @@ async fn nodes(looker: &Looker<'_>) -> Result<BTreeMap<String, bool>, Unknown> {
 
 /// What MetalLB writes about the Services that it announces in layer 2. Nothing where there is no MetalLB.
 async fn announced_by_metallb(client: &Client) -> Result<BTreeMap<ServiceKey, BTreeSet<String>>, Unknown> {
-    let request = Request::get("/apis/metallb.io/v1beta1/servicel2statuses").body(Vec::new());
-    let request = request.map_err(|error| Unknown(error.to_string()))?;
-    let list = match timeout(LIMIT, client.request::<Value>(request)).await {
+    let list = Request::get("/apis/metallb.io/v1beta1/servicel2statuses").body(Vec::new());
+    let list = match timeout(LIMIT, answer_to(client, list)).await {
         Err(_) => return Err(Unknown::late("the list of MetalLB's announcements")),
         Ok(Err(kube::Error::Api(status))) if is_not_served(&status) => Value::Null,
         Ok(list) => list.map_err(|error| Unknown::of("list servicel2statuses.metallb.io", &error))?,
@@ -219,16 +207,15 @@ async fn rights(
     installations: &Installations,
     namespaces: &BTreeSet<&str>,
     needs_nodes: bool,
-    is_in_pod: bool,
 ) -> Result<Rights, Unknown> {
     let leader = installations.seen.iter().find(|it| it.leader.leads);
     let leader = leader.map(|it| &it.leader);
     let lease_namespace = match leader {
         Some(leader) => leader.namespace.as_str(),
-        None => looker.own_namespace,
+        None => &looker.own_namespace,
     };
     let lease = (lease_namespace, looker.config.election.lease_name.as_str());
-    let account = if is_in_pod {
+    let account = if looker.is_in_pod {
         None
     } else {
         let no_leader = || {
@@ -264,9 +251,7 @@ async fn service_account(client: &Client, leader: &Leader) -> Result<String, Unk
         return Err(Unknown(format!("the Lease names {holder}, which is no Pod")));
     }
     let request = Request::get(format!("/api/v1/namespaces/{namespace}/pods/{pod}")).body(Vec::new());
-    let request = request.map_err(|error| Unknown(error.to_string()))?;
-    let answer = client.request::<Value>(request).await;
-    let answer = answer.map_err(|error| {
+    let answer = answer_to(client, request).await.map_err(|error| {
         let why = Unknown::of(&format!("get pods in {namespace}"), &error);
         Unknown(format!("the Pod of the leader cannot be read: {why}"))
     })?;
@@ -293,9 +278,13 @@ async fn is_allowed(client: &Client, right: &Right, subject: Option<(&str, &str)
     let request = Request::post(format!("/apis/authorization.k8s.io/v1/{resource}"))
         .header(header::CONTENT_TYPE, "application/json")
         .body(review.to_string().into_bytes());
-    let request = request.map_err(|error| Unknown(error.to_string()))?;
-    let answer = client.request::<Value>(request).await;
     let needs = format!("create {resource}.authorization.k8s.io");
+    let answer = answer_to(client, request).await;
     let answer = answer.map_err(|error| Unknown::of(&needs, &error))?;
     Ok(answer["status"]["allowed"] == true)
+}
+
+/// Sends a request, and returns the answer as JSON.
+async fn answer_to(client: &Client, request: http::Result<Request<Vec<u8>>>) -> kube::Result<Value> {
+    client.request(request.map_err(kube::Error::HttpError)?).await
 }

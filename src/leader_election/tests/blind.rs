@@ -5,11 +5,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
 use crate::telemetry::watch_health::Running;
+use endpoint_copier_core::model::WatchKind;
 
 /// A view that counts as filled when this returns true, with a watch of Services that the test controls.
 fn view(filled: &Arc<AtomicBool>) -> (View, Running) {
     let (filled, watch_health) = (filled.clone(), WatchHealth::default());
-    let running = watch_health.start("services");
+    let running = watch_health.start(WatchKind::Services);
     running.state().open(true);
     (
         View::new(move || filled.load(Ordering::SeqCst), watch_health),

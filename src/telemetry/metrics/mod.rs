@@ -296,9 +296,9 @@ impl MetricsInner {
     fn look_at_watches(&self) -> Option<Duration> {
         let life = self.watch_health.get().map(WatchHealth::last).unwrap_or_default();
         self.watch_last_event.reset();
-        for (resource, moment) in &life {
+        for (watch, moment) in &life {
             self.watch_last_event
-                .with_label_values(&[*resource])
+                .with_label_values(&[watch.as_str()])
                 .set(unix(*moment));
         }
         let view = WatchKind::VIEW.iter().filter_map(|watch| life.get(watch));

@@ -42,7 +42,7 @@ fn exercised() -> Metrics {
         .services()
         .ended(&key("vip"), Some(true), Some(endpoints(3)));
     let watch_health = WatchHealth::default();
-    std::mem::forget(watch_health.start("services"));
+    std::mem::forget(watch_health.start(WatchKind::Services));
     metrics.read_watch_life(watch_health);
     metrics.lease_seen_renewed();
     metrics.watch_restarted(WatchKind::Services, Restart::Expired);
@@ -331,17 +331,23 @@ async fn out_of_sync_age_grows_until_a_sync_that_saw_the_change() {
 #[tokio::test(start_paused = true)]
 async fn dead_watch_means_out_of_sync_since_its_last_sign() {
     for (watch, age, is_blind) in [
-        ("services", 91, true),
-        ("copies", 91, true),
-        ("sources", 91, true),
-        ("sources", 89, false),
-        ("lease", 91, false),
+        (WatchKind::Services, 91, true),
+        (WatchKind::Copies, 91, true),
+        (WatchKind::Sources, 91, true),
+        (WatchKind::Sources, 89, false),
+        (WatchKind::Lease, 91, false),
     ] {
         let metrics = metrics();
         let watch_health = WatchHealth::default();
         let _silent = watch_health.start(watch);
         tokio::time::advance(age * SECOND).await;
-        let others = ["services", "copies", "sources", "lease"].into_iter();
+        let others = [
+            WatchKind::Services,
+            WatchKind::Copies,
+            WatchKind::Sources,
+            WatchKind::Lease,
+        ]
+        .into_iter();
         let others = others.filter(|other| *other != watch);
         let _others: Vec<_> = others.map(|other| watch_health.start(other)).collect();
         metrics.read_watch_life(watch_health);

@@ -191,12 +191,9 @@ impl Index {
     /// Updates the rank of a Service after it or its copies have changed. Returns the Services that limits now treat
     /// differently.
     pub(super) fn rank(&mut self, key: &ServiceKey) -> Dirty {
-        let managed = self
-            .services
-            .get(key)
-            .and_then(|known| known.managed.as_ref())
-            .filter(|service| !self.is_reserved(service));
-        let rank = managed.map(|service| Rank {
+        let declared = self.declared_service(key);
+        let limited = declared.filter(|service| !self.is_reserved(service));
+        let rank = limited.map(|service| Rank {
             is_disabled: !service.is_managed(),
             has_no_copies: !self.copies.of(key).any(|copy| copy.is_copy_for(key)),
             created: service.created.unwrap_or(i64::MAX),
@@ -205,10 +202,9 @@ impl Index {
         let changed = self.admission.rank(key, rank);
         for service in &changed {
             self.names_changed += 1;
-            let known = self.services.get(service);
-            let managed = known.and_then(|known| known.managed.clone());
-            if let Some(source) = managed.as_ref().and_then(|managed| managed.source()) {
-                self.reconsider(source, service);
+            let declared = self.declared_service(service);
+            if let Some(source) = declared.and_then(|declared| declared.source()).cloned() {
+                self.reconsider(&source, service);
             }
         }
         changed

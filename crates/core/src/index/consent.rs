@@ -11,7 +11,10 @@ impl Index {
     /// Takes in a ReferenceGrant that was added or changed. `None` means that it was removed or grants nothing.
     pub fn apply_grant(&mut self, metadata: &ObjectMeta, grant: Option<Grant>) -> Dirty {
         let changed = self.grants.apply(metadata, grant);
-        changed.map_or_else(Dirty::new, |namespace| self.reconsider_namespace(&namespace))
+        changed.map_or_else(Dirty::new, |namespace| {
+            let first = ServiceKey::new(namespace.as_str(), "");
+            self.reconsider_from(&first, |source| source.namespace() == namespace)
+        })
     }
 
     /// Takes in a complete list of ReferenceGrants.
@@ -80,30 +83,17 @@ impl Index {
         if had_one && !self.grants.are_listed() {
             self.revoked.insert(source.clone());
         }
-        let first = (source.clone(), ServiceKey::new("", ""));
-        let requests = self.requests.range(first..);
-        let requests: Vec<_> = requests
-            .take_while(|(requested, _)| requested == source)
-            .cloned()
-            .collect();
-        self.reconsider_requests(requests, source.namespace())
+        self.reconsider_from(source, |requested| requested == source)
     }
 
-    fn reconsider_namespace(&mut self, namespace: &str) -> Dirty {
-        let first = (ServiceKey::new(namespace, ""), ServiceKey::new("", ""));
-        let requests = self.requests.range(first..);
-        let requests: Vec<_> = requests
-            .take_while(|(source, _)| source.namespace() == namespace)
-            .cloned()
-            .collect();
-        self.reconsider_requests(requests, namespace)
-    }
-
-    /// Returns the Services whose consent has changed, and those with copies from this namespace, whatever they ask for
-    /// now. It leaves out a Service that may not copy the source, because a sync would show that the source exists.
-    fn reconsider_requests(&mut self, requests: Vec<(ServiceKey, ServiceKey)>, namespace: &str) -> Dirty {
-        let mut dirty = self.copied_from(Some(namespace));
-        for (source, service) in requests {
+    /// Reconsiders the requests for the sources that are meant, of which `first` is the first by name. Returns the
+    /// Services whose consent has changed, and those with copies from this namespace, whatever they ask for now. It
+    /// leaves out a Service that may not copy the source, because a sync would show that the source exists.
+    fn reconsider_from(&mut self, first: &ServiceKey, is_meant: impl Fn(&ServiceKey) -> bool) -> Dirty {
+        let mut dirty = self.copied_from(Some(first.namespace()));
+        let requests = self.requests.range((first.clone(), ServiceKey::new("", ""))..);
+        let requests = requests.take_while(|(source, _)| is_meant(source)).cloned();
+        for (source, service) in requests.collect::<Vec<_>>() {
             if self.reconsider(&source, &service) {
                 dirty.insert(service);
             }
@@ -157,10 +147,7 @@ impl Index {
         copies: impl Iterator<Item = &'a EndpointSlice>,
     ) -> BTreeSet<SliceKey> {
         let is_refused = |copy: &&EndpointSlice| self.consent_of_copy(service, copy) == Consent::Refused;
-        copies
-            .filter(is_refused)
-            .map(|copy| SliceKey::of(&copy.metadata))
-            .collect()
+        copies.filter(is_refused).map(EndpointSlice::key).collect()
     }
 
     /// Copies name their source slice, but consent is for Services. The Service of the slice is the one in its label

@@ -7,8 +7,7 @@ impl Index {
     /// The endpoints of a managed Service as the watches show them, or `None` if it is not managed.
     #[must_use]
     pub fn endpoints(&self, key: &ServiceKey) -> Option<Endpoints> {
-        let service = self.services.get(key)?.managed.as_ref();
-        let service = service.filter(|service| service.is_managed())?;
+        let service = self.managed_service(key)?;
         let wanted = |slice: &str| service.families.iter().any(|family| family.as_str() == slice);
         let source = service.source().filter(|source| self.is_used(source, key));
         let source = source.map(|source| {

@@ -249,7 +249,17 @@ impl Index {
 
     /// Services that are managed, and those that say that they are not.
     fn declared(&self) -> impl Iterator<Item = &Arc<ManagedService>> {
-        self.services.values().filter_map(|known| known.managed.as_ref())
+        self.services.values().filter_map(|known| known.declared.as_ref())
+    }
+
+    /// A Service that is managed, or says that it is not.
+    fn declared_service(&self, key: &ServiceKey) -> Option<&Arc<ManagedService>> {
+        self.services.get(key)?.declared.as_ref()
+    }
+
+    /// A Service that is managed.
+    fn managed_service(&self, key: &ServiceKey) -> Option<&Arc<ManagedService>> {
+        self.declared_service(key).filter(|service| service.is_managed())
     }
 
     /// The number of Services that are managed.
@@ -261,8 +271,7 @@ impl Index {
     /// Whether a Service is managed.
     #[must_use]
     pub fn is_managed(&self, key: &ServiceKey) -> bool {
-        let known = self.services.get(key).and_then(|known| known.managed.as_ref());
-        known.is_some_and(|service| service.is_managed())
+        self.managed_service(key).is_some()
     }
 
     /// Whether the slices that mattered when Services were first listed are listed too. Later names do not count: a user
@@ -321,14 +330,8 @@ impl Index {
         let dependants = touched.iter().flat_map(|service| self.dependants(service));
         let own = touched
             .iter()
-            .filter(|service| self.is_declared(service) || self.copies.has_any(service));
+            .filter(|service| self.declared_service(service).is_some() || self.copies.has_any(service));
         dependants.chain(own).cloned().collect()
-    }
-
-    /// Whether a Service is managed, or says that it is not.
-    fn is_declared(&self, key: &ServiceKey) -> bool {
-        let known = self.services.get(key);
-        known.is_some_and(|known| known.managed.is_some())
     }
 
     /// The managed Services of a source.

@@ -107,9 +107,8 @@ impl Index {
         let lacks = Family::ALL.map(|family| (family, !self.lists_api_servers(family)));
         let services = self.api_server_services();
         services.filter(move |key| {
-            let known = self.services.get(*key);
-            let managed = known.and_then(|known| known.managed.as_deref());
-            managed.is_some_and(|service| service.needs_node_names() || needs_family(service, lacks))
+            self.managed_service(key)
+                .is_some_and(|service| service.needs_node_names() || needs_family(service, lacks))
         })
     }
 

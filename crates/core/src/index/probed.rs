@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::{Index, Scope};
-use crate::model::{Endpoint, EndpointSlice, Family, KnownNodes, ManagedService, ServiceKey, ports};
+use crate::model::{EndpointSlice, Family, KnownNodes, ManagedService, ServiceKey, ports};
 use crate::verdicts::{SUPERVISOR_PORT, Target};
 
 /// Addresses and their ports.
@@ -44,12 +44,12 @@ impl Index {
         let is_probed = |port: &u16| *port == SUPERVISOR_PORT || https.contains(port);
         let (mut shown, mut coming) = (Found::new(), Found::new());
         let services = self.api_server_services();
-        let services = services.filter_map(|key| self.services.get(key)?.managed.as_deref());
+        let services = services.filter_map(|key| self.managed_service(key));
         for service in services.filter(|service| service.probed) {
             let copies = self.copies.of(&service.key);
             for copy in copies.filter(|copy| is_probed_copy(copy, &service.key)) {
                 let ports: Vec<_> = copy.tcp_ports(|_| true).filter(is_probed).collect();
-                for address in copy.endpoints.iter().flatten().filter_map(Endpoint::address) {
+                for address in copy.addresses() {
                     shown.entry(address).or_default().extend(&ports);
                 }
             }
@@ -96,8 +96,7 @@ impl Index {
         let source = ServiceKey::api_source();
         let is_own = |slice: &&Arc<EndpointSlice>| slice.metadata.name.as_deref() == Some(source.name());
         let slices = self.api_server_slices().filter(is_own);
-        let endpoints = slices.flat_map(|slice| slice.endpoints.iter().flatten());
-        endpoints.filter_map(Endpoint::address).collect()
+        slices.flat_map(|slice| slice.addresses()).collect()
     }
 
     /// The addresses that Nodes give for the families that the API source lacks, with the TCP ports of their copies.
@@ -115,8 +114,7 @@ impl Index {
                 .copies
                 .of(&service.key)
                 .filter(|copy| copy.is_copy_for(&service.key));
-            let endpoints = copies.flat_map(|copy| copy.endpoints.iter().flatten());
-            let shown: BTreeSet<_> = endpoints.filter_map(Endpoint::address).collect();
+            let shown: BTreeSet<_> = copies.flat_map(|copy| copy.addresses()).collect();
             let slices = self.api_server_slices();
             for slice in slices.filter(|slice| slice.address_type == family.other().as_str()) {
                 let ports = ports::ports(
@@ -126,7 +124,7 @@ impl Index {
                     &mut ports::LeftOut::default(),
                 );
                 let ports = ports.unwrap_or_default();
-                for listed in slice.endpoints.iter().flatten().filter_map(Endpoint::address) {
+                for listed in slice.addresses() {
                     if let Ok(address) = nodes.counterpart(listed, family, &service.own_addresses, &shown) {
                         found
                             .entry(address)

@@ -15,7 +15,7 @@ pub(super) struct Known {
     /// The namespaces that may copy it, if an annotation names any.
     pub allow_from: Option<AllowFromAnnotation>,
     /// `None` if it is neither managed nor disabled, because then only its name matters.
-    pub managed: Option<Arc<ManagedService>>,
+    pub declared: Option<Arc<ManagedService>>,
 }
 
 /// The known version of a Service, or its absence, and the number of Services deleted so far.
@@ -53,35 +53,29 @@ impl Index {
         let known = Known {
             version: version_of(metadata),
             allow_from: AllowFromAnnotation::of(metadata),
-            managed: new.clone(),
+            declared: new.clone(),
         };
-        let (allowed, old) = match self.services.insert(key.clone(), known) {
-            Some(old) => (old.allow_from, Some(old.managed)),
-            None => (None, None),
-        };
+        let known = self.services.insert(key.clone(), known);
+        let is_new = known.is_none();
+        let (old, allowed) = known.map_or((None, None), |known| (known.declared, known.allow_from));
         self.managed_services += usize::from(is_managed(new.as_ref()));
-        self.managed_services -= usize::from(is_managed(old.as_ref().and_then(Option::as_ref)));
+        self.managed_services -= usize::from(is_managed(old.as_ref()));
         let mut dirty = Dirty::new();
         if self.services[&key].allow_from != allowed {
             dirty.extend(self.reconsider_source(&key, allowed.is_some()));
         }
-        let source_of = |service: Option<&Option<Arc<ManagedService>>>| {
-            let managed = service.and_then(Option::as_ref);
-            managed.map(|service| service.source().cloned())
-        };
-        self.names_changed += u64::from(source_of(old.as_ref()) != source_of(Some(&new)));
-        match old {
-            Some(old) if old == new => return dirty,
-            Some(old) => {
-                self.unlink(old.as_deref(), new.as_deref());
+        let sources = [&old, &new].map(|service| service.as_ref().map(|service| service.source()));
+        self.names_changed += u64::from(sources[0] != sources[1]);
+        if is_new {
+            dirty.extend(self.dependants(&key).cloned());
+            if new.is_some() || self.copies.has_any(&key) {
                 dirty.insert(key.clone());
             }
-            None => {
-                dirty.extend(self.dependants(&key).cloned());
-                if new.is_some() || self.copies.has_any(&key) {
-                    dirty.insert(key.clone());
-                }
-            }
+        } else if old == new {
+            return dirty;
+        } else {
+            self.unlink(old.as_deref(), new.as_deref());
+            dirty.insert(key.clone());
         }
         dirty.extend(self.rank(&key));
         if let Some(source) = new.as_ref().and_then(|new| new.source()) {
@@ -111,21 +105,17 @@ impl Index {
     /// Removes a deleted Service.
     pub fn delete_service(&mut self, key: &ServiceKey) -> Dirty {
         self.unreadable.services.remove(key);
-        let Some(Known {
-            managed: old,
-            allow_from,
-            ..
-        }) = self.services.remove(key)
-        else {
+        let Some(known) = self.services.remove(key) else {
             return Dirty::new();
         };
+        let old = known.declared;
         self.managed_services -= usize::from(is_managed(old.as_ref()));
         self.names_changed += u64::from(old.is_some());
         self.services_removed += 1;
         self.unlink(old.as_deref(), None);
         let admitted = self.rank(key);
         let mut dirty: Dirty = self.dependants(key).cloned().collect();
-        if allow_from.is_some() {
+        if known.allow_from.is_some() {
             dirty.extend(self.reconsider_source(key, true));
         }
         if old.is_some() || self.copies.has_any(key) {
@@ -203,10 +193,8 @@ impl Index {
             return None;
         }
         let Some(service) = service else {
-            let managed = self.services.get(key).and_then(|known| known.managed.as_ref());
-            let uid = managed
-                .map(|service| service.uid.clone())
-                .filter(|uid| !uid.is_empty());
+            let uid = self.declared_service(key).map(|service| service.uid.clone());
+            let uid = uid.filter(|uid| !uid.is_empty());
             self.services_gone.extend(uid.map(|uid| (key.clone(), uid)));
             return Some(self.delete_service(key));
         };

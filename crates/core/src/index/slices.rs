@@ -63,7 +63,7 @@ impl Slices {
     /// equal version does not prove that nothing changed, because a restore of etcd reuses versions.
     pub fn insert(&mut self, slice: EndpointSlice) -> BTreeSet<ServiceKey> {
         let slice = without_what_nobody_reads(slice);
-        let key = SliceKey::of(&slice.metadata);
+        let key = slice.key();
         if self
             .by_key
             .get(&key)
@@ -184,7 +184,7 @@ fn position(slices: &[Arc<EndpointSlice>], key: &SliceKey) -> Result<usize, usiz
 }
 
 fn concerns(slice: &EndpointSlice) -> BTreeSet<ServiceKey> {
-    let by_name = service_of_copy_name(&SliceKey::of(&slice.metadata));
+    let by_name = service_of_copy_name(&slice.key());
     slice
         .service()
         .into_iter()

@@ -13,15 +13,11 @@ impl Index {
         if !self.services_listed || !self.copies_listed {
             return None;
         }
-        let service = self.services.get(key).and_then(|known| {
-            let unreadable = || {
-                self.unreadable
-                    .services
-                    .get(key)
-                    .filter(|_| self.copies.has_any(key))
-            };
-            known.managed.as_ref().or_else(unreadable).cloned()
-        });
+        let unreadable = || {
+            let service = self.unreadable.services.get(key);
+            service.filter(|_| self.copies.has_any(key))
+        };
+        let service = self.declared_service(key).or_else(unreadable).cloned();
         let (source, refusal) = match service.as_ref().and_then(|service| service.source()) {
             None => (None, None),
             Some(source) if self.is_used(source, key) => (Some(source), None),
@@ -40,7 +36,7 @@ impl Index {
         for slice in self.copies.of(key).chain(self.others.of(key)) {
             let newer =
                 |known: &Arc<EndpointSlice>| version_of(&known.metadata) >= version_of(&slice.metadata);
-            let key = SliceKey::of(&slice.metadata);
+            let key = slice.key();
             if !slices.get(&key).is_some_and(newer) {
                 slices.insert(key, slice.clone());
             }
@@ -75,7 +71,7 @@ impl Index {
     fn source(&self, key: &ServiceKey, service: &ServiceKey) -> Source {
         let belongs = |slice: &&Arc<EndpointSlice>| slice.belongs_to(key);
         let unreadable = self.unreadable.of(key);
-        let is_readable = |slice: &&Arc<EndpointSlice>| !unreadable.contains(&SliceKey::of(&slice.metadata));
+        let is_readable = |slice: &&Arc<EndpointSlice>| !unreadable.contains(&slice.key());
         Source {
             key: key.clone(),
             exists: self.services.contains_key(key),

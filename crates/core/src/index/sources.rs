@@ -190,12 +190,9 @@ impl Index {
                 .filter(|other| other.name.as_deref() == Some(port))
                 .find_map(|port| u16::try_from(port.port?).ok());
             let Some(number) = number else { continue };
-            for endpoint in slice.endpoints.iter().flatten() {
-                let conditions = endpoint.conditions.as_ref();
-                if conditions.and_then(|conditions| conditions.ready) != Some(false) {
-                    let all = endpoint.addresses.iter().cloned();
-                    addresses.extend(all.map(|address| (address, number)));
-                }
+            for endpoint in slice.endpoints.iter().flatten().filter(|it| it.is_ready()) {
+                let all = endpoint.addresses.iter().cloned();
+                addresses.extend(all.map(|address| (address, number)));
             }
         }
         addresses

@@ -1,26 +1,28 @@
 //! The names of copies: `<service>-<10 base32 characters>`.
 
-use data_encoding::{BASE32_NOPAD, Encoding};
+use data_encoding::BASE32_NOPAD;
 use sha2::{Digest, Sha256};
 
 use super::{EndpointSlice, ServiceKey, SliceKey};
 
-/// The number of hash characters in the name of a copy.
+/// The number of hash characters in a name.
 const HASH_LENGTH: usize = 10;
 
 /// The name of the copy of a source slice. The hash keeps slices of different namespaces and address types apart; `/`
 /// cannot occur in its parts.
 #[must_use]
 pub fn copy_name(service: &str, source: &EndpointSlice) -> String {
-    name_of_copy(service, &SliceKey::of(&source.metadata), &source.address_type)
+    name_of_copy(service, &source.key(), &source.address_type)
 }
 
 /// The name of the copy of the source slice with this key and address type.
 pub(super) fn name_of_copy(service: &str, source: &SliceKey, address_type: &str) -> String {
-    let digest = Sha256::digest(format!("{}/{}/{address_type}", source.namespace(), source.name()));
-    let encoding: &Encoding = &BASE32_NOPAD;
-    let hash = encoding.encode(&digest)[..HASH_LENGTH].to_ascii_lowercase();
-    format!("{service}-{hash}")
+    format!("{service}-{}", short_hash(&format!("{source}/{address_type}")))
+}
+
+/// The beginning of a hash, as it may occur in a name.
+pub(crate) fn short_hash(text: &str) -> String {
+    BASE32_NOPAD.encode(&Sha256::digest(text))[..HASH_LENGTH].to_ascii_lowercase()
 }
 
 /// The Service that a slice of this name would be a copy for. Any slice with such a name may be in the way of a copy.

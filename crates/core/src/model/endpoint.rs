@@ -1,5 +1,7 @@
 //! An endpoint of a slice.
 
+use std::net::IpAddr;
+
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::discovery::v1::{EndpointConditions, EndpointHints};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
@@ -30,6 +32,22 @@ pub struct Endpoint {
     /// The zone that it runs in.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub zone: Option<Box<str>>,
+}
+
+impl Endpoint {
+    /// Whether it gets traffic. An endpoint without the condition does.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        let conditions = self.conditions.as_ref();
+        conditions.and_then(|conditions| conditions.ready) != Some(false)
+    }
+
+    /// The first address, in canonical form. Consumers use no other address.
+    #[must_use]
+    pub fn address(&self) -> Option<IpAddr> {
+        let address: IpAddr = self.addresses.first()?.parse().ok()?;
+        Some(address.to_canonical())
+    }
 }
 
 /// A reference to an object, as JSON. As a structure, its fields would need five to eight allocations, although the

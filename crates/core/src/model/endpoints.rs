@@ -44,9 +44,8 @@ impl EndpointCounts {
             // The others of its addresses do not matter to consumers.
             let address = endpoint.addresses.first().map_or("", String::as_str);
             let conditions = endpoint.conditions.as_ref();
-            let is_ready = conditions.and_then(|conditions| conditions.ready) != Some(false);
             let is_terminating = conditions.and_then(|conditions| conditions.terminating) == Some(true);
-            let traffic = match (is_ready, is_terminating) {
+            let traffic = match (endpoint.is_ready(), is_terminating) {
                 (true, _) => Traffic::Ready,
                 (false, true) => Traffic::Terminating,
                 (false, false) => Traffic::Unready,

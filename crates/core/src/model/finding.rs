@@ -1,5 +1,7 @@
 //! Findings: problems with a Service, in the words that users see.
 
+use std::fmt::Display;
+
 use serde::Serialize;
 
 use super::words::words;
@@ -274,11 +276,12 @@ impl Finding {
 
 /// Names for a note: the first few, and the number of the others.
 #[must_use]
-pub fn a_few<S: AsRef<str>>(names: &[S]) -> String {
+pub fn a_few(names: impl IntoIterator<Item: Display>) -> String {
     const NAMED: usize = 3;
-    let first = names.iter().take(NAMED).map(AsRef::as_ref).collect::<Vec<_>>();
-    let first = first.join(", ");
-    match names.len().saturating_sub(NAMED) {
+    let mut names = names.into_iter();
+    let first = names.by_ref().take(NAMED).map(|name| name.to_string());
+    let first = first.collect::<Vec<_>>().join(", ");
+    match names.count() {
         0 => first,
         more => format!("{first} and {more} more"),
     }

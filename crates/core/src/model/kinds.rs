@@ -21,16 +21,11 @@ words! {
 }
 
 impl WatchKind {
-    /// The names of the watches that a replica does not need. Without them, copies keep the data that they already
-    /// have.
-    pub const OPTIONAL: [&str; 2] = [Self::Nodes.as_str(), Self::Grants.as_str()];
+    /// The watches that a replica does not need. Without them, copies keep the data that they already have.
+    pub const OPTIONAL: [Self; 2] = [Self::Nodes, Self::Grants];
 
     /// The watches on which copies depend.
-    pub const VIEW: [&str; 3] = [
-        Self::Services.as_str(),
-        Self::Copies.as_str(),
-        Self::Sources.as_str(),
-    ];
+    pub const VIEW: [Self; 3] = [Self::Services, Self::Copies, Self::Sources];
 }
 
 words! {

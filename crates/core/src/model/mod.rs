@@ -34,6 +34,7 @@ pub use consent::{
     LONGEST_ALLOW_FROM, PermittedPorts, ReferenceGrant, ReferenceGrantFrom, ReferenceGrantSpec,
     ReferenceGrantTo, Refusal,
 };
+pub(crate) use copy_name::short_hash;
 pub use copy_name::{copy_name, service_of_copy_name};
 pub use endpoint::{Endpoint, TargetRef};
 pub use endpoints::{EndpointCounts, Endpoints};

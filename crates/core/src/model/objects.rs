@@ -6,14 +6,17 @@
 //! object that cannot be decoded must not affect others.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::ServicePort;
 use k8s_openapi::api::discovery::v1::EndpointPort;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, value::RawValue};
 
+use super::SliceKey;
 use super::compact::{self, StringMap, string_map};
 use super::endpoint::Endpoint;
+use super::ports::tcp_numbers;
 
 /// The fields of `metadata` that copies depend on, or that an update of a copy must keep.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
@@ -88,6 +91,18 @@ pub struct Service {
     pub spec: Option<ServiceSpec>,
     /// The state that controllers write.
     pub status: Option<ServiceStatus>,
+}
+
+impl Service {
+    /// Where its load balancer takes traffic.
+    pub fn ingress(&self) -> impl Iterator<Item = &LoadBalancerIngress> {
+        let status = self.status.as_ref();
+        let balancer = status.and_then(|status| status.load_balancer.as_ref());
+        balancer
+            .and_then(|balancer| balancer.ingress.as_ref())
+            .into_iter()
+            .flatten()
+    }
 }
 
 /// The `spec` of a Service, as far as copies depend on it.
@@ -172,6 +187,22 @@ impl EndpointSlice {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.endpoints.as_ref().is_none_or(Vec::is_empty)
+    }
+
+    /// Its namespace and name.
+    #[must_use]
+    pub fn key(&self) -> SliceKey {
+        SliceKey::of(&self.metadata)
+    }
+
+    /// The addresses of its endpoints, ready or not.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.endpoints.iter().flatten().filter_map(Endpoint::address)
+    }
+
+    /// The numbers of the TCP ports whose names satisfy `is_wanted`.
+    pub fn tcp_ports(&self, is_wanted: impl Fn(Option<&str>) -> bool) -> impl Iterator<Item = u16> {
+        tcp_numbers(self.ports.as_deref().unwrap_or_default(), is_wanted)
     }
 }
 

@@ -63,6 +63,19 @@ impl Snapshot {
         };
         self.slices().map(AsRef::as_ref).find(is_it)
     }
+
+    /// The copy of this name.
+    #[must_use]
+    pub fn copy(&self, key: &SliceKey) -> Option<&EndpointSlice> {
+        self.slice(key).filter(|slice| slice.is_copy_for(&self.key))
+    }
+
+    /// Whether a slice of others has the name of a copy, so that nobody gets the endpoints of the copy.
+    #[must_use]
+    pub fn is_name_taken(&self, copy: &EndpointSlice) -> bool {
+        let current = self.slice(&copy.key());
+        current.is_some_and(|current| !current.is_copy_for(&self.key))
+    }
 }
 
 /// A source at one moment.
@@ -120,8 +133,7 @@ impl Source {
     /// Sets aside a slice that a GET shows as undecodable, and that no watch covers. If its label names another
     /// Service, it belongs to that one. Otherwise it may be one of these slices, and counts as unchanged.
     pub fn set_aside(&mut self, slice: &SliceKey, unreadable: &Unreadable) {
-        self.slices
-            .retain(|known| SliceKey::of(&known.metadata) != *slice);
+        self.slices.retain(|known| known.key() != *slice);
         if label_of(&unreadable.metadata, label::SERVICE_NAME).is_none() {
             self.unreadable.insert(slice.clone());
         }

@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use super::Plan;
 use crate::migration::is_leftover;
 use crate::model::{
-    ENDPOINT_SLICE_CONTROLLER, EndpointSlice, MIRRORING_CONTROLLER, Reason, ServiceKey, SliceKey, Snapshot,
-    a_few, label, label_of,
+    ENDPOINT_SLICE_CONTROLLER, EndpointSlice, MIRRORING_CONTROLLER, Reason, ServiceKey, Snapshot, a_few,
+    label, label_of,
 };
 
 /// The writers of slices that need different remedies.
@@ -75,7 +75,7 @@ pub(super) fn report(snapshot: &Snapshot, plan: &mut Plan) {
 
 /// The name of a slice, followed by the manager that its label names, if that is not a known controller.
 fn name_of(slice: &EndpointSlice) -> String {
-    let name = SliceKey::of(&slice.metadata).name().to_owned();
+    let name = slice.key().name().to_owned();
     match label_of(&slice.metadata, label::MANAGED_BY) {
         Some(manager) if Writer::of(slice) == Writer::Other && !slice.is_labelled_as_copy() => {
             format!("{name} (managed by {manager})")

@@ -160,7 +160,7 @@ fn without_loops<'a>(service: &ManagedService, source: &'a Source, plan: &mut Pl
 
 /// One wanted copy: nothing, a create, an update, or a reason why not.
 fn write(service: &ManagedService, snapshot: &Snapshot, copy: EndpointSlice, plan: &mut Plan) {
-    let key = SliceKey::of(&copy.metadata);
+    let key = copy.key();
     if snapshot.unreadable.contains(&key) {
         return;
     }
@@ -245,7 +245,7 @@ fn newer_source(current: &EndpointSlice, copy: &EndpointSlice, snapshot: &Snapsh
 /// Deletes every copy of ours that is not wanted.
 fn remove_unwanted(snapshot: &Snapshot, wanted: &BTreeSet<SliceKey>, plan: &mut Plan) {
     for slice in &snapshot.copies {
-        let key = SliceKey::of(&slice.metadata);
+        let key = slice.key();
         if wanted.contains(&key) || slice.metadata.deletion_timestamp.is_some() || is_frozen(slice, snapshot)
         {
             continue;
@@ -261,11 +261,8 @@ fn remove_unwanted(snapshot: &Snapshot, wanted: &BTreeSet<SliceKey>, plan: &mut 
 /// beats all that keeps copies otherwise.
 fn remove_without_consent(snapshot: &Snapshot, plan: &mut Plan) {
     for slice in &snapshot.copies {
-        let key = SliceKey::of(&slice.metadata);
-        let is_written = plan
-            .updates
-            .iter()
-            .any(|update| SliceKey::of(&update.metadata) == key);
+        let key = slice.key();
+        let is_written = plan.updates.iter().any(|update| update.key() == key);
         let is_deleted = slice.metadata.deletion_timestamp.is_some()
             || plan.deletes.iter().any(|delete| delete.key == key);
         if snapshot.without_consent.contains(&key) && !is_written && !is_deleted {
@@ -277,7 +274,7 @@ fn remove_without_consent(snapshot: &Snapshot, plan: &mut Plan) {
 /// Whether the source slice of a copy, or the copy itself, cannot be decoded.
 fn is_frozen(copy: &EndpointSlice, snapshot: &Snapshot) -> bool {
     let source = snapshot.source.as_ref();
-    snapshot.unreadable.contains(&SliceKey::of(&copy.metadata))
+    snapshot.unreadable.contains(&copy.key())
         || source.is_some_and(|source| source.has_unreadable_source_of(copy))
 }
 
@@ -291,11 +288,7 @@ fn may_replace_leftovers(
     plan: &Plan,
 ) -> bool {
     let is_copy = |slice: &EndpointSlice| slice.is_copy_for(&snapshot.key);
-    let is_made = |key: &SliceKey| {
-        plan.creates
-            .iter()
-            .any(|slice| SliceKey::of(&slice.metadata) == *key)
-    };
+    let is_made = |key: &SliceKey| plan.creates.iter().any(|slice| slice.key() == *key);
     let will_be_there = |key| snapshot.slice(key).map_or_else(|| is_made(key), is_copy);
     if wanted.is_empty() {
         !service.holds && source.is_empty()
@@ -333,7 +326,7 @@ fn unseen_source(copy: &EndpointSlice, snapshot: &Snapshot) -> Option<SliceKey> 
 
 fn delete(slice: &EndpointSlice) -> Option<Delete> {
     Some(Delete {
-        key: SliceKey::of(&slice.metadata),
+        key: slice.key(),
         uid: slice.metadata.uid.clone()?,
         resource_version: slice.metadata.resource_version.clone()?,
     })

@@ -27,14 +27,13 @@ pub(super) fn held(source: &Source, family: Family) -> String {
 
 /// Reports ports that are left out.
 pub(super) fn left_out(source: &Source, left_out: &LeftOut, plan: &mut Plan) {
-    let names = |names: &BTreeSet<String>| a_few(&names.iter().collect::<Vec<_>>());
     if !left_out.unresolved.is_empty() {
         plan.find(
             Reason::PortUnresolved,
             format!(
                 "{} has no port named {}; use a number as targetPort, or the name of a port of the source",
                 source.key,
-                names(&left_out.unresolved)
+                a_few(&left_out.unresolved)
             ),
         );
     }
@@ -43,7 +42,7 @@ pub(super) fn left_out(source: &Source, left_out: &LeftOut, plan: &mut Plan) {
             Reason::PortNotPermitted,
             format!(
                 "{} is not a port of {}, which is in another namespace; use a port of the source",
-                names(&left_out.refused),
+                a_few(&left_out.refused),
                 source.key
             ),
         );
@@ -58,7 +57,7 @@ pub(super) fn loops(source: &Source, loops: &BTreeSet<IpAddr>, plan: &mut Plan) 
             format!(
                 "{} lists {}, an address of this Service itself, so traffic would come back to the Service. It is left out while another endpoint of its family remains. Correct the source; API servers list their --advertise-address",
                 source.key,
-                a_few(&loops.iter().map(ToString::to_string).collect::<Vec<_>>())
+                a_few(loops)
             ),
         );
     }
@@ -88,7 +87,7 @@ pub(super) fn ports(source: &Source, wanted: &BTreeMap<SliceKey, EndpointSlice>,
                 "{} lists no port {}, so possibly nothing answers there; set targetPort to a port that it lists: {}",
                 source.key,
                 a_few(&unlisted),
-                a_few(&listed.iter().collect::<Vec<_>>())
+                a_few(&listed)
             ),
         );
     }
@@ -128,7 +127,7 @@ pub(super) fn source(service: &ManagedService, source: &Source, plan: &mut Plan)
             Reason::UnsupportedAddressType,
             format!(
                 "slice {} of {} has address type {}; only IPv4 and IPv6 are copied",
-                SliceKey::of(&slice.metadata).name(),
+                slice.key().name(),
                 source.key,
                 slice.address_type
             ),
@@ -164,14 +163,12 @@ pub(super) fn second_family(source: &Source, family: Family, second: &SecondFami
     }
     if !second.missing.is_empty() {
         let missing = second.missing.iter();
-        let missing: Vec<_> = missing
-            .map(|(address, why)| format!("{address} ({why})"))
-            .collect();
+        let missing = missing.map(|(address, why)| format!("{address} ({why})"));
         plan.find(
             Reason::FamilyIncomplete,
             format!(
                 "the {family} endpoints are incomplete: {}; {} lists API servers in one family, and Nodes give the other. Check status.addresses of the Nodes, --nodes-selector, and the addresses that the servers listen on",
-                a_few(&missing),
+                a_few(missing),
                 source.key
             ),
         );
@@ -235,13 +232,12 @@ pub(super) fn endpoints(
     let nameless: BTreeSet<_> = nameless
         .filter_map(|endpoint| endpoint.addresses.first())
         .collect();
-    let nameless: Vec<_> = nameless.into_iter().map(describe).collect();
     if !nameless.is_empty() {
         plan.find(
             Reason::NodeNameMissing,
             format!(
                 "the traffic policy is Local, and endpoints have no nodeName, so their nodes do not announce the address: {}; {remedy}",
-                a_few(&nameless)
+                a_few(nameless.into_iter().map(describe))
             ),
         );
     }
@@ -262,18 +258,14 @@ fn without_node(nodes: &Nodes, address: &str) -> Missing {
 
 /// What the probes found.
 pub(super) fn judgement(family: Family, judgement: &Judgement, started: Timestamp, plan: &mut Plan) {
-    let names = |targets: &[Target]| a_few(&targets.iter().map(ToString::to_string).collect::<Vec<_>>());
     if !judgement.out.is_empty() {
-        let out: Vec<_> = judgement
-            .out
-            .iter()
-            .map(|(address, unreachable)| unreachable_since(*address, unreachable, started))
-            .collect();
+        let out = judgement.out.iter();
+        let out = out.map(|(address, unreachable)| unreachable_since(*address, unreachable, started));
         plan.find(
             Reason::EndpointUnreachable,
             format!(
                 "{}; other API servers answer. Check this server and the network to it; it returns by itself",
-                a_few(&out)
+                a_few(out)
             ),
         );
     }
@@ -291,7 +283,7 @@ pub(super) fn judgement(family: Family, judgement: &Judgement, started: Timestam
             Reason::ProbeUnauthorized,
             format!(
                 "{} refuse the operator's credentials; allow its ServiceAccount to get the nonResourceURL /readyz",
-                names(&judgement.unauthorized)
+                a_few(&judgement.unauthorized)
             ),
         );
     }
@@ -300,7 +292,7 @@ pub(super) fn judgement(family: Family, judgement: &Judgement, started: Timestam
             Reason::PortNotAnswering,
             format!(
                 "{} never answered, while another port of the address does; remove the port from the Service if nothing listens there, or open the firewall",
-                names(&judgement.not_answering)
+                a_few(&judgement.not_answering)
             ),
         );
     }

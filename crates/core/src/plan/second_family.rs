@@ -16,7 +16,7 @@ use super::hold;
 use super::{Verdicts, copy};
 use crate::model::{
     Endpoint, EndpointSlice, Family, KnownNodes, ManagedService, NoCounterpart, Nodes, NodesUnknown,
-    SliceKey, Snapshot, Source, ports::LeftOut,
+    Snapshot, Source, ports::LeftOut,
 };
 use crate::verdicts::{Condition, Facts, Report, SUPERVISOR_PORT, Target};
 
@@ -82,7 +82,7 @@ pub(super) fn copies(
         source,
         family,
         snapshot,
-        shown: shown.flat_map(|copy| addresses(copy)).collect(),
+        shown: shown.flat_map(|copy| copy.addresses()).collect(),
     };
     filler.fill(verdicts, left_out)
 }
@@ -204,14 +204,17 @@ impl Filler<'_> {
         if second.is_filled() || !servers.any(Endpoint::is_ready) {
             return;
         }
-        let listed: BTreeSet<_> = first().flat_map(addresses).collect();
+        let listed: BTreeSet<_> = first().flat_map(EndpointSlice::addresses).collect();
         // A server that has left the source is no doubt.
         let has_left = |address: IpAddr| {
             let node = nodes.only_with(address);
             node.is_some_and(|node| !node.addresses.iter().any(|known| listed.contains(&known.address)))
         };
+        // Neither is one that the source lists as not ready.
+        let decided: BTreeSet<_> = second.copies.iter().flat_map(EndpointSlice::addresses).collect();
+        let is_doubtful = |address: &IpAddr| !decided.contains(address) && !has_left(*address);
         let may_stay =
-            |address: &IpAddr| !self.service.own_addresses.contains(address) && !has_left(*address);
+            |address: &IpAddr| !self.service.own_addresses.contains(address) && is_doubtful(address);
         let ready = |copy: &EndpointSlice| {
             let current = self.current(copy)?;
             let ready = current
@@ -227,17 +230,14 @@ impl Filler<'_> {
             .min_by_key(|(address, _)| *address);
         if let Some((last, copy)) = last {
             let kept = self.kept(self.current(copy), |address| address == last);
-            let endpoints = copy.endpoints.get_or_insert_default();
-            endpoints.retain(|endpoint| endpoint.address() != Some(last));
-            endpoints.extend(kept);
+            copy.endpoints.get_or_insert_default().extend(kept);
         }
     }
 
     /// What stands there of a copy, if it is ours. A copy from a backup is no reason to keep an address.
     fn current(&self, copy: &EndpointSlice) -> Option<&EndpointSlice> {
-        let current = self.snapshot.slice(&SliceKey::of(&copy.metadata))?;
-        let is_known = current.is_copy_for(&self.service.key) && !current.has_no_controller();
-        is_known.then_some(current)
+        let current = self.snapshot.copy(&copy.key());
+        current.filter(|current| !current.has_no_controller())
     }
 
     fn entrance<'v>(&self, verdicts: &'v Verdicts, copy: &EndpointSlice, nodes: &Nodes) -> Entrance<'v> {
@@ -247,7 +247,10 @@ impl Filler<'_> {
         }
         match verdicts {
             Verdicts::Judged(judged) if judged.enforced => {
-                let listed = self.source.slices_of(self.family.other()).flat_map(addresses);
+                let listed = self
+                    .source
+                    .slices_of(self.family.other())
+                    .flat_map(EndpointSlice::addresses);
                 let candidates = listed
                     .filter_map(|listed| self.counterpart(nodes, listed).ok())
                     .collect();
@@ -341,10 +344,6 @@ fn probed_ports(source: &Source, copy: &EndpointSlice) -> BTreeSet<u16> {
 
 fn with_address(endpoint: &Endpoint) -> Option<(&Endpoint, IpAddr)> {
     Some((endpoint, endpoint.address()?))
-}
-
-fn addresses(slice: &EndpointSlice) -> impl Iterator<Item = IpAddr> {
-    slice.endpoints.iter().flatten().filter_map(Endpoint::address)
 }
 
 fn without_topology(endpoint: &Endpoint) -> Endpoint {

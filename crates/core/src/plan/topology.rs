@@ -22,9 +22,7 @@ pub(super) fn apply(
         return;
     }
     for (key, copy) in &mut *wanted {
-        let current = snapshot
-            .slice(key)
-            .filter(|slice| slice.is_copy_for(&service.key));
+        let current = snapshot.copy(key);
         for endpoint in copy.endpoints.iter_mut().flatten() {
             if let Some(address) = endpoint.address() {
                 fill(endpoint, address, current, &snapshot.nodes);
@@ -40,6 +38,7 @@ pub(super) fn apply(
         for &family in &service.families {
             let of_family = |copy: &&mut EndpointSlice| copy.address_type == family.as_str();
             let copies = wanted.values_mut().filter(of_family);
+            let copies = copies.filter(|copy| !snapshot.is_name_taken(copy));
             give_hints(copies.flat_map(|copy| copy.endpoints.iter_mut().flatten()), hint);
         }
     }

@@ -8,9 +8,7 @@ use k8s_openapi::api::discovery::v1::EndpointConditions;
 use k8s_openapi::jiff::Timestamp;
 
 use super::{Plan, report};
-use crate::model::{
-    Endpoint, EndpointSlice, Family, ManagedService, SliceKey, Snapshot, Source, ports, provenance,
-};
+use crate::model::{Endpoint, EndpointSlice, Family, ManagedService, SliceKey, Snapshot, Source, provenance};
 use crate::verdicts::{Candidate, Report, Target, judge};
 
 /// What the plan knows from probes.
@@ -45,7 +43,7 @@ pub(super) fn add_unchanged(
 ) {
     let copies = snapshot.copies.iter().filter(|_| source.key.is_api_source());
     for copy in copies.filter(|copy| source.has_unreadable_source_of(copy)) {
-        let key = SliceKey::of(&copy.metadata);
+        let key = copy.key();
         if snapshot.without_consent.contains(&key) || copy.metadata.deletion_timestamp.is_some() {
             continue;
         }
@@ -135,12 +133,8 @@ impl Judged {
 /// out.
 fn candidates<'a>(snapshot: &Snapshot, wanted: impl Iterator<Item = &'a EndpointSlice>) -> Vec<Candidate> {
     let mut was_out: BTreeMap<IpAddr, bool> = BTreeMap::new();
-    for copy in wanted {
-        let current = snapshot.slice(&SliceKey::of(&copy.metadata));
-        // A copy whose name is taken is never written, so nobody gets its endpoints.
-        if current.is_some_and(|current| !current.is_copy_for(&snapshot.key)) {
-            continue;
-        }
+    for copy in wanted.filter(|copy| !snapshot.is_name_taken(copy)) {
+        let current = snapshot.copy(&copy.key());
         let remembered = current.map(EndpointSlice::unreachable).unwrap_or_default();
         for endpoint in copy
             .endpoints
@@ -230,26 +224,5 @@ impl EndpointSlice {
             }
         }
         copy
-    }
-
-    /// The numbers of the TCP ports whose names satisfy `is_wanted`.
-    pub fn tcp_ports(&self, is_wanted: impl Fn(Option<&str>) -> bool) -> impl Iterator<Item = u16> {
-        ports::tcp_numbers(self.ports.as_deref().unwrap_or_default(), is_wanted)
-    }
-}
-
-impl Endpoint {
-    /// Whether it gets traffic. An endpoint without the condition does.
-    #[must_use]
-    pub fn is_ready(&self) -> bool {
-        let conditions = self.conditions.as_ref();
-        conditions.and_then(|conditions| conditions.ready) != Some(false)
-    }
-
-    /// The first address, in canonical form. Consumers use no other address.
-    #[must_use]
-    pub fn address(&self) -> Option<IpAddr> {
-        let address: IpAddr = self.addresses.first()?.parse().ok()?;
-        Some(address.to_canonical())
     }
 }

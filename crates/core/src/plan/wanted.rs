@@ -35,7 +35,7 @@ pub(super) fn copies(
             }
             copies.extend(second.copies);
         }
-        let gives_endpoints = |copy: &EndpointSlice| !copy.is_empty() && !is_name_taken(copy, snapshot);
+        let gives_endpoints = |copy: &EndpointSlice| !copy.is_empty() && !snapshot.is_name_taken(copy);
         if holds {
             // Beside what is held, empty copies stay.
             copies.extend(existing_copies(
@@ -52,11 +52,7 @@ pub(super) fn copies(
             copies.extend(existing_copies(service, source, &empty, snapshot, &mut of_family));
         }
         copies.extend(held);
-        wanted.extend(
-            copies
-                .into_iter()
-                .map(|copy| (SliceKey::of(&copy.metadata), copy)),
-        );
+        wanted.extend(copies.into_iter().map(|copy| (copy.key(), copy)));
         left_out.unresolved.extend(of_family.unresolved);
         left_out.refused.extend(of_family.refused);
     }
@@ -89,15 +85,6 @@ fn existing_copies(
     left_out: &mut LeftOut,
 ) -> Vec<EndpointSlice> {
     let mut copies = fresh_copies(service, source, empty, left_out);
-    copies.retain(|copy| {
-        let current = snapshot.slice(&SliceKey::of(&copy.metadata));
-        current.is_some_and(|current| current.is_copy_for(&snapshot.key))
-    });
+    copies.retain(|copy| snapshot.copy(&copy.key()).is_some());
     copies
-}
-
-/// Whether a slice of others has the name of a copy, so that nobody gets the endpoints of the copy.
-fn is_name_taken(copy: &EndpointSlice, snapshot: &Snapshot) -> bool {
-    let current = snapshot.slice(&SliceKey::of(&copy.metadata));
-    current.is_some_and(|current| !current.is_copy_for(&snapshot.key))
 }

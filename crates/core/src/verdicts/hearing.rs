@@ -7,17 +7,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use data_encoding::BASE32_NOPAD;
-use sha2::{Digest, Sha256};
-
 use super::{Moment, Target};
+use crate::model::short_hash;
 
 /// The annotation in which the leader names what it suspects: `192.0.2.12:6443=17,192.0.2.12:9345=18`.
 pub const SUSPECTED: &str = "endpoint-copier/suspected";
 /// The prefix of the annotation keys of objections.
 const OBJECTION: &str = "objection.endpoint-copier/";
-/// Characters of the hash in the key of an objection.
-const HASH_LENGTH: usize = 10;
 /// The maximum number of entries that are read from one text: 16 addresses of each of two families, with two ports
 /// each.
 const MOST_ENTRIES: usize = 64;
@@ -36,8 +32,7 @@ const STALE_AFTER: Duration = Duration::from_secs(60);
 /// The annotation key of the objections of a replica.
 #[must_use]
 pub fn objection_key(identity: &str) -> String {
-    let hash = BASE32_NOPAD.encode(&Sha256::digest(identity))[..HASH_LENGTH].to_ascii_lowercase();
-    format!("{OBJECTION}{hash}")
+    format!("{OBJECTION}{}", short_hash(identity))
 }
 
 /// Reads suspected targets and their rounds; nothing if the text is not valid.
@@ -192,15 +187,6 @@ impl Hearing {
     }
 }
 
-/// A change of a replica's own annotation.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum PeerWrite {
-    /// Set it to this value.
-    Set(String),
-    /// Remove it.
-    Remove,
-}
-
 /// The side of a replica that does not lead.
 #[derive(Clone, Debug)]
 pub struct Peer {
@@ -235,21 +221,21 @@ impl Peer {
         &self.key
     }
 
-    /// Returns the write that is due now, if any. `suspected` is the Lease's value of [`SUSPECTED`]. It leaves out
-    /// targets on own addresses, because reaching these says nothing about the network. The write counts as done; if it
-    /// fails, call [`Peer::failed`].
+    /// Returns the change of this replica's annotation that is due now, if any: its key, and its value, or `None` to
+    /// remove it. `suspected` is the Lease's value of [`SUSPECTED`]. It leaves out targets on own addresses, because
+    /// reaching these says nothing about the network. The change counts as written; if it fails, call [`Peer::failed`].
     pub fn answer(
         &mut self,
         suspected: &str,
         is_clearly_well: impl Fn(Target) -> bool,
         own_addresses: &BTreeSet<IpAddr>,
         now: Moment,
-    ) -> Option<PeerWrite> {
+    ) -> Option<(String, Option<String>)> {
         let mut objections = suspicions(suspected);
         objections.retain(|target, _| !own_addresses.contains(&target.address()) && is_clearly_well(*target));
         if objections.is_empty() {
             let said = std::mem::replace(&mut self.said, Said::Nothing);
-            return (said != Said::Nothing).then_some(PeerWrite::Remove);
+            return (said != Said::Nothing).then(|| (self.key.clone(), None));
         }
         if let Said::Objections(said, at) = &self.said
             && *said == objections
@@ -260,7 +246,7 @@ impl Peer {
         self.counter = self.counter.saturating_add(1);
         let text = format!("{};{}", text_of(&objections), self.counter);
         self.said = Said::Objections(objections, now);
-        Some(PeerWrite::Set(text))
+        Some((self.key.clone(), Some(text)))
     }
 
     /// Notes that the last write failed, so that the next answer repeats it.

@@ -25,7 +25,7 @@ mod state;
 mod target;
 mod targets;
 
-pub use hearing::{Hearing, Peer, PeerWrite, SUSPECTED, objection_key, suspicions};
+pub use hearing::{Hearing, Peer, SUSPECTED, objection_key, suspicions};
 pub use judge::{Candidate, Judgement, Unreachable, judge};
 pub use report::{Condition, Facts, Leadership, Report};
 pub use state::{Phase, TargetState, Thresholds};

@@ -199,8 +199,6 @@ impl View<'_> {
                     [(_, ready)] if readiness.contains(&ready) && (ready || !readiness.contains(&true)) => {
                         is_filled |= ready;
                     }
-                    // The last one stays ready until another is.
-                    [(address, true)] if !readiness.contains(&true) => extra.push(address),
                     _ => wrong.push(format!(
                         "{copy_name} lists {listed:?} of {candidates:?}, ready {readiness:?}"
                     )),

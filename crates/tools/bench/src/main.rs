@@ -66,7 +66,7 @@ fn arguments() -> Result<Arguments, String> {
 async fn measure(arguments: &Arguments, platform: Platform, name: &str) -> bool {
     let mut table = Table::new(name, arguments.runs);
     let mut stages = Stages::new(platform, &arguments.operator);
-    let wanted = |row: &&Row| (arguments.long || !row.long) && row.name.contains(&arguments.only);
+    let wanted = |row: &&Row| (arguments.long || !row.is_long()) && row.name.contains(&arguments.only);
     for row in rows::ROWS.iter().filter(wanted) {
         for run in 1..=arguments.runs {
             let outcome = stages.run(row).await;

@@ -10,8 +10,13 @@ pub struct Row {
     pub go: &'static str,
     pub limit: Limit,
     pub scenario: Scenario,
+}
+
+impl Row {
     /// Whether it takes minutes, and runs only on request.
-    pub long: bool,
+    pub fn is_long(&self) -> bool {
+        matches!(self.scenario, Scenario::Away { seconds: 300, .. })
+    }
 }
 
 /// The limit for the worst run.
@@ -128,16 +133,6 @@ impl fmt::Display for Limit {
     }
 }
 
-const fn row(name: &'static str, go: &'static str, limit: Limit, scenario: Scenario) -> Row {
-    Row {
-        name,
-        go,
-        limit,
-        scenario,
-        long: false,
-    }
-}
-
 const fn within(milliseconds: u64) -> Limit {
     Limit::Within(Duration::from_millis(milliseconds))
 }
@@ -149,234 +144,48 @@ const fn microseconds(most: u64) -> Limit {
 /// The default lease duration plus half a second.
 const LEASE: Limit = within(6500);
 
-/// In the order in which they run. Rows that leave many objects behind come last.
-pub const ROWS: [Row; 33] = [
-    row(
-        "cold start without a lease",
-        "0.3 s",
-        within(150),
-        Scenario::ColdStart,
-    ),
-    row(
-        "leader stopped (TERM)",
-        "17 s",
-        within(300),
-        Scenario::LeaderStopped,
-    ),
-    row(
-        "leader killed (KILL)",
-        "16 to 19 s",
-        LEASE,
-        Scenario::LeaderKilled,
-    ),
-    row(
-        "leader frozen (STOP)",
-        "16 to 18 s",
-        LEASE,
-        Scenario::LeaderFrozen,
-    ),
-    row(
-        "leader frozen, 10 s after the thaw: writers",
-        "2, for 9 s",
-        Limit::Writers(1),
-        Scenario::LeaderThawed,
-    ),
-    row(
-        "Lease emptied by hand, 11 s: writers",
-        "2, for 11 s",
-        Limit::Writers(1),
-        Scenario::LeaseEmptied,
-    ),
-    row(
-        "single replica stopped, started again",
-        "-",
-        within(300),
-        Scenario::SingleRestarted,
-    ),
-    row(
-        "single replica killed, started again",
-        "15.7 s",
-        LEASE,
-        Scenario::SingleKilled,
-    ),
-    row(
-        "the leader's API server killed",
-        "18 s, exits",
-        within(1000),
-        Scenario::ServerKilled,
-    ),
-    row(
-        "the leader's API server frozen",
-        "16 s, exits",
-        within(3000),
-        Scenario::ServerFrozen,
-    ),
-    row(
-        "the leader's API server black-holed",
-        "16 s, exits",
-        within(3000),
-        Scenario::ServerBlackHoled,
-    ),
-    row(
-        "API away for 25 s",
-        "17 s, exits",
-        within(1000),
-        Scenario::Away {
-            seconds: 25,
-            sources: 1,
-        },
-    ),
-    Row {
-        long: true,
-        ..row(
-            "API away for 300 s",
-            "-",
-            within(1000),
-            Scenario::Away {
-                seconds: 300,
-                sources: 1,
-            },
-        )
-    },
-    row(
-        "API away for 25 s, 500 sources",
-        "-",
-        within(1000),
-        Scenario::Away {
-            seconds: 25,
-            sources: 500,
-        },
-    ),
-    Row {
-        long: true,
-        ..row(
-            "API away for 300 s, 500 sources",
-            "-",
-            within(1000),
-            Scenario::Away {
-                seconds: 300,
-                sources: 500,
-            },
-        )
-    },
-    row(
-        "500 sources: 95 of 100 changes",
-        "-",
-        within(100),
-        Scenario::Scraped {
-            scrapes: false,
-            sources: 500,
-        },
-    ),
-    row(
-        "the same, scraped without a pause",
-        "-",
-        within(100),
-        Scenario::Scraped {
-            scrapes: true,
-            sources: 500,
-        },
-    ),
-    row(
-        "a change beyond a bare PUT, p50",
-        "-",
-        microseconds(300),
-        Scenario::BeyondAPut { percentile: 50 },
-    ),
-    row(
-        "a change beyond a bare PUT, p99",
-        "-",
-        within(2),
-        Scenario::BeyondAPut { percentile: 99 },
-    ),
-    row(
-        "CPU time of a change",
-        "1.55 ms",
-        microseconds(500),
-        Scenario::CpuOfAChange,
-    ),
-    row(
-        "idle leader, no probes: CPU",
-        "0.13 %",
-        Limit::AtMost(0.05, "%"),
-        Scenario::Idle(Idle::LeaderCpu),
-    ),
-    row(
-        "idle standby, no probes: CPU",
-        "0.07 %",
-        Limit::AtMost(0.03, "%"),
-        Scenario::Idle(Idle::StandbyCpu),
-    ),
-    row(
-        "idle leader, no probes: requests in 30 s",
-        "15",
-        Limit::AtMost(26.0, ""),
-        Scenario::Idle(Idle::LeaderRequests),
-    ),
-    row(
-        "idle leader, no probes: RSS",
-        "31 MiB",
-        Limit::AtMost(9.0, "MiB"),
-        Scenario::Idle(Idle::LeaderMemory),
-    ),
-    row(
-        "40 unrelated changes a second: CPU",
-        "2.0 %",
-        Limit::AtMost(0.1, "%"),
-        Scenario::Churn,
-    ),
-    row(
-        "four hanging writes: another namespace",
-        "-",
-        within(100),
-        Scenario::HangingWrites,
-    ),
-    row(
-        "500 followers: the VIP beside them, p50",
-        "5.9 ms, one copy",
-        within(6),
-        Scenario::Beside {
-            followers: 500,
-            percentile: 50,
-        },
-    ),
-    row(
-        "500 followers: the VIP beside them, p99",
-        "12.9 ms, one copy",
-        within(15),
-        Scenario::Beside {
-            followers: 500,
-            percentile: 99,
-        },
-    ),
-    row(
-        "500 followers of one source: all",
-        "never",
-        within(1000),
-        Scenario::FanOut { followers: 500 },
-    ),
-    row(
-        "5,000 followers of one source: all",
-        "never",
-        within(10_000),
-        Scenario::FanOut { followers: 5000 },
-    ),
-    row(
-        "5,000 keys of a tenant: another namespace",
-        "-",
-        within(100),
-        Scenario::BusyTenant { keys: 5000 },
-    ),
-    row(
-        "large cluster: RSS of the leader",
-        "81 to 88 MiB",
-        Limit::AtMost(14.0, "MiB"),
-        Scenario::LargeCluster { of_leader: true },
-    ),
-    row(
-        "large cluster: cold start to all copies",
-        "4.4 s",
-        within(1000),
-        Scenario::LargeColdStart,
-    ),
-];
+/// Declares the rows: the name, the figure of the Go operator, the limit and the fault of each.
+macro_rules! rows {
+    ($($name:literal, $go:literal, $limit:expr, $fault:ident $({$($field:tt)*})? $(($kind:expr))?;)+) => {
+        /// In the order in which they run. Rows that leave many objects behind come last.
+        pub const ROWS: [Row; [$($name),+].len()] = [$(
+            Row { name: $name, go: $go, limit: $limit, scenario: Scenario::$fault $({$($field)*})? $(($kind))? }
+        ),+];
+    };
+}
+
+rows! {
+    "cold start without a lease", "0.3 s", within(150), ColdStart;
+    "leader stopped (TERM)", "17 s", within(300), LeaderStopped;
+    "leader killed (KILL)", "16 to 19 s", LEASE, LeaderKilled;
+    "leader frozen (STOP)", "16 to 18 s", LEASE, LeaderFrozen;
+    "leader frozen, 10 s after the thaw: writers", "2, for 9 s", Limit::Writers(1), LeaderThawed;
+    "Lease emptied by hand, 11 s: writers", "2, for 11 s", Limit::Writers(1), LeaseEmptied;
+    "single replica stopped, started again", "-", within(300), SingleRestarted;
+    "single replica killed, started again", "15.7 s", LEASE, SingleKilled;
+    "the leader's API server killed", "18 s, exits", within(1000), ServerKilled;
+    "the leader's API server frozen", "16 s, exits", within(3000), ServerFrozen;
+    "the leader's API server black-holed", "16 s, exits", within(3000), ServerBlackHoled;
+    "API away for 25 s", "17 s, exits", within(1000), Away { seconds: 25, sources: 1 };
+    "API away for 300 s", "-", within(1000), Away { seconds: 300, sources: 1 };
+    "API away for 25 s, 500 sources", "-", within(1000), Away { seconds: 25, sources: 500 };
+    "API away for 300 s, 500 sources", "-", within(1000), Away { seconds: 300, sources: 500 };
+    "500 sources: 95 of 100 changes", "-", within(100), Scraped { scrapes: false, sources: 500 };
+    "the same, scraped without a pause", "-", within(100), Scraped { scrapes: true, sources: 500 };
+    "a change beyond a bare PUT, p50", "-", microseconds(300), BeyondAPut { percentile: 50 };
+    "a change beyond a bare PUT, p99", "-", within(2), BeyondAPut { percentile: 99 };
+    "CPU time of a change", "1.55 ms", microseconds(500), CpuOfAChange;
+    "idle leader, no probes: CPU", "0.13 %", Limit::AtMost(0.05, "%"), Idle(Idle::LeaderCpu);
+    "idle standby, no probes: CPU", "0.07 %", Limit::AtMost(0.03, "%"), Idle(Idle::StandbyCpu);
+    "idle leader, no probes: requests in 30 s", "15", Limit::AtMost(26.0, ""), Idle(Idle::LeaderRequests);
+    "idle leader, no probes: RSS", "31 MiB", Limit::AtMost(9.0, "MiB"), Idle(Idle::LeaderMemory);
+    "40 unrelated changes a second: CPU", "2.0 %", Limit::AtMost(0.1, "%"), Churn;
+    "four hanging writes: another namespace", "-", within(100), HangingWrites;
+    "500 followers: the VIP beside them, p50", "5.9 ms, one copy", within(6), Beside { followers: 500, percentile: 50 };
+    "500 followers: the VIP beside them, p99", "12.9 ms, one copy", within(15), Beside { followers: 500, percentile: 99 };
+    "500 followers of one source: all", "never", within(1000), FanOut { followers: 500 };
+    "5,000 followers of one source: all", "never", within(10_000), FanOut { followers: 5000 };
+    "5,000 keys of a tenant: another namespace", "-", within(100), BusyTenant { keys: 5000 };
+    "large cluster: RSS of the leader", "81 to 88 MiB", Limit::AtMost(14.0, "MiB"), LargeCluster { of_leader: true };
+    "large cluster: cold start to all copies", "4.4 s", within(1000), LargeColdStart;
+}

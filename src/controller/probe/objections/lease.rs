@@ -11,7 +11,7 @@ use std::time::Duration;
 use futures::TryStreamExt as _;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::{ListParams, Patch, PatchParams, PostParams, WatchParams};
-use kube::core::{Request, WatchEvent};
+use kube::core::{Request, Status, WatchEvent};
 use kube::{Api, Client, Resource as _};
 use serde_json::json;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
@@ -73,20 +73,23 @@ pub enum Error {
 }
 
 impl Error {
-    /// How long an overloaded API server asks to be left alone.
-    pub(super) fn retry_after(&self) -> Duration {
-        let status = match self {
+    /// The status that an API server has answered with.
+    fn status(&self) -> Option<&Status> {
+        match self {
             Self::Call(error) => status_of(error),
             Self::TimedOut | Self::Endless | Self::Ended(_) => None,
-        };
-        status.and_then(throttled).unwrap_or_default()
+        }
+    }
+
+    /// How long an overloaded API server asks to be left alone.
+    pub(super) fn retry_after(&self) -> Duration {
+        self.status().and_then(throttled).unwrap_or_default()
     }
 
     /// Whether the API server will reject the same call again until somebody changes something.
     fn is_refusal(&self) -> bool {
-        let refuses =
-            |error| status_of(error).is_some_and(|status| is_client_error(status) && !is_expired(status));
-        matches!(self, Self::Call(error) if refuses(error))
+        let refuses = |status| is_client_error(status) && !is_expired(status);
+        self.status().is_some_and(refuses)
     }
 }
 
@@ -123,12 +126,9 @@ impl ProbeLease {
 
     /// Changes annotations; all others stay as they are. Returns the version that has the change.
     pub(super) async fn annotate(&self, changes: &Changes) -> Result<u64, Error> {
+        let is_missing = |status| is_missing(status, &self.name);
         let missing = match self.patch(changes).await {
-            Err(Error::Call(error))
-                if status_of(&error).is_some_and(|status| is_missing(status, &self.name)) =>
-            {
-                error
-            }
+            Err(error) if error.status().is_some_and(is_missing) => error,
             answer => return answer,
         };
         if changes.values().all(Option::is_none) {
@@ -136,13 +136,9 @@ impl ProbeLease {
             return Ok(0);
         }
         match self.create(changes).await {
-            Err(Error::Call(error)) if status_of(&error).is_some_and(is_conflict) => {
-                self.patch(changes).await
-            }
+            Err(error) if error.status().is_some_and(is_conflict) => self.patch(changes).await,
             // The namespace does not exist either.
-            Err(Error::Call(error)) if status_of(&error).is_some_and(|status| status.code == 404) => {
-                Err(missing.into())
-            }
+            Err(error) if error.status().is_some_and(|status| status.code == 404) => Err(missing),
             answer => answer,
         }
     }

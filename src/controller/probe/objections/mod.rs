@@ -24,7 +24,7 @@ use crate::apiserver::error::one_line;
 use crate::controller::watch::pauses;
 use crate::leader_election::term::Term;
 use crate::telemetry::failure_log::FailureLog;
-use endpoint_copier_core::verdicts::{Condition, Peer, PeerWrite, Report, SUSPECTED, Target};
+use endpoint_copier_core::verdicts::{Condition, Peer, Report, SUSPECTED, Target};
 
 mod lease;
 mod view;
@@ -199,13 +199,7 @@ impl Objections {
             changes.insert(SUSPECTED.to_owned(), value);
         }
         // A leader does not object to its own suspicions.
-        if self
-            .peer
-            .answer("", |_| false, &self.own_addresses, now)
-            .is_some()
-        {
-            changes.insert(self.peer.key().to_owned(), None);
-        }
+        changes.extend(self.peer.answer("", |_| false, &self.own_addresses, now));
         if !suspects.is_empty() || !changes.is_empty() {
             changes.extend(hearing.stale(now).into_iter().map(|key| (key, None)));
         }
@@ -222,17 +216,11 @@ impl Objections {
         let suspected = suspected.unwrap_or_default();
         let probes = &self.probes;
         let is_clearly_well = |target| probes.is_clearly_well(target);
-        let write = self
+        let change = self
             .peer
             .answer(&suspected, is_clearly_well, &self.own_addresses, probes.now());
-        match write {
-            Some(write) => {
-                let value = match write {
-                    PeerWrite::Set(text) => Some(text),
-                    PeerWrite::Remove => None,
-                };
-                Step::Write([(self.peer.key().to_owned(), value)].into())
-            }
+        match change {
+            Some(change) => Step::Write([change].into()),
             None if suspected.is_empty() => Step::Wait(None),
             None => Step::Wait(Some(Instant::now() + TICK)),
         }

@@ -116,7 +116,7 @@ impl Watches {
                 warn!("the watch of the sources is behind the API server; restarting it");
                 self.reader
                     .watch_health
-                    .restart(WatchKind::Sources.as_str(), Cause::Behind);
+                    .restart(WatchKind::Sources, Cause::Behind);
             }
             Some(Cause::Rewound) => self.reader.watch_health.rewound(),
         }
@@ -129,7 +129,7 @@ impl Watches {
         names: BTreeSet<String>,
     ) -> (Duration, Result<Option<Cause>, ListError>) {
         // Only watches of slices, because versions of other resources need not be comparable.
-        let slices = [WatchKind::Copies.as_str(), WatchKind::Sources.as_str()];
+        let slices = [WatchKind::Copies, WatchKind::Sources];
         let shown = self.reader.watch_health.version(&slices);
         let mut listing = self.index.lock().listing(namespace.to_owned(), names);
         let began = Instant::now();

@@ -85,9 +85,8 @@ impl Reader {
     ) where
         K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
     {
-        let resource = watch.as_str();
-        let running = self.watch_health.start(resource);
-        let outage = FailureLog::new(format!("the watch of {resource}"));
+        let running = self.watch_health.start(watch);
+        let outage = FailureLog::new(format!("the watch of {watch}"));
         let state = running.state();
         let calls = Arc::new(Calls {
             client: self.client.clone(),

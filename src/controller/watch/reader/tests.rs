@@ -98,7 +98,7 @@ async fn a_watch_that_waits_as_it_is_asked_to_counts_as_alive() {
             sleep(Duration::from_secs(9)).await;
             assert_eq!(reader.watch_health.check(Duration::from_secs(90)), Ok(()));
         }
-        let last = reader.watch_health.last()[WatchKind::Services.as_str()];
+        let last = reader.watch_health.last()[&WatchKind::Services];
         let silent = last.elapsed().expect("in the past");
         assert!(
             silent >= Duration::from_secs(900),
@@ -112,8 +112,7 @@ async fn a_watch_that_waits_as_it_is_asked_to_counts_as_alive() {
 }
 
 fn is_behind(reader: &Reader) {
-    let services = WatchKind::Services.as_str();
-    reader.watch_health.restart(services, Cause::Behind);
+    reader.watch_health.restart(WatchKind::Services, Cause::Behind);
 }
 
 #[tokio::test(start_paused = true)]

@@ -330,7 +330,7 @@ fn the_names_in_use_are_the_sources_and_the_managed_services() {
 
 /// Rule: 1.enabled-false-leftovers
 #[test]
-fn name_of_a_disabled_service_is_watched_and_its_leftover_makes_it_dirty() {
+fn a_disabled_service_is_watched_and_dirty_with_a_leftover() {
     let disabled = service("vip").annotate(annotation::ENABLED, "false");
     let leftover = || slice("vip").of("vip").label(label::SOURCE, "kubernetes");
     let mut index = Index::new(defaults());

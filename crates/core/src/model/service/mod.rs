@@ -301,12 +301,8 @@ fn distribution(spec: &ServiceSpec) -> Option<Distribution> {
 const MOST_OWN_ADDRESSES: usize = 64;
 
 fn own_addresses(service: &Service, spec: &ServiceSpec) -> Box<[IpAddr]> {
-    let status = service.status.as_ref();
-    let balancer = status.and_then(|status| status.load_balancer.as_ref());
-    let ingress = balancer
-        .iter()
-        .flat_map(|balancer| balancer.ingress.iter().flatten());
-    let addresses = ingress
+    let addresses = service
+        .ingress()
         .filter_map(|ingress| ingress.ip.as_ref())
         .chain(&spec.load_balancer_ip)
         .chain(&spec.cluster_ip)

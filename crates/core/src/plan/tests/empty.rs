@@ -178,7 +178,7 @@ fn empty_copy_goes_while_another_slice_has_endpoints() {
 
 /// Rule: 2.empty-beside-others
 #[test]
-fn endpoints_that_move_to_another_slice_arrive_before_the_old_copy_goes() {
+fn moved_endpoints_arrive_before_the_old_copy_goes() {
     let mut world = World::new()
         .service(service("vip").source("web", "app"))
         .slice(app_slice("app-aaaaa").endpoints(["192.0.2.1"]))

@@ -102,7 +102,7 @@ fn copy_newer_than_view_is_not_deleted_before_source_read() {
 
 /// Rule: 2.newer-claim
 #[test]
-fn copy_of_a_slice_that_looks_empty_is_not_deleted_before_the_slice_was_read() {
+fn copy_of_a_seemingly_empty_slice_waits_for_a_read() {
     let giving = slice("more").version(300).endpoints(["192.0.2.2"]);
     for (version, uid, expected) in [
         (150, "uid-kubernetes", (0, 1)),

@@ -219,8 +219,12 @@ fn key_of_an_objection_is_a_hash_of_the_identity() {
     assert_eq!(Peer::new("a").key(), objection_key("a"));
 }
 
-fn set(text: &str) -> PeerWrite {
-    PeerWrite::Set(text.to_owned())
+fn set(text: &str) -> (String, Option<String>) {
+    (objection_key("operator-1"), Some(text.to_owned()))
+}
+
+fn removal() -> (String, Option<String>) {
+    (objection_key("operator-1"), None)
 }
 
 /// Rule: 7.objection, 7.repeated, 7.withdrawn
@@ -251,13 +255,13 @@ fn peer_objects_repeats_and_withdraws() {
         Some(set("192.0.2.2:6443=3;5")),
         "a new round"
     );
-    assert_eq!(answer("192.0.2.2:6443=3", &[], 5_500), Some(PeerWrite::Remove));
+    assert_eq!(answer("192.0.2.2:6443=3", &[], 5_500), Some(removal()));
     assert_eq!(answer("192.0.2.2:6443=3", &[], 5_600), None);
     assert_eq!(
         answer("192.0.2.2:6443=3", &[2], 5_700),
         Some(set("192.0.2.2:6443=3;6"))
     );
-    assert_eq!(answer("", &[2], 5_800), Some(PeerWrite::Remove));
+    assert_eq!(answer("", &[2], 5_800), Some(removal()));
     assert_eq!(answer("nonsense", &[2], 5_900), None);
 }
 
@@ -285,15 +289,9 @@ fn peer_repeats_a_write_that_failed() {
         Some(set("192.0.2.1:6443=1;2"))
     );
     peer.failed();
-    assert_eq!(
-        peer.answer(one, |_| false, &[].into(), at(200)),
-        Some(PeerWrite::Remove)
-    );
+    assert_eq!(peer.answer(one, |_| false, &[].into(), at(200)), Some(removal()));
     peer.failed();
-    assert_eq!(
-        peer.answer("", |_| true, &[].into(), at(300)),
-        Some(PeerWrite::Remove)
-    );
+    assert_eq!(peer.answer("", |_| true, &[].into(), at(300)), Some(removal()));
     assert_eq!(peer.answer("", |_| true, &[].into(), at(400)), None);
 }
 
@@ -303,7 +301,7 @@ fn leader_reads_what_a_peer_writes() {
     let mut leader = Hearing::default();
     let mut peer = Peer::new("operator-1");
     let suspected = leader.suspect(&suspects(&[1, 2])).unwrap();
-    let Some(PeerWrite::Set(text)) =
+    let Some((_, Some(text))) =
         peer.answer(&suspected, |suspected| suspected == target(2), &[].into(), at(0))
     else {
         panic!("the peer does not object");

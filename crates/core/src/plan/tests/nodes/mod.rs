@@ -445,6 +445,21 @@ fn a_server_is_as_ready_in_one_family_as_in_the_other() {
     }
 }
 
+/// Rule: 8.conditions, 8.never-last
+#[test]
+fn endpoint_that_is_not_ready_is_not_kept_as_the_last() {
+    let mut world = world().settled("vip");
+    world.edit(&source_key(), |slice| {
+        let conditions = slice.endpoints.as_mut().unwrap()[0]
+            .conditions
+            .get_or_insert_default();
+        (conditions.ready, conditions.terminating) = (Some(false), Some(true));
+    });
+    world.list_nodes([server(0)]);
+    world.settle("vip");
+    assert_eq!(shown6(&world), ["(2001:db8::1)", V6[1]]);
+}
+
 #[test]
 fn two_addresses_of_one_node_are_one_endpoint() {
     let one = node("a").internal(V4[0]).internal(V4[1]).internal(V6[0]);

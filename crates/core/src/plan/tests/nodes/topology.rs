@@ -120,6 +120,25 @@ fn no_endpoint_has_a_hint_if_one_of_its_family_lacks_it() {
     assert_eq!(topology(&gone, Family::V6), ["b/north/node b", "c/south/node c"]);
 }
 
+/// Rule: 8.hints-all-or-none
+#[test]
+fn copy_whose_name_is_taken_does_not_end_the_hints() {
+    let mut nodes = zoned();
+    nodes[2] = server(2);
+    let more = slice("kubernetes-more").endpoints([V4[2]]);
+    let world = World::new()
+        .service(distribution(service("vip"), "PreferClose"))
+        .slice(slice("kubernetes").endpoints([V4[0], V4[1]]))
+        .slice(slice(&copy_name("vip", &more)).of("vip"))
+        .slice(more)
+        .nodes(nodes)
+        .settled("vip");
+    assert_eq!(
+        topology(&world, Family::V4),
+        ["a/north/zone north", "b/north/zone north"]
+    );
+}
+
 /// Rule: 8.never-guessed
 #[test]
 fn what_the_source_says_is_kept_and_nothing_is_guessed() {
