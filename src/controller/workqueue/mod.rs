@@ -216,9 +216,11 @@ impl WorkQueue {
         };
         self.metrics.controller().begun(begun - queued);
         self.active[lane as usize] += 1;
-        if lane.is_reserved() {
+        // After a pause the others get their turn, even if the key that is tried during the pause is rejected again.
+        if lane.is_reserved() && !self.overload.is_pausing() {
             self.head_start.begin();
-        } else {
+        }
+        if !lane.is_reserved() {
             *self.active_of.entry(key.namespace().into()).or_default() += 1;
         }
         self.states.insert(
