@@ -79,6 +79,7 @@ fn text(rule: &Rule) -> String {
         verbs,
         resource_names,
         namespaces,
+        non_resource_urls: _,
     } = rule;
     let mut words = vec![api_groups.join(","), resources.join(","), verbs.join(",")];
     words.extend(resource_names.iter().cloned());
