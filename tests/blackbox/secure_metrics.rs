@@ -5,10 +5,13 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use harness::objects::{managed, slice};
 use harness::{
     Cluster, HttpsAnswer, LEASE, Operator, Rights, SHORT_LEASE, https_get, request, tls, until, within,
 };
 use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::json;
 use testbed::{Effect, Fault, Match, Rule};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -42,6 +45,8 @@ async fn allow(cluster: &Cluster, user: &str) {
 /// A connection from this address. All of 127.0.0.0/8 is this machine.
 async fn connect(operator: &Operator, from: u8) -> std::io::Result<TcpStream> {
     let socket = TcpSocket::new_v4()?;
+    // The kernel reads little for a client that does not read.
+    socket.set_recv_buffer_size(4096)?;
     socket.bind(SocketAddr::from((Ipv4Addr::new(127, 0, 1, from), 0)))?;
     socket.connect(operator.metrics_address()).await
 }
@@ -205,6 +210,46 @@ on_both! {
             let limit = 12 * (usize::try_from(seconds).expect("a number") + 2);
             assert!((20..=limit).contains(&reviews.len()), "{} in {seconds} s", reviews.len());
         }
+    }
+
+    /// Rule: survive.unread
+    async fn clients_that_do_not_read_over_tls_cost_three_mib_at_most(cluster: &mut Cluster) {
+        cluster.give_rights(Rights::SecureMetrics, "default").await;
+        cluster.create::<EndpointSlice>(slice("default", "source", "source-x", &["10.0.0.1"])).await;
+        for number in 0..200 {
+            let service = managed("default", &format!("a-service-of-a-usual-length-{number}"), "default", "source");
+            cluster.create::<Service>(service).await;
+        }
+        let operator = start(cluster, &[]);
+        let admin = cluster.token("admin");
+        until("all are copied", async || {
+            let answer = scrape(&operator, Some(&admin)).await;
+            answer.is_some_and(|answer| answer.body.contains("\nendpoint_copier_services_in_sync 200\n"))
+        })
+        .await;
+        // Includes the memory for rendering, and for a client that reads its page, in the baseline.
+        for _ in 0..3 {
+            sleep(Duration::from_millis(1100)).await;
+            assert_eq!(code(&operator, Some(&admin)).await, 200);
+        }
+        let memory = || operator.memory() + operator.unsent_bytes();
+        let before = memory();
+        let mut deaf = Vec::new();
+        for from in 2..10 {
+            for _ in 0..8 {
+                let stream = connect(&operator, from).await.expect("it listens");
+                let mut stream = tls(stream).await.expect("TLS");
+                let request = request("/metrics", Some(&admin)).repeat(10);
+                stream.write_all(request.as_bytes()).await.expect("sent");
+                stream.get_ref().0.readable().await.expect("the beginning of an answer");
+                deaf.push(stream);
+            }
+            sleep(Duration::from_millis(1100)).await;
+        }
+        let after = memory();
+        println!("64 clients that do not read: {} KiB, without them {} KiB", after / 1024, before / 1024);
+        assert!(after <= before + (3 << 20), "{before} bytes before, {after} after");
+        assert_eq!(code(&operator, Some(&admin)).await, 200);
     }
 
     /// Rule: survive.metrics-handshakes
