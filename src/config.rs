@@ -16,6 +16,8 @@ use crate::timing::{LEASE_DURATION, PROBE_LIMIT, PROBE_PERIOD, RENEW_DEADLINE, R
 pub struct Config {
     /// The address of `/metrics`. `None` disables it.
     pub metrics_bind_address: Option<ServerAddress>,
+    /// How to protect `/metrics`. `None` means plain HTTP without authentication.
+    pub secure_metrics: Option<SecureMetrics>,
     /// The address of the health paths. `None` disables them.
     pub health_probe_bind_address: Option<ServerAddress>,
     /// Whether to compete for the Lease. Without leader election, this replica may always write.
@@ -38,6 +40,13 @@ pub struct Config {
     pub nodes_selector: String,
     /// What to log, and how.
     pub log: LogConfig,
+}
+
+/// `/metrics` over TLS, for clients whose token may get it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SecureMetrics {
+    /// A directory with `tls.crt` and `tls.key`. `None` means a self-signed certificate.
+    pub cert_path: Option<PathBuf>,
 }
 
 /// Where the API servers are.

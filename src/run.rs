@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::info;
 
-use crate::admin::{self, Health};
+use crate::admin::{self, Health, Secure};
 use crate::apiserver::{self, Access};
 use crate::config::{Config, ProbeMode};
 use crate::controller::probe::probing::Probing;
@@ -68,7 +68,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
     let health = Health::default();
     let replica = replica(&config, &access, &metrics, &health)?;
     let stop_http = CancellationToken::new();
-    let mut servers = serve(&config, &metrics, &health, &stop_http).await?;
+    let mut servers = serve(&config, &access, &metrics, &health, &stop_http).await?;
 
     let asked_to_stop = async {
         tokio::select! {
@@ -128,15 +128,23 @@ fn replica(config: &Config, access: &Access, metrics: &Metrics, health: &Health)
 /// Serves metrics and probes, each on its own address.
 async fn serve(
     config: &Config,
+    access: &Access,
     metrics: &Metrics,
     health: &Health,
     stop: &CancellationToken,
 ) -> Result<JoinSet<()>, Error> {
     let mut servers = JoinSet::new();
     if let Some(address) = &config.metrics_bind_address {
+        let secure = |secure| Ok::<_, Error>(Secure::new(secure, access.client("reviews of tokens")?)?);
+        let secure = config.secure_metrics.as_ref().map(secure).transpose()?;
         let listener = admin::bind(address).await?;
-        info!(%address, "serving /metrics");
-        servers.spawn(admin::serve_metrics(listener, metrics.clone(), stop.clone()));
+        info!(%address, tls = secure.is_some(), "serving /metrics");
+        servers.spawn(admin::serve_metrics(
+            listener,
+            metrics.clone(),
+            secure,
+            stop.clone(),
+        ));
     }
     if let Some(address) = &config.health_probe_bind_address {
         let listener = admin::bind(address).await?;

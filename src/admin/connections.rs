@@ -59,7 +59,7 @@ impl Connections {
 }
 
 /// The network that counts as one peer. A host with one IPv6 address usually has its whole /64.
-fn network(peer: IpAddr) -> IpAddr {
+pub(super) fn network(peer: IpAddr) -> IpAddr {
     match peer.to_canonical() {
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
         address @ IpAddr::V4(_) => address,

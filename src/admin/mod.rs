@@ -1,8 +1,12 @@
 //! Metrics and health over HTTP, each on its own address.
 
+mod authorization;
+mod certificate;
 mod connections;
 mod health;
+mod pace;
 mod rendering;
+mod secure;
 mod server;
 
 use std::io;
@@ -21,7 +25,8 @@ use crate::telemetry::metrics::Metrics;
 
 pub use health::{Health, Probe};
 use rendering::Rendering;
-use server::{Document, Limits};
+pub use secure::Secure;
+use server::{Document, Limits, Site};
 
 /// Connections that may wait in the kernel to be accepted, limited by `net.core.somaxconn`. The kernel drops more
 /// connections than these, and their clients try again after a second, which is too late for a probe. The standard
@@ -87,13 +92,23 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// Serves `/metrics` until `shutdown`, and then ends running answers within half a second. A page may be a second old.
-pub async fn serve_metrics(listener: TcpListener, metrics: Metrics, shutdown: CancellationToken) {
+/// With `secure`, the connections are over TLS, and clients need a token.
+pub async fn serve_metrics(
+    listener: TcpListener,
+    metrics: Metrics,
+    secure: Option<Secure>,
+    shutdown: CancellationToken,
+) {
     let limits = Limits {
         // Each connection takes about 30 KiB if its client does not read.
         connections: 32,
         ..Limits::default()
     };
-    server::serve(listener, metrics_pages(metrics), limits, shutdown).await;
+    let site = Site {
+        pages: metrics_pages(metrics),
+        secure: secure.map(Arc::new),
+    };
+    server::serve(listener, site, limits, shutdown).await;
 }
 
 /// Serves `/healthz`, `/livez` and `/readyz` until `shutdown`, and then ends running answers within half a second. A
@@ -103,7 +118,11 @@ pub async fn serve_health(listener: TcpListener, health: Health, shutdown: Cance
         keep_alive: false,
         ..Limits::default()
     };
-    server::serve(listener, health_pages(health), limits, shutdown).await;
+    let site = Site {
+        pages: health_pages(health),
+        secure: None,
+    };
+    server::serve(listener, site, limits, shutdown).await;
 }
 
 fn metrics_pages(metrics: Metrics) -> server::Pages {

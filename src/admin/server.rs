@@ -2,7 +2,9 @@
 
 use std::convert::Infallible;
 use std::error::Error;
+use std::future::pending;
 use std::io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -11,7 +13,9 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use http_body::Body;
 use http_body_util::{BodyExt as _, Either, Full};
-use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
+use hyper::header::{
+    ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
+};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -24,6 +28,7 @@ use tracing::{debug, info, warn};
 
 use super::connections::Connections;
 use super::rendering::SharedPage;
+use super::secure::{Secure, Stream};
 
 /// The pause after an error of `accept`, such as too many open files. It avoids a busy loop and ends before the next
 /// probe.
@@ -31,6 +36,14 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(250);
 
 /// The page of a path, or `None` if the path does not exist. Called with path and query. Must not block.
 pub(super) type Pages = Arc<dyn Fn(&str, Option<&str>) -> Option<BoxFuture<'static, Document>> + Send + Sync>;
+
+/// What a server serves, and to whom.
+#[derive(Clone)]
+pub(super) struct Site {
+    pub(super) pages: Pages,
+    /// `None` for plain HTTP and any client.
+    pub(super) secure: Option<Arc<Secure>>,
+}
 
 /// An answer.
 pub(super) struct Document {
@@ -72,9 +85,9 @@ impl Default for Limits {
     }
 }
 
-/// Serves `pages` until `shutdown`. Errors of a connection end that connection only. A new connection never waits for a
+/// Serves a site until `shutdown`. Errors of a connection end that connection only. A new connection never waits for a
 /// slot: when there are too many, another one is closed.
-pub(super) async fn serve(listener: TcpListener, pages: Pages, limits: Limits, shutdown: CancellationToken) {
+pub(super) async fn serve(listener: TcpListener, site: Site, limits: Limits, shutdown: CancellationToken) {
     let mut tasks = JoinSet::new();
     let accept = async {
         let mut open = Connections::default();
@@ -85,10 +98,17 @@ pub(super) async fn serve(listener: TcpListener, pages: Pages, limits: Limits, s
                     if std::mem::take(&mut is_failing) {
                         info!("HTTP connections are accepted again");
                     }
+                    let peer = peer.ip();
+                    if site.secure.as_ref().is_some_and(|secure| !secure.admits(peer)) {
+                        continue;
+                    }
                     let answers = Arc::new(());
-                    let serving =
-                        connection(stream, pages.clone(), limits, shutdown.clone(), answers.clone());
-                    open.add(peer.ip(), answers, tasks.spawn(serving));
+                    let client = Client {
+                        peer,
+                        answers: answers.clone(),
+                    };
+                    let serving = connection(stream, client, site.clone(), limits, shutdown.clone());
+                    open.add(peer, answers, tasks.spawn(serving));
                     while tasks.try_join_next().is_some() {}
                     if open.len() > limits.connections {
                         // Before this task resumes, the runtime polls the sockets and runs every ready task. So each
@@ -108,8 +128,15 @@ pub(super) async fn serve(listener: TcpListener, pages: Pages, limits: Limits, s
             }
         }
     };
+    let follow_certificate = async {
+        match &site.secure {
+            Some(secure) => secure.follow_certificate().await,
+            None => pending().await,
+        }
+    };
     tokio::select! {
         () = accept => {}
+        () = follow_certificate => {}
         () = shutdown.cancelled() => {}
     }
     drop(listener);
@@ -117,17 +144,32 @@ pub(super) async fn serve(listener: TcpListener, pages: Pages, limits: Limits, s
     let _ = timeout(limits.drain, async { while tasks.join_next().await.is_some() {} }).await;
 }
 
-/// Each answer in progress holds a [`Weak`] of `answers`.
+/// The other end of a connection.
+struct Client {
+    peer: IpAddr,
+    /// Each answer in progress holds a [`Weak`] of this.
+    answers: Arc<()>,
+}
+
 async fn connection(
     stream: TcpStream,
-    pages: Pages,
+    client: Client,
+    site: Site,
     limits: Limits,
     shutdown: CancellationToken,
-    answers: Arc<()>,
 ) {
+    let stream = match &site.secure {
+        Some(secure) => {
+            // Boxed, because it would make the futures of all connections larger.
+            let handshake = Box::pin(secure.handshake(stream, limits.header_time));
+            shutdown.run_until_cancelled(handshake).await.flatten()
+        }
+        None => Some(Stream::Left(stream)),
+    };
+    let Some(stream) = stream else { return };
     let service = service_fn(async |request: Request<hyper::body::Incoming>| {
-        let under_way = Arc::downgrade(&answers);
-        let response = respond(request, &pages).await;
+        let under_way = Arc::downgrade(&client.answers);
+        let response = respond(request, &site, client.peer).await;
         Ok::<_, Infallible>(response.map(|body| keeping(body, under_way)))
     });
     let mut connection = pin!(
@@ -166,18 +208,31 @@ fn keeping(
 }
 
 /// The answer. The body of the request is not read.
-async fn respond<B>(request: Request<B>, pages: &Pages) -> Response<Either<Full<Bytes>, SharedPage>> {
+async fn respond<B>(
+    request: Request<B>,
+    site: &Site,
+    peer: IpAddr,
+) -> Response<Either<Full<Bytes>, SharedPage>> {
     let plain = |status: StatusCode, body: &'static str| Document {
         status,
         content_type: "text/plain; charset=utf-8",
         body: Either::Left(Full::from(body)),
     };
-    let page = pages(request.uri().path(), request.uri().query());
+    let page = (site.pages)(request.uri().path(), request.uri().query());
     let allowed = matches!(*request.method(), Method::GET | Method::HEAD);
     let page = match page {
         None => plain(StatusCode::NOT_FOUND, "404 page not found\n"),
         Some(_) if !allowed => plain(StatusCode::METHOD_NOT_ALLOWED, "405 method not allowed\n"),
-        Some(page) => page.await,
+        Some(page) => {
+            let checked = match &site.secure {
+                Some(secure) => secure.check(request.headers(), peer).await,
+                None => Ok(()),
+            };
+            match checked {
+                Ok(()) => page.await,
+                Err((status, text)) => plain(status, text),
+            }
+        }
     };
     let mut response = Response::new(page.body);
     *response.status_mut() = page.status;
@@ -187,6 +242,9 @@ async fn respond<B>(request: Request<B>, pages: &Pages) -> Response<Either<Full<
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     if page.status == StatusCode::METHOD_NOT_ALLOWED {
         headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+    }
+    if page.status == StatusCode::UNAUTHORIZED {
+        headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
     response
 }

@@ -27,7 +27,8 @@ impl Server {
         let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
-        let task = tokio::spawn(server::serve(listener, pages, limits, shutdown.clone()));
+        let site = Site { pages, secure: None };
+        let task = tokio::spawn(server::serve(listener, site, limits, shutdown.clone()));
         Self {
             address,
             shutdown,
@@ -742,6 +743,7 @@ async fn the_public_servers_serve_until_shutdown() {
         tokio::spawn(serve_metrics(
             first,
             Metrics::new("lease").unwrap(),
+            None,
             shutdown.clone(),
         )),
         tokio::spawn(serve_health(second, Health::default(), shutdown.clone())),

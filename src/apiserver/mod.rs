@@ -28,6 +28,7 @@ use crate::apiserver::error::one_line;
 use crate::config::{ApiServerConfig, ApiServerMode, ServerAddress};
 use crate::telemetry::metrics::Metrics;
 
+pub mod access_review;
 mod address_pool;
 mod beside;
 mod channel;

@@ -12,6 +12,7 @@ use super::address::{bind, host, server};
 use super::checks::check;
 use super::migration::{GoOperatorFlags, WITHOUT_EFFECT};
 use super::refusal::{exit, origin};
+use super::secure_metrics::SecureMetricsFlags;
 use super::values::{
     ModeName, allowed_source, api_server_mode, by_source, count, cross_namespace, label, label_or_empty,
     log_filter, log_format, node_addresses, not_empty, port, port_or_none, probe_mode, selector, subdomain,
@@ -42,6 +43,9 @@ pub(super) struct Flags {
     /// Where /metrics is served; 0 switches it off
     #[arg(long, value_name = "ADDRESS", default_value = ":8080", value_parser = bind)]
     metrics_bind_address: std::option::Option<ServerAddress>,
+
+    #[command(flatten)]
+    secure_metrics: SecureMetricsFlags,
 
     /// Where /healthz, /livez and /readyz are served; 0 switches them off
     #[arg(long, value_name = "ADDRESS", default_value = ":8081", value_parser = bind)]
@@ -318,6 +322,7 @@ impl Flags {
             },
         };
         check(&election, &probe, |flag| origin(flag, from_env))?;
+        let secure_metrics = self.secure_metrics.check(|flag| origin(flag, from_env))?;
         let mode = match (self.api_server_mode, not_empty(self.api_server_host)) {
             (None, _) => None,
             (Some(ModeName::Auto), _) => Some(ApiServerMode::Auto),
@@ -334,6 +339,7 @@ impl Flags {
         let managed = not_empty(Some(self.managed_endpoint_name));
         Ok(Config {
             metrics_bind_address: self.metrics_bind_address,
+            secure_metrics,
             health_probe_bind_address: self.health_probe_bind_address,
             leader_elect: self.leader_elect,
             defaults: Defaults {

@@ -10,6 +10,7 @@ mod go;
 mod label_selector;
 mod migration;
 mod refusal;
+mod secure_metrics;
 mod task;
 mod values;
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::*;
 use crate::config::{
     ApiServerConfig, ApiServerMode, ElectionConfig, LogConfig, LogFormat, ProbeConfig, ProbeMode,
-    ServerAddress,
+    SecureMetrics, ServerAddress,
 };
 use crate::inspect::{Inspect, OutputFormat};
 use endpoint_copier_core::model::{
@@ -71,6 +71,7 @@ fn without_flags_the_defaults_hold() {
         config,
         Config {
             metrics_bind_address: Some(ServerAddress::new("", 8080)),
+            secure_metrics: None,
             health_probe_bind_address: Some(ServerAddress::new("", 8081)),
             leader_elect: true,
             defaults: Defaults {
@@ -352,6 +353,7 @@ fn each_flag_is_also_read_from_the_environment() {
         config,
         Config {
             metrics_bind_address: None,
+            secure_metrics: None,
             health_probe_bind_address: Some(ServerAddress::new("", 1)),
             leader_elect: false,
             defaults: Defaults {
@@ -730,6 +732,31 @@ fn the_mode_says_which_api_servers_to_use() {
     let env = [("ENDPOINT_COPIER_API_SERVER_HOST", "2001:db8::7")];
     let (config, _) = run("--api-server-mode=local --api-server-port=443", &env);
     assert_eq!(config.api_server.mode, local("2001:db8::7", 443));
+}
+
+/// Rule: 4.environment, 4.metrics-secure
+#[test]
+fn metrics_are_secure_only_by_flag() {
+    let secure = |args: &str| config(args).secure_metrics.map(|secure| secure.cert_path);
+    assert_eq!(secure("--metrics-secure=false"), None);
+    assert_eq!(secure("--metrics-secure"), Some(None));
+    assert_eq!(secure("--metrics-secure --metrics-cert-path="), Some(None));
+    let path = secure("-metrics-secure=1 --metrics-cert-path /certificate");
+    assert_eq!(path, Some(Some("/certificate".into())));
+    assert_eq!(
+        refused("--metrics-cert-path=/certificate", &[]),
+        "--metrics-cert-path \"/certificate\": needs --metrics-secure"
+    );
+    let env = [
+        ("ENDPOINT_COPIER_METRICS_CERT_PATH", "/certificate"),
+        ("ENDPOINT_COPIER_METRICS_SECURE", "true"),
+    ];
+    let cert_path = Some("/certificate".into());
+    assert_eq!(run("", &env).0.secure_metrics, Some(SecureMetrics { cert_path }));
+    assert_eq!(
+        refused("", &env[..1]),
+        "ENDPOINT_COPIER_METRICS_CERT_PATH \"/certificate\": needs --metrics-secure"
+    );
 }
 
 #[test]

@@ -27,6 +27,7 @@ mod probes;
 mod restored;
 mod rights;
 mod runbook;
+mod secure_metrics;
 mod slow;
 mod start;
 mod supervisor;

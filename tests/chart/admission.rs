@@ -15,6 +15,8 @@ const OPERATOR: &str = "system:serviceaccount:copier:endpoint-copier-operator";
 
 const SERVICES: &str = "/api/v1/namespaces/team-a/services";
 const SLICES: &str = "/apis/discovery.k8s.io/v1/namespaces/team-a/endpointslices";
+const AUTHENTICATION: &str = "/apis/authentication.k8s.io/v1";
+const AUTHORIZATION: &str = "/apis/authorization.k8s.io/v1";
 const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces";
 
 /// The status code and the text of an answer to a request of a user.
@@ -231,6 +233,9 @@ async fn stolen_operator_token_writes_nothing_else_on_api_server() {
         let one = |name: &str| format!("{SLICES}/{name}");
         let labelled = |labels: &Value| json!({"metadata": {"labels": labels}});
         let leases = |namespace: &str| format!("{LEASES}/{namespace}/leases");
+        let token = json!({"spec": {"token": "a"}});
+        let access =
+            json!({"spec": {"user": "tom", "nonResourceAttributes": {"path": "/metrics", "verb": "get"}}});
         for (method, path, body, is_admitted) in [
             ("POST", SLICES.to_owned(), slice("copy", &ours), true),
             ("PATCH", one("copy"), json!({"endpoints": []}), true),
@@ -263,6 +268,14 @@ async fn stolen_operator_token_writes_nothing_else_on_api_server() {
                 true,
             ),
             ("POST", leases(NAMESPACE), lease(NAMESPACE, "other"), false),
+            // Secure metrics need reviews, which write nothing.
+            ("POST", format!("{AUTHENTICATION}/tokenreviews"), token, true),
+            (
+                "POST",
+                format!("{AUTHORIZATION}/subjectaccessreviews"),
+                access,
+                true,
+            ),
             ("POST", leases("team-a"), lease("team-a", harness::LEASE), false),
             (
                 "DELETE",

@@ -46,6 +46,14 @@ const BAD: &[(&str, &[&str])] = &[
         &["--metrics-bind-address", "metrics.service.port"],
     ),
     (
+        "extraArgs[0]=--metrics-secure",
+        &["--metrics-secure", "set metrics.secure.enabled"],
+    ),
+    (
+        "extraArgs[0]=--metrics-cert-path=/certificate",
+        &["--metrics-cert-path", "set metrics.secure.secretName"],
+    ),
+    (
         "extraArgs[0]=--metrics-bind-address",
         &["--metrics-bind-address", "disabled with 0"],
     ),

@@ -22,6 +22,7 @@ mod refused;
 mod released;
 mod rendered;
 mod rights;
+mod secure;
 mod slips;
 mod started;
 mod upgraded;

@@ -79,6 +79,7 @@ fn text(rule: &Rule) -> String {
         verbs,
         resource_names,
         namespaces,
+        non_resource_urls: _,
     } = rule;
     let mut words = vec![api_groups.join(","), resources.join(","), verbs.join(",")];
     words.extend(resource_names.iter().cloned());
@@ -212,6 +213,13 @@ fn rights_kept_for_the_go_operator_are_named_and_optional() {
     let openshift = rights("rbac.endpointSlicesRestricted=true");
     let more: Vec<_> = openshift.difference(&without).collect();
     assert_eq!(more, ["discovery.k8s.io endpointslices/restricted create"]);
+    let secure = rights("metrics.secure.enabled=true");
+    let more: Vec<_> = secure.difference(&without).collect();
+    let reviews = [
+        "authentication.k8s.io tokenreviews create",
+        "authorization.k8s.io subjectaccessreviews create",
+    ];
+    assert_eq!(more, reviews);
     assert!(rights("rbac.create=false,rbac.namespaces={blue}").is_empty());
 }
 

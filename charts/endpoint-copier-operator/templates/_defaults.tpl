@@ -113,6 +113,11 @@ rbac:
 apiPriority:
   enabled: false
 metrics:
+  secure:
+    enabled: false
+    secretName: ""
+    tlsConfig: {}
+    authorization: {}
   service:
     enabled: true
     type: ClusterIP

@@ -100,6 +100,8 @@ managed-endpoint-name: managedEndpoint.name
 managed-endpoint-namespace: managedEndpoint.namespace
 max-services: managedServices.max
 max-services-per-namespace: managedServices.maxPerNamespace
+metrics-cert-path: metrics.secure.secretName
+metrics-secure: metrics.secure.enabled
 nodes-selector: nodes.selector
 probe: probe.mode
 probe-period: probe.period
@@ -121,10 +123,14 @@ probe-timeout: probe.timeout
     fieldRef:
       fieldPath: status.hostIPs
 {{- range $flag, $path := include "endpoint-copier-operator.settings" . | fromYaml }}
-{{- $section := index $.Values (splitList "." $path | first) }}
-{{- $value := index $section (splitList "." $path | last) }}
+{{- $value := $.Values }}
+{{- range splitList "." $path }}
+{{- $value = index $value . }}
+{{- end }}
 {{- if eq $flag "probe" }}
 {{- $value = include "endpoint-copier-operator.probeMode" $ }}
+{{- else if eq $flag "metrics-cert-path" }}
+{{- $value = include "endpoint-copier-operator.metricsSecret" $ | empty | ternary "" "/metrics-certificate" }}
 {{- else if eq $flag "allow-source" }}
 {{- $value = join ";" $value }}
 {{- else if eq $flag "allow-port" }}
@@ -150,6 +156,45 @@ probe-timeout: probe.timeout
 {{- end }}
 {{- with .Values.extraEnv }}
 {{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{/* The Secret with the certificate of the metrics, or nothing. */}}
+{{- define "endpoint-copier-operator.metricsSecret" -}}
+{{- if .Values.metrics.secure.enabled }}{{ .Values.metrics.secure.secretName }}{{ end }}
+{{- end }}
+
+{{/* How a monitor reaches secure metrics: `include … (dict "root" $ "monitor" .Values.metrics.podMonitor "hasTokenFile" false)`. */}}
+{{- define "endpoint-copier-operator.secureScrape" -}}
+{{- $namespace := include "endpoint-copier-operator.namespace" .root }}
+{{- with .root.Values.metrics.secure }}
+{{- if .enabled }}
+scheme: https
+{{- if .authorization }}
+authorization:
+  {{- toYaml .authorization | nindent 2 }}
+{{- else if $.hasTokenFile }}
+bearerTokenFile: /var/run/secrets/kubernetes.io/serviceaccount/token
+{{- else }}
+{{- fail "metrics.podMonitor.enabled with metrics.secure.enabled needs metrics.secure.authorization: a PodMonitor cannot use the token file of Prometheus" }}
+{{- end }}
+tlsConfig:
+{{- if .tlsConfig }}
+  {{- toYaml .tlsConfig | nindent 2 }}
+{{- else if .secretName }}
+{{- if ne ($.monitor.namespace | default $namespace) $namespace }}
+{{- fail "metrics.secure.secretName: Prometheus reads the CA in the namespace of the monitor, which is another one; set metrics.secure.tlsConfig" }}
+{{- end }}
+  ca:
+    secret:
+      name: {{ .secretName }}
+      key: ca.crt
+  serverName: {{ printf "%s.%s.svc" (include "endpoint-copier-operator.metricsName" $.root) $namespace }}
+{{- else }}
+  # The certificate is self-signed.
+  insecureSkipVerify: true
+{{- end }}
+{{- end }}
 {{- end }}
 {{- end }}
 

@@ -172,6 +172,13 @@ impl Cluster {
             .expect("it stays until the directory goes")
     }
 
+    /// The token of a user.
+    pub fn token(&self, user: &str) -> String {
+        let config: Value = serde_json::from_str(&self.servers.kubeconfig(0, user)).expect("JSON");
+        let token = config["users"][0]["user"]["token"].as_str();
+        token.expect("a token").to_owned()
+    }
+
     /// The address and port of a server.
     pub fn address(&self, server: usize) -> SocketAddr {
         self.servers.address(server)

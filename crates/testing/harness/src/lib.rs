@@ -7,6 +7,7 @@
 //! - [`Nodes`]: three network namespaces, each a node with its own etcd, API server and replica.
 //! - [`delay`]: a slow path to an API server. [`Listening`]: any server of a test's own.
 //! - [`Rights`]: what the chart allows the replicas.
+//! - [`https_get`]: a scraper of secure metrics.
 //! - [`objects`]: what users write.
 //! - [`tool`]: programs that are not ours.
 //!
@@ -22,6 +23,7 @@ mod cluster;
 mod delay;
 mod grants;
 mod history;
+mod https;
 mod listening;
 mod namespace;
 mod network;
@@ -39,6 +41,7 @@ pub use api::Object;
 pub use cluster::{Cluster, LEASE};
 pub use delay::delay;
 pub use history::History;
+pub use https::{HttpsAnswer, https_get, request, tls};
 pub use listening::Listening;
 pub use network::Network;
 pub use nodes::Nodes;

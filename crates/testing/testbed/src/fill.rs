@@ -63,7 +63,8 @@ impl State {
             | Storage::Lease
             | Storage::ServiceAccount
             | Storage::Node
-            | Storage::ReferenceGrant => {}
+            | Storage::ReferenceGrant
+            | Storage::Review => {}
         }
     }
 }

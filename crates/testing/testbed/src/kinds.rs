@@ -21,6 +21,8 @@ pub enum Storage {
     Node,
     /// `gateway.networking.k8s.io/v1` ReferenceGrant, of a custom resource.
     ReferenceGrant,
+    /// A review, which is answered and not stored.
+    Review,
 }
 
 /// A kind of the API, with the properties that its strategy has on the real server.
@@ -235,11 +237,46 @@ pub static KINDS: &[Kind] = &[
     },
 ];
 
+/// Reviews, which discovery does not list.
+static REVIEWS: &[Kind] = &[
+    Kind {
+        group: "authentication.k8s.io",
+        kind: "TokenReview",
+        plural: "tokenreviews",
+        singular: "tokenreview",
+        ..REVIEW
+    },
+    Kind {
+        group: "authorization.k8s.io",
+        kind: "SubjectAccessReview",
+        plural: "subjectaccessreviews",
+        singular: "subjectaccessreview",
+        ..REVIEW
+    },
+];
+
+const REVIEW: Kind = Kind {
+    group: "",
+    version: "v1",
+    kind: "",
+    plural: "",
+    singular: "",
+    short: &[],
+    namespaced: false,
+    storage: Storage::Review,
+    status: false,
+    create_on_update: false,
+    unconditional_update: false,
+    returns_deleted: false,
+    registry: "",
+};
+
 /// The kind of a resource in a group and version.
 #[must_use]
 pub fn by_resource(group: &str, version: &str, plural: &str) -> Option<&'static Kind> {
     KINDS
         .iter()
+        .chain(REVIEWS)
         .find(|k| k.group == group && k.version == version && k.plural == plural)
 }
 

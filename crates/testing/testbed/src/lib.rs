@@ -39,8 +39,9 @@
 //! Services, Endpoints, EndpointSlices, Events (one storage, two API groups), Leases, Namespaces, ServiceAccounts.
 //! GET, LIST with selectors and chunks of one snapshot, WATCH with bookmarks and 410, POST, PUT, PATCH (merge, JSON,
 //! strategic as far as it is a merge), DELETE with preconditions and finalizers, of collections too, Tables and
-//! discovery for kubectl. Also the work of a controller manager: garbage collection by ownerReferences, and the deletion of
-//! namespaces ([`Store::collect_after`]). Real clusters that tests start have no controller manager.
+//! discovery for kubectl, TokenReviews, and SubjectAccessReviews of paths. Also the work of a controller manager: garbage
+//! collection by ownerReferences, and the deletion of namespaces ([`Store::collect_after`]). Real clusters that tests start
+//! have no controller manager.
 //!
 //! # Not supported
 //!
@@ -70,6 +71,7 @@ mod rbac;
 mod reads;
 pub mod real;
 mod requests;
+mod reviews;
 mod route;
 mod selector;
 mod serve;

@@ -19,6 +19,8 @@ pub struct Rule {
     pub resource_names: Vec<String>,
     /// Namespaces of the `RoleBinding`s; empty for a `ClusterRoleBinding`.
     pub namespaces: Vec<String>,
+    /// `nonResourceURLs`; a rule has these or resources.
+    pub non_resource_urls: Vec<String>,
 }
 
 fn texts(items: &[&str]) -> Vec<String> {
@@ -33,6 +35,16 @@ impl Rule {
             api_groups: texts(api_groups),
             resources: texts(resources),
             verbs: texts(verbs),
+            ..Self::default()
+        }
+    }
+
+    /// A rule for a path that is not a resource.
+    #[must_use]
+    pub fn path(path: &str, verb: &str) -> Self {
+        Self {
+            non_resource_urls: texts(&[path]),
+            verbs: texts(&[verb]),
             ..Self::default()
         }
     }
@@ -102,6 +114,15 @@ impl Rbac {
     #[must_use]
     pub fn report(&self, user: &str) -> RbacReport {
         self.lock().get(user).cloned().unwrap_or_default()
+    }
+
+    /// Whether a user may send a request to a path that is not a resource.
+    pub(crate) fn allows_path(&self, user: &str, path: &str, verb: &str) -> bool {
+        let among = |list: &[String], value: &str| list.iter().any(|x| x == "*" || x == value);
+        self.lock().get(user).is_none_or(|report| {
+            let mut rules = report.used.iter().map(|(rule, _)| rule);
+            rules.any(|rule| among(&rule.non_resource_urls, path) && among(&rule.verbs, verb))
+        })
     }
 
     /// Whether a request is allowed.

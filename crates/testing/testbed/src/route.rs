@@ -1,7 +1,7 @@
 //! Parses a URL and a method: verb, kind, namespace, name, query.
 
 use crate::{
-    kinds::{self, Kind},
+    kinds::{self, Kind, Storage},
     selector::Selector,
     status::ApiError,
 };
@@ -100,6 +100,8 @@ impl Route {
         let one = !self.name.is_empty();
         let everywhere = self.namespace.is_empty() && self.kind.is_some_and(|k| k.namespaced);
         let verb = match *method {
+            Method::POST if !one && self.is_review() => "create",
+            _ if self.is_review() => return Err(ApiError::method_not_allowed()),
             Method::GET if self.flag("watch") && !one => "watch",
             Method::GET if one => "get",
             Method::GET => "list",
@@ -111,6 +113,11 @@ impl Route {
             _ => return Err(ApiError::method_not_allowed()),
         };
         Ok(verb)
+    }
+
+    /// Whether this is a review, which can only be created.
+    pub(crate) fn is_review(&self) -> bool {
+        self.kind.is_some_and(|kind| kind.storage == Storage::Review)
     }
 
     fn namespaced(&self) -> bool {

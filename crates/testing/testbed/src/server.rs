@@ -10,6 +10,7 @@ use crate::{
     rbac::{RbacReport, Rule},
     reads,
     requests::Request as Entry,
+    reviews,
     route::Route,
     serve::{self, Serving},
     status::ApiError,
@@ -312,6 +313,9 @@ impl ApiServer {
             return Err(answer::not_acceptable());
         }
         let route = &incoming.route;
+        if route.is_review() {
+            return reviews::answer(self.store(), kind, &incoming);
+        }
         match route.verb {
             "get" => reads::get(self, kind, &incoming).await,
             "list" => reads::list(self, kind, &incoming).await,

@@ -70,7 +70,7 @@ fn headers(storage: Storage) -> &'static [(&'static str, u8)] {
         ],
         Storage::Lease => &[("Name", 0), ("Holder", 0), ("Age", 0)],
         Storage::Namespace => &[("Name", 0), ("Status", 0), ("Age", 0)],
-        Storage::ServiceAccount | Storage::ReferenceGrant => &[("Name", 0), ("Age", 0)],
+        Storage::ServiceAccount | Storage::ReferenceGrant | Storage::Review => &[("Name", 0), ("Age", 0)],
         Storage::Node => &[
             ("Name", 0),
             ("Status", 0),
@@ -119,7 +119,7 @@ fn row(kind: &Kind, object: &Value, now: Timestamp) -> Value {
         Storage::Event => event(object, now),
         Storage::Lease => vec![name, text(&spec["holderIdentity"]), created],
         Storage::Namespace => vec![name, text(&object["status"]["phase"]), created],
-        Storage::ServiceAccount | Storage::ReferenceGrant => vec![name, created],
+        Storage::ServiceAccount | Storage::ReferenceGrant | Storage::Review => vec![name, created],
         Storage::Node => {
             let version = text(&object["status"]["nodeInfo"]["kubeletVersion"]);
             vec![

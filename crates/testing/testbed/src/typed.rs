@@ -58,7 +58,7 @@ pub fn round_trip(kind: &Kind, mut stored: Value) -> Result<Value, ApiError> {
         Storage::Namespace => through::<Namespace>,
         Storage::ServiceAccount => through::<ServiceAccount>,
         Storage::Node => through::<Node>,
-        Storage::ReferenceGrant => through::<Value>,
+        Storage::ReferenceGrant | Storage::Review => through::<Value>,
     };
     let beyond_jiff = take_beyond_jiff(&mut stored, micro_times);
     let mut typed = through(slice_lists(kind, stored)).map_err(|e| wrong_type(kind, &e.to_string()))?;

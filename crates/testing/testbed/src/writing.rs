@@ -82,7 +82,8 @@ fn check_options(route: &Route) -> Result<(), ApiError> {
     Err(ApiError::invalid_named("meta.k8s.io", options, "", &errors))
 }
 
-fn read_object(kind: &Kind, incoming: &Incoming) -> Result<Value, ApiError> {
+/// The object in the body of a request.
+pub(crate) fn read_object(kind: &Kind, incoming: &Incoming) -> Result<Value, ApiError> {
     let media = incoming.content_type.split(';').next().unwrap_or_default().trim();
     // The real server treats a body without a content type as JSON.
     if !matches!(media, "" | "application/json") {

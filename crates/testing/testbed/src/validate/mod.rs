@@ -36,7 +36,11 @@ pub fn object(kind: &Kind, new: &Value, old: Option<&Value>, loopback: bool) -> 
         Storage::Lease => lease::check(new),
         Storage::Event => event::check(kind, new, old),
         Storage::Endpoints => endpoints::check(new),
-        Storage::Namespace | Storage::ServiceAccount | Storage::Node | Storage::ReferenceGrant => Vec::new(),
+        Storage::Namespace
+        | Storage::ServiceAccount
+        | Storage::Node
+        | Storage::ReferenceGrant
+        | Storage::Review => Vec::new(),
     });
     errors
 }

@@ -14,6 +14,7 @@ mod list;
 mod node;
 mod patch;
 mod paths;
+mod reviews;
 mod service;
 mod slice;
 mod target;
@@ -182,6 +183,13 @@ rules! {
         discovery_lists_the_resources
         version_and_health_paths_exist
         an_unsupported_media_type_is_not_acceptable
+    }
+    reviews {
+        a_valid_token_has_a_user
+        an_unknown_token_has_no_user
+        a_token_is_required
+        the_right_to_a_path_is_reviewed
+        a_review_can_only_be_created
     }
 }
 

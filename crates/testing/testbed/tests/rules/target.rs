@@ -151,6 +151,15 @@ impl Target {
         }
     }
 
+    /// The token of the requests.
+    pub fn token(&self) -> String {
+        let kubeconfig: Value = serde_json::from_str(&self.kubeconfig).unwrap();
+        kubeconfig["users"][0]["user"]["token"]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    }
+
     /// The path of a collection in the test's namespace.
     pub fn all(&self, resource: &str) -> String {
         let root = match resource {

@@ -1,0 +1,392 @@
+//! Decides who may read a page: an API server reviews the token of each client and its right, and the answer is kept for
+//! a short time.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use futures::FutureExt as _;
+use futures::future::{BoxFuture, Shared};
+use hyper::HeaderMap;
+use hyper::header::AUTHORIZATION;
+use kube::Client;
+use parking_lot::Mutex;
+use sha2::{Digest as _, Sha256};
+use tokio::time::{Instant, timeout};
+
+use super::pace::Pace;
+use crate::apiserver::access_review::{Verdict, may_get};
+use crate::apiserver::error::one_line;
+use crate::telemetry::failure_log::FailureLog;
+
+/// The path that clients need the right to get.
+const PATH: &str = "/metrics";
+
+/// The time limit of both reviews of a token together. A scrape gives up after 10 s by default.
+const LIMIT: Duration = Duration::from_secs(5);
+
+/// The number of tokens with a verdict in memory.
+const CAPACITY: usize = 256;
+
+/// The number of unknown tokens that are reviewed in a second: for one peer, and for all. A token that was allowed the
+/// last time does not count, so clients that send invalid tokens keep no scraper out.
+const UNKNOWN: (usize, usize) = (3, 12);
+
+/// A verdict that may still have to come. `None` if there is none. Shared, so that requests with the same token at the same
+/// time cause one review.
+type Pending = Shared<BoxFuture<'static, Option<Verdict>>>;
+
+/// Reviews tokens.
+pub(super) struct Authorization {
+    client: Client,
+    log: FailureLog,
+    state: Mutex<State>,
+}
+
+struct State {
+    /// By a hash of the token. The tokens themselves are not kept.
+    reviews: HashMap<[u8; 32], Review>,
+    unknown: Pace,
+}
+
+/// The newest review of a token.
+struct Review {
+    begun: Instant,
+    /// Whether the last verdict before this one was that the token is allowed.
+    was_allowed: bool,
+    verdict: Pending,
+}
+
+impl Review {
+    /// Whether the verdict still counts, or will come in time.
+    fn is_fresh(&self, now: Instant) -> bool {
+        let lasts = match self.verdict.peek() {
+            Some(Some(Verdict::Allowed)) => Duration::from_secs(60),
+            Some(Some(Verdict::Unauthenticated | Verdict::Forbidden)) => Duration::from_secs(10),
+            // Another request may cause another review, but not a hot loop.
+            Some(None) => Duration::from_secs(1),
+            None => LIMIT,
+        };
+        now.saturating_duration_since(self.begun) < lasts
+    }
+
+    fn is_allowed(&self) -> bool {
+        match self.verdict.peek() {
+            Some(Some(verdict)) => *verdict == Verdict::Allowed,
+            Some(None) | None => self.was_allowed,
+        }
+    }
+}
+
+impl Authorization {
+    /// `client` sends the reviews.
+    pub(super) fn new(client: Client) -> Self {
+        Self {
+            client,
+            log: FailureLog::new("reviewing a client of /metrics"),
+            state: Mutex::new(State {
+                reviews: HashMap::new(),
+                unknown: Pace::new(UNKNOWN.0, UNKNOWN.1),
+            }),
+        }
+    }
+
+    /// The verdict on the client that sends these headers, or `None` if it cannot be reviewed now.
+    pub(super) async fn verdict(&self, headers: &HeaderMap, peer: IpAddr) -> Option<Verdict> {
+        let Some(token) = bearer_token(headers) else {
+            return Some(Verdict::Unauthenticated);
+        };
+        let verdict = self.review(token, peer)?;
+        verdict.await
+    }
+
+    /// The current review of a token. `None` if there are too many unknown tokens.
+    fn review(&self, token: &str, peer: IpAddr) -> Option<Pending> {
+        let (hash, now): ([u8; 32], _) = (Sha256::digest(token).into(), Instant::now());
+        let State { reviews, unknown } = &mut *self.state.lock();
+        let last = reviews.get(&hash);
+        if let Some(review) = last.filter(|review| review.is_fresh(now)) {
+            return Some(review.verdict.clone());
+        }
+        let was_allowed = last.is_some_and(Review::is_allowed);
+        if !was_allowed && !unknown.admits(peer, now) {
+            return None;
+        }
+        reviews.retain(|_, review| review.is_fresh(now) || review.is_allowed());
+        if reviews.len() >= CAPACITY {
+            let oldest = reviews
+                .iter()
+                .min_by_key(|(_, review)| (review.is_allowed(), review.begun));
+            let oldest = oldest.map(|(hash, _)| *hash);
+            oldest.map(|hash| reviews.remove(&hash));
+        }
+        let verdict = self.begin(token.to_owned());
+        let review = Review {
+            begun: now,
+            was_allowed,
+            verdict: verdict.clone(),
+        };
+        reviews.insert(hash, review);
+        Some(verdict)
+    }
+
+    /// Starts a review, which ends whether or not its client waits for it.
+    fn begin(&self, token: String) -> Pending {
+        let (client, log) = (self.client.clone(), self.log.clone());
+        let review = tokio::spawn(async move {
+            let result = timeout(LIMIT, may_get(&client, &token, PATH)).await;
+            let error = match result {
+                Ok(Ok(verdict)) => {
+                    log.recovered();
+                    return Some(verdict);
+                }
+                Ok(Err(error)) => one_line(&error),
+                Err(_) => format!("no answer within {LIMIT:?}"),
+            };
+            log.failed(&error);
+            None
+        });
+        review.map(|ended| ended.ok().flatten()).boxed().shared()
+    }
+}
+
+/// The token of the header `Authorization: Bearer <token>`.
+fn bearer_token(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = headers
+        .get(AUTHORIZATION)?
+        .to_str()
+        .ok()?
+        .trim()
+        .split_once(' ')?;
+    let token = Some(token.trim()).filter(|token| !token.is_empty());
+    token.filter(|_| scheme.eq_ignore_ascii_case("bearer"))
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::future::join_all;
+    use testbed::{ApiServer, Effect, Fault, Match, Rule, Store};
+    use tokio::time::advance;
+
+    use super::*;
+    use crate::apiserver;
+    use crate::telemetry::metrics::Metrics;
+    use crate::telemetry::testing::logged;
+
+    /// An API server that lets the user `scraper` get `/metrics`, and the user `tenant` nothing. Their tokens have the same
+    /// names.
+    struct Fixture {
+        store: Store,
+        server: ApiServer,
+        authorization: Authorization,
+    }
+
+    impl Fixture {
+        fn start() -> Self {
+            let store = Store::new();
+            for user in ["scraper", "tenant"] {
+                store.add_token(user, user);
+            }
+            store.restrict("scraper", vec![Rule::path(PATH, "get")]);
+            store.restrict("tenant", Vec::new());
+            let server = ApiServer::new(&store);
+            let metrics = Metrics::new("lease").unwrap();
+            let client = apiserver::over(server.clone(), "default", &metrics);
+            Self {
+                authorization: Authorization::new(client),
+                store,
+                server,
+            }
+        }
+
+        async fn header(&self, header: &str, peer: u8) -> Option<Verdict> {
+            let headers = HeaderMap::from_iter([(AUTHORIZATION, header.parse().unwrap())]);
+            self.authorization
+                .verdict(&headers, [10, 0, 0, peer].into())
+                .await
+        }
+
+        async fn verdict(&self, token: &str) -> Option<Verdict> {
+            self.header(&format!("Bearer {token}"), 1).await
+        }
+
+        /// The number of reviews of tokens so far.
+        fn reviews(&self) -> usize {
+            let requests = self.store.requests();
+            requests
+                .matching(|request| request.is("create", "tokenreviews"))
+                .len()
+        }
+
+        fn kept(&self) -> usize {
+            self.authorization.state.lock().reviews.len()
+        }
+    }
+
+    /// Rule: survive.metrics-authorized
+    #[tokio::test(start_paused = true)]
+    async fn a_client_needs_a_valid_token_and_the_right() {
+        let fixture = Fixture::start();
+        for (header, expected) in [
+            ("Bearer scraper", Verdict::Allowed),
+            ("bearer  scraper ", Verdict::Allowed),
+            ("Bearer tenant", Verdict::Forbidden),
+            ("Bearer nonsense", Verdict::Unauthenticated),
+            ("Bearer ", Verdict::Unauthenticated),
+            ("Bearer", Verdict::Unauthenticated),
+            ("Basic scraper", Verdict::Unauthenticated),
+            ("scraper", Verdict::Unauthenticated),
+        ] {
+            assert_eq!(fixture.header(header, 1).await, Some(expected), "{header}");
+        }
+        let headers = HeaderMap::new();
+        let nothing = fixture.authorization.verdict(&headers, [10, 0, 0, 1].into());
+        assert_eq!(nothing.await, Some(Verdict::Unauthenticated));
+        assert_eq!(fixture.reviews(), 3, "one for each token");
+    }
+
+    /// Rule: survive.metrics-authorized
+    #[tokio::test(start_paused = true)]
+    async fn a_yes_is_kept_for_a_minute_and_a_no_for_ten_seconds() {
+        let fixture = Fixture::start();
+        for (token, verdict, seconds) in [
+            ("scraper", Verdict::Allowed, 60),
+            ("tenant", Verdict::Forbidden, 10),
+            ("nonsense", Verdict::Unauthenticated, 10),
+        ] {
+            let before = fixture.reviews();
+            for (wait, reviews) in [(0, 1), (seconds * 1000 - 1, 1), (1, 2)] {
+                advance(Duration::from_millis(wait)).await;
+                assert_eq!(fixture.verdict(token).await, Some(verdict), "{token}");
+                assert_eq!(fixture.reviews() - before, reviews, "{token}");
+            }
+        }
+        // A right that is taken away ends with the minute.
+        fixture.store.restrict("scraper", Vec::new());
+        advance(Duration::from_secs(60)).await;
+        assert_eq!(fixture.verdict("scraper").await, Some(Verdict::Forbidden));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn requests_at_the_same_time_cause_one_review() {
+        let fixture = Fixture::start();
+        let verdicts = join_all((0..50).map(|_| fixture.verdict("scraper"))).await;
+        assert!(verdicts.iter().all(|verdict| *verdict == Some(Verdict::Allowed)));
+        assert_eq!(fixture.reviews(), 1);
+    }
+
+    /// Rule: survive.metrics-authorized
+    #[tokio::test(start_paused = true)]
+    async fn a_failed_review_refuses_and_is_repeated_after_a_second() {
+        let (log, _guard) = logged();
+        let fixture = Fixture::start();
+        for (resource, effect) in [
+            ("tokenreviews", Effect::Nonsense),
+            ("tokenreviews", Effect::Truncated),
+            ("subjectaccessreviews", Effect::Truncated),
+            (
+                "subjectaccessreviews",
+                Effect::Status {
+                    code: 403,
+                    retry_after: None,
+                },
+            ),
+            (
+                "subjectaccessreviews",
+                Effect::Status {
+                    code: 500,
+                    retry_after: None,
+                },
+            ),
+            ("tokenreviews", Effect::Break),
+        ] {
+            let fault = Fault::new(Match::any().resource(resource), effect.clone());
+            fixture.server.faults().add(fault.times(1));
+            assert_eq!(fixture.verdict("scraper").await, None, "{resource} {effect:?}");
+            let reviews = fixture.reviews();
+            advance(Duration::from_millis(999)).await;
+            assert_eq!(fixture.verdict("scraper").await, None, "{resource} {effect:?}");
+            assert_eq!(fixture.reviews(), reviews);
+            advance(Duration::from_millis(1)).await;
+            assert_eq!(fixture.verdict("scraper").await, Some(Verdict::Allowed));
+            advance(Duration::from_secs(60)).await;
+        }
+        let lines = log.lines();
+        assert!(
+            lines[0].contains("reviewing a client of /metrics failed"),
+            "{lines:?}"
+        );
+        assert!(lines.iter().all(|line| !line.contains("scraper")), "{lines:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_unanswered_review_refuses_after_five_seconds() {
+        let fixture = Fixture::start();
+        let slow = Fault::new(Match::any().resource("subjectaccessreviews"), Effect::Hang);
+        fixture.server.faults().add(slow);
+        let began = Instant::now();
+        assert_eq!(fixture.verdict("scraper").await, None);
+        assert_eq!(began.elapsed(), LIMIT);
+    }
+
+    /// Rule: survive.metrics-reviews
+    #[tokio::test(start_paused = true)]
+    async fn unknown_tokens_cause_few_reviews_and_keep_no_scraper_out() {
+        let fixture = Fixture::start();
+        assert_eq!(fixture.verdict("scraper").await, Some(Verdict::Allowed));
+        for second in 0..130 {
+            let before = fixture.reviews();
+            for number in 0..100_u8 {
+                let header = format!("Bearer {second}-{number}");
+                fixture.header(&header, number % 10).await;
+            }
+            let caused = fixture.reviews() - before;
+            assert!((1..=UNKNOWN.1).contains(&caused), "{caused} in second {second}");
+            let verdict = fixture.verdict("scraper").await;
+            assert_eq!(verdict, Some(Verdict::Allowed), "in second {second}");
+            advance(Duration::from_secs(1)).await;
+        }
+        assert!(fixture.kept() <= CAPACITY, "{}", fixture.kept());
+    }
+
+    /// Rule: survive.metrics-reviews
+    #[tokio::test(start_paused = true)]
+    async fn one_peer_leaves_reviews_for_others() {
+        let fixture = Fixture::start();
+        for number in 0..100 {
+            fixture.header(&format!("Bearer {number}"), 1).await;
+        }
+        assert_eq!(fixture.reviews(), UNKNOWN.0);
+        assert_eq!(fixture.header("Bearer scraper", 1).await, None);
+        advance(Duration::from_secs(1)).await;
+        for number in 0..100 {
+            fixture.header(&format!("Bearer {number}-again"), 1).await;
+        }
+        assert_eq!(fixture.header("Bearer scraper", 2).await, Some(Verdict::Allowed));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn verdicts_on_valid_tokens_are_limited_too() {
+        let fixture = Fixture::start();
+        for number in 0..CAPACITY + 50 {
+            let token = format!("token-{number}");
+            fixture.store.add_token(&token, "scraper");
+            assert_eq!(fixture.verdict(&token).await, Some(Verdict::Allowed));
+            advance(Duration::from_millis(400)).await;
+        }
+        assert_eq!(fixture.kept(), CAPACITY);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_verdict_without_a_waiting_client_is_not_used_later() {
+        let fixture = Fixture::start();
+        assert!(
+            fixture.verdict("scraper").now_or_never().is_none(),
+            "it has no answer yet"
+        );
+        advance(LIMIT).await;
+        fixture.store.restrict("scraper", Vec::new());
+        assert_eq!(fixture.verdict("scraper").await, Some(Verdict::Forbidden));
+        assert_eq!(fixture.reviews(), 2);
+    }
+}

@@ -1,0 +1,247 @@
+//! TLS and authorization for the clients of `/metrics`.
+
+use std::io;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use hyper::{HeaderMap, StatusCode};
+use kube::Client;
+use parking_lot::Mutex;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_util::either::Either;
+use tracing::debug;
+
+use super::authorization::Authorization;
+use super::certificate::Certificate;
+use super::pace::Pace;
+use crate::apiserver::access_review::Verdict;
+use crate::config::SecureMetrics;
+
+/// The number of handshakes in a second: for one peer, and for all. A signature with an RSA key takes about a
+/// millisecond of the thread that also renews the Lease.
+const HANDSHAKES: (usize, usize) = (16, 128);
+
+/// The number of bytes that TLS buffers for a client that does not read.
+const BUFFER: usize = 8 * 1024;
+
+/// A connection of a client.
+pub(super) type Stream = Either<TcpStream, Box<TlsStream<TcpStream>>>;
+
+/// Serves over TLS, and only to clients with a token that may get `/metrics`.
+pub struct Secure {
+    certificate: Certificate,
+    authorization: Authorization,
+    handshakes: Mutex<Pace>,
+}
+
+impl Secure {
+    /// `client` sends the reviews of tokens.
+    ///
+    /// # Errors
+    /// The certificate cannot be used.
+    pub fn new(config: &SecureMetrics, client: Client) -> io::Result<Self> {
+        let certificate = Certificate::load(config.cert_path.as_deref())?;
+        Ok(Self {
+            certificate,
+            authorization: Authorization::new(client),
+            handshakes: Mutex::new(Pace::new(HANDSHAKES.0, HANDSHAKES.1)),
+        })
+    }
+
+    /// Follows changes of the certificate, without end.
+    pub(super) async fn follow_certificate(&self) {
+        self.certificate.follow().await;
+    }
+
+    /// Whether this peer may begin a handshake now.
+    pub(super) fn admits(&self, peer: IpAddr) -> bool {
+        self.handshakes.lock().admits(peer, Instant::now())
+    }
+
+    /// The stream after the handshake, or `None` if that fails.
+    pub(super) async fn handshake(&self, stream: TcpStream, limit: Duration) -> Option<Stream> {
+        let acceptor = TlsAcceptor::from(self.certificate.tls());
+        let handshake = acceptor.accept_with(stream, |tls| tls.set_buffer_limit(Some(BUFFER)));
+        match timeout(limit, handshake).await {
+            Ok(Ok(stream)) => Some(Either::Right(Box::new(stream))),
+            Ok(Err(error)) => {
+                debug!(%error, "a TLS handshake failed");
+                None
+            }
+            Err(_) => None,
+        }
+    }
+
+    /// Refuses a client that may not read the metrics, with a status and a text.
+    pub(super) async fn check(
+        &self,
+        headers: &HeaderMap,
+        peer: IpAddr,
+    ) -> Result<(), (StatusCode, &'static str)> {
+        match self.authorization.verdict(headers, peer).await {
+            Some(Verdict::Allowed) => Ok(()),
+            Some(Verdict::Unauthenticated) => Err((StatusCode::UNAUTHORIZED, "401 unauthorized\n")),
+            Some(Verdict::Forbidden) => Err((StatusCode::FORBIDDEN, "403 forbidden\n")),
+            None => Err((
+                StatusCode::SERVICE_UNAVAILABLE,
+                "503 the token cannot be reviewed now\n",
+            )),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+    use std::sync::Arc;
+
+    use futures::future::join_all;
+    use harness::{https_get, tls};
+    use testbed::{ApiServer, Store};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpSocket;
+    use tokio::task::JoinHandle;
+    use tokio_util::sync::CancellationToken;
+
+    use super::super::server::{self, Limits, Site};
+    use super::super::{bind, metrics_pages};
+    use super::*;
+    use crate::apiserver;
+    use crate::config::ServerAddress;
+    use crate::telemetry::metrics::Metrics;
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    struct Server {
+        address: SocketAddr,
+        shutdown: CancellationToken,
+        task: JoinHandle<()>,
+    }
+
+    impl Server {
+        /// A server that everybody with a token may read.
+        async fn start(limits: Limits) -> Self {
+            let metrics = Metrics::new("lease").unwrap();
+            let api = ApiServer::new(&Store::new());
+            let client = apiserver::over(api, "default", &metrics);
+            let site = Site {
+                pages: metrics_pages(metrics),
+                secure: Some(Arc::new(
+                    Secure::new(&SecureMetrics { cert_path: None }, client).unwrap(),
+                )),
+            };
+            let listener = bind(&ServerAddress::new("127.0.0.1", 0)).await.unwrap();
+            let shutdown = CancellationToken::new();
+            Self {
+                address: listener.local_addr().unwrap(),
+                task: tokio::spawn(server::serve(listener, site, limits, shutdown.clone())),
+                shutdown,
+            }
+        }
+
+        /// Connects from this address. All of 127.0.0.0/8 is this machine.
+        async fn connect_from(&self, last: u8) -> TcpStream {
+            let socket = TcpSocket::new_v4().unwrap();
+            socket.bind(([127, 0, 0, last], 0).into()).unwrap();
+            socket.connect(self.address).await.unwrap()
+        }
+
+        async fn code(&self, last: u8, path: &str, token: Option<&str>) -> u16 {
+            let stream = self.connect_from(last).await;
+            let answer = timeout(PATIENCE, https_get(stream, path, token)).await;
+            answer.expect("an answer in time").unwrap().code
+        }
+    }
+
+    async fn is_cut(mut stream: TcpStream) {
+        let mut rest = Vec::new();
+        let read = timeout(PATIENCE, stream.read_to_end(&mut rest)).await;
+        _ = read.expect("the server closes");
+    }
+
+    /// Rule: survive.metrics-authorized
+    #[tokio::test]
+    async fn metrics_are_served_over_tls_and_with_a_token_only() {
+        let server = Server::start(Limits::default()).await;
+        let token = Some(testbed::ADMIN_TOKEN);
+        for (path, token, code) in [
+            ("/metrics", token, 200),
+            ("/metrics", None, 401),
+            ("/other", None, 404),
+            ("/other", token, 404),
+        ] {
+            assert_eq!(server.code(1, path, token).await, code, "{path} {token:?}");
+        }
+        let refused = https_get(server.connect_from(1).await, "/metrics", None)
+            .await
+            .unwrap();
+        assert!(
+            refused.head.contains("www-authenticate: Bearer"),
+            "{}",
+            refused.head
+        );
+        let stream = tls(server.connect_from(1).await).await.unwrap();
+        assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"http/1.1"[..]));
+        let mut plain = server.connect_from(1).await;
+        let request = harness::request("/metrics", token);
+        plain.write_all(request.as_bytes()).await.unwrap();
+        is_cut(plain).await;
+    }
+
+    /// Rule: survive.metrics-handshakes
+    #[tokio::test]
+    async fn a_slow_handshake_delays_no_other_and_is_cut() {
+        let limits = Limits {
+            header_time: Duration::from_millis(500),
+            connections: 4,
+            ..Limits::default()
+        };
+        let server = Server::start(limits).await;
+        let mut slow = Vec::new();
+        for _ in 0..3 {
+            let mut stream = server.connect_from(1).await;
+            // The beginning of a handshake.
+            stream.write_all(b"\x16\x03\x01").await.unwrap();
+            slow.push(stream);
+        }
+        let began = Instant::now();
+        assert_eq!(server.code(1, "/metrics", None).await, 401);
+        assert!(began.elapsed() < limits.header_time, "{:?}", began.elapsed());
+        for stream in slow {
+            is_cut(stream).await;
+        }
+        // More of them than there are places.
+        let slow = [(); 10].map(|()| server.connect_from(1));
+        let _slow = join_all(slow).await;
+        assert_eq!(server.code(2, "/metrics", None).await, 401);
+    }
+
+    /// Rule: survive.metrics-handshakes
+    #[tokio::test]
+    async fn handshakes_of_one_peer_are_limited() {
+        let server = Server::start(Limits::default()).await;
+        let handshakes = [(); 40].map(async |()| tls(server.connect_from(1).await).await.is_err());
+        let cut = join_all(handshakes).await;
+        assert!(cut.contains(&true), "40 handshakes in much less than a second");
+        assert_eq!(server.code(2, "/metrics", None).await, 401);
+    }
+
+    #[tokio::test]
+    async fn shutdown_does_not_wait_for_a_handshake() {
+        let limits = Limits {
+            drain: PATIENCE,
+            ..Limits::default()
+        };
+        let server = Server::start(limits).await;
+        let slow = server.connect_from(1).await;
+        assert_eq!(server.code(2, "/metrics", None).await, 401);
+        server.shutdown.cancel();
+        let began = Instant::now();
+        timeout(PATIENCE, server.task).await.expect("ends").unwrap();
+        assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+        is_cut(slow).await;
+    }
+}

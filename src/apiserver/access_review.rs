@@ -1,0 +1,171 @@
+//! Asks an API server for the user of a token, and whether that user may get a path: a TokenReview and a
+//! SubjectAccessReview.
+//!
+//! The answers stay JSON, because the user goes from one review into the other unchanged. No error contains an answer,
+//! because a TokenReview repeats the token.
+
+use http::Request;
+use http::header::CONTENT_TYPE;
+use kube::Client;
+use serde_json::{Value, json};
+
+/// What an API server says about a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The token is valid, and its user has the right.
+    Allowed,
+    /// The token is not valid.
+    Unauthenticated,
+    /// The token is valid, and its user does not have the right.
+    Forbidden,
+}
+
+/// There is no verdict.
+#[derive(Debug, thiserror::Error)]
+pub enum NoVerdict {
+    /// The API server did not accept the review.
+    #[error(transparent)]
+    Request(#[from] kube::Error),
+    /// The API server answered with something else.
+    #[error("the answer of the API server is not a {0}")]
+    Answer(&'static str),
+}
+
+/// A kind of review.
+struct Review {
+    kind: &'static str,
+    api_version: &'static str,
+    plural: &'static str,
+}
+
+const TOKEN: Review = Review {
+    kind: "TokenReview",
+    api_version: "authentication.k8s.io/v1",
+    plural: "tokenreviews",
+};
+
+const ACCESS: Review = Review {
+    kind: "SubjectAccessReview",
+    api_version: "authorization.k8s.io/v1",
+    plural: "subjectaccessreviews",
+};
+
+/// Whether the owner of this token may `get` this path. It has no time limit of its own.
+///
+/// # Errors
+/// See [`NoVerdict`].
+pub async fn may_get(client: &Client, token: &str, path: &str) -> Result<Verdict, NoVerdict> {
+    let status = TOKEN.send(client, json!({"token": token})).await?;
+    let Some(user) = owner(&status)? else {
+        return Ok(Verdict::Unauthenticated);
+    };
+    let status = ACCESS.send(client, access(user, path)).await?;
+    Ok(if is_allowed(&status)? {
+        Verdict::Allowed
+    } else {
+        Verdict::Forbidden
+    })
+}
+
+impl Review {
+    /// The status of the answer.
+    async fn send(&self, client: &Client, spec: Value) -> Result<Value, NoVerdict> {
+        let Self {
+            kind,
+            api_version,
+            plural,
+        } = self;
+        let body = json!({"apiVersion": api_version, "kind": kind, "spec": spec});
+        let request = Request::post(format!("/apis/{api_version}/{plural}"))
+            .header(CONTENT_TYPE, "application/json")
+            .body(body.to_string().into_bytes())
+            .map_err(kube::Error::HttpError)?;
+        // kube would log an answer that it cannot decode.
+        let answer = client.request_text(request).await?;
+        let answer: Option<Value> = serde_json::from_str(&answer).ok();
+        let status = answer.and_then(|mut answer| Some(answer.get_mut("status")?.take()));
+        status.ok_or(NoVerdict::Answer(kind))
+    }
+}
+
+/// The user of a valid token.
+fn owner(status: &Value) -> Result<Option<&Value>, NoVerdict> {
+    let user = &status["user"];
+    match &status["authenticated"] {
+        Value::Bool(true) if user["username"].as_str().is_some_and(|name| !name.is_empty()) => Ok(Some(user)),
+        // API servers leave false out.
+        Value::Bool(false) | Value::Null if status.is_object() => Ok(None),
+        _ => Err(NoVerdict::Answer(TOKEN.kind)),
+    }
+}
+
+/// The question whether a user may get a path.
+fn access(user: &Value, path: &str) -> Value {
+    json!({
+        "user": user["username"], "uid": user["uid"], "groups": user["groups"], "extra": user["extra"],
+        "nonResourceAttributes": {"path": path, "verb": "get"},
+    })
+}
+
+fn is_allowed(status: &Value) -> Result<bool, NoVerdict> {
+    let allowed = status["allowed"].as_bool();
+    let allowed = allowed.ok_or(NoVerdict::Answer(ACCESS.kind))?;
+    Ok(allowed && status["denied"] != true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_valid_tokens_have_an_owner() {
+        let name = |status: Value| {
+            let owner = owner(&status).map_err(|error| error.to_string())?;
+            Ok::<_, String>(owner.map(|user| user["username"].clone()))
+        };
+        let valid = json!({"authenticated": true, "user": {"username": "tom"}, "audiences": ["a"]});
+        assert_eq!(name(valid), Ok(Some(json!("tom"))));
+        for invalid in [
+            json!({"user": {}, "error": "[invalid bearer token]"}),
+            json!({"authenticated": false, "user": {"username": "tom"}}),
+            json!({}),
+        ] {
+            assert_eq!(name(invalid.clone()), Ok(None), "{invalid}");
+        }
+        for odd in [
+            json!({"authenticated": true}),
+            json!({"authenticated": true, "user": {"username": ""}}),
+            json!({"authenticated": "true", "user": {"username": "tom"}}),
+            json!(null),
+            json!([]),
+        ] {
+            assert!(name(odd.clone()).is_err(), "{odd}");
+        }
+    }
+
+    #[test]
+    fn access_review_is_about_the_whole_user() {
+        let user = json!({
+            "username": "tom", "uid": "1", "groups": ["a", "b"], "extra": {"scopes": ["x"]},
+        });
+        let expected = json!({
+            "user": "tom", "uid": "1", "groups": ["a", "b"], "extra": {"scopes": ["x"]},
+            "nonResourceAttributes": {"path": "/metrics", "verb": "get"},
+        });
+        assert_eq!(access(&user, "/metrics"), expected);
+    }
+
+    #[test]
+    fn access_is_allowed_only_by_a_clear_yes() {
+        for (status, expected) in [
+            (json!({"allowed": true}), Some(true)),
+            (json!({"allowed": true, "denied": true}), Some(false)),
+            (json!({"allowed": false, "reason": "no rule"}), Some(false)),
+            (json!({"allowed": "true"}), None),
+            (json!({}), None),
+            (json!(null), None),
+        ] {
+            assert_eq!(is_allowed(&status).ok(), expected, "{status}");
+        }
+    }
+}
