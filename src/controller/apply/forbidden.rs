@@ -16,7 +16,7 @@ const COUNTS_FOR: Duration = Duration::from_secs(90);
 
 /// The writes that are not allowed.
 #[derive(Debug, Default)]
-pub(super) struct ForbiddenWrites {
+pub struct ForbiddenWrites {
     namespaces: HashMap<(String, Operation), Refusal>,
 }
 
