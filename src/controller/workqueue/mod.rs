@@ -12,7 +12,7 @@ use tokio_util::time::{DelayQueue, delay_queue};
 
 use crate::controller::outcome::{Backoff, Outcome, Requeue};
 use crate::pauses::Pauses;
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::{Controller, Metrics};
 use endpoint_copier_core::model::{Priority, ReconcileResult, ServiceKey};
 
 mod dirty_set;
@@ -76,7 +76,7 @@ enum KeyState {
 
 /// The queue of one worker loop.
 pub struct WorkQueue {
-    metrics: Metrics,
+    metrics: Option<Metrics>,
     /// The states of the queued keys. At the start of a term, there is one for each Service. A `BTreeMap` frees the
     /// memory when they leave.
     states: BTreeMap<ServiceKey, KeyState>,
@@ -95,9 +95,9 @@ pub struct WorkQueue {
 impl WorkQueue {
     /// Creates an empty queue that reports to these metrics.
     #[must_use]
-    pub fn new(metrics: Metrics) -> Self {
+    pub fn new(metrics: impl Into<Option<Metrics>>) -> Self {
         Self {
-            metrics,
+            metrics: metrics.into(),
             states: BTreeMap::new(),
             ready: Default::default(),
             active: [0; Lane::ALL.len()],
@@ -108,6 +108,10 @@ impl WorkQueue {
             failures: HashMap::new(),
             paced: HashMap::new(),
         }
+    }
+
+    fn count(&self, count: impl Fn(&Controller)) {
+        self.metrics.as_ref().map(Metrics::controller).map(count);
     }
 
     /// Marks a key as dirty since the given time.
@@ -203,7 +207,7 @@ impl WorkQueue {
     fn enqueue(&mut self, key: ServiceKey, since: Instant, priority: Priority) {
         let queued = Instant::now();
         self.states.insert(key.clone(), KeyState::Ready { since, queued });
-        self.metrics.controller().queued();
+        self.count(Controller::queued);
         let failed = matches!(self.failures.get(&key), Some((Backoff::Short, _)));
         self.ready[Lane::of(priority, failed) as usize].push(key);
     }
@@ -219,7 +223,7 @@ impl WorkQueue {
             Some(KeyState::Ready { since, queued }) => (since, queued),
             _ => (begun, begun),
         };
-        self.metrics.controller().begun(begun - queued);
+        self.count(|controller| controller.begun(begun - queued));
         self.active[lane as usize] += 1;
         if !lane.is_reserved() {
             *self.active_of.entry(key.namespace().into()).or_default() += 1;
@@ -271,7 +275,7 @@ impl WorkQueue {
             return;
         };
         let result = outcome.reconcile_result();
-        self.metrics.controller().ended(begun.elapsed(), result);
+        self.count(|controller| controller.ended(begun.elapsed(), result));
         self.active[lane as usize] -= 1;
         if !lane.is_reserved()
             && let Some(in_use) = self.active_of.get_mut(key.namespace())
@@ -356,7 +360,7 @@ impl WorkQueue {
 
 impl Drop for WorkQueue {
     fn drop(&mut self) {
-        self.metrics.controller().stopped();
+        self.count(Controller::stopped);
     }
 }
 
