@@ -15,11 +15,18 @@ pub enum Rights {
     GoOperator,
     /// `rbac.namespaces=[default]`.
     OneNamespace,
+    /// `serviceConditions.enabled=true`.
+    ServiceConditions,
 }
 
 impl Rights {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Default, Self::GoOperator, Self::OneNamespace];
+    pub const ALL: [Self; 4] = [
+        Self::Default,
+        Self::GoOperator,
+        Self::OneNamespace,
+        Self::ServiceConditions,
+    ];
 
     /// The namespace of the release in the files.
     pub const NAMESPACE: &str = "namespace-of-the-release";
@@ -31,6 +38,7 @@ impl Rights {
             Self::Default => "fullnameOverride=replicas",
             Self::GoOperator => "fullnameOverride=replicas,rbac.goOperator=true",
             Self::OneNamespace => "fullnameOverride=replicas,rbac.namespaces={default}",
+            Self::ServiceConditions => "fullnameOverride=replicas,serviceConditions.enabled=true",
         }
     }
 
@@ -41,6 +49,7 @@ impl Rights {
             Self::Default => "default.json",
             Self::GoOperator => "go-operator.json",
             Self::OneNamespace => "one-namespace.json",
+            Self::ServiceConditions => "service-conditions.json",
         }
     }
 
@@ -50,6 +59,7 @@ impl Rights {
             Self::Default => include_str!("../rights/default.json"),
             Self::GoOperator => include_str!("../rights/go-operator.json"),
             Self::OneNamespace => include_str!("../rights/one-namespace.json"),
+            Self::ServiceConditions => include_str!("../rights/service-conditions.json"),
         };
         serde_json::from_str(&text.replace(Self::NAMESPACE, namespace)).expect("objects")
     }
