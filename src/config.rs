@@ -38,6 +38,8 @@ pub struct Config {
     pub probe: ProbeConfig,
     /// The label selector of the Nodes on which API servers run; empty: all Nodes.
     pub nodes_selector: String,
+    /// Whether to write a condition into the status of managed Services.
+    pub service_conditions: bool,
     /// What to log, and how.
     pub log: LogConfig,
 }

@@ -29,11 +29,12 @@ use tracing::{error, info};
 
 use crate::admin::{Health, Probe};
 use crate::config::ElectionConfig;
+use crate::controller::conditions::Conditions;
 use crate::controller::events::EventRecorder;
 use crate::controller::probe::probing::Probing;
 use crate::controller::reconcile::{ReadVerdicts, Reconciler};
 use crate::controller::watch::{self, Reader, Watches};
-use crate::controller::worker::Worker;
+use crate::controller::worker::{Reconcile as _, Worker};
 use crate::controller::workqueue::DirtySet;
 use crate::leader_election::term::Term;
 use crate::leader_election::{self, Candidacy, LeaderElector, LeaseObserver, View};
@@ -72,6 +73,8 @@ pub struct Parts {
     pub nodes_selector: String,
     /// The probes of the API servers. Without them, endpoints that were taken out return.
     pub probing: Option<Probing>,
+    /// Whether to write a condition into the status of managed Services.
+    pub service_conditions: bool,
 }
 
 /// The clients of a replica, by use. In a process, they are all the same client.
@@ -145,6 +148,7 @@ impl Replica {
             candidacy,
             nodes_selector,
             probing,
+            service_conditions,
         } = parts;
         let index: SharedIndex = Arc::new(Mutex::new(Index::new(defaults)));
         let (dirty, watch_health) = (DirtySet::default(), WatchHealth::default());
@@ -157,7 +161,8 @@ impl Replica {
             watch_health: watch_health.clone(),
             metrics: metrics.clone(),
         };
-        let mut watching = watch_cluster(&clients, reader, &index, &dirty, nodes_selector);
+        let conditions = DirtySet::default();
+        let mut watching = watch_cluster(&clients, reader, &index, [&dirty, &conditions], nodes_selector);
 
         let stop_election = CancellationToken::new();
         let limit = election.lease_duration + GRACE;
@@ -196,7 +201,11 @@ impl Replica {
             }
             None => Box::new(|| Verdicts::Off),
         };
-        let reconciler = Arc::new(Reconciler::new(
+        let condition_worker = service_conditions.then(|| {
+            let writer = clients.writer.clone();
+            condition_worker(writer, conditions, &index, &watch_health, terms.clone())
+        });
+        let reconciler = Reconciler::new(
             clients.writer,
             index.clone(),
             dirty.clone(),
@@ -204,7 +213,9 @@ impl Replica {
             metrics.clone(),
             recorder,
             verdicts,
-        ));
+        );
+        let conditions = condition_worker.as_ref().map(|worker| worker.reconciler.clone());
+        let reconciler = Arc::new(reconciler.with_conditions(conditions));
         let watchdog = reconciler.watchdog().clone();
         report_liveness(&health, WORKER, watchdog.clone(), limit);
         let worker = Worker {
@@ -212,9 +223,11 @@ impl Replica {
             index: index.clone(),
             watch_health,
             reconciler,
-            metrics,
+            metrics: Some(metrics),
             terms: terms.clone(),
         };
+        let mut writing = vec![race, named(WORKER, worker.run())];
+        writing.extend(condition_worker.map(|worker| named("conditions", worker.run())));
         Self {
             index,
             terms,
@@ -223,7 +236,7 @@ impl Replica {
             health,
             stop_election,
             watching,
-            writing: vec![race, named(WORKER, worker.run())],
+            writing,
         }
     }
 
@@ -294,12 +307,31 @@ fn report_liveness(health: &Health, name: &'static str, watchdog: Watchdog, limi
     health.check(name, Probe::Liveness, move || watchdog.check(limit));
 }
 
+/// The worker that writes conditions of Services. The index keeps them from now on.
+fn condition_worker(
+    client: Client,
+    dirty: DirtySet,
+    index: &SharedIndex,
+    watch_health: &WatchHealth,
+    terms: channel::Receiver<Option<Term>>,
+) -> Worker<Conditions> {
+    index.lock().want_conditions();
+    Worker {
+        reconciler: Arc::new(Conditions::new(client, index.clone(), dirty.clone())),
+        dirty,
+        index: index.clone(),
+        watch_health: watch_health.clone(),
+        metrics: None,
+        terms,
+    }
+}
+
 /// One task for each watch.
 fn watch_cluster(
     clients: &Clients,
     reader: impl Fn(&Client) -> Reader,
     index: &SharedIndex,
-    dirty: &DirtySet,
+    [dirty, conditions]: [&DirtySet; 2],
     nodes_selector: String,
 ) -> Vec<Named> {
     let watches = |client| Watches {
@@ -311,7 +343,7 @@ fn watch_cluster(
     vec![
         named(
             "Service watch",
-            watches(&clients.services).services(names.clone()),
+            watches(&clients.services).services(names.clone(), conditions.clone()),
         ),
         named("grant watch", watch::grants(watches(&clients.nodes), names)),
         named("copy watch", watches(&clients.copies).copies()),
@@ -360,6 +392,7 @@ mod tests {
             candidacy: None,
             nodes_selector: String::new(),
             probing: None,
+            service_conditions: false,
         };
         Replica {
             watching,

@@ -114,6 +114,7 @@ fn replica(config: &Config, access: &Access, metrics: &Metrics, health: &Health)
         nodes_selector: config.nodes_selector.clone(),
         candidacy: config.leader_elect.then(candidacy).transpose()?,
         probing: (config.probe.mode != ProbeMode::Off).then(probing).transpose()?,
+        service_conditions: config.service_conditions,
     });
     replica.index.lock().set_limits(config.limits);
     if access.learns() {

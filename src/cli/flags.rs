@@ -77,6 +77,20 @@ pub(super) struct Flags {
     #[arg(long, value_name = "NAME", help_heading = "Copying", default_value = "default", value_parser = label)]
     managed_endpoint_namespace: String,
 
+    /// Write the condition endpoint-copier/InSync into the status of managed Services, for kubectl wait
+    #[arg(
+        long,
+        value_name = "BOOL",
+        help_heading = "Copying",
+        action = ArgAction::Set,
+        num_args = 0..=1,
+        require_equals = true,
+        default_value = "false",
+        default_missing_value = "true",
+        value_parser = go::boolean
+    )]
+    service_conditions: bool,
+
     /// Maximum number of managed Services that get copies, in one namespace; those that have copies come first, then the
     /// oldest
     #[arg(long, value_name = "COUNT", help_heading = "Limits", default_value = "1000", value_parser = count)]
@@ -364,6 +378,7 @@ impl Flags {
             },
             probe,
             nodes_selector: self.nodes_selector,
+            service_conditions: self.service_conditions,
             log: LogConfig {
                 filter: self
                     .log_level

@@ -111,6 +111,7 @@ fn without_flags_the_defaults_hold() {
                 },
             },
             nodes_selector: "node-role.kubernetes.io/control-plane".to_owned(),
+            service_conditions: false,
             log: LogConfig {
                 filter: "info".to_owned(),
                 format: LogFormat::Text
@@ -344,6 +345,7 @@ fn each_flag_is_also_read_from_the_environment() {
             ("ENDPOINT_COPIER_MAX_SERVICES_PER_NAMESPACE", "7"),
             ("ENDPOINT_COPIER_MAX_SERVICES", "70"),
             ("ENDPOINT_COPIER_NODES_SELECTOR", "role in (a,b)"),
+            ("ENDPOINT_COPIER_SERVICE_CONDITIONS", "true"),
             ("ENDPOINT_COPIER_LOG_LEVEL", "warn"),
             ("ENDPOINT_COPIER_LOG_FORMAT", "json"),
             ("ENDPOINT_COPIER_ZAP_DEVEL", "true"),
@@ -400,6 +402,7 @@ fn each_flag_is_also_read_from_the_environment() {
                 },
             },
             nodes_selector: "role in (a,b)".to_owned(),
+            service_conditions: true,
             log: LogConfig {
                 filter: "warn".to_owned(),
                 format: LogFormat::Json

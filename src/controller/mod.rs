@@ -8,6 +8,7 @@
 
 pub mod apply;
 pub mod budget;
+pub mod conditions;
 pub mod error;
 pub mod events;
 mod migration;

@@ -1,38 +1,59 @@
-//! Takes keys from the queue to the reconciler, under a term, a few at once.
+//! Takes keys from a queue to their reconciler, under a term, a few at once.
 
 use std::sync::Arc;
 
 use futures::FutureExt as _;
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
-use crate::controller::reconcile::Reconciler;
+use crate::controller::outcome::Outcome;
 use crate::controller::workqueue::{DirtySet, Mark, WorkQueue};
 use crate::leader_election::term::Term;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::watch_health::WatchHealth;
+use crate::telemetry::watchdog::Watchdog;
 use crate::timing::{DRAIN, VIEW_SETTLE};
-use endpoint_copier_core::index::SharedIndex;
+use endpoint_copier_core::index::{Dirty, SharedIndex};
 use endpoint_copier_core::model::{ServiceKey, WatchKind};
 
-/// The loop between the watches and the reconciler.
-pub struct Worker {
-    /// The set into which watches put dirty keys.
+/// What a worker does with the keys of its queue.
+pub trait Reconcile {
+    /// Works on a Service, which is dirty since this time.
+    fn reconcile(
+        &self,
+        key: &ServiceKey,
+        since: Instant,
+        term: &Term,
+    ) -> impl Future<Output = Outcome> + Send;
+
+    /// The Services with which a term begins.
+    fn all(&self) -> Dirty;
+
+    /// Ends a term.
+    fn forget(&self) {}
+
+    /// The watchdog of the work: each call that ends, answered or not, is a step.
+    fn watchdog(&self) -> &Watchdog;
+}
+
+/// The loop between the watches and a reconciler.
+pub struct Worker<R> {
+    /// The set from which it takes dirty keys.
     pub dirty: DirtySet,
     /// The state of the cluster.
     pub index: SharedIndex,
     /// Shows whether the watches are current.
     pub watch_health: WatchHealth,
-    /// Syncs a key.
-    pub reconciler: Arc<Reconciler>,
-    /// Counts the work, and records which Services wait for it.
-    pub metrics: Metrics,
+    /// Works on a key.
+    pub reconciler: Arc<R>,
+    /// Counts the work, and records which Services wait for it. `None` if it is not about copies.
+    pub metrics: Option<Metrics>,
     /// The current term, while this replica leads.
     pub terms: watch::Receiver<Option<Term>>,
 }
 
-impl Worker {
+impl<R: Reconcile> Worker<R> {
     /// Works during each term. Ends when the election has ended and the last term is over.
     pub async fn run(mut self) {
         loop {
@@ -67,7 +88,7 @@ impl Worker {
         }
         // All keys are marked below.
         self.dirty.take().now_or_never();
-        let all = self.index.lock().all();
+        let all = self.reconciler.all();
         for key in all {
             let mark = Mark {
                 since: term.began(),
@@ -116,8 +137,8 @@ impl Worker {
     fn mark(&self, queue: &mut WorkQueue, key: ServiceKey, mark: Mark) {
         let index = self.index.lock();
         let priority = index.priority(&key);
-        if index.is_managed(&key) {
-            self.metrics.services().changed(&key, mark.since);
+        if let Some(metrics) = self.metrics.as_ref().filter(|_| index.is_managed(&key)) {
+            metrics.services().changed(&key, mark.since);
         }
         drop(index);
         queue.mark(key, mark, priority);

@@ -11,7 +11,7 @@ use super::changes::{Change, changes};
 use super::dated::Dates;
 use crate::leader_election::Lease;
 use endpoint_copier_core::index::Index;
-use endpoint_copier_core::model::{EndpointCounts, Finding, Reason, ServiceKey, Snapshot};
+use endpoint_copier_core::model::{EndpointCounts, Finding, Reason, ServiceKey, Snapshot, is_in_sync};
 use endpoint_copier_core::plan::{Plan, Verdicts, plan};
 
 /// All that is told.
@@ -148,8 +148,7 @@ impl Row {
             .unwrap_or_default();
         let source_slices = snapshot.source.iter().flat_map(|source| &source.slices);
         let source = index.endpoints(key).map(|endpoints| endpoints.source);
-        let is_right = |finding: &Finding| !finding.reason.leaves_undone();
-        let in_step = plan.is_done() && plan.findings.iter().all(is_right);
+        let in_step = is_in_sync(plan.is_done(), &plan.findings);
         let since = if in_step {
             snapshot
                 .copies

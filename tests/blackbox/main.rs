@@ -5,6 +5,7 @@
 
 mod attacks;
 mod clients;
+mod conditions;
 mod consent;
 mod contests;
 mod disturbed;

@@ -1,12 +1,13 @@
 //! The admission policies of the chart, on a real API server: it alone evaluates them.
 
 use harness::{Cluster, until};
-use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::api::core::v1::{Namespace, Service};
 use k8s_openapi::api::rbac::v1::{ClusterRoleBinding, Role, RoleBinding};
 use kube::Api;
+use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 
-use crate::helm::{NAMESPACE, chart, helm};
+use crate::helm::{NAMESPACE, chart, find, helm};
 use crate::released::{clusters, release};
 
 /// The operator, with more rights than the chart gives it: as if its token were used by somebody who has found another way
@@ -194,6 +195,32 @@ async fn users_name_only_sources_that_they_may_get_on_api_server() {
     }
 }
 
+/// Gives the operator all rights.
+async fn bind_to_everything(cluster: &Cluster) {
+    let bindings: Api<ClusterRoleBinding> = Api::all(cluster.client());
+    let everything = json!({
+        "metadata": {"name": "everything"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"},
+        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": OPERATOR}],
+    });
+    let everything = serde_json::from_value(everything).expect("a binding");
+    bindings
+        .create(&kube::api::PostParams::default(), &everything)
+        .await
+        .expect("it is created");
+}
+
+async fn until_policy_is_in_effect(cluster: &Cluster, namespace: &str) {
+    let dry_run = format!("/api/v1/namespaces/{namespace}/secrets?dryRun=All");
+    until("the policy is in effect", async || {
+        let secret = json!({"metadata": {"name": "a"}});
+        admitted(cluster, OPERATOR, "POST", &dry_run, secret)
+            .await
+            .is_err()
+    })
+    .await;
+}
+
 /// Rule: 9.admission-operator
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn stolen_operator_token_writes_nothing_else_on_api_server() {
@@ -203,17 +230,7 @@ async fn stolen_operator_token_writes_nothing_else_on_api_server() {
         cluster.namespace("team-a").await;
         let set = "admission.operator.enabled=true";
         release.apply("install", &chart(), &["--create-namespace", "--set", set]);
-        let bindings: Api<ClusterRoleBinding> = Api::all(cluster.client());
-        let everything = json!({
-            "metadata": {"name": "everything"},
-            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"},
-            "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": OPERATOR}],
-        });
-        let everything = serde_json::from_value(everything).expect("a binding");
-        bindings
-            .create(&kube::api::PostParams::default(), &everything)
-            .await
-            .expect("it is created");
+        bind_to_everything(cluster).await;
         let ours = json!({MANAGED_BY: "endpoint-copier-operator"});
         let foreign = json!({MANAGED_BY: "endpointslice-controller.k8s.io"});
         let leftover = json!({"kubernetes.io/service-name": "vip", "endpoint-copier/source": "kubernetes"});
@@ -221,15 +238,8 @@ async fn stolen_operator_token_writes_nothing_else_on_api_server() {
             let code = cluster.post(SLICES, slice(name, labels)).await;
             assert_eq!(code, 201, "{name}");
         }
+        until_policy_is_in_effect(cluster, "team-a").await;
         let secrets = "/api/v1/namespaces/team-a/secrets";
-        until("the policy is in effect", async || {
-            let secret = json!({"metadata": {"name": "a"}});
-            let dry_run = format!("{secrets}?dryRun=All");
-            admitted(cluster, OPERATOR, "POST", &dry_run, secret)
-                .await
-                .is_err()
-        })
-        .await;
         let one = |name: &str| format!("{SLICES}/{name}");
         let labelled = |labels: &Value| json!({"metadata": {"labels": labels}});
         let leases = |namespace: &str| format!("{LEASES}/{namespace}/leases");
@@ -290,14 +300,93 @@ async fn stolen_operator_token_writes_nothing_else_on_api_server() {
         // Nobody else is limited.
         let code = cluster.post(SERVICES, service("a", &json!({}))).await;
         assert_eq!(code, 201);
-        assert!(
-            cluster
-                .try_get::<k8s_openapi::api::core::v1::Service>("team-a", "a")
-                .await
-                .is_some()
-        );
+        assert!(cluster.try_get::<Service>("team-a", "a").await.is_some());
         let namespaces: Api<Namespace> = Api::all(cluster.client());
         assert!(namespaces.get_opt("team-a").await.expect("an answer").is_some());
+    }
+}
+
+/// Rule: 9.admission-conditions
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn operator_token_writes_only_its_condition_into_status_on_api_server() {
+    const OURS: &str = "endpoint-copier/InSync";
+    for pair in &clusters().await {
+        let (release, cluster) = (release(pair), &pair.1);
+        let set = "admission.operator.enabled=true,serviceConditions.enabled=true,replicaCount=1";
+        release.apply("install", &chart(), &["--create-namespace", "--set", set]);
+        let status = |conditions: &[&Value]| json!({"status": {"conditions": conditions, "loadBalancer": {"ingress": [{"ip": "192.0.2.100"}]}}});
+        let condition = |type_: &str, status: &str| json!({"type": type_, "status": status, "reason": "A", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"});
+        let ready = condition("Ready", "True");
+        let services: Api<Service> = Api::namespaced(cluster.client(), "default");
+        cluster.create::<Service>(harness::objects::vip()).await;
+        let theirs = Patch::Merge(status(&[&ready]));
+        let params = PatchParams::default();
+        let patched = services.patch_status("kubernetes-vip", &params, &theirs).await;
+        patched.expect("a status");
+        // The operator itself, with the rights of the chart and the token of its ServiceAccount.
+        let pods = release.start_pods("copier").await;
+        let found = async || {
+            let service = cluster.try_get::<Service>("default", "kubernetes-vip").await;
+            serde_json::to_value(service.expect("the Service")).expect("JSON")
+        };
+        until("the Service says that it is in sync", async || {
+            let conditions = found().await["status"]["conditions"].clone();
+            let conditions = conditions.as_array().expect("a list");
+            let is_in_sync = |it: &Value| it["type"] == OURS && it["status"] == "True";
+            conditions.len() == 2 && conditions.contains(&ready) && conditions.iter().any(is_in_sync)
+        })
+        .await;
+        for mut pod in pods {
+            pod.operator.signal("TERM");
+            assert!(pod.operator.ended().await.0.success());
+        }
+        // Somebody with its token and more rights.
+        bind_to_everything(cluster).await;
+        until_policy_is_in_effect(cluster, "default").await;
+        let path = "/api/v1/namespaces/default/services/kubernetes-vip";
+        let metadata = |field: &str, value: Value| json!({"metadata": {field: value}});
+        let owner = json!([{"apiVersion": "v1", "kind": "Service", "name": "a", "uid": "b"}]);
+        let (own, ours) = (condition(OURS, "False"), condition(OURS, "Unknown"));
+        let [moved, gone] = [json!([{"ip": "192.0.2.101"}]), Value::Null];
+        let balancer = |ingress: Value| json!({"status": {"loadBalancer": {"ingress": ingress}}});
+        for (subresource, body, is_admitted) in [
+            ("/status", status(&[&ready, &own]), true),
+            ("/status", status(&[&ready, &ours]), true),
+            ("/status", status(&[&ready]), true),
+            ("/status", status(&[&own]), false),
+            ("/status", status(&[&condition("Ready", "False"), &own]), false),
+            ("/status", status(&[&ready, &condition("Other", "True")]), false),
+            ("/status", json!({"status": null}), false),
+            ("/status", balancer(moved), false),
+            ("/status", balancer(gone), false),
+            ("/status", metadata("labels", json!({"a": "b"})), false),
+            ("/status", metadata("annotations", json!({"a": "b"})), false),
+            ("/status", metadata("finalizers", json!(["a.example/b"])), false),
+            ("/status", metadata("ownerReferences", owner), false),
+            ("", status(&[&ready, &own]), false),
+        ] {
+            let path = format!("{path}{subresource}");
+            let answer = admitted(cluster, OPERATOR, "PATCH", &path, body.clone()).await;
+            assert_eq!(answer.is_ok(), is_admitted, "{path} {body}: {answer:?}");
+        }
+        let spec = found().await["spec"].clone();
+        let body = json!({"spec": {"externalIPs": ["192.0.2.7"]}});
+        admitted(cluster, OPERATOR, "PATCH", &format!("{path}/status"), body)
+            .await
+            .expect("the API server ignores it");
+        assert_eq!(found().await["spec"], spec);
+    }
+}
+
+/// Rule: 9.admission-conditions
+#[test]
+fn policy_admits_writes_of_status_only_with_conditions() {
+    let Some(helm) = helm() else { return };
+    for (set, admits) in [("false", false), ("true", true)] {
+        let set = format!("admission.operator.enabled=true,serviceConditions.enabled={set}");
+        let rendered = helm.render(&["--set", &set]);
+        let policy = find(&rendered, "ValidatingAdmissionPolicy", "-operator").to_string();
+        assert_eq!(policy.contains("'/services/status'"), admits, "{policy}");
     }
 }
 

@@ -73,7 +73,7 @@ impl Release<'_> {
     }
 
     /// Starts as many Pods as the Deployment wants, each with a token of the ServiceAccount.
-    async fn start_pods(&self, prefix: &str) -> Vec<Pod> {
+    pub async fn start_pods(&self, prefix: &str) -> Vec<Pod> {
         let deployment = self.deployment().await;
         let accounts: Api<ServiceAccount> = Api::namespaced(self.cluster.client(), NAMESPACE);
         let request = TokenRequest {

@@ -164,7 +164,7 @@ pub async fn everything(cluster: &Cluster) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_rendered_rules_suffice_and_only_named_ones_are_unused() {
     let Some(helm) = helm() else { return };
-    let rendered = helm.render(&[]);
+    let rendered = helm.render(&["--set", "serviceConditions.enabled=true"]);
     let cluster = Cluster::start(Platform::Testbed, PROGRAM, 1).await;
     list_api_servers(&cluster, &["192.0.2.1", "192.0.2.2"]).await;
     cluster.namespace(NAMESPACE).await;
@@ -181,6 +181,7 @@ async fn the_rendered_rules_suffice_and_only_named_ones_are_unused() {
     let pod = Pod::start(&cluster, find(&rendered, "Deployment", ""), "copier-0", &node);
     used(&cluster, " nodes watch", 1).await;
     everything(&cluster).await;
+    used(&cluster, " services/status patch", 1).await;
     // The Lease is renewed at least once.
     used(
         &cluster,
@@ -210,6 +211,9 @@ fn rights_kept_for_the_go_operator_are_named_and_optional() {
     let (with, without) = (rights("rbac.goOperator=true"), rights("replicaCount=2"));
     let more: BTreeSet<_> = with.difference(&without).cloned().collect();
     assert_eq!(more, named(&OF_THE_GO_OPERATOR));
+    let conditions = rights("serviceConditions.enabled=true");
+    let more: Vec<_> = conditions.difference(&without).collect();
+    assert_eq!(more, [" services/status patch"]);
     let openshift = rights("rbac.endpointSlicesRestricted=true");
     let more: Vec<_> = openshift.difference(&without).collect();
     assert_eq!(more, ["discovery.k8s.io endpointslices/restricted create"]);
@@ -227,7 +231,7 @@ fn rights_kept_for_the_go_operator_are_named_and_optional() {
 #[test]
 fn writes_are_limited_to_the_listed_namespaces() {
     let Some(helm) = helm() else { return };
-    let all = "rbac.goOperator=true,rbac.endpointSlicesRestricted=true";
+    let all = "rbac.goOperator=true,rbac.endpointSlicesRestricted=true,serviceConditions.enabled=true";
     let limited = format!("{all},rbac.namespaces={{blue,red,blue}}");
     let by_verb = |set: &str| -> (BTreeSet<String>, BTreeSet<String>) {
         let rules = rules(&helm.render(&["--set", set]));

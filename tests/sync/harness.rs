@@ -50,17 +50,29 @@ impl Operator {
 
     /// With these limits of managed Services.
     pub fn limited(store: &Store, limits: ServiceLimits) -> Self {
-        let operator = Self::standby_limited(store, limits);
+        let operator = Self::standby_with(store, limits, false);
         operator.lead();
         operator
     }
 
-    /// A replica that watches and waits for its term.
-    pub fn standby(store: &Store) -> Self {
-        Self::standby_limited(store, ServiceLimits::default())
+    /// With conditions of Services.
+    pub fn with_conditions(store: &Store) -> Self {
+        let operator = Self::standby_with_conditions(store);
+        operator.lead();
+        operator
     }
 
-    fn standby_limited(store: &Store, limits: ServiceLimits) -> Self {
+    /// With conditions of Services, and waits for its term.
+    pub fn standby_with_conditions(store: &Store) -> Self {
+        Self::standby_with(store, ServiceLimits::default(), true)
+    }
+
+    /// A replica that watches and waits for its term.
+    pub fn standby(store: &Store) -> Self {
+        Self::standby_with(store, ServiceLimits::default(), false)
+    }
+
+    fn standby_with(store: &Store, limits: ServiceLimits, service_conditions: bool) -> Self {
         let services = ApiServer::named(store, "services");
         let copies = ApiServer::named(store, "copies");
         let sources = ApiServer::named(store, "sources");
@@ -91,6 +103,7 @@ impl Operator {
             candidacy: None,
             nodes_selector: CONTROL_PLANE.to_owned(),
             probing: None,
+            service_conditions,
         });
         replica.index.lock().set_limits(limits);
         let watchdog = replica.watchdog.clone();

@@ -2,6 +2,7 @@
 //! time, half an hour takes no time, and a pause of 250 ms is 250 ms on any machine.
 
 mod check;
+mod conditions;
 mod contests;
 mod doubt;
 mod events;

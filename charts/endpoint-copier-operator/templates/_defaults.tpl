@@ -54,6 +54,8 @@ admission:
     verb: ""
   operator:
     enabled: false
+serviceConditions:
+  enabled: false
 nodes:
   enabled: true
   selector: node-role.kubernetes.io/control-plane

@@ -106,6 +106,7 @@ nodes-selector: nodes.selector
 probe: probe.mode
 probe-period: probe.period
 probe-timeout: probe.timeout
+service-conditions: serviceConditions.enabled
 {{- end }}
 
 {{/* In the environment, so that `kubectl exec … /endpoint-copier-operator status` sees what the operator of the Pod sees. */}}

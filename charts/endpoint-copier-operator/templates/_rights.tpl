@@ -9,6 +9,12 @@
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create, patch]
+{{- if .Values.serviceConditions.enabled }}
+# Writes the condition endpoint-copier/InSync of managed Services.
+- apiGroups: [""]
+  resources: [services/status]
+  verbs: [patch]
+{{- end }}
 {{- if .Values.rbac.endpointSlicesRestricted }}
 # OpenShift requires this to write slices with addresses of Pods or Services.
 - apiGroups: [discovery.k8s.io]

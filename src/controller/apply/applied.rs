@@ -48,6 +48,8 @@ pub struct Applied {
     pub expectations: Vec<(SliceKey, Expectation)>,
     /// Writes that failed.
     pub failures: Vec<SyncError>,
+    /// Whether repairs of contested copies are left for later.
+    pub leaves_repairs: bool,
     /// Addresses that successful writes took out of the copies, and why.
     pub taken_out: BTreeMap<IpAddr, String>,
     /// Addresses that successful writes put back.

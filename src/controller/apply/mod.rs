@@ -7,18 +7,13 @@ use std::sync::Arc;
 
 use http::Request;
 use kube::Client;
-use kube::core::Status;
 use parking_lot::Mutex;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
-use crate::apiserver::error::is_caused_by;
-use crate::apiserver::status::is_answer;
-use crate::apiserver::{SendDeadline, TooLate};
 use crate::controller::error::SyncError;
 use crate::leader_election::term::{Term, TermOver};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::watchdog::Watchdog;
-use crate::timing::WRITE_LIMIT;
 use endpoint_copier_core::model::{
     EndpointSlice, Finding, ManagedService, Operation, ServiceKey, SliceKey, version_of,
 };
@@ -28,10 +23,12 @@ mod applied;
 mod attempts;
 mod contests;
 mod request;
+mod send;
 
 pub use applied::{Applied, Expectation};
 use attempts::Attempts;
 use contests::Contests;
+pub(super) use send::send;
 
 /// Writes EndpointSlices.
 pub struct Writer {
@@ -107,8 +104,9 @@ impl Writer {
             let key = slice.key();
             cosmetic.contains(&key) && !self.contests.lock().may_repair(&key, Instant::now())
         };
-        let updates = updates.into_iter().filter(|slice| !must_wait(slice));
-        let (emptied, updates): (Vec<_>, Vec<_>) = updates.partition(EndpointSlice::is_empty);
+        let (later, updates): (Vec<_>, Vec<_>) = updates.into_iter().partition(must_wait);
+        applied.leaves_repairs = !later.is_empty();
+        let (emptied, updates): (Vec<_>, Vec<_>) = updates.into_iter().partition(EndpointSlice::is_empty);
         let takes_out = |slice: &EndpointSlice| {
             let out = slice.unreachable();
             out.iter().any(|address| taken_out.contains_key(address))
@@ -198,27 +196,10 @@ impl Writer {
         request: Result<Request<Vec<u8>>, kube::core::request::Error>,
     ) -> Result<Option<EndpointSlice>, SyncError> {
         let failed = |error: &kube::Error| SyncError::write(operation, slice, error);
-        let mut request = request.map_err(|error| failed(&kube::Error::BuildRequest(error)))?;
-        let write = term.begin_write().map_err(|TermOver| SyncError::TermOver)?;
-        // Also checked if this process was paused while it looked for a server.
-        request.extensions_mut().insert(SendDeadline(write.deadline));
-        let answer = timeout(WRITE_LIMIT, async {
-            tokio::select! {
-                biased;
-                answer = self.client.request_status(request) => Some(answer),
-                () = term.outlived(write.deadline) => None,
-            }
-        });
-        let answer = answer.await.ok().flatten();
-        self.watchdog.tick();
-        if answer.as_ref().is_some_and(is_certain) {
-            write.answered();
-        }
-        let unanswered = || kube::Error::Service("no answer in time".into());
-        let answer = answer
-            .unwrap_or_else(|| Err(unanswered()))
-            .map_err(|error| failed(&error))?;
-        Ok(answer.either(Some, |_: Status| None))
+        let request = request.map_err(|error| failed(&kube::Error::BuildRequest(error)))?;
+        let answer = send(&self.client, &self.watchdog, term, request).await;
+        let answer = answer.map_err(|TermOver| SyncError::TermOver)?;
+        answer.map_err(|error| failed(&error))
     }
 
     /// `expectation` is what the watch will show after a successful write, and `seen` what it will show after a
@@ -247,11 +228,6 @@ impl Writer {
             }
         }
     }
-}
-
-/// Whether the result of a write is certain: the API server answered, or the write was never sent.
-fn is_certain<T>(answer: &kube::Result<T>) -> bool {
-    is_answer(answer) || answer.as_ref().is_err_and(|error| is_caused_by::<TooLate>(error))
 }
 
 #[cfg(test)]

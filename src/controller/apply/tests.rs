@@ -2,6 +2,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::*;
+use crate::apiserver::{SendDeadline, TooLate};
 use endpoint_copier_core::model::ObjectMeta;
 
 fn slice(version: &str, uid: &str) -> EndpointSlice {

@@ -268,7 +268,7 @@ impl Reconciler {
         let api: Api<Guarded<K>> = Api::namespaced(self.client.clone(), namespace);
         *has_read = true;
         let answer = api.get(name).await;
-        self.watchdog().tick();
+        self.writer.watchdog.tick();
         match answer {
             Ok(found) => Ok(Some(found.object)),
             Err(kube::Error::Api(status)) if is_missing(&status, name) => Ok(None),

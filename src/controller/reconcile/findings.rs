@@ -10,7 +10,7 @@ use tracing::{debug, info, warn};
 use crate::controller::budget::Budgets;
 use crate::telemetry::metrics::Metrics;
 use endpoint_copier_core::index::Index;
-use endpoint_copier_core::model::{Finding, Reason, ServiceKey, SyncResult};
+use endpoint_copier_core::model::{Finding, Reason, ServiceKey, SyncResult, is_in_sync};
 
 /// The findings of the last sync of each Service.
 pub(super) struct Findings {
@@ -46,8 +46,7 @@ impl Findings {
     /// Records the findings of a sync. Logs a line for each finding that appears or is resolved.
     pub fn replace(&self, key: &ServiceKey, index: &Index, findings: BTreeSet<Finding>, result: SyncResult) {
         let mut known = self.known.lock();
-        let is_in_sync =
-            result == SyncResult::Success && !findings.iter().any(|it| it.reason.leaves_undone());
+        let is_in_sync = is_in_sync(result == SyncResult::Success, &findings);
         if is_in_sync && index.is_managed(key) {
             known.in_sync.insert(key.clone());
         } else {

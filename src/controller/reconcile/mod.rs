@@ -14,10 +14,12 @@ use tracing::debug;
 
 use crate::controller::apply::{Applied, Writer};
 use crate::controller::budget::Budgets;
+use crate::controller::conditions::Conditions;
 use crate::controller::error::SyncError;
 use crate::controller::events::EventRecorder;
 use crate::controller::migration::{Migration, REFUSED};
 use crate::controller::outcome::{Backoff, Outcome, Requeue};
+use crate::controller::worker::Reconcile;
 use crate::controller::workqueue::{DirtySet, PACE};
 use crate::leader_election::term::Term;
 use crate::telemetry::failure_log::FailureLog;
@@ -25,8 +27,8 @@ use crate::telemetry::metrics::Metrics;
 use crate::telemetry::watch_health::WatchHealth;
 use crate::telemetry::watchdog::Watchdog;
 use crate::timing::EXPECTATION;
-use endpoint_copier_core::index::{Index, SharedIndex};
-use endpoint_copier_core::model::{Finding, ServiceKey, Snapshot, SyncResult, WatchKind};
+use endpoint_copier_core::index::{Dirty, Index, SharedIndex};
+use endpoint_copier_core::model::{Condition, Finding, ServiceKey, Snapshot, SyncResult, WatchKind};
 use endpoint_copier_core::plan::Verdicts;
 
 mod decide;
@@ -67,10 +69,48 @@ pub struct Reconciler {
     service_watch: LateWatch,
     copy_watch: LateWatch,
     verdicts: ReadVerdicts,
+    conditions: Option<Arc<Conditions>>,
 }
 
 /// Returns the current results of the probes.
 pub type ReadVerdicts = Box<dyn Fn() -> Verdicts + Send + Sync>;
+
+impl Reconcile for Reconciler {
+    async fn reconcile(&self, key: &ServiceKey, since: Instant, term: &Term) -> Outcome {
+        self.metrics.services().begun(key);
+        let mut has_read = false;
+        let mut outcome = match self.decide(key, since, &mut has_read).await {
+            Ok(decision) => self.carry_out(decision, since, term).await,
+            Err(error) => self.stopped(key, &error),
+        };
+        outcome.has_sent |= has_read;
+        self.metrics.sync_finished(outcome.result);
+        for watch in [&self.service_watch, &self.copy_watch] {
+            outcome.requeue = outcome.requeue.or_at(watch.check());
+        }
+        outcome
+    }
+
+    fn all(&self) -> Dirty {
+        self.index().all()
+    }
+
+    /// Expectations and findings are dropped, because they concern the next leader. Knowledge about the cluster, backoffs
+    /// and rate limits stay.
+    fn forget(&self) {
+        self.expectations.forget();
+        self.writer.forget();
+        self.findings.forget();
+        self.failures.forget();
+        if let Some(conditions) = &self.conditions {
+            conditions.forget_decisions();
+        }
+    }
+
+    fn watchdog(&self) -> &Watchdog {
+        &self.writer.watchdog
+    }
+}
 
 impl Reconciler {
     /// Creates a reconciler that reads and writes with `client` and reports findings through `recorder`. It puts keys
@@ -105,37 +145,14 @@ impl Reconciler {
             copy_watch: LateWatch::new(WatchKind::Copies, watch_health.clone()),
             verdicts,
             watch_health,
+            conditions: None,
         }
     }
 
-    /// The watchdog of its work: each call that ends, answered or not, is a step.
-    pub fn watchdog(&self) -> &Watchdog {
-        &self.writer.watchdog
-    }
-
-    /// Makes the copies of one Service match the plan. `since` is the time at which the Service became dirty.
-    pub async fn reconcile(&self, key: &ServiceKey, since: Instant, term: &Term) -> Outcome {
-        self.metrics.services().begun(key);
-        let mut has_read = false;
-        let mut outcome = match self.decide(key, since, &mut has_read).await {
-            Ok(decision) => self.carry_out(decision, since, term).await,
-            Err(error) => self.stopped(key, &error),
-        };
-        outcome.has_sent |= has_read;
-        self.metrics.sync_finished(outcome.result);
-        for watch in [&self.service_watch, &self.copy_watch] {
-            outcome.requeue = outcome.requeue.or_at(watch.check());
-        }
-        outcome
-    }
-
-    /// Ends a term. Expectations and findings are dropped, because they concern the next leader. Knowledge about the
-    /// cluster, backoffs and rate limits stay.
-    pub fn forget(&self) {
-        self.expectations.forget();
-        self.writer.forget();
-        self.findings.forget();
-        self.failures.forget();
+    /// Also reports the conditions of Services.
+    #[must_use]
+    pub fn with_conditions(self, conditions: Option<Arc<Conditions>>) -> Self {
+        Self { conditions, ..self }
     }
 
     /// The outcome of a sync that decided nothing.
@@ -144,6 +161,10 @@ impl Reconciler {
             self.failures.ended(key, self.index().priority(key), Some(error));
         }
         self.findings.unchanged(key, &self.index());
+        if let Some(conditions) = &self.conditions {
+            let is_managed = self.index().is_managed(key);
+            conditions.decided(key, is_managed.then(Condition::undecided));
+        }
         error.outcome(None)
     }
 
@@ -195,6 +216,8 @@ impl Reconciler {
         let is_right =
             applied.failures.is_empty() && put_off.is_none() && !findings.iter().any(rules_out_synced);
         let mut outcome = self.outcome(&snapshot, taken, put_off.as_ref(), &applied);
+        let is_done = outcome.result == SyncResult::Success && !applied.leaves_repairs;
+        self.report_condition(&snapshot, is_done, &findings);
         let look_again = self.report(term, &snapshot, findings, outcome.result);
         if is_right {
             self.report_synced(term, &snapshot, endpoints);

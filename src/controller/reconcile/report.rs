@@ -1,5 +1,6 @@
 //! Reports a sync that wrote: a log line, its duration, and an Event.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -9,7 +10,7 @@ use tracing::{debug, info, warn};
 use super::Reconciler;
 use crate::controller::apply::Applied;
 use crate::leader_election::term::Term;
-use endpoint_copier_core::model::{EndpointCounts, Finding, Reason, ServiceKey, Snapshot};
+use endpoint_copier_core::model::{Condition, EndpointCounts, Finding, Reason, ServiceKey, Snapshot};
 
 impl Reconciler {
     /// Measures how long a change took until now.
@@ -26,6 +27,15 @@ impl Reconciler {
             // The clock of the source may be ahead of ours.
             let took = Duration::try_from(took).unwrap_or_default();
             self.metrics.observe_trigger_propagation(took);
+        }
+    }
+
+    /// Reports the condition of a Service, given whether nothing is left to write.
+    pub(super) fn report_condition(&self, snapshot: &Snapshot, is_done: bool, findings: &BTreeSet<Finding>) {
+        if let Some(conditions) = &self.conditions {
+            let is_managed = snapshot.service.as_ref().is_some_and(|it| it.is_managed());
+            let condition = is_managed.then(|| Condition::decided(is_done, findings));
+            conditions.decided(&snapshot.key, condition);
         }
     }
 

@@ -50,8 +50,8 @@ pub struct Watches {
 
 impl Watches {
     /// Watches all Services. `names` gets a new number whenever the names of the Services whose slices matter may have
-    /// changed.
-    pub async fn services(self, names: channel::Sender<u64>) {
+    /// changed, and `conditions` the Services whose condition has changed.
+    pub async fn services(self, names: channel::Sender<u64>, conditions: DirtySet) {
         let mut listed = HashSet::new();
         let log = undecoded(WatchKind::Services);
         self.reader
@@ -98,7 +98,11 @@ impl Watches {
                         Event::InitDone => index.services_listed(&std::mem::take(&mut listed)),
                     };
                     let changed = index.names_changed();
+                    let other_conditions = index.changed_conditions();
                     drop(index);
+                    if !other_conditions.is_empty() {
+                        conditions.mark(other_conditions);
+                    }
                     // A partial list would contain only some of the names.
                     if complete {
                         names.send_if_modified(|known| std::mem::replace(known, changed) != changed);

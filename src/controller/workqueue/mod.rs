@@ -13,7 +13,7 @@ use tokio_util::time::{DelayQueue, delay_queue};
 use crate::controller::budget::Budgets;
 use crate::controller::outcome::{Backoff, Outcome, Requeue};
 use crate::pauses::Pauses;
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::{Controller, Metrics};
 use endpoint_copier_core::model::{Priority, ReconcileResult, ServiceKey};
 
 mod dirty_set;
@@ -84,7 +84,7 @@ enum KeyState {
 
 /// The queue of one worker loop.
 pub struct WorkQueue {
-    metrics: Metrics,
+    metrics: Option<Metrics>,
     /// The states of the queued keys. At the start of a term, there is one for each Service. A `BTreeMap` frees the
     /// memory when they leave.
     states: BTreeMap<ServiceKey, KeyState>,
@@ -105,9 +105,9 @@ pub struct WorkQueue {
 impl WorkQueue {
     /// Creates an empty queue that reports to these metrics.
     #[must_use]
-    pub fn new(metrics: Metrics) -> Self {
+    pub fn new(metrics: impl Into<Option<Metrics>>) -> Self {
         Self {
-            metrics,
+            metrics: metrics.into(),
             states: BTreeMap::new(),
             ready: Default::default(),
             active: [0; Lane::ALL.len()],
@@ -119,6 +119,10 @@ impl WorkQueue {
             failures: HashMap::new(),
             paced: HashMap::new(),
         }
+    }
+
+    fn count(&self, count: impl Fn(&Controller)) {
+        self.metrics.as_ref().map(Metrics::controller).map(count);
     }
 
     /// Marks a key as dirty. An edit waits while the budget of its namespace is spent, unless the key has reserved
@@ -198,7 +202,7 @@ impl WorkQueue {
     fn enqueue(&mut self, key: ServiceKey, since: Instant, priority: Priority) {
         let queued = Instant::now();
         self.states.insert(key.clone(), KeyState::Ready { since, queued });
-        self.metrics.controller().queued();
+        self.count(Controller::queued);
         let failed = matches!(self.failures.get(&key), Some((Backoff::Short, _)));
         self.ready[Lane::of(priority, failed) as usize].push(key);
     }
@@ -214,7 +218,7 @@ impl WorkQueue {
             Some(KeyState::Ready { since, queued }) => (since, queued),
             _ => (begun, begun),
         };
-        self.metrics.controller().begun(begun - queued);
+        self.count(|controller| controller.begun(begun - queued));
         self.active[lane as usize] += 1;
         // After a pause the others get their turn, even if the key that is tried during the pause is rejected again.
         if lane.is_reserved() && !self.overload.is_pausing() {
@@ -271,7 +275,7 @@ impl WorkQueue {
             return;
         };
         let result = outcome.reconcile_result();
-        self.metrics.controller().ended(begun.elapsed(), result);
+        self.count(|controller| controller.ended(begun.elapsed(), result));
         self.active[lane as usize] -= 1;
         if Lane::ALL
             .iter()
@@ -358,7 +362,7 @@ impl WorkQueue {
 
 impl Drop for WorkQueue {
     fn drop(&mut self) {
-        self.metrics.controller().stopped();
+        self.count(Controller::stopped);
     }
 }
 

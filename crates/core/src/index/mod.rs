@@ -16,6 +16,7 @@ use crate::model::{
 };
 
 mod admission;
+mod conditions;
 mod consent;
 mod counts;
 mod nodes;
@@ -29,6 +30,8 @@ mod unreadable;
 mod versions;
 
 use admission::Admission;
+use conditions::Conditions;
+pub use conditions::Shown;
 use nodes::NodeIndex;
 pub use seen::SliceState;
 use services::Known;
@@ -94,6 +97,7 @@ pub struct Index {
     /// 200 bytes more, and most sources are used once.
     uses: BTreeSet<(ServiceKey, ServiceKey)>,
     admission: Admission,
+    conditions: Conditions,
     grants: Grants,
     /// Sources whose annotation has changed or was removed since the start. That ends consent at once, even while it is
     /// unknown whether there are grants.
@@ -128,6 +132,7 @@ impl Index {
             requests: BTreeSet::new(),
             uses: BTreeSet::new(),
             admission: Admission::new(ServiceLimits::default()),
+            conditions: Conditions::default(),
             grants: Grants::default(),
             revoked: BTreeSet::new(),
             copies: Slices::default(),

@@ -4,18 +4,22 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::{Dirty, Index};
-use crate::model::{AllowFromAnnotation, ManagedService, ObjectMeta, Service, ServiceKey, version_of};
+use crate::model::{
+    AllowFromAnnotation, Condition, ManagedService, ObjectMeta, Service, ServiceKey, version_of,
+};
 
 /// The known state of one Service.
 #[derive(Debug)]
 pub(super) struct Known {
     /// Its resourceVersion. The index does not compare it, because most changes of a Service do not matter to the
     /// operator.
-    version: Option<u64>,
+    pub version: Option<u64>,
     /// The namespaces that may copy it, if an annotation names any.
     pub allow_from: Option<AllowFromAnnotation>,
     /// `None` if it is neither managed nor disabled, because then only its name matters.
     pub declared: Option<Arc<ManagedService>>,
+    /// Its condition, if conditions are wanted.
+    pub condition: Option<Box<Condition>>,
 }
 
 /// The known version of a Service, or its absence, and the number of Services deleted so far.
@@ -36,7 +40,11 @@ impl Index {
         let key = ServiceKey::of(&service.metadata);
         let new = ManagedService::read(service, &self.defaults).map(Arc::new);
         let was_unreadable = self.unreadable.services.remove(&key).is_some() && self.copies.has_any(&key);
-        let mut dirty = self.replace_service(&service.metadata, new);
+        let condition = service
+            .status
+            .as_ref()
+            .and_then(|status| status.condition.as_deref());
+        let mut dirty = self.replace_service(&service.metadata, new, condition);
         if was_unreadable {
             dirty.insert(key);
         }
@@ -48,12 +56,15 @@ impl Index {
         &mut self,
         metadata: &ObjectMeta,
         new: Option<Arc<ManagedService>>,
+        condition: Option<&Condition>,
     ) -> Dirty {
         let key = ServiceKey::of(metadata);
+        let condition = self.conditions.shown(&key, self.services.get(&key), condition);
         let known = Known {
             version: version_of(metadata),
             allow_from: AllowFromAnnotation::of(metadata),
             declared: new.clone(),
+            condition,
         };
         let known = self.services.insert(key.clone(), known);
         let is_new = known.is_none();

@@ -141,12 +141,13 @@ impl Index {
     pub fn service_unreadable(&mut self, unreadable: &Unreadable) -> Dirty {
         let service = Arc::new(ManagedService::unreadable(unreadable));
         let key = service.key.clone();
+        let condition = unreadable.condition.as_deref();
         let speaks_of_us = ManagedService::may_be_managed(unreadable, &self.defaults);
         if speaks_of_us || self.is_managed(&key) {
-            return self.replace_service(&unreadable.metadata, Some(service));
+            return self.replace_service(&unreadable.metadata, Some(service), condition);
         }
         self.unreadable.services.insert(key.clone(), service);
-        let mut dirty = self.replace_service(&unreadable.metadata, None);
+        let mut dirty = self.replace_service(&unreadable.metadata, None, condition);
         if self.copies.has_any(&key) {
             dirty.insert(key);
         }

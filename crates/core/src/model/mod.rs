@@ -10,6 +10,7 @@ use std::sync::Arc;
 use words::words;
 
 mod compact;
+mod condition;
 mod consent;
 mod copy_name;
 mod endpoint;
@@ -29,6 +30,7 @@ mod snapshot;
 pub(crate) mod words;
 
 pub use compact::StringMap;
+pub use condition::{Condition, ConditionStatus, IN_SYNC, is_in_sync};
 pub use consent::{
     AllowFrom, AllowFromAnnotation, Consent, ConsentPolicy, CrossNamespace, Grant, Grantors, Grants,
     LONGEST_ALLOW_FROM, PermittedPorts, ReferenceGrant, ReferenceGrantFrom, ReferenceGrantSpec,

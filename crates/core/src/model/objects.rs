@@ -15,6 +15,7 @@ use serde_json::{Map, Value, value::RawValue};
 
 use super::SliceKey;
 use super::compact::{self, StringMap, string_map};
+use super::condition::{self, Condition};
 use super::endpoint::Endpoint;
 use super::ports::tcp_numbers;
 
@@ -146,6 +147,9 @@ pub struct ServiceSpec {
 pub struct ServiceStatus {
     /// The state of the load balancer.
     pub load_balancer: Option<LoadBalancerStatus>,
+    /// The condition of the operator. Those of others are not kept.
+    #[serde(rename = "conditions", deserialize_with = "condition::own")]
+    pub condition: Option<Box<Condition>>,
 }
 
 /// `status.loadBalancer` of a Service.
@@ -211,6 +215,8 @@ impl EndpointSlice {
 pub struct Unreadable {
     /// The readable fields of its metadata.
     pub metadata: ObjectMeta,
+    /// The condition of the operator, if it is a Service that has one.
+    pub condition: Option<Box<Condition>>,
     /// The reason why it cannot be decoded.
     pub error: String,
 }
@@ -224,8 +230,17 @@ impl Unreadable {
         struct Object<'a> {
             #[serde(borrow)]
             metadata: Option<&'a RawValue>,
+            #[serde(borrow)]
+            status: Option<&'a RawValue>,
+        }
+        #[derive(Deserialize)]
+        struct Status {
+            #[serde(default, rename = "conditions", deserialize_with = "condition::own")]
+            condition: Option<Box<Condition>>,
         }
         let object: Option<Object<'_>> = serde_json::from_str(object.get()).ok();
+        let status = object.as_ref().and_then(|object| object.status);
+        let status: Option<Status> = status.and_then(|status| serde_json::from_str(status.get()).ok());
         let fields = object
             .and_then(|object| fields_of(object.metadata?))
             .unwrap_or_default();
@@ -249,6 +264,7 @@ impl Unreadable {
                 annotations: texts("annotations"),
                 ..ObjectMeta::default()
             },
+            condition: status.and_then(|status| status.condition),
             error: error.to_string(),
         }
     }
@@ -298,9 +314,18 @@ mod tests {
     fn readable_parts_of_an_unreadable_object_are_read() {
         let object = raw(
             r#"{"metadata": {"name": "a", "namespace": "n", "uid": 7, "resourceVersion": "42", "creationTimestamp": "1970-01-01T00:01:00Z",
-                "labels": {"good": "yes", "bad": {}}, "annotations": []}, "spec": 3}"#,
+                "labels": {"good": "yes", "bad": {}}, "annotations": []}, "spec": 3,
+                "status": {"loadBalancer": 3, "conditions": [{"type": "endpoint-copier/InSync", "status": "True", "reason": "A"}]}}"#,
         );
-        let Unreadable { metadata, error } = Unreadable::read(&object, "wrong type");
+        let Unreadable {
+            metadata,
+            condition,
+            error,
+        } = Unreadable::read(&object, "wrong type");
+        assert_eq!(
+            condition.map(|condition| condition.reason.into_owned()),
+            Some("A".to_owned())
+        );
         let expected = ObjectMeta {
             name: Some("a".to_owned()),
             namespace: Some("n".to_owned()),

@@ -17,15 +17,18 @@ pub enum Rights {
     OneNamespace,
     /// `metrics.secure.enabled=true`.
     SecureMetrics,
+    /// `serviceConditions.enabled=true`.
+    ServiceConditions,
 }
 
 impl Rights {
     /// All of them.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
         Self::Default,
         Self::GoOperator,
         Self::OneNamespace,
         Self::SecureMetrics,
+        Self::ServiceConditions,
     ];
 
     /// The namespace of the release in the files.
@@ -39,6 +42,7 @@ impl Rights {
             Self::GoOperator => "fullnameOverride=replicas,rbac.goOperator=true",
             Self::OneNamespace => "fullnameOverride=replicas,rbac.namespaces={default}",
             Self::SecureMetrics => "fullnameOverride=replicas,metrics.secure.enabled=true",
+            Self::ServiceConditions => "fullnameOverride=replicas,serviceConditions.enabled=true",
         }
     }
 
@@ -50,6 +54,7 @@ impl Rights {
             Self::GoOperator => "go-operator.json",
             Self::OneNamespace => "one-namespace.json",
             Self::SecureMetrics => "secure-metrics.json",
+            Self::ServiceConditions => "service-conditions.json",
         }
     }
 
@@ -60,6 +65,7 @@ impl Rights {
             Self::GoOperator => include_str!("../rights/go-operator.json"),
             Self::OneNamespace => include_str!("../rights/one-namespace.json"),
             Self::SecureMetrics => include_str!("../rights/secure-metrics.json"),
+            Self::ServiceConditions => include_str!("../rights/service-conditions.json"),
         };
         serde_json::from_str(&text.replace(Self::NAMESPACE, namespace)).expect("objects")
     }

@@ -11,6 +11,7 @@ pub mod attempts;
 pub mod calm;
 pub mod chance;
 pub mod cluster;
+pub mod conditions;
 pub mod conduct;
 pub mod coverage;
 pub mod deterministic;

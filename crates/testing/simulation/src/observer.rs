@@ -8,6 +8,7 @@ use serde_json::Value;
 use testbed::{Store, Written};
 use tokio::time::Instant;
 
+use crate::conditions;
 use crate::coverage::Coverage;
 use crate::hearing::SUFFIX;
 use crate::oracle;
@@ -266,6 +267,7 @@ impl Observer {
                     }
                 }
                 ("events", _) => {}
+                ("services", By::Replicas) if conditions::is_all_that_changed(old, new) => {}
                 (_, By::Others) => {}
                 (other, By::Replicas) => {
                     self.violate(now, format!("{other} {namespace}/{name} written"), trace);

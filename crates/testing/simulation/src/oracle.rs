@@ -35,6 +35,18 @@ pub fn source(service: &Value) -> Option<Key> {
     }
 }
 
+/// Whether the copies of a Service may be in sync; `None` if it is not managed.
+pub fn may_be_in_sync(service: &Value) -> Option<bool> {
+    let enabled = annotation(service, "endpoint-copier/enabled");
+    let is_flagged = key(service) == ("default".to_owned(), "kubernetes-vip".to_owned());
+    match wish(service) {
+        Wish::Copies(_) => Some(true),
+        Wish::Unclear => Some(false),
+        Wish::Nothing => (enabled.is_some() || is_flagged).then_some(false),
+        Wish::Disabled => None,
+    }
+}
+
 fn wish(service: &Value) -> Wish {
     if is_unreadable(service) {
         return Wish::Unclear;

@@ -374,6 +374,7 @@ fn wire_up(world: &Arc<World>, life: &Arc<Life>, servers: [usize; 2]) -> BoxFutu
         }),
         nodes_selector: "node-role.kubernetes.io/control-plane".to_owned(),
         probing,
+        service_conditions: world.state().conditions,
     });
     // As in a Pod, where the addresses of API servers are learned.
     replica.index.lock().always_watch("kubernetes");

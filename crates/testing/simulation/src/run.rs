@@ -11,6 +11,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::time::sleep;
 
+use crate::conditions;
 use crate::coverage::Coverage;
 use crate::deterministic;
 use crate::node_oracle;
@@ -146,6 +147,7 @@ async fn play(seed: u64, schedule: Schedule, script: Script) -> Outcome {
         world.carry_out(step);
     }
     world.state().probed.modes = schedule.probes;
+    world.state().conditions = schedule.conditions;
     world.state().founded = world.store.revision();
     let garbage = tokio::spawn({
         let world = world.clone();
@@ -193,6 +195,9 @@ async fn play(seed: u64, schedule: Schedule, script: Script) -> Outcome {
         laws.abort();
         world.heal(replicas);
         settled = settled.max(settle(&world, may_stand_aside, true).await);
+    }
+    if schedule.conditions {
+        conditions::settle(&world).await;
     }
     for number in 0..replicas {
         world.note_end(number);

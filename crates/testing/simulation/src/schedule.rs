@@ -205,6 +205,8 @@ pub struct Schedule {
     pub probes: Option<[ProbeMode; REPLICAS]>,
     /// What happens after that, while only probes and replicas fail.
     pub calm: Vec<(Duration, Step)>,
+    /// Whether the replicas write conditions of Services.
+    pub conditions: bool,
 }
 
 impl Schedule {
@@ -286,6 +288,7 @@ impl Schedule {
             blind_leader,
             probes,
             calm,
+            conditions: false,
         };
         schedule.add_nodes(&mut Chance::new(seed, 4));
         schedule

@@ -219,6 +219,7 @@ pub(crate) fn scenario(replicas: usize, steps: Vec<Step>) -> Schedule {
         blind_leader: None,
         probes: None,
         calm: Vec::new(),
+        conditions: false,
     }
 }
 

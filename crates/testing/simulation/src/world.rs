@@ -82,6 +82,8 @@ pub struct State {
     pub observer: Observer,
     /// All about probes.
     pub probed: Probed,
+    /// Whether the replicas write conditions of Services.
+    pub conditions: bool,
     /// What happened how often.
     pub coverage: Coverage,
     /// What happened when, in words.
@@ -141,6 +143,7 @@ impl World {
                 lives: [const { None }; REPLICAS],
                 observer,
                 probed: Probed::default(),
+                conditions: false,
                 coverage: Coverage::default(),
                 trace: Vec::new(),
                 script,

@@ -1,6 +1,6 @@
 //! Patches: JSON merge patch (RFC 7386), JSON patch (RFC 6902), and strategic merge as far as it is a merge patch.
 
-use crate::status::ApiError;
+use crate::{object::array, status::ApiError};
 use serde_json::{Map, Value};
 
 /// A patch of one content type.
@@ -8,8 +8,8 @@ use serde_json::{Map, Value};
 pub enum Patch {
     /// `application/merge-patch+json`.
     Merge(Value),
-    /// `application/strategic-merge-patch+json`. Lists are replaced, never merged by key; directives (`$patch`, …)
-    /// are ignored.
+    /// `application/strategic-merge-patch+json`. Of lists, only conditions are merged, by their type, and only there is
+    /// `$patch: delete` known. Other lists are replaced, and other directives are ignored.
     Strategic(Value),
     /// `application/json-patch+json`.
     Json(Vec<Value>),
@@ -48,7 +48,14 @@ impl Patch {
         let mut patched = object.clone();
         match self {
             Self::Merge(patch) => merge(&mut patched, patch),
-            Self::Strategic(patch) => merge(&mut patched, &without_directives(patch)),
+            Self::Strategic(patch) => {
+                let mut patch = patch.clone();
+                if let Some(changes) = patch.pointer_mut("/status/conditions") {
+                    let conditions = object.pointer("/status/conditions");
+                    *changes = merge_conditions(conditions.unwrap_or(&Value::Null), changes);
+                }
+                merge(&mut patched, &without_directives(&patch));
+            }
             Self::Json(steps) => {
                 for step in steps {
                     apply_step(&mut patched, step).map_err(|why| {
@@ -83,6 +90,22 @@ fn merge(target: &mut Value, patch: &Value) {
             merge(target.entry(key.clone()).or_insert(Value::Null), value);
         }
     }
+}
+
+fn merge_conditions(conditions: &Value, changes: &Value) -> Value {
+    let mut conditions = array(conditions).to_vec();
+    for change in array(changes) {
+        let known = conditions
+            .iter()
+            .position(|condition| condition["type"] == change["type"]);
+        match known {
+            Some(known) if change["$patch"] == "delete" => _ = conditions.remove(known),
+            Some(known) => merge(&mut conditions[known], change),
+            None if change["$patch"] == "delete" => {}
+            None => conditions.insert(0, change.clone()),
+        }
+    }
+    conditions.into()
 }
 
 fn without_directives(patch: &Value) -> Value {

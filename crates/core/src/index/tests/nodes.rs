@@ -114,6 +114,7 @@ fn a_source_slice_that_cannot_be_decoded_tells_no_family() {
     let mut index = filled();
     let unreadable = Unreadable {
         metadata: slice("kubernetes").metadata,
+        condition: None,
         error: String::new(),
     };
     index.apply_unreadable_slice(&named(&["kubernetes", "vip"]), &unreadable);

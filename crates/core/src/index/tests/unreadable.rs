@@ -9,6 +9,7 @@ fn without_labels(name: &str) -> Unreadable {
     metadata.labels = None;
     Unreadable {
         metadata,
+        condition: None,
         error: "invalid type".to_owned(),
     }
 }
@@ -17,7 +18,12 @@ fn without_labels(name: &str) -> Unreadable {
 fn at(version: u64) -> Unreadable {
     let metadata = slice("kubernetes").version(version).metadata;
     let error = "invalid type".to_owned();
-    Unreadable { metadata, error }
+    let condition = None;
+    Unreadable {
+        metadata,
+        condition,
+        error,
+    }
 }
 
 fn is_protected(index: &Index) -> bool {
@@ -88,6 +94,7 @@ fn the_end_of_an_unreadable_slice_marks_its_service() {
     let scope = named(&["kubernetes", "vip"]);
     let labelled = Unreadable {
         metadata: slice("kubernetes").metadata,
+        condition: None,
         error: String::new(),
     };
     for unreadable in [labelled, without_labels("kubernetes")] {
@@ -184,6 +191,7 @@ fn an_unreadable_slice_that_moves_stays_protected() {
     let copy = copy_slice();
     let unreadable_copy = Unreadable {
         metadata: copy.clone().version(105).metadata,
+        condition: None,
         error: String::new(),
     };
     let mut index = filled();

@@ -357,6 +357,7 @@ fn the_own_addresses_are_those_of_spec_and_status() {
         };
         service.status = Some(ServiceStatus {
             load_balancer: Some(load_balancer),
+            ..ServiceStatus::default()
         });
     });
     let own: Vec<_> = managed(&service)

@@ -128,6 +128,7 @@ fn withdrawal_removes_copies_of_a_slice_that_cannot_be_decoded() {
                 labels: None,
                 ..slice.metadata.clone()
             },
+            condition: None,
             error: "invalid type".to_owned(),
         };
         let names = ["app", "other"].map(str::to_owned).into();

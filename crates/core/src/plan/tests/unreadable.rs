@@ -28,6 +28,7 @@ fn world() -> World {
 fn unreadable(metadata: &ObjectMeta) -> Unreadable {
     Unreadable {
         metadata: metadata.clone(),
+        condition: None,
         error: "invalid type".to_owned(),
     }
 }

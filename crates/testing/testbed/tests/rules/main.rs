@@ -84,6 +84,7 @@ rules! {
         nothing_changed_is_not_a_write
         json_patch_goes_step_by_step
         strategic_merge_annotates
+        strategic_merge_changes_one_condition
         another_media_type_is_refused
         bad_json_is_a_bad_request
         the_status_subresource_changes_only_the_status
@@ -129,6 +130,7 @@ rules! {
     }
     service {
         defaults_of_a_cluster_ip
+        it_has_no_generation
         defaults_of_a_load_balancer
         node_ports_are_unique_and_kept
         a_headless_service_without_selector_is_dual_stack

@@ -92,6 +92,51 @@ pub async fn strategic_merge_annotates(t: Target) {
     assert_eq!(patched["metadata"]["annotations"]["a"], "1");
 }
 
+pub async fn strategic_merge_changes_one_condition(t: Target) {
+    let made = t.made("services", &service("a")).await;
+    let path = t.one("services", "a/status");
+    let condition = |name: &str, status: &str, time: &str| {
+        let message = "m";
+        json!({"type": name, "status": status, "lastTransitionTime": time, "reason": "R", "message": message})
+    };
+    let (x, y) = (
+        condition("x", "True", "2026-01-01T00:00:00Z"),
+        condition("y", "True", "2026-01-01T00:00:00Z"),
+    );
+    let both = json!({"status": {"conditions": [x, y]}});
+    t.merge(&path, &both).await.expect(200);
+    let apply = async |conditions: Value| {
+        let patch = json!({"status": {"conditions": conditions}});
+        let content_type = "application/strategic-merge-patch+json";
+        let patched = t.patch(&path, content_type, &patch).await.expect(200);
+        assert_eq!(patched["spec"], made["spec"]);
+        patched["status"]["conditions"].clone()
+    };
+    let without_time = json!({"type": "x", "status": "False", "reason": "R", "message": "m"});
+    let changed = condition("x", "False", "2026-01-01T00:00:00Z");
+    assert_eq!(
+        apply(json!([without_time])).await,
+        json!([changed, y]),
+        "the time stays"
+    );
+    let z = condition("z", "True", "2026-01-01T00:00:01Z");
+    assert_eq!(apply(json!([z])).await, json!([z, changed, y]));
+    assert_eq!(
+        apply(json!([{"type": "y", "$patch": "delete"}])).await,
+        json!([z, changed])
+    );
+    assert_eq!(
+        apply(json!([{"type": "y", "$patch": "delete"}])).await,
+        json!([z, changed])
+    );
+    let stale = json!({
+        "metadata": {"resourceVersion": made["metadata"]["resourceVersion"]},
+        "status": {"conditions": [y]},
+    });
+    let content_type = "application/strategic-merge-patch+json";
+    t.patch(&path, content_type, &stale).await.fails(409, "Conflict");
+}
+
 pub async fn another_media_type_is_refused(t: Target) {
     t.made("leases", &crate::target::lease("a")).await;
     let reply = t

@@ -27,6 +27,16 @@ pub async fn defaults_of_a_cluster_ip(t: Target) {
     assert_eq!(made["status"], json!({"loadBalancer": {}}));
 }
 
+/// So conditions of a Service cannot say which generation they are about.
+pub async fn it_has_no_generation(t: Target) {
+    let made = t.made("services", &service("a")).await;
+    let patch = json!({"spec": {"sessionAffinity": "ClientIP"}});
+    let changed = t.merge(&t.one("services", "a"), &patch).await.expect(200);
+    for service in [made, changed] {
+        assert_eq!(service["metadata"]["generation"], json!(null));
+    }
+}
+
 pub async fn defaults_of_a_load_balancer(t: Target) {
     let object = with(
         "a",

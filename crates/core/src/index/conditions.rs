@@ -1,0 +1,69 @@
+//! The conditions of the operator that Services show.
+
+use super::services::Known;
+use super::{Dirty, Index};
+use crate::model::{Condition, ServiceKey};
+
+/// Whether conditions are wanted, and the Services whose condition has changed since it was last asked.
+#[derive(Debug, Default)]
+pub(super) struct Conditions {
+    are_wanted: bool,
+    changed: Dirty,
+}
+
+impl Conditions {
+    /// Notes the condition that a Service shows, and returns it if conditions are wanted.
+    pub fn shown(
+        &mut self,
+        key: &ServiceKey,
+        known: Option<&Known>,
+        condition: Option<&Condition>,
+    ) -> Option<Box<Condition>> {
+        let condition = condition.filter(|_| self.are_wanted);
+        if known.and_then(|known| known.condition.as_deref()) != condition {
+            self.changed.insert(key.clone());
+        }
+        condition.map(|condition| Box::new(condition.clone()))
+    }
+}
+
+/// What the index knows about the condition of a Service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shown {
+    /// The UID of the Service if it is managed.
+    pub managed: Option<String>,
+    /// The resourceVersion of the Service.
+    pub version: Option<u64>,
+    /// The condition.
+    pub condition: Option<Condition>,
+}
+
+impl Index {
+    /// Keeps the conditions that Services show. Call this before the index is filled.
+    pub fn want_conditions(&mut self) {
+        self.conditions.are_wanted = true;
+    }
+
+    /// The Services whose condition has changed since the last call.
+    pub fn changed_conditions(&mut self) -> Dirty {
+        std::mem::take(&mut self.conditions.changed)
+    }
+
+    /// The Services that show a condition, managed or not.
+    pub fn with_condition(&self) -> impl Iterator<Item = &ServiceKey> {
+        let shows = |(key, known): (_, &Known)| known.condition.is_some().then_some(key);
+        self.services.iter().filter_map(shows)
+    }
+
+    /// What a Service shows, or `None` if it does not exist.
+    #[must_use]
+    pub fn shown_condition(&self, key: &ServiceKey) -> Option<Shown> {
+        let known = self.services.get(key)?;
+        let managed = known.declared.as_ref().filter(|service| service.is_managed());
+        Some(Shown {
+            managed: managed.map(|service| service.uid.clone()),
+            version: known.version,
+            condition: known.condition.as_deref().cloned(),
+        })
+    }
+}

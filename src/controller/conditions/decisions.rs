@@ -1,0 +1,302 @@
+//! Decides when the condition of a Service is written: a transition soon, and what others changed once a minute.
+//!
+//! Pure: the current time is an argument.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use endpoint_copier_core::index::Shown;
+use endpoint_copier_core::model::{Condition, ConditionStatus, ServiceKey};
+
+/// How long a condition that usually passes must last before it is written.
+const LASTS: Duration = Duration::from_secs(10);
+
+/// The pause after a write before another transition is written. It doubles with each write.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// The longest such pause, and the time between two writes of the same condition, which somebody else keeps changing.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// After this time without a write, the pause is the first one again. It is longer than every pause.
+const QUIET: Duration = Duration::from_secs(120);
+
+/// The conditions that Services should have, and the last writes.
+#[derive(Debug, Default)]
+pub(super) struct Decisions {
+    wanted: HashMap<ServiceKey, Wanted>,
+    written: HashMap<ServiceKey, Written>,
+}
+
+#[derive(Debug)]
+struct Wanted {
+    condition: Condition,
+    /// Since when the condition is one that usually passes, or when it was decided.
+    since: Instant,
+}
+
+/// The last write of a condition.
+#[derive(Debug)]
+struct Written {
+    /// The UID of the Service.
+    managed: Option<String>,
+    condition: Option<Condition>,
+    at: Instant,
+    /// The pause before a write of another condition.
+    pause: Duration,
+}
+
+/// What to do about the condition of a Service.
+#[derive(Debug, PartialEq)]
+pub(super) enum Next {
+    Nothing,
+    Later(Instant),
+    Write(Change),
+}
+
+/// A write of a condition.
+#[derive(Debug, PartialEq)]
+pub(super) struct Change {
+    pub seen: Shown,
+    /// `None` removes the condition.
+    pub to: Option<Condition>,
+}
+
+impl Change {
+    /// Whether the status changes, and not only the reason or the message.
+    pub fn is_transition(&self) -> bool {
+        let status = |condition: &Option<Condition>| -> Option<ConditionStatus> {
+            condition.as_ref().map(|condition| condition.status)
+        };
+        status(&self.seen.condition) != status(&self.to)
+    }
+}
+
+impl Decisions {
+    /// Records the condition that a Service should have, `None` if it is not managed. Returns whether that may be news.
+    pub fn decided(&mut self, key: &ServiceKey, condition: Option<Condition>, now: Instant) -> bool {
+        let Some(condition) = condition else {
+            self.wanted.remove(key);
+            return true;
+        };
+        let known = self.wanted.get(key);
+        if known.is_some_and(|known| known.condition == condition) {
+            return false;
+        }
+        let passed = |known: &&Wanted| known.condition.is_passing() && condition.is_passing();
+        let since = known.filter(passed).map_or(now, |known| known.since);
+        self.wanted.insert(key.clone(), Wanted { condition, since });
+        true
+    }
+
+    /// Services with a decision.
+    pub fn services(&self) -> impl Iterator<Item = &ServiceKey> {
+        self.wanted.keys()
+    }
+
+    /// What to do about the condition of a Service that shows this.
+    pub fn next(&self, key: &ServiceKey, seen: Shown, now: Instant) -> Next {
+        let wanted = self.wanted.get(key);
+        let to = match wanted.filter(|_| seen.managed.is_some()) {
+            // No sync has decided in this term.
+            None if seen.managed.is_some() => return Next::Nothing,
+            None => None,
+            Some(wanted) if wanted.condition.is_passing() && now < wanted.since + LASTS => {
+                return Next::Later(wanted.since + LASTS);
+            }
+            Some(wanted) => Some(wanted.condition.clone()),
+        };
+        if seen.condition == to {
+            return Next::Nothing;
+        }
+        // A Service that was recreated does not wait.
+        let last = self.written.get(key).filter(|last| last.managed == seen.managed);
+        let due = last.map(|last| {
+            let is_repair = last.condition == to;
+            last.at + if is_repair { LONGEST_PAUSE } else { last.pause }
+        });
+        match due.filter(|due| now < *due) {
+            Some(due) => Next::Later(due),
+            None => Next::Write(Change { seen, to }),
+        }
+    }
+
+    /// Records a write.
+    pub fn wrote(&mut self, key: &ServiceKey, change: Change, now: Instant) {
+        self.written.retain(|_, last| now < last.at + QUIET);
+        let managed = change.seen.managed;
+        let last = self.written.get(key).filter(|last| last.managed == managed);
+        let pause = last.map_or(PAUSE, |last| (last.pause * 2).min(LONGEST_PAUSE));
+        let written = Written {
+            managed,
+            condition: change.to,
+            at: now,
+            pause,
+        };
+        self.written.insert(key.clone(), written);
+    }
+
+    /// Forgets the decisions of a term. The writes stay, so that pauses outlast a term.
+    pub fn forget(&mut self) {
+        self.wanted.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use endpoint_copier_core::model::{Finding, Reason};
+
+    use super::*;
+
+    fn vip() -> ServiceKey {
+        ServiceKey::new("default", "vip")
+    }
+
+    fn seconds(n: u64) -> Duration {
+        Duration::from_secs(n)
+    }
+
+    fn in_sync() -> Condition {
+        Condition::decided(true, [])
+    }
+
+    fn not_written() -> Condition {
+        Condition::decided(false, [])
+    }
+
+    fn refused(note: &str) -> Condition {
+        Condition::decided(false, [&Finding::new(Reason::WriteRefused, note)])
+    }
+
+    fn shows(condition: Option<Condition>) -> Shown {
+        Shown {
+            managed: Some("uid".to_owned()),
+            version: Some(7),
+            condition,
+        }
+    }
+
+    /// Writes the condition, and returns how long that had to wait.
+    fn written(decisions: &mut Decisions, shown: Option<Condition>, now: &mut Instant) -> Duration {
+        let mut waited = Duration::ZERO;
+        loop {
+            match decisions.next(&vip(), shows(shown.clone()), *now) {
+                Next::Write(change) => {
+                    decisions.wrote(&vip(), change, *now);
+                    return waited;
+                }
+                Next::Later(moment) => {
+                    waited += moment - *now;
+                    *now = moment;
+                }
+                Next::Nothing => panic!("nothing to write"),
+            }
+        }
+    }
+
+    /// Rule: 3.condition-writes
+    #[test]
+    fn a_transition_is_written_at_once_and_many_more_slowly() {
+        let (mut decisions, mut now) = (Decisions::default(), Instant::now());
+        let mut shown = None;
+        for wait in [0, 1, 2, 4, 8, 16, 32, 60, 60] {
+            let next = match shown {
+                Some(shown) if shown == in_sync() => refused("no"),
+                _ => in_sync(),
+            };
+            shown = (next == in_sync()).then(|| refused("no"));
+            decisions.decided(&vip(), Some(next.clone()), now);
+            assert_eq!(written(&mut decisions, shown, &mut now), seconds(wait));
+            shown = Some(next);
+        }
+        now += QUIET;
+        decisions.wrote(
+            &ServiceKey::new("a", "b"),
+            Change {
+                seen: shows(None),
+                to: None,
+            },
+            now,
+        );
+        assert_eq!(
+            decisions.written.len(),
+            1,
+            "the writes of quiet Services are forgotten"
+        );
+        let (mut other, last) = (Decisions::default(), shown);
+        other.decided(&vip(), last, now);
+        assert!(
+            matches!(other.next(&vip(), shows(None), now), Next::Write(_)),
+            "another replica"
+        );
+    }
+
+    /// Rule: 3.condition-writes
+    #[test]
+    fn what_others_change_is_repaired_once_a_minute() {
+        let (mut decisions, mut now) = (Decisions::default(), Instant::now());
+        assert!(decisions.decided(&vip(), Some(in_sync()), now));
+        assert_eq!(written(&mut decisions, None, &mut now), seconds(0));
+        for changed in [None, Some(refused("theirs")), None] {
+            assert_eq!(written(&mut decisions, changed, &mut now), seconds(60));
+        }
+        assert!(!decisions.decided(&vip(), Some(in_sync()), now), "no news");
+        assert_eq!(decisions.next(&vip(), shows(Some(in_sync())), now), Next::Nothing);
+        let mut recreated = shows(None);
+        recreated.managed = Some("another".to_owned());
+        assert!(matches!(decisions.next(&vip(), recreated, now), Next::Write(_)));
+    }
+
+    /// Rule: 3.condition-passing
+    #[test]
+    fn what_passes_within_10_seconds_is_not_written() {
+        let (mut decisions, start) = (Decisions::default(), Instant::now());
+        let next = |decisions: &Decisions, now| decisions.next(&vip(), shows(Some(in_sync())), now);
+        decisions.decided(&vip(), Some(in_sync()), start);
+        decisions.decided(&vip(), Some(not_written()), start + seconds(1));
+        decisions.decided(&vip(), Some(Condition::undecided()), start + seconds(5));
+        assert_eq!(
+            next(&decisions, start + seconds(5)),
+            Next::Later(start + seconds(11))
+        );
+        assert!(matches!(next(&decisions, start + seconds(11)), Next::Write(_)));
+        decisions.decided(&vip(), Some(in_sync()), start + seconds(10));
+        assert_eq!(next(&decisions, start + seconds(11)), Next::Nothing);
+    }
+
+    /// Rule: 3.condition-removed
+    #[test]
+    fn the_condition_of_an_unmanaged_service_is_removed() {
+        let (mut decisions, now) = (Decisions::default(), Instant::now());
+        let mut seen = shows(Some(in_sync()));
+        assert_eq!(
+            decisions.next(&vip(), seen.clone(), now),
+            Next::Nothing,
+            "not decided yet"
+        );
+        seen.managed = None;
+        decisions.decided(&vip(), None, now);
+        let removal = Next::Write(Change {
+            seen: seen.clone(),
+            to: None,
+        });
+        assert_eq!(decisions.next(&vip(), seen, now), removal);
+    }
+
+    #[test]
+    fn only_another_status_is_a_transition() {
+        for (from, to, expected) in [
+            (None, Some(in_sync()), true),
+            (Some(in_sync()), Some(refused("a")), true),
+            (Some(refused("a")), Some(refused("b")), false),
+            (Some(not_written()), Some(Condition::undecided()), true),
+        ] {
+            let change = Change {
+                seen: shows(from),
+                to,
+            };
+            assert_eq!(change.is_transition(), expected, "{change:?}");
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! Writes the condition `endpoint-copier/InSync` into the status of managed Services, for `kubectl wait`.
+//!
+//! A worker with its own queue writes it, in parallel to the syncs, which never wait for it. A strategic merge patch
+//! changes the entry of that type in the list and no other, so the conditions and the addresses that others write stay.
+//! It has the resourceVersion that was seen, so a late write from a former leader has no effect.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use http::Request;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Service;
+use kube::api::{Patch, PatchParams};
+use kube::core::{Request as Build, request};
+use kube::{Client, Resource as _};
+use parking_lot::Mutex;
+use serde::de::IgnoredAny;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use crate::apiserver::error::one_line;
+use crate::apiserver::status::{Rejection, missing_right, status_of, throttled};
+use crate::controller::apply::send;
+use crate::controller::outcome::{Backoff, Outcome, Requeue};
+use crate::controller::worker::Reconcile;
+use crate::controller::workqueue::DirtySet;
+use crate::leader_election::term::{Term, TermOver};
+use crate::pauses::Pauses;
+use crate::telemetry::failure_log::FailureLog;
+use crate::telemetry::watchdog::Watchdog;
+use crate::timing::EXPECTATION;
+use endpoint_copier_core::index::{Dirty, SharedIndex};
+use endpoint_copier_core::model::{Condition, IN_SYNC, ServiceKey, SyncResult};
+
+mod decisions;
+
+use decisions::{Change, Decisions, Next};
+
+/// The pause of a namespace after a write without permission: 5 s, doubling to 30 s.
+const REFUSED: Duration = Duration::from_secs(5);
+const REFUSED_LONGEST: Duration = Duration::from_secs(30);
+
+/// Writes the conditions that the syncs of a term decide.
+pub struct Conditions {
+    client: Client,
+    index: SharedIndex,
+    dirty: DirtySet,
+    decisions: Mutex<Decisions>,
+    /// Namespaces without permission for such writes, and until when their Services wait. They share the pause, because
+    /// thousands of Services may be in such namespaces.
+    forbidden: Mutex<HashMap<String, (Instant, Pauses)>>,
+    failures: FailureLog,
+    /// This is not an outage: permissions may exist only in some namespaces, and a success elsewhere does not end it.
+    missing_rights: FailureLog,
+    watchdog: Watchdog,
+}
+
+impl Conditions {
+    /// Conditions that are written with `client`. Their worker takes the Services in `dirty`.
+    #[must_use]
+    pub fn new(client: Client, index: SharedIndex, dirty: DirtySet) -> Self {
+        Self {
+            client,
+            index,
+            dirty,
+            decisions: Mutex::default(),
+            forbidden: Mutex::default(),
+            failures: FailureLog::new("writing conditions of Services"),
+            missing_rights: FailureLog::new("writing conditions of Services in some namespaces"),
+            watchdog: Watchdog::default(),
+        }
+    }
+
+    /// Records the condition that a sync decided, `None` if the Service is not managed.
+    pub fn decided(&self, key: &ServiceKey, condition: Option<Condition>) {
+        let is_news = self.decisions.lock().decided(key, condition, Instant::now());
+        if is_news {
+            self.dirty.mark([key.clone()]);
+        }
+    }
+
+    /// Forgets the decisions of a term.
+    pub fn forget_decisions(&self) {
+        self.decisions.lock().forget();
+    }
+
+    async fn write(&self, key: &ServiceKey, change: Change, term: &Term) -> Outcome {
+        let namespace = key.namespace();
+        let until = self.forbidden.lock().get(namespace).map(|(until, _)| *until);
+        if let Some(until) = until.filter(|until| Instant::now() < *until) {
+            return Outcome::new(SyncResult::Refused, Requeue::Resume(until));
+        }
+        let answer = match patch(key, &change, Timestamp::now()) {
+            Ok(request) => send::<IgnoredAny>(&self.client, &self.watchdog, term, request).await,
+            Err(error) => Ok(Err(kube::Error::BuildRequest(error))),
+        };
+        let now = Instant::now();
+        let outcome = match answer {
+            Err(TermOver) => return Outcome::new(SyncResult::Requeued, Requeue::WhenDirty),
+            Ok(Ok(_)) => {
+                self.failures.recovered();
+                self.forbidden.lock().remove(namespace);
+                self.decisions.lock().wrote(key, change, now);
+                Outcome {
+                    has_written: true,
+                    ..Outcome::new(SyncResult::Success, Requeue::WhenDirty)
+                }
+            }
+            Ok(Err(error)) => self.failed(key, &error, now),
+        };
+        Outcome {
+            has_sent: true,
+            ..outcome
+        }
+    }
+
+    fn failed(&self, key: &ServiceKey, error: &kube::Error, now: Instant) -> Outcome {
+        let status = status_of(error);
+        if status.map(Rejection::of) == Some(Rejection::Conflict) {
+            // The watch shows soon what the Service is now.
+            return Outcome::new(SyncResult::Requeued, Requeue::Resume(now + EXPECTATION));
+        }
+        if let Some(right) = status.and_then(missing_right) {
+            let namespace = key.namespace().to_owned();
+            self.missing_rights.failed_by(namespace.clone(), right);
+            let mut forbidden = self.forbidden.lock();
+            let (until, pauses) = forbidden
+                .entry(namespace)
+                .or_insert_with(|| (now, Pauses::new(REFUSED, REFUSED_LONGEST, 2.0, 0.0)));
+            *until = now + pauses.next_pause();
+            return Outcome::new(SyncResult::Refused, Requeue::Resume(*until));
+        }
+        self.failures
+            .failed(&format!("Service {key}: {}", one_line(error)));
+        let pause = status.and_then(throttled);
+        let requeue = pause.map_or(Requeue::Backoff(Backoff::Long), Requeue::Overloaded);
+        Outcome::new(SyncResult::Error, requeue)
+    }
+}
+
+impl Reconcile for Conditions {
+    async fn reconcile(&self, key: &ServiceKey, _: Instant, term: &Term) -> Outcome {
+        let shown = self.index.lock().shown_condition(key);
+        let next = shown.map_or(Next::Nothing, |shown| {
+            self.decisions.lock().next(key, shown, Instant::now())
+        });
+        match next {
+            Next::Nothing => Outcome::new(SyncResult::Success, Requeue::WhenDirty),
+            Next::Later(moment) => Outcome::new(SyncResult::Success, Requeue::At(moment)),
+            Next::Write(change) => self.write(key, change, term).await,
+        }
+    }
+
+    /// Those with a decision, and those with a condition that must perhaps be removed.
+    fn all(&self) -> Dirty {
+        let mut all: Dirty = self.index.lock().with_condition().cloned().collect();
+        all.extend(self.decisions.lock().services().cloned());
+        all
+    }
+
+    fn watchdog(&self) -> &Watchdog {
+        &self.watchdog
+    }
+}
+
+/// The request for a change.
+fn patch(key: &ServiceKey, change: &Change, now: Timestamp) -> Result<Request<Vec<u8>>, request::Error> {
+    let patch = Patch::Strategic(body(change, now));
+    let services = Build::new(Service::url_path(&(), Some(key.namespace())));
+    services.patch_subresource("status", key.name(), &PatchParams::default(), &patch)
+}
+
+/// Without a new time, the entry keeps the one that it has.
+fn body(change: &Change, now: Timestamp) -> Value {
+    let condition = match &change.to {
+        None => json!({"type": IN_SYNC, "$patch": "delete"}),
+        Some(Condition {
+            status,
+            reason,
+            message,
+        }) => {
+            let mut condition =
+                json!({"type": IN_SYNC, "status": status, "reason": reason, "message": message});
+            if change.is_transition() {
+                // Times of the API have no fractions.
+                let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
+                condition["lastTransitionTime"] = json!(now.to_string());
+            }
+            condition
+        }
+    };
+    let version = change.seen.version.map(|version| version.to_string());
+    json!({"metadata": {"resourceVersion": version}, "status": {"conditions": [condition]}})
+}
+
+#[cfg(test)]
+mod tests {
+    use endpoint_copier_core::index::Shown;
+    use endpoint_copier_core::model::{Finding, Reason};
+
+    use super::*;
+
+    /// Rule: 3.condition-patch
+    #[test]
+    fn a_patch_has_the_seen_version_and_only_this_condition() {
+        let condition = |note: &str| {
+            let finding = Finding::new(Reason::PortUnresolved, note);
+            Some(Condition::decided(true, [&finding]))
+        };
+        let said = |from: Option<Condition>, to| {
+            let seen = Shown {
+                managed: None,
+                version: Some(7),
+                condition: from,
+            };
+            let body = body(&Change { seen, to }, "2026-01-02T03:04:05.678Z".parse().unwrap());
+            assert_eq!(body["metadata"], json!({"resourceVersion": "7"}));
+            assert_eq!(body.as_object().unwrap().len(), 2);
+            assert_eq!(body["status"].as_object().unwrap().len(), 1);
+            body["status"]["conditions"].clone()
+        };
+        let base = json!({"type": "endpoint-copier/InSync", "status": "False", "reason": "PortUnresolved", "message": "a"});
+        assert_eq!(
+            said(condition("b"), condition("a")),
+            json!([base]),
+            "the time stays"
+        );
+        let mut first = base;
+        first["lastTransitionTime"] = json!("2026-01-02T03:04:05Z");
+        assert_eq!(said(None, condition("a")), json!([first]));
+        let removal = json!([{"type": "endpoint-copier/InSync", "$patch": "delete"}]);
+        assert_eq!(said(condition("a"), None), removal);
+    }
+}
