@@ -1,7 +1,7 @@
 # Commands for developers. `make` alone lists them. They need Rust and a C compiler.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-chart dashboard-preview docs simulate model mutants lint fmt build size bench-failover run tools clean docker-build docker-push image-test kind-up kind-load kind-test lint-release
+.PHONY: help demo test test-chart dashboard-preview docs simulate model mutants lint fmt build size bench-failover rig run tools clean docker-build docker-push image-test kind-up kind-load kind-test lint-release
 
 # Dependencies have the versions in Cargo.lock.
 CARGO ?= cargo
@@ -99,6 +99,9 @@ bench-failover: build ## measures failover, fan-out and cost against limits: RUN
 	@$(CARGO) build $(LOCKED) --package bench --bins
 	@$(TARGET)/debug/bench-failover --operator $(TARGET)/release/endpoint-copier-operator \
 	  $(if $(RUNS),--runs $(RUNS)) $(if $(filter-out 0,$(LONG)),--long) $(if $(ONLY),--only '$(ONLY)')
+
+rig: build ## checks a whole cluster in network namespaces (root on Linux): ARGS='local announce faults supervisor'
+	@python3 hack/rig/rig.py --operator $(TARGET)/release/endpoint-copier-operator $(ARGS)
 
 run: ## runs the operator against the current kubeconfig context, without leader election; ARGS= adds flags
 	$(CARGO) run $(LOCKED) --workspace --bin endpoint-copier-operator -- --leader-elect=false $(ARGS)
