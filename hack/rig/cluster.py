@@ -234,6 +234,10 @@ class Cluster:
         # kube-proxy syncs once a second.
         time.sleep(3)
 
+    def ended(self):
+        """The processes that do not run, on all nodes."""
+        return [name for host in self.hosts.values() for name in host.ended()]
+
     def slices(self, service="kubernetes-vip"):
         """The EndpointSlices of a Service."""
         items = self.api.get(SLICES + service)["items"]

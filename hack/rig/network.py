@@ -113,5 +113,6 @@ class Host:
         for name in names or self.processes:
             self.processes[name].send_signal(number)
 
-    def running(self, name):
-        return self.processes[name].poll() is None
+    def ended(self):
+        """The processes that do not run."""
+        return [f"{self.name} {name}" for name, process in self.processes.items() if process.poll() is not None]
