@@ -1,5 +1,6 @@
 """Kubernetes on the network of the rig: etcd, API servers, kube-proxy, the operator, and a Service for the VIP."""
 
+import base64
 import contextlib
 import json
 import pathlib
@@ -292,6 +293,17 @@ class Cluster:
         for name, api in members.items():
             if ids[name] == status[name]["leader"] != ids[node]:
                 api.request("POST", "/v3/maintenance/transfer-leadership", {"targetID": ids[node]})
+
+    def until_renewed(self, node):
+        """Waits until the API server of a node renews its lease, so that Kubernetes lists it for 15 s more."""
+        etcd = Api(f"http://{NODES[OBSERVER][0]}:2379")
+        key = base64.b64encode(f"/registry/masterleases/{NODES[node][0]}".encode()).decode()
+
+        def lease():
+            return etcd.request("POST", "/v3/kv/range", {"key": key}).get("kvs")
+
+        before = lease()
+        until(f"the API server on {node} renews its lease", 30, lambda: lease() not in (None, before))
 
     def victim(self, kind):
         """A node of this kind: leader of the operator, etcd-leader, or other, where no leader runs."""

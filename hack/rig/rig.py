@@ -125,10 +125,12 @@ def expect_announcing(rig, limit, what, nodes):
 
 
 def announce(rig):
+    """The faults follow a renewal, so that Kubernetes itself still lists the dead server."""
     rig.cluster.set_policy("Local")
     expect_announcing(rig, BACK, "before a fault", NODES)
     for fault in FAULTS:
         victim = rig.cluster.victim("other")
+        rig.cluster.until_renewed(victim)
         rig.cluster.break_node(victim, fault)
         expect_announcing(rig, FOLLOWS, f"{fault} of {victim}", [node for node in NODES if node != victim])
         rig.cluster.repair_node(victim, fault)
