@@ -1,0 +1,92 @@
+"""Calls a server over TLS, on a new connection each time, and prints one line of JSON per call.
+
+    python3 client.py --ca FILE --token TOKEN --port 6443 --path / [--calls N] [--period S] [--own-ports] HOST...
+
+Each line is {"host", "begun", "took", "ok", "seen"}; `begun` is a monotonic time. The rig runs this in the network
+namespaces of its clients.
+"""
+
+import argparse
+import asyncio
+import itertools
+import json
+import ssl
+import time
+
+NAME = "kubernetes.default.svc"
+# The time limit of a call, in seconds.
+LIMIT = 1.0
+# Below the ports that the kernel hands out, and without those on which kube-proxy listens.
+PORTS = range(11000, 30000)
+
+
+async def get(host, arguments, tls, local):
+    """The status line of one GET."""
+    reader, writer = await asyncio.open_connection(
+        host, arguments.port, ssl=tls, server_hostname=NAME, local_addr=local
+    )
+    try:
+        head = f"GET {arguments.path} HTTP/1.1\r\nHost: {NAME}\r\nConnection: close\r\n"
+        if arguments.token:
+            head += f"Authorization: Bearer {arguments.token}\r\n"
+        writer.write(f"{head}\r\n".encode())
+        await writer.drain()
+        return (await reader.readline()).decode().strip()
+    finally:
+        writer.close()
+
+
+async def call(host, arguments, tls, local):
+    """Makes one call and prints what happened."""
+    begun = time.monotonic()
+    try:
+        seen = await asyncio.wait_for(get(host, arguments, tls, local), LIMIT)
+    except (OSError, asyncio.TimeoutError, ValueError) as error:
+        seen = f"{type(error).__name__} {error}".strip()
+    took = round(time.monotonic() - begun, 3)
+    line = {"host": host, "begun": begun, "took": took, "ok": " 200 " in f"{seen} ", "seen": seen[:80]}
+    print(json.dumps(line), flush=True)
+
+
+def own_ports(host, number, hosts):
+    """Local addresses with ports that come back after minutes only.
+
+    A call that a dead server never answered stays in the connection tracking of the client's kernel for up to two
+    minutes, with the translation to that server. The kernel sends a later call from the same port there too, long after
+    kube-proxy has forgotten the server. Such late failures say nothing about the copy.
+    """
+    wildcard = "::" if ":" in host else "0.0.0.0"
+    for port in itertools.cycle(PORTS[number::hosts]):
+        yield wildcard, port
+
+
+async def main(arguments):
+    tls = ssl.create_default_context(cafile=arguments.ca)
+    hosts = arguments.host
+    local = [
+        own_ports(host, number, len(hosts)) if arguments.own_ports else itertools.repeat(None)
+        for number, host in enumerate(hosts)
+    ]
+    running = set()
+    due = time.monotonic()
+    for _ in range(arguments.calls) if arguments.calls else itertools.count():
+        for host, addresses in zip(hosts, local):
+            task = asyncio.create_task(call(host, arguments, tls, next(addresses)))
+            running.add(task)
+            task.add_done_callback(running.discard)
+        due += arguments.period
+        await asyncio.sleep(max(0, due - time.monotonic()))
+    await asyncio.gather(*running)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--ca", required=True)
+    parser.add_argument("--token", default="")
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--path", required=True)
+    parser.add_argument("--calls", type=int, default=0, help="to each host; 0: without end")
+    parser.add_argument("--period", type=float, default=0.0, help="seconds from one call to the next")
+    parser.add_argument("--own-ports", action="store_true", help="use no source port twice within minutes")
+    parser.add_argument("host", nargs="+")
+    asyncio.run(main(parser.parse_args()))

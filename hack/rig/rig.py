@@ -1,0 +1,341 @@
+#!/usr/bin/env python3
+"""Checks the operator in a whole cluster on this machine: three control-plane nodes, a worker, and a client outside.
+
+    local       with externalTrafficPolicy Local, API servers see the address of a client outside; with Cluster not
+    announce    MetalLB and PureLB announce the VIP on exactly the nodes whose API server lives
+    faults      how long calls of the VIP fail when a node loses power, or its API server is killed or freezes
+    supervisor  port 9345 of the VIP, and what happens when it fails on one node and on all
+
+Each node is a network namespace with etcd, kube-apiserver, kube-proxy in nftables mode and a replica of the operator.
+It needs root on Linux, ip, nft, openssl, unshare, and KUBEBUILDER_ASSETS, a folder with etcd, kube-apiserver and
+kube-proxy. The exit code is 1 if a check fails. Everything but the logs of a failure is removed at the end.
+"""
+
+import argparse
+import collections
+import contextlib
+import json
+import os
+import pathlib
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+import cluster
+from network import CLIENT, FAMILIES, NODES, VIP, Failure, announce_from
+
+FAULTS = ("kill", "freeze", "power-off")
+# Limits in seconds. Copies follow a fault within:
+FOLLOWS = 6
+# They list a server that is back within this time, because its rise doubles with each relapse, up to 60 s:
+BACK = 90
+# Calls fail for at most this long, by the kind of the node. The Lease of a dead leader runs out after 6 s.
+FAILING = {"other": 5.5, "leader": 9, "etcd-leader": 5.5}
+
+
+class Rig:
+    """The cluster, and the checks made on it."""
+
+    def __init__(self, arguments):
+        self.arguments = arguments
+        operator = [str(pathlib.Path(arguments.operator).resolve()), *shlex.split(arguments.operator_args)]
+        self.cluster = cluster.Cluster(os.environ["KUBEBUILDER_ASSETS"], operator, arguments.logs)
+        self.failed = 0
+
+    def expect(self, what, holds, seen=""):
+        """Prints the result of a check."""
+        self.failed += not holds
+        print(f"{'ok' if holds else 'FAILED'}: {what}{'' if holds else f': {seen}'}", flush=True)
+
+    def expect_within(self, limit, what, holds, seen):
+        """Checks that something holds within some seconds."""
+        try:
+            self.expect(f"{what} after {cluster.until(what, limit, holds)} s", True)
+        except Failure:
+            self.expect(f"{what} within {limit} s", False, seen())
+
+    def unanswered(self, vip, port, path, count=1):
+        """Calls of the client outside. Returns what it saw instead of 200."""
+        what = ("--token=client-token", f"--port={port}", f"--path={path}", f"--calls={count}")
+        command = client("client", vip, *what)
+        lines = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()
+        return [answer["seen"] for answer in map(json.loads, lines) if not answer["ok"]]
+
+    def audited(self, path, count):
+        """The source addresses of requests in the audit logs, by node. The logs may be late."""
+        with contextlib.suppress(Failure):
+            cluster.until("requests are in audit logs", 5, lambda: len(self.cluster.audited(path)) == count)
+        found = collections.defaultdict(set)
+        for node, address in self.cluster.audited(path):
+            found[node].add(address)
+        return dict(found)
+
+
+def client(namespace, *arguments):
+    """The command of a client in a namespace."""
+    program = (sys.executable, str(cluster.HERE / "client.py"), f"--ca={cluster.STATE}/ca.crt")
+    return ["ip", "netns", "exec", namespace, *program, *arguments]
+
+
+def local(rig):
+    """With Cluster, API servers on other nodes than the announcing one see that node as the client."""
+    for policy in ("Cluster", "Local"):
+        rig.cluster.set_policy(policy)
+        for node in NODES:
+            announce_from(node)
+            for number, family in enumerate(FAMILIES):
+                path = f"/api/v1/namespaces/default?call={policy}-{node}-{family}"
+                failed = rig.unanswered(VIP[number], 6443, path, 10)
+                what = f"{policy}, {node} announces, {family}"
+                rig.expect(f"{what}: ten calls are answered", not failed, failed)
+                seen = rig.audited(path, 10)
+                if policy == "Local":
+                    right = seen == {node: {CLIENT[number]}}
+                    rig.expect(f"{what}: only its API server is called, and sees the client", right, seen)
+                else:
+                    others = [seen[name] for name in seen if name != node]
+                    right = others and all(addresses == {NODES[node][number]} for addresses in others)
+                    rig.expect(f"{what}: other API servers are called, and see the node", right, seen)
+
+
+def healthy_nodes(item):
+    """The nodes of a slice on which a load balancer would send traffic to an endpoint."""
+    return {
+        endpoint.get("nodeName")
+        for endpoint in item["endpoints"]
+        if endpoint["conditions"].get("ready") or endpoint["conditions"].get("serving")
+    }
+
+
+def announcing(rig):
+    """The nodes that announce the VIP. MetalLB wants a healthy endpoint in any slice, PureLB in each."""
+    nodes = {item["addressType"]: healthy_nodes(item) for item in rig.cluster.slices()}
+    return {**nodes, "MetalLB": set().union(*nodes.values()), "PureLB": set(NODES).intersection(*nodes.values())}
+
+
+def expect_announcing(rig, limit, what, nodes):
+    wanted = {name: set(nodes) for name in (*FAMILIES, "MetalLB", "PureLB")}
+    what = f"{what}: announced by {', '.join(nodes)}"
+    rig.expect_within(limit, what, lambda: announcing(rig) == wanted, lambda: announcing(rig))
+
+
+def announce(rig):
+    """The faults follow a renewal, so that Kubernetes itself still lists the dead server."""
+    rig.cluster.set_policy("Local")
+    expect_announcing(rig, BACK, "before a fault", NODES)
+    for fault in FAULTS:
+        victim = rig.cluster.victim("other")
+        rig.cluster.until_renewed(victim)
+        rig.cluster.break_node(victim, fault)
+        expect_announcing(rig, FOLLOWS, f"{fault} of {victim}", [node for node in NODES if node != victim])
+        rig.cluster.repair_node(victim, fault)
+        expect_announcing(rig, BACK, f"end of the {fault} of {victim}", NODES)
+
+
+class Calls:
+    """Calls of a client in the cluster: thirty a second to each address of the VIP."""
+
+    def __init__(self):
+        what = ("--token=admin-token", "--port=6443", "--path=/api/v1/namespaces/default")
+        command = client("worker", *VIP, *what, "--period=0.033", "--own-ports")
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        self.all = []
+        threading.Thread(target=self.read, daemon=True).start()
+
+    def read(self):
+        for line in self.process.stdout:
+            self.all.append(json.loads(line))
+
+    def since(self, begin):
+        """What happened to the calls that began since then, by family."""
+        return {family: summary(begin, self.of(vip, begin)) for family, vip in zip(FAMILIES, VIP)}
+
+    def of(self, vip, begin):
+        return [call for call in list(self.all) if call["host"] == vip and call["begun"] >= begin]
+
+    def are_answered(self):
+        """Whether there were calls in the last two seconds, and each was answered."""
+        recent = [self.of(vip, time.monotonic() - 2) for vip in VIP]
+        return all(len(calls) > 30 and all(call["ok"] for call in calls) for calls in recent)
+
+
+def summary(begin, calls):
+    failed = [call for call in calls if not call["ok"]]
+    return {
+        "calls": len(calls),
+        "failed": len(failed),
+        "failing_for_s": round(max((call["begun"] + call["took"] - begin for call in failed), default=0), 2),
+        "errors": collections.Counter(call["seen"].split()[0] for call in failed),
+    }
+
+
+def faults(rig):
+    rig.cluster.set_policy("Cluster")
+    calls = Calls()
+    for _ in range(rig.arguments.reps):
+        for fault in rig.arguments.faults.split(","):
+            cluster.until("all calls are answered", 30, calls.are_answered)
+            row = one_fault(rig, fault, calls)
+            print(json.dumps(row), flush=True)
+            if rig.arguments.out:
+                with open(rig.arguments.out, "a", encoding="utf-8") as out:
+                    out.write(json.dumps(row) + "\n")
+    calls.process.kill()
+
+
+def one_fault(rig, fault, calls):
+    """Breaks a node, repairs it, and checks what the client saw. Returns the row for --out."""
+    kind = rig.arguments.victim
+    victim = rig.cluster.victim(kind)
+    time.sleep(5)
+    row = {"version": rig.cluster.api.get("/version")["gitVersion"], "fault": fault, "kind": kind, "node": victim}
+    row["leader"] = rig.cluster.leader()
+    begin = time.monotonic()
+    rig.cluster.break_node(victim, fault)
+    row["dropped_after_s"] = {name: drop_time(rig, name, victim, begin) for name in ("kubernetes-vip", "kubernetes")}
+    time.sleep(max(0, begin + 15 - time.monotonic()))
+    row["calls"] = calls.since(begin)
+    repaired = time.monotonic()
+    rig.cluster.repair_node(victim, fault)
+    row["back_after_s"] = rig.cluster.until_all_are_ready(BACK)
+    time.sleep(5)
+    row["failed_while_it_returns"] = {family: seen["failed"] for family, seen in calls.since(repaired).items()}
+    for family, seen in row["calls"].items():
+        limit = FAILING[kind]
+        right = seen["failing_for_s"] <= limit
+        rig.expect(f"{fault} of {victim} ({kind}), {family}: calls fail for at most {limit} s", right, seen)
+    return row
+
+
+def drop_time(rig, service, victim, begin):
+    """Waits until a Service lists a node as ready no more. Returns the seconds since the fault."""
+    addresses = set(NODES[victim])
+
+    def is_gone():
+        return not any(found & addresses for found in rig.cluster.ready(service).values())
+
+    cluster.until(f"{service} drops {victim}", 60, is_gone)
+    return round(time.monotonic() - begin, 2)
+
+
+def supervisor(rig):
+    rig.cluster.set_policy("Cluster")
+    hosts = rig.cluster.hosts
+    first, *others = NODES
+
+    def answers(port):
+        for family, vip in zip(FAMILIES, VIP):
+            failed = rig.unanswered(vip, port, "/ping" if port == 9345 else "/readyz", 10)
+            rig.expect(f"port {port} of the VIP answers ten calls on {family}", not failed, failed)
+
+    def expect(what, nodes):
+        seen = rig.cluster.ready
+        rig.expect_within(BACK if nodes == NODES else FOLLOWS, what, lambda: rig.cluster.lists(nodes), seen)
+
+    answers(9345)
+    hosts[first].signal(signal.SIGKILL, "supervisor")
+    expect(f"the supervisor of {first} is killed: {first} is out for both ports", others)
+    rig.expect(f"the source still lists {first}", NODES[first][0] in rig.cluster.ready("kubernetes")["IPv4"])
+    # Until kube-proxy has followed.
+    time.sleep(2)
+    answers(9345)
+    answers(6443)
+    for node in others:
+        hosts[node].signal(signal.SIGKILL, "supervisor")
+    expect("no supervisor lives: the port does not count, and all are ready", NODES)
+    time.sleep(2)
+    answers(6443)
+    for node in NODES:
+        rig.cluster.start_supervisor(node)
+    time.sleep(FOLLOWS)
+    expect("all supervisors are back: all are ready", NODES)
+    answers(9345)
+
+
+SCENARIOS = {"local": local, "announce": announce, "faults": faults, "supervisor": supervisor}
+
+
+def parse():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help="local, announce, faults, supervisor [all]")
+    option = parser.add_argument
+    option("--operator", default="target/release/endpoint-copier-operator", help="the binary [%(default)s]")
+    option("--operator-args", default="", metavar="ARGS", help="more flags of the operator")
+    option("--logs", metavar="DIR", help="keeps the logs there [a new folder, removed if all checks pass]")
+    option("--faults", default=",".join(FAULTS), help="the faults of the scenario faults [%(default)s]")
+    option("--victim", choices=FAILING, default="other", help="the node on which they happen [%(default)s]: that "
+           "of the operator's leader, that of etcd's leader, or one of neither")
+    option("--reps", type=int, default=1, help="how often each of them happens [%(default)s]")
+    option("--out", metavar="FILE", help="appends a line of JSON for each of them")
+    option("--inside", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    arguments.scenarios = arguments.scenarios or list(SCENARIOS)
+    for name in arguments.scenarios:
+        if name not in SCENARIOS:
+            parser.error(f"there is no scenario {name}")
+    for name in arguments.faults.split(","):
+        if name not in FAULTS:
+            parser.error(f"there is no fault {name}")
+    return arguments
+
+
+def missing(arguments):
+    """What this machine lacks."""
+    if sys.platform != "linux" or os.geteuid() != 0:
+        return "root on Linux"
+    assets = os.environ.get("KUBEBUILDER_ASSETS")
+    if not assets:
+        return "KUBEBUILDER_ASSETS, a folder with etcd, kube-apiserver and kube-proxy"
+    programs = [f"{assets}/{name}" for name in ("etcd", "kube-apiserver", "kube-proxy")]
+    programs += ["ip", "nft", "openssl", "unshare", arguments.operator]
+    return ", ".join(program for program in programs if not shutil.which(program))
+
+
+def outside(arguments):
+    """Runs the rig in namespaces of its own. With their first process, all others end, and the network goes."""
+    if lacking := missing(arguments):
+        sys.exit(f"rig: needs {lacking}")
+    logs = arguments.logs or tempfile.mkdtemp(prefix="rig-")
+    unshare = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    process = subprocess.Popen([*unshare, sys.executable, *sys.argv, "--logs", logs, "--inside"])
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
+    code = None
+    try:
+        code = process.wait()
+        sys.exit(code)
+    finally:
+        process.kill()
+        if code != 0:
+            print(f"rig: the logs are in {logs}", file=sys.stderr)
+        elif not arguments.logs:
+            shutil.rmtree(logs)
+
+
+def inside(arguments):
+    """Starts the cluster and runs the scenarios."""
+    # The process outside hears it too, and ends this one.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    arguments.logs = pathlib.Path(arguments.logs).resolve()
+    arguments.logs.mkdir(parents=True, exist_ok=True)
+    arguments.out = arguments.out and pathlib.Path(arguments.out).resolve()
+    rig = Rig(arguments)
+    try:
+        rig.cluster.start()
+        for name in arguments.scenarios:
+            print(f"== {name}", flush=True)
+            SCENARIOS[name](rig)
+            rig.expect("no process has ended by itself", not rig.cluster.ended(), rig.cluster.ended())
+    except (Failure, OSError, subprocess.CalledProcessError) as error:
+        rig.expect("the rig works", False, f"{error}; processes that ended: {rig.cluster.ended()}")
+    sys.exit(1 if rig.failed else 0)
+
+
+if __name__ == "__main__":
+    chosen = parse()
+    inside(chosen) if chosen.inside else outside(chosen)
