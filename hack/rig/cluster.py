@@ -66,9 +66,9 @@ VIP_SERVICE = {
 
 
 def until(what, limit, holds):
-    """Waits for something, and returns how many seconds that took. After the limit it fails.
+    """Waits until `holds()` is true, and returns how many seconds that took. Fails after the limit.
 
-    While an API server does not answer, it does not hold.
+    A failed connection, such as to an API server that does not answer, counts as false.
     """
     begun = time.monotonic()
     while time.monotonic() - begun < limit:

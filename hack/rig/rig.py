@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Checks the operator in a whole cluster on this machine: three control-plane nodes, a worker, and a client outside.
 
-    local       with externalTrafficPolicy Local, API servers see the address of a client outside; with Cluster not
+    local       with externalTrafficPolicy Local, API servers see the address of a client outside; with Cluster, API
+                servers on other nodes see the address of the announcing node
     announce    MetalLB and PureLB announce the VIP on exactly the nodes whose API server lives
     faults      how long calls of the VIP fail when a node loses power, or its API server is killed or freezes
     supervisor  port 9345 of the VIP, and what happens when it fails on one node and on all
@@ -32,7 +33,7 @@ from network import CLIENT, FAMILIES, NODES, VIP, Failure, announce_from
 FAULTS = ("kill", "freeze", "power-off")
 # Limits in seconds. Copies follow a fault within:
 FOLLOWS = 6
-# They list a server that is back within this time, because its rise doubles with each relapse, up to 60 s:
+# They list a repaired server again within this time. Each relapse doubles how long it must answer first, up to 60 s:
 BACK = 90
 # Calls fail for at most this long, by the kind of the node. The Lease of a dead leader runs out after 6 s.
 FAILING = {"other": 5.5, "leader": 9, "etcd-leader": 5.5}
@@ -297,7 +298,7 @@ def missing(arguments):
 
 
 def outside(arguments):
-    """Runs the rig in namespaces of its own. With their first process, all others end, and the network goes."""
+    """Runs the rig in its own namespaces. When their first process ends, so do all others and the network."""
     if lacking := missing(arguments):
         sys.exit(f"rig: needs {lacking}")
     logs = arguments.logs or tempfile.mkdtemp(prefix="rig-")

@@ -32,8 +32,8 @@ const CAPACITY: usize = 256;
 /// last time does not count, so clients that send invalid tokens keep no scraper out.
 const UNKNOWN: (usize, usize) = (3, 12);
 
-/// A verdict that may still have to come. `None` if there is none. Shared, so that requests with the same token at the same
-/// time cause one review.
+/// The verdict of a review that may still be running; `None` if the review failed. It is shared, so concurrent requests
+/// with the same token cause only one review.
 type Pending = Shared<BoxFuture<'static, Option<Verdict>>>;
 
 /// Reviews tokens.

@@ -30,7 +30,7 @@ const BUFFER: usize = 8 * 1024;
 /// A connection of a client.
 pub(super) type Stream = Either<TcpStream, Box<TlsStream<TcpStream>>>;
 
-/// Serves over TLS, and only to clients with a token that may get `/metrics`.
+/// Serves over TLS, and only to clients whose token allows them to get `/metrics`.
 pub struct Secure {
     certificate: Certificate,
     authorization: Authorization,

@@ -10,7 +10,7 @@ use crate::config::SecureMetrics;
 
 #[derive(Args)]
 pub(super) struct SecureMetricsFlags {
-    /// Serve /metrics over TLS, and only to clients with a token that may get it
+    /// Serve /metrics over TLS, and only to clients whose token allows them to get it
     #[arg(
         long,
         value_name = "BOOL",
@@ -23,7 +23,7 @@ pub(super) struct SecureMetricsFlags {
     )]
     metrics_secure: bool,
 
-    /// Directory with tls.crt and tls.key for --metrics-secure, which may change at any time [default: a self-signed
+    /// Directory with tls.crt and tls.key for --metrics-secure; they may change at any time [default: a self-signed
     /// certificate]
     #[arg(long, value_name = "DIRECTORY")]
     metrics_cert_path: Option<String>,

@@ -56,7 +56,7 @@ impl Reconciler {
     pub(super) fn log_verdicts(&self, key: &ServiceKey, applied: &Applied) {
         for (address, why) in &applied.taken_out {
             self.metrics.probes().endpoint_removed();
-            warn!(service = %key, "took {address} out of {key}: {why}; the source still lists it");
+            warn!(service = %key, "took {address} out of {key}: {why}; Kubernetes still lists this server");
         }
         for address in &applied.returned {
             info!(service = %key, "put {address} back into {key}");

@@ -104,7 +104,7 @@ pub struct Marks {
 }
 
 impl Marks {
-    /// Waits for a mark since the last one that this returned, and for [`LOOK_PAUSE`]. So a burst of changes costs one
+    /// Waits for a mark since the last one that this returned, and for 100 ms. So a burst of changes costs one
     /// look at the index, not one for each change. Cancelling loses nothing.
     pub async fn changed(&mut self) {
         sleep_until(self.next).await;

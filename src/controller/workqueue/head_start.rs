@@ -11,8 +11,8 @@ const LONGEST: Duration = Duration::from_millis(20);
 /// delay the others for a fifth of the time.
 const APART: Duration = Duration::from_millis(100);
 
-/// While keys with reserved slots are in progress, no other key begins, for a moment. When a source with hundreds of
-/// followers changes, the first request that reaches the API server is then not one of many.
+/// Keeps other keys from starting for a moment while keys with reserved slots are in progress. So when a source with
+/// hundreds of followers changes, the first requests to the API server do not compete with hundreds of others.
 #[derive(Debug, Default)]
 pub(super) struct HeadStart {
     began: Option<Instant>,

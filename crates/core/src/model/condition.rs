@@ -33,8 +33,8 @@ pub struct Condition {
     pub message: Cow<'static, str>,
 }
 
-/// Whether the copies of a Service are in sync, given that nothing is left to write, or that something is. An endpoint
-/// that the probes took out is no difference.
+/// Whether the copies of a Service are in sync. `is_done` says whether nothing is left to write. An endpoint that the
+/// probes took out does not count as a difference.
 #[must_use]
 pub fn is_in_sync<'a>(is_done: bool, findings: impl IntoIterator<Item = &'a Finding>) -> bool {
     is_done && undone(findings).is_none()

@@ -1,6 +1,5 @@
-//! Copies that outlive an empty source: their endpoints stay, and the rest follows the Service.
-//!
-//! A Service holds its copies if [`ManagedService::holds`](crate::model::ManagedService::holds) is set.
+//! Copies that outlive an empty source: when they do ([`applies`]), which, and with which ports. Their endpoints stay,
+//! and the rest follows the Service.
 
 use std::sync::Arc;
 
@@ -8,8 +7,15 @@ use k8s_openapi::api::discovery::v1::EndpointPort;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::copy;
+use super::second_family::SecondFamily;
 use crate::model::ports::{LeftOut, ports, protocol};
 use crate::model::{EndpointSlice, Family, ManagedService, Snapshot, Source, copy_name};
+
+/// Whether the copies of one family are held although their source has no endpoints of it: the Service asks for that
+/// ([`ManagedService::holds`]), no slice that cannot be decoded has endpoints, and Nodes give none.
+pub(super) fn applies(service: &ManagedService, has_unreadable: bool, second: &SecondFamily) -> bool {
+    service.holds && !has_unreadable && !second.is_filled()
+}
 
 /// Whether a slice that cannot be decoded has endpoints of a family. It counts as unchanged, so they are those that
 /// its copy shows.

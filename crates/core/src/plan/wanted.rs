@@ -24,7 +24,7 @@ pub(super) fn copies(
         if full.is_empty() {
             let second = second_family::copies(service, source, family, snapshot, verdicts, &mut of_family);
             report::second_family(source, family, &second, plan);
-            holds = service.holds && !has_unreadable && !second.is_filled();
+            holds = hold::applies(service, has_unreadable, &second);
             if holds {
                 of_family = LeftOut::default();
                 held = hold::copies(service, source, family, snapshot, &mut of_family);
