@@ -215,6 +215,9 @@ impl Replica {
             verdicts,
         );
         let conditions = condition_worker.as_ref().map(|worker| worker.reconciler.clone());
+        if let Some(conditions) = &conditions {
+            report_liveness(&health, "conditions", conditions.watchdog().clone(), limit);
+        }
         let reconciler = Arc::new(reconciler.with_conditions(conditions));
         let watchdog = reconciler.watchdog().clone();
         report_liveness(&health, WORKER, watchdog.clone(), limit);

@@ -15,7 +15,7 @@ use crate::telemetry::watch_health::WatchHealth;
 use crate::telemetry::watchdog::Watchdog;
 use crate::timing::{DRAIN, VIEW_SETTLE};
 use endpoint_copier_core::index::{Dirty, SharedIndex};
-use endpoint_copier_core::model::{ServiceKey, WatchKind};
+use endpoint_copier_core::model::{Priority, ServiceKey, WatchKind};
 
 /// What a worker does with the keys of its queue.
 pub trait Reconcile {
@@ -30,8 +30,11 @@ pub trait Reconcile {
     /// The Services with which a term begins.
     fn all(&self) -> Dirty;
 
+    /// The order in which the queue serves a Service, and whether slots are reserved for it.
+    fn priority(&self, key: &ServiceKey) -> Priority;
+
     /// Ends a term.
-    fn forget(&self) {}
+    fn forget(&self);
 
     /// The watchdog of the work: each call that ends, answered or not, is a step.
     fn watchdog(&self) -> &Watchdog;
@@ -80,7 +83,7 @@ impl<R: Reconcile> Worker<R> {
         let mut queue = WorkQueue::new(self.metrics.clone());
         let mut active = FuturesUnordered::new();
         let watchdog = self.reconciler.watchdog();
-        let priority = |key: &_| self.index.lock().priority(key);
+        let priority = |key: &_| self.reconciler.priority(key);
         tokio::select! {
             biased;
             () = term.over() => return,
@@ -135,8 +138,8 @@ impl<R: Reconcile> Worker<R> {
     }
 
     fn mark(&self, queue: &mut WorkQueue, key: ServiceKey, mark: Mark) {
+        let priority = self.reconciler.priority(&key);
         let index = self.index.lock();
-        let priority = index.priority(&key);
         if let Some(metrics) = self.metrics.as_ref().filter(|_| index.is_managed(&key)) {
             metrics.services().changed(&key, mark.since);
         }

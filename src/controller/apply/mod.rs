@@ -14,6 +14,7 @@ use crate::controller::error::SyncError;
 use crate::leader_election::term::{Term, TermOver};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::watchdog::Watchdog;
+use crate::timing::WRITE_LIMIT;
 use endpoint_copier_core::model::{
     EndpointSlice, Finding, ManagedService, Operation, ServiceKey, SliceKey, version_of,
 };
@@ -197,7 +198,7 @@ impl Writer {
     ) -> Result<Option<EndpointSlice>, SyncError> {
         let failed = |error: &kube::Error| SyncError::write(operation, slice, error);
         let request = request.map_err(|error| failed(&kube::Error::BuildRequest(error)))?;
-        let answer = send(&self.client, &self.watchdog, term, request).await;
+        let answer = send(&self.client, &self.watchdog, term, WRITE_LIMIT, request).await;
         let answer = answer.map_err(|TermOver| SyncError::TermOver)?;
         answer.map_err(|error| failed(&error))
     }

@@ -1,5 +1,7 @@
 //! One write, from the right to make it until its answer.
 
+use std::time::Duration;
+
 use http::Request;
 use kube::Client;
 use kube::core::Status;
@@ -11,9 +13,9 @@ use crate::apiserver::status::is_answer;
 use crate::apiserver::{SendDeadline, TooLate};
 use crate::leader_election::term::{Term, TermOver};
 use crate::telemetry::watchdog::Watchdog;
-use crate::timing::WRITE_LIMIT;
 
-/// Sends a write, and returns the object as it is now, if it exists. The end of the call is a step of `watchdog`.
+/// Sends a write, and returns the object as it is now, if it exists. It waits for the answer up to `limit`. The end of
+/// the call is a step of `watchdog`.
 ///
 /// # Errors
 /// The term is over.
@@ -21,12 +23,13 @@ pub(in crate::controller) async fn send<T: DeserializeOwned>(
     client: &Client,
     watchdog: &Watchdog,
     term: &Term,
+    limit: Duration,
     mut request: Request<Vec<u8>>,
 ) -> Result<kube::Result<Option<T>>, TermOver> {
     let write = term.begin_write()?;
     // Also checked if this process was paused while it looked for a server.
     request.extensions_mut().insert(SendDeadline(write.deadline));
-    let answer = timeout(WRITE_LIMIT, async {
+    let answer = timeout(limit, async {
         tokio::select! {
             biased;
             answer = client.request_status(request) => Some(answer),

@@ -42,6 +42,8 @@ struct Written {
     /// The UID of the Service.
     managed: Option<String>,
     condition: Option<Condition>,
+    /// Whether the write is of this term. Only then has somebody else changed what the Service shows since.
+    is_of_term: bool,
     at: Instant,
     /// The pause before a write of another condition.
     pause: Duration,
@@ -113,7 +115,7 @@ impl Decisions {
         // A Service that was recreated does not wait.
         let last = self.written.get(key).filter(|last| last.managed == seen.managed);
         let due = last.map(|last| {
-            let is_repair = last.condition == to;
+            let is_repair = last.is_of_term && last.condition == to;
             last.at + if is_repair { LONGEST_PAUSE } else { last.pause }
         });
         match due.filter(|due| now < *due) {
@@ -131,6 +133,7 @@ impl Decisions {
         let written = Written {
             managed,
             condition: change.to,
+            is_of_term: true,
             at: now,
             pause,
         };
@@ -140,6 +143,9 @@ impl Decisions {
     /// Forgets the decisions of a term. The writes stay, so that pauses outlast a term.
     pub fn forget(&mut self) {
         self.wanted.clear();
+        for last in self.written.values_mut() {
+            last.is_of_term = false;
+        }
     }
 }
 
@@ -246,6 +252,18 @@ mod tests {
         let mut recreated = shows(None);
         recreated.managed = Some("another".to_owned());
         assert!(matches!(decisions.next(&vip(), recreated, now), Next::Write(_)));
+    }
+
+    /// Rule: 3.condition-writes
+    #[test]
+    fn what_another_leader_wrote_is_a_transition() {
+        let (mut decisions, mut now) = (Decisions::default(), Instant::now());
+        decisions.decided(&vip(), Some(in_sync()), now);
+        written(&mut decisions, None, &mut now);
+        decisions.forget();
+        now += seconds(20);
+        decisions.decided(&vip(), Some(in_sync()), now);
+        assert_eq!(written(&mut decisions, Some(refused("no")), &mut now), seconds(0));
     }
 
     /// Rule: 3.condition-passing

@@ -4,8 +4,7 @@
 //! changes the entry of that type in the list and no other, so the conditions and the addresses that others write stay.
 //! It has the resourceVersion that was seen, so a late write from a former leader has no effect.
 
-use std::collections::HashMap;
-use std::time::Duration;
+use std::collections::HashSet;
 
 use http::Request;
 use jiff::Timestamp;
@@ -25,20 +24,17 @@ use crate::controller::outcome::{Backoff, Outcome, Requeue};
 use crate::controller::worker::Reconcile;
 use crate::controller::workqueue::DirtySet;
 use crate::leader_election::term::{Term, TermOver};
-use crate::pauses::Pauses;
 use crate::telemetry::failure_log::FailureLog;
 use crate::telemetry::watchdog::Watchdog;
-use crate::timing::EXPECTATION;
+use crate::timing::{EVENT_LIMIT, EXPECTATION};
 use endpoint_copier_core::index::{Dirty, SharedIndex};
-use endpoint_copier_core::model::{Condition, IN_SYNC, ServiceKey, SyncResult};
+use endpoint_copier_core::model::{Condition, IN_SYNC, Priority, ServiceKey, SyncResult};
 
 mod decisions;
+mod forbidden;
 
 use decisions::{Change, Decisions, Next};
-
-/// The pause of a namespace after a write without permission: 5 s, doubling to 30 s.
-const REFUSED: Duration = Duration::from_secs(5);
-const REFUSED_LONGEST: Duration = Duration::from_secs(30);
+use forbidden::Forbidden;
 
 /// Writes the conditions that the syncs of a term decide.
 pub struct Conditions {
@@ -46,10 +42,10 @@ pub struct Conditions {
     index: SharedIndex,
     dirty: DirtySet,
     decisions: Mutex<Decisions>,
-    /// Namespaces without permission for such writes, and until when their Services wait. They share the pause, because
-    /// thousands of Services may be in such namespaces.
-    forbidden: Mutex<HashMap<String, (Instant, Pauses)>>,
+    forbidden: Mutex<Forbidden>,
     failures: FailureLog,
+    /// The Services whose writes fail. That is one outage, however many there are.
+    failing: Mutex<HashSet<ServiceKey>>,
     /// This is not an outage: permissions may exist only in some namespaces, and a success elsewhere does not end it.
     missing_rights: FailureLog,
     watchdog: Watchdog,
@@ -66,6 +62,7 @@ impl Conditions {
             decisions: Mutex::default(),
             forbidden: Mutex::default(),
             failures: FailureLog::new("writing conditions of Services"),
+            failing: Mutex::default(),
             missing_rights: FailureLog::new("writing conditions of Services in some namespaces"),
             watchdog: Watchdog::default(),
         }
@@ -86,20 +83,18 @@ impl Conditions {
 
     async fn write(&self, key: &ServiceKey, change: Change, term: &Term) -> Outcome {
         let namespace = key.namespace();
-        let until = self.forbidden.lock().get(namespace).map(|(until, _)| *until);
-        if let Some(until) = until.filter(|until| Instant::now() < *until) {
+        if let Some(until) = self.forbidden.lock().until(namespace, Instant::now()) {
             return Outcome::new(SyncResult::Refused, Requeue::Resume(until));
         }
         let answer = match patch(key, &change, Timestamp::now()) {
-            Ok(request) => send::<IgnoredAny>(&self.client, &self.watchdog, term, request).await,
+            Ok(request) => send::<IgnoredAny>(&self.client, &self.watchdog, term, EVENT_LIMIT, request).await,
             Err(error) => Ok(Err(kube::Error::BuildRequest(error))),
         };
         let now = Instant::now();
         let outcome = match answer {
             Err(TermOver) => return Outcome::new(SyncResult::Requeued, Requeue::WhenDirty),
             Ok(Ok(_)) => {
-                self.failures.recovered();
-                self.forbidden.lock().remove(namespace);
+                self.forbidden.lock().0.remove(namespace);
                 self.decisions.lock().wrote(key, change, now);
                 Outcome {
                     has_written: true,
@@ -123,13 +118,10 @@ impl Conditions {
         if let Some(right) = status.and_then(missing_right) {
             let namespace = key.namespace().to_owned();
             self.missing_rights.failed_by(namespace.clone(), right);
-            let mut forbidden = self.forbidden.lock();
-            let (until, pauses) = forbidden
-                .entry(namespace)
-                .or_insert_with(|| (now, Pauses::new(REFUSED, REFUSED_LONGEST, 2.0, 0.0)));
-            *until = now + pauses.next_pause();
-            return Outcome::new(SyncResult::Refused, Requeue::Resume(*until));
+            let until = self.forbidden.lock().refused(namespace, now);
+            return Outcome::new(SyncResult::Refused, Requeue::Resume(until));
         }
+        self.failing.lock().insert(key.clone());
         self.failures
             .failed(&format!("Service {key}: {}", one_line(error)));
         let pause = status.and_then(throttled);
@@ -144,11 +136,18 @@ impl Reconcile for Conditions {
         let next = shown.map_or(Next::Nothing, |shown| {
             self.decisions.lock().next(key, shown, Instant::now())
         });
-        match next {
+        let outcome = match next {
             Next::Nothing => Outcome::new(SyncResult::Success, Requeue::WhenDirty),
             Next::Later(moment) => Outcome::new(SyncResult::Success, Requeue::At(moment)),
             Next::Write(change) => self.write(key, change, term).await,
+        };
+        if outcome.result == SyncResult::Success {
+            let mut failing = self.failing.lock();
+            if failing.remove(key) && failing.is_empty() {
+                self.failures.recovered();
+            }
         }
+        outcome
     }
 
     /// Those with a decision, and those with a condition that must perhaps be removed.
@@ -157,6 +156,14 @@ impl Reconcile for Conditions {
         all.extend(self.decisions.lock().services().cloned());
         all
     }
+
+    /// No condition goes before another, and none is worth a request to an overloaded API server.
+    fn priority(&self, _: &ServiceKey) -> Priority {
+        Priority::Other
+    }
+
+    /// The syncs forget the decisions, because they may already decide in the next term when this worker ends one.
+    fn forget(&self) {}
 
     fn watchdog(&self) -> &Watchdog {
         &self.watchdog

@@ -28,7 +28,9 @@ use crate::telemetry::watch_health::WatchHealth;
 use crate::telemetry::watchdog::Watchdog;
 use crate::timing::EXPECTATION;
 use endpoint_copier_core::index::{Dirty, Index, SharedIndex};
-use endpoint_copier_core::model::{Condition, Finding, ServiceKey, Snapshot, SyncResult, WatchKind};
+use endpoint_copier_core::model::{
+    Condition, Finding, Priority, ServiceKey, Snapshot, SyncResult, WatchKind,
+};
 use endpoint_copier_core::plan::Verdicts;
 
 mod decide;
@@ -93,6 +95,10 @@ impl Reconcile for Reconciler {
 
     fn all(&self) -> Dirty {
         self.index().all()
+    }
+
+    fn priority(&self, key: &ServiceKey) -> Priority {
+        self.index().priority(key)
     }
 
     /// Expectations and findings are dropped, because they concern the next leader. Knowledge about the cluster, backoffs
@@ -161,7 +167,12 @@ impl Reconciler {
             self.failures.ended(key, self.index().priority(key), Some(error));
         }
         self.findings.unchanged(key, &self.index());
-        if let Some(conditions) = &self.conditions {
+        // A leader without a complete view writes no slice either, and its view is soon complete.
+        if let Some(conditions) = self
+            .conditions
+            .as_ref()
+            .filter(|_| self.index().is_filled().is_ok())
+        {
             let is_managed = self.index().is_managed(key);
             conditions.decided(key, is_managed.then(Condition::undecided));
         }

@@ -32,7 +32,7 @@ use overload::Overload;
 /// second and not one for each change. The first change of a burst does not wait.
 pub const PACE: Duration = Duration::from_millis(20);
 
-/// The number of keys in progress at once. Each makes one call at a time, so this also limits the writes in flight.
+/// The number of keys in progress at once. Each makes one call at a time, so this also limits the writes of copies in flight.
 const AT_ONCE: usize = 10;
 
 /// The number of these slots that are reserved for the Service of [`Priority::Flagged`]. There is only one such
