@@ -165,8 +165,12 @@ fn bearer_token(headers: &HeaderMap) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use futures::future::join_all;
+    use http::{Request, Response};
+    use http_body_util::Full;
+    use kube::client::Body;
     use testbed::{ApiServer, Effect, Fault, Match, Rule, Store};
     use tokio::time::advance;
+    use tower::{BoxError, service_fn};
 
     use super::*;
     use crate::apiserver;
@@ -317,6 +321,35 @@ mod tests {
             "{lines:?}"
         );
         assert!(lines.iter().all(|line| !line.contains("scraper")), "{lines:?}");
+    }
+
+    /// A server that answers each request with this code and with the request itself.
+    async fn logged_after_an_echo(code: u16) -> Vec<String> {
+        let echo = service_fn(move |request: Request<Body>| async move {
+            let body = request.into_body().collect_bytes().await?;
+            let answer = Response::builder().status(code).body(Full::new(body));
+            Ok::<_, BoxError>(answer.unwrap())
+        });
+        let (log, _guard) = logged();
+        let client = apiserver::over(echo, "default", &Metrics::new("lease").unwrap());
+        let headers = HeaderMap::from_iter([(AUTHORIZATION, "Bearer scraper".parse().unwrap())]);
+        let verdict = Authorization::new(client)
+            .verdict(&headers, [10, 0, 0, 1].into())
+            .await;
+        assert_eq!(verdict, None, "{code}");
+        log.lines()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_repeats_the_token_is_not_logged() {
+        const FAILED: &str = "WARN reviewing a client of /metrics failed; trying again error=";
+        for (code, error) in [
+            (502, "the request failed: 502 Bad Gateway"),
+            (403, "the request failed: 403 Forbidden"),
+            (201, "the answer of the API server is not a TokenReview"),
+        ] {
+            assert_eq!(logged_after_an_echo(code).await, [format!("{FAILED}\"{error}\"")]);
+        }
     }
 
     #[tokio::test(start_paused = true)]
