@@ -4,12 +4,14 @@
 //! The answers stay JSON, because the user goes from one review into the other unchanged. Errors keep no text of an
 //! answer except a missing permission: a TokenReview repeats the token, and a proxy may show the request in its error page.
 
+use std::time::Duration;
+
 use http::Request;
 use http::header::CONTENT_TYPE;
 use kube::Client;
 use serde_json::{Value, json};
 
-use super::status::missing_right;
+use super::status::{missing_right, status_of, throttled};
 
 /// What an API server says about a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +33,17 @@ pub enum NoVerdict {
     /// The API server answered with something else.
     #[error("the answer of the API server is not a {0}")]
     Answer(&'static str),
+}
+
+impl NoVerdict {
+    /// How long to wait before the next review, if the API server is overloaded.
+    #[must_use]
+    pub fn throttled(&self) -> Option<Duration> {
+        match self {
+            Self::Request(error) => status_of(error).and_then(throttled),
+            Self::Answer(_) => None,
+        }
+    }
 }
 
 /// A kind of review.
