@@ -33,7 +33,8 @@ const CAPACITY: usize = 256;
 const RETRY: Duration = Duration::from_secs(1);
 
 /// The number of unknown tokens that are reviewed in a second: for one peer, and for all. A token that was allowed the
-/// last time does not count, so clients that send invalid tokens keep no scraper out.
+/// last time does not count, so invalid tokens never keep a known scraper out. A new scraper may get 503 while clients
+/// send many invalid tokens.
 const UNKNOWN: (usize, usize) = (3, 12);
 
 /// The verdict of a review that may still be running; `None` if the review failed. It is shared, so concurrent requests
