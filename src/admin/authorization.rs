@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt as _;
@@ -28,8 +29,12 @@ const LIMIT: Duration = Duration::from_secs(5);
 /// The number of tokens with a verdict in memory.
 const CAPACITY: usize = 256;
 
+/// The time between two reviews of a token that failed, and the shortest pause while the API server is overloaded.
+const RETRY: Duration = Duration::from_secs(1);
+
 /// The number of unknown tokens that are reviewed in a second: for one peer, and for all. A token that was allowed the
-/// last time does not count, so clients that send invalid tokens keep no scraper out.
+/// last time does not count, so invalid tokens never keep a known scraper out. A new scraper may get 503 while clients
+/// send many invalid tokens.
 const UNKNOWN: (usize, usize) = (3, 12);
 
 /// The verdict of a review that may still be running; `None` if the review failed. It is shared, so concurrent requests
@@ -40,13 +45,15 @@ type Pending = Shared<BoxFuture<'static, Option<Verdict>>>;
 pub(super) struct Authorization {
     client: Client,
     log: FailureLog,
-    state: Mutex<State>,
+    state: Arc<Mutex<State>>,
 }
 
 struct State {
     /// By a hash of the token. The tokens themselves are not kept.
     reviews: HashMap<[u8; 32], Review>,
     unknown: Pace,
+    /// An overloaded API server gets no review before this time.
+    paused_until: Option<Instant>,
 }
 
 /// The newest review of a token.
@@ -64,7 +71,7 @@ impl Review {
             Some(Some(Verdict::Allowed)) => Duration::from_secs(60),
             Some(Some(Verdict::Unauthenticated | Verdict::Forbidden)) => Duration::from_secs(10),
             // Another request may cause another review, but not a hot loop.
-            Some(None) => Duration::from_secs(1),
+            Some(None) => RETRY,
             None => LIMIT,
         };
         now.saturating_duration_since(self.begun) < lasts
@@ -84,10 +91,11 @@ impl Authorization {
         Self {
             client,
             log: FailureLog::new("reviewing a client of /metrics"),
-            state: Mutex::new(State {
+            state: Arc::new(Mutex::new(State {
                 reviews: HashMap::new(),
                 unknown: Pace::new(UNKNOWN.0, UNKNOWN.1),
-            }),
+                paused_until: None,
+            })),
         }
     }
 
@@ -100,13 +108,20 @@ impl Authorization {
         verdict.await
     }
 
-    /// The current review of a token. `None` if there are too many unknown tokens.
+    /// The current review of a token. `None` if there are too many unknown tokens, or the API server is overloaded.
     fn review(&self, token: &str, peer: IpAddr) -> Option<Pending> {
         let (hash, now): ([u8; 32], _) = (Sha256::digest(token).into(), Instant::now());
-        let State { reviews, unknown } = &mut *self.state.lock();
+        let State {
+            reviews,
+            unknown,
+            paused_until,
+        } = &mut *self.state.lock();
         let last = reviews.get(&hash);
         if let Some(review) = last.filter(|review| review.is_fresh(now)) {
             return Some(review.verdict.clone());
+        }
+        if paused_until.is_some_and(|until| now < until) {
+            return None;
         }
         let was_allowed = last.is_some_and(Review::is_allowed);
         if !was_allowed && !unknown.admits(peer, now) {
@@ -132,7 +147,7 @@ impl Authorization {
 
     /// Starts a review, which ends whether or not its client waits for it.
     fn begin(&self, token: String) -> Pending {
-        let (client, log) = (self.client.clone(), self.log.clone());
+        let (client, log, state) = (self.client.clone(), self.log.clone(), self.state.clone());
         let review = tokio::spawn(async move {
             let result = timeout(LIMIT, may_get(&client, &token, PATH)).await;
             let error = match result {
@@ -140,7 +155,14 @@ impl Authorization {
                     log.recovered();
                     return Some(verdict);
                 }
-                Ok(Err(error)) => one_line(&error),
+                Ok(Err(error)) => {
+                    if let Some(pause) = error.throttled() {
+                        let until = Some(Instant::now() + pause.max(RETRY));
+                        let mut state = state.lock();
+                        state.paused_until = state.paused_until.max(until);
+                    }
+                    one_line(&error)
+                }
                 Err(_) => format!("no answer within {LIMIT:?}"),
             };
             log.failed(&error);
@@ -165,8 +187,12 @@ fn bearer_token(headers: &HeaderMap) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use futures::future::join_all;
+    use http::{Request, Response};
+    use http_body_util::Full;
+    use kube::client::Body;
     use testbed::{ApiServer, Effect, Fault, Match, Rule, Store};
     use tokio::time::advance;
+    use tower::{BoxError, service_fn};
 
     use super::*;
     use crate::apiserver;
@@ -317,6 +343,65 @@ mod tests {
             "{lines:?}"
         );
         assert!(lines.iter().all(|line| !line.contains("scraper")), "{lines:?}");
+    }
+
+    /// Rule: survive.metrics-reviews
+    #[tokio::test(start_paused = true)]
+    async fn an_overloaded_api_server_gets_no_review_for_a_while() {
+        let fixture = Fixture::start();
+        for (resource, code, retry_after, seconds) in [
+            ("tokenreviews", 429, Some(7), 7),
+            ("subjectaccessreviews", 503, Some(7), 7),
+            ("tokenreviews", 429, None, 1),
+            ("tokenreviews", 429, Some(3600), 60),
+        ] {
+            assert_eq!(fixture.verdict("scraper").await, Some(Verdict::Allowed));
+            let overload = Effect::Status { code, retry_after };
+            let fault = Fault::new(Match::any().resource(resource), overload.clone());
+            fixture.server.faults().add(fault.times(1));
+            assert_eq!(fixture.verdict("tenant").await, None, "{overload:?}");
+            let reviews = fixture.reviews();
+            advance(Duration::from_millis(seconds * 1000 - 1)).await;
+            for token in ["tenant", "nonsense"] {
+                assert_eq!(fixture.verdict(token).await, None, "{overload:?}");
+            }
+            let known = fixture.verdict("scraper").await;
+            assert_eq!(known, Some(Verdict::Allowed), "{overload:?}");
+            assert_eq!(fixture.reviews(), reviews, "{overload:?}");
+            advance(Duration::from_millis(1)).await;
+            let verdict = fixture.verdict("tenant").await;
+            assert_eq!(verdict, Some(Verdict::Forbidden), "{overload:?}");
+            advance(Duration::from_secs(60)).await;
+        }
+    }
+
+    /// A server that answers each request with this code and with the request itself.
+    async fn logged_after_an_echo(code: u16) -> Vec<String> {
+        let echo = service_fn(move |request: Request<Body>| async move {
+            let body = request.into_body().collect_bytes().await?;
+            let answer = Response::builder().status(code).body(Full::new(body));
+            Ok::<_, BoxError>(answer.unwrap())
+        });
+        let (log, _guard) = logged();
+        let client = apiserver::over(echo, "default", &Metrics::new("lease").unwrap());
+        let headers = HeaderMap::from_iter([(AUTHORIZATION, "Bearer scraper".parse().unwrap())]);
+        let verdict = Authorization::new(client)
+            .verdict(&headers, [10, 0, 0, 1].into())
+            .await;
+        assert_eq!(verdict, None, "{code}");
+        log.lines()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_repeats_the_token_is_not_logged() {
+        const FAILED: &str = "WARN reviewing a client of /metrics failed; trying again error=";
+        for (code, error) in [
+            (502, "the request failed: 502 Bad Gateway"),
+            (403, "the request failed: 403 Forbidden"),
+            (201, "the answer of the API server is not a TokenReview"),
+        ] {
+            assert_eq!(logged_after_an_echo(code).await, [format!("{FAILED}\"{error}\"")]);
+        }
     }
 
     #[tokio::test(start_paused = true)]

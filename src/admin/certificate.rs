@@ -40,22 +40,27 @@ struct Files {
 }
 
 impl Certificate {
-    /// Reads the files in a directory, or creates a self-signed certificate.
+    /// Reads the files in a directory. Creates a self-signed certificate if there is no directory or the files cannot be
+    /// used, because the operator must start without a Secret too.
     ///
     /// # Errors
-    /// The files cannot be used.
+    /// No certificate can be created.
     pub(super) fn load(directory: Option<&Path>) -> io::Result<Self> {
-        let (tls, files) = match directory {
-            Some(directory) => {
-                let files = Files::read(directory)?;
-                (files.tls(), Some(files))
+        let read = directory.map(Files::read);
+        let tls = match read.as_ref().map(usable) {
+            Some(Ok(tls)) => tls,
+            Some(Err(error)) => {
+                warn!(%error, "/metrics is served with a self-signed certificate until the files can be used");
+                self_signed()?
             }
-            None => (self_signed(), None),
+            None => self_signed()?,
         };
-        let tls = Arc::new(tls?);
         Ok(Self {
             directory: directory.map(Path::to_owned),
-            current: Mutex::new(Current { tls, files }),
+            current: Mutex::new(Current {
+                tls: Arc::new(tls),
+                files: read.and_then(Result::ok),
+            }),
         })
     }
 
@@ -64,7 +69,8 @@ impl Certificate {
         self.current.lock().tls.clone()
     }
 
-    /// Follows the files, without end. The kubelet replaces all files of a Secret at once, by a symlink.
+    /// Reads the files every few seconds, and uses them when they have changed. Never returns. The kubelet replaces all
+    /// files of a Secret at once, by a symlink.
     pub(super) async fn follow(&self) {
         let Some(directory) = &self.directory else {
             return std::future::pending().await;
@@ -84,10 +90,7 @@ impl Certificate {
         if read.as_ref().ok() == current.files.as_ref() {
             return;
         }
-        let tls = read.as_ref().map_or_else(
-            |error| Err(io::Error::new(error.kind(), error.to_string())),
-            Files::tls,
-        );
+        let tls = usable(&read);
         current.files = read.ok();
         match tls {
             Ok(tls) => {
@@ -129,6 +132,14 @@ impl Files {
     }
 }
 
+/// The TLS settings with these files, if they could be read and can be used.
+fn usable(read: &io::Result<Files>) -> io::Result<ServerConfig> {
+    match read {
+        Ok(files) => files.tls(),
+        Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
+    }
+}
+
 /// A certificate that no client can verify.
 fn self_signed() -> io::Result<ServerConfig> {
     let made = || -> Result<_, rcgen::Error> {
@@ -154,7 +165,8 @@ fn server_config(
         .with_no_client_auth()
         .with_single_cert(chain, key)?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    // Scrapers keep their connections, so sessions are not worth the memory.
+    // Most scrapes need a new connection, because idle ones close after 5 s. Scrapes are rare, so full handshakes cost
+    // less than the memory for sessions.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     Ok(config)
@@ -225,14 +237,35 @@ mod tests {
         assert!(!Arc::ptr_eq(&first, &serving.tls()));
     }
 
+    /// Rule: survive.metrics-certificate
     #[test]
-    fn a_mounted_certificate_is_needed_at_the_start() {
+    fn unusable_files_at_the_start_are_replaced_by_a_self_signed_one() {
+        let (log, _guard) = logged();
         let directory = tempfile::tempdir().unwrap();
-        let error = Certificate::load(Some(directory.path())).err().unwrap();
-        assert!(error.to_string().contains("tls.crt: No such file"), "{error}");
-        assert!(
-            Certificate::load(None).is_ok(),
-            "without a directory, none is needed"
+        let directory = directory.path();
+        let (certificate, key) = pem();
+        for reason in ["tls.crt: No such file", "tls.crt: no certificate"] {
+            let before = log.lines().len();
+            let serving = Certificate::load(Some(directory)).unwrap();
+            let first = serving.tls();
+            serving.replace(Files::read(directory));
+            let lines = log.lines().split_off(before);
+            assert_eq!(lines.len(), 1, "{lines:?}");
+            assert!(lines[0].starts_with("WARN /metrics is served with a self-signed certificate"));
+            assert!(lines[0].contains(reason), "{lines:?}");
+
+            fs::write(directory.join("tls.crt"), &certificate).unwrap();
+            fs::write(directory.join("tls.key"), &key).unwrap();
+            serving.replace(Files::read(directory));
+            assert!(!Arc::ptr_eq(&first, &serving.tls()));
+            fs::write(directory.join("tls.crt"), "").unwrap();
+        }
+        let before = log.lines().len();
+        Certificate::load(None).unwrap();
+        assert_eq!(
+            log.lines().len(),
+            before,
+            "without a directory, nothing is missing"
         );
     }
 }

@@ -41,7 +41,7 @@ impl Secure {
     /// `client` sends the reviews of tokens.
     ///
     /// # Errors
-    /// The certificate cannot be used.
+    /// No certificate can be created.
     pub fn new(config: &SecureMetrics, client: Client) -> io::Result<Self> {
         let certificate = Certificate::load(config.cert_path.as_deref())?;
         Ok(Self {
@@ -51,7 +51,7 @@ impl Secure {
         })
     }
 
-    /// Follows changes of the certificate, without end.
+    /// Uses each new certificate. Never returns.
     pub(super) async fn follow_certificate(&self) {
         self.certificate.follow().await;
     }

@@ -1,13 +1,17 @@
 //! Asks an API server for the user of a token, and whether that user may get a path: a TokenReview and a
 //! SubjectAccessReview.
 //!
-//! The answers stay JSON, because the user goes from one review into the other unchanged. No error contains an answer,
-//! because a TokenReview repeats the token.
+//! The answers stay JSON, because the user goes from one review into the other unchanged. Errors keep no text of an
+//! answer except a missing permission: a TokenReview repeats the token, and a proxy may show the request in its error page.
+
+use std::time::Duration;
 
 use http::Request;
 use http::header::CONTENT_TYPE;
 use kube::Client;
 use serde_json::{Value, json};
+
+use super::status::{missing_right, status_of, throttled};
 
 /// What an API server says about a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,11 +28,22 @@ pub enum Verdict {
 #[derive(Debug, thiserror::Error)]
 pub enum NoVerdict {
     /// The API server did not accept the review.
-    #[error(transparent)]
-    Request(#[from] kube::Error),
+    #[error("the request failed")]
+    Request(#[source] kube::Error),
     /// The API server answered with something else.
     #[error("the answer of the API server is not a {0}")]
     Answer(&'static str),
+}
+
+impl NoVerdict {
+    /// How long to wait before the next review, if the API server is overloaded.
+    #[must_use]
+    pub fn throttled(&self) -> Option<Duration> {
+        match self {
+            Self::Request(error) => status_of(error).and_then(throttled),
+            Self::Answer(_) => None,
+        }
+    }
 }
 
 /// A kind of review.
@@ -79,13 +94,23 @@ impl Review {
         let request = Request::post(format!("/apis/{api_version}/{plural}"))
             .header(CONTENT_TYPE, "application/json")
             .body(body.to_string().into_bytes())
-            .map_err(kube::Error::HttpError)?;
+            .map_err(|error| NoVerdict::Request(kube::Error::HttpError(error)))?;
         // kube would log an answer that it cannot decode.
-        let answer = client.request_text(request).await?;
+        let answer = client.request_text(request).await;
+        let answer = answer.map_err(|error| NoVerdict::Request(without_text(error)))?;
         let answer: Option<Value> = serde_json::from_str(&answer).ok();
         let status = answer.and_then(|mut answer| Some(answer.get_mut("status")?.take()));
         status.ok_or(NoVerdict::Answer(kind))
     }
+}
+
+/// The same error. Of the text of an answer, only a missing permission is left.
+fn without_text(mut error: kube::Error) -> kube::Error {
+    if let kube::Error::Api(status) = &mut error {
+        let right = missing_right(status).map(str::to_owned);
+        status.message = right.unwrap_or_default();
+    }
+    error
 }
 
 /// The user of a valid token.

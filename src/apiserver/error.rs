@@ -17,7 +17,7 @@ pub(super) fn causes<'a>(
     })
 }
 
-/// An error with its causes, in one line. A `Status` of the API server appears as code, reason and message.
+/// An error with its causes, in one line. A `Status` of the API server appears as code, reason and message, if it has one.
 #[must_use]
 pub fn one_line(error: &(dyn Error + 'static)) -> String {
     let mut parts: Vec<String> = Vec::new();
@@ -28,7 +28,8 @@ pub fn one_line(error: &(dyn Error + 'static)) -> String {
         }
         if let Some(kube::Error::Api(status)) = error.downcast_ref() {
             // The error's own text has all fields of the Status.
-            parts.push(format!("{} {}: {}", status.code, status.reason, status.message));
+            parts.push(format!("{} {}", status.code, status.reason));
+            parts.push(status.message.clone());
             break;
         }
         parts.push(text);
@@ -89,6 +90,8 @@ mod tests {
             one_line(&error),
             "failed to perform initial object list: 401 Unauthorized: who are you"
         );
+        let status = Status::failure("", "Bad Gateway").with_code(502);
+        assert_eq!(one_line(&kube::Error::Api(status.boxed())), "502 Bad Gateway");
     }
 
     #[test]

@@ -8,7 +8,7 @@
 //! The code that gets a 429 decides what to do: writes pause in `controller::workqueue::overload`, watches back off in
 //! `controller::watch::backoff`, pages are requested again in `apiserver::pages`, and `apiserver::channel` stays with
 //! the server. `controller::events` retries an Event after 1, 5 and 30 s, and then drops it. To a probe, a server that
-//! answers 429 is alive (`apiserver::probe_client`).
+//! answers 429 is alive (`apiserver::probe_client`). Reviews of tokens pause in `admin::authorization`.
 
 use std::time::Duration;
 

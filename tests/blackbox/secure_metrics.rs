@@ -145,6 +145,24 @@ on_both! {
         assert!(operator.runs());
     }
 
+    /// Rule: survive.metrics-certificate
+    async fn a_missing_certificate_does_not_stop_the_operator(cluster: &mut Cluster) {
+        cluster.give_rights(Rights::SecureMetrics, "default").await;
+        let volume = cluster.directory().join("certificate");
+        let mut operator = start(cluster, &[&format!("--metrics-cert-path={}", volume.display())]);
+        operator.until_ready().await;
+        until("it leads", async || cluster.holder().await.starts_with("one_")).await;
+        assert_eq!(operator.log().matches("served with a self-signed certificate").count(), 1);
+        assert_eq!(code(&operator, None).await, 401, "the metrics need a token");
+        let admin = cluster.token("admin");
+        until("the metrics are served", async || code(&operator, Some(&admin)).await == 200).await;
+        std::fs::create_dir(&volume).expect("a directory");
+        let first = mount(&volume, "1");
+        let certificate = async || scrape(&operator, None).await.expect("an answer").certificate;
+        until("the mounted certificate is served", async || certificate().await == first).await;
+        assert!(operator.runs());
+    }
+
     /// Rule: survive.metrics-authorized
     async fn metrics_are_refused_while_tokens_cannot_be_reviewed(cluster: &mut Cluster) {
         let operator = start(cluster, &[]);

@@ -109,6 +109,7 @@ fn certificate_is_mounted_where_the_operator_looks() {
     assert_eq!(volumes.as_array().map(Vec::len), Some(2));
     assert_eq!(volumes[0]["name"], mount["name"]);
     assert_eq!(volumes[0]["secret"]["secretName"], "certificate");
+    assert_eq!(volumes[0]["secret"]["optional"], true, "Pods start without it");
     let service = &find(&rendered, "Service", "-metrics")["spec"];
     assert_eq!(service["ports"][0]["appProtocol"], "https");
 }
