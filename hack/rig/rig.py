@@ -37,6 +37,10 @@ FOLLOWS = 6
 BACK = 90
 # Calls fail for at most this long, by the kind of the node. The Lease of a dead leader runs out after 6 s.
 FAILING = {"other": 5.5, "leader": 9, "etcd-leader": 5.5}
+# No call should fail because a repaired server returns. A machine that stalls may cost this many on each family:
+STALLED = 3
+# The client makes thirty calls a second on each family. With fewer than this many, the checks prove nothing:
+CALLS = 24
 
 
 class Rig:
@@ -169,6 +173,7 @@ def summary(begin, calls):
     failed = [call for call in calls if not call["ok"]]
     return {
         "calls": len(calls),
+        "calls_per_s": round(len(calls) / (time.monotonic() - begin), 1),
         "failed": len(failed),
         "failing_for_s": round(max((call["begun"] + call["took"] - begin for call in failed), default=0), 2),
         "errors": collections.Counter(call["seen"].split()[0] for call in failed),
@@ -205,11 +210,16 @@ def one_fault(rig, fault, calls):
     rig.cluster.repair_node(victim, fault)
     row["back_after_s"] = rig.cluster.until_all_are_ready(BACK)
     time.sleep(5)
-    row["failed_while_it_returns"] = {family: seen["failed"] for family, seen in calls.since(repaired).items()}
-    for family, seen in row["calls"].items():
-        limit = FAILING[kind]
-        right = seen["failing_for_s"] <= limit
-        rig.expect(f"{fault} of {victim} ({kind}), {family}: calls fail for at most {limit} s", right, seen)
+    row["calls_while_it_returns"] = calls.since(repaired)
+    rig.expect(f"{fault} of {victim} ({kind}): the client runs", calls.process.poll() is None)
+    limit = FAILING[kind]
+    for family in FAMILIES:
+        what = f"{fault} of {victim} ({kind}), {family}"
+        seen, returning = row["calls"][family], row["calls_while_it_returns"][family]
+        rig.expect(f"{what}: calls fail for at most {limit} s", seen["failing_for_s"] <= limit, seen)
+        rig.expect(f"{what}: at most {STALLED} calls fail after the repair", returning["failed"] <= STALLED, returning)
+        rate = min(seen["calls_per_s"], returning["calls_per_s"])
+        rig.expect(f"{what}: the client makes at least {CALLS} calls a second", rate >= CALLS, rate)
     return row
 
 

@@ -98,6 +98,9 @@ const SHOWN: [&str; 8] = [
 ];
 const SHOWN_WHOLE: [&str; 3] = ["leader-election-namespace", "leader-election-id", "log-level"];
 
+/// Features that need permissions of their own, which `doctor` checks.
+const SHOWN_BY_DOCTOR: [&str; 2] = ["metrics-secure", "service-conditions"];
+
 /// Adds the subcommands to the command of the operator.
 pub(super) fn with_subcommands(operator: Command) -> Command {
     let status = inspection(&operator, STATUS)
@@ -168,7 +171,9 @@ fn inspection(operator: &Command, name: &'static str) -> Command {
 fn reading(operator: &Command, name: &'static str) -> Command {
     let flags = operator.get_arguments().map(|arg| {
         let flag = arg.get_long().unwrap_or_default();
-        let is_shown = SHOWN.iter().any(|shown| flag.starts_with(shown)) || SHOWN_WHOLE.contains(&flag);
+        let is_shown = SHOWN.iter().any(|shown| flag.starts_with(shown))
+            || SHOWN_WHOLE.contains(&flag)
+            || (name == DOCTOR && SHOWN_BY_DOCTOR.contains(&flag));
         arg.clone().hide(!is_shown)
     });
     Command::new(name).args_override_self(true).args(flags)

@@ -59,6 +59,17 @@ async fn diagnosis(cluster: &Cluster) -> (Option<i32>, Value) {
     (output.status.code(), json)
 }
 
+/// The result and the detail of `rights` for an operator with all optional features.
+async fn rights_with_features(cluster: &Cluster) -> (String, String) {
+    let features = ["--service-conditions", "--metrics-secure"];
+    let args = [&["doctor", "-o", "json"], &features[..]].concat();
+    let output = run(cluster, &args).await;
+    assert_eq!(output.status.code(), Some(0));
+    let json = serde_json::from_slice(&output.stdout).expect("JSON");
+    let (result, detail) = check(&json, "rights");
+    (result.to_owned(), detail.to_owned())
+}
+
 on_both! {
     listed;
     async fn doctor_names_what_is_wrong_with_a_vip(cluster: &mut Cluster) {
@@ -286,6 +297,16 @@ async fn missing_rights_are_named_on_a_real_api_server() {
                 == "system:serviceaccount:default:replica has all permissions that the operator needs"
     })
     .await;
+    // The ClusterRole is that of the default values.
+    let (result, detail) = rights_with_features(&cluster).await;
+    assert_eq!(result, "warning", "{detail}");
+    for right in [
+        "create tokenreviews.authentication.k8s.io",
+        "create subjectaccessreviews.authorization.k8s.io",
+        "patch services/status in default",
+    ] {
+        assert!(detail.contains(right), "{right}: {detail}");
+    }
     // A Lease may name anything.
     let leases: Api<Lease> = Api::namespaced(cluster.client(), "default");
     drop(operator);

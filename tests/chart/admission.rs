@@ -12,7 +12,7 @@ use crate::released::{clusters, release};
 
 /// The operator, with more rights than the chart gives it: as if its token were used by somebody who has found another way
 /// up.
-const OPERATOR: &str = "system:serviceaccount:copier:endpoint-copier-operator";
+pub const OPERATOR: &str = "system:serviceaccount:copier:endpoint-copier-operator";
 
 const SERVICES: &str = "/api/v1/namespaces/team-a/services";
 const SLICES: &str = "/apis/discovery.k8s.io/v1/namespaces/team-a/endpointslices";
@@ -21,7 +21,7 @@ const AUTHORIZATION: &str = "/apis/authorization.k8s.io/v1";
 const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces";
 
 /// The status code and the text of an answer to a request of a user.
-async fn send(cluster: &Cluster, user: &str, method: &str, path: &str, body: Value) -> (u16, String) {
+pub async fn send(cluster: &Cluster, user: &str, method: &str, path: &str, body: Value) -> (u16, String) {
     let merge = "application/merge-patch+json";
     let kind = if method == "PATCH" {
         merge

@@ -1,8 +1,12 @@
 //! Secure metrics: permissions, the mounted certificate, and how Prometheus scrapes them.
 
+use harness::{https_get, until};
 use serde_json::{Value, json};
+use tokio::net::TcpStream;
 
-use crate::helm::{Helm, container, find, helm, helms};
+use crate::admission::{OPERATOR, send};
+use crate::helm::{Helm, chart, container, find, helm, helms};
+use crate::released::{clusters, release};
 
 const ON: &str = "metrics.secure.enabled=true";
 
@@ -131,5 +135,32 @@ fn scrapers_have_a_cluster_role_while_metrics_are_secure() {
     assert_eq!(readers(ON), [rule]);
     for values in ["replicaCount=2", "metrics.secure.enabled=true,rbac.create=false"] {
         assert_eq!(readers(values), Vec::<Value>::new(), "{values}");
+    }
+}
+
+/// The operator has the rights of the chart and the token of its ServiceAccount.
+/// Rule: 9.admission-operator
+/// Rule: chart.secure-metrics
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn operator_policy_admits_reviews_of_scrapers_on_api_server() {
+    const SLICES: &str = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices?dryRun=All";
+    for pair in &clusters().await {
+        let (release, cluster) = (release(pair), &pair.1);
+        let set = format!("{ON},admission.operator.enabled=true,replicaCount=1");
+        release.apply("install", &chart(), &["--create-namespace", "--set", &set]);
+        let foreign = harness::objects::slice("default", "app", "app-x", &["10.0.0.1"]);
+        until("the policy is in effect", async || {
+            let (_, text) = send(cluster, OPERATOR, "POST", SLICES, foreign.clone()).await;
+            text.contains("ValidatingAdmissionPolicy")
+        })
+        .await;
+        let pods = release.start_pods("copier").await;
+        let scrape = async |token: &str| {
+            let stream = TcpStream::connect(pods[0].operator.metrics_address()).await;
+            let answer = https_get(stream.expect("it listens"), "/metrics", Some(token)).await;
+            answer.expect("an answer").code
+        };
+        assert_eq!(scrape(&cluster.token("admin")).await, 200);
+        assert_eq!(scrape("unknown").await, 401);
     }
 }

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use super::Unknown;
 use super::facts::{Facts, Installation, Installations, Server, ServiceFacts};
 use super::of_service::EXCLUDED;
-use super::rights::{Right, Rights, needed};
+use super::rights::{Right, Rights, Uses, needed};
 use crate::apiserver::decode::{Guarded, NodeMetadata};
 use crate::apiserver::serving_certificate::{Shown, ask};
 use crate::apiserver::status::is_not_served;
@@ -58,7 +58,12 @@ pub(super) async fn facts(looker: &Looker<'_>) -> Result<Facts, Error> {
         .collect();
     let operator = async {
         look_again(looker, &mut installations).await;
-        let rights = rights(looker, &installations, &namespaces, seen.index.needs_nodes());
+        let uses = Uses {
+            nodes: seen.index.needs_nodes(),
+            service_conditions: looker.config.service_conditions,
+            secure_metrics: looker.config.secure_metrics.is_some(),
+        };
+        let rights = rights(looker, &installations, &namespaces, uses);
         let limited = timeout(LIMIT, rights).await;
         limited.unwrap_or_else(|_| Err(Unknown::late("the rights of the operator")))
     };
@@ -206,7 +211,7 @@ async fn rights(
     looker: &Looker<'_>,
     installations: &Installations,
     namespaces: &BTreeSet<&str>,
-    needs_nodes: bool,
+    uses: Uses,
 ) -> Result<Rights, Unknown> {
     let leader = installations.seen.iter().find(|it| it.leader.leads);
     let leader = leader.map(|it| &it.leader);
@@ -230,7 +235,7 @@ async fn rights(
         Some((namespace, name)) => format!("system:serviceaccount:{namespace}:{name}"),
         None => "the ServiceAccount of this Pod".to_owned(),
     };
-    let rights = needed(lease, namespaces, needs_nodes);
+    let rights = needed(lease, namespaces, uses);
     let reviews = rights.into_iter().map(async |right| {
         let allowed = is_allowed(&looker.client, &right, subject).await?;
         Ok::<_, Unknown>((!allowed).then_some(right))

@@ -7,6 +7,17 @@ use serde_json::{Value, json};
 
 use crate::apiserver::reference_grant;
 
+/// What the operator does only in some clusters, or with some settings.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Uses {
+    /// The source lists addresses of Nodes.
+    pub nodes: bool,
+    /// `--service-conditions`
+    pub service_conditions: bool,
+    /// `--metrics-secure`
+    pub secure_metrics: bool,
+}
+
 /// What the operator may not do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Rights {
@@ -28,6 +39,7 @@ pub(super) struct Right {
 enum What {
     Resource {
         group: &'static str,
+        /// With the subresource, as `services/status`.
         resource: &'static str,
         /// None: all.
         name: Option<String>,
@@ -43,7 +55,7 @@ const READ: [&str; 3] = ["get", "list", "watch"];
 const ELECT: [&str; 4] = ["get", "list", "watch", "patch"];
 
 /// What replicas need that use this Lease, of a namespace and name, and have managed Services in these namespaces.
-pub(super) fn needed(lease: (&str, &str), namespaces: &BTreeSet<&str>, needs_nodes: bool) -> Vec<Right> {
+pub(super) fn needed(lease: (&str, &str), namespaces: &BTreeSet<&str>, uses: Uses) -> Vec<Right> {
     let (lease_namespace, lease_name) = lease;
     let everywhere = |group, resource| What::Resource {
         group,
@@ -67,18 +79,28 @@ pub(super) fn needed(lease: (&str, &str), namespaces: &BTreeSet<&str>, needs_nod
     };
     add(&everywhere("", "services"), &READ, true);
     add(&everywhere(DISCOVERY, "endpointslices"), &READ, true);
-    add(&everywhere("", "nodes"), &READ, needs_nodes);
+    add(&everywhere("", "nodes"), &READ, uses.nodes);
     add(
         &everywhere(reference_grant::GROUP, "referencegrants"),
         &["list", "watch"],
         false,
     );
     add(&What::Path("/readyz"), &["get"], false);
+    if uses.secure_metrics {
+        let tokens = everywhere("authentication.k8s.io", "tokenreviews");
+        add(&tokens, &["create"], false);
+        let access = everywhere("authorization.k8s.io", "subjectaccessreviews");
+        add(&access, &["create"], false);
+    }
     for namespace in namespaces {
         let slices = within(DISCOVERY, "endpointslices", namespace, None);
         add(&slices, &["create", "update", "delete"], true);
         let events = within("events.k8s.io", "events", namespace, None);
         add(&events, &["create", "patch"], false);
+        if uses.service_conditions {
+            let status = within("", "services/status", namespace, None);
+            add(&status, &["patch"], false);
+        }
     }
     let lease = |name| within(COORDINATION, "leases", lease_namespace, name);
     add(&lease(None), &["create"], true);
@@ -97,11 +119,14 @@ impl Right {
                 resource,
                 name,
                 namespace,
-            } => json!({"resourceAttributes": {
-                "group": group, "resource": resource, "verb": self.verb,
-                "name": name.as_deref().unwrap_or_default(),
-                "namespace": namespace.as_deref().unwrap_or_default(),
-            }}),
+            } => {
+                let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
+                json!({"resourceAttributes": {
+                    "group": group, "resource": resource, "subresource": subresource, "verb": self.verb,
+                    "name": name.as_deref().unwrap_or_default(),
+                    "namespace": namespace.as_deref().unwrap_or_default(),
+                }})
+            }
         }
     }
 }
@@ -136,7 +161,7 @@ impl fmt::Display for Right {
 mod tests {
     use super::*;
 
-    /// One line for each right of the roles in a file of the chart's rights.
+    /// One line for each right of the operator in a file of the chart's rights.
     fn of_chart(text: &str) -> BTreeSet<String> {
         let objects: Value = serde_json::from_str(text).unwrap();
         let list = |value: &Value| -> Vec<String> {
@@ -147,7 +172,12 @@ mod tests {
                 .collect()
         };
         let mut rights = BTreeSet::new();
-        for role in objects.as_array().unwrap() {
+        let is_of_scrapers = |role: &Value| {
+            let name = role["metadata"]["name"].as_str().unwrap();
+            name.ends_with("-metrics-reader")
+        };
+        let objects = objects.as_array().unwrap().iter();
+        for role in objects.filter(|role| !is_of_scrapers(role)) {
             for rule in role["rules"].as_array().into_iter().flatten() {
                 for verb in list(&rule["verbs"]) {
                     rights.extend(
@@ -174,34 +204,83 @@ mod tests {
         rights
     }
 
+    /// The same lines for the rights that doctor reviews.
+    fn reviewed(uses: Uses) -> BTreeSet<String> {
+        let lease = ("ops", "f668ae63.endpoint-copier-operator");
+        let needed = needed(lease, &BTreeSet::from(["default"]), uses);
+        let line = |right: &Right| match &right.what {
+            What::Path(path) => format!("{} {path}", right.verb),
+            What::Resource {
+                group,
+                resource,
+                name,
+                ..
+            } => {
+                let name = name.as_deref().unwrap_or_default();
+                format!("{} {resource}.{group} {name}", right.verb)
+            }
+        };
+        needed.iter().map(line).collect()
+    }
+
     #[test]
     fn rights_are_those_that_the_chart_gives() {
-        let chart = of_chart(include_str!(
+        let default = of_chart(include_str!(
             "../../../crates/testing/harness/rights/default.json"
         ));
-        let lease = ("ops", "f668ae63.endpoint-copier-operator");
-        let needed = needed(lease, &BTreeSet::from(["default"]), true);
-        let needed: BTreeSet<_> = needed
-            .iter()
-            .map(|right| match &right.what {
-                What::Path(path) => format!("{} {path}", right.verb),
-                What::Resource {
-                    group,
-                    resource,
-                    name,
-                    ..
-                } => {
-                    let name = name.as_deref().unwrap_or_default();
-                    format!("{} {resource}.{group} {name}", right.verb)
-                }
-            })
+        let conditions = of_chart(include_str!(
+            "../../../crates/testing/harness/rights/service-conditions.json"
+        ));
+        let metrics = of_chart(include_str!(
+            "../../../crates/testing/harness/rights/secure-metrics.json"
+        ));
+        let both = conditions.union(&metrics).cloned().collect();
+        for (service_conditions, secure_metrics, chart) in [
+            (false, false, default),
+            (true, false, conditions),
+            (false, true, metrics),
+            (true, true, both),
+        ] {
+            let uses = Uses {
+                nodes: true,
+                service_conditions,
+                secure_metrics,
+            };
+            assert_eq!(reviewed(uses), chart, "{uses:?}");
+        }
+    }
+
+    #[test]
+    fn rights_of_optional_features_are_not_needed_for_copies() {
+        let of = |uses| needed(("ops", "lease"), &BTreeSet::from(["blue"]), uses);
+        let uses = Uses {
+            service_conditions: true,
+            secure_metrics: true,
+            ..Uses::default()
+        };
+        let usual = of(Uses::default());
+        let more: Vec<_> = of(uses)
+            .into_iter()
+            .filter(|right| !usual.contains(right))
             .collect();
-        assert_eq!(needed, chart);
+        assert!(more.iter().all(|right| !right.is_needed), "{more:?}");
+        let shown: Vec<_> = more.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            shown,
+            [
+                "create tokenreviews.authentication.k8s.io",
+                "create subjectaccessreviews.authorization.k8s.io",
+                "patch services/status in blue",
+            ]
+        );
+        let attributes = &more[2].attributes()["resourceAttributes"];
+        assert_eq!(attributes["resource"], "services");
+        assert_eq!(attributes["subresource"], "status");
     }
 
     #[test]
     fn a_right_reads_as_people_say_it() {
-        let rights = needed(("ops", "lease"), &BTreeSet::from(["blue"]), false);
+        let rights = needed(("ops", "lease"), &BTreeSet::from(["blue"]), Uses::default());
         let shown: Vec<_> = rights.iter().map(ToString::to_string).collect();
         for expected in [
             "list services",

@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
 use super::facts::{Installation, Installations, Server, ServiceFacts};
-use super::rights::{Rights, needed};
+use super::rights::{Rights, Uses, needed};
 use super::*;
 use crate::inspect::announced::Announced;
 use crate::inspect::report::{Leader, ReadyCount, Row};
@@ -555,7 +555,7 @@ fn installations_are_counted_by_their_leaders() {
 fn rights_of_the_operator_are_checked() {
     use Verdict::{Failed, Ok, Unknown, Warning};
     fn lack(facts: &mut Facts, verb: &str, resource: &str) {
-        let all = needed(("ops", "lease"), &["blue"].into(), false);
+        let all = needed(("ops", "lease"), &["blue"].into(), Uses::default());
         let lacking = all
             .into_iter()
             .filter(|right| right.to_string().starts_with(&format!("{verb} {resource}")));
