@@ -227,7 +227,7 @@ on_both! {
         let copy = until_out(cluster, &[1], HANGS).await;
         is_reported(cluster, &operator, &service, &copy).await;
         let line = format!(
-            "took {} out of default/{VIP}: readyz timed out 3 times; Kubernetes still lists this server",
+            "took {} out of default/{VIP}: readyz timed out 3 times; the source still lists it",
             cluster.ip(1),
         );
         assert!(operator.log().contains(&line), "{}", operator.log());

@@ -209,7 +209,7 @@ impl Reconciler {
             debug!(service = %key, %error, "write failed");
             findings.extend(error.finding());
         }
-        self.log_verdicts(key, &applied);
+        self.log_verdicts(&snapshot, &applied);
         if applied.has_written() && applied.failures.is_empty() {
             self.log_write(since, &snapshot, endpoints, &applied);
             self.measure(since, term, &triggers);

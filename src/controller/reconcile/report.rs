@@ -53,10 +53,19 @@ impl Reconciler {
 
     /// Logs the API servers that a sync took out of the copies, and those that returned. Other writes of the sync may have
     /// failed.
-    pub(super) fn log_verdicts(&self, key: &ServiceKey, applied: &Applied) {
+    pub(super) fn log_verdicts(&self, snapshot: &Snapshot, applied: &Applied) {
+        let key = &snapshot.key;
+        let slices = snapshot.source.iter().flat_map(|source| &source.slices);
+        let listed: BTreeSet<_> = slices.flat_map(|slice| slice.addresses()).collect();
         for (address, why) in &applied.taken_out {
             self.metrics.probes().endpoint_removed();
-            warn!(service = %key, "took {address} out of {key}: {why}; Kubernetes still lists this server");
+            // The source never lists an address that comes from a Node.
+            let what = if listed.contains(address) {
+                "it"
+            } else {
+                "its server"
+            };
+            warn!(service = %key, "took {address} out of {key}: {why}; the source still lists {what}");
         }
         for address in &applied.returned {
             info!(service = %key, "put {address} back into {key}");
