@@ -147,7 +147,7 @@ async fn lost_rights_are_logged_once_per_watch_until_restored() {
     until("it has tried often", async || refused() > 30).await;
     let log = operator.log();
     // The check of the sources has its own log line, every 10 s.
-    let is_meant = |line: &&str| line.contains("403") && !line.contains("the check of");
+    let is_meant = |line: &&str| line.contains("403 Forbidden") && !line.contains("the check of");
     let lines: Vec<_> = log.lines().filter(is_meant).collect();
     assert_eq!(lines.len(), 3, "{lines:#?}");
     store.allow_all("one");
