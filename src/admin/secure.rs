@@ -95,65 +95,41 @@ impl Secure {
 
 #[cfg(test)]
 mod tests {
-    use std::net::SocketAddr;
     use std::sync::Arc;
 
     use futures::future::join_all;
     use harness::{https_get, tls};
     use testbed::{ApiServer, Store};
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    use tokio::net::TcpSocket;
-    use tokio::task::JoinHandle;
-    use tokio_util::sync::CancellationToken;
 
-    use super::super::server::{self, Limits, Site};
-    use super::super::{bind, metrics_pages};
+    use super::super::metrics_pages;
+    use super::super::server::{Limits, Site};
+    use super::super::tests::{PATIENCE, Server};
     use super::*;
     use crate::apiserver;
-    use crate::config::ServerAddress;
     use crate::telemetry::metrics::Metrics;
 
-    const PATIENCE: Duration = Duration::from_secs(20);
+    /// Two peers. All of 127.0.0.0/8 is this machine.
+    const ONE: &str = "127.0.0.1";
+    const TWO: &str = "127.0.0.2";
 
-    struct Server {
-        address: SocketAddr,
-        shutdown: CancellationToken,
-        task: JoinHandle<()>,
+    /// A server that everybody with a token may read.
+    fn start(limits: Limits) -> Server {
+        let metrics = Metrics::new("lease").unwrap();
+        let api = ApiServer::new(&Store::new());
+        let client = apiserver::over(api, "default", &metrics);
+        let secure = Secure::new(&SecureMetrics { cert_path: None }, client).unwrap();
+        let site = Site {
+            pages: metrics_pages(metrics),
+            secure: Some(Arc::new(secure)),
+        };
+        Server::serve(site, limits)
     }
 
-    impl Server {
-        /// A server that everybody with a token may read.
-        async fn start(limits: Limits) -> Self {
-            let metrics = Metrics::new("lease").unwrap();
-            let api = ApiServer::new(&Store::new());
-            let client = apiserver::over(api, "default", &metrics);
-            let site = Site {
-                pages: metrics_pages(metrics),
-                secure: Some(Arc::new(
-                    Secure::new(&SecureMetrics { cert_path: None }, client).unwrap(),
-                )),
-            };
-            let listener = bind(&ServerAddress::new("127.0.0.1", 0)).await.unwrap();
-            let shutdown = CancellationToken::new();
-            Self {
-                address: listener.local_addr().unwrap(),
-                task: tokio::spawn(server::serve(listener, site, limits, shutdown.clone())),
-                shutdown,
-            }
-        }
-
-        /// Connects from this address. All of 127.0.0.0/8 is this machine.
-        async fn connect_from(&self, last: u8) -> TcpStream {
-            let socket = TcpSocket::new_v4().unwrap();
-            socket.bind(([127, 0, 0, last], 0).into()).unwrap();
-            socket.connect(self.address).await.unwrap()
-        }
-
-        async fn code(&self, last: u8, path: &str, token: Option<&str>) -> u16 {
-            let stream = self.connect_from(last).await;
-            let answer = timeout(PATIENCE, https_get(stream, path, token)).await;
-            answer.expect("an answer in time").unwrap().code
-        }
+    async fn answer(server: &Server, from: &str, path: &str, token: Option<&str>) -> u16 {
+        let stream = server.connect_from(from).await;
+        let answer = timeout(PATIENCE, https_get(stream, path, token)).await;
+        answer.expect("an answer in time").unwrap().code
     }
 
     async fn is_cut(mut stream: TcpStream) {
@@ -165,7 +141,7 @@ mod tests {
     /// Rule: survive.metrics-authorized
     #[tokio::test]
     async fn metrics_are_served_over_tls_and_with_a_token_only() {
-        let server = Server::start(Limits::default()).await;
+        let server = start(Limits::default());
         let token = Some(testbed::ADMIN_TOKEN);
         for (path, token, code) in [
             ("/metrics", token, 200),
@@ -173,9 +149,9 @@ mod tests {
             ("/other", None, 404),
             ("/other", token, 404),
         ] {
-            assert_eq!(server.code(1, path, token).await, code, "{path} {token:?}");
+            assert_eq!(answer(&server, ONE, path, token).await, code, "{path} {token:?}");
         }
-        let refused = https_get(server.connect_from(1).await, "/metrics", None)
+        let refused = https_get(server.connect_from(ONE).await, "/metrics", None)
             .await
             .unwrap();
         assert!(
@@ -183,9 +159,9 @@ mod tests {
             "{}",
             refused.head
         );
-        let stream = tls(server.connect_from(1).await).await.unwrap();
+        let stream = tls(server.connect_from(ONE).await).await.unwrap();
         assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"http/1.1"[..]));
-        let mut plain = server.connect_from(1).await;
+        let mut plain = server.connect_from(ONE).await;
         let request = harness::request("/metrics", token);
         plain.write_all(request.as_bytes()).await.unwrap();
         is_cut(plain).await;
@@ -199,34 +175,34 @@ mod tests {
             connections: 4,
             ..Limits::default()
         };
-        let server = Server::start(limits).await;
+        let server = start(limits);
         let mut slow = Vec::new();
         for _ in 0..3 {
-            let mut stream = server.connect_from(1).await;
+            let mut stream = server.connect_from(ONE).await;
             // The beginning of a handshake.
             stream.write_all(b"\x16\x03\x01").await.unwrap();
             slow.push(stream);
         }
         let began = Instant::now();
-        assert_eq!(server.code(1, "/metrics", None).await, 401);
+        assert_eq!(answer(&server, ONE, "/metrics", None).await, 401);
         assert!(began.elapsed() < limits.header_time, "{:?}", began.elapsed());
         for stream in slow {
             is_cut(stream).await;
         }
         // More of them than there are places.
-        let slow = [(); 10].map(|()| server.connect_from(1));
+        let slow = [(); 10].map(|()| server.connect_from(ONE));
         let _slow = join_all(slow).await;
-        assert_eq!(server.code(2, "/metrics", None).await, 401);
+        assert_eq!(answer(&server, TWO, "/metrics", None).await, 401);
     }
 
     /// Rule: survive.metrics-handshakes
     #[tokio::test]
     async fn handshakes_of_one_peer_are_limited() {
-        let server = Server::start(Limits::default()).await;
-        let handshakes = [(); 40].map(async |()| tls(server.connect_from(1).await).await.is_err());
+        let server = start(Limits::default());
+        let handshakes = [(); 40].map(async |()| tls(server.connect_from(ONE).await).await.is_err());
         let cut = join_all(handshakes).await;
         assert!(cut.contains(&true), "40 handshakes in much less than a second");
-        assert_eq!(server.code(2, "/metrics", None).await, 401);
+        assert_eq!(answer(&server, TWO, "/metrics", None).await, 401);
     }
 
     #[tokio::test]
@@ -235,9 +211,9 @@ mod tests {
             drain: PATIENCE,
             ..Limits::default()
         };
-        let server = Server::start(limits).await;
-        let slow = server.connect_from(1).await;
-        assert_eq!(server.code(2, "/metrics", None).await, 401);
+        let server = start(limits);
+        let slow = server.connect_from(ONE).await;
+        assert_eq!(answer(&server, TWO, "/metrics", None).await, 401);
         server.shutdown.cancel();
         let began = Instant::now();
         timeout(PATIENCE, server.task).await.expect("ends").unwrap();

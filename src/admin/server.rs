@@ -37,7 +37,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(250);
 /// The page of a path, or `None` if the path does not exist. Called with path and query. Must not block.
 pub(super) type Pages = Arc<dyn Fn(&str, Option<&str>) -> Option<BoxFuture<'static, Document>> + Send + Sync>;
 
-/// What a server serves, and to whom.
+/// The pages of a server, and how it protects them.
 #[derive(Clone)]
 pub(super) struct Site {
     pub(super) pages: Pages,

@@ -14,20 +14,23 @@ use super::*;
 use crate::telemetry::watchdog::Watchdog;
 
 /// A limit far above the usual duration, so that a test that hangs fails.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
-struct Server {
-    address: SocketAddr,
-    shutdown: CancellationToken,
-    task: JoinHandle<()>,
+pub(super) struct Server {
+    pub(super) address: SocketAddr,
+    pub(super) shutdown: CancellationToken,
+    pub(super) task: JoinHandle<()>,
 }
 
 impl Server {
     fn start(pages: server::Pages, limits: Limits) -> Self {
+        Self::serve(Site { pages, secure: None }, limits)
+    }
+
+    pub(super) fn serve(site: Site, limits: Limits) -> Self {
         let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
-        let site = Site { pages, secure: None };
         let task = tokio::spawn(server::serve(listener, site, limits, shutdown.clone()));
         Self {
             address,
@@ -65,7 +68,7 @@ impl Server {
     }
 
     /// Connects from this address. All of 127.0.0.0/8 is this machine.
-    async fn connect_from(&self, address: &str) -> TcpStream {
+    pub(super) async fn connect_from(&self, address: &str) -> TcpStream {
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind(SocketAddr::new(address.parse().unwrap(), 0)).unwrap();
         socket.connect(self.address).await.unwrap()

@@ -10,7 +10,7 @@ use tracing::{debug, info, warn};
 use super::Reconciler;
 use crate::controller::apply::Applied;
 use crate::leader_election::term::Term;
-use endpoint_copier_core::model::{Condition, EndpointCounts, Finding, Reason, ServiceKey, Snapshot};
+use endpoint_copier_core::model::{Condition, EndpointCounts, Finding, Reason, Snapshot};
 
 impl Reconciler {
     /// Measures how long a change took until now.
