@@ -187,22 +187,15 @@ impl View<'_> {
             };
             wrong.extend(oracle::differs_beside_endpoints(service, slice, ports, copy));
             let restored = restored(copy);
-            let mut shown: BTreeMap<_, _> = endpoint_list(&restored)
+            let shown: BTreeMap<_, _> = endpoint_list(&restored)
                 .filter_map(|it| Some((address(it)?, is_ready(it))))
                 .collect();
-            for (candidates, readiness) in &servers {
-                let listed: Vec<_> = candidates
-                    .iter()
-                    .filter_map(|it| Some((*it, shown.remove(it)?)))
-                    .collect();
-                match listed[..] {
-                    [(_, ready)] if readiness.contains(&ready) && (ready || !readiness.contains(&true)) => {
-                        is_filled |= ready;
-                    }
-                    _ => wrong.push(format!(
-                        "{copy_name} lists {listed:?} of {candidates:?}, ready {readiness:?}"
-                    )),
-                }
+            let of_servers: BTreeSet<_> = servers.keys().flatten().copied().collect();
+            let (listed, shown): (BTreeMap<_, _>, BTreeMap<_, _>) =
+                shown.into_iter().partition(|(it, _)| of_servers.contains(it));
+            is_filled |= listed.values().any(|ready| *ready);
+            if !is_one_of_each(&servers.iter().collect::<Vec<_>>(), &listed, &BTreeMap::new()) {
+                wrong.push(format!("{copy_name} lists {listed:?} of {servers:?}"));
             }
             extra.extend(
                 shown
@@ -234,8 +227,8 @@ impl View<'_> {
 
     /// For each API server of a slice that is on one Node: its addresses in the other family, and whether it is ready. Two
     /// that are on one Node are one.
-    fn servers(&self, slice: &Value) -> BTreeMap<BTreeSet<IpAddr>, BTreeSet<bool>> {
-        let mut servers: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
+    fn servers(&self, slice: &Value) -> BTreeMap<BTreeSet<IpAddr>, bool> {
+        let mut servers = BTreeMap::new();
         for endpoint in endpoint_list(slice) {
             let Some(listed) = address(endpoint) else { continue };
             if let [node] = self.nodes.with(listed)[..] {
@@ -245,15 +238,30 @@ impl View<'_> {
                     counterparts.retain(|it| self.nodes.with(*it).len() == 1);
                 }
                 if !counterparts.is_empty() {
-                    servers
-                        .entry(counterparts)
-                        .or_default()
-                        .insert(is_ready(endpoint));
+                    *servers.entry(counterparts).or_default() |= is_ready(endpoint);
                 }
             }
         }
         servers
     }
+}
+
+/// Whether what is listed is one address of each server, ready as the server is. Nodes may share an address, so the one
+/// of a server is known only by the others.
+fn is_one_of_each(
+    servers: &[(&BTreeSet<IpAddr>, &bool)],
+    listed: &BTreeMap<IpAddr, bool>,
+    taken: &BTreeMap<IpAddr, bool>,
+) -> bool {
+    let Some(((candidates, ready), others)) = servers.split_first() else {
+        return taken == listed;
+    };
+    let mut candidates = candidates.iter().filter(|it| listed.contains_key(it));
+    candidates.any(|it| {
+        let mut taken = taken.clone();
+        *taken.entry(*it).or_default() |= **ready;
+        is_one_of_each(others, listed, &taken)
+    })
 }
 
 /// The name of the copy of a slice in a family.
