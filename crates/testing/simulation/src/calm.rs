@@ -510,12 +510,14 @@ impl State {
         for life in alive.iter().filter(|life| modes[life.replica] != ProbeMode::Off) {
             let dead = listed.iter().filter(|(address, since)| {
                 let track = probed.attempts.of(&life.identity, Target::new(**address, 6443));
-                probed.is_dead(life.replica, **address, 6443, until)
-                    && track.is_some_and(|track| track.last_answer.is_some_and(|last| last > **since))
+                // A replica forgets a port that it no longer probes.
+                let is_known = |track: &Track| {
+                    track.last_begun > until && track.last_answer.is_some_and(|last| last > **since)
+                };
+                probed.is_dead(life.replica, **address, 6443, until) && track.is_some_and(is_known)
             });
             let is_another_well = listed.keys().any(|address| {
                 let track = probed.attempts.of(&life.identity, Target::new(*address, 6443));
-                // A replica forgets the answers of a port that it no longer probes.
                 let is_asked = |track: &Track| track.last_answer.is_some_and(|last| last > until);
                 is_well(life, address)
                     && track.is_some_and(|track| track.was_well && track.falls.is_empty() && is_asked(track))
