@@ -45,7 +45,7 @@ fn reachability(port: u16, facts: &Facts) -> Check {
     }
     let listed = failed.iter().map(|(target, why)| format!("{target} ({why})"));
     let detail = format!(
-        "{} of {count} servers do not answer on port {port}: {}",
+        "no answer from {} of {count} servers on port {port}: {}",
         failed.len(),
         a_few(listed)
     );
@@ -61,8 +61,8 @@ fn reachability(port: u16, facts: &Facts) -> Check {
         };
     }
     let remedy = if port == SUPERVISOR_PORT {
-        "With K3s nothing listens on port 9345: remove it from the Service. With RKE2, check rke2-server on these servers, \
-         and the firewall between nodes."
+        "With K3s, nothing listens on port 9345: remove the port from the Service. With RKE2, check rke2-server on these \
+         servers, and the firewall between nodes."
     } else {
         "Check the API servers, and the firewall. If a server is gone for good, remove it from the cluster, so that \
          default/kubernetes no longer lists it. API servers list their --advertise-address."
