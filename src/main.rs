@@ -48,7 +48,7 @@ fn main() -> ExitCode {
             answered(runtime.block_on(inspect::wait(&config, &service, limit)))
         }
     };
-    // Work that still runs, such as a name lookup, must not delay the end.
+    // Work that still runs, such as a name lookup, must not delay the exit.
     runtime.shutdown_background();
     ExitCode::from(code)
 }
@@ -56,7 +56,7 @@ fn main() -> ExitCode {
 /// The exit code of a command that only reads.
 fn answered(result: Result<bool, inspect::Error>) -> u8 {
     match result {
-        Ok(in_step) => u8::from(!in_step),
+        Ok(is_good) => u8::from(!is_good),
         Err(error) => {
             eprintln!("{}: {error}", env!("CARGO_PKG_NAME"));
             2

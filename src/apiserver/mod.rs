@@ -150,7 +150,7 @@ impl Access {
         let configured_at = configured.clone();
         let name = match config.tls_server_name.clone() {
             Some(name) => {
-                TlsName::Fixed(ServerName::try_from(name).map_err(|_| unusable("no legal tls-server-name"))?)
+                TlsName::Fixed(ServerName::try_from(name).map_err(|_| unusable("invalid tls-server-name"))?)
             }
             None if in_pod => TlsName::InPod(configured_at),
             None => TlsName::Own(configured_at),

@@ -34,28 +34,28 @@ use super::{Access, Error, read};
 use crate::apiserver::error::{causes, one_line};
 use endpoint_copier_core::verdicts::{Failure, Reply, SUPERVISOR_PORT, Target};
 
-/// The maximum number of bytes that are read of a body. The status is enough.
+/// The maximum number of bytes to read from a response body. Only the status matters.
 const LONGEST_BODY: usize = 4 * 1024;
 
-/// The maximum size of an answer's head.
+/// The maximum size of the status line and headers of a response.
 const LONGEST_HEAD: usize = 16 * 1024;
 
-/// The minimum time between two reads of CA and token, however many servers reject them.
+/// The minimum time between two reads of the CA and the token, even if several servers reject them.
 const REREAD_PAUSE: Duration = Duration::from_secs(1);
 
 /// Opens the connections of probes.
 pub trait ProbeClient: Send + Sync {
-    /// Connects to this address and port. It has no time limit.
+    /// Connects to this address and port. The caller must set a time limit.
     fn connect(&self, target: Target) -> BoxFuture<'static, Result<Box<dyn ProbeConnection>, Failure>>;
 }
 
 /// A connection to one address and port.
 pub trait ProbeConnection: Send {
-    /// Sends one request. It has no time limit. If the caller gives it up, the connection is unusable.
+    /// Sends one request. The caller must set a time limit. If the caller drops the future, the connection is unusable.
     fn get(&mut self) -> BoxFuture<'_, Reply>;
-    /// Whether it accepts no more requests.
+    /// Returns whether the connection accepts no more requests.
     fn is_closed(&self) -> bool;
-    /// Waits until it is closed.
+    /// Waits until the connection is closed.
     fn closed(&mut self) -> BoxFuture<'_, ()>;
 }
 
@@ -65,13 +65,13 @@ pub struct HttpsProbeClient(Arc<ProbeClientInner>);
 
 struct ProbeClientInner {
     config: Config,
-    /// The place from which the configuration is read again. `None` if it is fixed.
+    /// The source from which the configuration is reloaded. `None` if the configuration is fixed.
     source: Option<ConfigSource>,
     loaded: Mutex<Arc<Credentials>>,
     rereading: tokio::sync::Mutex<()>,
 }
 
-/// The place where a configuration was found.
+/// The source of a configuration.
 #[derive(Clone, Debug)]
 pub(super) struct ConfigSource {
     pub kubeconfig: Option<PathBuf>,
@@ -89,14 +89,14 @@ struct Credentials {
     nobodys: Identity,
 }
 
-/// The identity with which a probe asks.
+/// The identity that a probe uses: the TLS configuration, and the headers with the token.
 struct Identity {
     tls: Arc<ClientConfig>,
     headers: Headers,
 }
 
 impl Access {
-    /// Probes API servers of this cluster.
+    /// Returns a client that probes the API servers of this cluster.
     ///
     /// # Errors
     /// Certificates or credentials cannot be used.
@@ -134,14 +134,14 @@ impl ProbeClientInner {
         self.loaded.lock().clone()
     }
 
-    /// Credentials that were read after a server rejected `refused`.
+    /// Returns credentials that were read after a server rejected `refused`.
     async fn reread(self: &Arc<Self>, refused: &Arc<Credentials>) -> Result<Arc<Credentials>, Failure> {
         let _one_at_a_time = self.rereading.lock().await;
         let loaded = self.credentials();
         if !Arc::ptr_eq(&loaded, refused) || loaded.read.elapsed() < REREAD_PAUSE {
             return Ok(loaded);
         }
-        // It continues when the attempt is given up, because a kubeconfig may name a program that takes long.
+        // The load continues after the attempt has timed out, because a credential plugin of a kubeconfig may be slow.
         let load = tokio::spawn(self.clone().load());
         load.await.map_err(|error| unusable(&error))?
     }
@@ -174,7 +174,7 @@ impl Credentials {
         config.accept_invalid_certs = false;
         let name = config.tls_server_name.clone();
         let name = ServerName::try_from(name.unwrap_or_else(|| KUBERNETES.to_owned()));
-        let name = name.map_err(|_| error("no legal tls-server-name".to_owned()))?;
+        let name = name.map_err(|_| error("invalid tls-server-name".to_owned()))?;
         let identity = |config: &Config| Identity::of(config).map_err(|reason| error(one_line(&reason)));
         let ours = identity(&config)?;
         config.auth_info = AuthInfo::default();
@@ -186,7 +186,7 @@ impl Credentials {
         })
     }
 
-    /// No credentials go to the supervisor.
+    /// Returns the identity for this target. The supervisor gets no credentials.
     fn identity(&self, target: Target) -> &Identity {
         if is_supervisor(target) {
             &self.nobodys
@@ -195,7 +195,7 @@ impl Credentials {
         }
     }
 
-    /// The request for a target.
+    /// Builds the request for a target, with the current token.
     async fn request(&self, target: Target) -> Result<Request<Empty<Bytes>>, Failure> {
         let path = probed_path(target);
         let service = self.identity(target).headers.clone();
@@ -228,7 +228,7 @@ impl Identity {
     }
 }
 
-/// What a probe of this target requests.
+/// Returns the path that a probe of this target requests.
 pub(super) fn probed_path(target: Target) -> &'static str {
     if is_supervisor(target) { "/ping" } else { "/readyz" }
 }
@@ -240,7 +240,7 @@ fn is_supervisor(target: Target) -> bool {
 /// Sends requests without a body.
 type Sender = http1::SendRequest<Empty<Bytes>>;
 
-/// Connects to a target by TLS. It has no time limit.
+/// Connects to a target over TLS. The caller must set a time limit.
 pub(super) async fn connect(
     target: Target,
     config: Arc<ClientConfig>,
@@ -253,14 +253,14 @@ pub(super) async fn connect(
     stream.map_err(|error| failure(&error))
 }
 
-/// Begins to speak HTTP/1.1. The connection ends with the returned task.
+/// Starts HTTP/1.1 on the stream. The connection closes when the returned task is dropped.
 pub(super) async fn speak_http(
     stream: TlsStream<TcpStream>,
 ) -> Result<(Sender, AbortOnDropHandle<()>), Failure> {
     let mut http = http1::Builder::new();
     let handshake = http.max_buf_size(LONGEST_HEAD).handshake(TokioIo::new(stream));
     let (sender, connection) = handshake.await.map_err(|error| failure(&error))?;
-    // The task that waits for an answer gets the error.
+    // The task that waits for a response gets the error.
     let task = tokio::spawn(connection.map(drop));
     Ok((sender, AbortOnDropHandle::new(task)))
 }
@@ -270,7 +270,7 @@ struct HttpsConnection {
     target: Target,
     credentials: Arc<Credentials>,
     sender: Sender,
-    /// Ends with the connection.
+    /// Drives the connection, and ends when it is closed.
     task: AbortOnDropHandle<()>,
 }
 
@@ -303,13 +303,13 @@ impl HttpsConnection {
         })
     }
 
-    /// One request and its answer.
+    /// Sends one request and reads the response.
     async fn ask(&mut self) -> Result<Reply, Failure> {
         let request = self.credentials.request(self.target).await?;
         self.sender.ready().await.map_err(|error| failure(&error))?;
         let answer = self.sender.send_request(request).await;
         let (head, body) = answer.map_err(|error| failure(&error))?.into_parts();
-        // After the end of the answer, the connection accepts the next request.
+        // The connection accepts the next request only after the whole response has been read.
         if let Err(error) = Limited::new(body, LONGEST_BODY).collect().await {
             // hyper closes the connection, because the rest is not read.
             if !error.is::<LengthLimitError>() {
@@ -361,7 +361,7 @@ fn reply(status: StatusCode) -> Reply {
     }
 }
 
-/// What an error says about the server, according to its causes.
+/// Classifies an error by its causes.
 pub(super) fn failure(error: &(dyn std::error::Error + 'static)) -> Failure {
     let known = causes(error).find_map(|error| {
         if let Some(hyper) = error.downcast_ref::<hyper::Error>() {

@@ -1,8 +1,8 @@
 //! Decides when to probe one address and port, and on which connection.
 //!
-//! While it answers, it is probed once a period, on a connection that is kept. If an attempt is unanswered for a while,
-//! the next one starts in parallel. After a failure, the next one follows soon, until enough attempts have failed to
-//! make the target down. After that, the normal period applies again, because nothing is urgent any more.
+//! While the target answers, it is probed once per period, on a connection that stays open. If an attempt is unanswered
+//! for a while, the next one starts in parallel. After a failure, the next attempt follows soon, until enough attempts
+//! have failed to mark the target as down. After that, the normal period applies again, because nothing is urgent.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -33,11 +33,11 @@ pub(super) struct TargetTask {
     due: Instant,
     last_begun: Option<Instant>,
     in_flight: Vec<(Instant, BoxFuture<'static, Ended>)>,
-    /// The connection of the last answer, while no attempt uses it.
+    /// The connection of the last response, while no attempt uses it.
     kept: Option<Box<dyn ProbeConnection>>,
-    /// Failures since the last answer.
+    /// Failures since the last response.
     failures: u32,
-    /// Whether the end of the kept connection causes the next attempt, and whether it caused the last one.
+    /// Whether the close of the kept connection causes the next attempt, and whether such a close caused the last one.
     close_causes: (bool, bool),
 }
 
@@ -47,12 +47,12 @@ struct Ended {
     reply: Option<Reply>,
     /// The pause before the next attempt, if this one failed.
     pause: Duration,
-    /// The connection, if it may be used again.
+    /// The connection, if it can be reused.
     connection: Option<Box<dyn ProbeConnection>>,
 }
 
 impl TargetTask {
-    /// The first attempt begins at once, and the next ones `phase` later.
+    /// Creates a task whose first attempt begins at once. The first period begins `phase` later.
     pub fn new(
         target: Target,
         client: Arc<dyn ProbeClient>,
@@ -76,7 +76,7 @@ impl TargetTask {
         }
     }
 
-    /// Probes until it is dropped.
+    /// Probes the target until the future is dropped.
     pub async fn run(mut self) {
         let mut rounds = self.probes.rounds();
         loop {
@@ -141,7 +141,7 @@ impl TargetTask {
 
     fn answered(&mut self, begun: Instant, reply: Reply) {
         self.failures = 0;
-        // This answer makes older attempts pointless.
+        // This response makes older attempts obsolete.
         let (probes, target) = (&self.probes, self.target);
         self.in_flight.retain(|(older, _)| {
             let is_newer = *older > begun;
@@ -156,8 +156,8 @@ impl TargetTask {
         self.probes.end(self.target, begun, reply);
     }
 
-    /// Makes the next attempt due at once, because the server may have ended. A server that closes each connection must
-    /// not be probed twice as often forever because of this.
+    /// Makes the next attempt due at once, because the server may have stopped. But closes do not cause two attempts in
+    /// a row: otherwise a server that closes every connection would be probed twice as often.
     fn kept_closed(&mut self) {
         self.kept = None;
         if !self.close_causes.1 {
@@ -207,7 +207,7 @@ async fn attempt(
 ) -> Ended {
     let deadline = begun + limit;
     tokio::select! {
-        // An answer that has arrived counts, however late this task is.
+        // A response that has arrived counts, even if this task runs late.
         biased;
         ended = ask(client, target, kept) => ended,
         () = sleep_until(deadline) => Ended {
@@ -226,7 +226,7 @@ async fn ask(client: Arc<dyn ProbeClient>, target: Target, kept: Option<Box<dyn 
     };
     if let Some(mut connection) = kept {
         let reply = connection.get().await;
-        // The connection may have been closed before the request. A new connection decides.
+        // The server may have closed the connection before the request arrived, so a new connection decides.
         if reply != Reply::Failure(Failure::Reset) {
             return on(connection, reply);
         }
@@ -237,7 +237,7 @@ async fn ask(client: Arc<dyn ProbeClient>, target: Target, kept: Option<Box<dyn 
             on(connection, reply)
         }
         Err(failure) => Ended {
-            // A certificate is an answer, which costs the server some work.
+            // The server has answered with a certificate, which cost it some work.
             pause: match failure {
                 Failure::Certificate(_) => PROBE_BESIDE,
                 _ => PROBE_CONNECT_PAUSE,

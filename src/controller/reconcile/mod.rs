@@ -47,10 +47,10 @@ use findings::Findings;
 use late_watch::LateWatch;
 use report::rules_out_synced;
 
-/// The pause before the next read of a source slice that cannot be decoded and that no watch shows.
+/// The pause before the next GET of a source slice that cannot be decoded and that no watch shows.
 const UNWATCHED: Duration = Duration::from_secs(30);
 
-/// Makes the copies of one managed Service at a time match the plan.
+/// Reconciles one managed Service at a time: makes its copies match the plan.
 pub struct Reconciler {
     client: Client,
     writer: Writer,
@@ -65,7 +65,7 @@ pub struct Reconciler {
     /// The log budgets of Services. Lines beyond the budget are logged at debug. The budgets outlive the terms of this
     /// replica.
     log_budgets: Arc<Mutex<Budgets<ServiceKey>>>,
-    /// Limits the log of slices that a GET shows and that cannot be decoded.
+    /// Limits the log lines about undecodable slices in GET responses.
     undecoded: FailureLog,
     watch_health: WatchHealth,
     service_watch: LateWatch,
@@ -140,7 +140,7 @@ impl Reconciler {
             migration: Migration::new(client.clone(), writer.watchdog.clone()),
             failures: SyncFailures::default(),
             log_budgets,
-            undecoded: FailureLog::new("decoding a slice that a GET shows"),
+            undecoded: FailureLog::new("decoding a slice from a GET response"),
             writer,
             client,
             index,
@@ -155,19 +155,19 @@ impl Reconciler {
         }
     }
 
-    /// Also reports the conditions of Services.
+    /// Sets where conditions of Services are reported. `None`: they are not reported.
     #[must_use]
     pub fn with_conditions(self, conditions: Option<Arc<Conditions>>) -> Self {
         Self { conditions, ..self }
     }
 
-    /// The outcome of a sync that decided nothing.
+    /// Returns the outcome of a sync that ended before a decision.
     fn stopped(&self, key: &ServiceKey, error: &SyncError) -> Outcome {
         if error.is_unavailable() {
             self.failures.ended(key, self.index().priority(key), Some(error));
         }
         self.findings.unchanged(key, &self.index());
-        // A leader without a complete view writes no slice either, and its view is soon complete.
+        // Until the caches are filled, the leader writes no slice, and reports no condition either.
         if let Some(conditions) = self
             .conditions
             .as_ref()
@@ -179,7 +179,7 @@ impl Reconciler {
         error.outcome(None)
     }
 
-    /// Carries out a decision.
+    /// Applies the plan, and reports findings, metrics, Events and the condition.
     async fn carry_out(&self, decision: Decision, since: Instant, term: &Term) -> Outcome {
         let Decision {
             snapshot,
@@ -234,12 +234,12 @@ impl Reconciler {
             self.report_synced(term, &snapshot, endpoints);
         }
         match removed {
-            // A lasting finding is reported again although nothing changes.
+            // A finding that lasts is reported again even if nothing changes.
             Ok(None) if outcome.requeue == Requeue::WhenDirty => {
                 outcome.requeue = outcome.requeue.or_at(look_again);
             }
             Ok(None) => {}
-            // The sync has not failed: the copies are right.
+            // The sync has not failed: the copies are correct.
             Ok(Some(_)) => outcome.requeue = Requeue::At(Instant::now() + REFUSED),
             Err(error) => outcome.requeue = error.outcome(None).requeue,
         }
@@ -262,7 +262,7 @@ impl Reconciler {
         let (key, now) = (&snapshot.key, Instant::now());
         let worst = applied.failures.iter().max_by_key(|error| error.precedence());
         let error = match worst {
-            // Everything else is done. The deletes wait for an answer.
+            // The other writes are done, or rejected for good. Those that were put off wait for a GET.
             None | Some(SyncError::NamespaceTerminating { .. } | SyncError::Refused { .. }) => {
                 put_off.or(worst)
             }
@@ -272,7 +272,7 @@ impl Reconciler {
         let is_taken = !taken.is_empty();
         let expected = applied.expectations.iter().cloned().chain(taken).collect();
         self.expectations.expect(key, expected, due.unwrap_or(now));
-        // The index may already show the cause of a conflict. Then nothing will mark the key again.
+        // If the index already shows the cause of a conflict, nothing will mark the key as dirty again.
         let is_conflict = matches!(error, Some(SyncError::Conflict { .. }));
         if is_conflict && self.expectations.are_fulfilled(key, &self.index()) {
             due = Some(now + PACE);

@@ -1,10 +1,10 @@
-//! `doctor`: checks what makes VIPs fail in the field, without a write.
+//! `doctor`: checks for common causes of a failing VIP. It writes nothing.
 //!
 //! ```text
 //!     API, servers ──> read ──> Facts ──> of_service, of_cluster ──> Diagnosis ──> text or JSON
 //! ```
 //!
-//! Only `read` asks anyone. The checks are pure.
+//! Only `read` sends requests. The checks are pure functions.
 
 use std::fmt;
 
@@ -25,8 +25,8 @@ mod text;
 
 use facts::Facts;
 
-/// Checks the managed Services and what they depend on, prints the result, and returns whether nothing is wrong. A check
-/// that could not be made counts as nothing wrong.
+/// Checks the managed Services and what they depend on, prints the results, and returns whether no check failed. A
+/// check that could not run has not failed.
 ///
 /// # Errors
 /// The cluster cannot be read, or nothing can be printed.
@@ -42,7 +42,7 @@ pub async fn doctor(config: &Config, format: OutputFormat) -> Result<bool, Error
 /// The results of all checks.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 struct Diagnosis {
-    /// When all was read, by the API server's clock.
+    /// When the cluster was read, by the API server's clock.
     at: Timestamp,
     /// No check failed.
     ok: bool,
@@ -54,11 +54,11 @@ struct Diagnosis {
 struct Check {
     #[serde(rename = "check")]
     name: &'static str,
-    /// `<namespace>/<name>`, or none where the check is about the cluster.
+    /// `<namespace>/<name>`, or `None` if the check concerns the whole cluster.
     service: Option<String>,
     result: Verdict,
     detail: String,
-    /// What to do. None if there is nothing to do.
+    /// What to do. `None` if there is nothing to do.
     remedy: Option<String>,
 }
 
@@ -66,10 +66,10 @@ struct Check {
 #[serde(rename_all = "lowercase")]
 enum Verdict {
     Ok,
-    /// Some clients, or some failures, may show it.
+    /// Only some clients notice the problem, or they notice it only during a failure.
     Warning,
     Failed,
-    /// The check could not be made.
+    /// The check could not run.
     Unknown,
 }
 
@@ -139,13 +139,13 @@ impl Diagnosis {
     }
 }
 
-/// Why something could not be found out, in one line.
+/// The reason why a fact is unknown, in one line.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 struct Unknown(String);
 
 impl Unknown {
-    /// `right`: the one that the request needs.
+    /// `right` is the permission that the request needs, such as `list nodes`.
     fn of(right: &str, error: &kube::Error) -> Self {
         Self(match status_of(error) {
             Some(status) if is_forbidden(status) => {

@@ -295,8 +295,8 @@ fn frames(body: Body, calls: Arc<Calls>) -> impl Stream<Item = Result<Frame<Byte
     stream::unfold(Some((body, OpenWatch(calls))), move |watch| async move {
         let (mut body, watch) = watch?;
         let Ok(frame) = timeout_at(began + LONGEST_WATCH, body.frame()).await else {
-            watch.0.go_elsewhere("it does not end a watch");
-            return Some((Err("a watch that does not end".into()), None));
+            watch.0.go_elsewhere("it did not end a watch in time");
+            return Some((Err("the server did not end the watch in time".into()), None));
         };
         // Decoded events count by themselves. kube swallows bookmarks, and a quiet watch shows nothing. But a watch
         // that ends as soon as it begins is not a sign of life, even if a proxy answers for the API server.

@@ -121,7 +121,7 @@ async fn a_watch_that_is_behind_or_stuck_moves_to_another_server() {
     let look = async {
         assert_eq!(requests.recv().await, Some((false, None)));
         assert_eq!(requests.recv().await, Some((true, None)));
-        let again = Some((true, Some((2, "it does not end a watch"))));
+        let again = Some((true, Some((2, "it did not end a watch in time"))));
         assert_eq!(requests.recv().await, again);
         // By then the answer, including the name of its server, has been read.
         sleep(Duration::from_secs(1)).await;
