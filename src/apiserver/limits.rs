@@ -117,8 +117,9 @@ impl Drop for RequestCount {
     }
 }
 
-/// By how many seconds the clock of this host is certainly ahead of the API server's. The Date of an answer is
-/// truncated to whole seconds, and was written at some time between request and answer.
+/// Returns the minimum difference in seconds between the clocks of this host and of the API server: positive if this
+/// host is ahead. The Date of a response is truncated to whole seconds, and was written at some time between request
+/// and response.
 pub(super) fn skew(headers: &HeaderMap, sent: Timestamp, received: Timestamp) -> Option<f64> {
     let date = rfc2822::parse(headers.get(header::DATE)?.to_str().ok()?).ok()?;
     let ahead = |moment: Timestamp| moment.duration_since(date.timestamp()).as_secs_f64();

@@ -1,11 +1,11 @@
 //! All metrics, on one page. The help text of each metric is next to its name: most are in this file, those of probes in
-//! `probes`, those of each Service in `services`, and those that other programs have too, with the same names, in
-//! `controller` and `process`. Help texts are for an operator on call: they say what the number means, and when it shows
+//! `probes`, those of each Service in `services`, and those that other programs also have under the same names in
+//! `controller` and `process`. Help texts are for an engineer on call: they say what the number means, and when it shows
 //! a problem.
 //!
 //! Callers use the typed methods, and never the text of a label. Counters start at 0 for every label value that is
-//! known in advance, so that a first error is an increase. No label holds the address of an endpoint, the name of a
-//! slice or the text of an error, except for the addresses of probed API servers (`probes`).
+//! known in advance, so that the first error is an increase. No label holds the name of a slice, the text of an error or
+//! the address of an endpoint, except for the addresses of probed API servers (`probes`).
 
 mod controller;
 mod page;
@@ -59,15 +59,15 @@ metrics! {
             "Changes of the Lease's holder that this replica has seen. If there are more than a few an hour without \
              an upgrade, the API server or the network has a problem."),
         lease_renewal: page.histogram("endpoint_copier_lease_renew_duration_seconds",
-            "How long a successful renewal of the Lease took. Near the renew deadline (4 by default), the leader is \
-             about to lose it.", &RENEWAL_BUCKETS),
+            "How long a successful renewal of the Lease took. A value near the renew deadline (4 by default) means that \
+             the leader may soon lose the Lease.", &RENEWAL_BUCKETS),
         // A vector without labels, so that there is no sample until a time is known.
         lease_last_renewal: page.gauges("endpoint_copier_lease_last_renew_timestamp_seconds",
             "When this replica last took or renewed the Lease, as Unix time; absent if it never did. If the newest \
              time of all replicas is older than the lease duration, no replica leads.", &[]),
         lease_seen_renewed: page.gauge("endpoint_copier_lease_seen_renewed_timestamp_seconds",
-            "When this replica last saw the Lease taken or renewed, by itself or by another, as Unix time; 0 until \
-             it has seen that. If this is older than the lease duration on every replica, no replica leads."),
+            "When this replica last saw that it or another replica took or renewed the Lease, as Unix time; 0 if it has \
+             not seen that yet. If this is older than the lease duration on every replica, no replica leads."),
         managed_services: page.gauge("endpoint_copier_managed_services",
             "Services that are managed, by annotation or by flag."),
         services_in_sync: page.gauge("endpoint_copier_services_in_sync",
@@ -75,13 +75,14 @@ metrics! {
              unknown. If this stays lower than endpoint_copier_managed_services, see the Events of the Services that \
              are out of sync."),
         syncs: page.counters("endpoint_copier_syncs_total",
-            "Syncs of a managed Service by result. error: will be retried; refused: a person has to act, see the \
+            "Syncs of a managed Service by result. error: will be retried; refused: somebody has to act, see the \
              Service's Events; requeued: waits until the watch shows the write.", &["result"]),
         slice_changes: page.counters("endpoint_copier_slice_changes_total",
             "Writes of copies that the API server acknowledged, by operation.", &["operation"]),
         propagation: page.histogram("endpoint_copier_propagation_seconds",
-            "Time from a change arriving here (of the source, the Service or a copy) to the last acknowledged write \
-             of the copies. It does not include changes from before this replica led, because their age is unknown.",
+            "Time from the arrival of a change (to the source, the Service or a copy) at this replica to the last \
+             acknowledged write of the copies. It leaves out changes that arrived before this replica led, because the \
+             previous leader may have copied them.",
              &PROPAGATION_BUCKETS),
         trigger_propagation: page.histogram("endpoint_copier_trigger_propagation_seconds",
             "Time from the event that made Kubernetes change the source (the annotation last-change-trigger-time, by \
@@ -96,11 +97,12 @@ metrics! {
             &["type", "reason"]),
         watch_last_event: page.gauges("endpoint_copier_watch_last_event_timestamp_seconds",
             "When a watch last showed a sign of life, as Unix time: an event, or the response to its renewal, which is due every \
-             25 s. If a resource has several watches, the one that has been silent longest. If this is older than 90 \
-             s, the view of the watch is stale, and the replica is not ready, except for nodes and grants.", &["resource"]),
+             25 s. If a resource has several watches, this is the time of the one that has been silent longest. If this is \
+             older than 90 s, the view of the watch is stale, and the replica is not ready, except for nodes and grants.",
+             &["resource"]),
         watch_restarts: page.counters("endpoint_copier_watch_restarts_total",
-            "Restarts of watches, by watched resource and reason. selector is normal when Services come or go; \
-             error: the API server or the network has a problem.", &["resource", "reason"]),
+            "Restarts of watches, by watched resource and reason. selector: normal when Services come or go; error: the \
+             API server or the network has a problem.", &["resource", "reason"]),
         api_requests: page.counters("rest_client_requests_total",
             "Requests to the API server by method, host and status code; the code <error> means that there was no \
                 response.",
@@ -109,8 +111,8 @@ metrics! {
             "Switches from one API server's address to another, by any client of this replica; the log has both \
              addresses. If there are more than a few an hour, an API server or the network has a problem."),
         clock_skew: page.gauge("endpoint_copier_clock_skew_seconds",
-            "By how much the clock of this replica is certainly ahead of the API server's; negative: behind. It \
-             affects only the times in logs, Events and the Lease."),
+            "Minimum difference between the clock of this replica and the API server's: positive if this replica is \
+             ahead, negative if it is behind. It affects only the times in logs, Events and the Lease."),
     }
     with {
         registry: Registry = page.registry.clone(),
@@ -144,62 +146,62 @@ impl Metrics {
         Ok(Self(Arc::new(inner)))
     }
 
-    /// Whether this replica leads.
+    /// Sets whether this replica leads.
     pub fn set_leader(&self, leads: bool) {
         self.0.leader.set(if leads { 1.0 } else { 0.0 });
     }
 
-    /// The holder of the Lease has changed.
+    /// Counts a change of the Lease's holder.
     pub fn leader_changed(&self) {
         self.0.leader_transitions.inc();
     }
 
-    /// This replica has just taken or renewed the Lease, which took `took`.
+    /// Records that this replica has just taken or renewed the Lease, and that the request took `took`.
     pub fn observe_renewal(&self, took: Duration) {
         self.0.lease_renewal.observe(took.as_secs_f64());
         let last = self.0.lease_last_renewal.with_label_values::<&str>(&[]);
         last.set(unix(SystemTime::now()));
     }
 
-    /// A replica, this one or another, has taken or renewed the Lease.
+    /// Records that a replica, this one or another, has just taken or renewed the Lease.
     pub fn lease_seen_renewed(&self) {
         self.0.lease_seen_renewed.set(unix(SystemTime::now()));
     }
 
-    /// The queue and its worker.
+    /// The metrics of the queue and its worker.
     pub fn controller(&self) -> &Controller {
         &self.0.controller
     }
 
-    /// The probes of API servers.
+    /// The metrics of probes of API servers.
     pub fn probes(&self) -> &ProbeMetrics {
         &self.0.probes
     }
 
-    /// Each managed Service.
+    /// The metrics of each managed Service.
     pub fn services(&self) -> &Services {
         &self.0.services
     }
 
-    /// The term is over, so the next leader reports the Services.
+    /// Drops what is known of Services, because the term is over and the next leader reports them.
     pub fn forget_services(&self) {
         self.0.services.forget();
         self.set_services(0, 0);
         self.set_findings(&BTreeMap::new());
     }
 
-    /// How many Services are managed, and how many of them are in sync.
+    /// Sets how many Services are managed, and how many of them are in sync.
     pub fn set_services(&self, managed: usize, in_sync: usize) {
         self.0.managed_services.set(number(managed as u64));
         self.0.in_sync.store(in_sync, Ordering::Relaxed);
     }
 
-    /// A sync of one Service ended.
+    /// Counts a sync of one Service that ended.
     pub fn sync_finished(&self, result: SyncResult) {
         self.0.syncs.with_label_values(&[result.as_str()]).inc();
     }
 
-    /// The API server acknowledged a write of a copy.
+    /// Counts a write of a copy that the API server acknowledged.
     pub fn slice_changed(&self, operation: Operation) {
         self.0
             .slice_changes
@@ -207,17 +209,17 @@ impl Metrics {
             .inc();
     }
 
-    /// A change of a source was copied `took` after it had arrived.
+    /// Records that a change was copied `took` after it had arrived at this replica.
     pub fn observe_propagation(&self, took: Duration) {
         self.0.propagation.observe(took.as_secs_f64());
     }
 
-    /// A change of a source was copied `took` after the event that made Kubernetes change the source.
+    /// Records that a change of a source was copied `took` after the event that made Kubernetes change the source.
     pub fn observe_trigger_propagation(&self, took: Duration) {
         self.0.trigger_propagation.observe(took.as_secs_f64());
     }
 
-    /// All current findings, by reason. Other reasons count 0.
+    /// Sets the number of current findings by reason. It is 0 for all other reasons.
     pub fn set_findings(&self, counts: &BTreeMap<Reason, usize>) {
         for reason in Reason::ALL {
             let count = counts.get(&reason).copied().unwrap_or(0);
@@ -228,12 +230,12 @@ impl Metrics {
         }
     }
 
-    /// The API server accepted an Event.
+    /// Counts an Event that the API server accepted.
     pub fn event_written(&self, kind: &str, reason: &str) {
         self.0.events.with_label_values(&[kind, reason]).inc();
     }
 
-    /// A watch restarted.
+    /// Counts a restart of a watch.
     pub fn watch_restarted(&self, watch: WatchKind, reason: Restart) {
         self.0
             .watch_restarts
@@ -241,12 +243,12 @@ impl Metrics {
             .inc();
     }
 
-    /// Sets where to read when each running watch last showed life. Only the first call counts.
+    /// Sets the source of the times at which the running watches last showed a sign of life. Only the first call counts.
     pub fn read_watch_life(&self, watch_health: WatchHealth) {
         _ = self.0.watch_health.set(watch_health);
     }
 
-    /// A request to the API server at `host` was answered with `status`, or was not answered.
+    /// Counts a request to the API server at `host`. `status` is `None` if there was no response.
     pub fn api_request(&self, method: &Method, status: Option<StatusCode>, host: &str) {
         let code = status.as_ref().map_or("<error>", StatusCode::as_str);
         self.0
@@ -255,12 +257,12 @@ impl Metrics {
             .inc();
     }
 
-    /// A client has switched to another address.
+    /// Counts a switch of a client to another address.
     pub fn api_address_changed(&self) {
         self.0.api_address_changes.inc();
     }
 
-    /// The clock of this replica is `seconds` ahead of the API server's.
+    /// Sets how many seconds the clock of this replica is ahead of the API server's.
     pub fn set_clock_skew(&self, seconds: f64) {
         self.0.clock_skew.set(seconds);
     }
@@ -291,8 +293,8 @@ impl Metrics {
 }
 
 impl MetricsInner {
-    /// Sets the metrics that depend on the life of the watches. Returns for how long the sync state has been unknown,
-    /// which is while a watch that copies depend on shows no life.
+    /// Updates the metrics that depend on the health of the watches. The sync state is unknown while a watch that copies
+    /// depend on shows no sign of life. Returns for how long it has been unknown.
     fn look_at_watches(&self) -> Option<Duration> {
         let life = self.watch_health.get().map(WatchHealth::last).unwrap_or_default();
         self.watch_last_event.reset();
