@@ -1,4 +1,4 @@
-//! Renewals: their requests, and slow and lost answers.
+//! Renewals: the number of requests, and slow or lost responses.
 
 use super::*;
 
@@ -17,7 +17,7 @@ async fn a_renewal_is_one_write_and_no_read() {
 
 /// Rule: 5.one-request
 #[tokio::test(start_paused = true)]
-async fn an_edit_that_the_watch_shows_costs_a_renewal_no_read() {
+async fn an_edit_that_the_watch_shows_causes_no_read() {
     let store = Store::new();
     let mut one = Runner::start(&store, "one");
     let term = one.leads().await;
@@ -30,13 +30,13 @@ async fn an_edit_that_the_watch_shows_costs_a_renewal_no_read() {
     sleep(seconds(2)).await;
     assert_eq!(one.asked("get"), reads);
     let writes = one.asked("patch") - writes;
-    assert!((10..=12).contains(&writes), "{writes}: none is refused");
+    assert!((10..=12).contains(&writes), "{writes}: no write is rejected");
     assert!(!term.is_over());
 }
 
 /// Rule: 5.one-request
 #[tokio::test(start_paused = true)]
-async fn an_edit_that_no_watch_shows_costs_a_renewal_one_read() {
+async fn an_edit_that_no_watch_shows_causes_one_read() {
     let store = Store::new();
     let mut one = Runner::start(&store, "one");
     let term = one.leads().await;
@@ -70,8 +70,8 @@ async fn renewal_with_lost_reply_is_repeated_without_read() {
 
 /// Rule: 5.slow
 #[tokio::test(start_paused = true)]
-async fn where_every_request_is_slow_one_term_lasts() {
-    // 0.6 s in each direction, and an API server that is slow itself.
+async fn one_term_lasts_although_every_request_is_slow() {
+    // A network with 0.6 s in each direction, and an API server that takes 1.5 s.
     for latency in [1200, 1500].map(Duration::from_millis) {
         let store = Store::new();
         let mut one = Runner::start(&store, "one");
@@ -84,7 +84,8 @@ async fn where_every_request_is_slow_one_term_lasts() {
     }
 }
 
-/// The renewal is sent 2 s before the deadline. Neither its repetition nor another request is answered by then.
+/// The renewal is sent 2 s before the deadline. Neither its repetition nor another request is answered before the
+/// deadline.
 /// Rule: 5.slow
 #[tokio::test(start_paused = true)]
 async fn lost_reply_among_slow_requests_does_not_end_the_term() {
@@ -96,7 +97,7 @@ async fn lost_reply_among_slow_requests_does_not_end_the_term() {
     ] {
         let mut one = Runner::start(&Store::new(), "one");
         let slow = Effect::Latency(Duration::from_millis(1500));
-        // The watch begins at once. While it begins, nothing shows a renewal in time.
+        // Watches are not slow. While a slow watch starts, nothing would show a renewal in time.
         for verb in ["get", "create", "patch"] {
             one.server
                 .faults()

@@ -17,18 +17,18 @@ use endpoint_copier_core::index::{Scope, SharedIndex};
 use endpoint_copier_core::model::{ConsentPolicy, Defaults, ServiceKey};
 use endpoint_copier_core::testing::{Build as _, BuildService as _, defaults, plain_service, service};
 
-/// The answers of the API server about ReferenceGrants.
+/// What the API server serves for ReferenceGrants.
 #[derive(Clone, Copy, Debug)]
 enum Serves {
-    /// This version, with one grant.
+    /// The API in this version, with one grant.
     Grant(&'static str),
-    /// This version, with none.
+    /// The API in this version, without a grant.
     Nothing(&'static str),
-    /// No version.
+    /// No version of the API.
     NoVersion,
-    /// 503 to discovery.
+    /// 503 for every request.
     Unavailable,
-    /// `v1`, and 403 to lists.
+    /// The API in `v1`, with 403 for lists.
     Forbidden,
 }
 
@@ -79,7 +79,7 @@ fn answer(state: Serves, path: &str, query: &str) -> (u16, Option<Value>) {
     )
 }
 
-/// An index in which `default/vip` asks for `web/app`, fed by a watch of grants.
+/// An index that is fed by a watch of grants, and in which `default/vip` names `web/app` as its source.
 struct Scene {
     serves: Arc<Mutex<Serves>>,
     index: SharedIndex,
@@ -141,12 +141,12 @@ impl Scene {
         }
     }
 
-    /// The index's view of `default/vip` after this time.
+    /// Waits, and returns whether the index then permits `default/vip` to copy its source.
     async fn after(&self, seconds: u64) -> &'static str {
         sleep(Duration::from_secs(seconds)).await;
         match self.index.lock().snapshot(&vip()) {
             None => "unknown",
-            Some(snapshot) if snapshot.source.is_some() => "given",
+            Some(snapshot) if snapshot.source.is_some() => "permitted",
             Some(snapshot) if snapshot.refusal.as_ref().is_some_and(|refusal| refusal.is_final) => "refused",
             Some(_) => "refused for now",
         }
@@ -162,10 +162,10 @@ fn vip() -> ServiceKey {
 async fn grants_are_read_in_the_version_that_is_served() {
     for version in ["v1", "v1beta1"] {
         let scene = Scene::new(Serves::Grant(version));
-        assert_eq!(scene.after(1).await, "given", "{version}");
+        assert_eq!(scene.after(1).await, "permitted", "{version}");
         assert!(
-            scene.names.has_changed().expect("the watch goes on"),
-            "its source is to be watched"
+            scene.names.has_changed().expect("the watch runs"),
+            "the source must be watched now"
         );
         let none = Scene::new(Serves::Nothing(version));
         assert_eq!(none.after(1).await, "refused", "{version}");
@@ -180,17 +180,17 @@ async fn absence_of_grants_is_final_after_five_minutes() {
     assert_eq!(scene.after(290).await, "refused for now");
     assert_eq!(scene.after(120).await, "refused");
     *scene.serves.lock() = Serves::Grant("v1");
-    assert_eq!(scene.after(61).await, "given");
+    assert_eq!(scene.after(61).await, "permitted");
 }
 
 /// Rule: 9.discovery
 #[tokio::test(start_paused = true)]
-async fn grants_that_cease_to_be_served_last_five_minutes() {
+async fn consent_ends_five_minutes_after_grants_are_not_served() {
     for end in [Serves::NoVersion, Serves::Forbidden] {
         let scene = Scene::new(Serves::Grant("v1"));
-        assert_eq!(scene.after(1).await, "given");
+        assert_eq!(scene.after(1).await, "permitted");
         *scene.serves.lock() = end;
-        assert_eq!(scene.after(300).await, "given", "{end:?}");
+        assert_eq!(scene.after(300).await, "permitted", "{end:?}");
         assert_eq!(scene.after(600).await, "refused", "{end:?}");
     }
 }
@@ -201,14 +201,14 @@ async fn a_failing_api_server_withdraws_no_consent() {
     let scene = Scene::new(Serves::Unavailable);
     assert_eq!(scene.after(3600).await, "unknown");
     *scene.serves.lock() = Serves::Grant("v1");
-    assert_eq!(scene.after(120).await, "given");
+    assert_eq!(scene.after(120).await, "permitted");
     *scene.serves.lock() = Serves::Unavailable;
-    assert_eq!(scene.after(3600).await, "given");
+    assert_eq!(scene.after(3600).await, "permitted");
 }
 
 /// Rule: 9.discovery
 #[tokio::test(start_paused = true)]
-async fn the_right_to_list_grants_is_missed_for_five_minutes() {
+async fn a_missing_right_to_list_grants_refuses_after_five_minutes() {
     let scene = Scene::new(Serves::Forbidden);
     assert_eq!(scene.after(290).await, "unknown");
     assert_eq!(scene.after(120).await, "refused");

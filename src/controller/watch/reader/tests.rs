@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use super::*;
 use crate::config::ServerAddress;
 
-/// Answers a list, and a watch that shows nothing and does not end or that is rejected. The port of the server is the
+/// Answers a list, or a watch. The watch is rejected, or shows nothing and never ends. The port of the server is the
 /// number of the request.
 fn answer(
     number: u16,
@@ -38,7 +38,7 @@ fn answer(
     answer
 }
 
-/// Whether a request is a watch, the server that it avoids, and the reason.
+/// A request: whether it is a watch, and the server that it avoids with the reason.
 type Asked = (bool, Option<(u16, &'static str)>);
 
 fn reader(refuses_watches: bool) -> (Reader, mpsc::UnboundedReceiver<Asked>) {
@@ -85,7 +85,7 @@ async fn shows_no_life(reader: &Reader) {
 /// A pause that an API server requests is not a failure of the replica.
 /// Rule: 5.readyz
 #[tokio::test(start_paused = true)]
-async fn a_watch_that_waits_as_it_is_asked_to_counts_as_alive() {
+async fn a_watch_that_honors_retry_after_counts_as_alive() {
     let busy = r#"{"apiVersion":"v1","kind":"Status","status":"Failure","code":429,"details":{"retryAfterSeconds":60}}"#;
     let service = service_fn(move |_: Request<Body>| {
         let mut answer = Response::new(Full::<Bytes>::from(busy));
@@ -102,7 +102,7 @@ async fn a_watch_that_waits_as_it_is_asked_to_counts_as_alive() {
         let silent = last.elapsed().expect("in the past");
         assert!(
             silent >= Duration::from_secs(900),
-            "an alert may say so: {silent:?}"
+            "an alert on silent watches may fire: {silent:?}"
         );
     };
     tokio::select! {
@@ -123,7 +123,7 @@ async fn a_watch_that_is_behind_or_stuck_moves_to_another_server() {
         assert_eq!(requests.recv().await, Some((true, None)));
         let again = Some((true, Some((2, "it did not end a watch in time"))));
         assert_eq!(requests.recv().await, again);
-        // By then the answer, including the name of its server, has been read.
+        // After this time, the response and the name of its server have been read.
         sleep(Duration::from_secs(1)).await;
         is_behind(&reader);
         let again = Some((false, Some((3, "its watch is behind"))));
@@ -166,7 +166,7 @@ async fn a_watch_line_that_cannot_be_decoded_causes_a_list() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_watch_that_always_ends_at_once_is_no_sign_of_life() {
+async fn a_watch_that_always_ends_at_once_does_not_count_as_alive() {
     let service = service_fn(|request: Request<Body>| {
         let list = r#"{"metadata":{"resourceVersion":"1"},"items":[]}"#;
         let text = if is_watch(&request) { "" } else { list };
@@ -177,7 +177,7 @@ async fn a_watch_that_always_ends_at_once_is_no_sign_of_life() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_list_that_cannot_be_decoded_is_no_sign_of_life() {
+async fn an_undecodable_list_does_not_count_as_alive() {
     let service = service_fn(|_: Request<Body>| {
         let list = Full::<Bytes>::from(r#"{"metadata":{"resourceVersion":"1"},"items":{}}"#);
         std::future::ready(Ok::<_, Infallible>(Response::new(list)))
@@ -208,7 +208,7 @@ async fn a_watch_unanswered_twice_blames_its_server() {
 
 /// Rule: 5.blind
 #[test]
-fn only_5xx_undecodable_or_no_answers_may_be_local() {
+fn only_5xx_undecodable_or_missing_responses_may_be_local() {
     for (code, for_all) in [
         (400, true),
         (401, true),
@@ -219,7 +219,7 @@ fn only_5xx_undecodable_or_no_answers_may_be_local() {
         (414, true),
         (429, true),
         (431, true),
-        // An undecodable answer.
+        // An undecodable response.
         (0, false),
         (500, false),
         (503, false),

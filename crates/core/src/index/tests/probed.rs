@@ -1,4 +1,4 @@
-//! Which API servers are probed, and when that set may have changed.
+//! The set of API servers that are probed, and the changes that may affect it.
 
 use super::*;
 use crate::model::annotation;
@@ -66,7 +66,7 @@ fn copies_of_other_sources_and_foreign_slices_are_not_probed() {
 
 /// Rule: 7.exempt
 #[test]
-fn a_service_may_exempt_itself_and_any_other_value_is_ignored() {
+fn probe_off_exempts_a_service_and_other_values_are_ignored() {
     for (value, expected) in [("off", 0), ("Off", 1), ("", 1), ("on", 1)] {
         let mut index = with_copies(&[copy_for("vip", &["192.0.2.1"])]);
         index.apply_service(&service("vip").annotate(annotation::PROBE, value).version(9));
@@ -89,10 +89,10 @@ fn at_most_16_addresses_of_a_family_are_probed() {
     assert_eq!((targets.len(), targets[16].as_str()), (17, "[2001:db8::1]:6443"));
 }
 
-/// Otherwise a user who may write slices could prevent probes of the API servers.
+/// Otherwise a user who can write slices could prevent probes of the API servers.
 /// Rule: 7.targets-limit
 #[test]
-fn forged_copies_take_no_place_from_api_servers() {
+fn forged_copies_do_not_displace_api_servers() {
     let addresses: Vec<_> = (1..=40).map(|number| format!("192.0.2.{number}")).collect();
     let addresses: Vec<_> = addresses.iter().map(String::as_str).collect();
     let forged = copy_for("vip", &addresses).edit(|copy| copy.metadata.name = Some("forged".to_owned()));
@@ -116,7 +116,7 @@ fn copies_that_are_being_deleted_are_not_probed() {
 
 /// Rule: 7.targets
 #[test]
-fn the_ports_are_those_that_the_source_calls_https() {
+fn probed_ports_are_those_named_https_in_the_source() {
     let mut index = filled();
     assert_eq!(index.api_server_ports(), BTreeSet::new());
     let source = slice("kubernetes").ports(&[slice_port("https", 443), slice_port("http", 80)]);
@@ -161,13 +161,13 @@ fn second_family_address_is_probed_before_a_copy_has_it() {
             vec![],
         ),
         (
-            "one that is shown",
+            "an address that the copy lists",
             v6(service("vip")),
             Some("2001:db8::2"),
             vec!["[2001:db8::2]:6443"],
         ),
         (
-            "one that is the VIP",
+            "an address that is the VIP",
             v6(service("vip")).edit(|it| it.spec_mut().external_ips = Some(vec!["2001:db8::1".to_owned()])),
             None,
             vec!["[2001:db8::2]:6443"],
@@ -205,7 +205,7 @@ fn second_family_address_is_probed_before_a_copy_has_it() {
 
 /// Rule: 7.targets-limit, 8.probed-first
 #[test]
-fn what_copies_show_is_probed_before_what_may_come() {
+fn addresses_in_copies_are_probed_before_candidates() {
     let mut index = filled();
     index.apply_service(&service("vip").families(&["IPv6"]).version(200));
     index.apply_slice(
@@ -235,22 +235,22 @@ fn only_changes_of_api_servers_are_recorded() {
     let mut index = filled();
     index.apply_service(&service("web").source("default", "app"));
     let mut seen = index.api_servers_changed();
-    let mut is_noted = |index: &Index| std::mem::replace(&mut seen, index.api_servers_changed()) != seen;
+    let mut is_recorded = |index: &Index| std::mem::replace(&mut seen, index.api_servers_changed()) != seen;
 
     let copy = copy_for("vip", &["192.0.2.1"]);
     index.apply_slice(&Scope::Copies, copy.clone());
-    assert!(is_noted(&index), "a copy of them");
+    assert!(is_recorded(&index), "a copy of the API servers");
     index.apply_slice(&Scope::Copies, copy.clone());
-    assert!(!is_noted(&index), "the same again");
+    assert!(!is_recorded(&index), "the same copy again");
     index.apply_slice(&Scope::Copies, copy_for("web", &["192.0.2.9"]));
     index.apply_slice(&named(&["app", "kubernetes", "vip"]), slice("app-x").of("app"));
-    assert!(!is_noted(&index), "those of another source");
+    assert!(!is_recorded(&index), "a copy and a slice of another source");
     index.apply_slice(&named(&["app", "kubernetes", "vip"]), slice("kubernetes"));
-    assert!(is_noted(&index), "their source");
+    assert!(is_recorded(&index), "a slice of default/kubernetes");
     index.apply_service(&service("vip").annotate(annotation::PROBE, "off").version(8));
-    assert!(is_noted(&index), "a Service that copies them");
+    assert!(is_recorded(&index), "a Service that copies the API servers");
     index.delete_slice(&Scope::Copies, &copy.metadata);
-    assert!(is_noted(&index), "a copy that is gone");
+    assert!(is_recorded(&index), "a deleted copy");
     index.delete_service(&key("vip"));
-    assert!(is_noted(&index), "a Service that is gone");
+    assert!(is_recorded(&index), "a deleted Service");
 }

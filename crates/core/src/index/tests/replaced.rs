@@ -1,8 +1,8 @@
-//! A watch of names is replaced. For a while, two watches show slices of the same name.
+//! Replacement of a watch of names: for a while, two watches show slices of the same name.
 
 use super::*;
 
-/// `kubernetes` in its own watch, at version 100, and another watch that has begun to list.
+/// Returns an index with a watch of `kubernetes` at version 100, and a second watch that has begun to list.
 fn replacing() -> (Index, Scope, Scope) {
     let mut index = Index::new(defaults());
     index.apply_service(&service("vip"));
@@ -25,7 +25,7 @@ fn seen(index: &Index) -> u64 {
 fn a_partial_list_does_not_prove_a_deletion() {
     let (mut index, _, new) = replacing();
     index.list_slice(&new, slice("a").of("vip").version(300));
-    assert_eq!(seen(&index), 100, "as far as the old one has come");
+    assert_eq!(seen(&index), 100, "the old watch has reached this version");
     index.list_slice(&new, slice("kubernetes").version(100));
     index.slices_listed(
         &new,
@@ -59,7 +59,7 @@ fn a_replaced_watch_does_not_restore_a_deleted_slice() {
     let (mut index, old, new) = replacing();
     index.slices_listed(&new, &HashSet::new());
     assert!(source_slices(&index).is_empty());
-    // It has not reached the deletion.
+    // The old watch has not shown the deletion yet.
     assert!(
         index
             .apply_slice(&old, slice("kubernetes").version(110))

@@ -1,4 +1,4 @@
-//! Whatever the cluster contains, there is no panic, notes are short, and no write is repeated forever.
+//! No object in the cluster causes a panic, a long Event note, or a write that is repeated forever.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::plan::{Plan, plan};
 use crate::testing::world::World;
 use crate::testing::{Build, BuildService, BuildSlice, defaults, endpoint, service, slice, slice_port};
 
-/// Plans directly from objects, including objects that no index would accept.
+/// Plans directly from objects, including objects that the index would not accept.
 fn plan_of(service: &Service, source: &[EndpointSlice], there: &[EndpointSlice]) -> Plan {
     let managed = ManagedService::read(service, &defaults()).expect("a managed Service");
     let shared = |slices: &[EndpointSlice]| -> Vec<Arc<EndpointSlice>> {
@@ -86,7 +86,7 @@ fn copies_without_uid_or_version_are_not_deleted_blindly() {
 }
 
 #[test]
-fn versions_that_are_no_numbers_are_written_once() {
+fn sources_with_non_numeric_versions_are_written_once() {
     for version in [
         None,
         Some(""),
@@ -148,7 +148,7 @@ fn the_largest_slice_and_service_are_planned() {
 
 /// Rule: 2.one-to-one
 #[test]
-fn two_source_slices_that_say_the_same_have_a_copy_each() {
+fn source_slices_with_equal_content_get_one_copy_each() {
     let source = [
         slice("a").endpoints(["192.0.2.1"]),
         slice("b").endpoints(["192.0.2.1"]),
@@ -158,7 +158,7 @@ fn two_source_slices_that_say_the_same_have_a_copy_each() {
 }
 
 #[test]
-fn an_endpoint_named_twice_is_compared_as_often_as_it_is_there() {
+fn removing_one_of_two_equal_endpoints_causes_a_write() {
     let twice = slice("kubernetes").endpoints(["192.0.2.1", "192.0.2.1"]);
     let mut world = World::new().service(service("vip")).slice(twice).settled("vip");
     let key = crate::model::SliceKey::new("default", "kubernetes");
@@ -168,7 +168,7 @@ fn an_endpoint_named_twice_is_compared_as_often_as_it_is_there() {
 
 /// Rule: 3.events-note
 #[test]
-fn a_note_of_the_api_server_is_cut_between_characters() {
+fn a_long_note_is_cut_between_characters() {
     for length in 990..1010 {
         let finding = Finding::new(
             crate::model::Reason::WriteRefused,
@@ -181,19 +181,19 @@ fn a_note_of_the_api_server_is_cut_between_characters() {
     assert_eq!(
         short.note,
         "ä".repeat(500),
-        "exactly 1,000 bytes are no reason to cut"
+        "a note of exactly 1,000 bytes is not cut"
     );
 }
 
 #[test]
-fn a_slice_claimed_for_two_services_at_once_is_the_owners() {
+fn a_slice_that_names_two_services_belongs_to_its_owner() {
     let there = slice("x").copied("vip", "gone").of("other");
     let plan = plan_of(
         &service("vip"),
         &[slice("kubernetes")],
         std::slice::from_ref(&there),
     );
-    assert_eq!(plan.deletes.len(), 1, "ours by owner, whatever the label says");
+    assert_eq!(plan.deletes.len(), 1, "the owner decides, not the label");
     let plan = plan_of(&service("other"), &[slice("kubernetes")], &[there]);
     assert_eq!(plan.deletes, []);
     assert_ne!(copy_name("vip", &slice("a")), copy_name("other", &slice("a")));
