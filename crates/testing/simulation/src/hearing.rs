@@ -247,11 +247,12 @@ impl State {
             return;
         };
         // A replica may have missed that the key was gone or different in between, as when etcd was restored since: to it
-        // the same words are the same objection.
+        // the same words are the same objection. Nor does it know of a change that its watch has not shown yet. The patch
+        // has no precondition, so the objection is lost until it is repeated.
         let shown = hearing
             .of(&life.identity)
             .and_then(|shown| shown.objections.get(key));
-        let shown = shown.filter(|shown| shown.text == there.text);
+        let shown = shown.filter(|shown| shown.text == there.text || now < there.since + COUNTS);
         let since = shown.map_or(there.since, |shown| shown.since.min(there.since));
         self.coverage.add("objection of a minute ago removed", 1);
         if now < since + STALE {
