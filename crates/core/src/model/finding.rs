@@ -215,12 +215,14 @@ reasons! {
             whether they are ready.",
         remedy: "Allow the ServiceAccount of the operator to `get` the nonResourceURL `/readyz`, as the chart does.";
 
-    /// A port of a copy has never answered, while another port of the address does.
+    /// A port of an endpoint has never answered, while another port of the address or another API server does.
     PortNotAnswering, leaves_undone: false,
-        means: "A port of the copy has not answered for a minute, while another port of the same address has. Probes \
-            ignore the silent port.",
-        remedy: "If nothing listens on that port, such as 9345 on K3s, remove it from the Service. Otherwise open \
-            the firewall.";
+        means: "A port of an endpoint has never answered and was listed at least a minute ago, while another port of \
+            the same address answers. Or no port of the address has ever answered, while another API server answers. \
+            Probes take nothing out because of it.",
+        remedy: "If nothing listens on that port, such as 9345 on K3s, remove it from the Service. If a firewall \
+            blocks the operator, open it. If the API server no longer exists, find out why `default/kubernetes` still \
+            lists it.";
 
     /// Other controllers also write slices for the managed Service.
     ForeignSlices, leaves_undone: false,

@@ -291,7 +291,7 @@ pub(super) fn judgement(family: Family, judgement: &Judgement, started: Timestam
         plan.find(
             Reason::PortNotAnswering,
             format!(
-                "{} never answered, while another port of the address does; remove the port from the Service if nothing listens there, or open the firewall",
+                "{} never answered, while others do; remove the port from the Service if nothing listens there, open the firewall, or, if the API server is gone, find out why default/kubernetes still lists it",
                 a_few(&judgement.not_answering)
             ),
         );

@@ -59,7 +59,8 @@ pub struct Judgement {
     pub blind: bool,
     /// Targets that answer 401 or 403.
     pub unauthorized: Vec<Target>,
-    /// Targets that did not answer for a minute since they were listed, while another port of the address answers.
+    /// Targets that did not answer for a minute since they were listed, while another port of the address does, or no
+    /// port of it ever did and another address does.
     pub not_answering: Vec<Target>,
 }
 
@@ -77,7 +78,7 @@ pub fn judge(candidates: &[Candidate], ports: &BTreeSet<u16>, report: &Report) -
         blind,
         unauthorized: evidence.targets(|_, facts| facts.is_unauthorized),
         not_answering: evidence
-            .targets(|address, facts| facts.is_silent && evidence.answers_elsewhere(address)),
+            .targets(|target, facts| facts.is_silent && evidence.others_answer(target.address())),
     }
 }
 
@@ -208,22 +209,31 @@ impl<'a> Evidence<'a> {
         had_time && !all.any(|facts| facts.is_recent)
     }
 
-    /// Rule 13: another port of the address answers.
-    fn answers_elsewhere(&self, address: IpAddr) -> bool {
-        let mut conditions = self.ports.iter().map(|port| port.fact(address).condition);
+    /// Rule 13: another port of the address answers. Rule 15: no port of the address ever did, but another address does.
+    fn others_answer(&self, address: IpAddr) -> bool {
         // This does not use the latest result, so that one lost answer does not end the finding.
-        conditions.any(|condition| matches!(condition, Condition::Well | Condition::Failing))
+        let answers = |facts: &Facts| matches!(facts.condition, Condition::Well | Condition::Failing);
+        let mut all = self.all();
+        let mut same = self.ports.iter().map(|port| port.fact(address));
+        if same.clone().all(|facts| facts.condition == Condition::New) {
+            all.any(|(_, facts)| answers(facts))
+        } else {
+            same.any(answers)
+        }
     }
 
-    fn targets(&self, is_it: impl Fn(IpAddr, &Facts) -> bool) -> Vec<Target> {
-        let mut targets = Vec::new();
-        for port in &self.ports {
-            let facts = port.facts.iter();
-            let found = facts.filter(|(address, facts)| is_it(**address, facts));
-            targets.extend(found.map(|(address, _)| Target::new(*address, port.number)));
-        }
+    fn targets(&self, is_it: impl Fn(Target, &Facts) -> bool) -> Vec<Target> {
+        let found = self.all().filter(|(target, facts)| is_it(*target, facts));
+        let mut targets: Vec<_> = found.map(|(target, _)| target).collect();
         targets.sort_unstable();
         targets
+    }
+
+    fn all(&self) -> impl Iterator<Item = (Target, &Facts)> {
+        self.ports.iter().flat_map(|port| {
+            let facts = port.facts.iter();
+            facts.map(|(address, facts)| (Target::new(*address, port.number), *facts))
+        })
     }
 }
 

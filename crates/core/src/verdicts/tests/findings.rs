@@ -29,7 +29,6 @@ fn port_that_never_answers_is_reported_after_a_minute() {
         ("while the other is well", silent.clone(), well(), true),
         ("while the other fails", silent.clone(), failing(), true),
         ("while the other is down", silent.clone(), down(), false),
-        ("while the other is new", silent.clone(), silent.clone(), false),
         ("until it answered", answered, well(), false),
     ] {
         let scene = Scene::new(2)
@@ -38,5 +37,27 @@ fn port_that_never_answers_is_reported_after_a_minute() {
             .set_on(SUPERVISOR, 2, supervisor);
         let expected = vec![Target::new(address(2), SUPERVISOR)];
         assert_eq!(scene.judge().not_answering == expected, is_reported, "{what}");
+    }
+}
+
+/// Rule: 7.not-answering
+#[test]
+fn server_that_never_answers_is_reported_while_another_does() {
+    let silent = Probes::new(2).facts(2, 60_000);
+    for (what, other, is_reported) in [
+        ("the other is well", well(), true),
+        ("the other fails", failing(), true),
+        ("the other is down", down(), false),
+        ("the other is new", silent.clone(), false),
+    ] {
+        let mut scene = Scene::new(2).set(1, other).set(2, silent.clone());
+        assert_eq!(scene.judge().not_answering == [target(2)], is_reported, "{what}");
+        assert!(scene.judge().out.is_empty(), "it was never well: {what}");
+        // A port that works on no address changes nothing.
+        scene = scene.port(SUPERVISOR);
+        scene = scene.set_on(SUPERVISOR, 1, silent.clone());
+        scene = scene.set_on(SUPERVISOR, 2, silent.clone());
+        let reported = scene.judge().not_answering;
+        assert_eq!(reported.contains(&target(2)), is_reported, "{what}");
     }
 }
