@@ -25,6 +25,10 @@ const TICK: Duration = Duration::from_millis(100);
 /// A term counts as new for this long, because its replica may not have asked all servers yet.
 const NEW_TERM: Duration = Duration::from_secs(5);
 
+/// A target that has failed for longer is not what a new report is about: a removal waits 10 s for an objection, and a
+/// term may come first.
+const RECENT_FAILURE: Duration = Duration::from_secs(20);
+
 /// Called with the addresses of API servers that are down while another one is well, whenever they change.
 pub type OnDown = Box<dyn Fn(BTreeSet<ServerAddress>) + Send + Sync>;
 
@@ -184,7 +188,8 @@ impl Probes {
         }
         let report = Arc::new(report);
         self.0.report.send_replace(report.clone());
-        let since = self.note(&old, &report);
+        self.note(&old, &report);
+        let since = self.began(&old, &report);
         let services: Vec<_> = self
             .0
             .wiring
@@ -209,10 +214,8 @@ impl Probes {
         }
     }
 
-    /// Logs and counts what has changed. Returns when that began: at the first failure of a target that went down, or
-    /// now.
-    fn note(&self, old: &Report, new: &Report) -> Instant {
-        let mut since = Instant::now();
+    /// Logs and counts what has changed.
+    fn note(&self, old: &Report, new: &Report) {
         let probes = self.0.wiring.metrics.probes();
         let is_gone = |target: &&Target| !new.targets.contains_key(target);
         for target in old.targets.keys().filter(is_gone) {
@@ -229,9 +232,6 @@ impl Probes {
                 Condition::Down if before != Some(Condition::Rising) => {
                     let what = facts.what.as_ref().map(tracing::field::display);
                     warn!(%target, what, "the API server is down");
-                    since = facts
-                        .since
-                        .map_or(since, |failed| self.instant(failed).min(since));
                 }
                 Condition::Well if before != Some(Condition::Failing) => {
                     info!(%target, "the API server is well");
@@ -239,7 +239,18 @@ impl Probes {
                 _ => {}
             }
         }
-        since
+    }
+
+    /// When what a new report says began: at the first failure of a target that is down, or now. A removal may wait for
+    /// contrast, for objections or for a renewal.
+    fn began(&self, old: &Report, new: &Report) -> Instant {
+        let is_same_term = old.leadership == new.leadership;
+        let down = new.targets.iter().filter(|(target, facts)| {
+            facts.condition == Condition::Down && !(is_same_term && old.targets.get(target) == Some(facts))
+        });
+        let failed = down.filter_map(|(_, facts)| Some(self.instant(facts.since?)));
+        let recent = failed.filter(|failed| failed.elapsed() < RECENT_FAILURE);
+        recent.min().unwrap_or_else(Instant::now)
     }
 
     /// Makes our own connections leave servers that are down while another one is well, until they are well again.
