@@ -113,7 +113,7 @@ impl EventRecorder {
         let due = self
             .throttle
             .lock()
-            .due(&service.key, findings, room, Instant::now());
+            .due(&service.key, &service.uid, findings, room, Instant::now());
         for finding in due.findings {
             self.send(term, service, Message::Warning(finding));
         }

@@ -25,6 +25,8 @@ pub(super) struct EventThrottle {
 /// The findings that were reported about a Service, and when.
 #[derive(Debug, Default)]
 struct Reported {
+    /// The UID of the Service. An Event is about one UID, so a Service that was deleted and created again has none.
+    uid: String,
     findings: BTreeMap<Finding, Instant>,
     /// Whether a reported finding is resolved, or the first copies exist, and no Event has said so yet.
     owes_synced: bool,
@@ -38,11 +40,12 @@ pub(super) struct Due {
 }
 
 impl EventThrottle {
-    /// Returns the findings to report now, given all current findings of a Service. At most `room` of them;
+    /// Returns the findings to report now, given the UID and all current findings of a Service. At most `room` of them;
     /// the others stay due.
     pub fn due(
         &mut self,
         service: &ServiceKey,
+        uid: &str,
         findings: &BTreeSet<Finding>,
         room: usize,
         now: Instant,
@@ -52,6 +55,10 @@ impl EventThrottle {
             again: None,
         };
         let reported = self.services.entry(service.clone()).or_default();
+        if reported.uid != uid {
+            uid.clone_into(&mut reported.uid);
+            reported.findings.clear();
+        }
         let lasts = |old: &Finding| findings.iter().any(|finding| finding.reason == old.reason);
         reported.owes_synced |= reported.findings.keys().any(|old| !lasts(old));
         reported.findings.retain(|finding, _| findings.contains(finding));
@@ -129,6 +136,7 @@ mod tests {
     fn said(throttle: &mut EventThrottle, notes: &[&str], now: Instant) -> Vec<String> {
         let due = throttle.due(
             &ServiceKey::new("default", "vip"),
+            UID,
             &findings(notes),
             usize::MAX,
             now,
@@ -137,6 +145,17 @@ mod tests {
     }
 
     const MINUTE: Duration = Duration::from_secs(60);
+    const UID: &str = "uid-1";
+
+    #[test]
+    fn a_service_that_was_created_again_gets_its_events_again() {
+        let (mut throttle, start) = (EventThrottle::default(), Instant::now());
+        let (vip, findings) = (ServiceKey::new("default", "vip"), findings(&["a"]));
+        for (uid, reported) in [("uid-1", 1), ("uid-1", 0), ("uid-2", 1), ("uid-2", 0)] {
+            let due = throttle.due(&vip, uid, &findings, 9, start);
+            assert_eq!(due.findings.len(), reported, "{uid}");
+        }
+    }
 
     #[test]
     fn findings_of_a_service_that_is_gone_are_forgotten() {
@@ -212,7 +231,13 @@ mod tests {
         for round in 0..25 {
             said(&mut throttle, &[&round.to_string()], start);
         }
-        let due = throttle.due(&ServiceKey::new("default", "vip"), &findings(&["late"]), 9, start);
+        let due = throttle.due(
+            &ServiceKey::new("default", "vip"),
+            UID,
+            &findings(&["late"]),
+            9,
+            start,
+        );
         assert!(due.findings.is_empty());
         assert_eq!(said(&mut throttle, &["late"], due.again.unwrap()), ["late"]);
     }
@@ -223,6 +248,7 @@ mod tests {
         said(&mut throttle, &["a"], start);
         let due = throttle.due(
             &ServiceKey::new("default", "vip"),
+            UID,
             &findings(&["a", "b"]),
             9,
             start + MINUTE,
@@ -237,7 +263,13 @@ mod tests {
         for round in 0..30 {
             said(&mut throttle, &[&round.to_string()], start);
         }
-        let due = throttle.due(&ServiceKey::new("default", "other"), &findings(&["a"]), 9, start);
+        let due = throttle.due(
+            &ServiceKey::new("default", "other"),
+            UID,
+            &findings(&["a"]),
+            9,
+            start,
+        );
         assert_eq!(due.findings.len(), 1);
     }
 
@@ -269,10 +301,10 @@ mod tests {
         let (mut throttle, start) = (EventThrottle::default(), Instant::now());
         let service = ServiceKey::new("default", "vip");
         let all = findings(&["a", "b", "c"]);
-        let due = throttle.due(&service, &all, 1, start);
+        let due = throttle.due(&service, UID, &all, 1, start);
         assert_eq!(due.findings.len(), 1);
         assert_eq!(due.again, Some(start + LATER));
-        let due = throttle.due(&service, &all, 9, start + LATER);
+        let due = throttle.due(&service, UID, &all, 9, start + LATER);
         assert_eq!(due.findings.len(), 2);
     }
 
