@@ -3,12 +3,9 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::discovery::v1::EndpointPort;
-use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-
-use super::copy;
 use super::second_family::SecondFamily;
-use crate::model::ports::{LeftOut, ports, protocol};
+use super::{copy, last_ports};
+use crate::model::ports::LeftOut;
 use crate::model::{EndpointSlice, Family, ManagedService, Snapshot, Source, copy_name};
 
 /// Whether the copies of one family are held although their source has no endpoints of it: the Service asks for that
@@ -44,41 +41,10 @@ pub(super) fn copies(
         let there = current
             .provenance()
             .and_then(|claimed| source.slice(claimed.name));
-        let known = known_ports(service, current, there);
-        // Without its slice, what the copy shows is the last that was permitted.
-        let permitted = there.unwrap_or(current).ports.as_deref().unwrap_or_default();
-        let is_permitted = |port: &EndpointPort| source.ports.contain(port, permitted);
-        let ports = ports(&service.ports, Some(&known), is_permitted, left_out)?;
+        let ports = last_ports::of_copy(service, source, there, current, left_out)?;
         Some(copy::held(service, current, ports))
     });
     held.collect()
-}
-
-/// Numbers come from the source slice if it is still there, and else from the copy: what it shows is
-/// the last that was known.
-fn known_ports(
-    service: &ManagedService,
-    current: &EndpointSlice,
-    there: Option<&EndpointSlice>,
-) -> Vec<EndpointPort> {
-    let mut known: Vec<_> = there
-        .iter()
-        .flat_map(|slice| slice.ports.iter().flatten().cloned())
-        .collect();
-    for port in &service.ports {
-        let Some(IntOrString::String(target)) = &port.target_port else {
-            continue;
-        };
-        let shown = current.ports.iter().flatten().find(|shown| {
-            shown.name.as_deref().unwrap_or_default() == port.name.as_deref().unwrap_or_default()
-                && protocol(shown.protocol.as_deref()) == protocol(port.protocol.as_deref())
-        });
-        known.extend(shown.map(|shown| EndpointPort {
-            name: Some(target.clone()),
-            ..shown.clone()
-        }));
-    }
-    known
 }
 
 /// Whether a copy came from this source and not from one that the Service named before: it is the

@@ -24,6 +24,7 @@ pub mod copy;
 mod families;
 mod foreign;
 mod hold;
+mod last_ports;
 mod report;
 mod second_family;
 mod topology;

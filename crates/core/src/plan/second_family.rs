@@ -12,11 +12,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::hold;
-use super::{Verdicts, copy};
+use k8s_openapi::api::discovery::v1::EndpointPort;
+
+use super::{Verdicts, copy, hold, last_ports};
 use crate::model::{
     Endpoint, EndpointSlice, Family, KnownNodes, ManagedService, NoCounterpart, Nodes, NodesUnknown,
-    Snapshot, Source, ports::LeftOut,
+    SliceKey, Snapshot, Source, ports::LeftOut,
 };
 use crate::verdicts::{Condition, Facts, Report, SUPERVISOR_PORT, Target};
 
@@ -112,16 +113,17 @@ impl Filler<'_> {
         let mut second = SecondFamily::default();
         for slice in self.source.slices_of(self.family.other()) {
             second.has_source |= !slice.is_empty();
-            let Some(ports) = self.source.ports_of_copy(&self.service.ports, slice, left_out) else {
-                continue;
-            };
             let mut shown = EndpointSlice {
                 metadata: slice.metadata.clone(),
                 address_type: self.family.as_str().to_owned(),
                 ..EndpointSlice::default()
             };
+            let key = copy::key(self.service, &shown);
+            let current = self.current(&key);
+            let Some(ports) = self.ports(slice, current, left_out) else {
+                continue;
+            };
             let empty = copy::fresh(self.service, &shown, ports);
-            let current = self.current(&empty);
             shown.endpoints = Some(match &self.snapshot.nodes {
                 _ if slice.is_empty() => Vec::new(),
                 KnownNodes::Known(nodes) => {
@@ -143,6 +145,21 @@ impl Filler<'_> {
         }
         self.keep_the_last(&mut second);
         second
+    }
+
+    /// The ports of the copy of one slice.
+    fn ports(
+        &self,
+        slice: &EndpointSlice,
+        current: Option<&EndpointSlice>,
+        left_out: &mut LeftOut,
+    ) -> Option<Vec<EndpointPort>> {
+        if slice.is_empty() {
+            let left_out = &mut LeftOut::default();
+            last_ports::of_copy(self.service, self.source, Some(slice), current?, left_out)
+        } else {
+            self.source.ports_of_copy(&self.service.ports, slice, left_out)
+        }
     }
 
     /// The endpoints of one slice in this family.
@@ -216,7 +233,7 @@ impl Filler<'_> {
         let may_stay =
             |address: &IpAddr| !self.service.own_addresses.contains(address) && is_doubtful(address);
         let ready = |copy: &EndpointSlice| {
-            let current = self.current(copy)?;
+            let current = self.current(&copy.key())?;
             let ready = current
                 .endpoints
                 .iter()
@@ -229,14 +246,14 @@ impl Filler<'_> {
             .filter_map(|copy| Some((ready(&*copy)?, copy)))
             .min_by_key(|(address, _)| *address);
         if let Some((last, copy)) = last {
-            let kept = self.kept(self.current(copy), |address| address == last);
+            let kept = self.kept(self.current(&copy.key()), |address| address == last);
             copy.endpoints.get_or_insert_default().extend(kept);
         }
     }
 
     /// What stands there of a copy, if it is ours. A copy from a backup is no reason to keep an address.
-    fn current(&self, copy: &EndpointSlice) -> Option<&EndpointSlice> {
-        let current = self.snapshot.copy(&copy.key());
+    fn current(&self, copy: &SliceKey) -> Option<&EndpointSlice> {
+        let current = self.snapshot.copy(copy);
         current.filter(|current| !current.has_no_controller())
     }
 

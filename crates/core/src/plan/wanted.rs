@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Plan, Verdicts, copy, hold, report, second_family};
+use super::{Plan, Verdicts, copy, hold, last_ports, report, second_family};
 use crate::model::ports::LeftOut;
 use crate::model::{EndpointSlice, ManagedService, Reason, SliceKey, Snapshot, Source};
 
@@ -26,7 +26,6 @@ pub(super) fn copies(
             report::second_family(source, family, &second, plan);
             holds = hold::applies(service, has_unreadable, &second);
             if holds {
-                of_family = LeftOut::default();
                 held = hold::copies(service, source, family, snapshot, &mut of_family);
                 held.retain(|copy| !second.decides(copy));
                 if !held.is_empty() {
@@ -38,18 +37,12 @@ pub(super) fn copies(
         let gives_endpoints = |copy: &EndpointSlice| !copy.is_empty() && !snapshot.is_name_taken(copy);
         if holds {
             // Beside what is held, empty copies stay.
-            copies.extend(existing_copies(
-                service,
-                source,
-                &empty,
-                snapshot,
-                &mut LeftOut::default(),
-            ));
+            copies.extend(existing_copies(service, source, &empty, snapshot));
         } else if has_unreadable || copies.iter().any(gives_endpoints) {
             // Some consumers use only the slice that they saw last. An empty one would take the endpoints from them.
             copies.retain(|copy| !copy.is_empty());
         } else {
-            copies.extend(existing_copies(service, source, &empty, snapshot, &mut of_family));
+            copies.extend(existing_copies(service, source, &empty, snapshot));
         }
         copies.extend(held);
         wanted.extend(copies.into_iter().map(|copy| (copy.key(), copy)));
@@ -76,15 +69,17 @@ fn fresh_copies(
 }
 
 /// The copies of empty slices that exist. An empty slice never causes a create; that would also undo a deletion by hand.
-/// So a slice of others is not in the way of one.
+/// So a slice of others is not in the way of one, and nothing is missing if no port is known.
 fn existing_copies(
     service: &ManagedService,
     source: &Source,
     empty: &[&EndpointSlice],
     snapshot: &Snapshot,
-    left_out: &mut LeftOut,
 ) -> Vec<EndpointSlice> {
-    let mut copies = fresh_copies(service, source, empty, left_out);
-    copies.retain(|copy| snapshot.copy(&copy.key()).is_some());
-    copies
+    let existing = empty.iter().filter_map(|slice| {
+        let current = snapshot.copy(&copy::key(service, slice))?;
+        let ports = last_ports::of_copy(service, source, Some(slice), current, &mut LeftOut::default())?;
+        Some(copy::fresh(service, slice, ports))
+    });
+    existing.collect()
 }

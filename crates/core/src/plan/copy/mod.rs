@@ -4,7 +4,7 @@
 use k8s_openapi::api::discovery::v1::{EndpointConditions, EndpointPort};
 
 use crate::model::{
-    Endpoint, EndpointSlice, MANAGED_BY_US, ManagedService, ObjectMeta, OwnerReference, StringMap,
+    Endpoint, EndpointSlice, MANAGED_BY_US, ManagedService, ObjectMeta, OwnerReference, SliceKey, StringMap,
     annotation_of, copy_name, label, label_of, ports::protocol, provenance, version,
 };
 
@@ -55,6 +55,12 @@ fn copy_endpoint(service: &ManagedService, endpoint: &Endpoint) -> Endpoint {
             .filter(|target| target.is_for(service.key.namespace())),
         zone: zone.clone(),
     }
+}
+
+/// The key of the copy of a source slice.
+#[must_use]
+pub fn key(service: &ManagedService, source: &EndpointSlice) -> SliceKey {
+    SliceKey::new(service.key.namespace(), copy_name(service.key.name(), source))
 }
 
 /// A copy of a source slice.

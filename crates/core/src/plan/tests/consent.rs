@@ -315,6 +315,45 @@ fn a_held_copy_gets_no_port_that_it_did_not_have() {
     assert_eq!(ports, [6443]);
 }
 
+/// Takes endpoints and ports from the slice, as Kubernetes does when a Service has no Pods.
+fn scale_to_zero(world: &mut World) {
+    world.edit(&SliceKey::new("web", "app-x7k2p"), |slice| {
+        *slice = slice.clone().endpoints([]).ports(&[]);
+    });
+}
+
+/// Rule: 3.held-ports, 9.ports
+#[test]
+fn a_held_copy_keeps_its_ports_when_the_slice_loses_them() {
+    let held = service("vip")
+        .source("web", "app")
+        .annotate(annotation::WHEN_SOURCE_EMPTY, "hold");
+    let mut world = allowed().service(held.clone()).settled("vip");
+    let before = world.copy("vip").clone();
+    scale_to_zero(&mut world);
+    assert_eq!(world.settle("vip"), []);
+    assert_eq!(world.reasons("vip"), [Reason::SourceEmptyHeld]);
+
+    world.put_service(held.number("kubelet", 10250));
+    world.settle("vip");
+    assert_eq!(
+        world.copy("vip").ports,
+        before.ports,
+        "no port that was not permitted"
+    );
+}
+
+/// Rule: 2.empty-ports
+#[test]
+fn permitted_ports_of_an_emptied_copy_stay() {
+    let mut world = allowed().settled("vip");
+    let before = world.copy("vip").clone();
+    scale_to_zero(&mut world);
+    assert!(matches!(&world.settle("vip")[..], [Write::Update(_)]));
+    assert_eq!(world.copy("vip").ports, before.ports);
+    assert_eq!(world.reasons("vip"), []);
+}
+
 /// Rule: 9.copies-by-annotation
 #[test]
 fn a_copy_that_names_another_source_is_made_right_or_removed() {

@@ -231,21 +231,64 @@ fn copy_whose_name_is_taken_gives_no_endpoints() {
     );
 }
 
-/// The EndpointSlice controller keeps a slice without ports for a Service without Pods.
-#[test]
-fn ports_of_an_empty_slice_beside_others_do_not_matter() {
-    let named = service("vip")
+/// Takes endpoints and ports from slices of `web/app`, as Kubernetes does when a Service has no Pods.
+fn scale_to_zero(world: &mut World, names: &[&str]) {
+    for name in names {
+        world.edit(&app(name), |slice| {
+            *slice = slice.clone().endpoints([]).ports(&[]);
+        });
+    }
+}
+
+/// `vip`, whose port is that of `web/app` by its name.
+fn with_named_app_port() -> Service {
+    service("vip")
         .source("web", "app")
         .no_ports()
-        .port("https", "https");
+        .port("https", "https")
+}
+
+/// Rule: 2.empty-in-place, 2.empty-ports
+#[test]
+fn an_emptied_copy_keeps_the_ports_that_its_slice_lost() {
     let mut world = World::new()
-        .service(named)
+        .service(with_named_app_port())
+        .slice(app_slice("app-aaaaa").endpoints(["192.0.2.1"]))
+        .settled("vip");
+    let before = world.copy("vip").clone();
+    scale_to_zero(&mut world, &["app-aaaaa"]);
+    let copy = copy_of(&app_slice("app-aaaaa"));
+    assert_eq!(world.settle("vip"), [Write::Update(copy)]);
+    assert_eq!(world.copy("vip").ports, before.ports);
+    assert_eq!(world.reasons("vip"), []);
+}
+
+/// Rule: 2.empty-in-place, 2.empty-ports
+#[test]
+fn an_empty_copy_beside_a_held_one_keeps_its_ports() {
+    let mut world = copied_app(hold(with_named_app_port()));
+    // As it is after a change from `follow` to `hold`.
+    world.edit(&copy_of(&app_slice("app-bbbbb")), |copy| copy.endpoints = None);
+    scale_to_zero(&mut world, &["app-aaaaa", "app-bbbbb"]);
+    assert_eq!(world.settle("vip"), []);
+    assert_eq!(world.reasons("vip"), [Reason::SourceEmptyHeld]);
+}
+
+/// Rule: 2.empty-ports
+#[test]
+fn ports_of_an_empty_slice_beside_others_do_not_matter() {
+    let mut world = World::new()
+        .service(with_named_app_port())
         .slice(app_slice("app-aaaaa").endpoints(["192.0.2.1"]))
         .slice(app_slice("app-bbbbb").ports(&[]));
     assert_eq!(world.settle("vip").len(), 1);
     assert_eq!(world.reasons("vip"), []);
     world.slices.remove(&app("app-aaaaa"));
-    assert!(world.reasons("vip").contains(&Reason::PortUnresolved));
+    assert_eq!(
+        world.reasons("vip"),
+        [],
+        "a Service without Pods has a slice without ports"
+    );
 }
 
 /// Rule: 3.when-source-empty

@@ -310,6 +310,31 @@ fn a_held_copy_from_nodes_that_is_deleted_stays_gone() {
     assert_eq!(world.settle("vip"), [Write::Create(key)]);
 }
 
+/// Rule: 8.held, 2.empty-ports
+#[test]
+fn second_family_keeps_its_ports_when_the_slice_loses_them() {
+    for (when_empty, expected, writes) in [("hold", 3, 0), ("follow", 0, 2)] {
+        let named = dual().no_ports().port("https", "https");
+        let mut world = world();
+        world.put_service(named.annotate(annotation::WHEN_SOURCE_EMPTY, when_empty));
+        world.settle("vip");
+        let ports = copies(&world, Family::V6)[0].ports.clone();
+        world.edit(&source_key(), |slice| {
+            *slice = slice.clone().endpoints([]).ports(&[]);
+        });
+        assert_eq!(world.settle("vip").len(), writes, "{when_empty}");
+        for family in Family::ALL {
+            assert_eq!(shown(&world, family).len(), expected, "{when_empty}");
+            assert_eq!(copies(&world, family)[0].ports, ports, "{when_empty}");
+        }
+        let reasons = world.reasons("vip");
+        assert!(
+            !reasons.contains(&Reason::PortUnresolved),
+            "{when_empty}: {reasons:?}"
+        );
+    }
+}
+
 /// Rule: 8.left-out, 8.several-nodes
 #[test]
 fn an_address_that_is_not_certain_is_left_out_and_named() {

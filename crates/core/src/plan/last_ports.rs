@@ -1,0 +1,48 @@
+//! Ports of copies whose source slice has no endpoints or is gone: a slice that lists no port says nothing about ports.
+//! Kubernetes keeps such a slice for a Service without Pods.
+
+use k8s_openapi::api::discovery::v1::EndpointPort;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
+use crate::model::ports::{LeftOut, ports, protocol};
+use crate::model::{EndpointSlice, ManagedService, Source};
+
+/// The ports of such a copy. Numbers and permission come from the slice if it lists ports, and else from the copy: what
+/// it shows is the last that was known and permitted. `None` if all ports are left out.
+pub(super) fn of_copy(
+    service: &ManagedService,
+    source: &Source,
+    slice: Option<&EndpointSlice>,
+    current: &EndpointSlice,
+    left_out: &mut LeftOut,
+) -> Option<Vec<EndpointPort>> {
+    let shown = current.ports.as_deref().unwrap_or_default();
+    let listed = slice.and_then(|slice| slice.ports.as_deref()).unwrap_or_default();
+    let permitted = if listed.is_empty() { shown } else { listed };
+    let is_permitted = |port: &EndpointPort| source.ports.contain(port, permitted);
+    ports(
+        &service.ports,
+        Some(&known(service, listed, shown)),
+        is_permitted,
+        left_out,
+    )
+}
+
+/// The ports that a slice lists, and those that its copy shows, under the names that the Service calls them by.
+fn known(service: &ManagedService, listed: &[EndpointPort], shown: &[EndpointPort]) -> Vec<EndpointPort> {
+    let mut known = listed.to_vec();
+    for port in &service.ports {
+        let Some(IntOrString::String(target)) = &port.target_port else {
+            continue;
+        };
+        let shown = shown.iter().find(|shown| {
+            shown.name.as_deref().unwrap_or_default() == port.name.as_deref().unwrap_or_default()
+                && protocol(shown.protocol.as_deref()) == protocol(port.protocol.as_deref())
+        });
+        known.extend(shown.map(|shown| EndpointPort {
+            name: Some(target.clone()),
+            ..shown.clone()
+        }));
+    }
+    known
+}
