@@ -26,6 +26,8 @@ use crate::verdicts::{Condition, Facts, Report, SUPERVISOR_PORT, Target};
 pub(super) struct SecondFamily {
     /// Those that should be there. They are empty while the source is.
     pub copies: Vec<EndpointSlice>,
+    /// Their keys, and those of copies that should not be there, because no port is known.
+    keys: BTreeSet<SliceKey>,
     /// The source has endpoints in the other family, so an address that is not in these copies should not be.
     has_source: bool,
     /// The API servers that this family lacks, or that do not answer in it, and why.
@@ -59,8 +61,7 @@ impl SecondFamily {
 
     /// Whether a slice has the name of one of these copies, and must show no more than it does.
     pub(super) fn decides(&self, slice: &EndpointSlice) -> bool {
-        let mut copies = self.copies.iter();
-        self.has_source && copies.any(|copy| copy.metadata.name == slice.metadata.name)
+        self.has_source && self.keys.contains(&slice.key())
     }
 }
 
@@ -120,6 +121,7 @@ impl Filler<'_> {
             };
             let key = copy::key(self.service, &shown);
             let current = self.current(&key);
+            second.keys.insert(key);
             let Some(ports) = self.ports(slice, current, left_out) else {
                 continue;
             };

@@ -310,6 +310,25 @@ fn a_held_copy_from_nodes_that_is_deleted_stays_gone() {
     assert_eq!(world.settle("vip"), [Write::Create(key)]);
 }
 
+/// Rule: 8.held, 2.no-port-no-copy
+#[test]
+fn second_family_without_a_known_port_goes_with_the_first() {
+    let unknown = |service: Service| service.no_ports().port("https", "nobody");
+    let mut both = world().settled("vip");
+    both.put_service(unknown(dual()));
+    let writes = both.settle("vip");
+    assert!(
+        matches!(writes[..], [Write::Delete(_), Write::Delete(_)]),
+        "{writes:?}"
+    );
+    assert_eq!(both.reasons("vip"), [Reason::PortUnresolved]);
+
+    let mut six = world();
+    six.put_service(unknown(service("vip").families(&["IPv6"])));
+    assert_eq!(six.settle("vip"), []);
+    assert_eq!(six.reasons("vip"), [Reason::PortUnresolved]);
+}
+
 /// Rule: 8.held, 2.empty-ports
 #[test]
 fn second_family_keeps_its_ports_when_the_slice_loses_them() {
