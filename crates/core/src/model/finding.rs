@@ -111,12 +111,12 @@ reasons! {
             copy that slice.",
         remedy: "Nothing, if the other slices are enough. kube-proxy does not use such slices.";
 
-    /// The source has no slice of an IP family that the managed Service wants.
+    /// The source has no endpoint of an IP family that the managed Service wants.
     FamilyMissing, leaves_undone: false,
-        means: "The source has no EndpointSlice of an IP family that the Service needs: it has none of the Service's \
+        means: "The source has endpoints, but none of an IP family that the Service needs: it has none of the Service's \
             families, or only one of them although the policy of the Service is `RequireDualStack`. There is no such \
             Event for `default/kubernetes`, whose missing family comes from Nodes.",
-        remedy: "Give the source slices of that family, or run the command in the note. `ipFamilyPolicy: SingleStack` \
+        remedy: "Give the source endpoints of that family, or run the command in the note. `ipFamilyPolicy: SingleStack` \
             removes the second family. The first family of a Service with a cluster IP cannot change, so the command \
             deletes and recreates the Service, which interrupts its traffic.";
 

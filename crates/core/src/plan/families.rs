@@ -6,30 +6,43 @@
 use super::Plan;
 use crate::model::{Family, ManagedService, Reason, Source};
 
-/// Reports families of the Service of which the source has no slice.
+/// Reports families of the Service in which the source has no endpoint. Kubernetes keeps an empty slice of each family of
+/// a Service. A source without any endpoint is reported elsewhere.
 pub(super) fn missing(service: &ManagedService, source: &Source, plan: &mut Plan) {
-    let has_slices = |family: &Family| source.slices_of(*family).next().is_some();
-    let is_missing = |family: &Family| !has_slices(family) && !is_second(source, *family);
+    if source.slices.iter().all(|slice| slice.is_empty()) {
+        return;
+    }
+    let is_missing = |family: &Family| !has_endpoints(source, *family) && !is_second(source, *family);
     let missing: Vec<_> = service.families.iter().copied().filter(is_missing).collect();
     let is_none_there = missing.len() == service.families.len();
     if is_none_there || (service.needs_all_families && !missing.is_empty()) {
-        let other = Family::ALL.into_iter().find(has_slices);
+        let other = Family::ALL
+            .into_iter()
+            .find(|family| has_endpoints(source, *family));
         let names: Vec<_> = missing.iter().map(|family| family.as_str()).collect();
         let remedy = remedy(service, &missing, other);
-        let note = format!("{} has no {} slice; {remedy}", source.key, names.join(" and no "));
+        let note = format!(
+            "{} has no {} endpoint; {remedy}",
+            source.key,
+            names.join(" and no ")
+        );
         plan.find(Reason::FamilyMissing, note);
     }
 }
 
+fn has_endpoints(source: &Source, family: Family) -> bool {
+    source.slices_of(family).any(|slice| !slice.is_empty())
+}
+
 /// Whether a family is the second one of the API source, which Nodes fill.
 fn is_second(source: &Source, family: Family) -> bool {
-    source.key.is_api_source() && source.slices_of(family.other()).next().is_some()
+    source.key.is_api_source() && has_endpoints(source, family.other())
 }
 
 /// What to do about missing families. `other` is one that the source has.
 fn remedy(service: &ManagedService, missing: &[Family], other: Option<Family>) -> String {
     let Some(other) = other else {
-        return "give it an EndpointSlice of a family of this Service".to_owned();
+        return "give it endpoints of a family of this Service".to_owned();
     };
     let named = format!(
         "service {} --namespace {}",

@@ -93,6 +93,31 @@ fn missing_family_is_reported_if_required_or_if_none_is_there() {
             vec![slice("app")],
             vec![],
         ),
+        // Kubernetes keeps an empty slice of each family of a Service.
+        (
+            "IPv4 alone, empty beside IPv6",
+            service("vip"),
+            vec![slice("app"), good6()],
+            vec![FamilyMissing],
+        ),
+        (
+            "one of two, the other is empty",
+            policy(dual(), "PreferDualStack"),
+            vec![good(), good6().endpoints([])],
+            vec![],
+        ),
+        (
+            "both required, one is empty",
+            required(),
+            vec![good(), good6().endpoints([])],
+            vec![FamilyMissing],
+        ),
+        (
+            "IPv4 alone, not there, and IPv6 is empty",
+            service("vip"),
+            vec![good6().endpoints([])],
+            vec![],
+        ),
     ] {
         // Nodes fill the families that the API source lacks.
         let service = service.source("default", "app");
@@ -140,7 +165,7 @@ fn note_of_a_missing_family_has_the_command_that_helps() {
             "both",
             required(&["IPv4", "IPv6"]),
             vec![fqdn()],
-            "give it an EndpointSlice",
+            "give it endpoints of a family",
         ),
     ] {
         let source = "a".repeat(63);
