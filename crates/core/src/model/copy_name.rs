@@ -3,7 +3,7 @@
 use data_encoding::BASE32_NOPAD;
 use sha2::{Digest, Sha256};
 
-use super::{EndpointSlice, ServiceKey, SliceKey};
+use super::{EndpointSlice, Family, ServiceKey, SliceKey};
 
 /// The number of hash characters in a name.
 const HASH_LENGTH: usize = 10;
@@ -13,6 +13,12 @@ const HASH_LENGTH: usize = 10;
 #[must_use]
 pub fn copy_name(service: &str, source: &EndpointSlice) -> String {
     name_of_copy(service, &source.key(), &source.address_type)
+}
+
+/// The name of the copy that shows a source slice in one family: its own, or the other one, which comes from Nodes.
+#[must_use]
+pub fn copy_name_in(service: &str, source: &EndpointSlice, family: Family) -> String {
+    name_of_copy(service, &source.key(), family.as_str())
 }
 
 /// The name of the copy of the source slice with this key and address type.

@@ -37,7 +37,7 @@ pub use consent::{
     ReferenceGrantTo, Refusal,
 };
 pub(crate) use copy_name::short_hash;
-pub use copy_name::{copy_name, service_of_copy_name};
+pub use copy_name::{copy_name, copy_name_in, service_of_copy_name};
 pub use endpoint::{Endpoint, TargetRef};
 pub use endpoints::{EndpointCounts, Endpoints};
 pub use finding::{Finding, Reason, SYNCED, SYNCED_MEANING, a_few};

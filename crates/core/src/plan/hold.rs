@@ -1,12 +1,13 @@
 //! Copies that outlive an empty source: when they do ([`applies`]), which, and with which ports. Their endpoints stay,
 //! and the rest follows the Service.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::second_family::SecondFamily;
 use super::{copy, last_ports};
 use crate::model::ports::LeftOut;
-use crate::model::{EndpointSlice, Family, ManagedService, Snapshot, Source, copy_name};
+use crate::model::{EndpointSlice, Family, ManagedService, Snapshot, Source, copy_name_in};
 
 /// Whether the copies of one family are held although their source has no endpoints of it: the Service asks for that
 /// ([`ManagedService::holds`]), no slice that cannot be decoded has endpoints, and Nodes give none.
@@ -22,7 +23,8 @@ pub(super) fn has_unreadable(source: &Source, family: Family, snapshot: &Snapsho
     })
 }
 
-/// The last good copies of one family, made from this source for this very Service.
+/// The last good copies of one family, made for this very Service. Their source slice is one of this source, or is gone and
+/// has a name that such a slice would have: the Service may have named another source before.
 pub(super) fn copies(
     service: &ManagedService,
     source: &Source,
@@ -30,33 +32,32 @@ pub(super) fn copies(
     snapshot: &Snapshot,
     left_out: &mut LeftOut,
 ) -> Vec<EndpointSlice> {
-    let is_held = |current: &&Arc<EndpointSlice>| {
+    let is_good = |current: &&Arc<EndpointSlice>| {
         current.owner().is_some_and(|owner| owner.uid == service.uid)
             && current.address_type == family.as_str()
             && !current.is_empty()
-            && is_made_from(service, current, source)
     };
-    let copies = snapshot.copies.iter().filter(is_held);
-    let held = copies.filter_map(|current| {
-        let there = current
+    let slices = source.slices.iter().map(AsRef::as_ref);
+    let there: BTreeMap<_, _> = slices
+        .map(|slice| (copy_name_in(service.key.name(), slice, family), slice))
+        .collect();
+    let held = snapshot.copies.iter().filter(is_good).filter_map(|current| {
+        // Users can edit what a copy claims, but not its name.
+        let slice = there.get(current.metadata.name.as_deref()?).copied();
+        let claimed = current
             .provenance()
-            .and_then(|claimed| source.slice(claimed.name));
-        let ports = last_ports::of_copy(service, source, there, current, left_out)?;
-        Some(copy::held(service, current, ports))
+            .filter(|claimed| claimed.namespace == source.key.namespace());
+        let slice = slice.or_else(|| source.slice(claimed?.name));
+        let was_there = || {
+            claimed.is_some_and(|claimed| is_named_after(claimed.name, source.key.name()))
+        };
+        if slice.is_none() && !was_there() {
+            return None;
+        }
+        let ports = last_ports::of_copy(service, source, slice, current, left_out)?;
+        Some(copy::held(service, current, slice, ports))
     });
     held.collect()
-}
-
-/// Whether a copy came from this source and not from one that the Service named before: it is the
-/// copy of a slice that is there, or it says so, or the name of its slice does.
-fn is_made_from(service: &ManagedService, copy: &EndpointSlice, source: &Source) -> bool {
-    let own_name = copy.metadata.name.as_deref();
-    let mut slices = source.slices.iter();
-    slices.any(|present| own_name == Some(&copy_name(service.key.name(), present)))
-        || copy.provenance().is_some_and(|claimed| {
-            claimed.namespace == source.key.namespace()
-                && (source.slice(claimed.name).is_some() || is_named_after(claimed.name, source.key.name()))
-        })
 }
 
 /// Whether a slice bears the name of a Service, as the API server's own does, or that and one more

@@ -70,25 +70,28 @@ pub fn fresh(service: &ManagedService, source: &EndpointSlice, ports: Vec<Endpoi
     copy_of(service, source, name, annotations(&source.metadata), ports)
 }
 
-/// A held copy: the endpoints stay, and the rest follows the Service.
+/// A held copy: the endpoints stay, and the rest follows the Service. Its annotations name its source slice if that is
+/// still there. If not, they stay.
 #[must_use]
-pub fn held(service: &ManagedService, current: &EndpointSlice, ports: Vec<EndpointPort>) -> EndpointSlice {
+pub fn held(
+    service: &ManagedService,
+    current: &EndpointSlice,
+    slice: Option<&EndpointSlice>,
+    ports: Vec<EndpointPort>,
+) -> EndpointSlice {
     let name = current.metadata.name.clone().unwrap_or_default();
-    let keep = |key: &'static str| Some((key.into(), annotation_of(&current.metadata, key)?.into()));
-    let kept = [
+    let mut annotations = match slice {
+        Some(slice) => annotations(&slice.metadata),
+        None => current.metadata.annotations.clone().unwrap_or_default(),
+    };
+    let stays = [
         provenance::NAMESPACE,
         provenance::SLICE,
         provenance::UID,
         provenance::RESOURCE_VERSION,
     ];
-    let kept = kept.into_iter();
-    copy_of(
-        service,
-        &current.restored(),
-        name,
-        kept.filter_map(keep).collect(),
-        ports,
-    )
+    annotations.retain(|key, _| stays.contains(&key.as_ref()));
+    copy_of(service, &current.restored(), name, annotations, ports)
 }
 
 /// A copy with the endpoints of `shown`. The annotations of `shown` say which source slice they come from.

@@ -3,7 +3,7 @@
 use k8s_openapi::api::discovery::v1::EndpointConditions;
 
 use crate::model::{EndpointSlice, Service};
-use crate::model::{Reason, SliceKey, annotation, copy_name, provenance};
+use crate::model::{Reason, SliceKey, annotation, annotation_of, copy_name, label, label_of, provenance};
 use crate::testing::world::{World, Write};
 use crate::testing::{Build, BuildService, BuildSlice, service, slice, slice_port};
 
@@ -540,6 +540,37 @@ fn service_left_empty_without_copy_to_hold_is_reported() {
     world.put(slice("kubernetes"));
     assert_eq!(world.reasons("vip"), [Reason::SourceEmptyHeld]);
     let copy = world.plan("vip");
+/// Rule: 3.held-repair
+#[test]
+fn source_annotations_of_a_held_copy_are_repaired() {
+    let [_, mut world] = emptied();
+    let copy = copy_of(&slice("kubernetes"));
+    let before = world.copy("vip").metadata.clone();
+    for (annotation, text) in [
+        (provenance::SLICE, "a b"),
+        (provenance::SLICE, "other"),
+        (provenance::NAMESPACE, "other"),
+        (provenance::UID, "other"),
+    ] {
+        world.edit(&copy, |copy| *copy = copy.clone().annotate(annotation, text));
+        assert_eq!(
+            world.settle("vip"),
+            [Write::Update(copy.clone())],
+            "{annotation}: {text}"
+        );
+        let after = &world.copy("vip").metadata;
+        let label = label_of(after, label::SOURCE);
+        assert_eq!(label, Some("kubernetes"), "{annotation}: {text}");
+        for annotation in [provenance::SLICE, provenance::NAMESPACE, provenance::UID] {
+            assert_eq!(
+                annotation_of(after, annotation),
+                annotation_of(&before, annotation),
+                "{text}"
+            );
+        }
+    }
+}
+
     assert!(copy.is_done(), "{copy:#?}");
     let held = SliceKey::of(&world.copies("vip")[0].metadata);
     world.slices.remove(&held);
