@@ -50,6 +50,9 @@ impl Index {
             source: source.map(|source| self.source(source, key)),
             refusal,
             without_consent: self.without_consent(key, copies.iter().map(AsRef::as_ref)),
+            named_after_others: source.map_or_else(BTreeSet::new, |source| {
+                self.named_after_others(source, copies.iter().map(AsRef::as_ref))
+            }),
             service,
             copies,
             others,
@@ -66,6 +69,26 @@ impl Index {
     /// Whether a Service uses a source: it asks for the source, and may copy it.
     pub(super) fn is_used(&self, source: &ServiceKey, service: &ServiceKey) -> bool {
         self.uses.contains(&(source.clone(), service.clone()))
+    }
+
+    /// Copies whose source slice has the label of another Service than this source or, if the slice is not known, its name.
+    fn named_after_others<'a>(
+        &self,
+        source: &ServiceKey,
+        copies: impl Iterator<Item = &'a EndpointSlice>,
+    ) -> BTreeSet<SliceKey> {
+        let is_of_other = |copy: &&EndpointSlice| {
+            let slice = copy
+                .source()
+                .filter(|slice| slice.namespace() == source.namespace());
+            slice.is_some_and(|slice| {
+                let by_label = self.others.get(&slice).and_then(|slice| slice.service());
+                let named = ServiceKey::new(slice.namespace(), slice.name());
+                let by_name = self.services.contains_key(&named).then_some(named);
+                by_label.or(by_name).is_some_and(|service| service != *source)
+            })
+        };
+        copies.filter(is_of_other).map(EndpointSlice::key).collect()
     }
 
     fn source(&self, key: &ServiceKey, service: &ServiceKey) -> Source {

@@ -26,6 +26,8 @@ pub struct Snapshot {
     /// Copies of sources that may not be copied, or may no longer be copied. They are deleted, even if another rule
     /// would keep them.
     pub without_consent: BTreeSet<SliceKey>,
+    /// Copies whose source slice is probably of another Service than the source: it has its label or its name.
+    pub named_after_others: BTreeSet<SliceKey>,
     /// Our copies for the Service.
     pub copies: Vec<Arc<EndpointSlice>>,
     /// Other slices that belong to the Service by label, or that have a name that one of its copies may have.

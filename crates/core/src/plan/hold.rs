@@ -50,6 +50,7 @@ pub(super) fn copies(
         let slice = slice.or_else(|| source.slice(claimed?.name));
         let was_there = || {
             claimed.is_some_and(|claimed| is_named_after(claimed.name, source.key.name()))
+                && !snapshot.named_after_others.contains(&current.key())
         };
         if slice.is_none() && !was_there() {
             return None;

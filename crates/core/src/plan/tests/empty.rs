@@ -5,7 +5,7 @@ use k8s_openapi::api::discovery::v1::EndpointConditions;
 use crate::model::{EndpointSlice, Service};
 use crate::model::{Reason, SliceKey, annotation, annotation_of, copy_name, label, label_of, provenance};
 use crate::testing::world::{World, Write};
-use crate::testing::{Build, BuildService, BuildSlice, service, slice, slice_port};
+use crate::testing::{Build, BuildService, BuildSlice, plain_service, service, slice, slice_port};
 
 fn hold(service: Service) -> Service {
     service.annotate(annotation::WHEN_SOURCE_EMPTY, "hold")
@@ -435,6 +435,32 @@ fn copy_of_gone_slice_is_known_by_the_slice_name() {
 
 /// Rule: 3.held-not-across
 #[test]
+fn slice_named_as_another_service_is_not_held() {
+    for (is_there, held) in [(true, false), (false, true)] {
+        let mut world = World::new()
+            .service(hold(service("vip").source("web", "db-replica")))
+            .slice(
+                slice("db-replica")
+                    .of("db-replica")
+                    .namespace("web")
+                    .endpoints(["192.0.2.1"]),
+            )
+            .settled("vip");
+        if is_there {
+            world.put_service(plain_service("db-replica").namespace("web"));
+        }
+        world.put_service(hold(service("vip").source("web", "db")));
+        world.settle("vip");
+        assert_eq!(
+            world.copies("vip").len(),
+            usize::from(held),
+            "the Service is there: {is_there}"
+        );
+    }
+}
+
+/// Rule: 3.held-not-across
+#[test]
 fn nothing_is_held_over_from_another_uid_of_the_service() {
     for mut world in emptied() {
         world.put_service(service("vip").uid("new"));
@@ -514,32 +540,6 @@ fn held_copy_without_source_version_is_written_once() {
     }
 }
 
-/// Rule: 3.when-source-empty
-#[test]
-fn a_held_copy_goes_when_the_service_is_told_to_follow() {
-    let [mut gone, mut bare] = emptied();
-    let follow = service("vip").annotate(annotation::WHEN_SOURCE_EMPTY, "follow");
-    gone.put_service(follow.clone());
-    assert_eq!(gone.settle("vip"), [Write::Delete(copy_of(&slice("kubernetes")))]);
-    bare.put_service(follow);
-    assert_eq!(bare.settle("vip"), [Write::Update(copy_of(&slice("kubernetes")))]);
-}
-
-#[test]
-fn service_left_empty_without_copy_to_hold_is_reported() {
-    let empty = || {
-        World::new()
-            .service(service("vip").source("default", "kubernetes"))
-            .slice(slice("kubernetes"))
-    };
-    assert_eq!(empty().reasons("vip"), [Reason::SourceEmpty], "a new Service");
-    let mut world = World::new()
-        .service(service("vip").source("default", "kubernetes"))
-        .slice(slice("kubernetes").endpoints(["192.0.2.1"]))
-        .settled("vip");
-    world.put(slice("kubernetes"));
-    assert_eq!(world.reasons("vip"), [Reason::SourceEmptyHeld]);
-    let copy = world.plan("vip");
 /// Rule: 3.held-repair
 #[test]
 fn source_annotations_of_a_held_copy_are_repaired() {
@@ -571,6 +571,32 @@ fn source_annotations_of_a_held_copy_are_repaired() {
     }
 }
 
+/// Rule: 3.when-source-empty
+#[test]
+fn a_held_copy_goes_when_the_service_is_told_to_follow() {
+    let [mut gone, mut bare] = emptied();
+    let follow = service("vip").annotate(annotation::WHEN_SOURCE_EMPTY, "follow");
+    gone.put_service(follow.clone());
+    assert_eq!(gone.settle("vip"), [Write::Delete(copy_of(&slice("kubernetes")))]);
+    bare.put_service(follow);
+    assert_eq!(bare.settle("vip"), [Write::Update(copy_of(&slice("kubernetes")))]);
+}
+
+#[test]
+fn service_left_empty_without_copy_to_hold_is_reported() {
+    let empty = || {
+        World::new()
+            .service(service("vip").source("default", "kubernetes"))
+            .slice(slice("kubernetes"))
+    };
+    assert_eq!(empty().reasons("vip"), [Reason::SourceEmpty], "a new Service");
+    let mut world = World::new()
+        .service(service("vip").source("default", "kubernetes"))
+        .slice(slice("kubernetes").endpoints(["192.0.2.1"]))
+        .settled("vip");
+    world.put(slice("kubernetes"));
+    assert_eq!(world.reasons("vip"), [Reason::SourceEmptyHeld]);
+    let copy = world.plan("vip");
     assert!(copy.is_done(), "{copy:#?}");
     let held = SliceKey::of(&world.copies("vip")[0].metadata);
     world.slices.remove(&held);
