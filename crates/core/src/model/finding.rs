@@ -50,21 +50,22 @@ reasons! {
     /// An annotation has an invalid value.
     InvalidAnnotation, leaves_undone: true,
         means: "An annotation has a value that the operator does not understand: `enabled` is neither `true` nor \
-            `false`, a name is not a DNS label, a namespace is given without a name, or `when-source-empty` is \
-            neither `hold` nor `follow`. Existing copies stay as they are, and no new ones are created. With an \
-            unknown `when-source-empty`, the default applies, but the Service counts as out of sync.",
+            `false`, a name is not a DNS label, a namespace is given without a name, `when-source-empty` is neither \
+            `hold` nor `follow`, or `probe` is not `off`. Existing copies stay as they are, and no new ones are created. \
+            An unknown value of `when-source-empty` or `probe` is ignored instead, but the Service counts as out of \
+            sync.",
         remedy: "Fix the annotation that the note names.";
 
     /// The managed Service has a selector: the built-in controller writes its slices.
     HasSelector, leaves_undone: true,
         means: "The Service has a selector, so Kubernetes itself manages its EndpointSlices. Its copies were \
             deleted.",
-        remedy: "Remove `spec.selector`, or the annotation `endpoint-copier/enabled`.";
+        remedy: "Remove `spec.selector`, or set `endpoint-copier/enabled: \"false\"`.";
 
     /// The managed Service is of type `ExternalName`.
     ExternalName, leaves_undone: true,
         means: "The Service is of type `ExternalName`, which has no endpoints. Its copies were deleted.",
-        remedy: "Change the type, or remove the annotation `endpoint-copier/enabled`.";
+        remedy: "Change the type, or set `endpoint-copier/enabled: \"false\"`.";
 
     /// The managed Service names itself as its source.
     SourceIsSelf, leaves_undone: true,
@@ -109,7 +110,8 @@ reasons! {
     UnsupportedAddressType, leaves_undone: false,
         means: "The source has an EndpointSlice whose `addressType` is neither IPv4 nor IPv6. The operator does not \
             copy that slice.",
-        remedy: "Nothing, if the other slices are enough. kube-proxy does not use such slices.";
+        remedy: "Nothing, if the other slices are enough: kube-proxy does not use such slices either. Otherwise, list the \
+            addresses in an EndpointSlice of type IPv4 or IPv6.";
 
     /// The source has no endpoint of an IP family that the managed Service wants.
     FamilyMissing, leaves_undone: false,

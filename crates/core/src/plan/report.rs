@@ -111,7 +111,7 @@ pub(super) fn source(service: &ManagedService, source: &Source, plan: &mut Plan)
             plan.find(
                 Reason::SourceNotFound,
                 format!(
-                    "neither the Service {} nor an EndpointSlice of it exists",
+                    "neither the Service {} nor an EndpointSlice of it exists; check the name and the namespace in the annotations, or create the source",
                     source.key
                 ),
             );
@@ -126,7 +126,7 @@ pub(super) fn source(service: &ManagedService, source: &Source, plan: &mut Plan)
         plan.find(
             Reason::UnsupportedAddressType,
             format!(
-                "slice {} of {} has address type {}; only IPv4 and IPv6 are copied",
+                "slice {} of {} has address type {}; only IPv4 and IPv6 are copied. If the other slices are not enough, list the addresses in an EndpointSlice of such a type",
                 slice.key().name(),
                 source.key,
                 slice.address_type

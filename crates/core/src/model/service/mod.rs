@@ -222,14 +222,14 @@ fn refusal(spec: &ServiceSpec) -> Option<Finding> {
     if spec.type_.as_deref() == Some("ExternalName") {
         return Some(Finding::new(
             Reason::ExternalName,
-            "a Service of type ExternalName has no endpoints; change its type or remove endpoint-copier/enabled",
+            "a Service of type ExternalName has no endpoints; change its type, or set endpoint-copier/enabled: \"false\"",
         ));
     }
     let selector = spec.selector.as_ref();
     selector.is_some_and(|selector| !selector.is_empty()).then(|| {
         Finding::new(
             Reason::HasSelector,
-            "the Service has a selector, so Kubernetes manages its EndpointSlices; remove spec.selector or endpoint-copier/enabled",
+            "the Service has a selector, so Kubernetes manages its EndpointSlices; remove spec.selector, or set endpoint-copier/enabled: \"false\"",
         )
     })
 }

@@ -191,6 +191,24 @@ fn a_finding_says_which_annotation_is_wrong_and_what_to_do() {
     }
 }
 
+/// Without the annotation, the flags may still name the Service.
+/// Rule: 3.events-note
+#[test]
+fn note_about_a_rejected_service_says_how_to_disable_it() {
+    let flagged = || plain_service("kubernetes-vip");
+    let selector = [("app".to_owned(), "web".to_owned())].into();
+    for service in [
+        flagged().edit(|service| service.spec_mut().type_ = Some("ExternalName".to_owned())),
+        flagged().edit(|service| service.spec_mut().selector = Some(selector)),
+    ] {
+        let Intent::Refused(finding) = managed(&service).intent else {
+            panic!("{service:?} is not rejected");
+        };
+        let note = finding.note;
+        assert!(note.contains(r#"set endpoint-copier/enabled: "false""#), "{note}");
+    }
+}
+
 /// Rule: 3.when-source-empty-typo
 #[test]
 fn an_empty_source_is_held_by_default_for_the_api_source() {

@@ -181,7 +181,7 @@ fn note_of_a_missing_family_has_the_command_that_helps() {
     }
 }
 
-/// Rule: 2.fqdn
+/// Rule: 2.fqdn, 3.events-note
 #[test]
 fn names_instead_of_addresses_are_reported() {
     use Reason::{FamilyMissing, UnsupportedAddressType};
@@ -192,14 +192,21 @@ fn names_instead_of_addresses_are_reported() {
     ] {
         assert_eq!(reasons(service("vip"), &slices), expected, "{slices:?}");
     }
+    let world = World::new().service(service("vip")).slice(good()).slice(fqdn());
+    let note = &world.findings("vip")[0].note;
+    assert!(note.contains("If the other slices are not enough"), "{note}");
 }
 
-/// Rule: 1.source-without-service, 1.source-not-found, 3.source-service
+/// Rule: 1.source-without-service, 1.source-not-found, 3.source-service, 3.events-note
 #[test]
 fn a_source_that_is_not_there_is_reported() {
     let world = World::new().service(service("vip").source("web", "app"));
     assert_eq!(world.reasons("vip"), [Reason::SourceNotFound]);
-    assert!(world.findings("vip")[0].note.contains("web/app"));
+    let note = &world.findings("vip")[0].note;
+    assert!(
+        note.contains("web/app") && note.contains("create the source"),
+        "{note}"
+    );
 
     let source = plain_service("app").namespace("web");
     assert_eq!(
