@@ -28,7 +28,8 @@ pub(super) fn copies(
             if holds {
                 of_family = LeftOut::default();
                 held = hold::copies(service, source, family, snapshot, &mut of_family);
-                held.retain(|copy| !second.decides(copy));
+                let decided = second.decided();
+                held.retain(|copy| !decided.contains(&copy.key()));
                 if !held.is_empty() {
                     plan.find(Reason::SourceEmptyHeld, report::held(source, family));
                 }
