@@ -77,7 +77,7 @@ impl Migration {
         snapshot: &Snapshot,
         has_sent: &mut bool,
     ) -> Result<Option<Finding>, SyncError> {
-        let mirrors = snapshot.others.iter().filter(|slice| is_mirror(slice));
+        let mirrors = snapshot.others.values().filter(|slice| is_mirror(slice));
         let mirrored = Mirrored {
             service: service.uid.clone(),
             slices: mirrors

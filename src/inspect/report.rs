@@ -146,13 +146,13 @@ impl Row {
         let families = managed
             .map(|service| service.families.clone())
             .unwrap_or_default();
-        let source_slices = snapshot.source.iter().flat_map(|source| &source.slices);
+        let source_slices = snapshot.source.iter().flat_map(|source| source.slices.values());
         let source = index.endpoints(key).map(|endpoints| endpoints.source);
         let in_step = is_in_sync(plan.is_done(), &plan.findings);
         let since = if in_step {
             snapshot
                 .copies
-                .iter()
+                .values()
                 .filter_map(|slice| changed.of_slice(&slice.metadata))
                 .max()
         } else {
@@ -173,10 +173,10 @@ impl Row {
                 .map(ToString::to_string),
             families: families.iter().map(|family| family.as_str()).collect(),
             source_endpoints: count(source.unwrap_or_default()),
-            copy_endpoints: count(EndpointCounts::of(snapshot.copies.iter().map(AsRef::as_ref))),
+            copy_endpoints: count(EndpointCounts::of(snapshot.copies.values().map(AsRef::as_ref))),
             taken_out: snapshot
                 .copies
-                .iter()
+                .values()
                 .flat_map(|copy| copy.unreachable())
                 .collect(),
             in_step,

@@ -63,6 +63,31 @@ fn a_plan(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// The plan for a Service after one of its ports has changed, with a source of many slices.
+fn a_plan_of_many_slices(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("plan: a changed port by slices");
+    group.sample_size(10);
+    for slices in [1000, 10_000] {
+        let follower = || service("vip").source("default", "app");
+        let mut world = World::new().service(follower());
+        for number in 0..slices {
+            let address = format!("10.0.{}.{}", number / 250, number % 250);
+            world.put(
+                slice(&format!("app-{number}"))
+                    .of("app")
+                    .endpoints([address.as_str()]),
+            );
+        }
+        let mut world = world.settled("vip");
+        world.put_service(follower().number("more", 8443));
+        let snapshot = world.snapshot(&ServiceKey::new("default", "vip"));
+        group.bench_function(BenchmarkId::from_parameter(slices), |bencher| {
+            bencher.iter(|| black_box(plan(black_box(&snapshot), &Verdicts::Off)));
+        });
+    }
+    group.finish();
+}
+
 /// The verdicts on API servers of which one is down.
 fn verdicts(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("verdicts: one server down by servers");
@@ -94,5 +119,5 @@ fn verdicts(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, index, a_plan, verdicts);
+criterion_group!(benches, index, a_plan, a_plan_of_many_slices, verdicts);
 criterion_main!(benches);

@@ -48,6 +48,10 @@ pub struct Applied {
     pub expectations: Vec<(SliceKey, Expectation)>,
     /// Writes that failed.
     pub failures: Vec<SyncError>,
+    /// Whether one of them is more than a refusal.
+    has_failed: bool,
+    /// Whether one of them is an overload.
+    is_overloaded: bool,
     /// Whether repairs of contested copies are left for later.
     pub leaves_repairs: bool,
     /// Addresses that successful writes took out of the copies, and why.
@@ -74,6 +78,13 @@ impl Applied {
             .extend(addresses.filter(|address| returned.contains(address)));
     }
 
+    /// Records a write that failed.
+    pub(super) fn fail(&mut self, error: SyncError) {
+        self.has_failed |= !matches!(error, SyncError::Refused { .. });
+        self.is_overloaded |= error.is_overload();
+        self.failures.push(error);
+    }
+
     /// Whether something was written.
     #[must_use]
     pub fn has_written(&self) -> bool {
@@ -95,12 +106,11 @@ impl Applied {
     /// Whether a write has failed that another plan will repeat. A refused write does not count, because each repetition may
     /// be refused too.
     pub(super) fn has_failed(&self) -> bool {
-        let is_refused = |error: &SyncError| matches!(error, SyncError::Refused { .. });
-        !self.failures.iter().all(is_refused)
+        self.has_failed
     }
 
     /// Whether an API server has rejected a write because of its load.
     pub(super) fn is_overloaded(&self) -> bool {
-        self.failures.iter().any(SyncError::is_overload)
+        self.is_overloaded
     }
 }

@@ -11,9 +11,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::attempts::content;
-use endpoint_copier_core::model::{
-    EndpointSlice, Finding, Reason, ServiceKey, SliceKey, a_few, service_of_copy_name, version_of,
-};
+use endpoint_copier_core::model::{EndpointSlice, Finding, Reason, ServiceKey, SliceKey, a_few, version_of};
 
 /// A copy is contested when others have written it this often within [`WINDOW`].
 const WRITES: usize = 3;
@@ -50,22 +48,18 @@ impl WrittenCopy {
 }
 
 impl Contests {
-    /// Whether a copy may be written now, although the write changes nothing for clients.
-    pub fn may_repair(&self, copy: &SliceKey, now: Instant) -> bool {
-        let service = service_of_copy_name(copy).and_then(|service| self.0.get(&service));
-        let written = service.and_then(|copies| copies.get(copy));
+    /// Whether a copy of a Service may be written now, although the write changes nothing for clients.
+    pub fn may_repair(&self, service: &ServiceKey, copy: &SliceKey, now: Instant) -> bool {
+        let written = self.0.get(service).and_then(|copies| copies.get(copy));
         written.is_none_or(|it| it.contested_until(now).is_none() || now >= it.at + BETWEEN_REPAIRS)
     }
 
-    /// Records that a copy was written. `copy` has the resourceVersion of the slice that it replaced, or none if it was
-    /// created; `version` is the new one.
-    pub fn wrote(&mut self, copy: &EndpointSlice, version: Option<u64>, now: Instant) {
+    /// Records that a copy of a Service was written. `copy` has the resourceVersion of the slice that it replaced, or
+    /// none if it was created; `version` is the new one.
+    pub fn wrote(&mut self, service: &ServiceKey, copy: &EndpointSlice, version: Option<u64>, now: Instant) {
         let key = copy.key();
-        let Some(service) = service_of_copy_name(&key) else {
-            return;
-        };
         let (replaced, content) = (version_of(&copy.metadata), content(copy));
-        let copies = self.0.entry(service).or_default();
+        let copies = self.0.entry(service.clone()).or_default();
         let (mut repairs, mut was_contested) = (Vec::new(), false);
         if let Some(before) = copies.remove(&key) {
             was_contested = before.contested_until(now).is_some();
@@ -90,10 +84,20 @@ impl Contests {
     }
 
     /// Records that a slice was deleted on purpose, so that its next creation repairs nothing.
-    pub fn deleted(&mut self, slice: &SliceKey) {
-        let service = service_of_copy_name(slice);
-        if let Some(copies) = service.and_then(|service| self.0.get_mut(&service)) {
+    pub fn deleted(&mut self, service: &ServiceKey, slice: &SliceKey) {
+        if let Some(copies) = self.0.get_mut(service) {
             copies.remove(slice);
+        }
+    }
+
+    /// Keeps only the copies of a Service that satisfy the predicate. If the others were kept, a user who creates and
+    /// deletes slices would decide how many there are.
+    pub fn retain(&mut self, service: &ServiceKey, is_kept: impl Fn(&SliceKey) -> bool) {
+        if let Some(copies) = self.0.get_mut(service) {
+            copies.retain(|copy, _| is_kept(copy));
+            if copies.is_empty() {
+                self.0.remove(service);
+            }
         }
     }
 
@@ -170,7 +174,7 @@ mod tests {
         fn update(&mut self, address: &str) {
             let sent = slice(NAME).endpoints([address]).version(self.version);
             self.version += 1;
-            self.contests.wrote(&sent, Some(self.version), self.now);
+            self.contests.wrote(&vip(), &sent, Some(self.version), self.now);
         }
 
         /// Somebody else writes the copy, which is then repaired.
@@ -204,12 +208,14 @@ mod tests {
             let mut writes = Writes::new();
             for _ in 0..WRITES {
                 if is_ours {
-                    writes.contests.deleted(&copy());
+                    writes.contests.deleted(&vip(), &copy());
                 }
                 let mut created = slice(NAME).endpoints(["10.0.0.1"]);
                 created.metadata.resource_version = None;
                 writes.version += 2;
-                writes.contests.wrote(&created, Some(writes.version), writes.now);
+                writes
+                    .contests
+                    .wrote(&vip(), &created, Some(writes.version), writes.now);
             }
             assert_eq!(writes.is_contested(), expected);
         }
@@ -235,7 +241,7 @@ mod tests {
     fn contested_copy_is_repaired_once_a_minute_until_quiet() {
         let mut writes = Writes::new();
         for _ in 0..WRITES {
-            assert!(writes.contests.may_repair(&copy(), writes.now));
+            assert!(writes.contests.may_repair(&vip(), &copy(), writes.now));
             writes.repair();
         }
         for _ in 0..5 {
@@ -244,9 +250,9 @@ mod tests {
             assert!(
                 !writes
                     .contests
-                    .may_repair(&copy(), next - Duration::from_millis(1))
+                    .may_repair(&vip(), &copy(), next - Duration::from_millis(1))
             );
-            assert!(writes.contests.may_repair(&copy(), next));
+            assert!(writes.contests.may_repair(&vip(), &copy(), next));
             writes.now = next;
             writes.repair();
         }
@@ -255,7 +261,7 @@ mod tests {
         writes.now = ends;
         assert!(!writes.is_contested());
         writes.repair();
-        assert!(writes.contests.may_repair(&copy(), writes.now));
+        assert!(writes.contests.may_repair(&vip(), &copy(), writes.now));
     }
 
     #[test]
@@ -267,6 +273,20 @@ mod tests {
             finding.note.ends_with(NAME) && finding.note.len() < 700,
             "{finding:?}"
         );
+    }
+
+    /// Rule: survive.memory
+    #[test]
+    fn copies_that_no_longer_exist_are_forgotten() {
+        let mut writes = Writes::new();
+        for number in 0..9 {
+            let other = slice(&format!("vip-mdxoxp2eg{number}")).endpoints(["10.0.0.1"]);
+            writes.contests.wrote(&vip(), &other, Some(1), writes.now);
+        }
+        writes.contests.retain(&vip(), |key| *key == copy());
+        assert_eq!(writes.contests.0[&vip()].len(), 1);
+        writes.contests.retain(&vip(), |_| false);
+        assert!(writes.contests.0.is_empty());
     }
 
     /// Rule: survive.memory

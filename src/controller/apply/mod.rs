@@ -3,6 +3,7 @@
 //! A create is a POST, which fails if the name is taken. An update is a PUT with the resourceVersion and UID that were
 //! seen. A delete has both as preconditions. So a late write from a former leader has no effect.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use http::Request;
@@ -16,7 +17,7 @@ use crate::telemetry::metrics::Metrics;
 use crate::telemetry::watchdog::Watchdog;
 use crate::timing::WRITE_LIMIT;
 use endpoint_copier_core::model::{
-    EndpointSlice, Finding, ManagedService, Operation, ServiceKey, SliceKey, version_of,
+    EndpointSlice, Finding, ManagedService, Operation, ServiceKey, SliceKey, Snapshot, version_of,
 };
 use endpoint_copier_core::plan::{Delete, Plan};
 
@@ -59,6 +60,13 @@ impl Writer {
         self.contests.lock().gone(service);
     }
 
+    /// Forgets the copies of a Service that do not exist and that the plan does not create.
+    pub fn prune(&self, snapshot: &Snapshot, plan: &Plan) {
+        let created: BTreeSet<_> = plan.creates.iter().map(EndpointSlice::key).collect();
+        let is_kept = |copy: &SliceKey| snapshot.copies.contains_key(copy) || created.contains(copy);
+        self.contests.lock().retain(&snapshot.key, is_kept);
+    }
+
     /// Ends a term.
     pub fn forget(&self) {
         self.contests.lock().forget();
@@ -85,15 +93,16 @@ impl Writer {
             cosmetic,
             ..
         } = plan;
+        let key = service.map(|service| &service.key);
         let mut applied = Applied::default();
         let is_hopeless = service.is_some_and(|service| self.attempts.lock().is_given_up(service));
         for slice in creates {
             if is_hopeless {
-                applied.failures.push(SyncError::NamespaceTerminating {
+                applied.fail(SyncError::NamespaceTerminating {
                     operation: Operation::Create,
                     slice: slice.key(),
                 });
-            } else if self.write(term, &slice, &mut applied).await {
+            } else if self.write(term, key, &slice, &mut applied).await {
                 applied.written(&slice, &taken_out, &returned);
             }
         }
@@ -102,8 +111,9 @@ impl Writer {
             self.attempts.lock().give_up(service);
         }
         let must_wait = |slice: &EndpointSlice| {
-            let key = slice.key();
-            cosmetic.contains(&key) && !self.contests.lock().may_repair(&key, Instant::now())
+            let (contests, copy) = (self.contests.lock(), slice.key());
+            let may_repair = |key| contests.may_repair(key, &copy, Instant::now());
+            cosmetic.contains(&copy) && !key.is_none_or(may_repair)
         };
         let (later, updates): (Vec<_>, Vec<_>) = updates.into_iter().partition(must_wait);
         applied.leaves_repairs = !later.is_empty();
@@ -115,25 +125,31 @@ impl Writer {
         for slice in updates {
             // The failure causes a new plan.
             let is_held_back = applied.has_failed() && takes_out(&slice);
-            if !is_held_back && self.write(term, &slice, &mut applied).await {
+            if !is_held_back && self.write(term, key, &slice, &mut applied).await {
                 applied.written(&slice, &taken_out, &returned);
             }
         }
         if !applied.has_failed() {
             for slice in emptied {
-                self.write(term, &slice, &mut applied).await;
+                self.write(term, key, &slice, &mut applied).await;
             }
-            self.delete(term, deletes, &mut applied).await;
+            self.delete(term, key, deletes, &mut applied).await;
         }
         if applied.failures.is_empty() {
-            self.delete(term, leftovers, &mut applied).await;
+            self.delete(term, key, leftovers, &mut applied).await;
         }
         applied
     }
 
     /// Creates a slice, or updates it if it has the resourceVersion of the slice that it replaces. Returns whether it is
     /// written.
-    async fn write(&self, term: &Term, slice: &EndpointSlice, applied: &mut Applied) -> bool {
+    async fn write(
+        &self,
+        term: &Term,
+        service: Option<&ServiceKey>,
+        slice: &EndpointSlice,
+        applied: &mut Applied,
+    ) -> bool {
         // The rest of the plan is planned again.
         if applied.is_overloaded() {
             return false;
@@ -151,15 +167,15 @@ impl Writer {
         };
         let checked = self.attempts.lock().check(operation, slice, Instant::now());
         if let Err(refused) = checked {
-            applied.failures.push(refused);
+            applied.fail(refused);
             return false;
         }
         let mut answer = self.send(term, operation, &key, request).await;
         let now = Instant::now();
         self.attempts.lock().answered(operation, slice, &mut answer, now);
-        if let Ok(written) = &answer {
+        if let (Ok(written), Some(service)) = (&answer, service) {
             let version = written.as_ref().and_then(|written| version_of(&written.metadata));
-            self.contests.lock().wrote(slice, version, now);
+            self.contests.lock().wrote(service, slice, version, now);
         }
         let expectation = answer.map(|written| written.as_ref().and_then(Expectation::of));
         let is_written = expectation.is_ok();
@@ -167,15 +183,21 @@ impl Writer {
         is_written
     }
 
-    async fn delete(&self, term: &Term, deletes: Vec<Delete>, applied: &mut Applied) {
+    async fn delete(
+        &self,
+        term: &Term,
+        service: Option<&ServiceKey>,
+        deletes: Vec<Delete>,
+        applied: &mut Applied,
+    ) {
         for delete in deletes {
             if applied.is_overloaded() {
                 return;
             }
             let request = request::delete(&delete);
             let answer = self.send(term, Operation::Delete, &delete.key, request).await;
-            if answer.is_ok() {
-                self.contests.lock().deleted(&delete.key);
+            if let (Ok(_), Some(service)) = (&answer, service) {
+                self.contests.lock().deleted(service, &delete.key);
             }
             // A slice with finalizers remains for a while, with a deletionTimestamp.
             let stays = |left: &EndpointSlice| left.metadata.deletion_timestamp.is_some();
@@ -225,7 +247,7 @@ impl Writer {
                 if matches!(error, SyncError::Conflict { .. }) {
                     applied.expectations.push((key, seen));
                 }
-                applied.failures.push(error);
+                applied.fail(error);
             }
         }
     }

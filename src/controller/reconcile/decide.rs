@@ -22,7 +22,8 @@ use crate::apiserver::status::is_missing;
 use crate::controller::apply::Expectation;
 use crate::controller::error::SyncError;
 use endpoint_copier_core::model::{
-    EndpointSlice, ObjectMeta, Service, ServiceKey, SliceKey, Snapshot, Unreadable, WatchKind, version_of,
+    EndpointSlice, ObjectMeta, Service, ServiceKey, SliceKey, SlicesByKey, Snapshot, Unreadable, WatchKind,
+    version_of,
 };
 use endpoint_copier_core::plan::{Plan, plan};
 
@@ -79,15 +80,14 @@ impl Reconciler {
                 }
             }
             snapshot.in_doubt |= self.watch_health.is_doubtful(WatchKind::Sources);
-            let unseen = |slice: &&Arc<EndpointSlice>| {
-                let uid = &slice.metadata.uid;
-                !snapshot.slices().any(|seen| seen.metadata.uid == *uid)
+            let is_unseen = |slice: &EndpointSlice| {
+                let seen = snapshot.slice(&slice.key());
+                seen.is_none_or(|seen| seen.metadata.uid != slice.metadata.uid)
             };
-            let unseen: Vec<_> = found.iter().filter(unseen).cloned().collect();
-            let taken = unseen
-                .iter()
-                .map(|slice| (slice.key(), Expectation::Exists))
-                .collect();
+            let unseen = found.iter().filter(|slice| is_unseen(slice));
+            let unseen: SlicesByKey = unseen.map(|slice| (slice.key(), slice.clone())).collect();
+            let taken = unseen.keys().map(|key| (key.clone(), Expectation::Exists));
+            let taken = taken.collect();
             snapshot.others.extend(unseen);
             let mut plan = plan(&snapshot, &(self.verdicts)());
             if !plan.confirm.is_empty() {

@@ -106,8 +106,8 @@ impl Findings {
                 debug!(service = %key, reason = %finding.reason, "{}", finding.note);
             }
         }
-        let lasts = |gone: &Finding| new.iter().any(|finding| finding.reason == gone.reason);
-        for gone in old.difference(new).filter(|gone| !lasts(gone)) {
+        let lasting: BTreeSet<_> = new.iter().map(|finding| finding.reason).collect();
+        for gone in old.difference(new).filter(|gone| !lasting.contains(&gone.reason)) {
             if budgets.spend(key.clone(), Instant::now()) {
                 info!(service = %key, "{} is resolved", gone.reason);
             }

@@ -192,6 +192,7 @@ impl Reconciler {
         let mut findings: BTreeSet<_> = std::mem::take(&mut plan.findings).into_iter().collect();
         let (endpoints, triggers) = (plan.endpoints, std::mem::take(&mut plan.triggers));
         self.findings.set_unreachable(key, plan.unreachable.len());
+        self.writer.prune(&snapshot, &plan);
         let applied = self.writer.apply(term, snapshot.service.as_ref(), plan).await;
         let mut has_sent = false;
         let removed = match snapshot.service.as_ref() {

@@ -55,7 +55,7 @@ impl Reconciler {
     /// failed.
     pub(super) fn log_verdicts(&self, snapshot: &Snapshot, applied: &Applied) {
         let key = &snapshot.key;
-        let slices = snapshot.source.iter().flat_map(|source| &source.slices);
+        let slices = snapshot.source.iter().flat_map(|source| source.slices.values());
         let listed: BTreeSet<_> = slices.flat_map(|slice| slice.addresses()).collect();
         for (address, why) in &applied.taken_out {
             self.metrics.probes().endpoint_removed();
@@ -81,7 +81,7 @@ impl Reconciler {
         }
         let took = since.elapsed();
         let [created, updated, deleted] = applied.by_operation;
-        let before = EndpointCounts::of(snapshot.copies.iter().map(AsRef::as_ref)).total();
+        let before = EndpointCounts::of(snapshot.copies.values().map(AsRef::as_ref)).total();
         info!(
             service = %key,
             source = snapshot.source.as_ref().map(|source| tracing::field::display(&source.key)),

@@ -81,7 +81,7 @@ impl ServiceFacts {
     pub fn of(row: Row, seen: &Seen) -> Self {
         let key = row.key();
         let snapshot = seen.index.snapshot(&key);
-        let copies = snapshot.iter().flat_map(|snapshot| &snapshot.copies);
+        let copies = snapshot.iter().flat_map(|snapshot| snapshot.copies.values());
         let endpoints = copies.flat_map(|copy| copy.endpoints.iter().flatten());
         let names = endpoints
             .filter(|endpoint| endpoint.is_ready())
@@ -111,20 +111,20 @@ fn servers(snapshot: &Snapshot) -> BTreeSet<Target> {
         return BTreeSet::new();
     }
     let any = |_: Option<&str>| true;
-    let shown = snapshot.copies.iter();
+    let shown = snapshot.copies.values();
     let mut copied: BTreeSet<_> = shown.flat_map(|copy| copy.tcp_ports(any)).collect();
-    for slice in &source.slices {
+    for slice in source.slices.values() {
         let wanted = source.ports_of_copy(&service.ports, slice, &mut LeftOut::default());
         copied.extend(tcp_numbers(&wanted.unwrap_or_default(), any));
     }
-    let listed = source.slices.iter();
+    let listed = source.slices.values();
     let mut ports: BTreeSet<_> = listed.flat_map(|slice| slice.tcp_ports(any)).collect();
     if ports.is_empty() {
         // The source is empty, and a copy is held.
         ports.clone_from(&copied);
     }
     ports.extend(copied.contains(&SUPERVISOR_PORT).then_some(SUPERVISOR_PORT));
-    let slices = source.slices.iter().chain(&snapshot.copies);
+    let slices = source.slices.values().chain(snapshot.copies.values());
     let addresses: BTreeSet<_> = slices.flat_map(|slice| slice.addresses()).collect();
     let of_address = |address| ports.iter().map(move |port| Target::new(address, *port));
     addresses.into_iter().flat_map(of_address).collect()

@@ -195,7 +195,7 @@ impl Index {
         let limited = declared.filter(|service| !self.is_reserved(service));
         let rank = limited.map(|service| Rank {
             is_disabled: !service.is_managed(),
-            has_no_copies: !self.copies.of(key).any(|copy| copy.is_copy_for(key)),
+            has_no_copies: !self.copied.has_any(key),
             created: service.created.unwrap_or(i64::MAX),
             key: key.clone(),
         });

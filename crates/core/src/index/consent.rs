@@ -1,11 +1,14 @@
 //! Which managed Services may copy their sources, and which copies may stay.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use super::{Dirty, Index};
 use crate::model::{
     Consent, CrossNamespace, EndpointSlice, Grant, Grantors, ObjectMeta, ServiceKey, SliceKey, is_dns_label,
 };
+
+/// The consent of sources for one Service. Each has to be looked for among all grants of a namespace.
+type Consents = HashMap<ServiceKey, Consent>;
 
 impl Index {
     /// Takes in a ReferenceGrant that was added or changed. `None` means that it was removed or grants nothing.
@@ -40,11 +43,14 @@ impl Index {
         };
         let is_undecided = |copy: &EndpointSlice| {
             let owner = copy.owner_of_copy();
-            owner.is_some_and(|service| self.consent_of_copy(&service, copy) == Consent::Unknown)
+            owner.is_some_and(|service| {
+                self.consent_of_copy(&service, copy, &mut Consents::new()) == Consent::Unknown
+            })
         };
+        let may_be_undecided = !self.services_listed || !self.grants.are_known();
         self.defaults.consent.cross_namespace == CrossNamespace::Consent
             && (self.requests.iter().any(is_across)
-                || !self.copies.keys_where(|_, copy| is_undecided(copy)).is_empty())
+                || may_be_undecided && !self.copies.keys_where(|_, copy| is_undecided(copy)).is_empty())
     }
 
     /// Whether a Service may copy a source.
@@ -90,7 +96,7 @@ impl Index {
     /// Services whose consent has changed, and those with copies from this namespace, whatever they ask for now. It
     /// leaves out a Service that may not copy the source, because a sync would show that the source exists.
     fn reconsider_from(&mut self, first: &ServiceKey, is_meant: impl Fn(&ServiceKey) -> bool) -> Dirty {
-        let mut dirty = self.copied_from(Some(first.namespace()));
+        let mut dirty = self.copied.from(Some(first.namespace()));
         let requests = self.requests.range((first.clone(), ServiceKey::new("", ""))..);
         let requests = requests.take_while(|(source, _)| is_meant(source)).cloned();
         for (source, service) in requests.collect::<Vec<_>>() {
@@ -109,7 +115,7 @@ impl Index {
             self.reconsider(source, service);
         }
         let services = requests.into_iter().map(|(_, service)| service);
-        services.chain(self.copied_from(None)).collect()
+        services.chain(self.copied.from(None)).collect()
     }
 
     /// Updates whether a Service uses a source. It does only with consent and within the limits. Returns whether that
@@ -127,33 +133,22 @@ impl Index {
         has_changed
     }
 
-    /// The Services with copies from this namespace, if it is not their own. `None` means any other namespace.
-    fn copied_from(&self, namespace: Option<&str>) -> Dirty {
-        let is_from_there = |copy: &EndpointSlice| {
-            copy.provenance().is_some_and(|claimed| {
-                Some(claimed.namespace) != copy.metadata.namespace.as_deref()
-                    && namespace.is_none_or(|namespace| claimed.namespace == namespace)
-            })
-        };
-        let copies = self.copies.keys_where(|_, copy| is_from_there(copy));
-        let copies = copies.iter().filter_map(|key| self.copies.get(key));
-        copies.filter_map(|copy| copy.owner_of_copy()).collect()
-    }
-
     /// The copies of sources that may not be copied, or may no longer be copied.
     pub(super) fn without_consent<'a>(
         &self,
         service: &ServiceKey,
         copies: impl Iterator<Item = &'a EndpointSlice>,
     ) -> BTreeSet<SliceKey> {
-        let is_refused = |copy: &&EndpointSlice| self.consent_of_copy(service, copy) == Consent::Refused;
+        let mut known = Consents::new();
+        let is_refused =
+            |copy: &&EndpointSlice| self.consent_of_copy(service, copy, &mut known) == Consent::Refused;
         copies.filter(is_refused).map(EndpointSlice::key).collect()
     }
 
     /// Copies name their source slice, but consent is for Services. The Service of the slice is the one in its label
     /// or, if the slice is not known, one after which the slice may be named. A slice with any other name has no
-    /// consent.
-    fn consent_of_copy(&self, service: &ServiceKey, copy: &EndpointSlice) -> Consent {
+    /// consent. `known` has what was already decided for this Service.
+    fn consent_of_copy(&self, service: &ServiceKey, copy: &EndpointSlice, known: &mut Consents) -> Consent {
         let Some(claimed) = copy.provenance() else {
             return Consent::Given;
         };
@@ -163,7 +158,10 @@ impl Index {
         let slice = SliceKey::new(claimed.namespace, claimed.name);
         let by_label = self.others.get(&slice).and_then(|slice| slice.service());
         let sources = by_label.map_or_else(|| named_after(&slice), |source| vec![source]);
-        let consents = sources.iter().map(|source| self.consent(service, source));
+        let consents = sources.into_iter().map(|source| {
+            let consent = known.entry(source);
+            *consent.or_insert_with_key(|source| self.consent(service, source))
+        });
         consents.max().unwrap_or(Consent::Refused)
     }
 }

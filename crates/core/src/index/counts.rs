@@ -12,11 +12,11 @@ impl Index {
         let source = service.source().filter(|source| self.is_used(source, key));
         let source = source.map(|source| {
             let slices = self.others.of(source).filter(|slice| slice.belongs_to(source));
-            let slices: Vec<_> = slices
+            let slices = slices
                 .filter(|slice| wanted(&slice.address_type))
-                .cloned()
+                .map(|slice| (slice.key(), slice.clone()))
                 .collect();
-            EndpointCounts::of(service.without_loops(&slices).0.iter().map(AsRef::as_ref))
+            EndpointCounts::of(service.without_loops(&slices).0.values().map(AsRef::as_ref))
         });
         let slices = self.copies.of(key).map(AsRef::as_ref);
         Some(Endpoints {

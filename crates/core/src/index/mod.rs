@@ -18,6 +18,7 @@ use crate::model::{
 mod admission;
 mod conditions;
 mod consent;
+mod copied;
 mod counts;
 mod nodes;
 mod probed;
@@ -32,6 +33,7 @@ mod versions;
 use admission::Admission;
 use conditions::Conditions;
 pub use conditions::Shown;
+use copied::Copied;
 use nodes::NodeIndex;
 pub use seen::SliceState;
 use services::Known;
@@ -103,6 +105,7 @@ pub struct Index {
     /// unknown whether there are grants.
     revoked: BTreeSet<ServiceKey>,
     copies: Slices,
+    copied: Copied,
     others: Slices,
     versions: Versions,
     unreadable: UnreadableObjects,
@@ -136,6 +139,7 @@ impl Index {
             grants: Grants::default(),
             revoked: BTreeSet::new(),
             copies: Slices::default(),
+            copied: Copied::default(),
             others: Slices::default(),
             versions: Versions::default(),
             unreadable: UnreadableObjects::default(),
@@ -168,7 +172,8 @@ impl Index {
             return Dirty::new();
         }
         let mut touched = self.unreadable.replaced(scope, &slice.metadata);
-        touched.extend(self.slices_mut(scope).insert(slice));
+        let key = slice.key();
+        touched.extend(self.change(scope, &key, |slices| slices.insert(slice)));
         self.concerned(scope, &touched)
     }
 
@@ -190,7 +195,7 @@ impl Index {
         // If a slice moved to the names of another watch, that watch reports it.
         let is_its_own = |known: &Arc<EndpointSlice>| scope.covers(service_name(known));
         if self.slices(scope).get(&key).is_some_and(is_its_own) {
-            touched.extend(self.slices_mut(scope).remove(&key));
+            touched.extend(self.change(scope, &key, |slices| slices.remove(&key)));
         }
         self.concerned(scope, &touched)
     }
@@ -204,7 +209,7 @@ impl Index {
         self.slices_mut(scope)
             .retain_gone(|key, service| !scope.covers(service) || listed.contains(key));
         for key in gone {
-            touched.extend(self.slices_mut(scope).remove(&key));
+            touched.extend(self.change(scope, &key, |slices| slices.remove(&key)));
         }
         let mut dirty = self.concerned(scope, &touched);
         self.versions.listed(scope);

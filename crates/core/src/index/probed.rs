@@ -119,7 +119,7 @@ impl Index {
             for slice in slices.filter(|slice| slice.address_type == family.other().as_str()) {
                 let ports = ports::ports(
                     &service.ports,
-                    slice.ports.as_deref(),
+                    slice.ports.as_deref().unwrap_or_default(),
                     |_| true,
                     &mut ports::LeftOut::default(),
                 );

@@ -64,9 +64,11 @@ impl Index {
             None if is_gone => slices.remove_for_good(key),
             None => slices.remove(key),
         };
-        let (by_copy, by_other) = (learn(&mut self.copies, copy), learn(&mut self.others, other));
+        let named = Scope::Named(Arc::default());
+        let by_copy = self.change(&Scope::Copies, key, |slices| learn(slices, copy));
+        let by_other = self.change(&named, key, |slices| learn(slices, other));
         dirty.extend(self.concerned(&Scope::Copies, &by_copy));
-        dirty.extend(self.concerned(&Scope::Named(Arc::default()), &by_other));
+        dirty.extend(self.concerned(&named, &by_other));
         Some(dirty)
     }
 

@@ -1,10 +1,12 @@
 //! Snapshots: everything that determines the copies of one Service.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::Index;
-use crate::model::{EndpointSlice, Priority, ServiceKey, SliceKey, Snapshot, Source, version_of};
+use crate::model::{
+    EndpointSlice, Priority, ServiceKey, SliceKey, SlicesByKey, Snapshot, Source, version_of,
+};
 
 impl Index {
     /// The state that determines the copies of one Service, or `None` while too little is known.
@@ -32,7 +34,7 @@ impl Index {
         if source.is_some_and(|source| !self.names_listed.contains(source.name())) {
             return None;
         }
-        let mut slices: BTreeMap<SliceKey, Arc<EndpointSlice>> = BTreeMap::new();
+        let mut slices = SlicesByKey::new();
         for slice in self.copies.of(key).chain(self.others.of(key)) {
             let newer =
                 |known: &Arc<EndpointSlice>| version_of(&known.metadata) >= version_of(&slice.metadata);
@@ -41,17 +43,17 @@ impl Index {
                 slices.insert(key, slice.clone());
             }
         }
-        let is_copy = |slice: &Arc<EndpointSlice>| slice.is_copy_for(key);
-        let (copies, others): (Vec<_>, _) = slices.into_values().partition(is_copy);
+        let is_copy = |(_, slice): &(_, Arc<EndpointSlice>)| slice.is_copy_for(key);
+        let (copies, others): (SlicesByKey, _) = slices.into_iter().partition(is_copy);
         let seen = source.map_or(0, |source| self.versions.seen_of(source.name()));
         let in_doubt = source.is_some_and(|source| self.versions.lists_again(source.name()));
         Some(Snapshot {
             key: key.clone(),
             source: source.map(|source| self.source(source, key)),
             refusal,
-            without_consent: self.without_consent(key, copies.iter().map(AsRef::as_ref)),
+            without_consent: self.without_consent(key, copies.values().map(AsRef::as_ref)),
             named_after_others: source.map_or_else(BTreeSet::new, |source| {
-                self.named_after_others(source, copies.iter().map(AsRef::as_ref))
+                self.named_after_others(source, copies.values().map(AsRef::as_ref))
             }),
             service,
             copies,
@@ -104,7 +106,7 @@ impl Index {
                 .of(key)
                 .filter(belongs)
                 .filter(is_readable)
-                .cloned()
+                .map(|slice| (slice.key(), slice.clone()))
                 .collect(),
             unreadable,
             ports: self.grantors(key).ports(service.namespace(), key),

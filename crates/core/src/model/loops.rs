@@ -1,57 +1,42 @@
 //! Endpoints that lead back to the managed Service itself.
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::{Endpoint, EndpointSlice, Family, ManagedService};
+use super::{Endpoint, Family, ManagedService, SlicesByKey};
 
 impl ManagedService {
-    /// Whether traffic to an endpoint comes back to this Service, because its address is one of the Service's own.
+    /// The slices of its source without the endpoints whose address is one of this Service, and these addresses: traffic
+    /// to them would come back. They stay in a family that has no other endpoint, because an empty copy would be worse.
     #[must_use]
-    pub fn is_loop(&self, endpoint: &Endpoint) -> bool {
-        endpoint
-            .address()
-            .is_some_and(|address| self.own_addresses.contains(&address))
-    }
-
-    /// The slices of its source without such endpoints, and their addresses. They stay in a family that has no other
-    /// endpoint, because an empty copy would be worse.
-    #[must_use]
-    pub fn without_loops<'a>(
-        &self,
-        slices: &'a [Arc<EndpointSlice>],
-    ) -> (Cow<'a, [Arc<EndpointSlice>]>, BTreeSet<IpAddr>) {
-        let endpoints = |family: Option<Family>| {
-            let of_family = slices
-                .iter()
-                .filter(move |slice| family.is_none_or(|family| slice.address_type == family.as_str()));
-            of_family.flat_map(|slice| slice.endpoints.iter().flatten())
-        };
-        let loops = endpoints(None).filter(|endpoint| self.is_loop(endpoint));
-        let loops: BTreeSet<_> = loops.filter_map(Endpoint::address).collect();
+    pub fn without_loops<'a>(&self, slices: &'a SlicesByKey) -> (Cow<'a, SlicesByKey>, BTreeSet<IpAddr>) {
+        let own: HashSet<_> = self.own_addresses.iter().copied().collect();
+        let own_address = |endpoint: &Endpoint| endpoint.address().filter(|address| own.contains(address));
+        let endpoints = slices.values().flat_map(|slice| slice.endpoints.iter().flatten());
+        let loops: BTreeSet<_> = endpoints.filter_map(own_address).collect();
         if loops.is_empty() {
             return (Cow::Borrowed(slices), loops);
         }
-        let remain = |slice: &EndpointSlice| {
-            let family = Family::parse(&slice.address_type);
-            family.is_some() && endpoints(family).any(|endpoint| !self.is_loop(endpoint))
+        let has_another = |family: &Family| {
+            let of_family = slices
+                .values()
+                .filter(|slice| slice.address_type == family.as_str());
+            let mut endpoints = of_family.flat_map(|slice| slice.endpoints.iter().flatten());
+            endpoints.any(|endpoint| own_address(endpoint).is_none())
         };
-        let kept = slices.iter().map(|slice| {
-            let mut slice = slice.clone();
-            if slice
-                .endpoints
-                .iter()
-                .flatten()
-                .any(|endpoint| self.is_loop(endpoint))
-                && remain(&slice)
-            {
-                let endpoints = Arc::make_mut(&mut slice).endpoints.iter_mut();
-                endpoints.for_each(|endpoints| endpoints.retain(|endpoint| !self.is_loop(endpoint)));
+        let remaining: Vec<_> = Family::ALL.into_iter().filter(has_another).collect();
+        let mut kept = slices.clone();
+        for slice in kept.values_mut() {
+            let remains =
+                Family::parse(&slice.address_type).is_some_and(|family| remaining.contains(&family));
+            let mut endpoints = slice.endpoints.iter().flatten();
+            if remains && endpoints.any(|endpoint| own_address(endpoint).is_some()) {
+                let endpoints = Arc::make_mut(slice).endpoints.iter_mut();
+                endpoints.for_each(|endpoints| endpoints.retain(|endpoint| own_address(endpoint).is_none()));
             }
-            slice
-        });
-        (Cow::Owned(kept.collect()), loops)
+        }
+        (Cow::Owned(kept), loops)
     }
 }

@@ -51,7 +51,7 @@ pub use objects::{
 };
 pub use priority::Priority;
 pub use service::{Distribution, Intent, ManagedService};
-pub use snapshot::{Snapshot, Source};
+pub use snapshot::{SlicesByKey, Snapshot, Source};
 
 /// Annotations that users write on a Service.
 pub mod annotation {

@@ -1,6 +1,6 @@
 //! The ports of a copy: those of the managed Service, with numbers.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use k8s_openapi::api::core::v1::ServicePort;
 use k8s_openapi::api::discovery::v1::EndpointPort;
@@ -21,13 +21,14 @@ pub struct LeftOut {
 #[must_use]
 pub fn ports(
     wanted: &[ServicePort],
-    slice: Option<&[EndpointPort]>,
+    slice: &[EndpointPort],
     is_permitted: impl Fn(&EndpointPort) -> bool,
     left_out: &mut LeftOut,
 ) -> Option<Vec<EndpointPort>> {
     let mut known = Vec::new();
+    let numbers = numbers(slice);
     for port in wanted {
-        let number = match number(port, slice.unwrap_or_default()) {
+        let number = match number(port, &numbers) {
             Ok(number) => number,
             Err(target) => {
                 left_out.unresolved.insert(target.to_owned());
@@ -51,22 +52,36 @@ pub fn ports(
     (wanted.is_empty() || !known.is_empty()).then_some(known)
 }
 
+/// Numbers of ports by name and protocol.
+type Numbers<'a> = HashMap<(&'a str, &'a str), i32>;
+
+/// The numbers of the ports of a slice. If a name occurs twice, the first one counts.
+fn numbers(slice: &[EndpointPort]) -> Numbers<'_> {
+    let mut numbers = Numbers::new();
+    for port in slice {
+        if let Some(number) = port.port {
+            numbers.entry(named(port)).or_insert(number);
+        }
+    }
+    numbers
+}
+
+/// The name and the protocol of a port.
+#[must_use]
+pub fn named(port: &EndpointPort) -> (&str, &str) {
+    let name = port.name.as_deref().unwrap_or_default();
+    (name, protocol(port.protocol.as_deref()))
+}
+
 /// The number of a port, or the name of a target port that the slice does not have.
-fn number<'a>(port: &'a ServicePort, slice: &[EndpointPort]) -> Result<i32, &'a str> {
+fn number<'a>(port: &'a ServicePort, slice: &Numbers<'_>) -> Result<i32, &'a str> {
     let target = match &port.target_port {
         None => return Ok(port.port),
         Some(IntOrString::Int(number)) => return Ok(*number),
         Some(IntOrString::String(name)) => name,
     };
-    let same = |candidate: &&EndpointPort| {
-        candidate.name.as_deref().unwrap_or_default() == target
-            && protocol(candidate.protocol.as_deref()) == protocol(port.protocol.as_deref())
-    };
-    slice
-        .iter()
-        .filter(same)
-        .find_map(|found| found.port)
-        .ok_or(target)
+    let number = slice.get(&(target.as_str(), protocol(port.protocol.as_deref())));
+    number.copied().ok_or(target)
 }
 
 /// The protocol of a port; the default is TCP.

@@ -1,6 +1,6 @@
 //! The state of one Service in the index, as the planner needs it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::ServicePort;
@@ -11,6 +11,9 @@ use super::{
     EndpointSlice, Family, KnownNodes, ManagedService, PermittedPorts, Refusal, ServiceKey, SliceKey,
     Unreadable, label, label_of,
 };
+
+/// Slices by their keys. A user may have thousands, so that nothing may search all of them for each of them.
+pub type SlicesByKey = BTreeMap<SliceKey, Arc<EndpointSlice>>;
 
 /// Everything that decides about the copies of one Service at one moment.
 #[derive(Clone, Debug)]
@@ -29,9 +32,9 @@ pub struct Snapshot {
     /// Copies whose source slice is probably of another Service than the source: it has its label or its name.
     pub named_after_others: BTreeSet<SliceKey>,
     /// Our copies for the Service.
-    pub copies: Vec<Arc<EndpointSlice>>,
+    pub copies: SlicesByKey,
     /// Other slices that belong to the Service by label, or that have a name that one of its copies may have.
-    pub others: Vec<Arc<EndpointSlice>>,
+    pub others: SlicesByKey,
     /// Slices that may belong to the Service and cannot be decoded. They stay as they are.
     pub unreadable: BTreeSet<SliceKey>,
     /// The resourceVersion up to which all changes of its source were seen.
@@ -53,17 +56,14 @@ pub struct Snapshot {
 impl Snapshot {
     /// All slices that concern the Service.
     pub fn slices(&self) -> impl Iterator<Item = &Arc<EndpointSlice>> {
-        self.copies.iter().chain(&self.others)
+        self.copies.values().chain(self.others.values())
     }
 
     /// The slice of this name, whether it is a copy or not.
     #[must_use]
     pub fn slice(&self, key: &SliceKey) -> Option<&EndpointSlice> {
-        let is_it = |slice: &&EndpointSlice| {
-            slice.metadata.name.as_deref() == Some(key.name())
-                && slice.metadata.namespace.as_deref() == Some(key.namespace())
-        };
-        self.slices().map(AsRef::as_ref).find(is_it)
+        let slice = self.copies.get(key).or_else(|| self.others.get(key));
+        slice.map(AsRef::as_ref)
     }
 
     /// The copy of this name.
@@ -90,7 +90,7 @@ pub struct Source {
     /// Whether our copies belong to it, because it is a managed Service itself.
     pub has_copies: bool,
     /// Its slices, without our copies and without slices that cannot be decoded.
-    pub slices: Vec<Arc<EndpointSlice>>,
+    pub slices: SlicesByKey,
     /// Its slices that cannot be decoded. They and their copies count as present and unchanged.
     pub unreadable: BTreeSet<SliceKey>,
     /// The ports that copies may have.
@@ -101,15 +101,15 @@ impl Source {
     /// The slice of this name.
     #[must_use]
     pub fn slice(&self, name: &str) -> Option<&EndpointSlice> {
-        let mut slices = self.slices.iter().map(AsRef::as_ref);
-        slices.find(|slice: &&EndpointSlice| slice.metadata.name.as_deref() == Some(name))
+        let key = SliceKey::new(self.key.namespace(), name);
+        self.slices.get(&key).map(AsRef::as_ref)
     }
 
     /// Whether it is known to have no endpoint. A source whose slices are all copies is invalid rather than empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         let is_invalid = self.slices.is_empty() && self.has_copies;
-        self.unreadable.is_empty() && !is_invalid && self.slices.iter().all(|slice| slice.is_empty())
+        self.unreadable.is_empty() && !is_invalid && self.slices.values().all(|slice| slice.is_empty())
     }
 
     /// The ports of a copy of one of its slices. `None` if there is no copy, because all ports are left out.
@@ -120,9 +120,8 @@ impl Source {
         slice: &EndpointSlice,
         left_out: &mut LeftOut,
     ) -> Option<Vec<EndpointPort>> {
-        let of_slice = slice.ports.as_deref();
-        let is_permitted = |port: &_| self.ports.contain(port, of_slice.unwrap_or_default());
-        ports(wanted, of_slice, is_permitted, left_out)
+        let of_slice = slice.ports.as_deref().unwrap_or_default();
+        ports(wanted, of_slice, self.ports.for_slice(of_slice), left_out)
     }
 
     /// Whether a slice is a copy of a slice that cannot be decoded.
@@ -135,7 +134,7 @@ impl Source {
     /// Sets aside a slice that a GET shows as undecodable, and that no watch covers. If its label names another
     /// Service, it belongs to that one. Otherwise it may be one of these slices, and counts as unchanged.
     pub fn set_aside(&mut self, slice: &SliceKey, unreadable: &Unreadable) {
-        self.slices.retain(|known| known.key() != *slice);
+        self.slices.remove(slice);
         if label_of(&unreadable.metadata, label::SERVICE_NAME).is_none() {
             self.unreadable.insert(slice.clone());
         }
@@ -143,7 +142,7 @@ impl Source {
 
     /// The slices of one family.
     pub fn slices_of(&self, family: Family) -> impl Iterator<Item = &EndpointSlice> {
-        let slices = self.slices.iter().map(AsRef::as_ref);
+        let slices = self.slices.values().map(AsRef::as_ref);
         slices.filter(move |slice: &&EndpointSlice| slice.address_type == family.as_str())
     }
 }

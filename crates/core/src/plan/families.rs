@@ -9,7 +9,7 @@ use crate::model::{Family, ManagedService, Reason, Source};
 /// Reports families of the Service in which the source has no endpoint. Kubernetes keeps an empty slice of each family of
 /// a Service. A source without any endpoint is reported elsewhere.
 pub(super) fn missing(service: &ManagedService, source: &Source, plan: &mut Plan) {
-    if source.slices.iter().all(|slice| slice.is_empty()) {
+    if source.slices.values().all(|slice| slice.is_empty()) {
         return;
     }
     let is_missing = |family: &Family| !has_endpoints(source, *family) && !is_second(source, *family);

@@ -59,7 +59,7 @@ pub(super) fn report(snapshot: &Snapshot, plan: &mut Plan) {
             && !is_leftover(slice, &snapshot.key)
             && label_of(&slice.metadata, label::SERVICE_NAME) == Some(snapshot.key.name())
     };
-    let foreign = snapshot.others.iter().map(AsRef::as_ref).filter(is_foreign);
+    let foreign = snapshot.others.values().map(AsRef::as_ref).filter(is_foreign);
     let mut by_writer = BTreeMap::<_, Vec<_>>::new();
     for slice in foreign {
         by_writer

@@ -18,7 +18,7 @@ pub(super) fn applies(service: &ManagedService, has_unreadable: bool, second: &S
 /// Whether a slice that cannot be decoded has endpoints of a family. It counts as unchanged, so they are those that
 /// its copy shows.
 pub(super) fn has_unreadable(source: &Source, family: Family, snapshot: &Snapshot) -> bool {
-    snapshot.copies.iter().any(|copy| {
+    snapshot.copies.values().any(|copy| {
         copy.address_type == family.as_str() && source.has_unreadable_source_of(copy) && !copy.is_empty()
     })
 }
@@ -37,11 +37,11 @@ pub(super) fn copies(
             && current.address_type == family.as_str()
             && !current.is_empty()
     };
-    let slices = source.slices.iter().map(AsRef::as_ref);
+    let slices = source.slices.values().map(AsRef::as_ref);
     let there: BTreeMap<_, _> = slices
         .map(|slice| (copy_name_in(service.key.name(), slice, family), slice))
         .collect();
-    let held = snapshot.copies.iter().filter(is_good).filter_map(|current| {
+    let held = snapshot.copies.values().filter(is_good).filter_map(|current| {
         // Users can edit what a copy claims, but not its name.
         let slice = there.get(current.metadata.name.as_deref()?).copied();
         let claimed = current

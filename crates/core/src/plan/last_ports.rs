@@ -1,10 +1,12 @@
 //! Ports of copies whose source slice has no endpoints or is gone: a slice that lists no port says nothing about ports.
 //! Kubernetes keeps such a slice for a Service without Pods.
 
+use std::collections::HashMap;
+
 use k8s_openapi::api::discovery::v1::EndpointPort;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use crate::model::ports::{LeftOut, ports, protocol};
+use crate::model::ports::{LeftOut, named, ports, protocol};
 use crate::model::{EndpointSlice, ManagedService, Source};
 
 /// The ports of such a copy. Numbers and permission come from the slice if it lists ports, and else from the copy: what
@@ -19,10 +21,10 @@ pub(super) fn of_copy(
     let shown = current.ports.as_deref().unwrap_or_default();
     let listed = slice.and_then(|slice| slice.ports.as_deref()).unwrap_or_default();
     let permitted = if listed.is_empty() { shown } else { listed };
-    let is_permitted = |port: &EndpointPort| source.ports.contain(port, permitted);
+    let is_permitted = source.ports.for_slice(permitted);
     ports(
         &service.ports,
-        Some(&known(service, listed, shown)),
+        &known(service, listed, shown),
         is_permitted,
         left_out,
     )
@@ -31,17 +33,17 @@ pub(super) fn of_copy(
 /// The ports that a slice lists, and those that its copy shows, under the names that the Service calls them by.
 fn known(service: &ManagedService, listed: &[EndpointPort], shown: &[EndpointPort]) -> Vec<EndpointPort> {
     let mut known = listed.to_vec();
+    // Of ports with the same name and protocol, the first counts.
+    let shown: HashMap<_, _> = shown.iter().rev().map(|port| (named(port), port)).collect();
     for port in &service.ports {
         let Some(IntOrString::String(target)) = &port.target_port else {
             continue;
         };
-        let shown = shown.iter().find(|shown| {
-            shown.name.as_deref().unwrap_or_default() == port.name.as_deref().unwrap_or_default()
-                && protocol(shown.protocol.as_deref()) == protocol(port.protocol.as_deref())
-        });
+        let name = port.name.as_deref().unwrap_or_default();
+        let shown = shown.get(&(name, protocol(port.protocol.as_deref())));
         known.extend(shown.map(|shown| EndpointPort {
             name: Some(target.clone()),
-            ..shown.clone()
+            ..(*shown).clone()
         }));
     }
     known

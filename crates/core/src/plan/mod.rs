@@ -132,8 +132,9 @@ pub fn plan(snapshot: &Snapshot, verdicts: &Verdicts) -> Plan {
             report::emptiness(service, source, &mut plan);
             report::endpoints(service, source, snapshot, &wanted, &mut plan);
             let names = wanted.keys().cloned().collect();
+            let in_doubt = is_in_doubt(source, snapshot);
             for copy in wanted.into_values() {
-                write(service, snapshot, copy, &mut plan);
+                write(service, snapshot, copy, in_doubt, &mut plan);
             }
             remove_unwanted(snapshot, &names, &mut plan);
             if may_replace_leftovers(service, source, snapshot, &names, &plan) {
@@ -159,15 +160,24 @@ fn without_loops<'a>(service: &ManagedService, source: &'a Source, plan: &mut Pl
     }
 }
 
-/// One wanted copy: nothing, a create, an update, or a reason why not.
-fn write(service: &ManagedService, snapshot: &Snapshot, copy: EndpointSlice, plan: &mut Plan) {
+/// One wanted copy: nothing, a create, an update, or a reason why not. `in_doubt`: source slices may be gone.
+fn write(
+    service: &ManagedService,
+    snapshot: &Snapshot,
+    copy: EndpointSlice,
+    in_doubt: bool,
+    plan: &mut Plan,
+) {
     let key = copy.key();
     if snapshot.unreadable.contains(&key) {
         return;
     }
     let Some(current) = snapshot.slice(&key) else {
         if !service.deleting {
-            match doubted_source(&copy, snapshot) {
+            let doubted = copy
+                .source()
+                .filter(|source| in_doubt && !snapshot.confirmed.contains(source));
+            match doubted {
                 Some(unconfirmed) => _ = plan.confirm.insert(unconfirmed),
                 None => plan.creates.push(with_cause(copy, snapshot)),
             }
@@ -201,18 +211,15 @@ fn write(service: &ManagedService, snapshot: &Snapshot, copy: EndpointSlice, pla
     }
 }
 
-/// The source slice of a copy to be created, if the slice may be gone: a copy would bring dead endpoints
-/// back. It may be gone if the watches say so, or if one of our copies was made from a newer state of the
-/// source than we see.
-fn doubted_source(copy: &EndpointSlice, snapshot: &Snapshot) -> Option<SliceKey> {
-    let source = copy.source()?;
+/// Whether source slices may be gone: a copy that is created would bring dead endpoints back. They may be if the watches
+/// say so, or if one of our copies was made from a newer state of the source than we see.
+fn is_in_doubt(source: &Source, snapshot: &Snapshot) -> bool {
     let is_newer = |copy: &Arc<EndpointSlice>| {
         copy.provenance().is_some_and(|claimed| {
-            claimed.namespace == source.namespace() && claimed.version > Some(snapshot.seen)
+            claimed.namespace == source.key.namespace() && claimed.version > Some(snapshot.seen)
         })
     };
-    let doubted = snapshot.in_doubt || snapshot.copies.iter().any(is_newer);
-    (doubted && !snapshot.confirmed.contains(&source)).then_some(source)
+    snapshot.in_doubt || snapshot.copies.values().any(is_newer)
 }
 
 /// kube-proxy measures from this time how long a change took to reach the nodes. The source's own comes first.
@@ -245,10 +252,8 @@ fn newer_source(current: &EndpointSlice, copy: &EndpointSlice, snapshot: &Snapsh
 
 /// Deletes every copy of ours that is not wanted.
 fn remove_unwanted(snapshot: &Snapshot, wanted: &BTreeSet<SliceKey>, plan: &mut Plan) {
-    for slice in &snapshot.copies {
-        let key = slice.key();
-        if wanted.contains(&key) || slice.metadata.deletion_timestamp.is_some() || is_frozen(slice, snapshot)
-        {
+    for (key, slice) in &snapshot.copies {
+        if wanted.contains(key) || slice.metadata.deletion_timestamp.is_some() || is_frozen(slice, snapshot) {
             continue;
         }
         match unseen_source(slice, snapshot) {
@@ -261,12 +266,16 @@ fn remove_unwanted(snapshot: &Snapshot, wanted: &BTreeSet<SliceKey>, plan: &mut 
 /// Deletes copies of sources that may not be copied, or no longer, unless they are about to show another source. This
 /// beats all that keeps copies otherwise.
 fn remove_without_consent(snapshot: &Snapshot, plan: &mut Plan) {
-    for slice in &snapshot.copies {
-        let key = slice.key();
-        let is_written = plan.updates.iter().any(|update| update.key() == key);
-        let is_deleted = slice.metadata.deletion_timestamp.is_some()
-            || plan.deletes.iter().any(|delete| delete.key == key);
-        if snapshot.without_consent.contains(&key) && !is_written && !is_deleted {
+    let deleted = plan.deletes.iter().map(|delete| delete.key.clone());
+    let planned: BTreeSet<_> = plan
+        .updates
+        .iter()
+        .map(EndpointSlice::key)
+        .chain(deleted)
+        .collect();
+    for (key, slice) in &snapshot.copies {
+        let is_planned = slice.metadata.deletion_timestamp.is_some() || planned.contains(key);
+        if snapshot.without_consent.contains(key) && !is_planned {
             plan.deletes.extend(delete(slice));
         }
     }
@@ -289,8 +298,8 @@ fn may_replace_leftovers(
     plan: &Plan,
 ) -> bool {
     let is_copy = |slice: &EndpointSlice| slice.is_copy_for(&snapshot.key);
-    let is_made = |key: &SliceKey| plan.creates.iter().any(|slice| slice.key() == *key);
-    let will_be_there = |key| snapshot.slice(key).map_or_else(|| is_made(key), is_copy);
+    let made: BTreeSet<_> = plan.creates.iter().map(EndpointSlice::key).collect();
+    let will_be_there = |key| snapshot.slice(key).map_or_else(|| made.contains(key), is_copy);
     if wanted.is_empty() {
         !service.holds && source.is_empty()
     } else {
@@ -303,7 +312,7 @@ fn remove_leftovers(snapshot: &Snapshot, plan: &mut Plan) {
     plan.removes_leftovers = true;
     let leftovers = snapshot
         .others
-        .iter()
+        .values()
         .filter(|slice| is_leftover(slice, &snapshot.key));
     let alive = leftovers.filter(|slice| slice.metadata.deletion_timestamp.is_none());
     plan.leftovers.extend(alive.filter_map(|slice| delete(slice)));

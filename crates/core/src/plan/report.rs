@@ -73,7 +73,7 @@ pub(super) fn ports(source: &Source, wanted: &BTreeMap<SliceKey, EndpointSlice>,
             |port: &EndpointPort| Some(format!("{}/{}", port.port?, protocol(port.protocol.as_deref())));
         slice.ports.iter().flatten().filter_map(named).collect()
     };
-    let listed: BTreeSet<_> = source.slices.iter().flat_map(|slice| of(slice)).collect();
+    let listed: BTreeSet<_> = source.slices.values().flat_map(|slice| of(slice)).collect();
     let shown: BTreeSet<_> = wanted.values().flat_map(of).collect();
     let supervisor = format!("{SUPERVISOR_PORT}/TCP");
     let unlisted: Vec<_> = shown
@@ -120,7 +120,7 @@ pub(super) fn source(service: &ManagedService, source: &Source, plan: &mut Plan)
     }
     let other = source
         .slices
-        .iter()
+        .values()
         .find(|slice| Family::parse(&slice.address_type).is_none());
     if let Some(slice) = other {
         plan.find(
@@ -139,7 +139,7 @@ pub(super) fn source(service: &ManagedService, source: &Source, plan: &mut Plan)
 /// A Service without endpoints although its source would be held: there is nothing to hold.
 pub(super) fn emptiness(service: &ManagedService, source: &Source, plan: &mut Plan) {
     let is_there = source.unreadable.is_empty() && (source.exists || !source.slices.is_empty());
-    let has_endpoints = source.slices.iter().any(|slice| !slice.is_empty());
+    let has_endpoints = source.slices.values().any(|slice| !slice.is_empty());
     if service.holds && is_there && !has_endpoints && plan.endpoints == 0 {
         plan.find(
             Reason::SourceEmpty,

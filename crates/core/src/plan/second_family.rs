@@ -59,9 +59,9 @@ impl SecondFamily {
         endpoints.any(Endpoint::is_ready)
     }
 
-    /// Whether a slice has the name of one of these copies, and must show no more than it does.
-    pub(super) fn decides(&self, slice: &EndpointSlice) -> bool {
-        self.has_source && self.keys.contains(&slice.key())
+    /// Whether a slice with this key must show no more than these copies do.
+    pub(super) fn decides(&self, slice: &SliceKey) -> bool {
+        self.has_source && self.keys.contains(slice)
     }
 }
 
@@ -78,13 +78,17 @@ pub(super) fn copies(
         return SecondFamily::default();
     }
     let of_family = |copy: &&Arc<EndpointSlice>| copy.address_type == family.as_str();
-    let shown = snapshot.copies.iter().filter(of_family);
+    let shown = snapshot.copies.values().filter(of_family);
+    let slices = source.slices.values();
     let filler = Filler {
         service,
         source,
         family,
         snapshot,
         shown: shown.flat_map(|copy| copy.addresses()).collect(),
+        https: slices
+            .flat_map(|slice| slice.tcp_ports(|name| name == Some("https")))
+            .collect(),
     };
     filler.fill(verdicts, left_out)
 }
@@ -97,6 +101,8 @@ struct Filler<'a> {
     snapshot: &'a Snapshot,
     /// The addresses that copies show in this family.
     shown: BTreeSet<IpAddr>,
+    /// The ports that the source calls `https`.
+    https: BTreeSet<u16>,
 }
 
 /// Which addresses may enter a copy that does not show them yet.
@@ -112,6 +118,9 @@ enum Entrance<'a> {
 impl Filler<'_> {
     fn fill(&self, verdicts: &Verdicts, left_out: &mut LeftOut) -> SecondFamily {
         let mut second = SecondFamily::default();
+        let answering = self.ports_that_answer(verdicts);
+        // The source slice may be of this family itself, as long as it cannot be decoded.
+        let has_unreadable = hold::has_unreadable(self.source, self.family, self.snapshot);
         for slice in self.source.slices_of(self.family.other()) {
             second.has_source |= !slice.is_empty();
             let mut shown = EndpointSlice {
@@ -129,7 +138,7 @@ impl Filler<'_> {
             shown.endpoints = Some(match &self.snapshot.nodes {
                 _ if slice.is_empty() => Vec::new(),
                 KnownNodes::Known(nodes) => {
-                    let entrance = self.entrance(verdicts, &empty, nodes);
+                    let entrance = self.entrance(verdicts, &empty, &answering);
                     self.endpoints(slice, current, nodes, &entrance, &mut second.missing)
                 }
                 KnownNodes::Unknown(why) => {
@@ -138,9 +147,7 @@ impl Filler<'_> {
                 }
             });
             let ports = empty.ports.unwrap_or_default();
-            // The source slice may be of this family itself, as long as it cannot be decoded.
-            let may_create =
-                !shown.is_empty() && !hold::has_unreadable(self.source, self.family, self.snapshot);
+            let may_create = !shown.is_empty() && !has_unreadable;
             if current.is_some() || may_create {
                 second.copies.push(copy::fresh(self.service, &shown, ports));
             }
@@ -259,28 +266,43 @@ impl Filler<'_> {
         current.filter(|current| !current.has_no_controller())
     }
 
-    fn entrance<'v>(&self, verdicts: &'v Verdicts, copy: &EndpointSlice, nodes: &Nodes) -> Entrance<'v> {
-        let probed = probed_ports(self.source, copy);
+    /// `answering` has the ports that work for some server.
+    fn entrance<'v>(
+        &self,
+        verdicts: &'v Verdicts,
+        copy: &EndpointSlice,
+        answering: &BTreeSet<u16>,
+    ) -> Entrance<'v> {
+        let is_probed = |port: &u16| *port == SUPERVISOR_PORT || self.https.contains(port);
+        let probed: BTreeSet<_> = copy.tcp_ports(|_| true).filter(is_probed).collect();
         if !self.service.probed || probed.is_empty() {
             return Entrance::Open;
         }
         match verdicts {
             Verdicts::Judged(judged) if judged.enforced => {
-                let listed = self
-                    .source
-                    .slices_of(self.family.other())
-                    .flat_map(EndpointSlice::addresses);
-                let candidates = listed
-                    .filter_map(|listed| self.counterpart(nodes, listed).ok())
-                    .collect();
-                Entrance::SeenWell(
-                    &judged.report,
-                    ports_that_answer(probed, &candidates, &judged.report),
-                )
+                Entrance::SeenWell(&judged.report, probed.intersection(answering).copied().collect())
             }
             Verdicts::AsCopied => Entrance::Closed,
             Verdicts::Judged(_) | Verdicts::Off => Entrance::Open,
         }
+    }
+
+    /// A port that works on no candidate says nothing about one of them, as in a judgement.
+    fn ports_that_answer(&self, verdicts: &Verdicts) -> BTreeSet<u16> {
+        let (Verdicts::Judged(judged), KnownNodes::Known(nodes)) = (verdicts, &self.snapshot.nodes) else {
+            return BTreeSet::new();
+        };
+        let slices = self.source.slices_of(self.family.other());
+        let listed = slices.flat_map(EndpointSlice::addresses);
+        let candidates: BTreeSet<_> = listed
+            .filter_map(|listed| self.counterpart(nodes, listed).ok())
+            .collect();
+        let works = |(target, facts): &(&Target, &Facts)| {
+            candidates.contains(&target.address())
+                && !matches!(facts.condition, Condition::New | Condition::Down)
+        };
+        let working = judged.report.targets.iter().filter(works);
+        working.map(|(target, _)| target.port()).collect()
     }
 }
 
@@ -321,18 +343,6 @@ impl Entrance<'_> {
     }
 }
 
-/// A port that works on no candidate says nothing about one of them, as in a judgement.
-fn ports_that_answer(probed: BTreeSet<u16>, candidates: &BTreeSet<IpAddr>, report: &Report) -> BTreeSet<u16> {
-    let works = |port: &u16| {
-        let facts = candidates
-            .iter()
-            .filter_map(|address| report.targets.get(&Target::new(*address, *port)));
-        let mut conditions = facts.map(|facts| facts.condition);
-        conditions.any(|condition| !matches!(condition, Condition::New | Condition::Down))
-    };
-    probed.into_iter().filter(works).collect()
-}
-
 /// Adds an endpoint under another address. Two that one Node serves are one.
 fn add(endpoints: &mut Vec<Endpoint>, endpoint: &Endpoint, address: IpAddr) {
     let endpoint = Endpoint {
@@ -347,18 +357,6 @@ fn add(endpoints: &mut Vec<Endpoint>, endpoint: &Endpoint, address: IpAddr) {
         Some(known) => *known = endpoint,
         None => endpoints.push(endpoint),
     }
-}
-
-/// The ports of a copy that are probed: those that the source calls `https`, and the supervisor's.
-fn probed_ports(source: &Source, copy: &EndpointSlice) -> BTreeSet<u16> {
-    let slices = source.slices.iter();
-    let https: BTreeSet<_> = slices
-        .flat_map(|slice| slice.tcp_ports(|name| name == Some("https")))
-        .collect();
-    let ports = copy.tcp_ports(|_| true);
-    ports
-        .filter(|port| *port == SUPERVISOR_PORT || https.contains(port))
-        .collect()
 }
 
 fn with_address(endpoint: &Endpoint) -> Option<(&Endpoint, IpAddr)> {

@@ -22,14 +22,14 @@ pub(super) fn apply(
         return;
     }
     for (key, copy) in &mut *wanted {
-        let current = snapshot.copy(key);
+        let shown = shown_by(snapshot.copy(key));
         for endpoint in copy.endpoints.iter_mut().flatten() {
             if let Some(address) = endpoint.address() {
-                fill(endpoint, address, current, &snapshot.nodes);
+                fill(endpoint, address, &shown, &snapshot.nodes);
             }
         }
     }
-    let slices = source.slices.iter();
+    let slices = source.slices.values();
     let mut stated = slices.flat_map(|slice| slice.endpoints.iter().flatten());
     if stated.any(|endpoint| endpoint.hints.is_some()) {
         return;
@@ -44,16 +44,27 @@ pub(super) fn apply(
     }
 }
 
+/// The endpoints of a copy by address.
+type Shown<'a> = BTreeMap<IpAddr, &'a Endpoint>;
+
+fn shown_by(copy: Option<&EndpointSlice>) -> Shown<'_> {
+    let endpoints = copy.and_then(|copy| copy.endpoints.as_ref());
+    // If an address occurs twice, the first endpoint counts.
+    let endpoints = endpoints.into_iter().flatten().rev();
+    endpoints
+        .filter_map(|endpoint| Some((endpoint.address()?, endpoint)))
+        .collect()
+}
+
 /// Fills in an endpoint from the Node of its address. While Nodes are unknown, the values of the current copy stay.
-fn fill(endpoint: &mut Endpoint, address: IpAddr, current: Option<&EndpointSlice>, nodes: &KnownNodes) {
+fn fill(endpoint: &mut Endpoint, address: IpAddr, shown: &Shown<'_>, nodes: &KnownNodes) {
     let (node, is_unclear) = match nodes {
         KnownNodes::Known(nodes) => (nodes.only_with(address), nodes.may_be_of_unreadable(address)),
         KnownNodes::Unknown(_) => (None, true),
     };
-    let mut shown = current.iter().flat_map(|copy| copy.endpoints.iter().flatten());
     let (node_name, zone) = if let Some(node) = node {
         (Some(node.name.as_ref().into()), node.zone.clone())
-    } else if is_unclear && let Some(shown) = shown.find(|shown| shown.address() == Some(address)) {
+    } else if is_unclear && let Some(shown) = shown.get(&address) {
         (shown.node_name.clone(), shown.zone.clone())
     } else {
         return;

@@ -9,7 +9,7 @@ use k8s_openapi::jiff::Timestamp;
 
 use super::{Plan, report};
 use crate::model::{Endpoint, EndpointSlice, Family, ManagedService, SliceKey, Snapshot, Source, provenance};
-use crate::verdicts::{Candidate, Report, Target, judge};
+use crate::verdicts::{Candidate, Report, judge};
 
 /// What the plan knows from probes.
 #[derive(Clone, Debug, Default)]
@@ -41,7 +41,7 @@ pub(super) fn add_unchanged(
     snapshot: &Snapshot,
     wanted: &mut BTreeMap<SliceKey, EndpointSlice>,
 ) {
-    let copies = snapshot.copies.iter().filter(|_| source.key.is_api_source());
+    let copies = snapshot.copies.values().filter(|_| source.key.is_api_source());
     for copy in copies.filter(|copy| source.has_unreadable_source_of(copy)) {
         let key = copy.key();
         if snapshot.without_consent.contains(&key) || copy.metadata.deletion_timestamp.is_some() {
@@ -157,12 +157,12 @@ fn probed_ports<'a>(
     candidates: &[Candidate],
     report: &Report,
 ) -> BTreeSet<u16> {
-    let is_probed = |port: &u16| {
-        let mut targets = candidates.iter().map(|it| Target::new(it.address, *port));
-        targets.any(|target| report.targets.contains_key(&target))
-    };
+    let addresses: BTreeSet<_> = candidates.iter().map(|candidate| candidate.address).collect();
+    let targets = report.targets.keys();
+    let targets = targets.filter(|target| addresses.contains(&target.address()));
+    let probed: BTreeSet<_> = targets.map(|target| target.port()).collect();
     let ports = copies.flat_map(|copy| copy.tcp_ports(|_| true));
-    ports.filter(is_probed).collect()
+    ports.filter(|port| probed.contains(port)).collect()
 }
 
 /// Takes endpoints out. They stay in the copy, so that users can see that they exist but should not be used.

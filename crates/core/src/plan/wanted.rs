@@ -27,7 +27,7 @@ pub(super) fn copies(
             holds = hold::applies(service, has_unreadable, &second);
             if holds {
                 held = hold::copies(service, source, family, snapshot, &mut of_family);
-                held.retain(|copy| !second.decides(copy));
+                held.retain(|copy| !second.decides(&copy.key()));
                 if !held.is_empty() {
                     plan.find(Reason::SourceEmptyHeld, report::held(source, family));
                 }

@@ -47,11 +47,8 @@ fn filled() -> Index {
 fn source_slices(index: &Index) -> Vec<String> {
     let snapshot = index.snapshot(&key("vip")).expect("everything is listed");
     let source = snapshot.source.expect("a source");
-    source
-        .slices
-        .iter()
-        .filter_map(|slice| slice.metadata.name.clone())
-        .collect()
+    let names = source.slices.keys().map(SliceKey::name);
+    names.map(str::to_owned).collect()
 }
 
 /// A copy for `vip`, as the operator writes it.

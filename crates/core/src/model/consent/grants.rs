@@ -121,6 +121,11 @@ impl Grants {
         self.listed == Listed::Yes
     }
 
+    /// Whether a namespace without a grant is known to have none, as far as the API server serves grants.
+    pub(crate) fn are_known(&self) -> bool {
+        self.listed != Listed::Never
+    }
+
     /// Takes in a grant that was added, changed or, with `None`, removed. Returns the namespace whose sources it
     /// affects, if anything changed.
     pub fn apply(&mut self, metadata: &ObjectMeta, grant: Option<Grant>) -> Option<String> {

@@ -1,6 +1,6 @@
 //! Which ports a copy may have.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use k8s_openapi::api::discovery::v1::EndpointPort;
 
@@ -17,17 +17,23 @@ pub enum PermittedPorts {
 }
 
 impl PermittedPorts {
-    /// Whether a copy of a slice with these ports may have this one.
-    #[must_use]
-    pub fn contain(&self, port: &EndpointPort, slice: &[EndpointPort]) -> bool {
-        let Self::OfSlice(others) = self else {
-            return true;
-        };
-        let wanted = protocol(port.protocol.as_deref());
-        let is_it =
-            |other: &EndpointPort| other.port == port.port && protocol(other.protocol.as_deref()) == wanted;
-        let number = port.port.and_then(|number| u16::try_from(number).ok());
-        let is_allowed = wanted == "TCP" && number.is_some_and(|number| others.contains(&number));
-        is_allowed || slice.iter().any(is_it)
+    /// Whether a copy of a slice with these ports may have a port.
+    pub fn for_slice<'a>(&'a self, slice: &'a [EndpointPort]) -> impl Fn(&EndpointPort) -> bool {
+        let of_slice: HashSet<_> = slice.iter().map(number).collect();
+        move |port| {
+            let Self::OfSlice(others) = self else {
+                return true;
+            };
+            let wanted = number(port);
+            let tcp = port.port.filter(|_| wanted.1 == "TCP");
+            let tcp = tcp.and_then(|number| u16::try_from(number).ok());
+            let is_allowed = tcp.is_some_and(|number| others.contains(&number));
+            is_allowed || of_slice.contains(&wanted)
+        }
     }
+}
+
+/// The number and the protocol of a port.
+fn number(port: &EndpointPort) -> (Option<i32>, &str) {
+    (port.port, protocol(port.protocol.as_deref()))
 }

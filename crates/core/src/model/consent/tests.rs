@@ -268,7 +268,7 @@ fn ports_of_other_namespaces_come_from_slice_or_flag() {
         (WEB, 9345, "TCP", false),
     ] {
         let permitted = grantors.ports("apps", &key(source));
-        let is_permitted = permitted.contain(&port(number, protocol), &of_slice);
+        let is_permitted = permitted.for_slice(&of_slice)(&port(number, protocol));
         assert_eq!(is_permitted, expected, "{source:?} {number}/{protocol}");
     }
 }

@@ -7,7 +7,8 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use crate::model::{Endpoint, EndpointSlice, Service, ServiceSpec};
 use crate::model::{
-    Finding, ManagedService, PermittedPorts, ServiceKey, Snapshot, Source, annotation, copy_name, provenance,
+    Finding, ManagedService, PermittedPorts, ServiceKey, SlicesByKey, Snapshot, Source, annotation,
+    copy_name, provenance,
 };
 use crate::plan::{Plan, plan};
 use crate::testing::world::World;
@@ -16,12 +17,13 @@ use crate::testing::{Build, BuildService, BuildSlice, defaults, endpoint, servic
 /// Plans directly from objects, including objects that the index would not accept.
 fn plan_of(service: &Service, source: &[EndpointSlice], there: &[EndpointSlice]) -> Plan {
     let managed = ManagedService::read(service, &defaults()).expect("a managed Service");
-    let shared = |slices: &[EndpointSlice]| -> Vec<Arc<EndpointSlice>> {
-        slices.iter().cloned().map(Into::into).collect()
+    let shared = |slices: &[EndpointSlice]| -> SlicesByKey {
+        let slices = slices.iter().cloned().map(Arc::new);
+        slices.map(|slice| (slice.key(), slice)).collect()
     };
     let (copies, others) = shared(there)
         .into_iter()
-        .partition(|slice| slice.is_copy_for(&managed.key));
+        .partition(|(_, slice)| slice.is_copy_for(&managed.key));
     let plan = plan(
         &Snapshot {
             key: managed.key.clone(),
@@ -35,6 +37,7 @@ fn plan_of(service: &Service, source: &[EndpointSlice], there: &[EndpointSlice])
             }),
             refusal: None,
             without_consent: BTreeSet::new(),
+            named_after_others: BTreeSet::new(),
             service: Some(managed.into()),
             copies,
             others,

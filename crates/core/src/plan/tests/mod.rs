@@ -8,6 +8,7 @@ mod foreign;
 mod hostile;
 mod laws;
 mod leftovers;
+mod many;
 mod nodes;
 mod repair;
 mod restored;

@@ -33,6 +33,16 @@ fn shown(index: &Index) -> Vec<String> {
     SERVICES.iter().map(view).collect()
 }
 
+/// The copies of an index, counted again.
+fn recounted(index: &Index) -> Copied {
+    let mut copied = Copied::default();
+    let copies = index.copies.keys_where(|_, _| true);
+    for copy in copies.iter().filter_map(|key| index.copies.get(key)) {
+        copied.add(copy);
+    }
+    copied
+}
+
 /// Limits that a few Services reach.
 fn few(total: usize) -> ServiceLimits {
     ServiceLimits {
@@ -75,6 +85,7 @@ fn equals_a_fresh_list(mut cluster: Cluster, steps: Vec<Step>) -> Result<(), Tes
     for watch in if forgot { 1..3 } else { 0..0 } {
         cluster.relist(watch);
     }
+    prop_assert_eq!(&cluster.index.copied, &recounted(&cluster.index));
     let fresh = cluster.listed_again();
     for (caught_up, listed) in shown(&cluster.index).into_iter().zip(shown(&fresh)) {
         prop_assert_eq!(caught_up, listed);

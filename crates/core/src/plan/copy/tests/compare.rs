@@ -154,6 +154,7 @@ fn held_copy_keeps_endpoints_and_follows_service_ports() {
     let held = held(
         &read(&service("vip").headless()),
         &current,
+        None,
         vec![slice_port("new", 1)],
     );
     assert_eq!(held.endpoints, current.endpoints);

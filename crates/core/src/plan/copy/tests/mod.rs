@@ -220,7 +220,7 @@ fn ports_are_the_services_and_numbers_the_sources() {
         ),
     ] {
         let mut missing = LeftOut::default();
-        let ports = ports(&read(&service).ports, Some(&source), |_| true, &mut missing);
+        let ports = ports(&read(&service).ports, &source, |_| true, &mut missing);
         let expected: Vec<_> = known
             .iter()
             .map(|&(name, number)| slice_port(name, number))
@@ -256,12 +256,7 @@ fn a_port_keeps_protocol_and_app_protocol_of_the_service() {
         app_protocol: Some("kubernetes.io/h2c".to_owned()),
     };
     assert_eq!(
-        ports(
-            &read(&service).ports,
-            Some(&source),
-            |_| true,
-            &mut LeftOut::default()
-        ),
+        ports(&read(&service).ports, &source, |_| true, &mut LeftOut::default()),
         Some(vec![expected])
     );
 }
