@@ -141,6 +141,30 @@ on_both! {
         assert!(peak < 60 * 1024 * 1024, "{} MiB", peak / 1024 / 1024);
     }
 
+    /// Rule: survive.memory
+    async fn services_with_thousands_of_ports_are_kept_small(cluster: &mut Cluster) {
+        cluster.namespace("tenant").await;
+        let mut service = managed("tenant", "first", "tenant", "source");
+        service["spec"]["ports"] = (0..4000).map(|n| json!({"name": format!("p-{n}"), "port": 1 + n, "targetPort": 1 + n})).collect();
+        for number in 0..100 {
+            service["metadata"]["name"] = json!(format!("large-{number}"));
+            cluster.create::<Service>(service.clone()).await;
+        }
+        let operator = Operator::start(cluster, "one", 0);
+        operator.until_ready().await;
+        until_the_next_is_served(cluster, &operator).await;
+        for number in 0..20 {
+            cluster.create::<EndpointSlice>(slice("tenant", "source", &format!("source-{number}"), &["10.0.0.1"])).await;
+        }
+        let copies = cluster.until_slices("tenant", "large-0", "20 copies", |slices| slices.len() == 20).await;
+        assert_eq!(copies[0].ports.as_ref().map(Vec::len), Some(100));
+        let service = cluster.try_get::<Service>("tenant", "large-0").await.expect("a Service");
+        let note = until_event(cluster, &service, "LimitReached").await;
+        assert!(note.contains("4000 ports"), "{note}");
+        let peak = operator.peak_memory();
+        assert!(peak < 60 * 1024 * 1024, "{} MiB", peak / 1024 / 1024);
+    }
+
     /// Rule: 2.one-to-one, 2.ports, survive.large
     async fn a_thousand_endpoints_and_a_hundred_ports_are_copied(cluster: &mut Cluster) {
         let operator = Operator::start(cluster, "one", 0);
