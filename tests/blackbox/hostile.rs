@@ -66,6 +66,26 @@ async fn poison(cluster: &Cluster, path: &str, mut object: Value) {
     assert!(stored.contains("9999-12-31T23:59:59Z"), "{stored}");
 }
 
+/// A managed Service `tenant/web` with a typo, so that its copies stay as they are.
+async fn frozen_web(cluster: &Cluster) {
+    let mut service = managed("tenant", "web", "tenant", "source");
+    service["metadata"]["annotations"]["endpoint-copier/enabled"] = json!("ture");
+    cluster.create::<Service>(service).await;
+}
+
+/// Turns a slice into one that looks like a copy for `tenant/web`.
+fn claimed_by_web(mut slice: Value) -> Value {
+    slice["metadata"]["labels"]["endpointslice.kubernetes.io/managed-by"] = json!("endpoint-copier-operator");
+    slice["metadata"]["annotations"] = json!({
+        "endpoint-copier/source-namespace": "tenant", "endpoint-copier/source-slice": "source-x",
+        "endpoint-copier/source-uid": "x",
+    });
+    slice["metadata"]["ownerReferences"] = json!([{
+        "apiVersion": "v1", "kind": "Service", "name": "web", "uid": "x", "controller": true,
+    }]);
+    slice
+}
+
 /// The object at a path, without fields that prevent writing it back.
 async fn shown(cluster: &Cluster, path: &str) -> Value {
     let mut object = cluster.get(path).await;
@@ -139,6 +159,58 @@ on_both! {
         until_the_next_is_served(cluster, &operator).await;
         let peak = operator.peak_memory();
         assert!(peak < 60 * 1024 * 1024, "{} MiB", peak / 1024 / 1024);
+    }
+
+    /// Rule: survive.memory
+    async fn slices_of_a_tenant_with_many_addresses_are_kept_small(cluster: &mut Cluster) {
+        cluster.namespace("tenant").await;
+        let endpoints: Value = (0..1000).map(|_| json!({"addresses": vec!["10.0.0.9"; 100]})).collect();
+        for number in 0..26 {
+            // The watch of the API servers' list shows them, or that of the copies. One of three looks like a copy.
+            let mut large = slice("tenant", "kubernetes", &format!("large-{number}"), &[]);
+            large["endpoints"] = endpoints.clone();
+            if number % 3 == 1 {
+                large["metadata"]["labels"]["endpointslice.kubernetes.io/managed-by"] = json!("endpoint-copier-operator");
+            } else if number % 3 == 2 {
+                large = claimed_by_web(large);
+            }
+            cluster.create::<EndpointSlice>(large).await;
+        }
+        frozen_web(cluster).await;
+        let operator = Operator::start(cluster, "one", 0);
+        operator.until_ready().await;
+        until_the_next_is_served(cluster, &operator).await;
+        let peak = operator.peak_memory();
+        assert!(peak < 60 * 1024 * 1024, "{} MiB", peak / 1024 / 1024);
+        // A slice counts as soon as a Service asks for it.
+        for number in 0..26 {
+            if number % 3 != 0 {
+                cluster.delete::<EndpointSlice>("tenant", &format!("large-{number}")).await;
+            } else if number > 0 {
+                cluster.put::<EndpointSlice>(slice("tenant", "kubernetes", &format!("large-{number}"), &[])).await;
+            }
+        }
+        cluster.create::<Service>(managed("tenant", "vip", "tenant", "kubernetes")).await;
+        let copies = cluster.until_slices("tenant", "vip", "a copy", |slices| slices.len() == 1).await;
+        assert_eq!(copies[0].endpoints.as_ref().map(Vec::len), Some(1000));
+    }
+
+    /// Rule: survive.memory
+    async fn large_copies_of_a_frozen_service_are_kept_small(cluster: &mut Cluster) {
+        cluster.namespace("tenant").await;
+        frozen_web(cluster).await;
+        let annotation = "x".repeat(ANNOTATIONS - 1000);
+        for number in 0..400 {
+            let mut large = claimed_by_web(slice("tenant", "web", &format!("large-{number}"), &["10.0.0.9"]));
+            large["metadata"]["annotations"]["note"] = json!(annotation);
+            cluster.create::<EndpointSlice>(large).await;
+        }
+        let operator = Operator::start(cluster, "one", 0);
+        operator.until_ready().await;
+        until_the_next_is_served(cluster, &operator).await;
+        let peak = operator.peak_memory();
+        assert!(peak < 60 * 1024 * 1024, "{} MiB", peak / 1024 / 1024);
+        assert_eq!(cluster.list::<EndpointSlice>("tenant").await.len(), 400, "a typo changes no copy");
     }
 
     /// Rule: survive.memory
@@ -337,6 +409,8 @@ on_both! {
         cluster.patch::<EndpointSlice>("default", &name, json!({"metadata": {"annotations": {"team": huge}}})).await;
         cluster.put::<EndpointSlice>(slice("default", "source", "source-x", &["10.0.0.2"])).await;
         cluster.until_addresses("default", "web", &["10.0.0.2"]).await;
+        let copy = cluster.try_get::<EndpointSlice>("default", &name).await.expect("a copy");
+        assert!(copy.metadata.annotations.is_some_and(|annotations| annotations["team"] == huge), "what others add stays");
         until_the_next_is_served(cluster, &operator).await;
         assert!(operator.log().len() < 100_000, "{} bytes of log", operator.log().len());
     }

@@ -45,15 +45,23 @@ impl Index {
         let (copies, others): (Vec<_>, _) = slices.into_values().partition(is_copy);
         let seen = source.map_or(0, |source| self.versions.seen_of(source.name()));
         let in_doubt = source.is_some_and(|source| self.versions.lists_again(source.name()));
+        let mut unreadable = self.unreadable.of(key);
+        let mut outlines = BTreeSet::new();
+        let source = source.map(|source| {
+            outlines = outlines_of(&copies);
+            unreadable.extend(outlines.iter().cloned());
+            self.source(source, key, &mut outlines)
+        });
         Some(Snapshot {
             key: key.clone(),
-            source: source.map(|source| self.source(source, key)),
+            source,
             refusal,
             without_consent: self.without_consent(key, copies.iter().map(AsRef::as_ref)),
             service,
             copies,
             others,
-            unreadable: self.unreadable.of(key),
+            unreadable,
+            outlines,
             seen,
             in_doubt,
             cause: None,
@@ -68,9 +76,13 @@ impl Index {
         self.uses.contains(&(source.clone(), service.clone()))
     }
 
-    fn source(&self, key: &ServiceKey, service: &ServiceKey) -> Source {
+    /// Adds those of its slices to `outlines` of which only an outline is in memory.
+    fn source(&self, key: &ServiceKey, service: &ServiceKey, outlines: &mut BTreeSet<SliceKey>) -> Source {
         let belongs = |slice: &&Arc<EndpointSlice>| slice.belongs_to(key);
-        let unreadable = self.unreadable.of(key);
+        let outlined = outlines_of(self.others.of(key).filter(belongs));
+        let mut unreadable = self.unreadable.of(key);
+        unreadable.extend(outlined.iter().cloned());
+        outlines.extend(outlined);
         let is_readable = |slice: &&Arc<EndpointSlice>| !unreadable.contains(&slice.key());
         Source {
             key: key.clone(),
@@ -87,4 +99,9 @@ impl Index {
             ports: self.grantors(key).ports(service.namespace(), key),
         }
     }
+}
+
+fn outlines_of<'a>(slices: impl IntoIterator<Item = &'a Arc<EndpointSlice>>) -> BTreeSet<SliceKey> {
+    let outlines = slices.into_iter().filter(|slice| slice.is_outline());
+    outlines.map(|slice| slice.key()).collect()
 }

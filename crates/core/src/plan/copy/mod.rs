@@ -4,7 +4,7 @@
 use k8s_openapi::api::discovery::v1::{EndpointConditions, EndpointPort};
 
 use crate::model::{
-    Endpoint, EndpointSlice, MANAGED_BY_US, ManagedService, ObjectMeta, OwnerReference, StringMap,
+    Endpoint, EndpointSlice, Kept, MANAGED_BY_US, ManagedService, ObjectMeta, OwnerReference, StringMap,
     annotation_of, copy_name, label, label_of, ports::protocol, provenance, version,
 };
 
@@ -111,6 +111,7 @@ fn copy_of(
                 .collect(),
         ),
         ports: Some(ports),
+        kept: Kept::Whole,
     }
 }
 
