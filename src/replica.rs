@@ -22,7 +22,7 @@ use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use kube::Client;
 use parking_lot::Mutex;
-use tokio::sync::watch as channel;
+use tokio::sync::{oneshot, watch as channel};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
@@ -343,13 +343,14 @@ fn watch_cluster(
         dirty: dirty.clone(),
     };
     let (names, names_wanted) = channel::channel(0);
+    let (services_listed, services_list) = oneshot::channel();
     vec![
         named(
             "Service watch",
-            watches(&clients.services).services(names.clone(), conditions.clone()),
+            watches(&clients.services).services(names.clone(), conditions.clone(), services_listed),
         ),
         named("grant watch", watch::grants(watches(&clients.nodes), names)),
-        named("copy watch", watches(&clients.copies).copies()),
+        named("copy watch", watches(&clients.copies).copies(services_list)),
         named(SOURCE_CHECK, watches(&clients.sources).check_sources()),
         named(
             "source watch",

@@ -66,6 +66,27 @@ async fn poison(cluster: &Cluster, path: &str, mut object: Value) {
     assert!(stored.contains("9999-12-31T23:59:59Z"), "{stored}");
 }
 
+/// A managed Service `tenant/web` with a typo, so that its copies stay as they are. Returns its UID.
+async fn frozen_web(cluster: &Cluster) -> String {
+    let mut service = managed("tenant", "web", "tenant", "source");
+    service["metadata"]["annotations"]["endpoint-copier/enabled"] = json!("ture");
+    let service = cluster.create::<Service>(service).await;
+    service.metadata.uid.expect("a UID")
+}
+
+/// Turns a slice into one that looks like a copy for `tenant/web` with this UID.
+fn claimed_by_web(mut slice: Value, uid: &str) -> Value {
+    slice["metadata"]["labels"]["endpointslice.kubernetes.io/managed-by"] = json!("endpoint-copier-operator");
+    slice["metadata"]["annotations"] = json!({
+        "endpoint-copier/source-namespace": "tenant", "endpoint-copier/source-slice": "source-x",
+        "endpoint-copier/source-uid": "x",
+    });
+    slice["metadata"]["ownerReferences"] = json!([{
+        "apiVersion": "v1", "kind": "Service", "name": "web", "uid": uid, "controller": true,
+    }]);
+    slice
+}
+
 /// The object at a path, without fields that prevent writing it back.
 async fn shown(cluster: &Cluster, path: &str) -> Value {
     let mut object = cluster.get(path).await;
@@ -137,6 +158,82 @@ on_both! {
         let operator = Operator::start(cluster, "one", 0);
         operator.until_ready().await;
         until_the_next_is_served(cluster, &operator).await;
+        let peak = operator.peak_memory();
+        assert!(peak < 60 * 1024 * 1024, "{} MiB", peak / 1024 / 1024);
+    }
+
+    /// Rule: survive.memory
+    async fn slices_of_a_tenant_with_many_addresses_are_kept_small(cluster: &mut Cluster) {
+        cluster.namespace("tenant").await;
+        let web = frozen_web(cluster).await;
+        let endpoints: Value = (0..1000).map(|_| json!({"addresses": vec!["10.0.0.9"; 100]})).collect();
+        for number in 0..26 {
+            // The watch of the API servers' list shows them, or that of the copies. One of three looks like a copy.
+            let mut large = slice("tenant", "kubernetes", &format!("large-{number}"), &[]);
+            large["endpoints"] = endpoints.clone();
+            if number % 3 == 1 {
+                large["metadata"]["labels"]["endpointslice.kubernetes.io/managed-by"] = json!("endpoint-copier-operator");
+            } else if number % 3 == 2 {
+                large = claimed_by_web(large, &web);
+            }
+            cluster.create::<EndpointSlice>(large).await;
+        }
+        let operator = Operator::start(cluster, "one", 0);
+        operator.until_ready().await;
+        until_the_next_is_served(cluster, &operator).await;
+        let peak = operator.peak_memory();
+        assert!(peak < 60 * 1024 * 1024, "{} MiB", peak / 1024 / 1024);
+        // A slice counts as soon as a Service asks for it.
+        for number in 0..26 {
+            if number % 3 != 0 {
+                cluster.delete::<EndpointSlice>("tenant", &format!("large-{number}")).await;
+            } else if number > 0 {
+                cluster.put::<EndpointSlice>(slice("tenant", "kubernetes", &format!("large-{number}"), &[])).await;
+            }
+        }
+        cluster.create::<Service>(managed("tenant", "vip", "tenant", "kubernetes")).await;
+        let copies = cluster.until_slices("tenant", "vip", "a copy", |slices| slices.len() == 1).await;
+        assert_eq!(copies[0].endpoints.as_ref().map(Vec::len), Some(1000));
+    }
+
+    /// Rule: survive.memory
+    async fn large_copies_of_a_frozen_service_are_kept_small(cluster: &mut Cluster) {
+        cluster.namespace("tenant").await;
+        let web = frozen_web(cluster).await;
+        let annotation = "x".repeat(ANNOTATIONS - 1000);
+        for number in 0..400 {
+            let mut large = claimed_by_web(slice("tenant", "web", &format!("large-{number}"), &["10.0.0.9"]), &web);
+            large["metadata"]["annotations"]["note"] = json!(annotation);
+            cluster.create::<EndpointSlice>(large).await;
+        }
+        let operator = Operator::start(cluster, "one", 0);
+        operator.until_ready().await;
+        until_the_next_is_served(cluster, &operator).await;
+        let peak = operator.peak_memory();
+        assert!(peak < 60 * 1024 * 1024, "{} MiB", peak / 1024 / 1024);
+        assert_eq!(cluster.list::<EndpointSlice>("tenant").await.len(), 400, "a typo changes no copy");
+    }
+
+    /// Rule: survive.memory
+    async fn services_with_thousands_of_ports_are_kept_small(cluster: &mut Cluster) {
+        cluster.namespace("tenant").await;
+        let mut service = managed("tenant", "first", "tenant", "source");
+        service["spec"]["ports"] = (0..4000).map(|n| json!({"name": format!("p-{n}"), "port": 1 + n, "targetPort": 1 + n})).collect();
+        for number in 0..100 {
+            service["metadata"]["name"] = json!(format!("large-{number}"));
+            cluster.create::<Service>(service.clone()).await;
+        }
+        let operator = Operator::start(cluster, "one", 0);
+        operator.until_ready().await;
+        until_the_next_is_served(cluster, &operator).await;
+        for number in 0..20 {
+            cluster.create::<EndpointSlice>(slice("tenant", "source", &format!("source-{number}"), &["10.0.0.1"])).await;
+        }
+        let copies = cluster.until_slices("tenant", "large-0", "20 copies", |slices| slices.len() == 20).await;
+        assert_eq!(copies[0].ports.as_ref().map(Vec::len), Some(100));
+        let service = cluster.try_get::<Service>("tenant", "large-0").await.expect("a Service");
+        let note = until_event(cluster, &service, "LimitReached").await;
+        assert!(note.contains("4000 ports"), "{note}");
         let peak = operator.peak_memory();
         assert!(peak < 60 * 1024 * 1024, "{} MiB", peak / 1024 / 1024);
     }
@@ -313,6 +410,8 @@ on_both! {
         cluster.patch::<EndpointSlice>("default", &name, json!({"metadata": {"annotations": {"team": huge}}})).await;
         cluster.put::<EndpointSlice>(slice("default", "source", "source-x", &["10.0.0.2"])).await;
         cluster.until_addresses("default", "web", &["10.0.0.2"]).await;
+        let copy = cluster.try_get::<EndpointSlice>("default", &name).await.expect("a copy");
+        assert!(copy.metadata.annotations.is_some_and(|annotations| annotations["team"] == huge), "what others add stays");
         until_the_next_is_served(cluster, &operator).await;
         assert!(operator.log().len() < 100_000, "{} bytes of log", operator.log().len());
     }

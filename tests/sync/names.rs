@@ -327,3 +327,27 @@ async fn a_source_of_the_flagged_service_waits_for_no_other() {
     assert!(took < ms(50), "{took:?}");
     noise.abort();
 }
+
+/// The index keeps all of a copy only if it knows that its Service asks for a source.
+/// Rule: survive.memory
+#[tokio::test(start_paused = true)]
+async fn large_copies_are_not_read_again_after_a_start() {
+    let addresses: Vec<_> = (100..200).map(|number| format!("10.0.0.{number}")).collect();
+    let mut addresses: Vec<_> = addresses.iter().map(String::as_str).collect();
+    let store = cluster(&["192.0.2.1"]);
+    put(&store, slice("web", "web-1", &addresses));
+    put(&store, service_of("shop", "web"));
+    let first = Operator::start(&store);
+    first.until_addresses("shop", &addresses).await;
+    first.stop().await;
+    store.requests().clear();
+    let second = Operator::start(&store);
+    let services = Match::any().verb("list");
+    let faults = second.services.faults();
+    faults.add(Fault::new(services, Effect::Latency(seconds(2))));
+    pass(seconds(10)).await;
+    addresses.pop();
+    put(&store, slice("web", "web-1", &addresses));
+    second.until_addresses("shop", &addresses).await;
+    assert_eq!(second.slice_requests("get").len(), 0, "{:?}", second.asked());
+}

@@ -226,6 +226,7 @@ pub(super) fn content(slice: &EndpointSlice) -> u64 {
         endpoints,
         metadata: _,
         ports,
+        kept: _,
     } = slice;
     format!("{address_type:?} {endpoints:?} {ports:?}").hash(&mut hasher);
     hasher.finish()

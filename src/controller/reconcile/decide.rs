@@ -22,10 +22,10 @@ use crate::apiserver::status::is_missing;
 use crate::controller::apply::Expectation;
 use crate::controller::error::SyncError;
 use endpoint_copier_core::model::{
-    EndpointSlice, ObjectMeta, Service, ServiceKey, SliceKey, SlicesByKey, Snapshot, Unreadable, WatchKind,
-    version_of,
+    EndpointSlice, Kept, ObjectMeta, Service, ServiceKey, SliceKey, SlicesByKey, Snapshot, Unreadable,
+    WatchKind, version_of,
 };
-use endpoint_copier_core::plan::{Plan, plan};
+use endpoint_copier_core::plan::{Plan, copy, plan};
 
 /// The pause after a GET that the watch has overtaken.
 const OVERTAKEN: Duration = Duration::from_millis(100);
@@ -131,6 +131,7 @@ impl Reconciler {
                 plan.deletes.clear();
                 plan.leftovers.clear();
             }
+            self.complete(&snapshot, &mut plan, has_read).await?;
             return match put_off {
                 Some(error) if plan.creates.is_empty() && plan.updates.is_empty() => Err(error),
                 put_off => Ok(Decision {
@@ -142,6 +143,32 @@ impl Reconciler {
                 }),
             };
         }
+    }
+
+    /// Reads the copies of which the index does not keep the metadata of others, and adds it to their updates.
+    async fn complete(
+        &self,
+        snapshot: &Snapshot,
+        plan: &mut Plan,
+        has_read: &mut bool,
+    ) -> Result<(), SyncError> {
+        for update in &mut plan.updates {
+            let key = update.key();
+            if snapshot.copy(&key).is_none_or(|copy| copy.kept == Kept::Whole) {
+                continue;
+            }
+            let SliceRead::Readable {
+                slice: Some(current), ..
+            } = self.read(&key, has_read).await?
+            else {
+                return Err(overtaken());
+            };
+            if current.metadata.resource_version != update.metadata.resource_version {
+                return Err(overtaken());
+            }
+            *update = copy::over(&current, std::mem::take(update));
+        }
+        Ok(())
     }
 
     /// Before slices are deleted, confirms by a GET that their Service is deleted, is not managed, or does not want

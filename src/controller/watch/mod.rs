@@ -50,9 +50,15 @@ pub struct Watches {
 
 impl Watches {
     /// Watches all Services. `names` gets a new number whenever the names of the Services whose slices matter may have
-    /// changed, and `conditions` the Services whose condition has changed.
-    pub async fn services(self, names: channel::Sender<u64>, conditions: DirtySet) {
-        let mut listed = HashSet::new();
+    /// changed, and `conditions` the Services whose condition has changed. Sends to `listed_once` when the first list is
+    /// complete.
+    pub async fn services(
+        self,
+        names: channel::Sender<u64>,
+        conditions: DirtySet,
+        listed_once: oneshot::Sender<()>,
+    ) {
+        let (mut listed, mut listed_once) = (HashSet::new(), Some(listed_once));
         let log = undecoded(WatchKind::Services);
         self.reader
             .follow(
@@ -105,6 +111,8 @@ impl Watches {
                     }
                     // A partial list would contain only some of the names.
                     if complete {
+                        // The receiver is dropped when the replica stops.
+                        listed_once.take().map(|sender| sender.send(()));
                         names.send_if_modified(|known| std::mem::replace(known, changed) != changed);
                     }
                     match edited {
@@ -116,8 +124,11 @@ impl Watches {
             .await;
     }
 
-    /// Watches the slices with our managed-by label.
-    pub async fn copies(self) {
+    /// Watches the slices with our managed-by label, once Services are listed: a Service decides how much of its copies
+    /// is kept.
+    pub async fn copies(self, services_listed: oneshot::Receiver<()>) {
+        // The sender is dropped when the replica stops.
+        _ = services_listed.await;
         let selector = copies_selector();
         self.slices(WatchKind::Copies, &selector, &Scope::Copies, None)
             .await;

@@ -77,6 +77,16 @@ impl Index {
         }
     }
 
+    /// Whether a Service asks for a source, or may do so as soon as Services are listed: the flags name it, or the
+    /// addresses of API servers come from it.
+    pub(super) fn is_requested(&self, source: &ServiceKey) -> bool {
+        let first = (source.clone(), ServiceKey::new("", ""));
+        let mut requests = self.requests.range(first..);
+        source.is_api_source()
+            || *source == self.defaults.source
+            || requests.next().is_some_and(|(requested, _)| requested == source)
+    }
+
     /// Notes that a managed Service no longer asks for a source.
     pub(super) fn withdraw(&mut self, source: &ServiceKey, service: &ServiceKey) {
         let request = (source.clone(), service.clone());

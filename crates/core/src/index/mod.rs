@@ -15,6 +15,7 @@ use crate::model::{
     SliceKey, label, label_of, version_of,
 };
 
+mod abridge;
 mod admission;
 mod conditions;
 mod consent;
@@ -30,6 +31,7 @@ mod sources;
 mod unreadable;
 mod versions;
 
+use abridge::abridged;
 use admission::Admission;
 use conditions::Conditions;
 pub use conditions::Shown;
@@ -172,6 +174,7 @@ impl Index {
             return Dirty::new();
         }
         let mut touched = self.unreadable.replaced(scope, &slice.metadata);
+        let slice = self.abridged(slice);
         let key = slice.key();
         touched.extend(self.change(scope, &key, |slices| slices.insert(slice)));
         self.concerned(scope, &touched)
@@ -351,6 +354,19 @@ impl Index {
         let uses = self.uses.range(first.clone()..);
         uses.take_while(move |(used, _)| *used == first.0)
             .map(|(_, service)| service)
+    }
+
+    /// A slice as it is kept: whole only if it is a source that a Service asks for, or a copy of a Service that asks for
+    /// a source. If that changes later, a snapshot names the outlines, and they are read.
+    fn abridged(&self, slice: EndpointSlice) -> EndpointSlice {
+        let is_needed = if slice.is_labelled_as_copy() {
+            let owner = slice.owner_of_copy();
+            let service = owner.and_then(|owner| self.declared_service(&owner));
+            service.is_some_and(|service| service.source().is_some())
+        } else {
+            slice.service().is_some_and(|source| self.is_requested(&source))
+        };
+        abridged(slice, is_needed)
     }
 
     fn slices(&self, scope: &Scope) -> &Slices {

@@ -55,6 +55,10 @@ impl Index {
         if is_overtaken || may_be_gone && now.removals != before.removals {
             return None;
         }
+        let (copy, other) = (
+            copy.map(|slice| self.abridged(slice)),
+            other.map(|slice| self.abridged(slice)),
+        );
         let mut dirty = Dirty::new();
         for service in self.unreadable.remove(key) {
             dirty.extend(self.concerned(&Scope::Copies, &[service].into()));

@@ -4,9 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::service_name;
-use crate::model::{
-    EndpointSlice, ObjectMeta, OwnerReference, ServiceKey, SliceKey, label, provenance, service_of_copy_name,
-};
+use crate::model::{EndpointSlice, ObjectMeta, ServiceKey, SliceKey, service_of_copy_name};
 
 /// Slices that one kind of watch shows.
 #[derive(Debug, Default)]
@@ -62,7 +60,6 @@ impl Slices {
     /// Adds or updates a slice. Returns the Services that it concerns or concerned, or none if nothing changed. An
     /// equal version does not prove that nothing changed, because a restore of etcd reuses versions.
     pub fn insert(&mut self, slice: EndpointSlice) -> BTreeSet<ServiceKey> {
-        let slice = without_what_nobody_reads(slice);
         let key = slice.key();
         if self
             .by_key
@@ -134,42 +131,6 @@ impl Slices {
         touched
     }
 }
-
-/// Removes metadata that the operator does not read. An update of a copy must keep the metadata that others added. Of
-/// other slices only some is read. If the rest were kept, the authors of slices would decide how much memory the index
-/// takes.
-fn without_what_nobody_reads(mut slice: EndpointSlice) -> EndpointSlice {
-    if slice.owner_of_copy().is_some() {
-        return slice;
-    }
-    let metadata = &mut slice.metadata;
-    // This collects a new map, because retaining in place would keep the memory of removed entries.
-    metadata.labels = metadata.labels.take().map(|labels| {
-        let read = labels
-            .into_iter()
-            .filter(|(key, _)| LABELS_READ.contains(&key.as_ref()));
-        read.collect()
-    });
-    metadata.annotations = metadata.annotations.take().map(|annotations| {
-        let is_read = |key: &str, value: &str| key == provenance::TRIGGER_TIME && value.len() <= LONGEST_TIME;
-        let read = annotations.into_iter().filter(|(key, value)| is_read(key, value));
-        read.collect()
-    });
-    metadata.finalizers = None;
-    // Only the presence of an owner matters.
-    let has_owners = metadata
-        .owner_references
-        .as_ref()
-        .is_some_and(|owners| !owners.is_empty());
-    metadata.owner_references = has_owners.then(|| vec![OwnerReference::default()]);
-    slice
-}
-
-/// The labels that are read of slices that are not copies.
-const LABELS_READ: [&str; 3] = [label::SERVICE_NAME, label::MANAGED_BY, label::SOURCE];
-
-/// The length of a time, with some reserve.
-const LONGEST_TIME: usize = 64;
 
 /// The index of a slice among those of its Service, or the index at which to insert it.
 fn position(slices: &[Arc<EndpointSlice>], key: &SliceKey) -> Result<usize, usize> {

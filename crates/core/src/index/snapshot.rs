@@ -47,18 +47,27 @@ impl Index {
         let (copies, others): (SlicesByKey, _) = slices.into_iter().partition(is_copy);
         let seen = source.map_or(0, |source| self.versions.seen_of(source.name()));
         let in_doubt = source.is_some_and(|source| self.versions.lists_again(source.name()));
+        let mut unreadable = self.unreadable.of(key);
+        let named_after_others = source.map_or_else(BTreeSet::new, |source| {
+            self.named_after_others(source, copies.values().map(AsRef::as_ref))
+        });
+        let mut outlines = BTreeSet::new();
+        let source = source.map(|source| {
+            outlines = outlines_of(copies.values());
+            unreadable.extend(outlines.iter().cloned());
+            self.source(source, key, &mut outlines)
+        });
         Some(Snapshot {
             key: key.clone(),
-            source: source.map(|source| self.source(source, key)),
+            source,
             refusal,
             without_consent: self.without_consent(key, copies.values().map(AsRef::as_ref)),
-            named_after_others: source.map_or_else(BTreeSet::new, |source| {
-                self.named_after_others(source, copies.values().map(AsRef::as_ref))
-            }),
+            named_after_others,
             service,
             copies,
             others,
-            unreadable: self.unreadable.of(key),
+            unreadable,
+            outlines,
             seen,
             in_doubt,
             cause: None,
@@ -93,9 +102,13 @@ impl Index {
         copies.filter(is_of_other).map(EndpointSlice::key).collect()
     }
 
-    fn source(&self, key: &ServiceKey, service: &ServiceKey) -> Source {
+    /// Adds those of its slices to `outlines` of which only an outline is in memory.
+    fn source(&self, key: &ServiceKey, service: &ServiceKey, outlines: &mut BTreeSet<SliceKey>) -> Source {
         let belongs = |slice: &&Arc<EndpointSlice>| slice.belongs_to(key);
-        let unreadable = self.unreadable.of(key);
+        let outlined = outlines_of(self.others.of(key).filter(belongs));
+        let mut unreadable = self.unreadable.of(key);
+        unreadable.extend(outlined.iter().cloned());
+        outlines.extend(outlined);
         let is_readable = |slice: &&Arc<EndpointSlice>| !unreadable.contains(&slice.key());
         Source {
             key: key.clone(),
@@ -112,4 +125,9 @@ impl Index {
             ports: self.grantors(key).ports(service.namespace(), key),
         }
     }
+}
+
+fn outlines_of<'a>(slices: impl IntoIterator<Item = &'a Arc<EndpointSlice>>) -> BTreeSet<SliceKey> {
+    let outlines = slices.into_iter().filter(|slice| slice.is_outline());
+    outlines.map(|slice| slice.key()).collect()
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::EndpointSlice;
+use super::{EndpointSlice, Kept};
 
 /// Endpoints by condition. Each counts once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -37,10 +37,16 @@ impl EndpointCounts {
     /// uses it. An absent condition has the default of the API.
     pub fn of<'a>(slices: impl IntoIterator<Item = &'a EndpointSlice>) -> Self {
         let mut by_address: BTreeMap<&str, Traffic> = BTreeMap::new();
-        for endpoint in slices
-            .into_iter()
-            .flat_map(|slice| slice.endpoints.iter().flatten())
-        {
+        let mut outlined = Self::default();
+        let endpoints = slices.into_iter().flat_map(|slice| {
+            if let Kept::Outline(counts) = slice.kept {
+                outlined.ready += counts.ready;
+                outlined.unready += counts.unready;
+                outlined.terminating += counts.terminating;
+            }
+            slice.endpoints.iter().flatten()
+        });
+        for endpoint in endpoints {
             // The others of its addresses do not matter to consumers.
             let address = endpoint.addresses.first().map_or("", String::as_str);
             let conditions = endpoint.conditions.as_ref();
@@ -55,9 +61,9 @@ impl EndpointCounts {
         }
         let count = |traffic| by_address.values().filter(|known| **known == traffic).count();
         Self {
-            ready: count(Traffic::Ready),
-            unready: count(Traffic::Unready),
-            terminating: count(Traffic::Terminating),
+            ready: outlined.ready + count(Traffic::Ready),
+            unready: outlined.unready + count(Traffic::Unready),
+            terminating: outlined.terminating + count(Traffic::Terminating),
         }
     }
 

@@ -72,14 +72,15 @@ reasons! {
         means: "The Service names itself as its source. Its copies were deleted.",
         remedy: "Name another Service as the source.";
 
-    /// More Services are managed than the limits allow, and this one gets no copies.
+    /// More Services are managed than the limits allow, and this one gets no copies; or it has too many ports.
     LimitReached, leaves_undone: true,
         means: "More Services are managed than the limits allow, in the namespace or in the cluster. Services that \
             have copies come first, then the oldest, then the first by name. This Service gets no copies, and the \
-            operator deleted those that it had.",
+            operator deleted those that it had. Or the Service has more than 100 ports, the most that an EndpointSlice \
+            may have: its copies have the first 100.",
         remedy: "Remove the annotation `endpoint-copier/enabled` from Services that need no copies. The next Service \
             in line then gets its copies at once. Or raise `--max-services-per-namespace` or `--max-services`; the \
-            note says which.";
+            note says which. Spread more than 100 ports over several Services.";
 
     /// The source is in another namespace, and there is no consent for the managed Service to copy it.
     NotPermitted, leaves_undone: true,

@@ -46,8 +46,8 @@ pub use limits::{Exceeded, ServiceLimits};
 pub use node::{Node, NodeAddress, NodeAddressKind, NodeObject};
 pub use nodes::{KnownNodes, NoCounterpart, Nodes, NodesUnknown};
 pub use objects::{
-    EndpointSlice, LoadBalancerIngress, LoadBalancerStatus, ObjectMeta, OwnerReference, Service, ServiceSpec,
-    ServiceStatus, Unreadable,
+    EndpointSlice, Kept, LoadBalancerIngress, LoadBalancerStatus, ObjectMeta, OwnerReference, Service,
+    ServiceSpec, ServiceStatus, Unreadable,
 };
 pub use priority::Priority;
 pub use service::{Distribution, Intent, ManagedService};

@@ -13,11 +13,11 @@ use k8s_openapi::api::discovery::v1::EndpointPort;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, value::RawValue};
 
-use super::SliceKey;
 use super::compact::{self, StringMap, string_map};
 use super::condition::{self, Condition};
 use super::endpoint::Endpoint;
 use super::ports::tcp_numbers;
+use super::{EndpointCounts, SliceKey};
 
 /// The fields of `metadata` that copies depend on, or that an update of a copy must keep.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
@@ -184,13 +184,37 @@ pub struct EndpointSlice {
     /// The ports of each of them.
     #[serde(deserialize_with = "compact::list", skip_serializing_if = "Option::is_none")]
     pub ports: Option<Vec<EndpointPort>>,
+    /// How much of it is in memory.
+    #[serde(skip)]
+    pub kept: Kept,
+}
+
+/// How much of a slice the index keeps in memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Kept {
+    /// All that is read of such a slice.
+    #[default]
+    Whole,
+    /// All but the metadata that others added to a copy. An update of the copy must keep that metadata.
+    WithoutOthersMetadata,
+    /// Neither that metadata nor endpoints and ports, only the number of endpoints.
+    Outline(EndpointCounts),
 }
 
 impl EndpointSlice {
     /// Whether the slice has no endpoint. Endpoints that are not ready count.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.endpoints.as_ref().is_none_or(Vec::is_empty)
+        match &self.kept {
+            Kept::Outline(counts) => counts.total() == 0,
+            Kept::Whole | Kept::WithoutOthersMetadata => self.endpoints.as_ref().is_none_or(Vec::is_empty),
+        }
+    }
+
+    /// Whether its endpoints and ports are not in memory.
+    #[must_use]
+    pub fn is_outline(&self) -> bool {
+        matches!(self.kept, Kept::Outline(_))
     }
 
     /// Its namespace and name.

@@ -37,6 +37,9 @@ pub struct Snapshot {
     pub others: SlicesByKey,
     /// Slices that may belong to the Service and cannot be decoded. They stay as they are.
     pub unreadable: BTreeSet<SliceKey>,
+    /// Slices of the source, and copies, of which only an outline is in memory. They are read first. If that fails, they
+    /// count as unreadable.
+    pub outlines: BTreeSet<SliceKey>,
     /// The resourceVersion up to which all changes of its source were seen.
     pub seen: u64,
     /// Whether source slices may be gone, because their watch is interrupted or relists. No copy is then created before

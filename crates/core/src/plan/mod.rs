@@ -62,8 +62,8 @@ pub struct Plan {
     pub returned: BTreeSet<IpAddr>,
     /// The problems that the user should know.
     pub findings: Vec<Finding>,
-    /// Source slices to read first. Their copies wait: they claim to be newer than what we see, or are to be
-    /// created from a view that may be outdated.
+    /// Slices to read first. They are source slices whose copies claim to be newer than what we see or are to be
+    /// created from a view that may be outdated, and slices of which only an outline is in memory.
     pub confirm: BTreeSet<SliceKey>,
 }
 
@@ -122,6 +122,8 @@ pub fn plan(snapshot: &Snapshot, verdicts: &Verdicts) -> Plan {
             }
         }
         (Intent::Copy(_), Some(source)) => {
+            let outlines = snapshot.outlines.difference(&snapshot.confirmed);
+            plan.confirm.extend(outlines.cloned());
             let source = &without_loops(service, source, &mut plan);
             report::source(service, source, &mut plan);
             let mut wanted = wanted::copies(service, source, snapshot, verdicts, &mut plan);

@@ -60,6 +60,7 @@ pub fn slice(name: &str) -> EndpointSlice {
         address_type: "IPv4".to_owned(),
         endpoints: Some(Vec::new()),
         ports: Some(vec![slice_port("https", 6443)]),
+        ..EndpointSlice::default()
     }
     .of("kubernetes")
 }

@@ -6,6 +6,7 @@ use crate::testing::{Build, BuildService, BuildSlice, defaults, endpoint, plain_
 
 mod admission;
 mod belonging;
+mod bounded;
 mod gone;
 mod laws;
 mod nodes;

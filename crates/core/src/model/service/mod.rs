@@ -44,7 +44,7 @@ pub struct ManagedService {
     pub holds: bool,
     /// Whether probes may take endpoints out of its copies. They do so only for the API source.
     pub probed: bool,
-    /// Findings about invalid annotations that are ignored.
+    /// Findings about fields and annotations that are ignored.
     pub remarks: Vec<Finding>,
     /// The IP families that it wants.
     pub families: Vec<Family>,
@@ -52,7 +52,7 @@ pub struct ManagedService {
     pub needs_all_families: bool,
     /// `clusterIP: None`
     pub headless: bool,
-    /// Ports of the Service.
+    /// Ports of the Service, for its copies.
     pub ports: Vec<ServicePort>,
     /// Whether it asks for topology-aware routing, so that hints are copied.
     pub wants_hints: bool,
@@ -121,6 +121,7 @@ impl ManagedService {
         let spec = service.spec.as_ref().unwrap_or(&no_spec);
         let headless = spec.cluster_ip.as_deref() == Some("None");
         let ((holds, of_holds), (probed, of_probed)) = (holds(service, &intent), probed(service));
+        let (ports, of_ports) = ports(spec, &intent);
         Self {
             key: ServiceKey::of(&service.metadata),
             uid: service.metadata.uid.clone().unwrap_or_default(),
@@ -129,11 +130,11 @@ impl ManagedService {
             intent,
             holds,
             probed,
-            remarks: of_holds.into_iter().chain(of_probed).collect(),
+            remarks: of_holds.into_iter().chain(of_probed).chain(of_ports).collect(),
             families: families(spec),
             needs_all_families: !headless && spec.ip_family_policy.as_deref() == Some("RequireDualStack"),
             headless,
-            ports: spec.ports.clone().unwrap_or_default(),
+            ports,
             wants_hints: wants_hints(service, spec),
             local_traffic: [&spec.external_traffic_policy, &spec.internal_traffic_policy]
                 .into_iter()
@@ -294,6 +295,28 @@ fn distribution(spec: &ServiceSpec) -> Option<Distribution> {
         "PreferSameNode" => Some(Distribution::SameNode),
         _ => Some(Distribution::Other),
     }
+}
+
+/// The maximum number of ports of a copy. The API allows no more in an EndpointSlice, although later API servers store
+/// them.
+const MOST_PORTS: usize = 100;
+
+/// The ports that copies need, and a finding if there are more than they can have.
+fn ports(spec: &ServiceSpec, intent: &Intent) -> (Vec<ServicePort>, Option<Finding>) {
+    let ports = spec.ports.as_deref().unwrap_or_default();
+    if !matches!(intent, Intent::Copy(_)) {
+        return (Vec::new(), None);
+    }
+    let too_many = (ports.len() > MOST_PORTS).then(|| {
+        Finding::new(
+            Reason::LimitReached,
+            format!(
+                "the Service has {} ports, and its copies have only the first {MOST_PORTS}; remove ports from it, or spread them over several Services",
+                ports.len()
+            ),
+        )
+    });
+    (ports.iter().take(MOST_PORTS).cloned().collect(), too_many)
 }
 
 /// The maximum number of the Service's own addresses that are read, so that a long list of external ones takes little

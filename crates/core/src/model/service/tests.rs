@@ -439,3 +439,42 @@ fn node_names_are_needed_for_local_traffic_and_a_distribution() {
         );
     }
 }
+
+/// Rule: survive.memory
+#[test]
+fn ports_beyond_the_first_hundred_are_reported_and_not_kept() {
+    let with = |count: i32| {
+        (0..count).fold(service("vip").no_ports(), |service, n| {
+            service.number(&format!("p-{n}"), n)
+        })
+    };
+    let most = managed(&with(100));
+    assert_eq!((most.ports.len(), most.remarks), (100, vec![]));
+    let more = managed(&with(10_000));
+    assert_eq!(more.ports, most.ports);
+    let [Finding { reason, note }] = more.remarks.as_slice() else {
+        panic!("{:?}", more.remarks);
+    };
+    assert_eq!(*reason, Reason::LimitReached);
+    assert!(
+        note.contains("10000 ports") && note.contains("first 100"),
+        "{note}"
+    );
+}
+
+/// Rule: survive.memory
+#[test]
+fn only_a_service_that_gets_copies_keeps_its_ports() {
+    let service = service("vip");
+    assert_eq!(managed(&service).ports.len(), 1);
+    let selecting = service.clone().edit(|service| {
+        service.spec_mut().selector = Some([("app".to_owned(), "web".to_owned())].into());
+    });
+    for service in [
+        service.clone().annotate(annotation::ENABLED, "ture"),
+        service.annotate(annotation::ENABLED, "false"),
+        selecting,
+    ] {
+        assert_eq!(managed(&service).ports, []);
+    }
+}

@@ -4,8 +4,8 @@
 use k8s_openapi::api::discovery::v1::{EndpointConditions, EndpointPort};
 
 use crate::model::{
-    Endpoint, EndpointSlice, MANAGED_BY_US, ManagedService, ObjectMeta, OwnerReference, SliceKey, StringMap,
-    annotation_of, copy_name, label, label_of, ports::protocol, provenance, version,
+    Endpoint, EndpointSlice, Kept, MANAGED_BY_US, ManagedService, ObjectMeta, OwnerReference, SliceKey,
+    StringMap, annotation_of, copy_name, label, label_of, ports::protocol, provenance, version,
 };
 
 /// Labels that only the operator may set on a copy. It removes them if they should not be there.
@@ -120,6 +120,7 @@ fn copy_of(
                 .collect(),
         ),
         ports: Some(ports),
+        kept: Kept::Whole,
     }
 }
 

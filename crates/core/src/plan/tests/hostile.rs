@@ -42,6 +42,7 @@ fn plan_of(service: &Service, source: &[EndpointSlice], there: &[EndpointSlice])
             copies,
             others,
             unreadable: BTreeSet::new(),
+            outlines: BTreeSet::new(),
             seen: u64::MAX,
             in_doubt: false,
             cause: None,

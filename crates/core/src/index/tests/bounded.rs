@@ -1,0 +1,180 @@
+//! The memory of the index depends on what is managed, and not on what others write.
+
+use super::*;
+use crate::model::OwnerReference;
+use crate::plan::{Plan, Verdicts, plan};
+
+/// The addresses of a slice that is too large to be kept for nothing.
+fn many() -> Vec<String> {
+    (0..1000)
+        .map(|n| format!("10.1.{}.{}", n / 250, n % 250))
+        .collect()
+}
+
+fn large(slice: EndpointSlice) -> EndpointSlice {
+    let addresses = many();
+    slice.endpoints(addresses.iter().map(String::as_str))
+}
+
+/// A large copy for `vip`.
+fn large_copy() -> EndpointSlice {
+    large(copy_slice())
+}
+
+fn kept<'a>(index: &'a Index, slice: &EndpointSlice) -> &'a EndpointSlice {
+    index.slice(&slice.key()).expect("it exists")
+}
+
+fn plan_of(index: &Index, confirmed: &[&SliceKey]) -> Plan {
+    let mut snapshot = index.snapshot(&key("vip")).expect("everything is listed");
+    snapshot.confirmed = confirmed.iter().map(|&key| key.clone()).collect();
+    plan(&snapshot, &Verdicts::Off)
+}
+
+/// `vip`, with a typo.
+fn frozen() -> Service {
+    service("vip").annotate(annotation::ENABLED, "ture").version(2)
+}
+
+/// Rule: survive.memory
+#[test]
+fn large_slices_that_nobody_copies_are_kept_in_outline() {
+    let mut index = filled();
+    let sources = named(&["kubernetes", "vip"]);
+    let theirs = large(slice("theirs").namespace("tenant"));
+    let foreign = large(slice("foreign").of("vip"));
+    for slice in [&theirs, &foreign] {
+        index.apply_slice(&sources, slice.clone());
+    }
+    let labelled = large(slice("labelled").label(label::MANAGED_BY, "endpoint-copier-operator"));
+    let stray = large(slice("stray").copied("nobody", "kubernetes"));
+    for slice in [&labelled, &stray] {
+        index.apply_slice(&Scope::Copies, slice.clone());
+    }
+    for slice in [theirs, foreign, labelled, stray] {
+        let kept = kept(&index, &slice);
+        assert_eq!((&kept.endpoints, &kept.ports), (&None, &None), "{}", slice.key());
+        assert!(!kept.is_empty(), "{}", slice.key());
+        assert_eq!(kept.metadata.resource_version, slice.metadata.resource_version);
+        assert_eq!(kept.owner_of_copy(), slice.owner_of_copy());
+    }
+    assert_eq!(
+        plan_of(&index, &[]).findings.len(),
+        1,
+        "foreign slices are still reported"
+    );
+}
+
+/// Rule: survive.memory
+#[test]
+fn copies_of_a_frozen_service_are_kept_in_outline() {
+    let mut index = filled();
+    index.apply_service(&frozen());
+    let copy = large_copy().annotate("note", &"x".repeat(250_000));
+    index.apply_slice(&Scope::Copies, copy.clone());
+    let kept = kept(&index, &copy);
+    assert_eq!(kept.endpoints, None);
+    assert_eq!(label_of(&kept.metadata, "note"), None);
+    assert!(serde_json::to_vec(kept).unwrap().len() < 1000);
+    assert_eq!(index.endpoints(&key("vip")).unwrap().copies.ready, 1000);
+}
+
+/// Rule: survive.memory
+#[test]
+fn slices_that_matter_are_kept_whole_in_any_order() {
+    let (source, copy) = (large(slice("kubernetes")), large_copy());
+    let mut index = Index::new(defaults());
+    // The API servers' list may be listed before the Services.
+    index.list_slice(&named(&["kubernetes"]), source.clone());
+    assert_eq!(kept(&index, &source), &source);
+    let mut index = filled();
+    index.apply_slice(&Scope::Copies, copy.clone());
+    assert_eq!(kept(&index, &copy), &copy);
+    index.apply_service(&service("vip").source("tenant", "kubernetes").version(2));
+    let asked_for = source.namespace("tenant");
+    index.apply_slice(&named(&["kubernetes"]), asked_for.clone());
+    assert_eq!(kept(&index, &asked_for), &asked_for);
+}
+
+/// Rule: survive.memory
+#[test]
+fn outlined_source_that_begins_to_matter_is_read_before_it_is_copied() {
+    let mut index = filled();
+    let source = large(slice("theirs").namespace("tenant"));
+    index.apply_slice(&named(&["kubernetes", "vip"]), source.clone());
+    index.apply_slice(&Scope::Copies, copy_slice().endpoints(["10.0.0.1"]));
+    index.apply_service(&service("vip").source("tenant", "kubernetes").version(2));
+    let asks = plan_of(&index, &[]);
+    assert_eq!(asks.confirm, [source.key()].into());
+    // It could not be read, so it counts as present and unchanged.
+    let without = plan_of(&index, &[&source.key()]);
+    assert!(
+        without.creates.is_empty() && without.updates.is_empty(),
+        "{without:?}"
+    );
+    look(&mut index, &source.key(), Some(source.clone()));
+    let plan = plan_of(&index, &[]);
+    assert!(plan.confirm.is_empty());
+    assert_eq!(plan.creates[0].endpoints.as_ref().map(Vec::len), Some(1000));
+}
+
+/// Rule: survive.memory
+#[test]
+fn outlined_copies_are_read_when_a_typo_is_corrected() {
+    let mut index = filled();
+    index.apply_service(&frozen());
+    index.apply_slice(&named(&["kubernetes", "vip"]), large(slice("kubernetes")));
+    let copy = large_copy();
+    index.apply_slice(&Scope::Copies, copy.clone());
+    assert!(
+        plan_of(&index, &[]).is_done(),
+        "nothing is read for a frozen Service"
+    );
+    index.apply_service(&service("vip").version(3));
+    assert_eq!(plan_of(&index, &[]).confirm, [copy.key()].into());
+    let without = plan_of(&index, &[&copy.key()]);
+    assert!(
+        without.is_done(),
+        "it could not be read, so it stays as it is: {without:?}"
+    );
+    look(&mut index, &copy.key(), Some(copy.clone()));
+    assert_eq!(kept(&index, &copy), &copy);
+    assert!(plan_of(&index, &[]).confirm.is_empty());
+}
+
+/// Rule: survive.memory
+#[test]
+fn much_metadata_of_others_on_a_copy_is_not_kept() {
+    let mut index = filled();
+    let small = copy_slice().annotate("note", "x").label("team", "x");
+    index.apply_slice(&Scope::Copies, small.clone());
+    assert_eq!(kept(&index, &small), &small);
+    let much = "x".repeat(250_000);
+    let own = copy_slice();
+    for large in [
+        own.clone().annotate("note", &much),
+        own.clone()
+            .edit(|copy| copy.metadata.finalizers = Some(vec![much.clone()])),
+        own.clone().edit(|copy| {
+            let other = OwnerReference {
+                uid: much.clone(),
+                ..OwnerReference::default()
+            };
+            copy.metadata.owner_references.get_or_insert_default().push(other);
+        }),
+    ] {
+        index.apply_slice(&Scope::Copies, large.clone());
+        assert_eq!(kept(&index, &large).metadata, own.metadata);
+    }
+    // A value that the operator would never write is as wrong when it is cut.
+    for annotation in ["source-slice", "source-uid", "unreachable"] {
+        let wrong = own
+            .clone()
+            .annotate(&format!("endpoint-copier/{annotation}"), &much);
+        index.apply_slice(&Scope::Copies, wrong.clone());
+        let kept = kept(&index, &wrong);
+        assert!(serde_json::to_vec(kept).unwrap().len() < 1000);
+        assert_eq!(kept.owner_of_copy(), Some(key("vip")));
+        assert_ne!(kept.metadata, own.metadata, "{annotation}");
+    }
+}
