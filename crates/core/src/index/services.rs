@@ -79,6 +79,7 @@ impl Index {
         self.names_changed += u64::from(sources[0] != sources[1]);
         if is_new {
             dirty.extend(self.dependants(&key).cloned());
+            dirty.extend(self.with_copies_named_after(&key));
             if new.is_some() || self.copies.has_any(&key) {
                 dirty.insert(key.clone());
             }
@@ -133,6 +134,7 @@ impl Index {
             dirty.insert(key.clone());
         }
         dirty.extend(admitted);
+        dirty.extend(self.with_copies_named_after(key));
         dirty
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::Index;
+use super::{Dirty, Index};
 use crate::model::{
     EndpointSlice, Priority, ServiceKey, SliceKey, SlicesByKey, Snapshot, Source, version_of,
 };
@@ -82,24 +82,34 @@ impl Index {
         self.uses.contains(&(source.clone(), service.clone()))
     }
 
-    /// Copies whose source slice has the label of another Service than this source or, if the slice is not known, its name.
+    /// Copies whose source slice has the name of a Service that begins with the name of this source. Kubernetes names the
+    /// slices of the source so too.
     fn named_after_others<'a>(
         &self,
         source: &ServiceKey,
         copies: impl Iterator<Item = &'a EndpointSlice>,
     ) -> BTreeSet<SliceKey> {
         let is_of_other = |copy: &&EndpointSlice| {
-            let slice = copy
-                .source()
-                .filter(|slice| slice.namespace() == source.namespace());
-            slice.is_some_and(|slice| {
-                let by_label = self.others.get(&slice).and_then(|slice| slice.service());
-                let named = ServiceKey::new(slice.namespace(), slice.name());
-                let by_name = self.services.contains_key(&named).then_some(named);
-                by_label.or(by_name).is_some_and(|service| service != *source)
+            let slice = copy.source();
+            let named = slice.map(|slice| ServiceKey::new(slice.namespace(), slice.name()));
+            named.is_some_and(|named| {
+                shorter_by_a_word(&named).as_ref() == Some(source) && self.services.contains_key(&named)
             })
         };
         copies.filter(is_of_other).map(EndpointSlice::key).collect()
+    }
+
+    /// The Services for whose copies it matters whether a Service of this name exists.
+    pub(super) fn with_copies_named_after(&self, service: &ServiceKey) -> Dirty {
+        let Some(source) = shorter_by_a_word(service) else {
+            return Dirty::new();
+        };
+        let slice = SliceKey::new(service.namespace(), service.name());
+        let is_copied = |key: &&ServiceKey| {
+            let mut copies = self.copies.of(key);
+            copies.any(|copy| copy.source().as_ref() == Some(&slice))
+        };
+        self.dependants(&source).filter(is_copied).cloned().collect()
     }
 
     /// Adds those of its slices to `outlines` of which only an outline is in memory.
@@ -130,4 +140,10 @@ impl Index {
 fn outlines_of<'a>(slices: impl IntoIterator<Item = &'a Arc<EndpointSlice>>) -> BTreeSet<SliceKey> {
     let outlines = slices.into_iter().filter(|slice| slice.is_outline());
     outlines.map(|slice| slice.key()).collect()
+}
+
+/// `db` for `db-replica`.
+fn shorter_by_a_word(service: &ServiceKey) -> Option<ServiceKey> {
+    let (shorter, _) = service.name().rsplit_once('-')?;
+    Some(ServiceKey::new(service.namespace(), shorter))
 }

@@ -29,7 +29,8 @@ pub struct Snapshot {
     /// Copies of sources that may not be copied, or may no longer be copied. They are deleted, even if another rule
     /// would keep them.
     pub without_consent: BTreeSet<SliceKey>,
-    /// Copies whose source slice is probably of another Service than the source: it has its label or its name.
+    /// Copies whose source slice has the name of a Service that begins with that of the source: if the slice is gone, it
+    /// was probably one of that Service.
     pub named_after_others: BTreeSet<SliceKey>,
     /// Our copies for the Service.
     pub copies: SlicesByKey,

@@ -446,8 +446,9 @@ fn slice_named_as_another_service_is_not_held() {
                     .endpoints(["192.0.2.1"]),
             )
             .settled("vip");
+        let other = plain_service("db-replica").namespace("web");
         if is_there {
-            world.put_service(plain_service("db-replica").namespace("web"));
+            world.put_service(other.clone());
         }
         world.put_service(hold(service("vip").source("web", "db")));
         world.settle("vip");
@@ -456,6 +457,9 @@ fn slice_named_as_another_service_is_not_held() {
             usize::from(held),
             "the Service is there: {is_there}"
         );
+        let marked = world.index().apply_service(&other);
+        let vip = crate::model::ServiceKey::new("default", "vip");
+        assert_eq!(marked.contains(&vip), held, "the Service is there: {is_there}");
     }
 }
 
