@@ -320,22 +320,26 @@ fn asked_version(request: &Request<Body>) -> Option<u64> {
 /// The frames of a watch, which breaks if it does not end.
 fn frames(body: Body, calls: Arc<Calls>) -> impl Stream<Item = Result<Frame<Bytes>, BoxError>> + Send {
     let began = Instant::now();
-    stream::unfold(Some((body, OpenWatch(calls))), move |watch| async move {
-        let (mut body, watch) = watch?;
+    stream::unfold(Some((body, OpenWatch(calls), true)), move |watch| async move {
+        let (mut body, watch, mut is_line_complete) = watch?;
         let Ok(frame) = timeout_at(began + LONGEST_WATCH, body.frame()).await else {
             watch.0.go_elsewhere("it did not end a watch in time");
             return Some((Err("the server did not end the watch in time".into()), None));
         };
-        // Decoded events count by themselves. kube swallows bookmarks, and a quiet watch shows nothing. But a watch
-        // that ends as soon as it begins is not a sign of life, even if a proxy answers for the API server.
-        if began.elapsed() >= QUIET {
+        if let Some(data) = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref()) {
+            is_line_complete = data.last().map_or(is_line_complete, |last| *last == b'\n');
+        }
+        // Decoded events count by themselves. kube swallows bookmarks, and a quiet watch shows nothing. But neither a
+        // watch that ends as soon as it begins nor a line without an end is a sign of life, even if a proxy answers for
+        // the API server.
+        if is_line_complete && began.elapsed() >= QUIET {
             watch.0.state.touch();
         }
         if began.elapsed() >= HEALTHY {
             watch.0.last.lock().has_lived = true;
         }
         Some(match frame? {
-            Ok(frame) => (Ok(frame), Some((body, watch))),
+            Ok(frame) => (Ok(frame), Some((body, watch, is_line_complete))),
             Err(error) => (Err(error.into()), None),
         })
     })

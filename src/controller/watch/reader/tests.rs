@@ -176,6 +176,25 @@ async fn a_watch_that_always_ends_at_once_does_not_count_as_alive() {
     shows_no_life(&reader).await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn watch_line_without_an_end_does_not_count_as_alive() {
+    let service = service_fn(|request: Request<Body>| {
+        let list = r#"{"metadata":{"resourceVersion":"1"},"items":[]}"#;
+        let trickle = stream::unfold((), async |()| {
+            sleep(Duration::from_millis(500)).await;
+            Some((Ok::<_, Infallible>(Frame::data(Bytes::from_static(b"A"))), ()))
+        });
+        let body = if is_watch(&request) {
+            Either::Left(StreamBody::new(Box::pin(trickle)))
+        } else {
+            Either::Right(Full::<Bytes>::from(list))
+        };
+        std::future::ready(Ok::<_, Infallible>(Response::new(body)))
+    });
+    let reader = over(Client::new(service, "default"));
+    shows_no_life(&reader).await;
+}
+
 const EXPIRED: &str = r#"{"kind":"Status","status":"Failure","code":410,"reason":"Expired"}"#;
 
 /// Follows watches that are answered by `answer` with a status code and a text, and returns when the lists were, in
