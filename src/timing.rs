@@ -225,6 +225,9 @@ pub const LONGEST_WATCH_PAUSE: Duration = Duration::from_millis(500);
 /// The longest pause of a watch for an overloaded API server, unless the server requests more.
 pub const LONGEST_OVERLOAD_PAUSE: Duration = Duration::from_secs(30);
 
+/// The longest pause before another list of a watch that fails again and again right after its list.
+pub const LONGEST_RELIST_PAUSE: Duration = Duration::from_secs(30);
+
 /// The longest wait of a new term for watches that are answered. A replica that wins its term just after an outage
 /// still has the view from before. This is longer than the first pauses of a watch, and short compared with a takeover.
 pub const VIEW_SETTLE: Duration = Duration::from_secs(1);
@@ -252,6 +255,7 @@ const _: () = {
     assert!(shorter(LONGEST_WATCH, WATCH_LIFE));
     // Jitter makes a pause up to 1.3 times as long.
     assert!(shorter(times(LONGEST_OVERLOAD_PAUSE, 13), times(WATCH_LIFE, 10)));
+    assert!(shorter(times(LONGEST_RELIST_PAUSE, 13), times(WATCH_LIFE, 10)));
     assert!(shorter(plus(LONGEST_RETRY_AFTER, ANSWER_LIMIT), WATCH_LIFE));
     assert!(shorter(WATCH_PAUSE, LONGEST_WATCH_PAUSE));
     assert!(shorter(times(LONGEST_WATCH_PAUSE, 13), times(VIEW_SETTLE, 10)));

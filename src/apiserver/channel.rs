@@ -1,5 +1,6 @@
 //! A client's channel to the API: one connection to one API server, replaced by another as soon as it fails.
 
+use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -54,6 +55,22 @@ const REPEATS: u32 = 3;
 
 /// A connection that exists or is being made. All requests share it, so only one of them dials.
 type Pending = Shared<BoxFuture<'static, Result<Arc<Connection>, NotConnected>>>;
+
+/// The connection of an answer, in the extensions of the answer.
+#[derive(Clone)]
+pub(super) struct Origin {
+    channel: Channel,
+    connection: Arc<Connection>,
+}
+
+impl Origin {
+    /// The answer is one that no healthy server sends. The client leaves its server, if there is another.
+    pub fn blame(self, error: &dyn Error) {
+        if self.channel.may_eject(&self.connection, true) {
+            self.channel.eject(&self.connection, &error.to_string());
+        }
+    }
+}
 
 /// The reason why a connection could not be made. All requests that wait for it get the same error.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -264,6 +281,10 @@ impl Channel {
                     self.answered(&connection, is_read, answer.status(), in_flight.silence());
                     let server = Server(connection.address.clone());
                     answer.extensions_mut().insert(server);
+                    answer.extensions_mut().insert(Origin {
+                        channel: self.clone(),
+                        connection: connection.clone(),
+                    });
                     if watches && answer.status().is_success() {
                         // Pings show that its connection is alive.
                         in_flight.is_over();

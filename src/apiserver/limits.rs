@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt as _, Either, Full, Limited};
+use http_body_util::{Either, Full};
 use k8s_openapi::jiff::Timestamp;
 use k8s_openapi::jiff::fmt::rfc2822;
 use kube::client::Body;
@@ -14,6 +14,8 @@ use tokio::time::timeout;
 use tower::{BoxError, Service, ServiceExt as _};
 
 use super::address_pool::AddressPool;
+use super::answer_size::{Incoming, LARGEST_OBJECT, TooLarge, WatchBody, read, read_error};
+use super::channel::Origin;
 use super::{is_watch, reads_one_object, status};
 use crate::telemetry::metrics::Metrics;
 use crate::timing::{ANSWER_LIMIT, BODY_LIMIT, READ_LIMIT};
@@ -26,6 +28,7 @@ pub(super) struct Counted<S> {
     metrics: Metrics,
     host: Arc<str>,
     pool: Arc<Mutex<AddressPool>>,
+    incoming: Incoming,
 }
 
 /// The answer did not begin, or did not complete, in time.
@@ -34,7 +37,7 @@ pub(super) struct Counted<S> {
 pub(super) struct TimedOut(pub Duration);
 
 /// An answer: a complete one, or the stream of a watch.
-pub(super) type Answer<B> = Response<Either<Full<Bytes>, B>>;
+pub(super) type Answer<B> = Response<Either<Full<Bytes>, WatchBody<B>>>;
 
 impl<S, B> Counted<S>
 where
@@ -44,18 +47,26 @@ where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    /// `pool` holds the factor by which limits are stretched.
-    pub fn new(inner: S, metrics: &Metrics, host: &str, pool: Arc<Mutex<AddressPool>>) -> Self {
+    /// `pool` holds the factor by which limits are stretched, and `incoming` the size of what all clients receive.
+    pub fn new(
+        inner: S,
+        metrics: &Metrics,
+        host: &str,
+        pool: Arc<Mutex<AddressPool>>,
+        incoming: Incoming,
+    ) -> Self {
         Self {
             inner,
             pool,
+            incoming,
             metrics: metrics.clone(),
             host: host.into(),
         }
     }
 
-    /// An answer of more than `largest` bytes fails with a [`http_body_util::LengthLimitError`], unless it is the
-    /// stream of a watch.
+    /// An answer of more than `largest` bytes fails with [`TooLarge`], and so does a watch with a line of more than
+    /// [`LARGEST_OBJECT`]. No server has such an object, so this counts against the server. Of an error, only the
+    /// beginning is read.
     pub fn send(
         &self,
         request: Request<Body>,
@@ -75,6 +86,7 @@ where
             (ANSWER_LIMIT, BODY_LIMIT)
         };
         let answer = self.inner.clone().oneshot(request);
+        let incoming = self.incoming.clone();
         let sent = Timestamp::now();
         async move {
             let answer = timeout(answer_limit, answer)
@@ -86,16 +98,26 @@ where
                 count.metrics.set_clock_skew(skew);
             }
             drop(count);
-            let (parts, body) = answer.into_parts();
+            let (mut parts, body) = answer.into_parts();
+            let origin: Option<Origin> = parts.extensions.remove();
             if goes_on && parts.status.is_success() {
+                let body = WatchBody::new(body, &incoming, origin);
                 return Ok(Response::from_parts(parts, Either::Right(body)));
             }
             // Without a limit, this would wait forever for a peer that dies in the middle of a list.
-            let whole = timeout(whole_limit, Limited::new(body, largest).collect()).await;
-            let whole = whole.map_err(|_| TimedOut(whole_limit))??.to_bytes();
+            let too_late = |_| TimedOut(whole_limit);
             if !parts.status.is_success() {
-                return Err(status::error(&parts, &whole).into());
+                let text = timeout(whole_limit, read_error(body)).await.map_err(too_late)??;
+                return Err(status::error(&parts, &text).into());
             }
+            let whole = timeout(whole_limit, read(body, incoming.answer(largest)));
+            let whole = whole.await.map_err(too_late)?.inspect_err(|error| {
+                if let (Some(origin), Some(too_large)) = (origin, error.downcast_ref::<TooLarge>())
+                    && largest >= LARGEST_OBJECT
+                {
+                    origin.blame(too_large);
+                }
+            })?;
             Ok(Response::from_parts(parts, Either::Left(whole.into())))
         }
     }
@@ -183,11 +205,11 @@ mod tests {
         });
         let server = ServerAddress::new("192.0.2.1", 6443);
         let pool = Arc::new(Mutex::new(AddressPool::new(vec![server.clone()], 0)));
-        let counted = Counted::new(silent, &metrics, "host", pool.clone());
+        let counted = Counted::new(silent, &metrics, "host", pool.clone(), Incoming::default());
         let ends = async |path| {
             let request = Request::get(path).body(Body::empty()).unwrap();
             let answer = counted.send(request, usize::MAX).await;
-            let error = answer.expect_err("no server answers");
+            let error = answer.err().expect("no server answers");
             error.to_string()
         };
         assert_eq!(ends("/services/one?").await, "no answer within 5s");
@@ -209,7 +231,7 @@ mod tests {
                 _ => std::future::pending().await,
             }
         });
-        let counted = Counted::new(service, &metrics, "host", Arc::default());
+        let counted = Counted::new(service, &metrics, "host", Arc::default(), Incoming::default());
         let call = |path| counted.send(Request::get(path).body(Body::empty()).unwrap(), usize::MAX);
         let count = |code| {
             let text = metrics.render();

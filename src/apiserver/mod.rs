@@ -30,6 +30,7 @@ use crate::telemetry::metrics::Metrics;
 
 pub mod access_review;
 mod address_pool;
+mod answer_size;
 mod beside;
 mod channel;
 mod connection;
@@ -46,6 +47,7 @@ mod stretch;
 mod tracked_body;
 
 use address_pool::AddressPool;
+use answer_size::Incoming;
 pub use beside::{Beside, NoOther, Repetition};
 use channel::Channel;
 use dial::{Dialer, TlsName};
@@ -85,6 +87,7 @@ pub struct Access {
     /// Whether the cluster's own list of API servers is used.
     learns: bool,
     metrics: Metrics,
+    incoming: Incoming,
 }
 
 /// There is no access to the API. The message says in one line what was tried and what to do.
@@ -194,6 +197,7 @@ impl Access {
             learns: *mode != ApiServerMode::Cluster,
             config,
             metrics,
+            incoming: Incoming::default(),
         })
     }
 
@@ -248,7 +252,8 @@ impl Access {
         let send = service_fn(move |request| channel.clone().send(request));
         let host = config.cluster_url.authority().map_or("", Authority::as_str);
         let pool = self.dialer.pool.clone();
-        let paged = Paged::new(Counted::new(send, &self.metrics, host, pool));
+        let incoming = self.incoming.clone();
+        let paged = Paged::new(Counted::new(send, &self.metrics, host, pool, incoming));
         let service = ServiceBuilder::new()
             .layer(config.base_uri_layer())
             .option_layer(config.auth_layer().map_err(unusable)?)
@@ -269,7 +274,7 @@ fn configured(url: &Uri) -> Option<ServerAddress> {
     url.host().map(|host| ServerAddress::new(host, port))
 }
 
-/// Creates a client over any service that answers like an API server, with the same metrics and time limits as ours.
+/// Creates a client over any service that answers like an API server, with the same metrics and limits as ours.
 pub fn over<S, B>(service: S, namespace: &str, metrics: &Metrics) -> Client
 where
     S: Service<Request<Body>, Response = Response<B>> + Clone + Send + 'static,
@@ -278,7 +283,14 @@ where
     B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    let paged = Paged::new(Counted::new(service, metrics, "service", Arc::default()));
+    let incoming = Incoming::default();
+    let paged = Paged::new(Counted::new(
+        service,
+        metrics,
+        "service",
+        Arc::default(),
+        incoming,
+    ));
     Client::new(service_fn(move |request| paged.clone().send(request)), namespace)
 }
 

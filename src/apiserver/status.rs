@@ -5,10 +5,13 @@
 //! decode, and logs the whole body. So `error` converts each answer into the error that its code means,
 //! before kube sees it.
 //!
-//! The code that gets a 429 decides what to do: writes pause in `controller::workqueue::overload`, watches back off in
-//! `controller::watch::backoff`, pages are requested again in `apiserver::pages`, and `apiserver::channel` stays with
-//! the server. `controller::events` retries an Event after 1, 5 and 30 s, and then drops it. To a probe, a server that
-//! answers 429 is alive (`apiserver::probe_client`). Reviews of tokens pause in `admin::authorization`.
+//! The code that gets a 429 decides what to do, and waits at least as long as `Retry-After` asks: writes, and the GETs
+//! before them, pause in `controller::workqueue::overload`, watches back off in `controller::watch::backoff`, pages are
+//! requested again in `apiserver::pages`, and `apiserver::channel` stays with the server. `controller::events` pauses,
+//! retries an Event three times, and then drops it. The comparison of the sources, the discovery of ReferenceGrants and
+//! the probe Lease pause in their own loops, and reviews of tokens in `admin::authorization`. To a probe, a server that
+//! answers 429 is alive (`apiserver::probe_client`). Only two do not wait: the election, because its requests are few
+//! and its deadline is short, and the Service with reserved slots.
 
 use std::time::Duration;
 

@@ -14,6 +14,7 @@ use tokio::time::timeout;
 use crate::servers::{NAMELESS, PATIENCE, Servers, silent};
 
 mod connections;
+mod endless;
 mod left;
 mod servers;
 mod slow;

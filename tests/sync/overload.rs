@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use serde_json::json;
 use testbed::{Ending, Fault, Match};
 
-use crate::harness::{Operator, cluster, pass, put, service, service_of, slice, until};
+use crate::harness::{Operator, cluster, pass, put, service, service_of, slice, until, warnings};
 
 fn seconds(n: u64) -> Duration {
     Duration::from_secs(n)
@@ -102,4 +103,36 @@ async fn writes_to_an_overloaded_api_server_slow_down() {
     let (flagged, others) = writes_rejected_for_a_minute(429, None).await;
     assert!((50..=65).contains(&flagged), "{flagged} of the flagged Service");
     assert!((10..=70).contains(&others), "{others} of others");
+}
+
+/// Rule: survive.overload-events
+#[tokio::test(start_paused = true)]
+async fn events_wait_as_long_as_retry_after_asks() {
+    for (retry_after, most) in [(Some(20), 4), (None, 61)] {
+        let store = cluster(&["192.0.2.1"]);
+        let names: Vec<_> = (0..100).map(|number| format!("vip-{number}")).collect();
+        for name in &names {
+            let mut typo = service(name);
+            typo["metadata"]["annotations"]["endpoint-copier/enabled"] = json!("yes");
+            put(&store, typo);
+        }
+        let operator = Operator::start(&store);
+        let events = Match::any().resource("events");
+        let rejected = Fault::new(
+            events,
+            testbed::Effect::Status {
+                code: 429,
+                retry_after,
+            },
+        );
+        operator.writer.faults().add(rejected);
+        pass(seconds(60)).await;
+        let of_events = |request: &testbed::Request| request.is("create", "events");
+        let asked = store.requests().matching(of_events).len();
+        assert!((2..=most).contains(&asked), "{asked} requests");
+        operator.writer.faults().clear();
+        pass(seconds(90)).await;
+        let written = names.iter().filter(|name| !warnings(&store, name).is_empty());
+        assert!(written.count() > 90);
+    }
 }

@@ -14,12 +14,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Method, Request, Response, Uri};
 use http_body::Body as _;
-use http_body_util::LengthLimitError;
 use kube::client::Body;
 use parking_lot::Mutex;
 use tokio::time::{Instant, sleep};
 use tower::{BoxError, Service};
 
+use super::answer_size::{LARGEST_OBJECT, TooLarge};
 use super::is_watch;
 use super::limits::{Answer, Counted, TimedOut};
 use super::status::{overload, status_of};
@@ -38,7 +38,7 @@ const SLOW_TARGET: usize = 256 * 1024;
 /// A page that arrives within this time costs little, so a list may have more pages.
 const QUICK: Duration = Duration::from_millis(50);
 
-/// A page of more bytes is given up. A single object has at most half as many.
+/// A page of more bytes is given up, unless it has a single object.
 const LARGEST_PAGE: usize = 4 * 1024 * 1024;
 
 /// The first pause before the next page is requested again from an overloaded API server; it doubles. The API server
@@ -108,7 +108,7 @@ where
         let is_list = request.method() == Method::GET && !is_watch(&request);
         match limit.filter(|_| is_list) {
             Some(asked) => self.list(request, asked).await,
-            None => self.counted.send(request, usize::MAX).await,
+            None => self.counted.send(request, LARGEST_OBJECT).await,
         }
     }
 
@@ -122,7 +122,7 @@ where
             let mut page = request.clone().map(|()| Body::empty());
             *page.uri_mut() = with_limit(request.uri(), size)?;
             let began = Instant::now();
-            let largest = if size > 1 { LARGEST_PAGE } else { usize::MAX };
+            let largest = if size > 1 { LARGEST_PAGE } else { LARGEST_OBJECT };
             let next = match self.counted.send(page, largest).await {
                 Ok(answer) => {
                     let bytes = answer.body().size_hint().lower();
@@ -133,7 +133,7 @@ where
                     self.sizes.lock().set(path, next, bytes < target / 2);
                     return Ok(answer);
                 }
-                Err(error) if error.is::<LengthLimitError>() => size / 4,
+                Err(error) if size > 1 && error.is::<TooLarge>() => size / 4,
                 // On a slow network, fewer objects arrive in time.
                 Err(error) if error.is::<TimedOut>() => {
                     self.sizes.lock().set(path, size / 4, false);

@@ -4,6 +4,7 @@ use http_body::Body as _;
 use http_body_util::Full;
 use tower::{ServiceExt as _, service_fn};
 
+use super::super::answer_size::Incoming;
 use super::*;
 use crate::telemetry::metrics::Metrics;
 
@@ -43,7 +44,8 @@ where
         + 'static,
 {
     let metrics = Metrics::new("lease").unwrap();
-    Paged::new(Counted::new(server, &metrics, "host", Arc::default()))
+    let incoming = Incoming::default();
+    Paged::new(Counted::new(server, &metrics, "host", Arc::default(), incoming))
 }
 
 async fn list<S>(paged: &Paged<S>, query: &str) -> Result<Answer<Full<Bytes>>, BoxError>

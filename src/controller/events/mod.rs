@@ -12,13 +12,15 @@ use kube::Client;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_util::time::DelayQueue;
 use tokio_util::time::delay_queue::Expired;
 use tracing::debug;
 
 use crate::apiserver::error::one_line;
-use crate::apiserver::status::{is_answer, is_namespace_terminating, may_create_again, missing_right};
+use crate::apiserver::status::{
+    is_answer, is_namespace_terminating, may_create_again, missing_right, throttled,
+};
 use crate::leader_election::term::{Term, WritePermit};
 use crate::telemetry::failure_log::FailureLog;
 use crate::telemetry::metrics::Metrics;
@@ -34,7 +36,8 @@ pub use endpoint_copier_core::model::SYNCED;
 /// The limit for Events that wait to be written. Further findings are reported later.
 const WAITING_EVENTS: usize = 1024;
 
-/// The pauses after attempts that a busy API server rejected. After the last one, the Event is dropped.
+/// The pauses of an Event after attempts that a busy API server rejected. After the last one, it is dropped. The first
+/// one is also the pause of all Events after an overloaded API server rejected one, unless the server asks for more.
 static PAUSES: [Duration; 3] = [
     Duration::from_secs(1),
     Duration::from_secs(5),
@@ -56,6 +59,14 @@ struct PendingEvent {
     message: Message,
     /// The remaining pauses between attempts.
     pauses: std::slice::Iter<'static, Duration>,
+}
+
+/// What to do with an Event after an attempt to write it.
+enum Attempt {
+    /// It is written, or will never be.
+    Over,
+    /// The API server may accept it later. It is overloaded if there is a pause, which it may have requested.
+    Rejected(Option<Duration>),
 }
 
 /// What an Event says.
@@ -208,8 +219,9 @@ impl EventWriter {
         // This is not an outage: permissions may exist only in some namespaces, and a success elsewhere does not end
         // it.
         let forbidden = FailureLog::new("writing Events in some namespaces");
-        let mut failed = DelayQueue::new();
+        let (mut failed, mut paused_until) = (DelayQueue::new(), Instant::now());
         loop {
+            sleep_until(paused_until).await;
             let mut event = tokio::select! {
                 biased;
                 event = self.pending.recv() => match event {
@@ -228,9 +240,13 @@ impl EventWriter {
                 }
                 continue;
             };
-            let may_retry = self.write(&event, write, [&outage, &forbidden]).await;
-            if may_retry
-                && self.lasts(&event)
+            let Attempt::Rejected(overload) = self.write(&event, write, [&outage, &forbidden]).await else {
+                continue;
+            };
+            if let Some(retry_after) = overload {
+                paused_until = Instant::now() + retry_after.max(PAUSES[0]);
+            }
+            if self.lasts(&event)
                 && let Some(pause) = event.pauses.next()
             {
                 failed.insert(event, *pause);
@@ -245,13 +261,13 @@ impl EventWriter {
         }
     }
 
-    /// Returns whether the API server may accept the Event later.
+    /// Tries to write an Event once.
     async fn write(
         &self,
         pending: &PendingEvent,
         write: WritePermit,
         [outage, forbidden]: [&FailureLog; 2],
-    ) -> bool {
+    ) -> Attempt {
         let message = &pending.message;
         let (event, regarding) = (message.event(), pending.regarding());
         // Each Event has its own recorder, because a recorder that is reused adds to an old Event of the same reason
@@ -262,31 +278,36 @@ impl EventWriter {
         if answer.as_ref().is_ok_and(is_answer) {
             write.answered();
         }
-        let (error, may_retry) = match answer {
+        let (error, next) = match answer {
             Ok(Ok(())) => {
                 self.metrics.event_written(message.kind(), message.reason());
                 outage.recovered();
-                return false;
+                return Attempt::Over;
             }
             // No Event can be created in a terminating namespace, and no one needs it.
-            Ok(Err(kube::Error::Api(status))) if is_namespace_terminating(&status) => return false,
+            Ok(Err(kube::Error::Api(status))) if is_namespace_terminating(&status) => return Attempt::Over,
             Ok(Err(kube::Error::Api(status))) if missing_right(&status).is_some() => {
                 let namespace = pending.service.namespace();
                 forbidden.failed_by(
                     namespace.to_owned(),
                     &format!("{}: {}", message.reason(), status.message),
                 );
-                return false;
+                return Attempt::Over;
             }
             Ok(Err(error)) => {
                 // A busy API server did not accept the Event. After any other failure this is unknown, and a second
                 // Event would have another name. A lasting finding is reported again after half an hour.
-                let is_busy = matches!(&error, kube::Error::Api(status) if may_create_again(status));
-                (one_line(&error), is_busy)
+                let next = match &error {
+                    kube::Error::Api(status) if may_create_again(status) => {
+                        Attempt::Rejected(throttled(status))
+                    }
+                    _ => Attempt::Over,
+                };
+                (one_line(&error), next)
             }
-            Err(_) => ("no answer in time".to_owned(), false),
+            Err(_) => ("no answer in time".to_owned(), Attempt::Over),
         };
         outage.failed(&format!("{}: {error}", message.reason()));
-        may_retry
+        next
     }
 }

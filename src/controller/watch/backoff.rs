@@ -5,10 +5,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::pauses::Pauses;
-use crate::timing::{LONGEST_OVERLOAD_PAUSE, LONGEST_WATCH_PAUSE, WATCH_PAUSE};
+use crate::timing::{LONGEST_OVERLOAD_PAUSE, LONGEST_RELIST_PAUSE, LONGEST_WATCH_PAUSE, WATCH_PAUSE};
+use endpoint_copier_core::model::WatchKind;
 
 /// The time without failures after which the next failure counts as the first.
-const HEALTHY: Duration = Duration::from_secs(10);
+pub(super) const HEALTHY: Duration = Duration::from_secs(10);
 
 /// Pauses that double from [`WATCH_PAUSE`].
 pub struct WatchBackoff {
@@ -43,6 +44,45 @@ impl WatchBackoff {
         let pause = self.pauses.next_pause().max(at_least);
         self.last_failure = Some(Instant::now() + pause);
         pause
+    }
+}
+
+/// The pauses of a watch that lists again and again, because an API server rejects each watch that follows its list.
+pub struct Relists {
+    pauses: Pauses,
+    in_a_row: u32,
+}
+
+/// After this many such lists in a row, the server may be to blame.
+const MANY: u32 = 3;
+
+impl Relists {
+    /// A list of a Lease costs no more than a GET, and other replicas wait for its holder.
+    pub fn of(watch: WatchKind) -> Self {
+        let is_cheap = watch == WatchKind::Lease;
+        Self {
+            pauses: pauses(if is_cheap {
+                LONGEST_WATCH_PAUSE
+            } else {
+                LONGEST_RELIST_PAUSE
+            }),
+            in_a_row: 0,
+        }
+    }
+
+    /// The pause before the next list. `has_lived` says whether a watch has worked since the last one.
+    pub fn next(&mut self, has_lived: bool) -> Duration {
+        if has_lived {
+            self.pauses.reset();
+            self.in_a_row = 0;
+        }
+        self.in_a_row += 1;
+        self.pauses.next_pause()
+    }
+
+    /// Whether no watch has worked between several lists.
+    pub fn are_many(&self) -> bool {
+        self.in_a_row >= MANY
     }
 }
 

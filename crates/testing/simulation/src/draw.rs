@@ -78,7 +78,7 @@ pub fn step(chance: &mut Chance, replicas: usize) -> Step {
     } else {
         1 + chance.below(SERVICES.len() - 1)
     };
-    match chance.below(192) {
+    match chance.below(194) {
         0..18 => {
             let (source, slice) = place(chance);
             sources(chance, source, slice)
@@ -166,6 +166,12 @@ pub fn step(chance: &mut Chance, replicas: usize) -> Step {
         ),
         167..175 => Step::Readable(chance.below(64)),
         175..183 => Step::UnreadableGone(chance.below(64)),
+        183..185 => Step::Requests {
+            replica,
+            harm: Harm::Watch,
+            effect: Effect::Status(410),
+            times: 2 + chance.below(4),
+        },
         _ => Step::Slow(server, chance.millis(100, 1500), chance.millis(2000, 15_000)),
     }
 }

@@ -49,7 +49,10 @@ pub async fn grants(watches: Watches, names: channel::Sender<u64>) {
                 grants.refused(&mut refused);
                 sleep(DISCOVERY).await;
             }
-            Err(_) => sleep(failures.next_pause()).await,
+            Err(error) => {
+                let at_least = status::status_of(&error).and_then(status::throttled);
+                sleep(failures.next_pause().max(at_least.unwrap_or_default())).await;
+            }
         }
     }
 }

@@ -1,4 +1,5 @@
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use http::{Request, Response};
 use http_body_util::Full;
@@ -28,6 +29,8 @@ enum Serves {
     NoVersion,
     /// 503 for every request.
     Unavailable,
+    /// 429 for discovery, with `Retry-After: 60`.
+    Overloaded,
     /// The API in `v1`, with 403 for lists.
     Forbidden,
 }
@@ -38,6 +41,13 @@ fn answer(state: Serves, path: &str, query: &str) -> (u16, Option<Value>) {
         Serves::Forbidden => "v1",
         Serves::NoVersion => "",
         Serves::Unavailable => return (503, Some(json!({}))),
+        Serves::Overloaded => {
+            let details = json!({"retryAfterSeconds": 60});
+            return (
+                429,
+                Some(json!({"code": 429, "status": "Failure", "details": details})),
+            );
+        }
     };
     let group = format!("/apis/{GROUP}/{version}");
     if path == group {
@@ -84,18 +94,22 @@ struct Scene {
     serves: Arc<Mutex<Serves>>,
     index: SharedIndex,
     names: channel::Receiver<u64>,
+    /// The number of requests.
+    asked: Arc<AtomicUsize>,
     _task: AbortOnDropHandle<()>,
 }
 
 impl Scene {
     fn new(serves: Serves) -> Self {
         let serves = Arc::new(Mutex::new(serves));
-        let says = serves.clone();
+        let asked = Arc::<AtomicUsize>::default();
+        let (says, count) = (serves.clone(), asked.clone());
         let api = tower::service_fn(move |request: Request<Body>| {
             let (path, query) = (
                 request.uri().path().to_owned(),
                 request.uri().query().unwrap_or_default().to_owned(),
             );
+            count.fetch_add(1, Ordering::Relaxed);
             let (code, body) = answer(*says.lock(), &path, &query);
             async move {
                 let Some(body) = body else {
@@ -137,6 +151,7 @@ impl Scene {
             serves,
             index,
             names,
+            asked,
             _task: AbortOnDropHandle::new(tokio::spawn(grants(watches, sender))),
         }
     }
@@ -204,6 +219,18 @@ async fn a_failing_api_server_withdraws_no_consent() {
     assert_eq!(scene.after(120).await, "permitted");
     *scene.serves.lock() = Serves::Unavailable;
     assert_eq!(scene.after(3600).await, "permitted");
+}
+
+/// Rule: survive.overload-discovery
+#[tokio::test(start_paused = true)]
+async fn discovery_waits_as_long_as_retry_after_asks() {
+    let scene = Scene::new(Serves::Overloaded);
+    for (seconds, asked) in [(59, 1), (60, 2), (600, 12)] {
+        assert_eq!(scene.after(seconds).await, "unknown");
+        assert_eq!(scene.asked.load(Ordering::Relaxed), asked);
+    }
+    *scene.serves.lock() = Serves::Grant("v1");
+    assert_eq!(scene.after(61).await, "permitted");
 }
 
 /// Rule: 9.discovery

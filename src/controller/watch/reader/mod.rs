@@ -20,7 +20,7 @@ use tower::{BoxError, service_fn};
 
 use self::errors::{is_answer, is_expired, is_for_all, is_unavailable, must_relist};
 use super::SHOWS_CURRENT_STATE;
-use super::backoff::WatchBackoff;
+use super::backoff::{HEALTHY, Relists, WatchBackoff};
 use crate::apiserver::error::one_line;
 use crate::apiserver::status::{overload, status_of};
 use crate::apiserver::{Avoid, Server, is_watch};
@@ -94,6 +94,7 @@ impl Reader {
             watch_health: self.watch_health.clone(),
             outage: outage.clone(),
             last: Mutex::default(),
+            relists: Mutex::new(Relists::of(watch)),
         });
         let api = api(calls.as_client());
         let config = config.timeout(RENEW_WATCH_SECONDS);
@@ -122,6 +123,9 @@ impl Reader {
                 let error = match event {
                     Ok(Ok(event)) => {
                         record(&state, &event);
+                        if matches!(event, Event::Apply(_) | Event::Delete(_)) {
+                            calls.last.lock().has_lived = true;
+                        }
                         handle(Ok(event));
                         continue;
                     }
@@ -172,11 +176,20 @@ impl Reader {
                     sleep(calm).await;
                     break;
                 }
-                let pause = backoff.next(Duration::ZERO);
-                self.watch_health.pause(pause.min(WATCH_PAUSE), pause).await;
+                let mut pause = backoff.next(Duration::ZERO);
+                if must_relist(&error) {
+                    pause = pause.max(calls.relist_pause());
+                }
+                let pause = self.watch_health.pause(pause.min(WATCH_PAUSE), pause);
                 if must_relist(&error) || away {
+                    tokio::select! {
+                        () = pause => {}
+                        // Something has changed meanwhile.
+                        _ = state.restart() => {}
+                    }
                     break;
                 }
+                pause.await;
             }
         }
     }
@@ -202,6 +215,7 @@ struct Calls {
     watch_health: WatchHealth,
     outage: FailureLog,
     last: Mutex<Last>,
+    relists: Mutex<Relists>,
 }
 
 /// The state that is kept between two calls.
@@ -214,6 +228,8 @@ struct Last {
     avoid: Option<Avoid>,
     /// The number of failures without an answer since the API server last answered.
     unanswered: u32,
+    /// Whether a watch has lasted long enough, or has shown a change, since the last time that it had to relist.
+    has_lived: bool,
 }
 
 impl Calls {
@@ -267,6 +283,18 @@ impl Calls {
         *unanswered = (*unanswered).max(1);
     }
 
+    /// The pause before the list that follows a rejected watch. If this happens again and again, another server may
+    /// answer.
+    fn relist_pause(&self) -> Duration {
+        let has_lived = std::mem::take(&mut self.last.lock().has_lived);
+        let mut relists = self.relists.lock();
+        let pause = relists.next(has_lived);
+        if relists.are_many() {
+            self.go_elsewhere("each of its watches fails at once");
+        }
+        pause
+    }
+
     fn go_elsewhere(&self, why: &'static str) {
         let mut last = self.last.lock();
         last.avoid = last.server.clone().map(|server| Avoid { server, why });
@@ -292,19 +320,26 @@ fn asked_version(request: &Request<Body>) -> Option<u64> {
 /// The frames of a watch, which breaks if it does not end.
 fn frames(body: Body, calls: Arc<Calls>) -> impl Stream<Item = Result<Frame<Bytes>, BoxError>> + Send {
     let began = Instant::now();
-    stream::unfold(Some((body, OpenWatch(calls))), move |watch| async move {
-        let (mut body, watch) = watch?;
+    stream::unfold(Some((body, OpenWatch(calls), true)), move |watch| async move {
+        let (mut body, watch, mut is_line_complete) = watch?;
         let Ok(frame) = timeout_at(began + LONGEST_WATCH, body.frame()).await else {
             watch.0.go_elsewhere("it did not end a watch in time");
             return Some((Err("the server did not end the watch in time".into()), None));
         };
-        // Decoded events count by themselves. kube swallows bookmarks, and a quiet watch shows nothing. But a watch
-        // that ends as soon as it begins is not a sign of life, even if a proxy answers for the API server.
-        if began.elapsed() >= QUIET {
+        if let Some(data) = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref()) {
+            is_line_complete = data.last().map_or(is_line_complete, |last| *last == b'\n');
+        }
+        // Decoded events count by themselves. kube swallows bookmarks, and a quiet watch shows nothing. But neither a
+        // watch that ends as soon as it begins nor a line without an end is a sign of life, even if a proxy answers for
+        // the API server.
+        if is_line_complete && began.elapsed() >= QUIET {
             watch.0.state.touch();
         }
+        if began.elapsed() >= HEALTHY {
+            watch.0.last.lock().has_lived = true;
+        }
         Some(match frame? {
-            Ok(frame) => (Ok(frame), Some((body, watch))),
+            Ok(frame) => (Ok(frame), Some((body, watch, is_line_complete))),
             Err(error) => (Err(error.into()), None),
         })
     })

@@ -1,5 +1,5 @@
 use std::convert::Infallible;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
 
 use futures::stream;
 use http::StatusCode;
@@ -174,6 +174,112 @@ async fn a_watch_that_always_ends_at_once_does_not_count_as_alive() {
     });
     let reader = over(Client::new(service, "default"));
     shows_no_life(&reader).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn watch_line_without_an_end_does_not_count_as_alive() {
+    let service = service_fn(|request: Request<Body>| {
+        let list = r#"{"metadata":{"resourceVersion":"1"},"items":[]}"#;
+        let trickle = stream::unfold((), async |()| {
+            sleep(Duration::from_millis(500)).await;
+            Some((Ok::<_, Infallible>(Frame::data(Bytes::from_static(b"A"))), ()))
+        });
+        let body = if is_watch(&request) {
+            Either::Left(StreamBody::new(Box::pin(trickle)))
+        } else {
+            Either::Right(Full::<Bytes>::from(list))
+        };
+        std::future::ready(Ok::<_, Infallible>(Response::new(body)))
+    });
+    let reader = over(Client::new(service, "default"));
+    shows_no_life(&reader).await;
+}
+
+const EXPIRED: &str = r#"{"kind":"Status","status":"Failure","code":410,"reason":"Expired"}"#;
+
+/// Follows watches that are answered by `answer` with a status code and a text, and returns when the lists were, in
+/// seconds.
+async fn lists_of(
+    watched: WatchKind,
+    time: Duration,
+    answer: impl Fn(usize) -> (u16, String) + Clone + Send + 'static,
+) -> Vec<f64> {
+    let (start, lists) = (Instant::now(), Arc::new(Mutex::new(Vec::new())));
+    let (seen, count) = (lists.clone(), Arc::new(AtomicUsize::new(0)));
+    let service = service_fn(move |request: Request<Body>| {
+        let (code, text) = if is_watch(&request) {
+            answer(count.fetch_add(1, Ordering::SeqCst))
+        } else {
+            seen.lock().push(start.elapsed().as_secs_f64());
+            let list = r#"{"metadata":{"resourceVersion":"1"},"items":[]}"#;
+            (200, list.to_owned())
+        };
+        let mut response = Response::new(Full::<Bytes>::from(text));
+        *response.status_mut() = StatusCode::from_u16(code).unwrap();
+        std::future::ready(Ok::<_, Infallible>(response))
+    });
+    let client = Client::new(service, "default");
+    let reader = over(crate::apiserver::over(
+        service_fn(move |request| {
+            let client = client.clone();
+            async move { client.send(request).await }
+        }),
+        "default",
+        &Metrics::new("lease").unwrap(),
+    ));
+    let config = watcher::Config::default();
+    let follow = reader.follow::<Service>(watched, Api::all, config, drop);
+    _ = tokio::time::timeout(time, follow).await;
+    let lists = lists.lock();
+    lists.clone()
+}
+
+/// Rule: survive.relist-loop
+#[tokio::test(start_paused = true)]
+async fn watches_that_always_expire_cause_fewer_and_fewer_lists() {
+    let event = format!(r#"{{"type":"ERROR","object":{EXPIRED}}}"#);
+    for (code, text) in [(410, EXPIRED), (200, &*event), (400, ""), (200, "nonsense\n")] {
+        let text = text.to_owned();
+        let hour = Duration::from_secs(3600);
+        let lists = lists_of(WatchKind::Services, hour, move |_| (code, text.clone())).await;
+        assert!(
+            lists[1] < 0.2 && lists[2] < 0.7,
+            "the first ones are quick: {lists:?}"
+        );
+        let later = lists.windows(2).skip(10).map(|pair| pair[1] - pair[0]);
+        for pause in later {
+            assert!((20.0..40.0).contains(&pause), "{code} {pause}");
+        }
+    }
+}
+
+/// Rule: survive.relist-loop
+#[tokio::test(start_paused = true)]
+async fn expiry_after_a_shown_change_causes_a_list_at_once() {
+    let change =
+        r#"{"type":"ADDED","object":{"metadata":{"name":"a","namespace":"b","resourceVersion":"2"}}}"#;
+    let lists = lists_of(WatchKind::Services, Duration::from_secs(600), move |number| {
+        if number % 8 == 7 {
+            (200, format!("{change}\n"))
+        } else {
+            (410, EXPIRED.to_owned())
+        }
+    })
+    .await;
+    let longest = lists.windows(2).map(|pair| pair[1] - pair[0]).fold(0.0, f64::max);
+    assert!((4.0..12.0).contains(&longest), "{longest}");
+    assert!(lists.len() > 250 && lists.len() < 600, "{}", lists.len());
+}
+
+/// Rule: survive.relist-loop
+#[tokio::test(start_paused = true)]
+async fn list_of_a_lease_whose_watch_expires_follows_within_a_second() {
+    let lists = lists_of(WatchKind::Lease, Duration::from_secs(600), |_| {
+        (410, EXPIRED.to_owned())
+    })
+    .await;
+    let longest = lists.windows(2).map(|pair| pair[1] - pair[0]).fold(0.0, f64::max);
+    assert!(longest < 1.0, "{longest}");
 }
 
 #[tokio::test(start_paused = true)]
