@@ -166,13 +166,18 @@ pub fn step(chance: &mut Chance, replicas: usize) -> Step {
         ),
         167..175 => Step::Readable(chance.below(64)),
         175..183 => Step::UnreadableGone(chance.below(64)),
-        183..185 => Step::Requests {
-            replica,
-            harm: Harm::Watch,
-            effect: Effect::Status(410),
-            times: 2 + chance.below(4),
-        },
+        183..185 => expired_watches(chance, replica),
         _ => Step::Slow(server, chance.millis(100, 1500), chance.millis(2000, 15_000)),
+    }
+}
+
+/// Watches expire again and again.
+fn expired_watches(chance: &mut Chance, replica: usize) -> Step {
+    Step::Requests {
+        replica,
+        harm: Harm::Watch,
+        effect: Effect::Status(410),
+        times: 2 + chance.below(4),
     }
 }
 
