@@ -35,12 +35,12 @@ fn shown(index: &Index) -> Vec<String> {
 
 /// The copies of an index, counted again.
 fn recounted(index: &Index) -> Copied {
-    let mut copied = Copied::default();
-    let copies = index.copies.keys_where(|_, _| true);
-    for copy in copies.iter().filter_map(|key| index.copies.get(key)) {
-        copied.add(copy);
+    let mut counts = Copied::default();
+    let keys = index.copies.keys_where(|_, _| true);
+    for copy in keys.iter().filter_map(|key| index.copies.get(key)) {
+        counts.add(copy);
     }
-    copied
+    counts
 }
 
 /// Limits that a few Services reach.
