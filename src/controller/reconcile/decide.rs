@@ -175,7 +175,7 @@ impl Reconciler {
         if is_now.as_ref() == seen {
             return Ok(true);
         }
-        let dirty = index.observe_service(key, &before, service.as_ref());
+        let dirty = index.observe_service(key, &before, service.as_ref().map(Ok));
         drop(index);
         let mut dirty = dirty.ok_or_else(overtaken)?;
         // The plan of this key is computed again right here.
