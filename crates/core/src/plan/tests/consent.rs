@@ -224,23 +224,14 @@ fn a_grant_that_cannot_be_decoded_keeps_its_last_answer() {
 
     // A replica that starts does not know what it granted.
     let started = |world: &World| {
-        let mut index = World {
-            grants: Vec::new(),
-            ..world.clone()
-        }
-        .index();
+        let mut world = world.clone();
+        world.grants.clear();
+        let mut index = world.index();
         index.grants_listed([(metadata.clone(), None)]);
         index
     };
-    let without = World {
-        slices: world
-            .slices
-            .clone()
-            .into_iter()
-            .filter(|(_, slice)| !slice.is_labelled_as_copy())
-            .collect(),
-        ..world.clone()
-    };
+    let mut without = world.clone();
+    without.slices.retain(|_, slice| !slice.is_labelled_as_copy());
     assert!(plan_of(&started(&world)).is_done());
     assert!(plan_of(&started(&without)).is_done());
     let mut index = started(&world);
