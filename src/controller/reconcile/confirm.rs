@@ -3,8 +3,10 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;
+use std::pin::pin;
 use std::time::Duration;
 
+use futures::{StreamExt as _, stream};
 use k8s_openapi::NamespaceResourceScope;
 use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
@@ -21,6 +23,9 @@ use endpoint_copier_core::plan::{Delete, Plan};
 
 /// The pause after a GET that the watch has overtaken.
 const OVERTAKEN: Duration = Duration::from_millis(100);
+
+/// Sources that are read at the same time. A copy does not say which of two Services its source slice belongs to.
+const READS_AT_ONCE: usize = 8;
 
 /// The answer to a GET: the object, decoded or not, or `None` if it does not exist.
 type Found<K> = Option<Result<K, Box<Unreadable>>>;
@@ -70,28 +75,32 @@ impl Reconciler {
         has_read: &mut bool,
     ) -> BTreeSet<ServiceKey> {
         let mut answered = BTreeSet::new();
-        for source in sources {
-            // An overloaded API server gets no further requests.
-            if failed.as_ref().is_some_and(SyncError::is_overload) {
-                break;
-            }
+        // An overloaded API server gets no further requests.
+        if failed.as_ref().is_some_and(SyncError::is_overload) {
+            return answered;
+        }
+        *has_read |= !sources.is_empty();
+        let reads = stream::iter(sources).map(|source| async move {
             debug!(service = %key, %source, "copies are to be deleted without consent: reading the source");
-            match self.read_source(key, &source, has_read).await {
+            let read = self.read_source(key, &source).await;
+            (source, read)
+        });
+        let mut reads = pin!(reads.buffer_unordered(READS_AT_ONCE));
+        while let Some((source, read)) = reads.next().await {
+            match read {
                 Ok(()) => _ = answered.insert(source),
                 Err(error) => *failed = Some(error),
+            }
+            if failed.as_ref().is_some_and(SyncError::is_overload) {
+                break;
             }
         }
         answered
     }
 
-    async fn read_source(
-        &self,
-        key: &ServiceKey,
-        source: &ServiceKey,
-        has_read: &mut bool,
-    ) -> Result<(), SyncError> {
+    async fn read_source(&self, key: &ServiceKey, source: &ServiceKey) -> Result<(), SyncError> {
         let before = self.index().service_version(source);
-        let found: Found<Service> = self.get(source.namespace(), source.name(), has_read).await?;
+        let found: Found<Service> = self.get(source.namespace(), source.name(), &mut false).await?;
         self.observe_service(key, source, &before, found)
     }
 
