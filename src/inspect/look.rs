@@ -183,12 +183,11 @@ impl Looker<'_> {
         Ok(())
     }
 
-    async fn grants<const GA: bool>(&self) -> Result<Option<Vec<(ObjectMeta, Grant)>>, Error> {
+    async fn grants<const GA: bool>(&self) -> Result<Option<Vec<(ObjectMeta, Option<Grant>)>>, Error> {
         let mut grants = Vec::new();
         let add = |grant: Guarded<Versioned<GA>>| {
-            if let Ok(grant) = grant.object {
-                grants.extend(Grant::read(&grant.0).map(|read| (grant.0.metadata, read)));
-            }
+            let granted = grant.object.as_ref().ok().map(|grant| Grant::read(&grant.0));
+            grants.push((grant.slim_metadata().clone(), granted));
         };
         match self.list(ListParams::default(), add).await {
             Err(kube::Error::Api(status)) if is_forbidden(&status) || is_not_served(&status) => Ok(None),

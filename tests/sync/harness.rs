@@ -72,7 +72,21 @@ impl Operator {
         Self::standby_with(store, ServiceLimits::default(), false)
     }
 
+    /// A replica that copies sources of other namespaces only with consent, and waits for its term.
+    pub fn standby_with_consent(store: &Store) -> Self {
+        Self::standby_in_mode(store, CrossNamespace::Consent, ServiceLimits::default(), false)
+    }
+
     fn standby_with(store: &Store, limits: ServiceLimits, service_conditions: bool) -> Self {
+        Self::standby_in_mode(store, CrossNamespace::Allow, limits, service_conditions)
+    }
+
+    fn standby_in_mode(
+        store: &Store,
+        cross_namespace: CrossNamespace,
+        limits: ServiceLimits,
+        service_conditions: bool,
+    ) -> Self {
         let services = ApiServer::named(store, "services");
         let copies = ApiServer::named(store, "copies");
         let sources = ApiServer::named(store, "sources");
@@ -92,7 +106,7 @@ impl Operator {
                 source: ServiceKey::new("default", "kubernetes"),
                 managed: Some(ServiceKey::new("default", "kubernetes-vip")),
                 consent: ConsentPolicy {
-                    cross_namespace: CrossNamespace::Allow,
+                    cross_namespace,
                     ..ConsentPolicy::default()
                 },
             },

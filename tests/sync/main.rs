@@ -3,6 +3,7 @@
 
 mod check;
 mod conditions;
+mod consent;
 mod contests;
 mod doubt;
 mod events;

@@ -4,31 +4,22 @@
 //! not show that result a second later is restarted at another API server.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Debug;
 use std::sync::Arc;
-use std::time::Duration;
 
-use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
-use kube::{Api, Resource};
-use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 use tracing::debug;
 
 use super::Reconciler;
+use super::confirm::{overtaken, take_withdrawn};
 use super::expectations::Expected;
-use crate::apiserver::decode::{Guarded, Slim};
-use crate::apiserver::status::is_missing;
 use crate::controller::apply::Expectation;
 use crate::controller::error::SyncError;
 use endpoint_copier_core::model::{
-    EndpointSlice, Kept, ObjectMeta, Service, ServiceKey, SliceKey, SlicesByKey, Snapshot, Unreadable,
-    WatchKind, version_of,
+    EndpointSlice, Kept, ObjectMeta, ServiceKey, SliceKey, SlicesByKey, Snapshot, Unreadable, WatchKind,
+    version_of,
 };
 use endpoint_copier_core::plan::{Plan, copy, plan};
-
-/// The pause after a GET that the watch has overtaken.
-const OVERTAKEN: Duration = Duration::from_millis(100);
 
 /// A plan that needs no more reads, and the snapshot that it was made from.
 pub(super) struct Decision {
@@ -39,7 +30,7 @@ pub(super) struct Decision {
     /// The plan depends on source slices that no watch shows, so nothing would mark the key when they change.
     pub is_unwatched: bool,
     /// The reason why deletes, and copies of source slices that cannot be read, are left out of the plan: they are not
-    /// confirmed.
+    /// confirmed. Deletes of copies without consent are confirmed separately.
     pub put_off: Option<SyncError>,
 }
 
@@ -66,6 +57,8 @@ impl Reconciler {
     ) -> Result<Decision, SyncError> {
         let found = self.read_overdue(key, has_read).await?;
         let (mut confirmed, mut is_service_read) = (BTreeSet::new(), false);
+        // Sources that have answered whether they give consent.
+        let (mut answered, mut are_sources_read) = (BTreeSet::new(), false);
         // Source slices that could not be read, so that their copies wait, and the reason.
         let (mut unread, mut put_off) = (BTreeSet::new(), None::<SyncError>);
         // Source slices that cannot be decoded and that no watch shows.
@@ -112,9 +105,22 @@ impl Reconciler {
                 }
                 continue;
             }
-            if put_off.is_some() {
-                leave_out(&mut plan, &unread);
+            let refusing = self.refusing(&snapshot, &plan);
+            if !refusing.is_empty() && !are_sources_read {
+                are_sources_read = true;
+                answered = self.read_sources(key, refusing, &mut put_off, has_read).await;
+                continue;
+            }
+            let mut withdrawn = Vec::new();
+            if refusing.is_subset(&answered) {
+                withdrawn = take_withdrawn(&snapshot, &mut plan);
             } else {
+                put_off.get_or_insert_with(overtaken);
+            }
+            if !unread.is_empty() {
+                leave_out(&mut plan, &unread);
+            }
+            if put_off.is_none() {
                 put_off = match self.confirm_service(&snapshot, &plan, has_read).await {
                     Ok(true) => None,
                     Ok(false) if !is_service_read => {
@@ -132,8 +138,13 @@ impl Reconciler {
                 plan.leftovers.clear();
             }
             self.complete(&snapshot, &mut plan, has_read).await?;
+            plan.deletes.extend(withdrawn);
             return match put_off {
-                Some(error) if plan.creates.is_empty() && plan.updates.is_empty() => Err(error),
+                Some(error)
+                    if plan.creates.is_empty() && plan.updates.is_empty() && plan.deletes.is_empty() =>
+                {
+                    Err(error)
+                }
                 put_off => Ok(Decision {
                     snapshot,
                     plan,
@@ -169,48 +180,6 @@ impl Reconciler {
             *update = copy::over(&current, std::mem::take(update));
         }
         Ok(())
-    }
-
-    /// Before slices are deleted, confirms by a GET that their Service is deleted, is not managed, or does not want
-    /// them. A new leader's view of Services may be older than its view of copies. Returns `false` if the GET differs:
-    /// the index is updated and the plan must be computed again. If the GET fails, the rest of the plan is carried out
-    /// and the deletes are planned again later.
-    async fn confirm_service(
-        &self,
-        snapshot: &Snapshot,
-        plan: &Plan,
-        has_read: &mut bool,
-    ) -> Result<bool, SyncError> {
-        if plan.deletes.is_empty() && plan.leftovers.is_empty() {
-            return Ok(true);
-        }
-        let key = &snapshot.key;
-        let before = self.index().service_version(key);
-        let service = self
-            .get::<Service>(key.namespace(), key.name(), has_read)
-            .await?
-            .transpose();
-        let service = service.map_err(|unreadable| SyncError::Unavailable {
-            operation: "decode",
-            object: format!("Service {key}"),
-            message: unreadable.error,
-            retry_after: None,
-        })?;
-        let seen = snapshot.service.as_deref();
-        let mut index = self.index();
-        let is_now = service.as_ref().and_then(|service| index.as_managed(service));
-        if is_now.as_ref() == seen {
-            return Ok(true);
-        }
-        let dirty = index.observe_service(key, &before, service.as_ref());
-        drop(index);
-        let mut dirty = dirty.ok_or_else(overtaken)?;
-        // The plan of this key is computed again right here.
-        dirty.remove(key);
-        self.dirty.mark(dirty);
-        let version = service.and_then(|service| version_of(&service.metadata));
-        self.service_watch.missed(version);
-        Ok(false)
     }
 
     /// Sends a GET for each write that the watch has not shown in time. Returns the slices of others that have the name
@@ -280,31 +249,6 @@ impl Reconciler {
             is_news,
         })
     }
-
-    /// Sends one consistent GET, with the time limit of the client. Returns `None` if the object does not exist.
-    async fn get<K: Slim>(
-        &self,
-        namespace: &str,
-        name: &str,
-        has_read: &mut bool,
-    ) -> Result<Option<Result<K, Box<Unreadable>>>, SyncError>
-    where
-        Guarded<K>:
-            Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
-    {
-        let api: Api<Guarded<K>> = Api::namespaced(self.client.clone(), namespace);
-        *has_read = true;
-        let answer = api.get(name).await;
-        self.writer.watchdog.tick();
-        match answer {
-            Ok(found) => Ok(Some(found.object)),
-            Err(kube::Error::Api(status)) if is_missing(&status, name) => Ok(None),
-            Err(error) => {
-                let object = format!("{} {namespace}/{name}", Guarded::<K>::kind(&()));
-                Err(SyncError::unavailable("get", object, &error))
-            }
-        }
-    }
 }
 
 /// Converts a moment in the past to wall-clock time.
@@ -323,12 +267,6 @@ fn stranger(key: &SliceKey, unreadable: Unreadable) -> EndpointSlice {
         },
         ..EndpointSlice::default()
     }
-}
-
-/// The error if the watch has shown something since a GET was sent.
-fn overtaken() -> SyncError {
-    let until = Instant::now() + OVERTAKEN;
-    SyncError::Outdated { until }
 }
 
 /// Leaves the copies of these source slices out of a plan, and also the updates that empty other copies: an old copy

@@ -33,6 +33,7 @@ use endpoint_copier_core::model::{
 };
 use endpoint_copier_core::plan::Verdicts;
 
+mod confirm;
 mod decide;
 mod expectations;
 mod failures;

@@ -4,24 +4,41 @@ use std::collections::{BTreeSet, HashMap};
 
 use super::{Dirty, Index};
 use crate::model::{
-    Consent, CrossNamespace, EndpointSlice, Grant, Grantors, ObjectMeta, ServiceKey, SliceKey, is_dns_label,
+    Consent, CrossNamespace, EndpointSlice, Grant, Grantors, ObjectMeta, ServiceKey, SliceKey, Snapshot,
+    is_dns_label, provenance::Provenance,
 };
 
 /// The consent of sources for one Service. Each has to be looked for among all grants of a namespace.
 type Consents = HashMap<ServiceKey, Consent>;
 
 impl Index {
-    /// Takes in a ReferenceGrant that was added or changed. `None` means that it was removed or grants nothing.
-    pub fn apply_grant(&mut self, metadata: &ObjectMeta, grant: Option<Grant>) -> Dirty {
+    /// Takes in a ReferenceGrant that was added or changed.
+    pub fn apply_grant(&mut self, metadata: &ObjectMeta, grant: Grant) -> Dirty {
         let changed = self.grants.apply(metadata, grant);
+        self.reconsider_namespace(changed)
+    }
+
+    /// Takes in a ReferenceGrant that was added or changed and cannot be decoded. Its last readable state counts.
+    pub fn apply_unreadable_grant(&mut self, metadata: &ObjectMeta) {
+        self.grants.apply_unreadable(metadata);
+    }
+
+    /// Takes in a ReferenceGrant that was removed.
+    pub fn delete_grant(&mut self, metadata: &ObjectMeta) -> Dirty {
+        let changed = self.grants.remove(metadata);
+        self.reconsider_namespace(changed)
+    }
+
+    /// Reconsiders the sources of a namespace whose grants have changed, if any have.
+    fn reconsider_namespace(&mut self, changed: Option<String>) -> Dirty {
         changed.map_or_else(Dirty::new, |namespace| {
             let first = ServiceKey::new(namespace.as_str(), "");
             self.reconsider_from(&first, |source| source.namespace() == namespace)
         })
     }
 
-    /// Takes in a complete list of ReferenceGrants.
-    pub fn grants_listed(&mut self, listed: impl IntoIterator<Item = (ObjectMeta, Grant)>) -> Dirty {
+    /// Takes in a complete list of ReferenceGrants. `None` stands for one that cannot be decoded.
+    pub fn grants_listed(&mut self, listed: impl IntoIterator<Item = (ObjectMeta, Option<Grant>)>) -> Dirty {
         self.grants.replace(listed);
         self.revoked.clear();
         self.reconsider_all()
@@ -64,6 +81,7 @@ impl Index {
             policy: &self.defaults.consent,
             default_source: &self.defaults.source,
             annotation: known.and_then(|known| known.allow_from.as_ref()),
+            is_unread: self.unreadable.sources.contains(source),
             services_listed: self.services_listed,
             grants: &self.grants,
             is_revoked: self.revoked.contains(source),
@@ -159,20 +177,46 @@ impl Index {
     /// or, if the slice is not known, one after which the slice may be named. A slice with any other name has no
     /// consent. `known` has what was already decided for this Service.
     fn consent_of_copy(&self, service: &ServiceKey, copy: &EndpointSlice, known: &mut Consents) -> Consent {
-        let Some(claimed) = copy.provenance() else {
+        let is_across = |claimed: &Provenance<'_>| claimed.namespace != service.namespace();
+        let Some(claimed) = copy.provenance().filter(is_across) else {
             return Consent::Given;
         };
-        if claimed.namespace == service.namespace() {
-            return Consent::Given;
-        }
-        let slice = SliceKey::new(claimed.namespace, claimed.name);
-        let by_label = self.others.get(&slice).and_then(|slice| slice.service());
-        let sources = by_label.map_or_else(|| named_after(&slice), |source| vec![source]);
-        let consents = sources.into_iter().map(|source| {
+        let consents = self.sources_of(&claimed).into_iter().map(|source| {
             let consent = known.entry(source);
             *consent.or_insert_with_key(|source| self.consent(service, source))
         });
         consents.max().unwrap_or(Consent::Refused)
+    }
+
+    /// The Services to which the source slice of a copy may belong.
+    fn sources_of(&self, claimed: &Provenance<'_>) -> Vec<ServiceKey> {
+        let slice = SliceKey::new(claimed.namespace, claimed.name);
+        let by_label = self.others.get(&slice).and_then(|slice| slice.service());
+        by_label.map_or_else(|| named_after(&slice), |source| vec![source])
+    }
+
+    /// The sources whose missing consent leads to the deletion of these copies. A watch may not show yet the consent that
+    /// a former leader has seen. Names that no Service can have are left out.
+    #[must_use]
+    pub fn missing_consent(
+        &self,
+        snapshot: &Snapshot,
+        deleted: &BTreeSet<&SliceKey>,
+    ) -> BTreeSet<ServiceKey> {
+        if self.defaults.consent.cross_namespace != CrossNamespace::Consent || deleted.is_empty() {
+            return BTreeSet::new();
+        }
+        let withdrawn = |key: &SliceKey| snapshot.without_consent.contains(key) && deleted.contains(key);
+        let copies = snapshot.copies.values().filter(|copy| withdrawn(&copy.key()));
+        let claimed = copies.filter_map(|copy| copy.provenance());
+        let of_copies = claimed.flat_map(|claimed| self.sources_of(&claimed));
+        let is_refused = snapshot.refusal.as_ref().is_some_and(|refusal| refusal.is_final);
+        let service = snapshot.service.as_ref().filter(|_| is_refused);
+        let requested = service.and_then(|service| service.source()).cloned();
+        of_copies
+            .chain(requested.filter(|_| self.admission.admits(&snapshot.key)))
+            .filter(|source| is_dns_label(source.namespace()))
+            .collect()
     }
 }
 

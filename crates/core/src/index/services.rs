@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{Dirty, Index};
 use crate::model::{
-    AllowFromAnnotation, Condition, ManagedService, ObjectMeta, Service, ServiceKey, version_of,
+    AllowFromAnnotation, Condition, ManagedService, ObjectMeta, Service, ServiceKey, Unreadable, version_of,
 };
 
 /// The known state of one Service.
@@ -14,7 +14,8 @@ pub(super) struct Known {
     /// Its resourceVersion. The index does not compare it, because most changes of a Service do not matter to the
     /// operator.
     pub version: Option<u64>,
-    /// The namespaces that may copy it, if an annotation names any.
+    /// The namespaces that may copy it, if an annotation names any. If it cannot be decoded, those of its last readable
+    /// state.
     pub allow_from: Option<AllowFromAnnotation>,
     /// `None` if it is neither managed nor disabled, because then only its name matters.
     pub declared: Option<Arc<ManagedService>>,
@@ -44,7 +45,12 @@ impl Index {
             .status
             .as_ref()
             .and_then(|status| status.condition.as_deref());
-        let mut dirty = self.replace_service(&service.metadata, new, condition);
+        let was_unread = self.unreadable.sources.remove(&key);
+        let allow_from = AllowFromAnnotation::of(&service.metadata);
+        let mut dirty = self.replace_service(&service.metadata, new, allow_from, condition);
+        if was_unread {
+            dirty.extend(self.reconsider_source(&key, false));
+        }
         if was_unreadable {
             dirty.insert(key);
         }
@@ -56,13 +62,14 @@ impl Index {
         &mut self,
         metadata: &ObjectMeta,
         new: Option<Arc<ManagedService>>,
+        allow_from: Option<AllowFromAnnotation>,
         condition: Option<&Condition>,
     ) -> Dirty {
         let key = ServiceKey::of(metadata);
         let condition = self.conditions.shown(&key, self.services.get(&key), condition);
         let known = Known {
             version: version_of(metadata),
-            allow_from: AllowFromAnnotation::of(metadata),
+            allow_from,
             declared: new.clone(),
             condition,
         };
@@ -117,6 +124,7 @@ impl Index {
     /// Removes a deleted Service.
     pub fn delete_service(&mut self, key: &ServiceKey) -> Dirty {
         self.unreadable.services.remove(key);
+        let was_unread = self.unreadable.sources.remove(key);
         let Some(known) = self.services.remove(key) else {
             return Dirty::new();
         };
@@ -127,7 +135,7 @@ impl Index {
         self.unlink(old.as_deref(), None);
         let admitted = self.rank(key);
         let mut dirty: Dirty = self.dependants(key).cloned().collect();
-        if known.allow_from.is_some() {
+        if known.allow_from.is_some() || was_unread {
             dirty.extend(self.reconsider_source(key, true));
         }
         if old.is_some() || self.copies.has_any(key) {
@@ -188,7 +196,7 @@ impl Index {
         }
     }
 
-    /// Takes in a GET that shows this Service, or shows that no Service has this name. `before` is the version known
+    /// Takes in a GET that shows this Service, decoded or not, or that no Service has this name. `before` is the version known
     /// when the GET was sent. Returns the affected Services. Returns `None` if the watch has shown something since,
     /// because it is then unknown which of the two is newer. Otherwise the GET is newer, as in [`Index::observe`].
     #[must_use]
@@ -196,7 +204,7 @@ impl Index {
         &mut self,
         key: &ServiceKey,
         before: &ServiceVersion,
-        service: Option<&Service>,
+        service: Option<Result<&Service, &Unreadable>>,
     ) -> Option<Dirty> {
         let now = self.service_version(key);
         // Unknown before and now, but it may have been created and deleted meanwhile.
@@ -211,10 +219,14 @@ impl Index {
             self.services_gone.extend(uid.map(|uid| (key.clone(), uid)));
             return Some(self.delete_service(key));
         };
-        if self.is_service_gone(&service.metadata) {
+        let metadata = service.map_or_else(|unreadable| &unreadable.metadata, |service| &service.metadata);
+        if self.is_service_gone(metadata) {
             self.services_gone.remove(key);
         }
-        Some(self.apply_service(service))
+        Some(match service {
+            Ok(service) => self.apply_service(service),
+            Err(unreadable) => self.service_unreadable(unreadable),
+        })
     }
 
     /// Ends the request of a Service for its source, unless its new state asks for the same one.

@@ -14,6 +14,8 @@ use crate::model::{
 pub(super) struct UnreadableObjects {
     /// Services that may or may not be managed. Those with copies count as managed.
     pub services: HashMap<ServiceKey, Arc<ManagedService>>,
+    /// Services that could not be decoded since the start, so that it is not known who may copy them.
+    pub sources: BTreeSet<ServiceKey>,
     slices: BTreeMap<SliceKey, Slice>,
     /// The number of slices removed so far.
     pub removals: u64,
@@ -137,17 +139,22 @@ impl UnreadableObjects {
 
 impl Index {
     /// Takes in a Service that was added or changed and cannot be decoded. If it is or was managed, or if readable
-    /// annotations say so, its copies stay as they are.
+    /// annotations say so, its copies stay as they are. As a source, it allows what its last readable state allowed.
     pub fn service_unreadable(&mut self, unreadable: &Unreadable) -> Dirty {
         let service = Arc::new(ManagedService::unreadable(unreadable));
         let key = service.key.clone();
         let condition = unreadable.condition.as_deref();
+        let known = self.services.get(&key);
+        if known.is_none() {
+            self.unreadable.sources.insert(key.clone());
+        }
+        let allow_from = known.and_then(|known| known.allow_from.clone());
         let speaks_of_us = ManagedService::may_be_managed(unreadable, &self.defaults);
         if speaks_of_us || self.is_managed(&key) {
-            return self.replace_service(&unreadable.metadata, Some(service), condition);
+            return self.replace_service(&unreadable.metadata, Some(service), allow_from, condition);
         }
         self.unreadable.services.insert(key.clone(), service);
-        let mut dirty = self.replace_service(&unreadable.metadata, None, condition);
+        let mut dirty = self.replace_service(&unreadable.metadata, None, allow_from, condition);
         if self.copies.has_any(&key) {
             dirty.insert(key);
         }

@@ -121,8 +121,8 @@ impl World {
             index.apply_service(service);
         }
         index.services_listed(&self.services.keys().cloned().collect());
-        let read = |grant: &ReferenceGrant| Some((grant.metadata.clone(), Grant::read(grant)?));
-        index.grants_listed(self.grants.iter().filter_map(read));
+        let read = |grant: &ReferenceGrant| (grant.metadata.clone(), Some(Grant::read(grant)));
+        index.grants_listed(self.grants.iter().map(read));
         let names = Scope::Named(Arc::new(index.names()));
         for scope in [Scope::Copies, names] {
             let shown: Vec<_> = self

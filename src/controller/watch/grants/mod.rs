@@ -14,7 +14,7 @@ use crate::apiserver::decode::Guarded;
 use crate::apiserver::reference_grant::{GROUP, Versioned};
 use crate::apiserver::status;
 use endpoint_copier_core::index::{Dirty, Index};
-use endpoint_copier_core::model::{Grant, ObjectMeta, Unreadable, WatchKind};
+use endpoint_copier_core::model::{Grant, Unreadable, WatchKind};
 
 /// How often the operator checks whether the cluster serves ReferenceGrants, and in which version.
 const DISCOVERY: Duration = Duration::from_secs(60);
@@ -128,14 +128,22 @@ impl GrantWatch {
         let handle = |event: Result<Event<Guarded<Versioned<GA>>>, &watcher::Error>| {
             match event {
                 Ok(Event::Init) => listed.clear(),
-                Ok(Event::InitApply(grant)) => listed.extend(read(grant, &log)),
+                Ok(Event::InitApply(grant)) => {
+                    let granted = read(&grant, &log);
+                    listed.push((grant.slim_metadata().clone(), granted));
+                }
                 Ok(Event::Apply(grant)) => {
-                    let metadata = grant.slim_metadata().clone();
-                    let granted = read(grant, &log).map(|(_, grant)| grant);
-                    self.change(|index| index.apply_grant(&metadata, granted));
+                    let (granted, metadata) = (read(&grant, &log), grant.slim_metadata());
+                    self.change(|index| match granted {
+                        Some(granted) => index.apply_grant(metadata, granted),
+                        None => {
+                            index.apply_unreadable_grant(metadata);
+                            Dirty::new()
+                        }
+                    });
                 }
                 Ok(Event::Delete(grant)) => {
-                    self.change(|index| index.apply_grant(grant.slim_metadata(), None));
+                    self.change(|index| index.delete_grant(grant.slim_metadata()));
                 }
                 Ok(Event::InitDone) => {
                     *refused = None;
@@ -179,15 +187,12 @@ impl GrantWatch {
     }
 }
 
-/// Reads what a ReferenceGrant grants to Services. A grant that cannot be decoded grants nothing.
-fn read<const GA: bool>(
-    grant: Guarded<Versioned<GA>>,
-    log: &impl Fn(&Unreadable),
-) -> Option<(ObjectMeta, Grant)> {
-    match grant.object {
-        Ok(grant) => Grant::read(&grant.0).map(|read| (grant.0.metadata, read)),
+/// Reads what a ReferenceGrant grants to Services. Returns `None` if it cannot be decoded.
+fn read<const GA: bool>(grant: &Guarded<Versioned<GA>>, log: &impl Fn(&Unreadable)) -> Option<Grant> {
+    match &grant.object {
+        Ok(grant) => Some(Grant::read(&grant.0)),
         Err(object) => {
-            log(&object);
+            log(object);
             None
         }
     }

@@ -5,7 +5,7 @@ use super::*;
 /// A GET that the watch does not overtake.
 fn look(index: &mut Index, service: Option<&Service>) -> Dirty {
     let before = index.service_version(&key("vip"));
-    let dirty = index.observe_service(&key("vip"), &before, service);
+    let dirty = index.observe_service(&key("vip"), &before, service.map(Ok));
     dirty.expect("nothing has overtaken it")
 }
 
@@ -85,7 +85,7 @@ fn a_service_get_older_than_the_watch_changes_nothing() {
     let mut index = filled();
     let before = index.service_version(&key("vip"));
     index.apply_service(&service("vip").version(200));
-    assert_eq!(index.observe_service(&key("vip"), &before, Some(&read)), None);
+    assert_eq!(index.observe_service(&key("vip"), &before, Some(Ok(&read))), None);
     assert_eq!(index.observe_service(&key("vip"), &before, None), None);
     assert_eq!(uid(&index).as_deref(), Some("uid-vip"));
     // The Service was created and deleted in the meantime.
@@ -94,7 +94,7 @@ fn a_service_get_older_than_the_watch_changes_nothing() {
     let before = index.service_version(&key("vip"));
     index.apply_service(&read);
     index.delete_service(&key("vip"));
-    assert_eq!(index.observe_service(&key("vip"), &before, Some(&read)), None);
+    assert_eq!(index.observe_service(&key("vip"), &before, Some(Ok(&read))), None);
     assert_eq!(uid(&index), None, "a ghost");
 }
 

@@ -52,18 +52,18 @@ pub struct ReferenceGrantTo {
 }
 
 /// What a ReferenceGrant means for copies.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Grant {
-    /// The namespaces whose Services may copy.
+    /// The namespaces whose Services may copy. Empty if it does not concern Services.
     from: BTreeSet<String>,
     /// The names of the sources. `None` means all Services of the grant's namespace.
     to: Option<BTreeSet<String>>,
 }
 
 impl Grant {
-    /// Reads a ReferenceGrant. Returns `None` if it does not concern Services. A name that is not valid grants nothing.
+    /// Reads a ReferenceGrant. One that does not concern Services, and a name that is not valid, grant nothing.
     #[must_use]
-    pub fn read(grant: &ReferenceGrant) -> Option<Self> {
+    pub fn read(grant: &ReferenceGrant) -> Self {
         let from = grant.spec.from.iter().flatten();
         let from: BTreeSet<_> = from
             .filter(|from| from.group.is_empty() && from.kind == "Service" && is_dns_label(&from.namespace))
@@ -76,7 +76,11 @@ impl Grant {
             .map(|to| to.name.clone())
             .collect();
         let grants_nothing = from.is_empty() || to.as_ref().is_some_and(BTreeSet::is_empty);
-        (!grants_nothing).then_some(Self { from, to })
+        if grants_nothing {
+            Self::default()
+        } else {
+            Self { from, to }
+        }
     }
 
     fn allows(&self, namespace: &str, source: &str) -> bool {
@@ -96,22 +100,25 @@ enum Listed {
     Yes,
 }
 
-/// All ReferenceGrants that concern Services.
+/// All ReferenceGrants.
 #[derive(Debug, Default)]
 pub struct Grants {
     listed: Listed,
-    by_namespace: BTreeMap<String, BTreeMap<String, Grant>>,
+    /// The last readable state of each grant, or `None` if it could not be decoded since the start.
+    by_namespace: BTreeMap<String, BTreeMap<String, Option<Grant>>>,
 }
 
 impl Grants {
     pub(super) fn consent(&self, namespace: &str, source: &ServiceKey) -> Consent {
-        let mut there = self.by_namespace.get(source.namespace()).into_iter().flatten();
-        if there.any(|(_, grant)| grant.allows(namespace, source.name())) {
+        let there = || self.by_namespace.get(source.namespace()).into_iter().flatten();
+        let allows = |grant: &Grant| grant.allows(namespace, source.name());
+        if there().any(|(_, grant)| grant.as_ref().is_some_and(allows)) {
             return Consent::Given;
         }
         match self.listed {
             Listed::Never => Consent::Unknown,
             Listed::Absent => Consent::RefusedForNow,
+            Listed::Yes if there().any(|(_, grant)| grant.is_none()) => Consent::RefusedForNow,
             Listed::Yes => Consent::Refused,
         }
     }
@@ -126,27 +133,49 @@ impl Grants {
         self.listed != Listed::Never
     }
 
-    /// Takes in a grant that was added, changed or, with `None`, removed. Returns the namespace whose sources it
-    /// affects, if anything changed.
-    pub fn apply(&mut self, metadata: &ObjectMeta, grant: Option<Grant>) -> Option<String> {
-        let namespace = metadata.namespace.clone().unwrap_or_default();
-        let name = metadata.name.clone().unwrap_or_default();
+    /// Takes in a grant that was added or changed. Returns the namespace whose sources it affects, if anything changed.
+    pub fn apply(&mut self, metadata: &ObjectMeta, grant: Grant) -> Option<String> {
+        let (namespace, name) = place(metadata);
         let there = self.by_namespace.entry(namespace.clone()).or_default();
-        let has_changed = match grant {
-            Some(grant) => there.insert(name, grant.clone()) != Some(grant),
-            None => there.remove(&name).is_some(),
+        let has_changed = match there.insert(name, Some(grant.clone())) {
+            Some(before) => before != Some(grant),
+            None => !grant.from.is_empty(),
         };
-        if there.is_empty() {
-            self.by_namespace.remove(&namespace);
-        }
         has_changed.then_some(namespace)
     }
 
-    /// Replaces all known grants with a complete list.
-    pub fn replace(&mut self, listed: impl IntoIterator<Item = (ObjectMeta, Grant)>) {
-        self.by_namespace.clear();
+    /// Takes in a grant that was added or changed and cannot be decoded. Its last readable state counts. A new one has
+    /// none, so it has never granted anything.
+    pub fn apply_unreadable(&mut self, metadata: &ObjectMeta) {
+        let (namespace, name) = place(metadata);
+        let there = self.by_namespace.entry(namespace).or_default();
+        there.entry(name).or_insert_with(|| Some(Grant::default()));
+    }
+
+    /// Takes in a grant that was removed. Returns the namespace whose sources it affects, if it was known.
+    pub fn remove(&mut self, metadata: &ObjectMeta) -> Option<String> {
+        let (namespace, name) = place(metadata);
+        let there = self.by_namespace.get_mut(&namespace)?;
+        let grant = there.remove(&name);
+        if there.is_empty() {
+            self.by_namespace.remove(&namespace);
+        }
+        let granted = grant?.is_none_or(|grant| !grant.from.is_empty());
+        granted.then_some(namespace)
+    }
+
+    /// Replaces all known grants with a complete list. The last readable state of a grant that cannot be decoded, which
+    /// is `None` on the list, still counts.
+    pub fn replace(&mut self, listed: impl IntoIterator<Item = (ObjectMeta, Option<Grant>)>) {
+        let mut known = std::mem::take(&mut self.by_namespace);
         for (metadata, grant) in listed {
-            self.apply(&metadata, Some(grant));
+            let (namespace, name) = place(&metadata);
+            let mut last = || known.get_mut(&namespace)?.remove(&name)?;
+            let grant = grant.or_else(&mut last);
+            self.by_namespace
+                .entry(namespace)
+                .or_default()
+                .insert(name, grant);
         }
         self.listed = Listed::Yes;
     }
@@ -158,4 +187,10 @@ impl Grants {
             self.listed = Listed::Absent;
         }
     }
+}
+
+/// The namespace and the name of a grant.
+fn place(metadata: &ObjectMeta) -> (String, String) {
+    let text = |value: &Option<String>| value.clone().unwrap_or_default();
+    (text(&metadata.namespace), text(&metadata.name))
 }

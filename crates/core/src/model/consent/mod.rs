@@ -109,8 +109,8 @@ impl AllowFromAnnotation {
 pub enum Consent {
     /// Neither the owner of the source nor the admin allows it.
     Refused,
-    /// Nobody is known to allow it, but the cluster has no ReferenceGrants, or has just stopped serving them. No copy
-    /// is created, and existing copies stay.
+    /// Nobody is known to allow it, but the cluster has no ReferenceGrants or has just stopped serving them, or what may
+    /// allow it cannot be decoded. No copy is created, and existing copies stay.
     RefusedForNow,
     /// It is not known yet, so nothing changes.
     Unknown,
@@ -127,6 +127,8 @@ pub struct Grantors<'a> {
     pub default_source: &'a ServiceKey,
     /// The annotation of the source, if it allows anything.
     pub annotation: Option<&'a AllowFromAnnotation>,
+    /// Whether the source cannot be decoded and could not be since the start, so that its annotation is not known.
+    pub is_unread: bool,
     /// Whether all Services have been listed, so that a missing annotation means something.
     pub services_listed: bool,
     /// All ReferenceGrants.
@@ -158,6 +160,7 @@ impl Grantors<'_> {
             return Consent::Unknown;
         }
         match self.grants.consent(namespace, source) {
+            Consent::Refused if self.is_unread => Consent::RefusedForNow,
             Consent::RefusedForNow if self.is_revoked => Consent::Refused,
             consent => consent,
         }

@@ -43,8 +43,8 @@ fn reference(from: (&str, &str, &str), to: (&str, &str, Option<&str>)) -> Refere
 /// Grants that have been listed.
 fn listed(grants: &[ReferenceGrant]) -> Grants {
     let mut known = Grants::default();
-    let read = |grant: &ReferenceGrant| Some((grant.metadata.clone(), Grant::read(grant)?));
-    known.replace(grants.iter().filter_map(read));
+    let read = |grant: &ReferenceGrant| (grant.metadata.clone(), Some(Grant::read(grant)));
+    known.replace(grants.iter().map(read));
     known
 }
 
@@ -60,6 +60,7 @@ fn consent(
         policy,
         default_source: &ServiceKey::api_source(),
         annotation: annotation.as_ref(),
+        is_unread: false,
         services_listed: true,
         grants,
         is_revoked: false,
@@ -244,6 +245,7 @@ fn ports_of_other_namespaces_come_from_slice_or_flag() {
         policy: &policy,
         default_source: &ServiceKey::api_source(),
         annotation: None,
+        is_unread: false,
         services_listed: true,
         grants: &grants,
         is_revoked: false,

@@ -4,10 +4,10 @@ use proptest::prelude::*;
 
 use crate::index::{Index, Scope};
 use crate::model::{
-    AllowFrom, ConsentPolicy, CrossNamespace, MANAGED_BY_US, ObjectMeta, Reason, ReferenceGrant, Service,
-    ServiceKey, SliceKey, annotation, label, provenance,
+    AllowFrom, ConsentPolicy, CrossNamespace, Grant, MANAGED_BY_US, ObjectMeta, Reason, ReferenceGrant,
+    Service, ServiceKey, SliceKey, Unreadable, annotation, label, provenance,
 };
-use crate::plan::{Verdicts, plan};
+use crate::plan::{Plan, Verdicts, plan};
 use crate::testing::world::{World, Write};
 use crate::testing::{
     Build as _, BuildService as _, BuildSlice as _, defaults, plain_service, service, slice,
@@ -138,6 +138,179 @@ fn withdrawal_removes_copies_of_a_slice_that_cannot_be_decoded() {
     }
 }
 
+/// `web/app`, of which only the metadata can be decoded, with this annotation.
+fn undecodable(allow_from: Option<&str>) -> Unreadable {
+    let mut app = app().version(300);
+    if let Some(value) = allow_from {
+        app = app.annotate(annotation::ALLOW_FROM, value);
+    }
+    Unreadable {
+        metadata: app.metadata,
+        condition: None,
+        error: "invalid type".to_owned(),
+    }
+}
+
+/// The index of an operator that starts while `web/app` cannot be decoded.
+fn started_with(world: &World, app: &Unreadable) -> Index {
+    let mut world = world.clone();
+    world.services.remove(&ServiceKey::new("web", "app"));
+    let mut index = world.index();
+    index.service_unreadable(app);
+    index
+}
+
+fn plan_of(index: &Index) -> Plan {
+    plan(&index.snapshot(&vip()).unwrap(), &Verdicts::Off)
+}
+
+/// Rule: 9.unreadable
+#[test]
+fn a_source_that_cannot_be_decoded_keeps_its_last_answer() {
+    for readable in [None, Some("other"), Some("default")] {
+        let (mut given, mut refused) = (allowed().settled("vip").index(), world().index());
+        assert!(!given.service_unreadable(&undecodable(readable)).contains(&vip()));
+        assert!(plan_of(&given).is_done(), "{readable:?}");
+        assert!(
+            !refused
+                .service_unreadable(&undecodable(readable))
+                .contains(&vip())
+        );
+        assert!(plan_of(&refused).creates.is_empty(), "{readable:?}");
+        // Its next readable state decides.
+        assert!(given.apply_service(&app().version(301)).contains(&vip()));
+        assert_eq!(plan_of(&given).deletes.len(), 1);
+    }
+}
+
+/// Rule: 9.unreadable
+#[test]
+fn after_a_restart_an_undecodable_source_keeps_copies_and_gets_none() {
+    for readable in [None, Some("default")] {
+        let index = started_with(&allowed().settled("vip"), &undecodable(readable));
+        assert!(plan_of(&index).is_done(), "{readable:?}");
+        let without = started_with(&allowed(), &undecodable(readable));
+        assert!(plan_of(&without).is_done(), "{readable:?}");
+    }
+    let world = allowed().settled("vip");
+    let started = || started_with(&world, &undecodable(None));
+    let (mut readable, mut gone) = (started(), started());
+    assert!(readable.apply_service(&app().version(301)).contains(&vip()));
+    assert!(
+        gone.delete_service(&ServiceKey::new("web", "app"))
+            .contains(&vip())
+    );
+    for index in [readable, gone] {
+        assert_eq!(plan_of(&index).deletes.len(), 1);
+    }
+}
+
+/// Rule: 9.unreadable
+#[test]
+fn a_grant_that_cannot_be_decoded_keeps_its_last_answer() {
+    let mut world = world();
+    world.grants = vec![grant(None)];
+    let world = world.settled("vip");
+    let metadata = grant(None).metadata;
+    let mut index = world.index();
+    index.apply_unreadable_grant(&metadata);
+    assert!(plan_of(&index).is_done());
+    index.grants_listed([(metadata.clone(), None)]);
+    assert!(plan_of(&index).is_done(), "on a list");
+    assert!(index.apply_grant(&metadata, Grant::default()).contains(&vip()));
+    index.apply_unreadable_grant(&metadata);
+    index.grants_listed([(metadata.clone(), None)]);
+    assert_eq!(plan_of(&index).deletes.len(), 1, "it granted nothing");
+
+    // A replica that starts does not know what it granted.
+    let started = |world: &World| {
+        let mut world = world.clone();
+        world.grants.clear();
+        let mut index = world.index();
+        index.grants_listed([(metadata.clone(), None)]);
+        index
+    };
+    let mut without = world.clone();
+    without.slices.retain(|_, slice| !slice.is_labelled_as_copy());
+    assert!(plan_of(&started(&world)).is_done());
+    assert!(plan_of(&started(&without)).is_done());
+    let mut index = started(&world);
+    assert!(index.delete_grant(&metadata).contains(&vip()));
+    assert_eq!(plan_of(&index).deletes.len(), 1);
+}
+
+/// Rule: 9.unreadable
+#[test]
+fn a_new_grant_that_cannot_be_decoded_protects_no_copy() {
+    let mut index = withdrawn(&allowed().settled("vip")).index();
+    index.apply_unreadable_grant(&grant(None).metadata);
+    assert_eq!(plan_of(&index).deletes.len(), 1);
+}
+
+/// Rule: 9.refusal-is-blind
+#[test]
+fn a_refusal_is_the_same_if_the_source_cannot_be_decoded() {
+    let findings = |index: &Index| plan_of(index).findings;
+    let mut index = world().index();
+    let refused = findings(&index);
+    assert_eq!(refused.len(), 1);
+    assert!(!index.service_unreadable(&undecodable(None)).contains(&vip()));
+    assert_eq!(findings(&index), refused);
+    let mut missing = world();
+    missing.services.remove(&ServiceKey::new("web", "app"));
+    let mut index = missing.index();
+    assert!(
+        !index
+            .service_unreadable(&undecodable(Some("default")))
+            .contains(&vip())
+    );
+    assert_eq!(findings(&index), refused);
+    let gone = index.delete_service(&ServiceKey::new("web", "app"));
+    assert!(!gone.contains(&vip()));
+}
+
+/// Rule: 9.old-view
+#[test]
+fn deletes_without_consent_depend_on_the_sources_of_the_copies() {
+    let missing = |world: &World| {
+        let snapshot = world.snapshot(&vip());
+        let keys: Vec<_> = world.copies("vip").iter().map(|copy| copy.key()).collect();
+        world.index().missing_consent(&snapshot, &keys.iter().collect())
+    };
+    let mut world = allowed().settled("vip");
+    assert!(missing(&world).is_empty(), "there is consent");
+    world = withdrawn(&world);
+    let app = ServiceKey::new("web", "app");
+    assert!(missing(&world).contains(&app));
+    // The Service asks for it, and no copy is of it.
+    let own = slice("own").of("own").endpoints(["192.0.2.1"]);
+    let mut moves = self::world()
+        .slice(own)
+        .service(service("vip").source("default", "own"));
+    moves.settle("vip");
+    moves.put_service(service("vip").source("web", "app"));
+    assert_eq!(missing(&moves), [app].into());
+    // Nothing but flags decides.
+    world.defaults.consent.cross_namespace = CrossNamespace::Deny;
+    assert!(missing(&world).is_empty());
+    // No Service has such a name.
+    world.defaults.consent.cross_namespace = CrossNamespace::Consent;
+    let key = world.copy("vip").key();
+    for (what, name) in [
+        (provenance::NAMESPACE, "../secrets"),
+        (provenance::SLICE, "no name"),
+    ] {
+        let mut world = world.clone();
+        world.put_service(service("vip").annotate(annotation::ENABLED, "tru"));
+        world.edit(&key, |slice| {
+            let annotations = slice.metadata.annotations.get_or_insert_default();
+            annotations.insert(what.into(), name.into());
+        });
+        assert!(missing(&world).is_empty(), "{name:?}");
+        assert_eq!(world.plan("vip").deletes.len(), 1, "{name:?}");
+    }
+}
+
 /// A replica that starts knows the copy, but no Service that asks for the source.
 /// Rule: 9.withdrawal
 #[test]
@@ -217,7 +390,8 @@ fn a_change_of_a_source_without_consent_marks_nobody() {
     let metadata = grant(None).metadata;
     let granted = crate::model::Grant::read(&grant(Some("other")));
     assert!(index.apply_grant(&metadata, granted).is_empty());
-    assert!(index.apply_grant(&metadata, None).is_empty());
+    index.apply_unreadable_grant(&metadata);
+    assert!(index.delete_grant(&metadata).is_empty());
     assert!(index.delete_service(&ServiceKey::new("web", "app")).is_empty());
 }
 
@@ -523,8 +697,10 @@ proptest! {
                 name: Some("grant".to_owned()),
                 ..ObjectMeta::default()
             };
-            let granted = world.grants.first().and_then(crate::model::Grant::read);
-            index.apply_grant(&metadata, granted);
+            match world.grants.first().map(crate::model::Grant::read) {
+                Some(granted) => _ = index.apply_grant(&metadata, granted),
+                None => _ = index.delete_grant(&metadata),
+            }
             prop_assert_eq!(index.names(), world.index().names());
         }
     }

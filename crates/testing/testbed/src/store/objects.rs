@@ -109,6 +109,28 @@ impl Store {
         })
     }
 
+    /// Merges a patch into an object, and neither decodes nor validates the result: what a client sees that an API server
+    /// of another version, or a proxy, has spoiled.
+    ///
+    /// # Errors
+    /// 404.
+    pub fn spoil(
+        &self,
+        resource: &str,
+        namespace: &str,
+        name: &str,
+        patch: Value,
+    ) -> Result<Value, ApiError> {
+        let kind = kind(resource)?;
+        self.write(|state| {
+            let key = State::key(kind, namespace, name);
+            let old = state.get(&key).cloned();
+            let old = old.ok_or_else(|| ApiError::not_found(kind, name))?;
+            let spoiled = Patch::Merge(patch).apply(&old)?;
+            Ok(state.commit(key, Some(spoiled)).as_ref().clone())
+        })
+    }
+
     /// Deletes an object.
     ///
     /// # Errors

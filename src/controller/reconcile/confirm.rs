@@ -1,0 +1,180 @@
+//! Confirms deletes: a watch of Services that is late may show neither the managed Service nor the consent of a source
+//! as they are now. One consistent GET of each decides.
+
+use std::collections::BTreeSet;
+use std::fmt::Debug;
+use std::pin::pin;
+use std::time::Duration;
+
+use futures::{StreamExt as _, stream};
+use k8s_openapi::NamespaceResourceScope;
+use kube::{Api, Resource};
+use serde::de::DeserializeOwned;
+use tokio::time::Instant;
+use tracing::debug;
+
+use super::Reconciler;
+use crate::apiserver::decode::{Guarded, Slim};
+use crate::apiserver::status::is_missing;
+use crate::controller::error::SyncError;
+use endpoint_copier_core::index::ServiceVersion;
+use endpoint_copier_core::model::{Service, ServiceKey, Snapshot, Unreadable, version_of};
+use endpoint_copier_core::plan::{Delete, Plan};
+
+/// The pause after a GET that the watch has overtaken.
+const OVERTAKEN: Duration = Duration::from_millis(100);
+
+/// Sources that are read at the same time. A copy does not say which of two Services its source slice belongs to.
+const READS_AT_ONCE: usize = 8;
+
+/// The answer to a GET: the object, decoded or not, or `None` if it does not exist.
+type Found<K> = Option<Result<K, Box<Unreadable>>>;
+
+impl Reconciler {
+    /// Before slices are deleted, confirms by a GET that their Service is deleted, is not managed, or does not want
+    /// them. A new leader's view of Services may be older than its view of copies. Returns `false` if the GET differs:
+    /// the index is updated and the plan must be computed again. If the GET fails, the rest of the plan is carried out
+    /// and the deletes are planned again later.
+    pub(super) async fn confirm_service(
+        &self,
+        snapshot: &Snapshot,
+        plan: &Plan,
+        has_read: &mut bool,
+    ) -> Result<bool, SyncError> {
+        if plan.deletes.is_empty() && plan.leftovers.is_empty() {
+            return Ok(true);
+        }
+        let key = &snapshot.key;
+        let before = self.index().service_version(key);
+        let found: Found<Service> = self.get(key.namespace(), key.name(), has_read).await?;
+        // One that cannot be decoded is shown as it is, so that its copies stay.
+        if let None | Some(Ok(_)) = &found {
+            let index = self.index();
+            let service = found.as_ref().and_then(|found| found.as_ref().ok());
+            if service.and_then(|service| index.as_managed(service)).as_ref() == snapshot.service.as_deref() {
+                return Ok(true);
+            }
+        }
+        self.observe_service(key, key, &before, found)?;
+        Ok(false)
+    }
+
+    /// The sources whose missing consent leads to deletes of this plan.
+    pub(super) fn refusing(&self, snapshot: &Snapshot, plan: &Plan) -> BTreeSet<ServiceKey> {
+        let deleted = plan.deletes.iter().map(|delete| &delete.key).collect();
+        self.index().missing_consent(snapshot, &deleted)
+    }
+
+    /// Reads sources whose consent is missing. Returns those that have answered: the index knows now whether they give
+    /// consent. If a GET fails, `failed` has the error.
+    pub(super) async fn read_sources(
+        &self,
+        key: &ServiceKey,
+        sources: BTreeSet<ServiceKey>,
+        failed: &mut Option<SyncError>,
+        has_read: &mut bool,
+    ) -> BTreeSet<ServiceKey> {
+        let mut answered = BTreeSet::new();
+        // An overloaded API server gets no further requests.
+        if failed.as_ref().is_some_and(SyncError::is_overload) {
+            return answered;
+        }
+        *has_read |= !sources.is_empty();
+        let reads = stream::iter(sources).map(|source| async move {
+            debug!(service = %key, %source, "copies are to be deleted without consent: reading the source");
+            let read = self.read_source(key, &source).await;
+            (source, read)
+        });
+        let mut reads = pin!(reads.buffer_unordered(READS_AT_ONCE));
+        while let Some((source, read)) = reads.next().await {
+            match read {
+                Ok(()) => _ = answered.insert(source),
+                Err(error) => *failed = Some(error),
+            }
+            if failed.as_ref().is_some_and(SyncError::is_overload) {
+                break;
+            }
+        }
+        answered
+    }
+
+    async fn read_source(&self, key: &ServiceKey, source: &ServiceKey) -> Result<(), SyncError> {
+        let before = self.index().service_version(source);
+        let found: Found<Service> = self.get(source.namespace(), source.name(), &mut false).await?;
+        self.observe_service(key, source, &before, found)
+    }
+
+    /// Puts the answer to a GET into the index. Marks what depends on it as dirty, except for `key`, whose plan is computed
+    /// again right here.
+    fn observe_service(
+        &self,
+        key: &ServiceKey,
+        service: &ServiceKey,
+        before: &ServiceVersion,
+        found: Found<Service>,
+    ) -> Result<(), SyncError> {
+        let version = found.as_ref().and_then(|found| match found {
+            Ok(service) => version_of(&service.metadata),
+            Err(unreadable) => version_of(&unreadable.metadata),
+        });
+        let found = found.as_ref().map(|found| found.as_ref().map_err(AsRef::as_ref));
+        let mut index = self.index();
+        let mut dirty = index
+            .observe_service(service, before, found)
+            .ok_or_else(overtaken)?;
+        let is_news = index.service_version(service) != *before;
+        drop(index);
+        dirty.remove(key);
+        self.dirty.mark(dirty);
+        if is_news {
+            self.service_watch.missed(version);
+        }
+        Ok(())
+    }
+
+    /// Sends one consistent GET, with the time limit of the client.
+    pub(super) async fn get<K: Slim>(
+        &self,
+        namespace: &str,
+        name: &str,
+        has_read: &mut bool,
+    ) -> Result<Found<K>, SyncError>
+    where
+        Guarded<K>:
+            Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
+    {
+        let api: Api<Guarded<K>> = Api::namespaced(self.client.clone(), namespace);
+        *has_read = true;
+        let answer = api.get(name).await;
+        self.writer.watchdog.tick();
+        match answer {
+            Ok(found) => Ok(Some(found.object.map_err(|mut unreadable| {
+                let metadata = &mut unreadable.metadata;
+                metadata.namespace.get_or_insert_with(|| namespace.to_owned());
+                metadata.name.get_or_insert_with(|| name.to_owned());
+                unreadable
+            }))),
+            Err(kube::Error::Api(status)) if is_missing(&status, name) => Ok(None),
+            Err(error) => {
+                let object = format!("{} {namespace}/{name}", Guarded::<K>::kind(&()));
+                Err(SyncError::unavailable("get", object, &error))
+            }
+        }
+    }
+}
+
+/// The error if the watch has shown something since a GET was sent.
+pub(super) fn overtaken() -> SyncError {
+    let until = Instant::now() + OVERTAKEN;
+    SyncError::Outdated { until }
+}
+
+/// Takes the deletes of copies without consent out of a plan. They need no confirmation of the managed Service, because
+/// no Service may have these copies, whatever it says.
+pub(super) fn take_withdrawn(snapshot: &Snapshot, plan: &mut Plan) -> Vec<Delete> {
+    let (withdrawn, others) = std::mem::take(&mut plan.deletes)
+        .into_iter()
+        .partition(|delete| snapshot.without_consent.contains(&delete.key));
+    plan.deletes = others;
+    withdrawn
+}

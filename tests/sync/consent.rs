@@ -1,0 +1,275 @@
+//! Withdrawn consent while something cannot be decoded or read, or a view is old.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use testbed::{Ending, Fault, FaultId, Match, Store};
+
+use crate::harness::{
+    Operator, addresses, cluster, namespace_named, pass, put, seconds, service_of, slice, until,
+};
+
+/// Withdrawn consent removes copies within this time.
+const WITHDRAWN: Duration = Duration::from_secs(1);
+
+/// The annotation of a source that lets namespace `default` copy it.
+const ALLOW_FROM: &str = "endpoint-copier/allow-from";
+
+/// A store in which `default/vip` asks for `web/app`, which nobody has allowed it to copy.
+fn store() -> Store {
+    let store = cluster(&["192.0.2.1"]);
+    put(&store, namespace_named("web"));
+    let mut source = slice("app", "app-x7k2p", &["10.0.0.1"]);
+    source["metadata"]["namespace"] = json!("web");
+    put(&store, source);
+    put(&store, app());
+    put(&store, asking("vip"));
+    store
+}
+
+fn app() -> Value {
+    let ports = json!([{"name": "https", "port": 6443}]);
+    json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "app", "namespace": "web"}, "spec": {"ports": ports}})
+}
+
+/// A managed Service of namespace `default` that asks for `web/app`.
+fn asking(name: &str) -> Value {
+    let mut service = service_of(name, "app");
+    service["metadata"]["annotations"]["endpoint-copier/default-service-namespace"] = json!("web");
+    service
+}
+
+/// Gives or withdraws consent by the annotation of the source.
+fn allow(store: &Store, consent: bool) {
+    let value = if consent { json!("default") } else { Value::Null };
+    let patch = json!({"metadata": {"annotations": {ALLOW_FROM: value}}});
+    store.patch("services", "web", "app", patch).expect("a patch");
+}
+
+fn grant(store: &Store, name: &str) {
+    put(
+        store,
+        json!({
+            "apiVersion": "gateway.networking.k8s.io/v1", "kind": "ReferenceGrant",
+            "metadata": {"name": name, "namespace": "web"},
+            "spec": {
+                "from": [{"group": "", "kind": "Service", "namespace": "default"}],
+                "to": [{"group": "", "kind": "Service", "name": "app"}],
+            },
+        }),
+    );
+}
+
+/// A store that serves ReferenceGrants.
+fn with_grants() -> Store {
+    let store = store();
+    store.serve_reference_grants();
+    store
+}
+
+fn leader(store: &Store) -> Operator {
+    let operator = Operator::standby_with_consent(store);
+    operator.lead();
+    operator
+}
+
+/// An operator that has copied `web/app` for `vip`, in a cluster that has listed its ReferenceGrants.
+async fn copied() -> Operator {
+    let store = with_grants();
+    allow(&store, true);
+    let operator = leader(&store);
+    operator.until_addresses("vip", &["10.0.0.1"]).await;
+    pass(seconds(2)).await;
+    operator
+}
+
+fn spoil(store: &Store, (resource, namespace, name): (&str, &str, &str), patch: Value) {
+    store
+        .spoil(resource, namespace, name, patch)
+        .expect("it is there");
+}
+
+/// The API server no longer answers GETs of this Service.
+fn unanswered(operator: &Operator, namespace: &str, name: &str) -> FaultId {
+    let reads = Match::any()
+        .verb("get")
+        .resource("services")
+        .namespace(namespace)
+        .name(name);
+    operator.writer.faults().add(Fault::status(reads, 500))
+}
+
+/// Asserts that the copies of `vip` go in time.
+async fn is_withdrawn(operator: &Operator) {
+    let took = operator.until_addresses("vip", &[]).await;
+    assert!(took < WITHDRAWN, "{took:?}");
+}
+
+/// Asserts that the copies of `vip` stay, and that `another`, which is new, gets none.
+async fn stays(operator: &Operator) {
+    pass(seconds(60)).await;
+    assert_eq!(addresses(&operator.store, "vip"), ["10.0.0.1"]);
+    assert_eq!(addresses(&operator.store, "another"), [""; 0]);
+}
+
+/// Rule: 9.withdrawal
+#[tokio::test(start_paused = true)]
+async fn an_undecodable_service_keeps_no_copy_without_consent() {
+    let operator = copied().await;
+    let vip = ("services", "default", "vip");
+    spoil(&operator.store, vip, json!({"spec": {"ports": {}}}));
+    pass(seconds(60)).await;
+    assert_eq!(addresses(&operator.store, "vip"), ["10.0.0.1"]);
+    allow(&operator.store, false);
+    is_withdrawn(&operator).await;
+}
+
+/// Rule: 9.withdrawal
+#[tokio::test(start_paused = true)]
+async fn a_service_that_cannot_be_read_keeps_no_copy_without_consent() {
+    let operator = copied().await;
+    unanswered(&operator, "default", "vip");
+    allow(&operator.store, false);
+    is_withdrawn(&operator).await;
+}
+
+/// The watch shows a readable Service that no longer wants the copy.
+/// Rule: 9.unreadable
+#[tokio::test(start_paused = true)]
+async fn a_service_that_a_get_shows_undecodable_keeps_its_copies() {
+    let operator = copied().await;
+    operator.services.lag();
+    let vip = ("services", "default", "vip");
+    spoil(&operator.store, vip, json!({"spec": {"ports": {}}}));
+    operator
+        .store
+        .delete("endpointslices", "web", "app-x7k2p")
+        .expect("it is there");
+    stays(&operator).await;
+    let reads = operator.store.requests().matching(|request| {
+        request.server == "writer" && request.is("get", "services") && request.name == "vip"
+    });
+    assert_eq!(reads.len(), 1, "it is an answer");
+}
+
+/// Rule: 9.unreadable
+#[tokio::test(start_paused = true)]
+async fn an_undecodable_source_keeps_its_last_answer() {
+    let operator = copied().await;
+    let store = operator.store.clone();
+    let app = ("services", "web", "app");
+    spoil(&store, app, json!({"metadata": {"annotations": {ALLOW_FROM: 7}}}));
+    stays(&operator).await;
+    put(&store, asking("another"));
+    operator.until_addresses("another", &["10.0.0.1"]).await;
+    // After a restart there is no last answer.
+    store
+        .delete("services", "default", "another")
+        .expect("it is there");
+    operator.until_addresses("another", &[]).await;
+    operator.stop().await;
+    let operator = leader(&store);
+    put(&store, asking("another"));
+    stays(&operator).await;
+    spoil(&store, app, json!({"metadata": {"annotations": null}}));
+    is_withdrawn(&operator).await;
+}
+
+/// Rule: 9.unreadable
+#[tokio::test(start_paused = true)]
+async fn deletion_of_an_undecodable_source_withdraws_consent() {
+    let operator = copied().await;
+    let app = ("services", "web", "app");
+    spoil(&operator.store, app, json!({"spec": {"ports": {}}}));
+    stays(&operator).await;
+    operator
+        .store
+        .delete("services", "web", "app")
+        .expect("it is there");
+    is_withdrawn(&operator).await;
+}
+
+/// Rule: 9.unreadable
+#[tokio::test(start_paused = true)]
+async fn an_undecodable_grant_keeps_its_last_answer() {
+    let store = with_grants();
+    grant(&store, "grant");
+    let operator = leader(&store);
+    operator.until_addresses("vip", &["10.0.0.1"]).await;
+    pass(seconds(2)).await;
+    let place = ("referencegrants", "web", "grant");
+    spoil(&store, place, json!({"spec": {"from": "x"}}));
+    stays(&operator).await;
+    // A list shows it too.
+    store.compact();
+    operator.nodes.faults().end_watches(Match::any(), Ending::Abrupt);
+    stays(&operator).await;
+    put(&store, asking("another"));
+    operator.until_addresses("another", &["10.0.0.1"]).await;
+    store
+        .delete("services", "default", "another")
+        .expect("it is there");
+    operator.until_addresses("another", &[]).await;
+    // After a restart there is no last answer.
+    operator.stop().await;
+    let operator = leader(&store);
+    put(&store, asking("another"));
+    stays(&operator).await;
+    store
+        .delete("referencegrants", "web", "grant")
+        .expect("it is there");
+    is_withdrawn(&operator).await;
+}
+
+/// Rule: 9.unreadable
+#[tokio::test(start_paused = true)]
+async fn an_undecodable_grant_that_never_granted_protects_nothing() {
+    let operator = copied().await;
+    grant(&operator.store, "of-another");
+    let place = ("referencegrants", "web", "of-another");
+    let of_another = json!({"spec": {"to": [{"group": "", "kind": "Service", "name": "other"}]}});
+    operator
+        .store
+        .patch(place.0, place.1, place.2, of_another)
+        .expect("a patch");
+    spoil(&operator.store, place, json!({"spec": {"from": "x"}}));
+    pass(seconds(2)).await;
+    allow(&operator.store, false);
+    is_withdrawn(&operator).await;
+}
+
+/// A leader made a copy, and its successor has not seen the consent.
+/// Rule: 9.old-view
+#[tokio::test(start_paused = true)]
+async fn a_new_leader_with_an_old_view_of_services_deletes_no_copy() {
+    let store = with_grants();
+    let (first, second) = (leader(&store), Operator::standby_with_consent(&store));
+    pass(seconds(2)).await;
+    second.services.lag();
+    allow(&store, true);
+    first.until_addresses("vip", &["10.0.0.1"]).await;
+    first.stop().await;
+    second.lead();
+    stays(&second).await;
+    assert!(second.slice_requests("delete").is_empty(), "{:?}", second.asked());
+    second.services.release();
+    pass(seconds(20)).await;
+    allow(&store, false);
+    is_withdrawn(&second).await;
+}
+
+/// Rule: 9.old-view
+#[tokio::test(start_paused = true)]
+async fn no_copy_is_deleted_while_its_source_cannot_be_read() {
+    let operator = copied().await;
+    let rule = unanswered(&operator, "web", "app");
+    allow(&operator.store, false);
+    pass(seconds(60)).await;
+    assert_eq!(addresses(&operator.store, "vip"), ["10.0.0.1"]);
+    operator.writer.faults().remove(rule);
+    let took = until(&operator.store, "no copy", |store| {
+        addresses(store, "vip").is_empty()
+    })
+    .await;
+    assert!(took < seconds(2), "{took:?}");
+}
