@@ -40,9 +40,9 @@ impl Scene {
         let count = sent.clone();
         let endless = service_fn(move |_| {
             let count = count.clone();
-            let chunks = stream::iter(0..ENDLESS / 65536).map(move |_| {
-                count.fetch_add(65536, Ordering::Relaxed);
-                Ok::<_, Infallible>(Frame::data(Bytes::from_static(&[b'A'; 65536])))
+            let chunks = stream::iter(0..ENDLESS / 16384).map(move |_| {
+                count.fetch_add(16384, Ordering::Relaxed);
+                Ok::<_, Infallible>(Frame::data(Bytes::from_static(&[b'A'; 16384])))
             });
             let answer = Response::builder().status(code).body(StreamBody::new(chunks));
             std::future::ready(Ok::<_, Infallible>(answer.expect("an answer")))

@@ -115,10 +115,10 @@ impl Index {
     /// Adds those of its slices to `outlines` of which only an outline is in memory.
     fn source(&self, key: &ServiceKey, service: &ServiceKey, outlines: &mut BTreeSet<SliceKey>) -> Source {
         let belongs = |slice: &&Arc<EndpointSlice>| slice.belongs_to(key);
-        let outlined = outlines_of(self.others.of(key).filter(belongs));
+        let of_source = outlines_of(self.others.of(key).filter(belongs));
         let mut unreadable = self.unreadable.of(key);
-        unreadable.extend(outlined.iter().cloned());
-        outlines.extend(outlined);
+        unreadable.extend(of_source.iter().cloned());
+        outlines.extend(of_source);
         let is_readable = |slice: &&Arc<EndpointSlice>| !unreadable.contains(&slice.key());
         Source {
             key: key.clone(),

@@ -134,12 +134,12 @@ impl GrantWatch {
                 }
                 Ok(Event::Apply(grant)) => {
                     let (granted, metadata) = (read(&grant, &log), grant.slim_metadata());
-                    self.change(|index| match granted {
-                        Some(granted) => index.apply_grant(metadata, granted),
-                        None => {
-                            index.apply_unreadable_grant(metadata);
-                            Dirty::new()
+                    self.change(|index| {
+                        if let Some(granted) = granted {
+                            return index.apply_grant(metadata, granted);
                         }
+                        index.apply_unreadable_grant(metadata);
+                        Dirty::new()
                     });
                 }
                 Ok(Event::Delete(grant)) => {

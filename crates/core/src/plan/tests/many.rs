@@ -4,7 +4,10 @@
 use std::time::Duration;
 
 use crate::index::{Index, Scope};
-use crate::model::{CrossNamespace, EndpointSlice, ReferenceGrant, Service, SliceKey, annotation};
+use crate::model::ports::{LeftOut, ports};
+use crate::model::{
+    CrossNamespace, EndpointSlice, PermittedPorts, ReferenceGrant, Service, SliceKey, annotation,
+};
 use crate::testing::world::World;
 use crate::testing::{
     Build as _, BuildService as _, BuildSlice as _, node, plain_service, service, slice, slice_port,
@@ -182,31 +185,24 @@ fn many_slices_of_the_api_source_get_a_second_family_quickly() {
 fn many_named_ports_are_resolved_quickly() {
     let count = 4 * MANY;
     let numbers = || 1..=i32::try_from(count).unwrap();
-    let ports: Vec<_> = numbers()
+    let known: Vec<_> = numbers()
         .map(|number| slice_port(&format!("p{number}"), number))
         .collect();
-    let asking = |source: &str| {
-        let service = service("vip").source(source, "app").no_ports();
-        numbers().fold(service, |service, number| {
-            let name = format!("p{number}");
-            service.port(&name, &name)
-        })
-    };
-    // In its own namespace, and in another one, where each port must also be one of the source.
-    for namespace in ["default", "web"] {
-        quickly("the plan", || {
-            let app = slice("app-a")
-                .of("app")
-                .namespace(namespace)
-                .endpoints(["192.0.2.1"])
-                .ports(&ports);
-            let holding = asking(namespace).annotate(annotation::WHEN_SOURCE_EMPTY, "hold");
-            let mut world = World::new().service(holding);
-            world.put(app.clone());
-            let mut world = applied(world);
-            assert!(world.copy("vip").ports.is_some());
-            world.put(app.endpoints([]));
-            assert!(world.plan("vip").updates.is_empty());
+    let service = numbers().fold(service("vip").no_ports(), |service, number| {
+        let name = format!("p{number}");
+        service.port(&name, &name)
+    });
+    let wanted = service.spec.and_then(|spec| spec.ports).unwrap();
+    // In another namespace, each port must also be one of the source.
+    for permitted in [PermittedPorts::Any, PermittedPorts::OfSlice([].into())] {
+        quickly("the ports", || {
+            let ports = ports(
+                &wanted,
+                &known,
+                permitted.for_slice(&known),
+                &mut LeftOut::default(),
+            );
+            assert_eq!(ports.as_ref().map(Vec::len), Some(count));
         });
     }
 }
