@@ -18,7 +18,9 @@ use crate::apiserver::decode::{Guarded, Slim};
 use crate::apiserver::status::is_missing;
 use crate::controller::error::SyncError;
 use endpoint_copier_core::index::ServiceVersion;
-use endpoint_copier_core::model::{Service, ServiceKey, Snapshot, Unreadable, version_of};
+use endpoint_copier_core::model::{
+    AllowFrom, Service, ServiceKey, Snapshot, Unreadable, annotation, annotation_of, version_of,
+};
 use endpoint_copier_core::plan::{Delete, Plan};
 
 /// The pause after a GET that the watch has overtaken.
@@ -101,7 +103,13 @@ impl Reconciler {
     async fn read_source(&self, key: &ServiceKey, source: &ServiceKey) -> Result<(), SyncError> {
         let before = self.index().service_version(source);
         let found: Found<Service> = self.get(source.namespace(), source.name(), &mut false).await?;
-        self.observe_service(key, source, &before, found)
+        let is_refusal = refuses(found.as_ref(), key.namespace());
+        match self.observe_service(key, source, &before, found) {
+            // The watch has shown something since, perhaps a source that was recreated. Nobody else makes copies during
+            // this term, so a refusal is enough.
+            Err(_) if is_refusal => Ok(()),
+            observed => observed,
+        }
     }
 
     /// Puts the answer to a GET into the index. Marks what depends on it as dirty, except for `key`, whose plan is computed
@@ -160,6 +168,18 @@ impl Reconciler {
                 Err(SyncError::unavailable("get", object, &error))
             }
         }
+    }
+}
+
+/// Whether a source, as a GET shows it, does not let this namespace copy it.
+fn refuses(found: Option<&Result<Service, Box<Unreadable>>>, namespace: &str) -> bool {
+    match found {
+        None => true,
+        Some(Ok(source)) => {
+            let allow_from = annotation_of(&source.metadata, annotation::ALLOW_FROM);
+            !allow_from.is_some_and(|names| AllowFrom::parse(names).allows(namespace))
+        }
+        Some(Err(_)) => false,
     }
 }
 
