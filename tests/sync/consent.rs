@@ -260,8 +260,12 @@ async fn a_new_leader_with_an_old_view_of_services_deletes_no_copy() {
 
 /// Rule: 9.old-view
 #[tokio::test(start_paused = true)]
-async fn no_copy_is_deleted_while_its_source_cannot_be_read() {
-    let operator = copied().await;
+async fn a_new_leader_deletes_no_copy_while_its_source_cannot_be_read() {
+    let first = copied().await;
+    let store = first.store.clone();
+    first.stop().await;
+    let operator = leader(&store);
+    pass(seconds(2)).await;
     let rule = unanswered(&operator, "web", "app");
     allow(&operator.store, false);
     pass(seconds(60)).await;
@@ -272,4 +276,15 @@ async fn no_copy_is_deleted_while_its_source_cannot_be_read() {
     })
     .await;
     assert!(took < seconds(2), "{took:?}");
+}
+
+/// The replica that wrote the copy has seen the consent, so what it sees now is newer.
+/// Rule: 9.withdrawal
+#[tokio::test(start_paused = true)]
+async fn a_leader_deletes_the_copies_that_it_wrote_without_a_read() {
+    let operator = copied().await;
+    unanswered(&operator, "web", "app");
+    unanswered(&operator, "default", "vip");
+    allow(&operator.store, false);
+    is_withdrawn(&operator).await;
 }

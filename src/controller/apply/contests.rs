@@ -83,6 +83,13 @@ impl Contests {
         copies.insert(key, written);
     }
 
+    /// Whether a copy of a Service was written in this term.
+    pub fn has_written(&self, service: &ServiceKey, copy: &SliceKey) -> bool {
+        self.0
+            .get(service)
+            .is_some_and(|copies| copies.contains_key(copy))
+    }
+
     /// Records that a slice was deleted on purpose, so that its next creation repairs nothing.
     pub fn deleted(&mut self, service: &ServiceKey, slice: &SliceKey) {
         if let Some(copies) = self.0.get_mut(service) {

@@ -60,6 +60,11 @@ impl Writer {
         self.contests.lock().gone(service);
     }
 
+    /// Whether this replica has written a copy of a Service in this term.
+    pub fn has_written(&self, service: &ServiceKey, copy: &SliceKey) -> bool {
+        self.contests.lock().has_written(service, copy)
+    }
+
     /// Forgets the copies of a Service that do not exist and that the plan does not create.
     pub fn prune(&self, snapshot: &Snapshot, plan: &Plan) {
         let created: BTreeSet<_> = plan.creates.iter().map(EndpointSlice::key).collect();

@@ -61,9 +61,13 @@ impl Reconciler {
         Ok(false)
     }
 
-    /// The sources whose missing consent leads to deletes of this plan.
+    /// The sources whose missing consent leads to deletes of this plan, and which must be read first. If this replica has
+    /// written a copy in this term, it has seen the consent, so what it sees now is newer.
     pub(super) fn refusing(&self, snapshot: &Snapshot, plan: &Plan) -> BTreeSet<ServiceKey> {
-        let deleted = plan.deletes.iter().map(|delete| &delete.key).collect();
+        let deleted = plan.deletes.iter().map(|delete| &delete.key);
+        let deleted = deleted
+            .filter(|copy| !self.writer.has_written(&snapshot.key, copy))
+            .collect();
         self.index().missing_consent(snapshot, &deleted)
     }
 
