@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 use testbed::Store;
 
+use crate::consent::ALLOW_FROM;
 use crate::objects::{self, SERVICES, SOURCES};
 use crate::oracle;
 use crate::replica::LEASE;
@@ -77,6 +78,17 @@ pub fn carry_out(store: &Store, step: &Step) -> Option<&'static str> {
                 _ = store.delete("services", namespace, name);
             }
             None
+        }
+        Step::Consent(source, given) => {
+            let (namespace, name) = SOURCES[*source];
+            let value = given.then_some("*");
+            let patch = json!({"metadata": {"annotations": {ALLOW_FROM: value}}});
+            store.patch("services", namespace, name, patch).ok()?;
+            Some(if *given {
+                "consent given"
+            } else {
+                "consent withdrawn"
+            })
         }
         Step::Copy(pick, edit) => edit_copy(store, *pick, *edit),
         Step::Foreign(number, there) => {

@@ -118,6 +118,8 @@ impl World {
         };
         let elapsed = |since: Duration| now.saturating_sub(since.max(life.resumed_at()));
         let is_long = |since: Duration| elapsed(since) > CARRIED_OUT;
+        let is_withdrawn = self.is_withdrawn(copy, sent.verb, is_long);
+        wrong.extend(self.wants_to_keep(copy, sent, is_long));
         let State {
             views,
             observer,
@@ -146,10 +148,10 @@ impl World {
                 .knows_unreadable(&observer.episodes, &(resource, key.clone()))
                 .is_some_and(is_long)
         };
-        if knows("services", &service) {
+        if knows("services", &service) && !is_withdrawn {
             wrong.push(format!("knows that the Service {} is unreadable", service.1));
         }
-        if sent.verb == Verb::Delete && shown.unreadable_service.contains(&service) {
+        if sent.verb == Verb::Delete && shown.unreadable_service.contains(&service) && !is_withdrawn {
             wrong.push(format!("read that the Service {} is unreadable", service.1));
         }
         if sent.verb != Verb::Create && knows("endpointslices", &place) {
@@ -168,6 +170,7 @@ impl World {
             && !(is_verdict && is_of_api_servers(copy))
             && is_long(observer.episodes.changed(&service))
             && self.wants(&service, &source)
+            && !is_withdrawn
         {
             wrong.push(format!("knows that the source slice {} is unreadable", source.1));
         }

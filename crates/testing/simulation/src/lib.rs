@@ -13,6 +13,7 @@ pub mod chance;
 pub mod cluster;
 pub mod conditions;
 pub mod conduct;
+pub mod consent;
 pub mod coverage;
 pub mod deterministic;
 mod draw;

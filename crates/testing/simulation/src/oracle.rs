@@ -6,6 +6,7 @@ use endpoint_copier_core::model::{EndpointSlice, copy_name};
 use serde_json::{Value, json};
 use testbed::Store;
 
+use crate::consent;
 use crate::objects::ALLOWED_PORT;
 use crate::slices::{
     Key, MANAGED_BY, SERVICE_NAME, UNREACHABLE, US, annotation, endpoints, is_leftover, is_ours,
@@ -86,6 +87,30 @@ fn wish(service: &Value) -> Wish {
         return Wish::Nothing;
     }
     Wish::Copies((source.0.to_owned(), source.1.to_owned()))
+}
+
+/// What a Service may have of what it asks for, where sources in other namespaces need consent.
+fn with_consent(store: &Store, namespace: &str, wish: Wish) -> Wish {
+    match wish {
+        Wish::Copies(source) => match consent::is_given(store, namespace, &source) {
+            Some(true) => Wish::Copies(source),
+            Some(false) => Wish::Nothing,
+            None => Wish::Unclear,
+        },
+        wish => wish,
+    }
+}
+
+/// Copies that are there although their sources do not let them be.
+fn without_consent<'a>(store: &Store, copies: impl Iterator<Item = &'a Value>) -> Vec<String> {
+    let is_refused = |copy: &&Value| {
+        let source = consent::source_elsewhere(copy);
+        source.is_some_and(|source| consent::is_given(store, &key(copy).0, &source) == Some(false))
+    };
+    let refused = copies.filter(is_refused);
+    refused
+        .map(|copy| format!("{} is there without consent", key(copy).1))
+        .collect()
 }
 
 /// Whether a Service that copies the API servers' list keeps it when it is empty.
@@ -267,7 +292,8 @@ pub fn out(store: &Store) -> Vec<String> {
 
 /// What differs from the rules in a store that nothing happens to, apart from what probes have taken out; empty: nothing.
 /// Endpoints of the Go operator may be there when they are `forbidden`.
-pub fn differences(store: &Store, forbidden: bool) -> Vec<String> {
+/// `consent`: sources in other namespaces need it.
+pub fn differences(store: &Store, forbidden: bool, consent: bool) -> Vec<String> {
     let mut all = store.list("endpointslices", None);
     for copy in all.iter_mut().filter(|slice| is_ours(slice)) {
         *copy = restored(copy);
@@ -293,7 +319,11 @@ pub fn differences(store: &Store, forbidden: bool) -> Vec<String> {
             .collect();
         let service = services.get(&place);
         let mut found = Vec::new();
-        let wish = service.map_or(Wish::Nothing, wish);
+        let mut wish = service.map_or(Wish::Nothing, wish);
+        if consent {
+            wish = with_consent(store, &place.0, wish);
+            found.extend(without_consent(store, there.values().copied()));
+        }
         let service = service.unwrap_or(&Value::Null);
         match &wish {
             Wish::Unclear => {}
@@ -303,7 +333,7 @@ pub fn differences(store: &Store, forbidden: bool) -> Vec<String> {
                     found.extend(leftovers(store, service));
                 }
             }
-            Wish::Copies(source) => found = of_service(store, &all, service, source, there),
+            Wish::Copies(source) => found.extend(of_service(store, &all, service, source, there)),
         }
         found.retain(|what| !(forbidden && what.starts_with("the Endpoints ")));
         differences.extend(

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use endpoint_copier_core::model::{ConsentPolicy, CrossNamespace, Defaults, ServiceKey};
+use endpoint_copier_core::model::{ConsentPolicy, Defaults, ServiceKey};
 use endpoint_copier_operator::admin::Health;
 use endpoint_copier_operator::apiserver;
 use endpoint_copier_operator::config::{ElectionConfig, ProbeConfig, ProbeMode, ServerAddress};
@@ -352,13 +352,14 @@ fn wire_up(world: &Arc<World>, life: &Arc<Life>, servers: [usize; 2]) -> BoxFutu
         on_down: on_down(world, life),
         seed: u64::try_from(life.replica).unwrap_or(0),
     });
+    let cross_namespace = world.state().cross_namespace;
     let replica = Replica::new(Parts {
         clients: client.into(),
         defaults: Defaults {
             source: ServiceKey::new("default", "kubernetes"),
             managed: Some(ServiceKey::new("default", "kubernetes-vip")),
             consent: ConsentPolicy {
-                cross_namespace: CrossNamespace::Allow,
+                cross_namespace,
                 allowed_ports: [ALLOWED_PORT].into(),
                 ..ConsentPolicy::default()
             },

@@ -8,6 +8,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
+use endpoint_copier_core::model::CrossNamespace;
 use serde::{Deserialize, Serialize};
 use tokio::time::sleep;
 
@@ -31,6 +32,9 @@ const LONGER_BOUND: Duration = Duration::from_secs(50);
 
 /// An API server that was out is back by then.
 const RISE: Duration = Duration::from_secs(66);
+
+/// A list of ReferenceGrants that was refused, or not served, is repeated by then.
+const DISCOVERY: Duration = Duration::from_secs(62);
 
 /// A list of Nodes that was refused is repeated by then.
 const REFUSED: Duration = Duration::from_secs(62);
@@ -143,6 +147,10 @@ pub fn schedule(seed: u64, schedule: Schedule, script: Script) -> Outcome {
 async fn play(seed: u64, schedule: Schedule, script: Script) -> Outcome {
     let world = World::new(seed, script);
     let replicas = schedule.replicas;
+    if schedule.consent {
+        world.state().cross_namespace = CrossNamespace::Consent;
+        world.store.serve_reference_grants();
+    }
     for step in &schedule.before {
         world.carry_out(step);
     }
@@ -220,11 +228,15 @@ async fn settle(world: &Arc<World>, may_stand_aside: bool, with_nodes: bool) -> 
         let was_refused = refusals.iter().any(|refusal| state.coverage.of(refusal) > 0);
         (was_refused, state.probed.modes.is_some())
     };
-    let bound = if was_refused || may_stand_aside {
+    let consent = world.state().cross_namespace == CrossNamespace::Consent;
+    let mut bound = if was_refused || may_stand_aside {
         LONGER_BOUND
     } else {
         BOUND
     };
+    if consent {
+        bound += DISCOVERY;
+    }
     let mut later = if has_probes { RISE } else { Duration::ZERO };
     let forbidden_nodes = world.state().coverage.of("Nodes forbidden") > 0;
     if with_nodes && (was_refused || forbidden_nodes) {
@@ -236,7 +248,7 @@ async fn settle(world: &Arc<World>, may_stand_aside: bool, with_nodes: bool) -> 
         sleep(Duration::from_millis(250)).await;
         let now = world.now();
         let (differences, mut out) = (
-            oracle::differences(&world.store, forbidden),
+            oracle::differences(&world.store, forbidden, consent),
             oracle::out(&world.store),
         );
         if with_nodes {

@@ -38,6 +38,36 @@ pub fn unreadable(kind: usize, flaw: Flaw, is_restored: bool) -> Schedule {
     schedule
 }
 
+/// A replica no longer sees Services when the source lets its copies be made, and leads after the replica that made
+/// them. In the end consent is withdrawn if `withdrawn`.
+#[must_use]
+pub fn consent_unseen(how: Blindness, withdrawn: bool) -> Schedule {
+    let blind = Step::Blind {
+        replica: 0,
+        sight: Some(Sight::Services),
+        how,
+        time: Duration::from_secs(300),
+    };
+    let app = vec![
+        Step::SourceService(2, true),
+        source((2, 0), &[1]),
+        copying(2),
+        blind,
+    ];
+    let mut schedule = scenario(2, app);
+    schedule.consent = true;
+    schedule.steps.extend([
+        // By then the other replica leads, and the copies follow it.
+        (Duration::from_secs(50), Step::Consent(2, true)),
+        (LATER, Step::Kill(1, Duration::from_secs(40))),
+        (Duration::from_secs(30), Step::SourceTouched(2, 0)),
+    ]);
+    if withdrawn {
+        schedule.steps.push((LATER, Step::Consent(2, false)));
+    }
+    schedule
+}
+
 /// The watches of sources fail; a source slice goes, and all copies are deleted by hand.
 #[must_use]
 pub fn doubt(how: Blindness) -> Schedule {

@@ -93,6 +93,8 @@ pub enum Step {
     UnreadableGone(usize),
     /// The Service of a source comes or goes.
     SourceService(usize, bool),
+    /// The Service of a source lets all namespaces copy it, or none from now on.
+    Consent(usize, bool),
     /// One of the copies is edited by hand.
     Copy(usize, Edit),
     /// A slice of somebody else for a Service comes or goes.
@@ -207,6 +209,8 @@ pub struct Schedule {
     pub calm: Vec<(Duration, Step)>,
     /// Whether the replicas write conditions of Services.
     pub conditions: bool,
+    /// Whether sources in other namespaces need consent.
+    pub consent: bool,
 }
 
 impl Schedule {
@@ -289,8 +293,26 @@ impl Schedule {
             probes,
             calm,
             conditions: false,
+            consent: false,
         };
         schedule.add_nodes(&mut Chance::new(seed, 4));
+        schedule
+    }
+
+    /// The schedule of a seed in which sources in other namespaces need consent, which comes and goes.
+    pub fn with_consent(seed: u64) -> Self {
+        let (mut schedule, chance) = (Self::of(seed), &mut Chance::new(seed, 5));
+        schedule.consent = true;
+        for source in 1..SOURCES.len() {
+            schedule.before.push(Step::SourceService(source, true));
+            schedule.before.push(Step::Consent(source, chance.percent(60)));
+        }
+        for _ in 0..8 + chance.below(8) {
+            let source = 1 + chance.below(SOURCES.len() - 1);
+            let step = Step::Consent(source, chance.percent(60));
+            let at = chance.below(schedule.steps.len() + 1);
+            schedule.steps.insert(at, (chance.millis(0, 3000), step));
+        }
         schedule
     }
 

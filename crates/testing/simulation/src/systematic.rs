@@ -220,6 +220,7 @@ pub(crate) fn scenario(replicas: usize, steps: Vec<Step>) -> Schedule {
         probes: None,
         calm: Vec::new(),
         conditions: false,
+        consent: false,
     }
 }
 

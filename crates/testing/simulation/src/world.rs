@@ -5,6 +5,7 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 use std::time::Duration;
 
+use endpoint_copier_core::model::CrossNamespace;
 use endpoint_copier_core::verdicts::Target;
 use parking_lot::{Mutex, MutexGuard};
 use testbed::{ApiServer, Store, builders};
@@ -84,6 +85,8 @@ pub struct State {
     pub probed: Probed,
     /// Whether the replicas write conditions of Services.
     pub conditions: bool,
+    /// Whether sources in other namespaces need consent.
+    pub cross_namespace: CrossNamespace,
     /// What happened how often.
     pub coverage: Coverage,
     /// What happened when, in words.
@@ -144,6 +147,7 @@ impl World {
                 observer,
                 probed: Probed::default(),
                 conditions: false,
+                cross_namespace: CrossNamespace::Allow,
                 coverage: Coverage::default(),
                 trace: Vec::new(),
                 script,

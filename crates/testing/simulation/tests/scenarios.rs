@@ -5,8 +5,8 @@ use std::time::Duration;
 use simulation::endpoints::Answer;
 use simulation::run::{Outcome, held};
 use simulation::scenarios::{
-    KINDS, all_answer, blind_leader, doubt, nobody_sees, paused_while_it_hangs, probed, third_answers,
-    unreadable, without_lists,
+    KINDS, all_answer, blind_leader, consent_unseen, doubt, nobody_sees, paused_while_it_hangs, probed,
+    third_answers, unreadable, without_lists,
 };
 use simulation::schedule::LEADER;
 use simulation::sight::{Blindness, Sight};
@@ -31,6 +31,20 @@ fn copies_of_unreadable_slices_stay_and_follow_later() {
             assert_eq!(reported, is_service, "{kind} {flaw:?}\n{}", frozen.story);
             held(seed, unreadable(kind, flaw, true));
         }
+    }
+}
+
+#[test]
+fn copies_stay_when_their_new_leader_has_not_seen_the_consent() {
+    for (seed, how) in (0..).zip(Blindness::ALL) {
+        let kept = held(seed, consent_unseen(how, false));
+        let led = kept.coverage.of("term of another replica");
+        assert!(led > 0, "{how:?}\n{}", kept.story);
+        let is_kept = |outcome: &Outcome| outcome.end_state.iter().any(|copy| copy.contains("default/one-"));
+        assert!(is_kept(&kept), "{how:?}\n{}", kept.story);
+        assert_eq!(kept.coverage.of("delete"), 0, "{how:?}\n{}", kept.story);
+        let withdrawn = held(seed, consent_unseen(how, true));
+        assert!(!is_kept(&withdrawn), "{how:?}\n{}", withdrawn.story);
     }
 }
 
