@@ -1,6 +1,6 @@
 //! What replicas say to each other through the probe Lease: what the store has, and what each replica was shown of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use endpoint_copier_core::verdicts::Target;
@@ -140,8 +140,13 @@ pub struct Hearing {
 impl Hearing {
     /// The store has another Lease, or none.
     pub fn stored(&mut self, now: Duration, lease: Option<&Value>, is_replica: bool) {
+        let before = self.stored.clone();
         self.stored.see(now, lease);
-        if is_replica {
+        // At any time, the leader removes objections that are a minute old, and what cannot be read.
+        let texts = |heard: &Heard| heard.objections.values().map(|it| it.text.clone()).collect();
+        let (were, are): (BTreeSet<_>, BTreeSet<_>) = (texts(&before), texts(&self.stored));
+        let is_removal = self.stored.suspected == before.suspected && are.is_subset(&were);
+        if is_replica && !is_removal {
             self.written = now;
         }
     }
