@@ -1,12 +1,13 @@
 //! Limits how much of an answer is kept. A broken API server, or a proxy in front of it, may send an answer without an
 //! end.
 
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use futures::StreamExt as _;
 use http_body::{Body, Frame};
 use http_body_util::BodyExt as _;
 use tower::BoxError;
@@ -113,14 +114,13 @@ pub(super) async fn read<B>(body: B, mut size: AnswerSize) -> Result<Bytes, BoxE
 where
     B: Body<Data = Bytes, Error: Into<BoxError>>,
 {
-    let mut body = std::pin::pin!(body);
-    // Copied, because a frame of one byte may keep a whole buffer in memory.
+    let mut parts = pin!(body.into_data_stream());
+    // Copied, because a part of one byte may keep a whole buffer in memory.
     let mut read = Vec::new();
-    while let Some(frame) = body.frame().await {
-        if let Ok(data) = frame.map_err(Into::into)?.into_data() {
-            size.add(data.len())?;
-            read.extend_from_slice(&data);
-        }
+    while let Some(part) = parts.next().await {
+        let part = part.map_err(Into::into)?;
+        size.add(part.len())?;
+        read.extend_from_slice(&part);
     }
     Ok(read.into())
 }
@@ -133,16 +133,13 @@ pub(super) async fn read_error<B>(body: B) -> Result<Bytes, BoxError>
 where
     B: Body<Data = Bytes, Error: Into<BoxError>>,
 {
-    let mut body = std::pin::pin!(body);
+    let mut parts = pin!(body.into_data_stream());
     let mut read = Vec::new();
-    while let Some(frame) = body.frame().await {
-        if let Ok(data) = frame.map_err(Into::into)?.into_data() {
-            let room = LONGEST_ERROR - read.len();
-            read.extend_from_slice(&data[..data.len().min(room)]);
-            if data.len() > room {
-                break;
-            }
-        }
+    while let Some(part) = parts.next().await
+        && read.len() < LONGEST_ERROR
+    {
+        read.extend_from_slice(&part.map_err(Into::into)?);
+        read.truncate(LONGEST_ERROR);
     }
     Ok(read.into())
 }

@@ -15,6 +15,14 @@ use crate::on_both;
 /// The limit of API servers for all annotations of an object.
 const ANNOTATIONS: usize = 256 * 1024;
 
+/// The operator has read everything, and stayed small.
+async fn serves_within_60_mib(cluster: &Cluster, operator: &Operator) {
+    operator.until_ready().await;
+    until_the_next_is_served(cluster, operator).await;
+    let peak = operator.peak_memory();
+    assert!(peak < 60 * 1024 * 1024, "{} MiB", peak / 1024 / 1024);
+}
+
 /// Checks that a new Service with a new source is served, now and after a change, and that nothing panicked.
 async fn until_the_next_is_served(cluster: &Cluster, operator: &Operator) {
     for address in ["10.255.0.1", "10.255.0.2"] {
@@ -137,10 +145,7 @@ on_both! {
             cluster.create::<Service>(service).await;
         }
         let operator = Operator::start(cluster, "one", 0);
-        operator.until_ready().await;
-        until_the_next_is_served(cluster, &operator).await;
-        let peak = operator.peak_memory();
-        assert!(peak < 60 * 1024 * 1024, "{} MiB", peak / 1024 / 1024);
+        serves_within_60_mib(cluster, &operator).await;
     }
 
     async fn large_slices_of_a_tenant_are_kept_small(cluster: &mut Cluster) {
@@ -156,10 +161,7 @@ on_both! {
             cluster.create::<EndpointSlice>(large).await;
         }
         let operator = Operator::start(cluster, "one", 0);
-        operator.until_ready().await;
-        until_the_next_is_served(cluster, &operator).await;
-        let peak = operator.peak_memory();
-        assert!(peak < 60 * 1024 * 1024, "{} MiB", peak / 1024 / 1024);
+        serves_within_60_mib(cluster, &operator).await;
     }
 
     /// Rule: survive.memory
@@ -179,10 +181,7 @@ on_both! {
             cluster.create::<EndpointSlice>(large).await;
         }
         let operator = Operator::start(cluster, "one", 0);
-        operator.until_ready().await;
-        until_the_next_is_served(cluster, &operator).await;
-        let peak = operator.peak_memory();
-        assert!(peak < 60 * 1024 * 1024, "{} MiB", peak / 1024 / 1024);
+        serves_within_60_mib(cluster, &operator).await;
         // A slice counts as soon as a Service asks for it.
         for number in 0..26 {
             if number % 3 != 0 {
@@ -207,10 +206,7 @@ on_both! {
             cluster.create::<EndpointSlice>(large).await;
         }
         let operator = Operator::start(cluster, "one", 0);
-        operator.until_ready().await;
-        until_the_next_is_served(cluster, &operator).await;
-        let peak = operator.peak_memory();
-        assert!(peak < 60 * 1024 * 1024, "{} MiB", peak / 1024 / 1024);
+        serves_within_60_mib(cluster, &operator).await;
         assert_eq!(cluster.list::<EndpointSlice>("tenant").await.len(), 400, "a typo changes no copy");
     }
 

@@ -24,14 +24,6 @@ const LONGEST_TIME: usize = 64;
 /// The labels that are read of slices that are not copies.
 const LABELS_OF_OTHERS: [&str; 3] = [label::SERVICE_NAME, label::MANAGED_BY, label::SOURCE];
 
-/// The labels that are read of copies.
-const LABELS_OF_COPIES: [&str; 4] = [
-    label::SERVICE_NAME,
-    label::MANAGED_BY,
-    label::SOURCE,
-    label::HEADLESS,
-];
-
 /// The annotations that are read of copies.
 const ANNOTATIONS_OF_COPIES: [&str; 6] = [
     provenance::NAMESPACE,
@@ -85,7 +77,7 @@ fn strip_copy(slice: &mut EndpointSlice) {
         uid: possible(&owner.uid).to_owned(),
         ..owner.clone()
     });
-    let labels = labels(slice, &LABELS_OF_COPIES);
+    let labels = labels(slice, &label::OF_COPIES);
     let metadata = &mut slice.metadata;
     metadata.labels = labels;
     metadata.annotations = Some(annotations);

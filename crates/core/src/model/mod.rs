@@ -124,6 +124,9 @@ pub mod label {
             "Empty. A copy has it only if the managed Service is headless: kube-proxy ignores slices with this \
                 label.";
     }
+
+    /// The labels that only the operator may set on a copy. It removes them if they should not be there.
+    pub const OF_COPIES: [&str; 4] = [SERVICE_NAME, MANAGED_BY, SOURCE, HEADLESS];
 }
 
 /// Our value of [`label::MANAGED_BY`].

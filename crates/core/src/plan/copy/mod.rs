@@ -8,14 +8,6 @@ use crate::model::{
     StringMap, annotation_of, copy_name, label, label_of, ports::protocol, provenance, version,
 };
 
-/// Labels that only the operator may set on a copy. It removes them if they should not be there.
-const LABELS: [&str; 4] = [
-    label::SERVICE_NAME,
-    label::MANAGED_BY,
-    label::SOURCE,
-    label::HEADLESS,
-];
-
 /// Annotations that belong to the content of a copy. The resourceVersion of the source does not, so an update of the
 /// source without a change causes no write.
 const CONTENT_ANNOTATIONS: [&str; 4] = [
@@ -184,7 +176,7 @@ pub fn serves_alike(current: &EndpointSlice, wanted: &EndpointSlice) -> bool {
 #[must_use]
 pub fn same(current: &EndpointSlice, wanted: &EndpointSlice) -> bool {
     let (is, should) = (&current.metadata, &wanted.metadata);
-    LABELS
+    label::OF_COPIES
         .iter()
         .all(|key| label_of(is, key) == label_of(should, key))
         && CONTENT_ANNOTATIONS
@@ -242,7 +234,7 @@ pub fn over(current: &EndpointSlice, mut wanted: EndpointSlice) -> EndpointSlice
     let ours = std::mem::replace(&mut wanted.metadata, current.metadata.clone());
     let metadata = &mut wanted.metadata;
     let labels = metadata.labels.get_or_insert_default();
-    labels.retain(|key, _| !LABELS.contains(&key.as_ref()));
+    labels.retain(|key, _| !label::OF_COPIES.contains(&key.as_ref()));
     labels.extend(ours.labels.unwrap_or_default());
     let annotations = metadata.annotations.get_or_insert_default();
     annotations.remove(provenance::TRIGGER_TIME);
