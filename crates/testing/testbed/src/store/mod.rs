@@ -142,9 +142,11 @@ impl Store {
         }
     }
 
-    /// Runs the garbage collector.
+    /// Runs the garbage collector, unless nothing has lost its owner since the last time.
     pub fn collect_now(&self) {
-        self.write(State::collect);
+        if self.read(|state| state.garbage) {
+            self.write(State::collect);
+        }
     }
 
     /// The resourceVersion of the last write.
