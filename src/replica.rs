@@ -186,8 +186,8 @@ impl Replica {
             let race = named("election", candidate.run(stop_election.clone()));
             (race, terms, Some(observer))
         } else {
-            let (unopposed, terms) = leader_election::unopposed(&metrics, stop_election.clone());
-            (named("election", unopposed), terms, None)
+            let (leadership, terms) = leader_election::without_election(&metrics, stop_election.clone());
+            (named("election", leadership), terms, None)
         };
 
         let (recorder, event_writer) = EventRecorder::new(clients.writer.clone(), &reporter, metrics.clone());

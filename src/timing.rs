@@ -158,7 +158,7 @@ pub const LONGEST_PROBE_LIMIT: Duration = Duration::from_secs(2);
 
 /// The time after which the next attempt starts in parallel to an unanswered one, on its own connection. It is also the
 /// pause after an attempt that was answered with a failure.
-pub const PROBE_BESIDE: Duration = Duration::from_millis(500);
+pub const PROBE_OVERLAP: Duration = Duration::from_millis(500);
 
 /// The pause after a failed connection, which costs the server nothing.
 pub const PROBE_CONNECT_PAUSE: Duration = Duration::from_millis(200);
@@ -173,8 +173,8 @@ const _: () = {
     assert!(!shorter(LONGEST_PROBE_PERIOD, PROBE_PERIOD) && !shorter(LONGEST_PROBE_LIMIT, PROBE_LIMIT));
     assert!(shorter(LONGEST_PROBE_PERIOD, PROBE_RECENT));
     // A healthy server is never probed in parallel to an attempt that waits for its turn.
-    assert!(shorter(PROBE_CONNECT_PAUSE, PROBE_BESIDE) && shorter(PROBE_BESIDE, PROBE_PERIOD));
-    assert!(shorter(PROBE_LATE, PROBE_BESIDE));
+    assert!(shorter(PROBE_CONNECT_PAUSE, PROBE_OVERLAP) && shorter(PROBE_OVERLAP, PROBE_PERIOD));
+    assert!(shorter(PROBE_LATE, PROBE_OVERLAP));
 };
 
 // Shutdown

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use endpoint_copier_core::model::{Endpoints, MANAGED_BY_US, ServiceKey, label};
+use endpoint_copier_core::model::{MANAGED_BY_US, ServiceKey, SourceAndCopies, label};
 use endpoint_copier_operator::telemetry::metrics::Metrics;
 
 fn file(name: &str) -> String {
@@ -29,7 +29,7 @@ fn named_metrics_exist() {
     let service = ServiceKey::new("default", "vip");
     metrics
         .services()
-        .ended(&service, Some(true), Some(Endpoints::default()));
+        .ended(&service, Some(true), Some(SourceAndCopies::default()));
     let page = metrics.render();
     let named: Vec<_> = rows(&file("docs/how-to/monitor.md"), "Metrics")
         .iter()

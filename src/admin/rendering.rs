@@ -133,7 +133,7 @@ mod tests {
     use http_body_util::BodyExt as _;
 
     use super::*;
-    use endpoint_copier_core::model::{Endpoints, ServiceKey};
+    use endpoint_copier_core::model::{ServiceKey, SourceAndCopies};
 
     const TRANSITIONS: &str = "\nendpoint_copier_leader_transitions_total ";
 
@@ -156,7 +156,7 @@ mod tests {
             let key = ServiceKey::new("default", format!("a-service-of-a-usual-length-{number}"));
             metrics
                 .services()
-                .ended(&key, Some(true), Some(Endpoints::default()));
+                .ended(&key, Some(true), Some(SourceAndCopies::default()));
         }
         metrics
     }

@@ -11,7 +11,7 @@ use http::header::CONTENT_TYPE;
 use kube::Client;
 use serde_json::{Value, json};
 
-use super::status::{missing_right, status_of, throttled};
+use super::http_status::{missing_right, status_of, throttled};
 
 /// What an API server says about a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -24,7 +24,7 @@ pub(super) struct AddressPool {
     /// The number of configured addresses that come before the learned ones. The others come after.
     pub first: usize,
     /// The addresses that the cluster lists: the more trusted group, and the others.
-    learnt: [Vec<ServerAddress>; 2],
+    learned: [Vec<ServerAddress>; 2],
     ejections: HashMap<ServerAddress, Ejection>,
     /// The addresses that probes find down.
     down: watch::Sender<BTreeSet<ServerAddress>>,
@@ -79,8 +79,8 @@ impl AddressPool {
         if trusted.is_empty() && others.is_empty() {
             return;
         }
-        self.learnt = [trusted, others];
-        let (fixed, [trusted, others]) = (&self.fixed, &self.learnt);
+        self.learned = [trusted, others];
+        let (fixed, [trusted, others]) = (&self.fixed, &self.learned);
         let known = fixed.iter().chain(trusted).chain(others);
         self.ejections
             .retain(|address, _| known.clone().any(|known| known == address));
@@ -89,12 +89,12 @@ impl AddressPool {
     /// All addresses, in the order in which to try them: those that failed recently come last, but are not left out.
     pub fn order(&self, now: Instant) -> Vec<ServerAddress> {
         let (first, last) = self.fixed.split_at(self.first);
-        let learnt = self.learnt.iter().flat_map(|group| {
+        let learned = self.learned.iter().flat_map(|group| {
             let (behind, ahead) = group.split_at(self.turn % group.len().max(1));
             ahead.iter().chain(behind)
         });
-        let learnt = learnt.filter(|address| !self.fixed.contains(address));
-        let mut all: Vec<_> = first.iter().chain(learnt).chain(last).cloned().collect();
+        let learned = learned.filter(|address| !self.fixed.contains(address));
+        let mut all: Vec<_> = first.iter().chain(learned).chain(last).cloned().collect();
         all.sort_by_key(|address| (self.is_down(address), self.skipped_until(address, now)));
         all
     }
@@ -139,7 +139,7 @@ impl AddressPool {
     /// timer fired `late` after that limit.
     pub fn timed_out(&mut self, address: &ServerAddress, factor: Factor, late: Duration, now: Instant) {
         self.failed(address, now);
-        let all = self.fixed.iter().chain(self.learnt.iter().flatten());
+        let all = self.fixed.iter().chain(self.learned.iter().flatten());
         self.stretch.timed_out(address, factor, late, all);
     }
 
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn configured_addresses_come_before_learnt_ones_and_each_once() {
+    fn configured_addresses_come_before_learned_ones_and_each_once() {
         let mut pool = AddressPool::new(vec![address(9), address(1), address(9)], 0);
         pool.learn([vec![address(1), address(2), address(3)], Vec::new()]);
         assert_eq!(order(&pool, Instant::now()), [9, 1, 2, 3]);
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn replicas_begin_at_different_learnt_addresses() {
+    fn replicas_begin_at_different_learned_addresses() {
         for (turn, wanted) in [(0, [9, 1, 2, 3]), (1, [9, 2, 3, 1]), (5, [9, 3, 1, 2])] {
             let mut pool = AddressPool::new(vec![address(9)], turn);
             pool.learn([vec![address(1), address(2), address(3)], Vec::new()]);
@@ -271,7 +271,7 @@ mod tests {
 
     /// Rule: survive.api-servers-learned
     #[test]
-    fn of_a_long_list_sixteen_are_learnt() {
+    fn of_a_long_list_sixteen_are_learned() {
         let mut pool = AddressPool::new(vec![address(200)], 0);
         pool.learn([(1..=100).map(address).collect(), vec![address(101)]]);
         let wanted: Vec<u8> = std::iter::once(200).chain(1..=16).collect();
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn empty_list_is_not_learnt_and_gone_address_is_forgotten() {
+    fn empty_list_is_not_learned_and_gone_address_is_forgotten() {
         let (mut pool, now) = (AddressPool::new(vec![address(9)], 0), Instant::now());
         pool.learn([vec![address(1), address(2)], Vec::new()]);
         pool.learn([Vec::new(), Vec::new()]);

@@ -17,7 +17,7 @@ use super::connection::{Connection, NoAnswer, is_graceful_goaway};
 use super::dial::Dialer;
 use super::stretch::Factor;
 use super::tracked_body::{InFlight, TrackedBody};
-use super::{Avoid, Beside, SendDeadline, Server, TooLate, is_watch};
+use super::{Avoid, Hedging, SendDeadline, Server, TooLate, is_watch};
 use crate::apiserver::error::one_line;
 use crate::config::ServerAddress;
 use crate::telemetry::metrics::Metrics;
@@ -234,13 +234,13 @@ impl Channel {
 
     /// Sends a request over its own connection, if possible to a server that was not asked before. The result does
     /// not count for or against any server.
-    async fn send_beside(
+    async fn send_hedged(
         &self,
         request: Request<Body>,
-        beside: &Beside,
+        hedging: &Hedging,
     ) -> Result<Response<TrackedBody>, BoxError> {
         let known = self.0.dialer.order();
-        let (servers, repetition) = beside.begin(known, self.0.state.lock().address.clone())?;
+        let (servers, repetition) = hedging.begin(known, self.0.state.lock().address.clone())?;
         let pool = self.0.dialer.pool.lock().clone();
         let dialer = Dialer {
             pool: Arc::new(Mutex::new(pool)),
@@ -259,8 +259,8 @@ impl Channel {
 
     /// Sends a request to the current server, or to another one if the current one does not accept it.
     pub async fn send(self, mut request: Request<Body>) -> Result<Response<TrackedBody>, BoxError> {
-        if let Some(beside) = request.extensions().get::<Beside>().cloned() {
-            return self.send_beside(request, &beside).await;
+        if let Some(hedging) = request.extensions().get::<Hedging>().cloned() {
+            return self.send_hedged(request, &hedging).await;
         }
         if let Some(avoid) = request.extensions().get() {
             self.avoid(avoid);

@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn learnt_address_must_show_the_name_of_the_api() {
+    fn learned_address_must_show_the_name_of_the_api() {
         let own = TlsName::Own(ServerAddress::new("192.0.2.1", 6443));
         assert_eq!(names(&own, "192.0.2.1", true), ["192.0.2.1"]);
         assert_eq!(names(&own, "192.0.2.2", true), [KUBERNETES, "192.0.2.2"]);

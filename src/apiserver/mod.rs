@@ -5,7 +5,7 @@
 //! more than one address:
 //!
 //! ```text
-//!   kube ──> credentials ──> Paged ──> Counted: time limits ──> Channel: one Connection at a time ──> Dialer ──> AddressPool of addresses
+//!   kube ──> credentials ──> Paged ──> RequestLimits: time limits ──> Channel: one Connection at a time ──> Dialer ──> AddressPool of addresses
 //! ```
 
 use std::collections::BTreeSet;
@@ -30,30 +30,30 @@ use crate::telemetry::metrics::Metrics;
 
 pub mod access_review;
 mod address_pool;
-mod answer_size;
-mod beside;
 mod channel;
 mod connection;
 pub mod decode;
 mod dial;
 pub mod error;
-mod limits;
+mod hedging;
+pub mod http_status;
 mod pages;
 pub mod probe_client;
 pub mod reference_grant;
+mod request_limits;
+mod response_size;
 pub mod serving_certificate;
-pub mod status;
 mod stretch;
 mod tracked_body;
 
 use address_pool::AddressPool;
-use answer_size::Incoming;
-pub use beside::{Beside, NoOther, Repetition};
 use channel::Channel;
 use dial::{Dialer, TlsName};
-use limits::Counted;
+pub use hedging::{Hedge, Hedging, NoOtherServer};
 use pages::Paged;
 use probe_client::ConfigSource;
+use request_limits::RequestLimits;
+use response_size::Incoming;
 
 /// The server that an answer came from, in the extensions of the answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -253,7 +253,7 @@ impl Access {
         let host = config.cluster_url.authority().map_or("", Authority::as_str);
         let pool = self.dialer.pool.clone();
         let incoming = self.incoming.clone();
-        let paged = Paged::new(Counted::new(send, &self.metrics, host, pool, incoming));
+        let paged = Paged::new(RequestLimits::new(send, &self.metrics, host, pool, incoming));
         let service = ServiceBuilder::new()
             .layer(config.base_uri_layer())
             .option_layer(config.auth_layer().map_err(unusable)?)
@@ -284,7 +284,7 @@ where
     B::Error: Into<BoxError>,
 {
     let incoming = Incoming::default();
-    let paged = Paged::new(Counted::new(
+    let paged = Paged::new(RequestLimits::new(
         service,
         metrics,
         "service",

@@ -17,8 +17,8 @@ use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
 
 use super::dial::KUBERNETES;
-use super::limits::skew;
 use super::probe_client::{connect, failure, probed_path, speak_http};
+use super::request_limits::skew;
 use endpoint_copier_core::verdicts::{Failure, Target};
 
 /// A name that no certificate has, by the rules of the top-level domain.

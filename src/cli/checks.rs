@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::config::{ElectionConfig, ProbeConfig};
-use crate::timing::{LONGEST_LEASE, LONGEST_PROBE_LIMIT, LONGEST_PROBE_PERIOD, PROBE_BESIDE, PROBE_LATE};
+use crate::timing::{LONGEST_LEASE, LONGEST_PROBE_LIMIT, LONGEST_PROBE_PERIOD, PROBE_LATE, PROBE_OVERLAP};
 
 /// `origin` answers where the value of a flag comes from.
 pub(super) fn check(
@@ -48,7 +48,7 @@ pub(super) fn check(
         (
             "probe-period",
             probe.period,
-            (PROBE_BESIDE..=LONGEST_PROBE_PERIOD).contains(&probe.period),
+            (PROBE_OVERLAP..=LONGEST_PROBE_PERIOD).contains(&probe.period),
             "500ms to 2s",
         ),
         (

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::apiserver::error::one_line;
-use crate::apiserver::status::{Rejection, missing_right, status_of, throttled};
+use crate::apiserver::http_status::{Rejection, missing_right, status_of, throttled};
 use crate::controller::outcome::{Backoff, Outcome, Requeue};
 use endpoint_copier_core::model::{Finding, Operation, Reason, SliceKey, SyncResult};
 

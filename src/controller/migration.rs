@@ -19,7 +19,7 @@ use tokio::time::{Instant, timeout_at};
 use tracing::info;
 
 use crate::apiserver::decode::{EndpointsMetadata, Guarded};
-use crate::apiserver::status::{is_answer, is_forbidden, is_missing};
+use crate::apiserver::http_status::{is_answer, is_forbidden, is_missing};
 use crate::controller::error::SyncError;
 use crate::leader_election::term::Term;
 use crate::telemetry::watchdog::Watchdog;

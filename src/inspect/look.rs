@@ -16,8 +16,8 @@ use super::dated::{Dated, Dates};
 use super::report::{ClusterReport, Row};
 use crate::apiserver::decode::Guarded;
 use crate::apiserver::error::one_line;
+use crate::apiserver::http_status::{is_forbidden, is_not_served};
 use crate::apiserver::reference_grant::Versioned;
-use crate::apiserver::status::{is_forbidden, is_not_served};
 use crate::config::Config;
 use crate::controller::watch::{copies_selector, named_selectors};
 use crate::leader_election::Lease;
@@ -122,7 +122,7 @@ impl Looker<'_> {
         let known = leases.as_deref().unwrap_or_default();
         let mut report = ClusterReport::of(&seen.index, &seen.changed, known, now);
         report.leaders_error = leases.err().map(|error| one_line(&error));
-        let behind = report.services.iter_mut().filter(|row| !row.in_step);
+        let behind = report.services.iter_mut().filter(|row| !row.in_sync);
         report.events_error = self.add_reported(behind.collect(), REPORTED, now).await;
         report
     }

@@ -88,7 +88,7 @@ pub async fn inspect(config: &Config, what: Inspect, format: OutputFormat) -> Re
     };
     print(&text)?;
     Ok(match what {
-        Inspect::Status => report.in_step,
+        Inspect::Status => report.in_sync,
         Inspect::Plan => report.to_write().next().is_none(),
         Inspect::Consent => report.without_consent().next().is_none(),
     })
@@ -110,7 +110,7 @@ async fn connect(config: &Config) -> Result<Looker<'_>, Error> {
 async fn settled(looker: &Looker<'_>, what: Inspect) -> Result<ClusterReport, Error> {
     let mut report = looker.look().await?;
     let mut again = if what == Inspect::Status { AGAIN } else { 0 };
-    while again > 0 && !report.in_step {
+    while again > 0 && !report.in_sync {
         sleep(LOOK_PAUSE).await;
         report = looker.look().await?;
         again -= 1;

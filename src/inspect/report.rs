@@ -21,7 +21,7 @@ pub(super) struct ClusterReport {
     /// When all was read, by the API server's clock.
     pub at: Timestamp,
     /// Every Service is.
-    pub in_step: bool,
+    pub in_sync: bool,
     pub services: Vec<Row>,
     /// The Leases by which replicas are elected.
     pub leaders: Vec<Leader>,
@@ -53,7 +53,7 @@ pub(super) struct Row {
     pub copy_endpoints: ReadyCount,
     /// Endpoints that our copies show as not ready because the API servers did not answer the probes of a replica.
     pub taken_out: BTreeSet<IpAddr>,
-    pub in_step: bool,
+    pub in_sync: bool,
     /// The last change of the copies if they are in sync. Else the later of the last changes of the Service and the source.
     pub since: Option<Timestamp>,
     pub findings: Vec<Finding>,
@@ -92,7 +92,7 @@ impl ClusterReport {
         let leaders = leases.iter().map(|lease| Leader::of(lease, at)).collect();
         Self {
             at,
-            in_step: services.iter().all(|row| row.in_step),
+            in_sync: services.iter().all(|row| row.in_sync),
             services,
             leaders,
             leaders_error: None,
@@ -148,8 +148,8 @@ impl Row {
             .unwrap_or_default();
         let source_slices = snapshot.source.iter().flat_map(|source| source.slices.values());
         let source = index.endpoints(key).map(|endpoints| endpoints.source);
-        let in_step = is_in_sync(plan.is_done(), &plan.findings);
-        let since = if in_step {
+        let in_sync = is_in_sync(plan.is_done(), &plan.findings);
+        let since = if in_sync {
             snapshot
                 .copies
                 .values()
@@ -179,7 +179,7 @@ impl Row {
                 .values()
                 .flat_map(|copy| copy.unreachable())
                 .collect(),
-            in_step,
+            in_sync,
             since,
             changes: changes(&snapshot, &plan),
             findings: plan.findings,

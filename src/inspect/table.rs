@@ -22,7 +22,7 @@ const HEADER: [&str; 9] = [
 pub(super) fn status(report: &ClusterReport) -> String {
     let now = report.at;
     // What is wrong is to be seen without scrolling.
-    let (right, mut rows): (Vec<_>, Vec<_>) = report.services.iter().partition(|row| row.in_step);
+    let (right, mut rows): (Vec<_>, Vec<_>) = report.services.iter().partition(|row| row.in_sync);
     let count = right.len();
     rows.extend(right);
     let mut lines = vec![HEADER.map(str::to_owned)];
@@ -121,7 +121,7 @@ fn cells(row: &Row, now: Timestamp) -> [String; 9] {
         count(row.source_endpoints),
         count(row.copy_endpoints),
         or_dash(taken_out.join(",")),
-        if row.in_step { "yes" } else { "NO" }.to_owned(),
+        if row.in_sync { "yes" } else { "NO" }.to_owned(),
         or_dash(row.since.map(|since| age(since, now)).unwrap_or_default()),
         or_dash(reasons.join(",")),
     ]

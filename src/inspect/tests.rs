@@ -129,10 +129,10 @@ fn no_leader_no_lease_and_no_right_to_read_it_are_told_apart() {
 #[test]
 fn status_is_in_sync_with_no_services_or_right_copies() {
     let world = World::new();
-    assert!(report(&world, &[]).in_step);
+    assert!(report(&world, &[]).in_sync);
     assert!(table::status(&report(&world, &[])).starts_with("No Service is managed.\n"));
     assert_eq!(table::plan(&report(&world, &[])), "Nothing to write.\n");
-    assert!(!report(&self::world(), &[]).in_step);
+    assert!(!report(&self::world(), &[]).in_sync);
 }
 
 /// Rule: 7.memory
@@ -147,7 +147,7 @@ fn annotation_of_a_ready_endpoint_is_not_shown_as_out() {
     });
     let report = report(&world, &[]);
     assert!(report.services.iter().all(|row| row.taken_out.is_empty()));
-    assert!(!report.in_step, "the annotation has to go");
+    assert!(!report.in_sync, "the annotation has to go");
 }
 
 #[test]
@@ -174,7 +174,7 @@ fn copies_of_a_service_that_is_managed_no_more_are_to_go() {
         .settled("vip");
     world.put_service(plain_service("vip"));
     let report = report(&world, &[]);
-    assert!(!report.in_step);
+    assert!(!report.in_sync);
     let text = table::plan(&report);
     assert!(
         text.starts_with("default/vip (from no source)\n  delete vip-"),
@@ -197,7 +197,7 @@ fn disabled_service_is_shown_while_something_is_left() {
     assert!(report(&world, &[]).services.is_empty());
     world.put(slice("vip").of("vip").label(label::SOURCE, "kubernetes"));
     let left = report(&world, &[]);
-    assert!(!left.in_step);
+    assert!(!left.in_sync);
     for text in [table::plan(&left), table::status(&left)] {
         let note = "\ndefault/vip has the annotation endpoint-copier/enabled: \"false\", so its copies";
         assert!(text.contains(note), "{text}");

@@ -57,7 +57,7 @@ pub async fn wait(config: &Config, service: &ServiceKey, limit: Duration) -> Res
 /// An endpoint that the probes took out is no difference, as in `status`.
 pub(super) fn is_in_sync(report: &ClusterReport, service: &ServiceKey) -> bool {
     let mut rows = report.services.iter();
-    rows.any(|row| row.key() == *service && row.managed && row.in_step)
+    rows.any(|row| row.key() == *service && row.managed && row.in_sync)
 }
 
 /// What `status` shows of this Service alone.

@@ -3,7 +3,7 @@
 use kube_leader_election::Error;
 
 use crate::apiserver::error::one_line;
-use crate::apiserver::status;
+use crate::apiserver::http_status;
 
 /// The lock holds the error of its call, but does not return it as `source()`.
 pub(super) fn in_one_line(error: &Error) -> String {
@@ -26,6 +26,6 @@ pub(super) fn is_conflict(error: &Error) -> bool {
         error,
         Error::CreateLease(kube::Error::Api(status))
             | Error::AcquireLease(kube::Error::Api(status))
-            | Error::RenewLease(kube::Error::Api(status)) if status::is_conflict(status)
+            | Error::RenewLease(kube::Error::Api(status)) if http_status::is_conflict(status)
     )
 }

@@ -23,25 +23,25 @@ use crate::telemetry::watchdog::Watchdog;
 use crate::timing::{ASIDE, BLIND, LEADERLESS, LONGEST_RACE_PAUSE, RELEASE, WRITES_SETTLE};
 
 pub mod cas;
-pub mod known;
+pub mod known_version;
 pub mod lease;
 mod lock_error;
 pub mod observed_lease;
 mod observer;
-pub mod presented;
+pub mod presented_lease;
 pub mod term;
-mod unopposed;
 pub mod validity;
 pub mod view;
+mod without_election;
 
 use cas::LeaseCas;
 pub use lease::Lease;
 use lock_error::{in_one_line, is_conflict};
 pub use observer::LeaseObserver;
 use term::Term;
-pub use unopposed::unopposed;
 use validity::Validity;
 pub use view::View;
+pub use without_election::without_election;
 
 /// The parts that compete for the Lease.
 #[derive(Clone)]

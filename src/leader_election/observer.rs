@@ -8,10 +8,10 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use super::cas::Patch;
-use super::known::KnownVersion;
+use super::known_version::KnownVersion;
 use super::lease::Lease;
 use super::observed_lease::ObservedLease;
-use super::presented::{PresentedLease, ReadVersion};
+use super::presented_lease::{PresentedLease, ReadVersion};
 use crate::telemetry::metrics::Metrics;
 use endpoint_copier_core::model::version_of;
 
@@ -111,19 +111,19 @@ impl LeaseObserver {
     }
 
     /// Notes that the server rejected a renewal of this version before it processed the Lease.
-    pub(super) fn unprocessed(&self, basis: &ReadVersion) {
-        self.state.lock().known.unprocessed(basis);
+    pub(super) fn unprocessed(&self, read_version: &ReadVersion) {
+        self.state.lock().known.unprocessed(read_version);
     }
 
     /// Whether the watch has shown a newer version than this one.
-    pub(super) fn is_after(&self, basis: &ReadVersion) -> bool {
-        self.state.lock().known.is_after(basis)
+    pub(super) fn is_after(&self, read_version: &ReadVersion) -> bool {
+        self.state.lock().known.is_after(read_version)
     }
 
     /// Whether the watch shows that this renewal was applied.
     pub(super) fn is_applied(&self, patch: &Patch) -> bool {
         let known = &self.state.lock().known;
-        known.is_applied(&patch.basis, &self.us, patch.renewed.as_deref())
+        known.is_applied(&patch.read_version, &self.us, patch.renewed.as_deref())
     }
 
     /// Waits until the watch shows that this renewal was applied.

@@ -51,9 +51,9 @@ const WAITING_LINES: usize = 1024;
 /// If standard error is a pipe that nothing reads, lines are lost, but the term continues.
 #[must_use = "the last lines are written when it is dropped"]
 pub fn init(log: &LogConfig) -> WorkerGuard {
-    let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
+    let color = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
     let (writer, guard) = beside(io::stderr());
-    let _ = subscriber(log, colour, writer).try_init();
+    let _ = subscriber(log, color, writer).try_init();
     log_panics();
     guard
 }
@@ -67,7 +67,7 @@ fn beside(writer: impl io::Write + Send + 'static) -> (NonBlocking, WorkerGuard)
         .finish(writer)
 }
 
-fn subscriber<W>(log: &LogConfig, colour: bool, writer: W) -> Box<dyn Subscriber + Send + Sync>
+fn subscriber<W>(log: &LogConfig, color: bool, writer: W) -> Box<dyn Subscriber + Send + Sync>
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
@@ -78,7 +78,7 @@ where
         // Only the filter decides what is logged.
         .with_max_level(LevelFilter::TRACE)
         .with_writer(writer)
-        .with_ansi(colour && log.format == LogFormat::Text)
+        .with_ansi(color && log.format == LogFormat::Text)
         .log_internal_errors(false);
     match log.format {
         LogFormat::Text => Box::new(builder.finish().with(filter)),
@@ -158,11 +158,11 @@ mod tests {
         }
     }
 
-    fn logged(filter: &str, format: LogFormat, colour: bool, act: impl FnOnce()) -> String {
+    fn logged(filter: &str, format: LogFormat, color: bool, act: impl FnOnce()) -> String {
         let sink = Sink::default();
         let made = sink.clone();
         let filter = filter.to_owned();
-        let subscriber = subscriber(&LogConfig { filter, format }, colour, move || made.clone());
+        let subscriber = subscriber(&LogConfig { filter, format }, color, move || made.clone());
         tracing::subscriber::with_default(subscriber, act);
         String::from_utf8(sink.0.lock().unwrap().clone()).unwrap()
     }

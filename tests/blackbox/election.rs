@@ -19,7 +19,7 @@ async fn three(cluster: &Cluster) -> (Vec<Operator>, usize) {
         Operator::start(cluster, "two", 1),
         Operator::start(cluster, "three", 0),
     ];
-    cluster.vip_in_step().await;
+    cluster.vip_in_sync().await;
     for replica in &replicas {
         replica.until_ready().await;
     }
@@ -58,7 +58,7 @@ on_both! {
         let operator = Operator::start_with(cluster, "one", 0, &flags);
         // A failed test prints the log, and would wait for the end of the pipe.
         std::fs::remove_file(&pipe).expect("a pipe");
-        cluster.vip_in_step().await;
+        cluster.vip_in_sync().await;
         // Long enough for more lines than may wait in memory, and three times the duration of the Lease.
         tokio::time::sleep(Duration::from_secs(9)).await;
         cluster.put::<EndpointSlice>(api_servers(&["192.0.2.1", "192.0.2.3"])).await;
@@ -145,7 +145,7 @@ on_both! {
     /// Rule: survive.replica-lost
     async fn a_single_killed_replica_resumes_after_a_restart(cluster: &mut Cluster) {
         let mut operator = Operator::start(cluster, "one", 0);
-        cluster.vip_in_step().await;
+        cluster.vip_in_sync().await;
         operator.signal("KILL");
         operator.ended().await;
         let held = cluster.holder().await;
@@ -161,7 +161,7 @@ on_both! {
     /// Rule: survive.replica-lost
     async fn a_single_replica_frozen_past_its_lease_resumes(cluster: &mut Cluster) {
         let operator = Operator::start(cluster, "one", 0);
-        cluster.vip_in_step().await;
+        cluster.vip_in_sync().await;
         operator.signal("STOP");
         cluster.put::<EndpointSlice>(api_servers(&["192.0.2.2"])).await;
         // This test is about real time.
@@ -177,7 +177,7 @@ on_both! {
     /// Rule: 3.copies-stay, 4.leader-elect, 6.asked-to-stop
     async fn a_single_replica_without_election_writes_and_exits_0(cluster: &mut Cluster) {
         let mut operator = Operator::start_with(cluster, "one", 0, &["--leader-elect=false"]);
-        cluster.vip_in_step().await;
+        cluster.vip_in_sync().await;
         assert!(operator.leads().await);
         assert_eq!(cluster.holder().await, "");
         operator.signal("TERM");
@@ -193,7 +193,7 @@ on_both! {
             Operator::start_with(cluster, "one", 0, &[]),
             Operator::start_with(cluster, "two", 1, &[]),
         ];
-        cluster.vip_in_step().await;
+        cluster.vip_in_sync().await;
         let lease: Lease = cluster.try_get("default", LEASE).await.unwrap();
         assert_eq!(lease.spec.unwrap().lease_duration_seconds, Some(6));
         let first = leader(&replicas).await;

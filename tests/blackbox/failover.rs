@@ -34,7 +34,7 @@ async fn replicas(cluster: &Cluster, network: Option<&Network>, count: usize) ->
     let replicas: Vec<_> = names
         .map(|name| Operator::start_at(cluster, name, place, &LONG_LEASE))
         .collect();
-    cluster.vip_in_step().await;
+    cluster.vip_in_sync().await;
     for replica in &replicas {
         replica.until_ready().await;
     }

@@ -418,7 +418,7 @@ on_both! {
         let operator = Operator::start(cluster, "one", 0);
         let source = |name: &str, rest: Value| {
             let mut slice = json!({
-                "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4", "colour": "red",
+                "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4", "color": "red",
                 "metadata": {"name": name, "namespace": "default", "labels": {"kubernetes.io/service-name": "source"}, "mood": ["odd"]},
             });
             slice.as_object_mut().unwrap().extend(rest.as_object().unwrap().clone());
@@ -440,7 +440,7 @@ on_both! {
             assert_eq!(code, 201, "{name}");
         }
         let service = json!({
-            "apiVersion": "v1", "kind": "Service", "colour": "red",
+            "apiVersion": "v1", "kind": "Service", "color": "red",
             "metadata": {"name": "web", "namespace": "default", "labels": null, "annotations": {
                 "endpoint-copier/enabled": "true", "endpoint-copier/default-service-name": "source", "endpoint-copier/no-such": "x",
             }},

@@ -58,7 +58,7 @@ on_both! {
         assert!(!shown.contains("has expired"), "{shown}");
 
         let json: Value = serde_json::from_slice(&run(cluster, &["status", "-o", "json"]).await.stdout).expect("JSON");
-        assert_eq!(json["inStep"], true);
+        assert_eq!(json["inSync"], true);
         assert_eq!(json["services"][0]["sourceEndpoints"], json!({"ready": 2, "total": 2}));
         assert_eq!(json["leaders"][0]["holder"], holder);
         assert_eq!(text(&run(cluster, &["plan"]).await), "Nothing to write.\n");

@@ -16,7 +16,7 @@ on_both! {
     /// Rule: survive.api-away
     async fn an_api_server_restart_loses_no_replica_and_no_change(cluster: &mut Cluster) {
         let mut operator = Operator::start(cluster, "one", 0);
-        cluster.vip_in_step().await;
+        cluster.vip_in_sync().await;
         cluster.kill_server(0).await;
         cluster.put::<EndpointSlice>(api_servers(&["192.0.2.2"])).await;
         until("it has lost the lead", async || operator.log().contains("lost the lead")).await;
@@ -60,7 +60,7 @@ on_both! {
     /// Rule: survive.api-away
     async fn a_change_during_an_outage_is_copied_after_it(cluster: &mut Cluster) {
         let mut replicas = three(cluster).await;
-        cluster.vip_in_step().await;
+        cluster.vip_in_sync().await;
         away(cluster, &mut replicas, api_servers(&["192.0.2.2"]), "kubernetes-vip", "192.0.2.2").await;
     }
 
@@ -123,7 +123,7 @@ async fn away(cluster: &mut Cluster, replicas: &mut [Operator], change: Value, s
 async fn lost_rights_are_logged_once_per_watch_until_restored() {
     let cluster = Cluster::start(Platform::Testbed, crate::PROGRAM, 1).await;
     let operator = Operator::start(&cluster, "one", 0);
-    cluster.vip_in_step().await;
+    cluster.vip_in_sync().await;
     let (store, server) = cluster.testbed().expect("on the testbed");
     let leases = Rule::new(
         &["coordination.k8s.io"],

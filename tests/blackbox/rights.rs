@@ -29,7 +29,7 @@ on_both! {
         let refused = "endpoint_copier_findings{reason=\"WriteRefused\"}";
         let found = within(Duration::from_secs(20), async || operator.metric(refused).await == Some(20));
         assert!(found.await, "{}", operator.log());
-        cluster.vip_in_step().await;
+        cluster.vip_in_sync().await;
         let log = operator.log();
         let said = log.lines().find(|line| line.contains("WriteRefused") && line.contains("blue/web-0"));
         let said = said.expect("a line");

@@ -25,7 +25,7 @@ on_both! {
     /// Rule: 1.flags-service, 2.name, 2.owner, 3.source-slice
     async fn the_vip_lists_exactly_the_living_api_servers(cluster: &mut Cluster) {
         let operator = Operator::start(cluster, "one", 0);
-        cluster.vip_in_step().await;
+        cluster.vip_in_sync().await;
         cluster.put::<EndpointSlice>(api_servers(&["192.0.2.1", "192.0.2.3"])).await;
         cluster.until_addresses("default", "kubernetes-vip", &["192.0.2.1", "192.0.2.3"]).await;
         cluster.put::<EndpointSlice>(api_servers(&["192.0.2.1", "192.0.2.2", "192.0.2.3"])).await;

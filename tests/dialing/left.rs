@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use endpoint_copier_operator::apiserver::{Avoid, Beside, Server};
+use endpoint_copier_operator::apiserver::{Avoid, Hedging, Server};
 use endpoint_copier_operator::config::{ApiServerConfig, ApiServerMode};
 use futures::{StreamExt as _, stream};
 use http::{Request, Response};
@@ -57,7 +57,7 @@ async fn a_parallel_request_goes_elsewhere_and_blames_no_server() {
     let services = "/api/v1/services";
     for _ in 0..2 {
         let mut request = Request::get(services).body(Body::empty()).expect("a request");
-        request.extensions_mut().insert(Beside::default());
+        request.extensions_mut().insert(Hedging::default());
         let answer = timeout(PATIENCE, way.client.send(request)).await;
         answer.expect("an end").expect("an answer");
         way.get().await.expect("an answer");
@@ -67,7 +67,7 @@ async fn a_parallel_request_goes_elsewhere_and_blames_no_server() {
     let hang = Fault::new(Match::any().verb("list"), Effect::Hang);
     servers.server(1).server().faults().add(hang);
     let mut request = Request::get(services).body(Body::empty()).expect("a request");
-    request.extensions_mut().insert(Beside::default());
+    request.extensions_mut().insert(Hedging::default());
     let silent = timeout(Duration::from_millis(700), way.client.send(request)).await;
     assert!(silent.is_err());
     servers
@@ -88,7 +88,7 @@ async fn a_broken_parallel_answer_does_not_blame_its_server() {
     let mut request = Request::get("/api/v1/services?watch=1")
         .body(Body::empty())
         .expect("a request");
-    request.extensions_mut().insert(Beside::default());
+    request.extensions_mut().insert(Hedging::default());
     let answer = way.client.send(request).await.expect("an answer");
     let faults = |number: usize| servers.server(number).server().faults();
     faults(1).end_watches(Match::any(), Ending::Abrupt);
@@ -109,12 +109,12 @@ async fn parallel_requests_go_to_each_server_once() {
     let faults = |number: usize| servers.server(number).server().faults();
     faults(1).add(Fault::new(Match::any().verb("list"), Effect::Hang));
     faults(0).add(Fault::new(Match::any().verb("list"), Effect::Hang));
-    let beside = Beside::default();
+    let hedging = Hedging::default();
     let list = || {
         let mut request = Request::get("/api/v1/services")
             .body(Body::empty())
             .expect("a request");
-        request.extensions_mut().insert(beside.clone());
+        request.extensions_mut().insert(hedging.clone());
         let client = way.client.clone();
         async move { client.send(request).await }
     };
@@ -162,12 +162,12 @@ async fn a_request_parallel_to_a_dial_goes_elsewhere() {
     way.get().await.expect("an answer");
     let hang = Fault::new(Match::any().verb("list"), Effect::Hang);
     servers.server(1).server().faults().add(hang);
-    let beside = Beside::default();
+    let hedging = Hedging::default();
     let list = || {
         let mut request = Request::get("/api/v1/services")
             .body(Body::empty())
             .expect("a request");
-        request.extensions_mut().insert(beside.clone());
+        request.extensions_mut().insert(hedging.clone());
         let client = way.client.clone();
         async move { client.send(request).await }
     };
@@ -190,7 +190,7 @@ async fn a_parallel_request_to_one_address_has_its_own_connection() {
     let mut request = Request::get("/api/v1/services")
         .body(Body::empty())
         .expect("a request");
-    request.extensions_mut().insert(Beside::default());
+    request.extensions_mut().insert(Hedging::default());
     way.client.send(request).await.expect("an answer");
     assert_eq!(servers.asked(), "aa");
 }

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use endpoint_copier_core::model::{Endpoints, ServiceKey, WatchKind};
-use endpoint_copier_core::verdicts::{Condition, Reply, Target};
+use endpoint_copier_core::model::{ServiceKey, SourceAndCopies, WatchKind};
+use endpoint_copier_core::verdicts::{TargetCondition, Reply, Target};
 use endpoint_copier_operator::telemetry::metrics::Metrics;
 use endpoint_copier_operator::telemetry::watch_health::WatchHealth;
 
@@ -178,9 +178,9 @@ fn families() -> BTreeMap<String, Family> {
     let service = ServiceKey::new("default", "vip");
     metrics
         .services()
-        .ended(&service, Some(true), Some(Endpoints::default()));
+        .ended(&service, Some(true), Some(SourceAndCopies::default()));
     let server = Target::new([192, 0, 2, 1].into(), 6443);
-    metrics.probes().set_state(server, Condition::Well);
+    metrics.probes().set_state(server, TargetCondition::Well);
     metrics.probes().set_listed(server, true);
     metrics.probes().attempt(server, &Reply::Success, Duration::ZERO);
     let watch_health = WatchHealth::default();

@@ -19,10 +19,10 @@ use parking_lot::Mutex;
 use tokio::time::{Instant, sleep};
 use tower::{BoxError, Service};
 
-use super::answer_size::{LARGEST_OBJECT, TooLarge};
+use super::http_status::{overload, status_of};
 use super::is_watch;
-use super::limits::{Answer, Counted, TimedOut};
-use super::status::{overload, status_of};
+use super::request_limits::{Answer, RequestLimits, TimedOut};
+use super::response_size::{LARGEST_OBJECT, TooLarge};
 use crate::timing::LONGEST_RETRY_AFTER;
 
 /// The limit for the first page of a resource, in objects.
@@ -49,7 +49,7 @@ const PAGE_PAUSE: Duration = Duration::from_secs(1);
 /// Chooses the size of the pages of lists.
 #[derive(Clone)]
 pub(super) struct Paged<S> {
-    counted: Counted<S>,
+    counted: RequestLimits<S>,
     /// The number of objects of the next page, by path.
     sizes: Arc<Mutex<Sizes>>,
 }
@@ -95,7 +95,7 @@ where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    pub fn new(counted: Counted<S>) -> Self {
+    pub fn new(counted: RequestLimits<S>) -> Self {
         Self {
             counted,
             sizes: Arc::default(),

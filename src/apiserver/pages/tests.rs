@@ -4,7 +4,7 @@ use http_body::Body as _;
 use http_body_util::Full;
 use tower::{ServiceExt as _, service_fn};
 
-use super::super::answer_size::Incoming;
+use super::super::response_size::Incoming;
 use super::*;
 use crate::telemetry::metrics::Metrics;
 
@@ -45,7 +45,13 @@ where
 {
     let metrics = Metrics::new("lease").unwrap();
     let incoming = Incoming::default();
-    Paged::new(Counted::new(server, &metrics, "host", Arc::default(), incoming))
+    Paged::new(RequestLimits::new(
+        server,
+        &metrics,
+        "host",
+        Arc::default(),
+        incoming,
+    ))
 }
 
 async fn list<S>(paged: &Paged<S>, query: &str) -> Result<Answer<Full<Bytes>>, BoxError>
@@ -157,7 +163,7 @@ async fn an_overload_in_the_middle_of_a_list_does_not_begin_it_again() {
             .into_parts()
             .0;
         let answer = if asked.len() < 3 {
-            Err(BoxError::from(super::super::status::error(&parts, b"busy")))
+            Err(BoxError::from(super::super::http_status::error(&parts, b"busy")))
         } else {
             Ok(Response::new(Full::<Bytes>::default()))
         };
@@ -182,7 +188,7 @@ async fn an_overload_that_lasts_longer_than_a_minute_ends_the_list() {
                 .header("retry-after", retry_after)
                 .body(())
                 .unwrap();
-            let busy = super::super::status::error(&answer.into_parts().0, b"busy");
+            let busy = super::super::http_status::error(&answer.into_parts().0, b"busy");
             std::future::ready(Err::<Response<Full<Bytes>>, _>(BoxError::from(busy)))
         });
         let start = Instant::now();

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
 use crate::apiserver::error::is_caused_by;
-use crate::apiserver::status::is_answer;
+use crate::apiserver::http_status::is_answer;
 use crate::apiserver::{SendDeadline, TooLate};
 use crate::leader_election::term::{Term, TermOver};
 use crate::telemetry::watchdog::Watchdog;

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::apiserver::error::one_line;
-use crate::apiserver::status::{Rejection, missing_right, status_of, throttled};
+use crate::apiserver::http_status::{Rejection, missing_right, status_of, throttled};
 use crate::controller::apply::send;
 use crate::controller::outcome::{Backoff, Outcome, Requeue};
 use crate::controller::worker::Reconcile;

@@ -18,7 +18,7 @@ use tokio_util::time::delay_queue::Expired;
 use tracing::debug;
 
 use crate::apiserver::error::one_line;
-use crate::apiserver::status::{
+use crate::apiserver::http_status::{
     is_answer, is_namespace_terminating, may_create_again, missing_right, throttled,
 };
 use crate::leader_election::term::{Term, WritePermit};

@@ -15,8 +15,8 @@ use crate::leader_election::term::Term;
 use crate::telemetry::metrics::Metrics;
 use endpoint_copier_core::index::SharedIndex;
 use endpoint_copier_core::verdicts::{
-    Condition, Facts, Hearing, Leadership, Moment, Reply, Report, SUPERVISOR_PORT, Target, Targets,
-    Thresholds,
+    Hearing, Leadership, Moment, Reply, Report, SUPERVISOR_PORT, Target, TargetCondition, TargetFacts,
+    Targets, Thresholds,
 };
 
 /// How often facts are updated while the passing of time may change them.
@@ -71,7 +71,7 @@ impl Probes {
     pub(super) fn new(thresholds: Thresholds, wiring: Wiring) -> Self {
         let hearing = match wiring.renewal_limit {
             Some(_) => Hearing::default(),
-            None => Hearing::unopposed(),
+            None => Hearing::without_peers(),
         };
         Self(Arc::new(Inner {
             wiring,
@@ -229,11 +229,11 @@ impl Probes {
             probes.set_state(*target, facts.condition);
             match facts.condition {
                 // A rise that failed is not news.
-                Condition::Down if before != Some(Condition::Rising) => {
+                TargetCondition::Down if before != Some(TargetCondition::Rising) => {
                     let what = facts.what.as_ref().map(tracing::field::display);
                     warn!(%target, what, "the API server is down");
                 }
-                Condition::Well if before != Some(Condition::Failing) => {
+                TargetCondition::Well if before != Some(TargetCondition::Failing) => {
                     info!(%target, "the API server is well");
                 }
                 _ => {}
@@ -246,7 +246,8 @@ impl Probes {
     fn began(&self, old: &Report, new: &Report) -> Instant {
         let is_same_term = old.leadership == new.leadership;
         let down = new.targets.iter().filter(|(target, facts)| {
-            facts.condition == Condition::Down && !(is_same_term && old.targets.get(target) == Some(facts))
+            facts.condition == TargetCondition::Down
+                && !(is_same_term && old.targets.get(target) == Some(facts))
         });
         let failed = down.filter_map(|(_, facts)| Some(self.instant(facts.since?)));
         let recent = failed.filter(|failed| failed.elapsed() < RECENT_FAILURE);
@@ -257,11 +258,12 @@ impl Probes {
     fn note_down(&self, report: &Report) {
         let targets = report.targets.iter();
         let mut servers = targets.filter(|(target, _)| target.port() != SUPERVISOR_PORT);
-        let is_down = |facts: &Facts| matches!(facts.condition, Condition::Down | Condition::Rising);
+        let is_down =
+            |facts: &TargetFacts| matches!(facts.condition, TargetCondition::Down | TargetCondition::Rising);
         let address = |target: &Target| ServerAddress::new(&target.address().to_string(), target.port());
         let down = servers.clone().filter(|(_, facts)| is_down(facts));
         let mut down: BTreeSet<_> = down.map(|(target, _)| address(target)).collect();
-        if !servers.any(|(_, facts)| facts.condition == Condition::Well) {
+        if !servers.any(|(_, facts)| facts.condition == TargetCondition::Well) {
             down.clear();
         }
         let mut known = self.0.down.lock();
@@ -277,7 +279,7 @@ impl Probes {
         let (mut terms, mut reports) = (self.0.wiring.terms.clone(), self.reports());
         let is_unhealthy = |report: &Arc<Report>| {
             let mut facts = report.targets.values();
-            facts.any(|facts| !matches!(facts.condition, Condition::New | Condition::Well))
+            facts.any(|facts| !matches!(facts.condition, TargetCondition::New | TargetCondition::Well))
         };
         loop {
             tokio::select! {

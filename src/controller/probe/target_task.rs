@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep_until};
 use super::shared::Probes;
 use crate::apiserver::probe_client::{ProbeClient, ProbeConnection};
 use crate::config::ProbeConfig;
-use crate::timing::{PROBE_BESIDE, PROBE_CONNECT_PAUSE, PROBE_LATE};
+use crate::timing::{PROBE_CONNECT_PAUSE, PROBE_LATE, PROBE_OVERLAP};
 use endpoint_copier_core::verdicts::{Failure, Reply, Target};
 
 /// The maximum number of parallel attempts at one target.
@@ -101,7 +101,7 @@ impl TargetTask {
         self.due = if self.is_decided() {
             self.after(begun)
         } else {
-            begun + PROBE_BESIDE
+            begun + PROBE_OVERLAP
         };
         if self.last_begun.replace(begun) == Some(begun) {
             return;
@@ -212,7 +212,7 @@ async fn attempt(
         ended = ask(client, target, kept) => ended,
         () = sleep_until(deadline) => Ended {
             reply: (deadline.elapsed() <= PROBE_LATE).then_some(Reply::Failure(Failure::TimedOut)),
-            pause: PROBE_BESIDE.saturating_sub(limit),
+            pause: PROBE_OVERLAP.saturating_sub(limit),
             connection: None,
         },
     }
@@ -221,7 +221,7 @@ async fn attempt(
 async fn ask(client: Arc<dyn ProbeClient>, target: Target, kept: Option<Box<dyn ProbeConnection>>) -> Ended {
     let on = |connection, reply| Ended {
         reply: Some(reply),
-        pause: PROBE_BESIDE,
+        pause: PROBE_OVERLAP,
         connection: Some(connection),
     };
     if let Some(mut connection) = kept {
@@ -239,7 +239,7 @@ async fn ask(client: Arc<dyn ProbeClient>, target: Target, kept: Option<Box<dyn 
         Err(failure) => Ended {
             // The server has answered with a certificate, which cost it some work.
             pause: match failure {
-                Failure::Certificate(_) => PROBE_BESIDE,
+                Failure::Certificate(_) => PROBE_OVERLAP,
                 _ => PROBE_CONNECT_PAUSE,
             },
             reply: Some(Reply::Failure(failure)),

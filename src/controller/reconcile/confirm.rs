@@ -15,7 +15,7 @@ use tracing::debug;
 
 use super::Reconciler;
 use crate::apiserver::decode::{Guarded, Slim};
-use crate::apiserver::status::is_missing;
+use crate::apiserver::http_status::is_missing;
 use crate::controller::error::SyncError;
 use endpoint_copier_core::index::ServiceVersion;
 use endpoint_copier_core::model::{

@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout};
 use super::Watches;
 use super::reader::errors::status_of;
 use crate::apiserver::decode::Guarded;
-use crate::apiserver::status;
+use crate::apiserver::http_status;
 use crate::controller::workqueue::Marks;
 use crate::telemetry::failure_log::FailureLog;
 use endpoint_copier_core::index::Dirty;
@@ -124,7 +124,7 @@ impl Watches {
     /// Returns a pause if the next list is not urgent. A watch that breaks does not make Nodes unknown, because an API
     /// server that dies breaks it at the moment when its address has to leave both families.
     fn nodes_failed(&self, error: &watcher::Error, failing: &mut Option<Instant>) -> Option<Duration> {
-        let is_forbidden = status_of(error).is_some_and(status::is_forbidden);
+        let is_forbidden = status_of(error).is_some_and(http_status::is_forbidden);
         if matches!(error, watcher::Error::InitialListFailed(_)) {
             let since = failing.get_or_insert_with(Instant::now);
             let unknown = if is_forbidden {

@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use super::{Error, OutputFormat, connect, json, print};
 use crate::apiserver::error::one_line;
-use crate::apiserver::status::{is_forbidden, status_of};
+use crate::apiserver::http_status::{is_forbidden, status_of};
 use crate::config::Config;
 
 mod facts;

@@ -57,7 +57,7 @@ fn copies(row: &Row) -> Vec<Check> {
         .collect();
     let explained = checks.iter().any(|check| check.result == Verdict::Failed);
     let due = row.changes.len();
-    if due > 0 || (!row.in_step && !explained) {
+    if due > 0 || (!row.in_sync && !explained) {
         checks.push(Check::failed(
             NAME,
             format!("the copies are not as they should be: {due} writes are pending"),

@@ -15,8 +15,8 @@ use super::facts::{Facts, Installation, Installations, Server, ServiceFacts};
 use super::of_service::EXCLUDED;
 use super::rights::{Right, Rights, Uses, needed};
 use crate::apiserver::decode::{Guarded, NodeMetadata};
+use crate::apiserver::http_status::is_not_served;
 use crate::apiserver::serving_certificate::{Shown, ask};
-use crate::apiserver::status::is_not_served;
 use crate::inspect::look::{Looker, Seen};
 use crate::inspect::report::{ClusterReport, Leader};
 use crate::inspect::{AGAIN, Error, LOOK_PAUSE};
@@ -99,7 +99,7 @@ async fn settled(looker: &Looker<'_>) -> Result<Look, Error> {
     let first = timeout_at(end, look(looker)).await;
     let mut last = first.map_err(|_| Error::NoAnswer)??;
     for _ in 0..AGAIN {
-        if last.report.in_step {
+        if last.report.in_sync {
             break;
         }
         sleep(LOOK_PAUSE).await;

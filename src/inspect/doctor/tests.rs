@@ -31,7 +31,7 @@ fn row() -> Row {
         source_endpoints: three,
         copy_endpoints: three,
         taken_out: [].into(),
-        in_step: true,
+        in_sync: true,
         since: None,
         findings: Vec::new(),
         changes: Vec::new(),
@@ -175,14 +175,14 @@ fn copies_and_their_findings_are_checked() {
         (
             "copies",
             |facts| {
-                facts.services[0].row.in_step = false;
+                facts.services[0].row.in_sync = false;
             },
             Some((Failed, "not as they should be")),
         ),
         (
             "copies",
             |facts| {
-                facts.services[0].row.in_step = false;
+                facts.services[0].row.in_sync = false;
                 find(facts, Reason::HasSelector);
             },
             Some((Failed, "HasSelector: note of HasSelector")),
@@ -688,7 +688,7 @@ fn services_with_a_problem_come_first() {
     for name in ["good", "bad"] {
         let mut row = row();
         row.name = name.to_owned();
-        row.in_step = name == "good";
+        row.in_sync = name == "good";
         facts.services.push(ServiceFacts {
             row,
             announced: Announced::default(),

@@ -7,7 +7,7 @@
 //!   fail forever;
 //! - turns its PATCH into a compare-and-swap on the version that the lock has seen, so that only one of many candidates
 //!   wins and no late PATCH overwrites a successor;
-//! - answers its GET from memory if the version to build on is known ([`super::known`]), so that a renewal is one
+//! - answers its GET from memory if the version to build on is known ([`super::known_version`]), so that a renewal is one
 //!   request;
 //! - repeats a slow renewal in parallel, through other API servers, and knows a renewal whose reply is lost when the
 //!   watch shows it (`renewal`).
@@ -31,9 +31,9 @@ use tower::{BoxError, service_fn};
 
 use super::LeaseObserver;
 use super::lease::Lease;
-use super::presented::{PresentedLease, ReadVersion};
+use super::presented_lease::{PresentedLease, ReadVersion};
 use super::term::Term;
-use crate::apiserver::status::status_of;
+use crate::apiserver::http_status::status_of;
 
 mod renewal;
 
@@ -51,7 +51,7 @@ pub struct LeaseCas {
     observer: LeaseObserver,
     terms: Receiver<Option<Term>>,
     /// The Lease as the lock last saw it.
-    basis: Arc<Mutex<Option<ReadVersion>>>,
+    read_version: Arc<Mutex<Option<ReadVersion>>>,
     /// When the last successful write was sent.
     sent: Arc<Mutex<Option<Instant>>>,
 }
@@ -59,7 +59,7 @@ pub struct LeaseCas {
 /// The lock's PATCH, bound to a version.
 pub struct Patch {
     /// The version that it builds on.
-    pub basis: ReadVersion,
+    pub read_version: ReadVersion,
     /// The renewal time that it states, which no other request states.
     pub renewed: Option<String>,
     body: Bytes,
@@ -92,7 +92,7 @@ impl LeaseCas {
             upstream,
             observer,
             terms,
-            basis: Arc::default(),
+            read_version: Arc::default(),
             sent: Arc::default(),
         }
     }
@@ -121,11 +121,11 @@ impl LeaseCas {
     /// # Errors
     /// If this replica leads and the Lease has changed since the read, or if no API server can have stored this Lease.
     fn present(&self, lease: Option<&Lease>, sent: Instant) -> Result<Option<Bytes>, BoxError> {
-        let basis = lease.map(|lease| ReadVersion::of(lease).ok_or(NO_VERSION));
-        let basis = basis.transpose()?;
+        let read_version = lease.map(|lease| ReadVersion::of(lease).ok_or(NO_VERSION));
+        let read_version = read_version.transpose()?;
         let to_present = self.observer.present(lease, self.leads(), sent);
         let to_present = to_present.ok_or("the watch showed another state of the Lease during the GET")?;
-        *self.basis.lock() = basis;
+        *self.read_version.lock() = read_version;
         if to_present == PresentedLease::Absent {
             return Ok(None);
         }
@@ -151,8 +151,8 @@ impl LeaseCas {
 
     /// Returns what the lock gets instead of the answer to a GET, if the current version is known.
     fn remembered(&self) -> Option<Bytes> {
-        let basis = self.observer.version_to_renew()?;
-        *self.basis.lock() = Some(basis);
+        let read_version = self.observer.version_to_renew()?;
+        *self.read_version.lock() = Some(read_version);
         Some(presented(
             &Lease::default(),
             &self.observer.us,
@@ -183,11 +183,11 @@ impl LeaseCas {
 
     /// Turns the lock's PATCH into a compare-and-swap. Returns `None` if the lock has read no Lease.
     fn bind(&self, patch: &[u8]) -> Option<Patch> {
-        let basis = self.basis.lock().take()?;
+        let read_version = self.read_version.lock().take()?;
         let mut patch: Value = serde_json::from_slice(patch).ok()?;
-        basis.bind(patch.get_mut("metadata")?.as_object_mut()?);
+        read_version.bind(patch.get_mut("metadata")?.as_object_mut()?);
         Some(Patch {
-            basis,
+            read_version,
             renewed: canonical(patch["spec"]["renewTime"].clone()),
             body: serde_json::to_vec(&patch).ok()?.into(),
         })
@@ -236,7 +236,7 @@ impl LeaseCas {
             None => ask(&self.upstream, request.map(Body::from)).await,
         };
         if is_unprocessed(code_of(&answer)) {
-            self.observer.unprocessed(&patch.basis);
+            self.observer.unprocessed(&patch.read_version);
         }
         let written = answer.and_then(|answer| self.written(answer));
         if written.is_err() && term.is_some() && self.observer.is_applied(&patch) {

@@ -21,7 +21,7 @@ use tower::BoxError;
 
 use super::{LeaseCas, Patch, TimedResponse, ask, code_of, is_unprocessed};
 use crate::apiserver::error::is_caused_by;
-use crate::apiserver::{Beside, NoOther};
+use crate::apiserver::{Hedging, NoOtherServer};
 use crate::leader_election::term::Term;
 use crate::timing::REPEAT_RENEWAL;
 
@@ -44,7 +44,7 @@ impl LeaseCas {
         let soon = REPEAT_RENEWAL.min(self.observer.default_duration / 6);
         let first_repeat = Instant::now() + soon;
         let mut tries = FuturesUnordered::from_iter([send(request.clone().map(Body::from))]);
-        let beside = Beside::default();
+        let hedging = Hedging::default();
         let applied = async {
             sleep_until(first_repeat).await;
             self.observer.wait_until_applied(patch).await;
@@ -65,13 +65,13 @@ impl LeaseCas {
                 () = sleep_until(repeat.unwrap_or(limit).min(limit)) => {
                     if repeat.take().is_none_or(|at| at >= limit) {
                         None
-                    } else if self.observer.is_after(&patch.basis) {
+                    } else if self.observer.is_after(&patch.read_version) {
                         // The API server would reject a repetition.
                         limit = enough(limit);
                         continue;
                     } else {
                         let mut another = request.clone().map(Body::from);
-                        another.extensions_mut().insert(beside.clone());
+                        another.extensions_mut().insert(hedging.clone());
                         tries.push(send(another));
                         repeat = Some(Instant::now() + pause(soon, limit));
                         continue;
@@ -92,7 +92,7 @@ impl LeaseCas {
                 }
                 _ if answer
                     .as_ref()
-                    .is_err_and(|error| is_caused_by::<NoOther>(&**error)) =>
+                    .is_err_and(|error| is_caused_by::<NoOtherServer>(&**error)) =>
                 {
                     repeat = None;
                 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::lease::{Lease, LeaseSpec};
-use super::presented::ReadVersion;
+use super::presented_lease::ReadVersion;
 use crate::timing::LONGEST_LEASE;
 
 /// What is known about the Lease.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::page::{metrics, number};
-use endpoint_copier_core::verdicts::{Condition, Failure, Reply, Target};
+use endpoint_copier_core::verdicts::{Failure, Reply, Target, TargetCondition};
 
 /// From the answer of a healthy server to the longest time limit.
 const PROBE_BUCKETS: [f64; 7] = [0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.0];
@@ -49,9 +49,9 @@ impl ProbeMetrics {
     }
 
     /// The target is now in the state `condition`.
-    pub fn set_state(&self, target: Target, condition: Condition) {
+    pub fn set_state(&self, target: Target, condition: TargetCondition) {
         let (address, port) = labels(target);
-        for other in Condition::ALL {
+        for other in TargetCondition::ALL {
             self.state
                 .with_label_values(&[&address, &port, other.as_str()])
                 .set(f64::from(u8::from(other == condition)));
@@ -72,7 +72,7 @@ impl ProbeMetrics {
         // Removing a series fails if its labels were never used, which is fine.
         _ = self.duration.remove_label_values(&[&address, &port]);
         _ = self.listed.remove_label_values(&[&address, &port]);
-        for condition in Condition::ALL {
+        for condition in TargetCondition::ALL {
             _ = self
                 .state
                 .remove_label_values(&[&address, &port, condition.as_str()]);

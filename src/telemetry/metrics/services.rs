@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::page::{header, number, unix};
-use endpoint_copier_core::model::{Endpoints, ServiceKey};
+use endpoint_copier_core::model::{ServiceKey, SourceAndCopies};
 
 /// The number of bytes after which a piece ends, once it has all lines of the current Service. A piece takes about 50
 /// µs.
@@ -30,7 +30,7 @@ struct ServiceMetrics {
     /// Since when the Service has been out of sync, according to the syncs that have begun.
     behind: Option<Instant>,
     last_success: Option<SystemTime>,
-    endpoints: Option<Endpoints>,
+    endpoints: Option<SourceAndCopies>,
 }
 
 impl Services {
@@ -49,9 +49,9 @@ impl Services {
         }
     }
 
-    /// A sync of the Service has ended. `in_step` says whether the copies are in sync, if the sync got that far.
+    /// A sync of the Service has ended. `in_sync` says whether the copies are in sync, if the sync got that far.
     /// `endpoints` is what the watches show, or `None` if the Service is no longer managed.
-    pub fn ended(&self, service: &ServiceKey, in_step: Option<bool>, endpoints: Option<Endpoints>) {
+    pub fn ended(&self, service: &ServiceKey, in_sync: Option<bool>, endpoints: Option<SourceAndCopies>) {
         let mut services = self.0.lock();
         if endpoints.is_none() {
             services.remove(service);
@@ -59,7 +59,7 @@ impl Services {
         }
         let state = services.entry(service.clone()).or_default();
         state.endpoints = endpoints;
-        match in_step {
+        match in_sync {
             Some(true) => {
                 state.behind = None;
                 state.last_success = Some(SystemTime::now());
@@ -136,10 +136,10 @@ const FAMILIES: [ServiceFamily; 3] = [
     },
     ServiceFamily {
         name: "endpoint_copier_endpoints",
-        help: "Endpoints of this Service, in the source's slices of the families that it wants and in the copies. \
+        help: "SourceAndCopies of this Service, in the source's slices of the families that it wants and in the copies. \
                ready: they get traffic; terminating: they are shutting down; unready: neither.",
         values: |state, _| {
-            let Some(Endpoints { source, copies }) = state.endpoints else {
+            let Some(SourceAndCopies { source, copies }) = state.endpoints else {
                 return Vec::new();
             };
             let counts = [

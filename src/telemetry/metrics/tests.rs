@@ -1,8 +1,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
-use endpoint_copier_core::model::{EndpointCounts, Endpoints, ServiceKey};
-use endpoint_copier_core::verdicts::{Condition, Reply};
+use endpoint_copier_core::model::{EndpointCounts, ServiceKey, SourceAndCopies};
+use endpoint_copier_core::verdicts::{Reply, TargetCondition};
 use tokio::time::Instant;
 
 fn metrics() -> Metrics {
@@ -14,12 +14,12 @@ fn key(name: &str) -> ServiceKey {
 }
 
 /// This many ready endpoints, in the source and in the copies.
-fn endpoints(ready: usize) -> Endpoints {
+fn endpoints(ready: usize) -> SourceAndCopies {
     let counts = EndpointCounts {
         ready,
         ..EndpointCounts::default()
     };
-    Endpoints {
+    SourceAndCopies {
         source: counts,
         copies: counts,
     }
@@ -48,7 +48,7 @@ fn exercised() -> Metrics {
     metrics.watch_restarted(WatchKind::Services, Restart::Expired);
     metrics.api_request(&Method::GET, Some(StatusCode::OK), "kubernetes.default.svc");
     let target = "192.0.2.1:6443".parse().unwrap();
-    metrics.probes().set_state(target, Condition::Well);
+    metrics.probes().set_state(target, TargetCondition::Well);
     metrics.probes().set_listed(target, true);
     metrics
         .probes()

@@ -150,7 +150,7 @@ impl Index {
     /// has changed.
     pub(super) fn reconsider(&mut self, source: &ServiceKey, service: &ServiceKey) -> bool {
         let request = (source.clone(), service.clone());
-        let may_copy = self.admission.admits(service) && self.consent(service, source) == Consent::Given;
+        let may_copy = self.quota.admits(service) && self.consent(service, source) == Consent::Given;
         let has_changed = if may_copy {
             self.uses.insert(request)
         } else {
@@ -214,7 +214,7 @@ impl Index {
         let service = snapshot.service.as_ref().filter(|_| is_refused);
         let requested = service.and_then(|service| service.source()).cloned();
         of_copies
-            .chain(requested.filter(|_| self.admission.admits(&snapshot.key)))
+            .chain(requested.filter(|_| self.quota.admits(&snapshot.key)))
             .filter(|source| is_dns_label(source.namespace()))
             .collect()
     }

@@ -1,12 +1,12 @@
 //! The number of endpoints of a managed Service and of its source.
 
 use super::Index;
-use crate::model::{EndpointCounts, Endpoints, ServiceKey};
+use crate::model::{EndpointCounts, ServiceKey, SourceAndCopies};
 
 impl Index {
     /// The endpoints of a managed Service as the watches show them, or `None` if it is not managed.
     #[must_use]
-    pub fn endpoints(&self, key: &ServiceKey) -> Option<Endpoints> {
+    pub fn endpoints(&self, key: &ServiceKey) -> Option<SourceAndCopies> {
         let service = self.managed_service(key)?;
         let wanted = |slice: &str| service.families.iter().any(|family| family.as_str() == slice);
         let source = service.source().filter(|source| self.is_used(source, key));
@@ -19,7 +19,7 @@ impl Index {
             EndpointCounts::of(service.without_loops(&slices).0.values().map(AsRef::as_ref))
         });
         let slices = self.copies.of(key).map(AsRef::as_ref);
-        Some(Endpoints {
+        Some(SourceAndCopies {
             source: source.unwrap_or_default(),
             copies: EndpointCounts::of(slices.filter(|slice| slice.is_copy_for(key))),
         })

@@ -16,34 +16,34 @@ use crate::model::{
 };
 
 mod abridge;
-mod admission;
 mod conditions;
 mod consent;
-mod copied;
+mod copy_counts;
 mod counts;
+mod get_results;
 mod nodes;
 mod probed;
-mod seen;
+mod quota;
 mod services;
 mod slices;
 mod snapshot;
 mod sources;
 mod unreadable;
-mod versions;
+mod watch_progress;
 
 use abridge::abridged;
-use admission::Admission;
 use conditions::Conditions;
 pub use conditions::Shown;
-use copied::Copied;
+use copy_counts::CopyCounts;
+pub use get_results::SliceState;
 use nodes::NodeIndex;
-pub use seen::SliceState;
+use quota::ServiceQuota;
 use services::Known;
 pub use services::ServiceVersion;
 use slices::Slices;
 pub use sources::{Listing, NamesByRequester, Requester};
 use unreadable::UnreadableObjects;
-use versions::Versions;
+use watch_progress::WatchProgress;
 
 /// Keys of managed Services whose copies may have to change.
 pub type Dirty = BTreeSet<ServiceKey>;
@@ -100,16 +100,16 @@ pub struct Index {
     /// Sources in use, each with one of the managed Services that use it. One set, because a set for each source would take
     /// 200 bytes more, and most sources are used once.
     uses: BTreeSet<(ServiceKey, ServiceKey)>,
-    admission: Admission,
+    quota: ServiceQuota,
     conditions: Conditions,
     grants: Grants,
     /// Sources whose annotation has changed or was removed since the start. That ends consent at once, even while it is
     /// unknown whether there are grants.
     revoked: BTreeSet<ServiceKey>,
     copies: Slices,
-    copied: Copied,
+    copied: CopyCounts,
     others: Slices,
-    versions: Versions,
+    versions: WatchProgress,
     unreadable: UnreadableObjects,
     nodes: NodeIndex,
     services_listed: bool,
@@ -136,14 +136,14 @@ impl Index {
             services_gone: HashMap::new(),
             requests: BTreeSet::new(),
             uses: BTreeSet::new(),
-            admission: Admission::new(ServiceLimits::default()),
+            quota: ServiceQuota::new(ServiceLimits::default()),
             conditions: Conditions::default(),
             grants: Grants::default(),
             revoked: BTreeSet::new(),
             copies: Slices::default(),
-            copied: Copied::default(),
+            copied: CopyCounts::default(),
             others: Slices::default(),
-            versions: Versions::default(),
+            versions: WatchProgress::default(),
             unreadable: UnreadableObjects::default(),
             nodes: NodeIndex::default(),
             services_listed: false,

@@ -23,7 +23,7 @@ impl Index {
         let (source, refusal) = match service.as_ref().and_then(|service| service.source()) {
             None => (None, None),
             Some(source) if self.is_used(source, key) => (Some(source), None),
-            Some(_) if !self.admission.admits(key) => (None, self.over_limit(key)),
+            Some(_) if !self.quota.admits(key) => (None, self.over_limit(key)),
             // Until it is known whether the Service may copy the source, nothing changes.
             Some(source) => (
                 None,

@@ -14,7 +14,7 @@ mod condition;
 mod consent;
 mod copy_name;
 mod endpoint;
-mod endpoints;
+mod endpoint_counts;
 mod finding;
 mod kinds;
 mod limits;
@@ -39,7 +39,7 @@ pub use consent::{
 pub(crate) use copy_name::short_hash;
 pub use copy_name::{copy_name, copy_name_in, service_of_copy_name};
 pub use endpoint::{Endpoint, TargetRef};
-pub use endpoints::{EndpointCounts, Endpoints};
+pub use endpoint_counts::{EndpointCounts, SourceAndCopies};
 pub use finding::{Finding, Reason, SYNCED, SYNCED_MEANING, a_few};
 pub use kinds::{Operation, ReconcileResult, Restart, SyncResult, WatchKind};
 pub use limits::{Exceeded, ServiceLimits};

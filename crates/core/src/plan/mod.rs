@@ -29,7 +29,7 @@ mod report;
 mod second_family;
 mod topology;
 mod verdicts;
-mod wanted;
+mod wanted_copies;
 
 pub use verdicts::{Judged, Verdicts};
 
@@ -126,7 +126,7 @@ pub fn plan(snapshot: &Snapshot, verdicts: &Verdicts) -> Plan {
             plan.confirm.extend(outlines.cloned());
             let source = &without_loops(service, source, &mut plan);
             report::source(service, source, &mut plan);
-            let mut wanted = wanted::copies(service, source, snapshot, verdicts, &mut plan);
+            let mut wanted = wanted_copies::copies(service, source, snapshot, verdicts, &mut plan);
             topology::apply(service, source, snapshot, &mut wanted);
             verdicts::add_unchanged(source, snapshot, &mut wanted);
             verdicts::apply(service, source, snapshot, verdicts, &mut wanted, &mut plan);

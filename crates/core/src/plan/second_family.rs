@@ -19,7 +19,7 @@ use crate::model::{
     Endpoint, EndpointSlice, Family, KnownNodes, ManagedService, NoCounterpart, Nodes, NodesUnknown,
     SliceKey, Snapshot, Source, ports::LeftOut,
 };
-use crate::verdicts::{Condition, Facts, Report, SUPERVISOR_PORT, Target};
+use crate::verdicts::{TargetCondition, TargetFacts, Report, SUPERVISOR_PORT, Target};
 
 /// The additional copies of one family.
 #[derive(Debug, Default)]
@@ -297,9 +297,9 @@ impl Filler<'_> {
         let candidates: BTreeSet<_> = listed
             .filter_map(|listed| self.counterpart(nodes, listed).ok())
             .collect();
-        let works = |(target, facts): &(&Target, &Facts)| {
+        let works = |(target, facts): &(&Target, &TargetFacts)| {
             candidates.contains(&target.address())
-                && !matches!(facts.condition, Condition::New | Condition::Down)
+                && !matches!(facts.condition, TargetCondition::New | TargetCondition::Down)
         };
         let working = judged.report.targets.iter().filter(works);
         working.map(|(target, _)| target.port()).collect()
@@ -313,7 +313,7 @@ impl Entrance<'_> {
             Self::Closed => false,
             Self::SeenWell(report, ports) => {
                 let facts = |port: &u16| report.targets.get(&Target::new(address, *port));
-                let is_well = |facts: &Facts| facts.condition == Condition::Well;
+                let is_well = |facts: &TargetFacts| facts.condition == TargetCondition::Well;
                 !ports.is_empty() && ports.iter().all(|port| facts(port).is_some_and(is_well))
             }
         }

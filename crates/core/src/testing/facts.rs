@@ -1,30 +1,30 @@
-//! Facts that a replica may know about an API server.
+//! TargetFacts that a replica may know about an API server.
 
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::verdicts::{Condition, Facts, Failure, Moment};
+use crate::verdicts::{TargetCondition, TargetFacts, Failure, Moment};
 
 /// A server that answers, and was listed some time ago.
 #[must_use]
-pub fn well() -> Facts {
-    Facts {
-        condition: Condition::Well,
+pub fn well() -> TargetFacts {
+    TargetFacts {
+        condition: TargetCondition::Well,
         is_known: true,
         answers: true,
         is_recent: true,
         had_time: true,
-        ..Facts::default()
+        ..TargetFacts::default()
     }
 }
 
 /// A server that meets all conditions to be taken out. It has failed for 10 s, and 192.0.2.1 to 192.0.2.9 have answered
 /// since.
 #[must_use]
-pub fn down() -> Facts {
+pub fn down() -> TargetFacts {
     let second = |n| Some(Moment::new(Duration::from_secs(n)));
-    Facts {
-        condition: Condition::Down,
+    TargetFacts {
+        condition: TargetCondition::Down,
         is_known: true,
         had_time: true,
         since: second(10),
@@ -33,6 +33,6 @@ pub fn down() -> Facts {
         is_heard: true,
         what: Some(Failure::TimedOut),
         failures: 3,
-        ..Facts::default()
+        ..TargetFacts::default()
     }
 }

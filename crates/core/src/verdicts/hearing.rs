@@ -63,7 +63,7 @@ pub struct Hearing {
     highest_round: u64,
     objections: BTreeMap<String, Objection>,
     /// Whether there is no other replica to ask.
-    unopposed: bool,
+    has_no_peers: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -84,9 +84,9 @@ struct Objection {
 impl Hearing {
     /// Without leader election, no other replica is asked.
     #[must_use]
-    pub fn unopposed() -> Self {
+    pub fn without_peers() -> Self {
         Self {
-            unopposed: true,
+            has_no_peers: true,
             ..Self::default()
         }
     }
@@ -183,7 +183,7 @@ impl Hearing {
     #[must_use]
     pub fn is_heard(&self, target: Target, now: Moment) -> bool {
         let stored = self.suspected.get(&target).and_then(|suspicion| suspicion.stored);
-        self.unopposed || stored.is_some_and(|stored| now.since(stored) >= HEARD_AFTER)
+        self.has_no_peers || stored.is_some_and(|stored| now.since(stored) >= HEARD_AFTER)
     }
 }
 

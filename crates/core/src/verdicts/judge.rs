@@ -6,7 +6,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::LazyLock;
 
-use super::{Condition, Facts, Failure, Leadership, Moment, Report, SUPERVISOR_PORT, Target};
+use super::{Failure, Leadership, Moment, Report, SUPERVISOR_PORT, Target, TargetCondition, TargetFacts};
 
 /// An address that would be ready without probes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,7 +83,7 @@ pub fn judge(candidates: &[Candidate], ports: &BTreeSet<u16>, report: &Report) -
 }
 
 /// The facts of an address that is not probed yet, which are those of a target that was just listed.
-static UNLISTED: LazyLock<Facts> = LazyLock::new(Facts::default);
+static UNLISTED: LazyLock<TargetFacts> = LazyLock::new(TargetFacts::default);
 
 /// Everything that is known about the candidates.
 struct Evidence<'a> {
@@ -96,7 +96,7 @@ struct Evidence<'a> {
 struct Port<'a> {
     number: u16,
     /// The facts of each candidate.
-    facts: BTreeMap<IpAddr, &'a Facts>,
+    facts: BTreeMap<IpAddr, &'a TargetFacts>,
 }
 
 /// Decides which addresses go out if there are too many. The lowest rank goes out first.
@@ -212,24 +212,25 @@ impl<'a> Evidence<'a> {
     /// Rule 13: another port of the address answers. Rule 15: no port of the address ever did, but another address does.
     fn others_answer(&self, address: IpAddr) -> bool {
         // This does not use the latest result, so that one lost answer does not end the finding.
-        let answers = |facts: &Facts| matches!(facts.condition, Condition::Well | Condition::Failing);
+        let answers =
+            |facts: &TargetFacts| matches!(facts.condition, TargetCondition::Well | TargetCondition::Failing);
         let mut all = self.all();
         let mut same = self.ports.iter().map(|port| port.fact(address));
-        if same.clone().all(|facts| facts.condition == Condition::New) {
+        if same.clone().all(|facts| facts.condition == TargetCondition::New) {
             all.any(|(_, facts)| answers(facts))
         } else {
             same.any(answers)
         }
     }
 
-    fn targets(&self, is_it: impl Fn(Target, &Facts) -> bool) -> Vec<Target> {
+    fn targets(&self, is_it: impl Fn(Target, &TargetFacts) -> bool) -> Vec<Target> {
         let found = self.all().filter(|(target, facts)| is_it(*target, facts));
         let mut targets: Vec<_> = found.map(|(target, _)| target).collect();
         targets.sort_unstable();
         targets
     }
 
-    fn all(&self) -> impl Iterator<Item = (Target, &Facts)> {
+    fn all(&self) -> impl Iterator<Item = (Target, &TargetFacts)> {
         self.ports.iter().flat_map(|port| {
             let facts = port.facts.iter();
             facts.map(|(address, facts)| (Target::new(*address, port.number), *facts))
@@ -238,21 +239,21 @@ impl<'a> Evidence<'a> {
 }
 
 impl Port<'_> {
-    fn fact(&self, address: IpAddr) -> &Facts {
+    fn fact(&self, address: IpAddr) -> &TargetFacts {
         self.facts.get(&address).copied().unwrap_or(&UNLISTED)
     }
 
     /// Rule 6: a port that works on no address says nothing about a single one.
     fn is_ignored(&self) -> bool {
         let mut all = self.facts.values();
-        all.all(|facts| matches!(facts.condition, Condition::Down | Condition::New))
+        all.all(|facts| matches!(facts.condition, TargetCondition::Down | TargetCondition::New))
     }
 
     /// Rule 7: whether to take out an address that gets traffic.
     fn takes_out(&self, address: IpAddr, leadership: Leadership) -> bool {
         let facts = self.fact(address);
         // A target is down only after it was well.
-        let is_down = facts.condition == Condition::Down && !self.is_ignored();
+        let is_down = facts.condition == TargetCondition::Down && !self.is_ignored();
         let has_contrast = || facts.contrasts.iter().any(|other| self.facts.contains_key(other));
         is_down && leadership.may_take_out && facts.is_heard && !facts.is_objected && has_contrast()
     }
@@ -269,9 +270,9 @@ impl Port<'_> {
         // others are still in progress.
         let waits = leadership.is_new && self.facts.values().any(|facts| !facts.is_known);
         let stays = match facts.condition {
-            Condition::Well => false,
-            Condition::Down | Condition::Rising => !self.is_ignored() || waits,
-            Condition::New | Condition::Failing => (facts.is_known && another_answers()) || waits,
+            TargetCondition::Well => false,
+            TargetCondition::Down | TargetCondition::Rising => !self.is_ignored() || waits,
+            TargetCondition::New | TargetCondition::Failing => (facts.is_known && another_answers()) || waits,
         };
         stays && !facts.is_objected
     }
@@ -279,8 +280,8 @@ impl Port<'_> {
     fn rank(&self, address: IpAddr, was_out: bool) -> Rank {
         let facts = self.fact(address);
         let class = match facts.condition {
-            Condition::Down if was_out => Class::StaysDown,
-            Condition::Rising => Class::Rising,
+            TargetCondition::Down if was_out => Class::StaysDown,
+            TargetCondition::Rising => Class::Rising,
             _ => Class::Failing,
         };
         Rank {

@@ -27,7 +27,7 @@ mod targets;
 
 pub use hearing::{Hearing, Peer, SUSPECTED, objection_key, suspicions};
 pub use judge::{Candidate, Judgement, Unreachable, judge};
-pub use report::{Condition, Facts, Leadership, Report};
+pub use report::{Leadership, Report, TargetCondition, TargetFacts};
 pub use state::{Phase, TargetState, Thresholds};
 pub use target::{Failure, Reply, SUPERVISOR_PORT, Target};
 pub use targets::Targets;

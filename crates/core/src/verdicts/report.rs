@@ -32,12 +32,12 @@ pub struct Report {
     /// What the replica may do.
     pub leadership: Leadership,
     /// The facts of each listed target.
-    pub targets: BTreeMap<Target, Facts>,
+    pub targets: BTreeMap<Target, TargetFacts>,
 }
 
 words! {
     /// A [`Phase`] without its counters. The word is a label of metrics.
-    Condition {
+    TargetCondition {
         /// Never seen well.
         New => "new",
         /// It answers.
@@ -52,7 +52,7 @@ words! {
 }
 
 /// The condition of a target that was just listed.
-impl Default for Condition {
+impl Default for TargetCondition {
     fn default() -> Self {
         Self::New
     }
@@ -64,9 +64,9 @@ impl Default for Condition {
     reason = "each fact is a yes or no of its own"
 )]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Facts {
+pub struct TargetFacts {
     /// The condition of the target.
-    pub condition: Condition,
+    pub condition: TargetCondition,
     /// Whether an attempt has ended since it was listed, with any result.
     pub is_known: bool,
     /// Whether the latest result is 2xx.
@@ -114,13 +114,13 @@ impl Targets {
 }
 
 impl TargetState {
-    fn facts(&self, now: Moment) -> Facts {
+    fn facts(&self, now: Moment) -> TargetFacts {
         let condition = self.condition();
         let contrasts = |answered: Moment| {
             self.last_failure
                 .is_some_and(|failed| failed >= answered + CONTRAST_AFTER)
         };
-        Facts {
+        TargetFacts {
             condition,
             is_known: self.latest.is_some(),
             answers: self.answers(),
@@ -129,11 +129,11 @@ impl TargetState {
                 .last_success
                 .is_some_and(|success| now.since(success) < RECENT),
             had_time: now.since(self.listed_since) >= RECENT,
-            is_silent: condition == Condition::New && now.since(self.listed_since) >= SILENT_AFTER,
+            is_silent: condition == TargetCondition::New && now.since(self.listed_since) >= SILENT_AFTER,
             since: self.unhealthy_since,
             last_success: self
                 .last_success
-                .filter(|_| matches!(condition, Condition::Failing | Condition::Down)),
+                .filter(|_| matches!(condition, TargetCondition::Failing | TargetCondition::Down)),
             contrasts: self
                 .answers_since
                 .iter()
@@ -147,13 +147,13 @@ impl TargetState {
         }
     }
 
-    fn condition(&self) -> Condition {
+    fn condition(&self) -> TargetCondition {
         match self.phase {
-            Phase::New { .. } => Condition::New,
-            Phase::Well => Condition::Well,
-            Phase::Failing(_) => Condition::Failing,
-            Phase::Down => Condition::Down,
-            Phase::Rising { .. } => Condition::Rising,
+            Phase::New { .. } => TargetCondition::New,
+            Phase::Well => TargetCondition::Well,
+            Phase::Failing(_) => TargetCondition::Failing,
+            Phase::Down => TargetCondition::Down,
+            Phase::Rising { .. } => TargetCondition::Rising,
         }
     }
 }

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use endpoint_copier_operator::leader_election::known::KnownVersion;
+use endpoint_copier_operator::leader_election::known_version::KnownVersion;
 use endpoint_copier_operator::leader_election::observed_lease::ObservedLease;
-use endpoint_copier_operator::leader_election::presented::{PresentedLease, ReadVersion};
+use endpoint_copier_operator::leader_election::presented_lease::{PresentedLease, ReadVersion};
 use endpoint_copier_operator::leader_election::validity::{self, Validity};
 use tokio::time::Instant;
 
@@ -71,14 +71,14 @@ impl Candidate {
     /// Whether the watch shows that this renewal was applied. This also holds if its attempt began with a GET.
     /// `named_is_applied`: a Lease that names us is proof enough.
     fn sees(&self, i: usize, request: &Request, named_is_applied: bool) -> bool {
-        let Verb::Renew(basis) = &request.verb else {
+        let Verb::Renew(read_version) = &request.verb else {
             return false;
         };
         if named_is_applied {
             return self.known.holder() == Some(NAMES[i]);
         }
         let time = request.wall.to_string();
-        self.version.is_applied(basis, NAMES[i], Some(&time))
+        self.version.is_applied(read_version, NAMES[i], Some(&time))
     }
 
     fn look(&mut self, lease: Option<&Stored>, now: Instant) {
@@ -154,7 +154,7 @@ impl Election {
             }
             (Action::Get(_), _) => {
                 candidate.attempt = match candidate.version.version_to_renew(NAMES[i]) {
-                    Some(basis) => write(state.jumped[i], i, now, Verb::Renew(basis)),
+                    Some(read_version) => write(state.jumped[i], i, now, Verb::Renew(read_version)),
                     None => Attempt::Reads {
                         sent: now,
                         reply: state.server.lease,
@@ -213,7 +213,7 @@ impl Election {
                     || self.is(Mutant::ReleaseInFlight)
                 {
                     candidate.attempt = match candidate.version.version_to_renew(NAMES[i]) {
-                        Some(basis) => write(state.jumped[i], i, now, Verb::Release(basis)),
+                        Some(read_version) => write(state.jumped[i], i, now, Verb::Release(read_version)),
                         None => Attempt::Reads {
                             sent: now,
                             reply: state.server.lease,
@@ -308,13 +308,13 @@ impl Election {
                 state.now,
             ),
         };
-        let basis = || lease.as_ref().and_then(ReadVersion::of);
+        let read_version = || lease.as_ref().and_then(ReadVersion::of);
         let verb = match (shown, candidate.life) {
-            (PresentedLease::Ours, Life::Runs) => Verb::Renew(basis()?),
-            (PresentedLease::Ours, _) => Verb::Release(basis()?),
+            (PresentedLease::Ours, Life::Runs) => Verb::Renew(read_version()?),
+            (PresentedLease::Ours, _) => Verb::Release(read_version()?),
             (_, Life::Stops | Life::Leaves) | (PresentedLease::Held, _) => return None,
             (PresentedLease::Absent, _) => Verb::Make,
-            (PresentedLease::Free, _) => Verb::Take(basis()?),
+            (PresentedLease::Free, _) => Verb::Take(read_version()?),
         };
         if let Verb::Make | Verb::Take(_) = verb {
             candidate.is_unknowing = edited && candidate.known.holder().is_none();

@@ -2,7 +2,7 @@
 
 use endpoint_copier_core::model::ObjectMeta;
 use endpoint_copier_operator::leader_election::lease::{Lease, LeaseSpec};
-use endpoint_copier_operator::leader_election::presented::ReadVersion;
+use endpoint_copier_operator::leader_election::presented_lease::ReadVersion;
 
 use crate::{DURATION, NAMES};
 
@@ -80,7 +80,7 @@ impl Server {
 
     /// Carries out a request. Returns `None` if the request is rejected with 404 or 409.
     pub fn serve(&mut self, request: &Request, compares: bool) -> Option<Stored> {
-        let (basis, holder, released) = match (&request.verb, self.lease) {
+        let (read_version, holder, released) = match (&request.verb, self.lease) {
             (Verb::Make, None) => {
                 let version = self.next_version();
                 self.lease = Some(Stored {
@@ -93,13 +93,13 @@ impl Server {
                 return self.lease;
             }
             (Verb::Make, Some(_)) => return None,
-            (Verb::Take(basis), _) => (basis, Some(request.from), false),
-            (Verb::Renew(basis), Some(lease)) => (basis, lease.holder, false),
+            (Verb::Take(read_version), _) => (read_version, Some(request.from), false),
+            (Verb::Renew(read_version), Some(lease)) => (read_version, lease.holder, false),
             (Verb::Renew(_), None) => return None,
-            (Verb::Release(basis), _) => (basis, None, true),
+            (Verb::Release(read_version), _) => (read_version, None, true),
         };
         let old = self.lease?;
-        if compares && ReadVersion::of(&old.lease()).as_ref() != Some(basis) {
+        if compares && ReadVersion::of(&old.lease()).as_ref() != Some(read_version) {
             return None;
         }
         let version = self.next_version();

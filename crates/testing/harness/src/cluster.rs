@@ -259,7 +259,7 @@ impl Cluster {
     }
 
     /// Creates the Service `kubernetes-vip` and waits until its copy shows the initial API servers.
-    pub async fn vip_in_step(&self) {
+    pub async fn vip_in_sync(&self) {
         self.create::<Service>(objects::vip()).await;
         self.until_addresses("default", "kubernetes-vip", &NOWHERE).await;
     }

@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use endpoint_copier_operator::apiserver::{Avoid, Beside, Repetition, SendDeadline, Server, TooLate};
+use endpoint_copier_operator::apiserver::{Avoid, Hedge, Hedging, SendDeadline, Server, TooLate};
 use endpoint_copier_operator::config::ServerAddress;
 use endpoint_copier_operator::timing::{DIAL_LIMIT, LIST_SILENCE, READ_SILENCE, WRITE_LIMIT};
 use http::{Method, Request, Response};
@@ -127,7 +127,7 @@ impl Wire {
     }
 
     /// A connection for one request, to the other server if that is there and not asked yet.
-    async fn connect_beside(&self, beside: &Beside) -> Result<(Connection, Repetition), BoxError> {
+    async fn connect_hedged(&self, beside: &Hedging) -> Result<(Connection, Hedge), BoxError> {
         let current = {
             let line = self.line.lock();
             line.connection
@@ -157,11 +157,11 @@ impl Wire {
         }
         let _calling = decides(&request).then(|| Calling::begin(self.world.clone(), self.life.clone()));
         let not_after = request.extensions().get().copied();
-        let beside = request.extensions().get::<Beside>().cloned();
+        let beside = request.extensions().get::<Hedging>().cloned();
         let is_beside = beside.is_some();
         let (connection, _waiting) = match beside {
             Some(beside) => {
-                let (connection, waiting) = self.connect_beside(&beside).await?;
+                let (connection, waiting) = self.connect_hedged(&beside).await?;
                 (connection, Some(waiting))
             }
             None => (self.connect().await?, None),

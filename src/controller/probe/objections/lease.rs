@@ -18,7 +18,9 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::apiserver::decode::{Guarded, LeaseMetadata};
 use crate::apiserver::error::one_line;
-use crate::apiserver::status::{is_client_error, is_conflict, is_expired, is_missing, status_of, throttled};
+use crate::apiserver::http_status::{
+    is_client_error, is_conflict, is_expired, is_missing, status_of, throttled,
+};
 use crate::controller::watch::WatchBackoff;
 use crate::telemetry::failure_log::FailureLog;
 use crate::timing::{LONGEST_WATCH, RENEW_WATCH_SECONDS};

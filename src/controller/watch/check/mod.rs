@@ -17,7 +17,7 @@ use self::turns::{Part, Turns};
 use super::{SELECTOR_BYTES, Watches, named_selector, split};
 use crate::apiserver::decode::{Guarded, SliceMetadata};
 use crate::apiserver::error::one_line;
-use crate::apiserver::status::{overload, status_of};
+use crate::apiserver::http_status::{overload, status_of};
 use crate::telemetry::failure_log::FailureLog;
 use crate::telemetry::watch_health::Cause;
 use crate::timing::{CATCH_UP, CHECK_LIMIT, CHECK_PERIOD};

@@ -11,8 +11,8 @@ use tokio::time::{Instant, sleep};
 use super::reader::errors::status_of;
 use super::{Watches, pauses, undecoded};
 use crate::apiserver::decode::Guarded;
+use crate::apiserver::http_status;
 use crate::apiserver::reference_grant::{GROUP, Versioned};
-use crate::apiserver::status;
 use endpoint_copier_core::index::{Dirty, Index};
 use endpoint_copier_core::model::{Grant, Unreadable, WatchKind};
 
@@ -50,7 +50,7 @@ pub async fn grants(watches: Watches, names: channel::Sender<u64>) {
                 sleep(DISCOVERY).await;
             }
             Err(error) => {
-                let at_least = status::status_of(&error).and_then(status::throttled);
+                let at_least = http_status::status_of(&error).and_then(http_status::throttled);
                 sleep(failures.next_pause().max(at_least.unwrap_or_default())).await;
             }
         }
@@ -107,7 +107,7 @@ impl GrantWatch {
                     return Ok(Some(version));
                 }
                 Ok(_) => {}
-                Err(error) if status::status_of(&error).is_some_and(status::is_not_served) => {}
+                Err(error) if http_status::status_of(&error).is_some_and(http_status::is_not_served) => {}
                 Err(error) => return Err(error),
             }
         }
@@ -151,7 +151,7 @@ impl GrantWatch {
                 }
                 Err(error)
                     if status_of(error).is_some_and(|answer| {
-                        status::is_forbidden(answer) || status::is_not_served(answer)
+                        http_status::is_forbidden(answer) || http_status::is_not_served(answer)
                     }) =>
                 {
                     self.refused(refused);

@@ -3,14 +3,14 @@
 use kube::core::Status;
 use kube::runtime::watcher;
 
-use crate::apiserver::status;
+use crate::apiserver::http_status;
 
 /// The status that the API server has answered with.
 pub(in crate::controller::watch) fn status_of(error: &watcher::Error) -> Option<&Status> {
     match error {
         watcher::Error::InitialListFailed(error)
         | watcher::Error::WatchStartFailed(error)
-        | watcher::Error::WatchFailed(error) => status::status_of(error),
+        | watcher::Error::WatchFailed(error) => http_status::status_of(error),
         watcher::Error::WatchError(status) => Some(status),
         watcher::Error::NoResourceVersion => None,
     }
@@ -18,7 +18,7 @@ pub(in crate::controller::watch) fn status_of(error: &watcher::Error) -> Option<
 
 /// Whether every replica gets this answer.
 pub(super) fn is_for_all(error: &watcher::Error) -> bool {
-    status_of(error).is_some_and(status::is_client_error)
+    status_of(error).is_some_and(http_status::is_client_error)
 }
 
 /// Whether a server is not available. Any other such error, or one after the watch has begun, means that the server is
@@ -28,13 +28,13 @@ pub(super) fn is_unavailable(error: &watcher::Error) -> bool {
         error,
         watcher::Error::WatchFailed(_) | watcher::Error::WatchError(_)
     );
-    !has_begun && status_of(error).is_some_and(status::is_unavailable)
+    !has_begun && status_of(error).is_some_and(http_status::is_unavailable)
 }
 
 /// Whether the server no longer knows the resourceVersion.
 pub(super) fn is_expired(error: &watcher::Error) -> bool {
     let is_list = matches!(error, watcher::Error::InitialListFailed(_));
-    !is_list && status_of(error).is_some_and(status::is_expired)
+    !is_list && status_of(error).is_some_and(http_status::is_expired)
 }
 
 /// Whether the watch must list again, because resuming from the last resourceVersion would always fail, or would skip
@@ -45,7 +45,7 @@ pub(super) fn must_relist(error: &watcher::Error) -> bool {
         | watcher::Error::WatchError(_)
         | watcher::Error::NoResourceVersion => true,
         watcher::Error::WatchStartFailed(error) | watcher::Error::WatchFailed(error) => {
-            status::status_of(error).is_some_and(status::must_relist)
+            http_status::status_of(error).is_some_and(http_status::must_relist)
         }
         watcher::Error::InitialListFailed(_) => false,
     }

@@ -22,7 +22,7 @@ use self::errors::{is_answer, is_expired, is_for_all, is_unavailable, must_relis
 use super::SHOWS_CURRENT_STATE;
 use super::backoff::{HEALTHY, Relists, WatchBackoff};
 use crate::apiserver::error::one_line;
-use crate::apiserver::status::{overload, status_of};
+use crate::apiserver::http_status::{overload, status_of};
 use crate::apiserver::{Avoid, Server, is_watch};
 use crate::telemetry::failure_log::FailureLog;
 use crate::telemetry::metrics::Metrics;

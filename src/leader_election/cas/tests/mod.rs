@@ -7,7 +7,7 @@ use serde_json::json;
 use tokio::sync::watch::channel;
 
 use super::*;
-use crate::apiserver::Beside;
+use crate::apiserver::Hedging;
 
 mod server;
 
@@ -387,7 +387,7 @@ fn in_turn<const N: usize>(answers: [(Option<u64>, u16); N]) -> (Log, impl serve
             let version = body["metadata"]["resourceVersion"].as_str().unwrap_or_default();
             let (time, code) = {
                 let mut log = log.lock();
-                log.push((version.to_owned(), parts.extensions.get::<Beside>().is_some()));
+                log.push((version.to_owned(), parts.extensions.get::<Hedging>().is_some()));
                 answers[log.len() - 1]
             };
             match time {

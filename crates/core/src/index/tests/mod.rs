@@ -4,13 +4,13 @@ use super::*;
 use crate::model::{Priority, annotation, copy_name};
 use crate::testing::{Build, BuildService, BuildSlice, defaults, endpoint, plain_service, service, slice};
 
-mod admission;
 mod belonging;
 mod bounded;
 mod gone;
 mod laws;
 mod nodes;
 mod probed;
+mod quota;
 mod replaced;
 mod rewound;
 mod services;

@@ -2,8 +2,8 @@
 
 use super::*;
 
-fn since(milliseconds: u64) -> Facts {
-    Facts {
+fn since(milliseconds: u64) -> TargetFacts {
+    TargetFacts {
         since: Some(at(milliseconds)),
         ..down()
     }
@@ -120,7 +120,7 @@ fn rising_endpoint_gives_its_place_to_one_that_is_down() {
 /// Rule: 7.return-order
 #[test]
 fn endpoints_return_in_the_order_of_their_last_success() {
-    let answered = |milliseconds| Facts {
+    let answered = |milliseconds| TargetFacts {
         last_success: Some(at(milliseconds)),
         ..down()
     };
@@ -173,7 +173,7 @@ fn port_down_or_new_everywhere_is_ignored() {
 /// Rule: 7.blind
 #[test]
 fn blind_family_has_nothing_out() {
-    let silent = |facts: Facts| Facts {
+    let silent = |facts: TargetFacts| TargetFacts {
         is_recent: false,
         ..facts
     };
@@ -192,7 +192,7 @@ fn blind_family_has_nothing_out() {
 /// Rule: 7.blind
 #[test]
 fn family_just_listed_is_not_blind() {
-    let new = |had_time| Facts {
+    let new = |had_time| TargetFacts {
         had_time,
         ..unknown()
     };
@@ -205,7 +205,7 @@ fn family_just_listed_is_not_blind() {
 /// Rule: 7.only-one-that-answers
 #[test]
 fn endpoint_that_alone_answers_returns() {
-    let quiet = Facts {
+    let quiet = TargetFacts {
         answers: false,
         is_recent: false,
         ..well()

@@ -8,7 +8,7 @@ use proptest::sample::select;
 
 use super::*;
 
-fn facts() -> impl Strategy<Value = Facts> {
+fn facts() -> impl Strategy<Value = TargetFacts> {
     let kinds = vec![
         well(),
         well(),
@@ -28,11 +28,11 @@ fn facts() -> impl Strategy<Value = Facts> {
         facts.since = has_failed.then_some(at(10_000 + since));
         facts.last_success = facts.last_success.map(|_| at(9_000 + last));
         facts.contrasts = contrasts.into_iter().collect();
-        facts.is_recent = facts.condition != Condition::New && (facts.answers || flags[0]);
+        facts.is_recent = facts.condition != TargetCondition::New && (facts.answers || flags[0]);
         facts.is_objected = flags[1] && flags[2];
         facts.is_heard = flags[3];
         // Well by 429, for example.
-        facts.answers &= flags[4] || facts.condition != Condition::Well;
+        facts.answers &= flags[4] || facts.condition != TargetCondition::Well;
         facts
     })
 }
@@ -59,7 +59,7 @@ fn scene() -> impl Strategy<Value = Scene> {
 }
 
 impl Scene {
-    fn facts_of(&self, candidate: &Candidate) -> Vec<&Facts> {
+    fn facts_of(&self, candidate: &Candidate) -> Vec<&TargetFacts> {
         let target = |port: &u16| Target::new(candidate.address, *port);
         let facts = self.ports.iter().map(|port| &self.report.targets[&target(port)]);
         facts.collect()
@@ -94,7 +94,7 @@ proptest! {
     fn an_endpoint_never_seen_well_is_not_taken_out(scene in scene()) {
         let out = scene.out();
         for candidate in scene.candidates.iter().filter(|candidate| !candidate.was_out) {
-            let is_new = scene.facts_of(candidate).iter().all(|facts| facts.condition == Condition::New);
+            let is_new = scene.facts_of(candidate).iter().all(|facts| facts.condition == TargetCondition::New);
             prop_assert!(!is_new || !scene.judge().out.contains_key(&candidate.address), "{out:?}");
         }
     }
@@ -107,7 +107,7 @@ proptest! {
             let all = scene.facts_of(candidate);
             prop_assert!(all.iter().any(|facts| !facts.is_objected), "objected on each port");
             if !candidate.was_out {
-                let holds = |facts: &&Facts| facts.condition == Condition::Down && facts.is_heard && !facts.is_objected;
+                let holds = |facts: &&TargetFacts| facts.condition == TargetCondition::Down && facts.is_heard && !facts.is_objected;
                 prop_assert!(scene.report.leadership.may_take_out);
                 prop_assert!(all.into_iter().any(|facts| holds(&facts)), "{candidate:?}");
             }

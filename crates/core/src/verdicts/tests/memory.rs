@@ -5,7 +5,7 @@ use super::*;
 /// Rule: 7.stays-out
 #[test]
 fn endpoint_taken_out_stays_out_while_it_fails() {
-    let weak = |facts: Facts| Facts {
+    let weak = |facts: TargetFacts| TargetFacts {
         contrasts: [].into(),
         is_heard: false,
         ..facts
@@ -40,7 +40,7 @@ fn late_objection_puts_an_endpoint_back() {
 /// Rule: 7.stays-out
 #[test]
 fn new_endpoint_stays_out_only_while_another_answers() {
-    let recent = Facts {
+    let recent = TargetFacts {
         answers: false,
         ..well()
     };
@@ -52,7 +52,7 @@ fn new_endpoint_stays_out_only_while_another_answers() {
 /// Rule: 7.new-leader
 #[test]
 fn new_leader_keeps_an_endpoint_out_until_it_knows_better() {
-    let young = Facts {
+    let young = TargetFacts {
         is_known: true,
         had_time: false,
         ..never_well()
@@ -80,7 +80,7 @@ fn new_leader_keeps_an_endpoint_out_until_it_knows_better() {
 /// Rule: 7.blind, 7.new-leader
 #[test]
 fn new_leader_without_any_answer_is_blind_after_three_seconds() {
-    let late = Facts {
+    let late = TargetFacts {
         had_time: true,
         ..unknown()
     };

@@ -77,7 +77,7 @@ impl Probes {
         self.targets.get(target(n)).unwrap().phase()
     }
 
-    fn facts(&self, n: u8, now: u64) -> Facts {
+    fn facts(&self, n: u8, now: u64) -> TargetFacts {
         let report = self.targets.report(at(now), &self.hearing, Leadership::default());
         report.targets[&target(n)].clone()
     }
@@ -118,18 +118,18 @@ impl Scene {
     }
 
     /// Sets the facts of an endpoint on the port of the API server.
-    fn set(self, n: u8, facts: Facts) -> Self {
+    fn set(self, n: u8, facts: TargetFacts) -> Self {
         self.set_on(API, n, facts)
     }
 
-    fn set_on(mut self, port: u16, n: u8, mut facts: Facts) -> Self {
+    fn set_on(mut self, port: u16, n: u8, mut facts: TargetFacts) -> Self {
         // The others, not itself.
         facts.contrasts.remove(&address(n));
         self.report.targets.insert(Target::new(address(n), port), facts);
         self
     }
 
-    fn edit(mut self, n: u8, edit: impl FnOnce(&mut Facts)) -> Self {
+    fn edit(mut self, n: u8, edit: impl FnOnce(&mut TargetFacts)) -> Self {
         edit(self.report.targets.get_mut(&target(n)).unwrap());
         self
     }
@@ -163,33 +163,33 @@ impl Scene {
     }
 }
 
-fn failing() -> Facts {
-    Facts {
-        condition: Condition::Failing,
+fn failing() -> TargetFacts {
+    TargetFacts {
+        condition: TargetCondition::Failing,
         is_heard: false,
         is_recent: true,
         ..down()
     }
 }
 
-fn rising() -> Facts {
-    Facts {
-        condition: Condition::Rising,
+fn rising() -> TargetFacts {
+    TargetFacts {
+        condition: TargetCondition::Rising,
         since: Some(at(10_000)),
         ..well()
     }
 }
 
 /// Listed some time ago, and every attempt failed.
-fn never_well() -> Facts {
-    Facts {
-        condition: Condition::New,
+fn never_well() -> TargetFacts {
+    TargetFacts {
+        condition: TargetCondition::New,
         last_success: None,
         ..down()
     }
 }
 
 /// Listed just now.
-fn unknown() -> Facts {
-    Facts::default()
+fn unknown() -> TargetFacts {
+    TargetFacts::default()
 }

@@ -34,8 +34,8 @@ fn shown(index: &Index) -> Vec<String> {
 }
 
 /// The copies of an index, counted again.
-fn recounted(index: &Index) -> Copied {
-    let mut counts = Copied::default();
+fn recounted(index: &Index) -> CopyCounts {
+    let mut counts = CopyCounts::default();
     let keys = index.copies.keys_where(|_, _| true);
     for copy in keys.iter().filter_map(|key| index.copies.get(key)) {
         counts.add(copy);

@@ -53,15 +53,15 @@ fn down(number: usize) -> Verdicts {
     for addresses in [V4, V6] {
         for (at, address) in addresses.iter().enumerate() {
             let is_down = at == number;
-            let facts = Facts {
-                condition: if is_down { Condition::Down } else { Condition::Well },
+            let facts = TargetFacts {
+                condition: if is_down { TargetCondition::Down } else { TargetCondition::Well },
                 is_known: true,
                 answers: !is_down,
                 is_recent: !is_down,
                 had_time: true,
                 contrasts: addresses.iter().map(|address| address.parse().unwrap()).collect(),
                 is_heard: true,
-                ..Facts::default()
+                ..TargetFacts::default()
             };
             report
                 .targets

@@ -3,7 +3,7 @@
 use super::*;
 
 /// A report of these facts about port 6443.
-fn report(facts: impl IntoIterator<Item = (&'static str, Facts)>) -> Report {
+fn report(facts: impl IntoIterator<Item = (&'static str, TargetFacts)>) -> Report {
     let mut report = Report::default();
     report.leadership.may_take_out = true;
     for (address, facts) in facts {
@@ -24,14 +24,14 @@ fn judged(report: Report, enforced: bool) -> Verdicts {
     })
 }
 
-fn facts(condition: Condition) -> Facts {
-    Facts {
+fn facts(condition: TargetCondition) -> TargetFacts {
+    TargetFacts {
         condition,
         is_known: true,
-        answers: condition == Condition::Well,
-        is_recent: condition == Condition::Well,
+        answers: condition == TargetCondition::Well,
+        is_recent: condition == TargetCondition::Well,
         had_time: true,
-        ..Facts::default()
+        ..TargetFacts::default()
     }
 }
 
@@ -43,7 +43,7 @@ fn with(mut world: World, probes: Verdicts) -> World {
 /// Rule: 8.seen-well
 #[test]
 fn an_address_enters_once_it_was_seen_well() {
-    use Condition::{Down, Failing, New, Rising, Well};
+    use TargetCondition::{Down, Failing, New, Rising, Well};
     for condition in [New, Failing, Down, Rising, Well] {
         let report = report([(V6[0], facts(condition)), (V6[1], facts(Well))]);
         let world = with(world(), judged(report, true));
@@ -92,23 +92,23 @@ fn without_enforced_probes_an_address_enters_at_once() {
 /// Rule: 8.seen-well
 #[test]
 fn each_probed_port_counts_unless_it_works_nowhere() {
-    let well = || facts(Condition::Well);
+    let well = || facts(TargetCondition::Well);
     for (what, supervisor, expected) in [
         ("on none", [None, None], &V6[..2]),
-        ("on one", [None, Some(Condition::Well)], &V6[1..2]),
+        ("on one", [None, Some(TargetCondition::Well)], &V6[1..2]),
         (
             "new on one",
-            [Some(Condition::New), Some(Condition::Well)],
+            [Some(TargetCondition::New), Some(TargetCondition::Well)],
             &V6[1..2],
         ),
         (
             "on both",
-            [Some(Condition::Well), Some(Condition::Well)],
+            [Some(TargetCondition::Well), Some(TargetCondition::Well)],
             &V6[..2],
         ),
         (
             "down on both",
-            [Some(Condition::Down), Some(Condition::Down)],
+            [Some(TargetCondition::Down), Some(TargetCondition::Down)],
             &V6[..2],
         ),
     ] {
@@ -127,25 +127,25 @@ fn each_probed_port_counts_unless_it_works_nowhere() {
 /// Rule: 8.silent
 #[test]
 fn an_address_that_never_answers_is_named_after_its_time() {
-    let mut young = facts(Condition::New);
+    let mut young = facts(TargetCondition::New);
     young.had_time = false;
-    let report = |silent: Facts| {
+    let report = |silent: TargetFacts| {
         report([
             (V6[0], silent),
-            (V6[1], facts(Condition::Well)),
-            (V6[2], facts(Condition::Well)),
+            (V6[1], facts(TargetCondition::Well)),
+            (V6[2], facts(TargetCondition::Well)),
         ])
     };
     let world_of = |silent| with(world(), judged(report(silent), true));
     assert_eq!(incomplete(&world_of(young)), None);
-    let note = incomplete(&world_of(facts(Condition::New))).unwrap();
+    let note = incomplete(&world_of(facts(TargetCondition::New))).unwrap();
     assert!(note.contains("192.0.2.1 (2001:db8::1 does not answer)"), "{note}");
 
     // An address that is already listed may be unreachable only for this replica.
     let listed = |is_silent| {
-        let facts = Facts {
+        let facts = TargetFacts {
             is_silent,
-            ..facts(Condition::New)
+            ..facts(TargetCondition::New)
         };
         with(world().settled("vip"), judged(report(facts), true))
     };
@@ -161,7 +161,7 @@ fn an_address_that_changes_stays_until_the_new_one_answers() {
     world.list_nodes([node("a").internal(V4[0]).internal("2001:db8::9")]);
     let mut world = with(world, judged(Report::default(), true));
     assert_eq!(shown6(&world), [V6[0]]);
-    world.probes = judged(report([("2001:db8::9", facts(Condition::Well))]), true);
+    world.probes = judged(report([("2001:db8::9", facts(TargetCondition::Well))]), true);
     world.settle("vip");
     assert_eq!(shown6(&world), ["2001:db8::9"]);
 }
@@ -187,15 +187,15 @@ fn a_plan_that_only_looks_adds_no_address() {
 /// Rule: 8.judged
 #[test]
 fn the_second_family_is_judged_like_the_first() {
-    let down = Facts {
+    let down = TargetFacts {
         contrasts: V6.iter().map(|address| address.parse().unwrap()).collect(),
         is_heard: true,
-        ..facts(Condition::Down)
+        ..facts(TargetCondition::Down)
     };
     let report = report([
         (V6[0], down),
-        (V6[1], facts(Condition::Well)),
-        (V6[2], facts(Condition::Well)),
+        (V6[1], facts(TargetCondition::Well)),
+        (V6[2], facts(TargetCondition::Well)),
     ]);
     let mut world = with(world().settled("vip"), judged(report, true));
     assert_eq!(shown6(&world), ["(2001:db8::1)", V6[1], V6[2]]);

@@ -69,9 +69,9 @@ fn some_service(four: bool, local: bool, distribution: Option<&str>) -> Service 
 fn well(addresses: &[&str]) -> Verdicts {
     let mut report = Report::default();
     for address in addresses {
-        let facts = Facts {
-            condition: Condition::Well,
-            ..Facts::default()
+        let facts = TargetFacts {
+            condition: TargetCondition::Well,
+            ..TargetFacts::default()
         };
         report
             .targets

@@ -8,13 +8,13 @@ use crate::model::{EndpointSlice, ServiceKey, SliceKey};
 
 /// The number of copies of each Service.
 #[derive(Debug, Default, PartialEq)]
-pub(super) struct Copied {
+pub(super) struct CopyCounts {
     by_service: HashMap<ServiceKey, usize>,
     /// Those with a source in another namespace, by that namespace.
     across: BTreeMap<String, BTreeMap<ServiceKey, usize>>,
 }
 
-impl Copied {
+impl CopyCounts {
     /// Whether a Service has copies.
     pub fn has_any(&self, service: &ServiceKey) -> bool {
         self.by_service.contains_key(service)

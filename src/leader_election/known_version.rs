@@ -5,7 +5,7 @@
 //! write is bound to its version.
 
 use super::lease::Lease;
-use super::presented::ReadVersion;
+use super::presented_lease::ReadVersion;
 
 /// The newest known version, and whether a renewal may build on it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -27,12 +27,12 @@ struct Newest {
 impl KnownVersion {
     /// Takes in the Lease in the answer to one of our writes.
     pub fn wrote(&mut self, lease: &Lease) {
-        let Some(basis) = ReadVersion::of(lease) else {
+        let Some(read_version) = ReadVersion::of(lease) else {
             return;
         };
         // Otherwise the watch was faster than the answer.
-        if !self.is_after(&basis) {
-            self.replace(basis, lease);
+        if !self.is_after(&read_version) {
+            self.replace(read_version, lease);
         }
     }
 
@@ -42,9 +42,9 @@ impl KnownVersion {
             return;
         };
         match lease.and_then(|lease| Some((ReadVersion::of(lease)?, lease))) {
-            Some((basis, lease)) if basis.is_after(known) => self.replace(basis, lease),
+            Some((read_version, lease)) if read_version.is_after(known) => self.replace(read_version, lease),
             // A watch may lag, so an older version is ignored.
-            Some((basis, _)) if basis.is_of_same(known) => {}
+            Some((read_version, _)) if read_version.is_of_same(known) => {}
             _ => self.in_doubt = true,
         }
     }
@@ -54,15 +54,15 @@ impl KnownVersion {
     /// another renewal must not build on it.
     pub fn read(&mut self, lease: Option<&Lease>) {
         *self = Self::default();
-        if let Some((basis, lease)) = lease.and_then(|lease| Some((ReadVersion::of(lease)?, lease))) {
-            self.replace(basis, lease);
+        if let Some((read_version, lease)) = lease.and_then(|lease| Some((ReadVersion::of(lease)?, lease))) {
+            self.replace(read_version, lease);
             self.in_doubt = true;
         }
     }
 
-    fn replace(&mut self, basis: ReadVersion, lease: &Lease) {
+    fn replace(&mut self, read_version: ReadVersion, lease: &Lease) {
         self.newest = Some(Newest {
-            version: basis,
+            version: read_version,
             holder: lease.spec.holder_identity.clone(),
             renewed: lease.spec.renew_time.clone(),
         });
@@ -74,31 +74,35 @@ impl KnownVersion {
     /// the write succeeds or the watch shows a newer version.
     pub fn version_to_renew(&mut self, us: &str) -> Option<ReadVersion> {
         let newest = self.newest.as_ref().filter(|_| !self.in_doubt)?;
-        let basis = (newest.holder.as_deref() == Some(us)).then(|| newest.version.clone())?;
+        let read_version = (newest.holder.as_deref() == Some(us)).then(|| newest.version.clone())?;
         self.in_doubt = true;
-        Some(basis)
+        Some(read_version)
     }
 
     /// Notes that the server rejected a write that builds on this version before it processed the Lease.
-    pub fn unprocessed(&mut self, basis: &ReadVersion) {
-        if self.newest.as_ref().is_some_and(|known| known.version == *basis) {
+    pub fn unprocessed(&mut self, read_version: &ReadVersion) {
+        if self
+            .newest
+            .as_ref()
+            .is_some_and(|known| known.version == *read_version)
+        {
             self.in_doubt = false;
         }
     }
 
     /// Whether a newer version than this one is known.
     #[must_use]
-    pub fn is_after(&self, basis: &ReadVersion) -> bool {
+    pub fn is_after(&self, read_version: &ReadVersion) -> bool {
         let known = self.newest.as_ref();
-        known.is_some_and(|known| known.version.is_after(basis))
+        known.is_some_and(|known| known.version.is_after(read_version))
     }
 
     /// Whether a renewal of the holder `us` that builds on this version and states this time was applied. A newer
     /// version that names us is no proof, because a user's edit leaves such a version too, perhaps before the renewal
     /// was even sent.
     #[must_use]
-    pub fn is_applied(&self, basis: &ReadVersion, us: &str, renewed: Option<&str>) -> bool {
-        let newest = self.newest.as_ref().filter(|_| self.is_after(basis));
+    pub fn is_applied(&self, read_version: &ReadVersion, us: &str, renewed: Option<&str>) -> bool {
+        let newest = self.newest.as_ref().filter(|_| self.is_after(read_version));
         newest.is_some_and(|newest| {
             newest.holder.as_deref() == Some(us) && renewed.is_some() && newest.renewed.as_deref() == renewed
         })
@@ -182,12 +186,16 @@ mod tests {
             ("another", 8, Some("now"), false),
         ] {
             let mut known = written();
-            let basis = known.version_to_renew("us").unwrap();
+            let read_version = known.version_to_renew("us").unwrap();
             let mut shown = lease("u", version, holder);
             shown.spec.renew_time = renewed.map(str::to_owned);
             known.watched(Some(&shown));
-            assert_eq!(known.is_applied(&basis, "us", Some("now")), applied, "{shown:?}");
-            assert!(!known.is_applied(&basis, "us", None));
+            assert_eq!(
+                known.is_applied(&read_version, "us", Some("now")),
+                applied,
+                "{shown:?}"
+            );
+            assert!(!known.is_applied(&read_version, "us", None));
         }
     }
 
@@ -199,17 +207,17 @@ mod tests {
         let mut shown = lease("u", 5, "us");
         shown.spec.renew_time = Some("now".to_owned());
         known.watched(Some(&shown));
-        let basis = version("u", 4).unwrap();
-        assert!(known.is_applied(&basis, "us", Some("now")));
+        let read_version = version("u", 4).unwrap();
+        assert!(known.is_applied(&read_version, "us", Some("now")));
         known.read(None);
-        assert!(!known.is_applied(&basis, "us", Some("now")));
+        assert!(!known.is_applied(&read_version, "us", Some("now")));
     }
 
     #[test]
     fn a_version_that_was_not_looked_at_is_built_on_again() {
         let mut known = written();
-        let basis = known.version_to_renew("us").unwrap();
-        known.unprocessed(&basis);
+        let read_version = known.version_to_renew("us").unwrap();
+        known.unprocessed(&read_version);
         assert_eq!(known.version_to_renew("us"), version("u", 7));
     }
 }

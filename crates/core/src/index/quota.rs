@@ -85,7 +85,7 @@ impl Ranking {
 
 /// The Services that count, by rank.
 #[derive(Debug)]
-pub(super) struct Admission {
+pub(super) struct ServiceQuota {
     limits: ServiceLimits,
     ranks: HashMap<ServiceKey, Rank>,
     namespaces: HashMap<Box<str>, Ranking>,
@@ -93,7 +93,7 @@ pub(super) struct Admission {
     total: Ranking,
 }
 
-impl Admission {
+impl ServiceQuota {
     pub fn new(limits: ServiceLimits) -> Self {
         Self {
             limits,
@@ -173,19 +173,18 @@ fn toggle(changed: &mut Dirty, (Move::In(rank) | Move::Out(rank)): &Move) {
 impl Index {
     /// Sets the limits. Call this before the index is filled.
     pub fn set_limits(&mut self, limits: ServiceLimits) {
-        self.admission = Admission::new(limits);
+        self.quota = ServiceQuota::new(limits);
     }
 
     /// The managed Services that limits do not keep from getting copies, and those that say that they are not managed, as
     /// far as there is room for them.
     pub(super) fn admitted(&self) -> impl Iterator<Item = &Arc<ManagedService>> {
-        self.declared()
-            .filter(|service| self.admission.admits(&service.key))
+        self.declared().filter(|service| self.quota.admits(&service.key))
     }
 
     /// Why limits keep a Service from getting copies.
     pub(super) fn over_limit(&self, key: &ServiceKey) -> Option<Refusal> {
-        self.admission.refusal(key)
+        self.quota.refusal(key)
     }
 
     /// Updates the rank of a Service after it or its copies have changed. Returns the Services that limits now treat
@@ -199,7 +198,7 @@ impl Index {
             created: service.created.unwrap_or(i64::MAX),
             key: key.clone(),
         });
-        let changed = self.admission.rank(key, rank);
+        let changed = self.quota.rank(key, rank);
         for service in &changed {
             self.names_changed += 1;
             let declared = self.declared_service(service);

@@ -8,7 +8,7 @@ use super::term::Term;
 use crate::telemetry::metrics::Metrics;
 
 /// Runs the only replica without leader election. Its term has no Lease, and lasts until the replica is asked to stop.
-pub fn unopposed(
+pub fn without_election(
     metrics: &Metrics,
     stop: CancellationToken,
 ) -> (impl Future<Output = ()> + use<>, channel::Receiver<Option<Term>>) {

@@ -10,7 +10,7 @@ use crate::config::ServerAddress;
 /// another server if there is one. Its result does not count against any server. All repetitions of a request carry
 /// clones of one value, so that each of them goes to a server for which no other one waits.
 #[derive(Clone, Debug, Default)]
-pub struct Beside(Arc<Mutex<Vec<Try>>>);
+pub struct Hedging(Arc<Mutex<Vec<Try>>>);
 
 /// The server to which a try goes. A repetition holds a clone of it until it is answered, including the dial.
 type Try = Arc<Mutex<ServerAddress>>;
@@ -18,13 +18,13 @@ type Try = Arc<Mutex<ServerAddress>>;
 /// The repetition was not sent, because each known server already has one to answer.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("no other API server to ask")]
-pub struct NoOther;
+pub struct NoOtherServer;
 
 /// A repetition that is unanswered until this is dropped.
 #[derive(Debug)]
-pub struct Repetition(Try);
+pub struct Hedge(Try);
 
-impl Beside {
+impl Hedging {
     /// Begins a repetition. Returns the known servers to which it may go, the least asked first. The first one is
     /// preferred. `current` is the server that requests use now.
     ///
@@ -34,7 +34,7 @@ impl Beside {
         &self,
         mut known: Vec<ServerAddress>,
         current: Option<ServerAddress>,
-    ) -> Result<(Vec<ServerAddress>, Repetition), NoOther> {
+    ) -> Result<(Vec<ServerAddress>, Hedge), NoOtherServer> {
         let mut tries = self.0.lock();
         if tries.is_empty() {
             // The first try went to the server that was current at that time.
@@ -48,14 +48,14 @@ impl Beside {
         };
         known.retain(|server| !is_waiting(server));
         known.sort_by_key(|server| tries.iter().filter(|it| goes_to(it, server)).count());
-        let server = known.first().ok_or(NoOther)?.clone();
+        let server = known.first().ok_or(NoOtherServer)?.clone();
         let repetition = Try::new(server.into());
         tries.push(repetition.clone());
-        Ok((known, Repetition(repetition)))
+        Ok((known, Hedge(repetition)))
     }
 }
 
-impl Repetition {
+impl Hedge {
     /// Records that the repetition goes to this server, because its dial was quicker.
     pub fn goes_to(&self, server: ServerAddress) {
         *self.0.lock() = server;
@@ -71,7 +71,7 @@ mod tests {
     fn each_server_has_one_repetition_and_the_current_one_the_last() {
         let server = |host: &str| ServerAddress::new(host, 6443);
         let known = || ["a", "b", "c"].map(server).to_vec();
-        let beside = Beside::default();
+        let beside = Hedging::default();
         let begin = |current| beside.begin(known(), Some(server(current)));
         let mut waiting = Vec::new();
         // The line has moved on to b meanwhile, but the first try went to a.

@@ -8,7 +8,7 @@ use crate::model::{ObjectMeta, label, label_of};
 
 /// The running watches by name, in the order in which they began.
 #[derive(Debug, Default)]
-pub(super) struct Versions(Vec<Progress>);
+pub(super) struct WatchProgress(Vec<Progress>);
 
 /// The progress of one watch.
 #[derive(Debug)]
@@ -51,7 +51,7 @@ impl Index {
     }
 }
 
-impl Versions {
+impl WatchProgress {
     /// Notes that the watch of this scope has reached this version. The version may be that of a deletion.
     pub fn saw(&mut self, scope: &Scope, version: Option<u64>) {
         if let Some(progress) = self.entry(scope) {

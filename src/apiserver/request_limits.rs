@@ -14,16 +14,16 @@ use tokio::time::timeout;
 use tower::{BoxError, Service, ServiceExt as _};
 
 use super::address_pool::AddressPool;
-use super::answer_size::{Incoming, LARGEST_OBJECT, TooLarge, WatchBody, read, read_error};
 use super::channel::Origin;
-use super::{is_watch, reads_one_object, status};
+use super::response_size::{Incoming, LARGEST_OBJECT, TooLarge, WatchBody, read, read_error};
+use super::{http_status, is_watch, reads_one_object};
 use crate::telemetry::metrics::Metrics;
 use crate::timing::{ANSWER_LIMIT, BODY_LIMIT, READ_LIMIT};
 
 /// Counts requests by their answer, and limits the time until an answer begins and, except for watches, until it is
 /// complete.
 #[derive(Clone)]
-pub(super) struct Counted<S> {
+pub(super) struct RequestLimits<S> {
     inner: S,
     metrics: Metrics,
     host: Arc<str>,
@@ -39,7 +39,7 @@ pub(super) struct TimedOut(pub Duration);
 /// An answer: a complete one, or the stream of a watch.
 pub(super) type Answer<B> = Response<Either<Full<Bytes>, WatchBody<B>>>;
 
-impl<S, B> Counted<S>
+impl<S, B> RequestLimits<S>
 where
     S: Service<Request<Body>, Response = Response<B>> + Clone + Send + 'static,
     S::Future: Send,
@@ -108,7 +108,7 @@ where
             let too_late = |_| TimedOut(whole_limit);
             if !parts.status.is_success() {
                 let text = timeout(whole_limit, read_error(body)).await.map_err(too_late)??;
-                return Err(status::error(&parts, &text).into());
+                return Err(http_status::error(&parts, &text).into());
             }
             let whole = timeout(whole_limit, read(body, incoming.answer(largest)));
             let whole = whole.await.map_err(too_late)?.inspect_err(|error| {
@@ -205,7 +205,7 @@ mod tests {
         });
         let server = ServerAddress::new("192.0.2.1", 6443);
         let pool = Arc::new(Mutex::new(AddressPool::new(vec![server.clone()], 0)));
-        let counted = Counted::new(silent, &metrics, "host", pool.clone(), Incoming::default());
+        let counted = RequestLimits::new(silent, &metrics, "host", pool.clone(), Incoming::default());
         let ends = async |path| {
             let request = Request::get(path).body(Body::empty()).unwrap();
             let answer = counted.send(request, usize::MAX).await;
@@ -231,7 +231,7 @@ mod tests {
                 _ => std::future::pending().await,
             }
         });
-        let counted = Counted::new(service, &metrics, "host", Arc::default(), Incoming::default());
+        let counted = RequestLimits::new(service, &metrics, "host", Arc::default(), Incoming::default());
         let call = |path| counted.send(Request::get(path).body(Body::empty()).unwrap(), usize::MAX);
         let count = |code| {
             let text = metrics.render();

@@ -76,7 +76,7 @@ impl ReadVersion {
 
     /// Whether it is a later version of the same Lease.
     pub(super) fn is_after(&self, other: &Self) -> bool {
-        let versions = [self, other].map(|basis| version(Some(&basis.version)));
+        let versions = [self, other].map(|read_version| version(Some(&read_version.version)));
         self.is_of_same(other) && matches!(versions, [Some(ours), Some(theirs)] if ours > theirs)
     }
 

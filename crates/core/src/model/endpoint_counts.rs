@@ -17,7 +17,7 @@ pub struct EndpointCounts {
 
 /// The endpoints of one managed Service: those of its source and those in its copies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Endpoints {
+pub struct SourceAndCopies {
     /// Endpoints in slices of the source, for the families that the Service wants.
     pub source: EndpointCounts,
     /// Endpoints in the copies.
