@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use endpoint_copier_core::model::{ServiceKey, SourceAndCopies, WatchKind};
-use endpoint_copier_core::verdicts::{TargetCondition, Reply, Target};
+use endpoint_copier_core::verdicts::{Reply, Target, TargetCondition};
 use endpoint_copier_operator::telemetry::metrics::Metrics;
 use endpoint_copier_operator::telemetry::watch_health::WatchHealth;
 

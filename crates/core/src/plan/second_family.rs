@@ -19,7 +19,7 @@ use crate::model::{
     Endpoint, EndpointSlice, Family, KnownNodes, ManagedService, NoCounterpart, Nodes, NodesUnknown,
     SliceKey, Snapshot, Source, ports::LeftOut,
 };
-use crate::verdicts::{TargetCondition, TargetFacts, Report, SUPERVISOR_PORT, Target};
+use crate::verdicts::{Report, SUPERVISOR_PORT, Target, TargetCondition, TargetFacts};
 
 /// The additional copies of one family.
 #[derive(Debug, Default)]

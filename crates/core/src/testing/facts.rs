@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::verdicts::{TargetCondition, TargetFacts, Failure, Moment};
+use crate::verdicts::{Failure, Moment, TargetCondition, TargetFacts};
 
 /// A server that answers, and was listed some time ago.
 #[must_use]

@@ -18,7 +18,7 @@ use crate::slices::{
 };
 use crate::topology::{self, History, is_second, without_topology};
 use crate::unreadable::Episodes;
-use crate::verdicts::Probed;
+use crate::verdicts::{Probed, Renewal};
 
 /// An answer may take so much longer than the news of the same write on a watch.
 const ON_THE_WAY: Duration = Duration::from_millis(50);
@@ -244,7 +244,13 @@ impl Observer {
                     let holder = new.map(|lease| text(&lease["spec"]["holderIdentity"]));
                     match holder {
                         Some("") => coverage.add("Lease released", 1),
-                        Some(holder) => _ = probed.renewed.insert(holder.to_owned(), now),
+                        Some(holder) => {
+                            let renewal = Renewal {
+                                stored: now,
+                                answered: None,
+                            };
+                            probed.renewals.insert(holder.to_owned(), renewal);
+                        }
                         None => {}
                     }
                 }

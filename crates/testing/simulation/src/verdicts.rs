@@ -24,8 +24,11 @@ use crate::slices::{
 };
 use crate::world::{REPLICAS, State, World};
 
-/// A leader takes endpoints out for so long after its last renewal, and a little more until it looks.
+/// A leader takes endpoints out for so long after the response to its last renewal, and a little more until it looks.
 const RENEWED: Duration = Duration::from_millis(3250);
+
+/// It no longer leads at this time after its last renewal was stored, and a little more until it looks.
+const DEADLINE: Duration = Duration::from_millis(4250);
 
 /// No answer within this time is no objection.
 const HEARD: Duration = Duration::from_millis(300);
@@ -50,8 +53,8 @@ pub struct Probed {
     pub attempts: Attempts,
     /// What they say to each other.
     pub hearing: Hearing,
-    /// When each identity last wrote the Lease of the election.
-    pub renewed: BTreeMap<String, Duration>,
+    /// The last write of each identity to the Lease of the election.
+    pub renewals: BTreeMap<String, Renewal>,
     /// When an address was last out in a copy of a Service.
     pub out: BTreeMap<(Key, IpAddr), Duration>,
     /// When a copy last lost an address, so that replicas may have forgotten what they knew of it.
@@ -62,6 +65,31 @@ pub struct Probed {
     pub disturbed: Duration,
     /// Until then somebody's lies may keep endpoints in.
     pub disturbed_by_lies: Duration,
+}
+
+/// A write of the Lease of the election.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Renewal {
+    /// When it was stored.
+    pub stored: Duration,
+    /// When its writer received the response. A writer that does not can still see in its watch that it has succeeded.
+    pub answered: Option<Duration>,
+}
+
+impl Renewal {
+    /// Until when its writer may take endpoints out.
+    fn lasts(&self) -> Duration {
+        self.answered.map_or(self.stored + DEADLINE, |at| at + RENEWED)
+    }
+}
+
+impl Probed {
+    /// A replica received the response to its renewal.
+    pub fn answered_renewal(&mut self, identity: &str, now: Duration) {
+        if let Some(renewal) = self.renewals.get_mut(identity) {
+            renewal.answered = Some(now);
+        }
+    }
 }
 
 /// Whether a copy is one of the API servers' list.
@@ -298,7 +326,7 @@ impl State {
         let Probed {
             attempts,
             hearing,
-            renewed,
+            renewals,
             ..
         } = &self.probed;
         let port = target.port();
@@ -333,9 +361,9 @@ impl State {
         {
             return Some(format!("no other answered on {port} meanwhile"));
         }
-        let renewed = renewed.get(&life.identity).copied().unwrap_or_default();
-        if decided > renewed + RENEWED {
-            return Some(format!("its last renewal was at {renewed:?}"));
+        let renewal = renewals.get(&life.identity).copied().unwrap_or_default();
+        if decided > renewal.lasts() {
+            return Some(format!("its last renewal: {renewal:?}"));
         }
         let shown = hearing.of(&life.identity);
         let asked = shown.and_then(|shown| shown.asked(target, decided));

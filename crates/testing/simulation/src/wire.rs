@@ -127,7 +127,7 @@ impl Wire {
     }
 
     /// A connection for one request, to the other server if that is there and not asked yet.
-    async fn connect_hedged(&self, beside: &Hedging) -> Result<(Connection, Hedge), BoxError> {
+    async fn connect_hedged(&self, hedging: &Hedging) -> Result<(Connection, Hedge), BoxError> {
         let current = {
             let line = self.line.lock();
             line.connection
@@ -135,7 +135,7 @@ impl Wire {
                 .map_or(line.next, |connection| connection.server)
         };
         let known = [0, 1].map(address_of).to_vec();
-        let (servers, repetition) = beside.begin(known, Some(address_of(current)))?;
+        let (servers, repetition) = hedging.begin(known, Some(address_of(current)))?;
         if servers.len() == 1 {
             self.world
                 .count("renewal sent a third time beside two that are unanswered");
@@ -157,11 +157,11 @@ impl Wire {
         }
         let _calling = decides(&request).then(|| Calling::begin(self.world.clone(), self.life.clone()));
         let not_after = request.extensions().get().copied();
-        let beside = request.extensions().get::<Hedging>().cloned();
-        let is_beside = beside.is_some();
-        let (connection, _waiting) = match beside {
-            Some(beside) => {
-                let (connection, waiting) = self.connect_hedged(&beside).await?;
+        let hedging = request.extensions().get::<Hedging>().cloned();
+        let is_hedge = hedging.is_some();
+        let (connection, _waiting) = match hedging {
+            Some(hedging) => {
+                let (connection, waiting) = self.connect_hedged(&hedging).await?;
                 (connection, Some(waiting))
             }
             None => (self.connect().await?, None),
@@ -174,6 +174,7 @@ impl Wire {
         self.world.judge_nodes(&self.life, &sent);
         let query = request.uri().query().unwrap_or_default();
         let asks_for_many = request.method() == Method::GET && !query.is_empty();
+        let is_renewal = sent.resource == "leases" && sent.verb == Verb::Patch;
         let (reply, answer) = oneshot::channel();
         let dead = connection.dead.clone();
         let arrived = Arrived {
@@ -185,7 +186,7 @@ impl Wire {
         tokio::spawn(carry_out(arrived, request, reply));
         let mut waiting = Waiting {
             wire: self,
-            connection: (!is_beside).then(|| connection.clone()),
+            connection: (!is_hedge).then(|| connection.clone()),
             patience: if asks_for_many { LIST_SILENCE } else { READ_SILENCE },
             since: Instant::now(),
         };
@@ -195,8 +196,12 @@ impl Wire {
             () = dead.cancelled() => Err(reset()),
         };
         waiting.connection = None;
-        if !is_beside && answer.as_ref().is_ok_and(|it| it.status().is_server_error()) {
+        if !is_hedge && answer.as_ref().is_ok_and(|it| it.status().is_server_error()) {
             waiting.wire.leave(|now| now.server == connection.server);
+        }
+        if is_renewal && answer.as_ref().is_ok_and(|it| it.status().is_success()) {
+            let Wire { world, life, .. } = &waiting.wire;
+            world.state().probed.answered_renewal(&life.identity, world.now());
         }
         answer.map(|mut answer| {
             answer.extensions_mut().insert(server_of(&connection));
