@@ -166,12 +166,12 @@ pub const PROBE_CONNECT_PAUSE: Duration = Duration::from_millis(200);
 /// The delay of a timer after which a timeout does not count, because this process was paused.
 pub const PROBE_LATE: Duration = Duration::from_millis(100);
 
-/// The time for which an answer of an address counts as recent.
-const PROBE_RECENT: Duration = Duration::from_secs(3);
-
 const _: () = {
     assert!(!shorter(LONGEST_PROBE_PERIOD, PROBE_PERIOD) && !shorter(LONGEST_PROBE_LIMIT, PROBE_LIMIT));
-    assert!(shorter(LONGEST_PROBE_PERIOD, PROBE_RECENT));
+    assert!(shorter(
+        LONGEST_PROBE_PERIOD,
+        endpoint_copier_core::verdicts::RECENT
+    ));
     // A healthy server is never probed in parallel to an attempt that waits for its turn.
     assert!(shorter(PROBE_CONNECT_PAUSE, PROBE_OVERLAP) && shorter(PROBE_OVERLAP, PROBE_PERIOD));
     assert!(shorter(PROBE_LATE, PROBE_OVERLAP));

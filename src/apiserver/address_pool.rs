@@ -128,7 +128,7 @@ impl AddressPool {
     }
 
     /// Records that the watches of the server at this address are behind.
-    pub fn behind(&mut self, address: &ServerAddress, now: Instant) {
+    pub fn eject_stale(&mut self, address: &ServerAddress, now: Instant) {
         self.failed(address, now);
         if let Some(mark) = self.ejections.get_mut(address) {
             mark.until = mark.until.max(now + BEHIND_EJECTION);
@@ -254,7 +254,7 @@ mod tests {
             if fails_too {
                 pool.failed(&address(1), now);
             }
-            pool.behind(&address(1), now);
+            pool.eject_stale(&address(1), now);
             assert_eq!(order(&pool, now + seconds(59)), [2, 1]);
             assert_eq!(order(&pool, now + seconds(60)), [1, 2]);
         }

@@ -180,7 +180,7 @@ impl Channel {
     /// Skips a server that shows an old state, and leaves it if it is the current one.
     fn avoid(&self, Avoid { server, why }: &Avoid) {
         let Server(address) = server;
-        self.0.dialer.pool.lock().behind(address, Instant::now());
+        self.0.dialer.pool.lock().eject_stale(address, Instant::now());
         self.drop_connection(|current| current.address == *address, why);
     }
 
@@ -287,13 +287,13 @@ impl Channel {
                     });
                     if watches && answer.status().is_success() {
                         // Pings show that its connection is alive.
-                        in_flight.is_over();
+                        in_flight.finish();
                     }
                     return Ok(answer.map(|body| TrackedBody::new(body, in_flight)));
                 }
                 Err(no_answer) => no_answer,
             };
-            in_flight.is_over();
+            in_flight.finish();
             let is_graceful_goaway = is_graceful_goaway(&error);
             if is_graceful_goaway {
                 self.drop_connection(|current| Arc::ptr_eq(current, &connection), &one_line(&error));

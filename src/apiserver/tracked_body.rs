@@ -61,7 +61,7 @@ impl InFlight {
     }
 
     /// Notes that the answer is complete or is a stream. From now on, the server may be silent.
-    pub fn is_over(&mut self) {
+    pub fn finish(&mut self) {
         self.patience = None;
     }
 }
@@ -107,9 +107,9 @@ impl http_body::Body for TrackedBody {
                 if request.counts {
                     request.channel.failed(&request.connection, error);
                 }
-                request.is_over();
+                request.finish();
             }
-            Poll::Ready(None) => request.is_over(),
+            Poll::Ready(None) => request.finish(),
         }
         frame
     }

@@ -141,7 +141,7 @@ impl LeaseObserver {
 
     /// Waits until the watch has not shown one of our writes for `limit`, and returns the version of that write. After
     /// that, the wait restarts.
-    pub async fn behind(&self, limit: Duration) -> u64 {
+    pub async fn wait_until_overdue(&self, limit: Duration) -> u64 {
         let mut changes = self.changes.subscribe();
         loop {
             let unwatched = self.state.lock().unwatched;

@@ -52,14 +52,14 @@ const WAITING_LINES: usize = 1024;
 #[must_use = "the last lines are written when it is dropped"]
 pub fn init(log: &LogConfig) -> WorkerGuard {
     let color = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
-    let (writer, guard) = beside(io::stderr());
+    let (writer, guard) = non_blocking(io::stderr());
     let _ = subscriber(log, color, writer).try_init();
     log_panics();
     guard
 }
 
 /// Creates a writer that never blocks.
-fn beside(writer: impl io::Write + Send + 'static) -> (NonBlocking, WorkerGuard) {
+fn non_blocking(writer: impl io::Write + Send + 'static) -> (NonBlocking, WorkerGuard) {
     NonBlockingBuilder::default()
         .lossy(true)
         .buffered_lines_limit(WAITING_LINES)
@@ -287,7 +287,7 @@ mod tests {
     #[test]
     fn a_line_that_cannot_be_written_blocks_nobody() {
         let (reader, pipe) = std::sync::mpsc::channel();
-        let (writer, guard) = beside(Pipe(pipe));
+        let (writer, guard) = non_blocking(Pipe(pipe));
         let log = LogConfig {
             filter: INFO.to_owned(),
             format: LogFormat::Text,
@@ -311,7 +311,7 @@ mod tests {
     #[test]
     fn the_last_line_is_written_before_the_end() {
         let sink = Sink::default();
-        let (writer, guard) = beside(sink.clone());
+        let (writer, guard) = non_blocking(sink.clone());
         let log = LogConfig {
             filter: INFO.to_owned(),
             format: LogFormat::Text,

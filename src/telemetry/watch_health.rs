@@ -62,7 +62,7 @@ struct WatchStatus {
 }
 
 impl WatchStatus {
-    fn works(&mut self) {
+    fn record_success(&mut self) {
         (self.well, self.has_worked, self.failing) = (Instant::now(), true, false);
     }
 }
@@ -74,7 +74,7 @@ impl WatchState {
     }
 
     /// Records that an overloaded API server has asked it to wait until this moment.
-    pub fn pauses(&self, until: Instant) {
+    pub fn pause_until(&self, until: Instant) {
         self.status.lock().pause_ends = Some(until);
     }
 
@@ -93,26 +93,26 @@ impl WatchState {
     }
 
     /// Records that its list is complete.
-    pub fn listed(&self) {
+    pub fn record_list(&self) {
         self.status.lock().listed = Some(Instant::now());
     }
 
     /// Records that it has reached this version, or asks for changes after it.
-    pub fn reached(&self, version: Option<u64>) {
+    pub fn record_version(&self, version: Option<u64>) {
         let mut state = self.status.lock();
         state.version = version.unwrap_or(0).max(state.version);
     }
 
     /// Records that an object was read from it.
-    pub fn works(&self) {
-        self.status.lock().works();
+    pub fn record_success(&self) {
+        self.status.lock().record_success();
     }
 
     /// Records that its list or watch has failed. `for_all` says whether it fails for every replica, for example
     /// because a permission is missing.
-    pub fn failed(&self, for_all: bool) {
+    pub fn record_failure(&self, for_all: bool) {
         if for_all {
-            self.works();
+            self.record_success();
         } else {
             self.status.lock().failing = true;
         }
@@ -130,10 +130,10 @@ impl WatchState {
     }
 
     /// Records whether the API server answers it from now on.
-    pub fn open(&self, is_open: bool) {
+    pub fn set_open(&self, is_open: bool) {
         let mut state = self.status.lock();
         if state.open.is_some_and(|since| since.elapsed() >= ANSWERED) {
-            state.works();
+            state.record_success();
         }
         // A watch that follows a list begins with the state of the list. A watch that follows a break has to catch up.
         state.resumed |= !is_open;
@@ -408,13 +408,13 @@ mod tests {
         };
         watch.list_begins();
         watch_health.restart(WatchKind::Sources, Cause::Behind);
-        watch.listed();
+        watch.record_list();
         assert_eq!(is_asked().await, None, "the list is newer than the wish");
         // No task waits while the watch pauses after an error; it then restarts for another reason.
         watch_health.rewound();
         watch.list_begins();
         assert_eq!(is_asked().await, None);
-        watch.listed();
+        watch.record_list();
         watch_health.restart(WatchKind::Copies, Cause::Behind);
         assert_eq!(is_asked().await, None, "another");
         watch_health.restart(WatchKind::Sources, Cause::Behind);
@@ -452,27 +452,27 @@ mod tests {
         let failing = || watch_health.failing(&[WatchKind::Services, WatchKind::Copies], limit);
         tokio::time::advance(limit).await;
         assert!(failing().is_empty(), "it has not failed");
-        watch.failed(false);
+        watch.record_failure(false);
         assert_eq!(failing(), ["services"], "nothing was ever read");
         // An answer that breaks at once does not count; one that continues does.
-        watch.open(true);
-        watch.open(false);
+        watch.set_open(true);
+        watch.set_open(false);
         assert_eq!(failing(), ["services"]);
-        watch.open(true);
+        watch.set_open(true);
         tokio::time::advance(second).await;
         assert!(failing().is_empty());
-        watch.open(false);
-        watch.failed(false);
+        watch.set_open(false);
+        watch.record_failure(false);
         tokio::time::advance(nearly).await;
         assert!(failing().is_empty());
-        watch.failed(false);
+        watch.record_failure(false);
         tokio::time::advance(second).await;
         assert_eq!(failing(), ["services"]);
-        watch.works();
-        watch.failed(false);
+        watch.record_success();
+        watch.record_failure(false);
         assert!(failing().is_empty());
         tokio::time::advance(limit).await;
-        watch.failed(true);
+        watch.record_failure(true);
         assert!(failing().is_empty(), "nobody else would see more");
     }
 
@@ -484,12 +484,12 @@ mod tests {
         let watch_health = WatchHealth::default();
         let names = [(); 2].map(|()| watch_health.start(WatchKind::Sources));
         for name in &names {
-            name.state().works();
+            name.state().record_success();
         }
-        names[0].state().failed(false);
+        names[0].state().record_failure(false);
         tokio::time::advance(limit).await;
         assert!(watch_health.failing(&[WatchKind::Sources], limit).is_empty());
-        names[1].state().failed(false);
+        names[1].state().record_failure(false);
         assert_eq!(watch_health.failing(&[WatchKind::Sources], limit), ["sources"]);
     }
 
@@ -499,14 +499,14 @@ mod tests {
         let limit = Duration::from_secs(30);
         let watch_health = WatchHealth::default();
         let old = watch_health.start(WatchKind::Sources);
-        old.state().works();
-        old.state().failed(false);
+        old.state().record_success();
+        old.state().record_failure(false);
         tokio::time::advance(limit).await;
         let new = watch_health.start(WatchKind::Sources);
         assert_eq!(watch_health.failing(&[WatchKind::Sources], limit), ["sources"]);
-        new.state().failed(false);
+        new.state().record_failure(false);
         assert_eq!(watch_health.failing(&[WatchKind::Sources], limit), ["sources"]);
-        new.state().works();
+        new.state().record_success();
         assert!(watch_health.failing(&[WatchKind::Sources], limit).is_empty());
     }
 
@@ -525,14 +525,14 @@ mod tests {
         };
         watch.list_begins();
         assert!(!is_doubtful(5000).await, "it has shown nothing yet");
-        watch.listed();
+        watch.record_list();
         assert!(!is_doubtful(1000).await, "just listed");
         assert!(is_doubtful(1).await, "no watch follows its list");
-        watch.open(true);
+        watch.set_open(true);
         assert!(!is_doubtful(0).await, "it goes on from there");
-        watch.open(false);
+        watch.set_open(false);
         assert!(is_doubtful(0).await);
-        watch.open(true);
+        watch.set_open(true);
         assert!(is_doubtful(49).await, "what was missed is on its way");
         assert!(!is_doubtful(1).await);
         assert!(!watch_health.is_doubtful(WatchKind::Copies), "another");
@@ -545,10 +545,10 @@ mod tests {
             watch_health.start(WatchKind::Sources),
             watch_health.start(WatchKind::Lease),
         );
-        sources.state().reached(Some(7));
-        sources.state().reached(Some(5));
-        sources.state().reached(None);
-        lease.state().reached(Some(9));
+        sources.state().record_version(Some(7));
+        sources.state().record_version(Some(5));
+        sources.state().record_version(None);
+        lease.state().record_version(Some(9));
         assert_eq!(watch_health.version(&[WatchKind::Sources, WatchKind::Copies]), 7);
         sources.state().list_begins();
         assert_eq!(watch_health.version(&[WatchKind::Sources, WatchKind::Copies]), 0);

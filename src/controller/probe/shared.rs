@@ -147,7 +147,7 @@ impl Probes {
     pub(super) fn list(&self, targets: &BTreeSet<Target>) {
         let now = self.now();
         self.0.targets.lock().list(targets, now);
-        self.look();
+        self.refresh();
     }
 
     pub(super) fn begin(&self, target: Target, begun: Instant) {
@@ -167,7 +167,7 @@ impl Probes {
         if is_first {
             self.0.rounds.send_replace(Some(target));
         }
-        self.look();
+        self.refresh();
     }
 
     pub(super) fn discard(&self, target: Target, begun: Instant) {
@@ -176,7 +176,7 @@ impl Probes {
     }
 
     /// Makes a new report. If it differs from the last one, marks the Services that copy the API source as dirty.
-    pub fn look(&self) {
+    pub fn refresh(&self) {
         let (now, leadership) = (self.now(), self.leadership());
         let report = {
             let targets = self.0.targets.lock();
@@ -292,7 +292,7 @@ impl Probes {
                     sleep(TICK).await;
                 }
             }
-            self.look();
+            self.refresh();
         }
     }
 }

@@ -215,7 +215,7 @@ pub async fn lease(reader: Reader, namespace: &str, name: &str, observer: LeaseO
     let check = async {
         loop {
             let (watch_health, watch) = (&reader.watch_health, WatchKind::Lease);
-            let renewed = observer.behind(OWN_RENEWAL).await;
+            let renewed = observer.wait_until_overdue(OWN_RENEWAL).await;
             if renewed < watch_health.version(&[watch]) {
                 watch_health.rewound();
             } else if watch_health.is_open(watch, SHOWS_CURRENT_STATE) {

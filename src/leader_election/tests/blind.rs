@@ -11,7 +11,7 @@ use endpoint_copier_core::model::WatchKind;
 fn view(filled: &Arc<AtomicBool>) -> (View, Running) {
     let (filled, watch_health) = (filled.clone(), WatchHealth::default());
     let running = watch_health.start(WatchKind::Services);
-    running.state().open(true);
+    running.state().set_open(true);
     (
         View::new(move || filled.load(Ordering::SeqCst), watch_health),
         running,
@@ -64,11 +64,11 @@ async fn a_replica_with_empty_caches_leaves_a_free_lease_to_another() {
 #[tokio::test(start_paused = true)]
 async fn a_replica_whose_watch_is_not_answered_does_not_race() {
     let (view, running) = view(&Arc::new(AtomicBool::new(true)));
-    running.state().open(false);
+    running.state().set_open(false);
     let mut one = Runner::with_view(&Store::new(), "one", view);
     sleep(seconds(5)).await;
     assert!(one.terms.borrow().is_none());
-    running.state().open(true);
+    running.state().set_open(true);
     let answered = Instant::now();
     one.leads().await;
     assert!(answered.elapsed() < seconds(1));
@@ -84,8 +84,8 @@ async fn blind_leader_releases_after_30_s_and_stays_out_for_30_s() {
     let mut two = Runner::start(&store, "two");
     sleep(seconds(3)).await;
     let start = Instant::now();
-    running.state().open(false);
-    running.state().failed(false);
+    running.state().set_open(false);
+    running.state().record_failure(false);
     let second = two.leads().await;
     let took = start.elapsed().as_secs();
     assert!((30..=31).contains(&took), "{took}");
@@ -115,9 +115,9 @@ async fn leader_refused_like_all_others_keeps_the_lease() {
     let (view, running) = view(&Arc::new(AtomicBool::new(true)));
     let mut one = Runner::with_view(&Store::new(), "one", view);
     let term = one.leads().await;
-    running.state().open(false);
+    running.state().set_open(false);
     for _ in 0..120 {
-        running.state().failed(true);
+        running.state().record_failure(true);
         sleep(seconds(1)).await;
     }
     assert!(!term.is_over());
@@ -137,8 +137,8 @@ async fn where_no_replica_sees_anything_each_term_lasts_30_s() {
     let two = Runner::with_view(&store, "two", views.next().unwrap());
     sleep(seconds(3)).await;
     for watch in &running {
-        watch.state().open(false);
-        watch.state().failed(false);
+        watch.state().set_open(false);
+        watch.state().record_failure(false);
     }
     let mut led = 0;
     let (mut begun, mut shortest) = (None, Duration::MAX);
@@ -163,8 +163,8 @@ async fn blind_replica_releases_lease_at_most_once_a_minute() {
         let (store, mut runners) = (Store::new(), Vec::new());
         for name in ["one", "two", "three"].into_iter().take(replicas) {
             let (view, running) = view(&Arc::default());
-            running.state().open(false);
-            running.state().failed(false);
+            running.state().set_open(false);
+            running.state().record_failure(false);
             runners.push((Runner::with_view(&store, name, view), running));
         }
         let mut ended = vec![Vec::<Instant>::new(); replicas];

@@ -2,6 +2,7 @@
 
 use k8s_openapi::api::coordination::v1::Lease;
 
+use super::super::lock_error::in_one_line;
 use super::*;
 
 /// Rule: 5.renewal

@@ -2,6 +2,8 @@
 
 use tokio::time::advance;
 
+use tokio::time::sleep_until;
+
 use super::*;
 
 /// Rule: 5.written-again

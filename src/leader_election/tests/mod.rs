@@ -7,10 +7,15 @@ use testbed::{ApiServer, Effect, Fault, Match, Store};
 use tokio::sync::watch::Receiver;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
 
+use super::term::Term;
 use super::*;
+use crate::config::ElectionConfig;
 use crate::controller::watch::{self, Reader};
+use crate::telemetry::metrics::Metrics;
 use crate::telemetry::watch_health::WatchHealth;
+use crate::telemetry::watchdog::Watchdog;
 
 mod blind;
 mod candidate;

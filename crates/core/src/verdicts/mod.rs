@@ -24,13 +24,15 @@ mod report;
 mod state;
 mod target;
 mod targets;
+mod thresholds;
 
 pub use hearing::{Hearing, Peer, SUSPECTED, objection_key, suspicions};
 pub use judge::{Candidate, Judgement, Unreachable, judge};
-pub use report::{Leadership, Report, TargetCondition, TargetFacts};
-pub use state::{Phase, TargetState, Thresholds};
+pub use report::{Leadership, RECENT, Report, TargetCondition, TargetFacts};
+pub use state::{Phase, TargetState};
 pub use target::{Failure, Reply, SUPERVISOR_PORT, Target};
 pub use targets::Targets;
+pub use thresholds::Thresholds;
 
 /// A point in time, as the time since the replica's start. Two moments of different replicas cannot be compared.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -12,7 +12,7 @@ use super::{Failure, Hearing, Moment, Phase, Reply, Target, TargetState, Targets
 /// would affect both.
 const CONTRAST_AFTER: Duration = Duration::from_millis(300);
 /// The time for which a success counts as recent. A family without a recent success is blind.
-const RECENT: Duration = Duration::from_secs(3);
+pub const RECENT: Duration = Duration::from_secs(3);
 /// A target that stays new for this long is silent.
 const SILENT_AFTER: Duration = Duration::from_secs(60);
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::{Failure, Moment, Reply};
+use super::{Failure, Moment, Reply, Thresholds};
 
 /// The time for which a relapse makes the rise longer.
 pub(super) const RELAPSE_MEMORY: Duration = Duration::from_secs(600);
@@ -12,27 +12,6 @@ pub(super) const RELAPSE_MEMORY: Duration = Duration::from_secs(600);
 const LONGEST_RISE: Duration = Duration::from_secs(60);
 /// A limit that is higher than the number of doublings that [`LONGEST_RISE`] allows.
 const MOST_DOUBLINGS: u32 = 16;
-
-/// How many results, and how much time, it takes to change a verdict.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Thresholds {
-    /// Failures in a row until a target that was well is down.
-    pub failures: u32,
-    /// Successes until a target that was down is well.
-    pub successes: u32,
-    /// The minimum time that these successes take. Each relapse doubles it.
-    pub rise: Duration,
-}
-
-impl Default for Thresholds {
-    fn default() -> Self {
-        Self {
-            failures: 3,
-            successes: 3,
-            rise: Duration::from_secs(3),
-        }
-    }
-}
 
 /// The phase of a target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -34,7 +34,7 @@ impl LeaseView {
         self.see(Seen { lease, watched });
     }
 
-    /// Takes in what a GET shows. The watch may already be ahead of it.
+    /// Takes in what a GET shows, unless a newer state is already known: the watch may be ahead of it.
     pub fn read(&self, lease: Annotations) {
         // A Lease that does not exist has no version.
         if lease.version == 0 || lease.version >= self.known().version {
@@ -42,7 +42,7 @@ impl LeaseView {
         }
     }
 
-    /// Takes in what a GET shows, unless a newer state is already known.
+    /// Takes in what a GET shows, whatever is known: after etcd was restored, versions are lower.
     pub fn replace(&self, lease: Annotations) {
         let watched = self.seen.borrow().as_ref().map_or(0, |seen| seen.watched);
         self.see(Seen { lease, watched });
@@ -57,6 +57,6 @@ impl LeaseView {
         let now = self.probes.now();
         self.probes.hearing().lock().see(&seen.lease.values, now);
         self.seen.send_replace(Some(seen));
-        self.probes.look();
+        self.probes.refresh();
     }
 }

@@ -150,7 +150,7 @@ impl Reader {
                 self.metrics
                     .watch_restarted(watch, if expired { Restart::Expired } else { Restart::Error });
                 outage.failed(&one_line(&error));
-                state.failed(is_for_all(&error));
+                state.record_failure(is_for_all(&error));
                 let calm = handle(Err(&error));
                 let away = calls.unanswered(&error) >= AWAY;
                 if let Some(retry_after) = errors::status_of(&error).and_then(overload) {
@@ -162,7 +162,7 @@ impl Reader {
                     let shortest = if is_unavailable && retry_after.is_zero() {
                         longest.min(WATCH_PAUSE)
                     } else {
-                        state.pauses(Instant::now() + longest);
+                        state.pause_until(Instant::now() + longest);
                         longest
                     };
                     rest = Some((shortest, longest));
@@ -200,12 +200,12 @@ fn record<K: Resource>(state: &WatchState, event: &Event<K>) {
     match event {
         Event::Init => return state.list_begins(),
         Event::InitApply(object) | Event::Apply(object) | Event::Delete(object) => {
-            state.reached(version(object.meta().resource_version.as_deref()));
+            state.record_version(version(object.meta().resource_version.as_deref()));
         }
-        Event::InitDone => state.listed(),
+        Event::InitDone => state.record_list(),
     }
     state.touch();
-    state.works();
+    state.record_success();
 }
 
 /// The calls of a client for one watch.
@@ -247,7 +247,7 @@ impl Calls {
         if watches {
             self.keep_distance().await;
             // Bookmarks are not shown to the caller, but the next request continues from them.
-            self.state.reached(asked_version(&request));
+            self.state.record_version(asked_version(&request));
         }
         if let Some(avoid) = self.last.lock().avoid.take() {
             request.extensions_mut().insert(avoid);
@@ -266,7 +266,7 @@ impl Calls {
             return Ok(response.map(Either::Left));
         }
         self.outage.recovered();
-        self.state.open(true);
+        self.state.set_open(true);
         Ok(response.map(|body| Either::Right(StreamBody::new(frames(body, self)))))
     }
 
@@ -350,7 +350,7 @@ struct OpenWatch(Arc<Calls>);
 
 impl Drop for OpenWatch {
     fn drop(&mut self) {
-        self.0.state.open(false);
+        self.0.state.set_open(false);
     }
 }
 

@@ -1,0 +1,314 @@
+//! One replica that competes for the Lease: takes it, renews it while it leads, and releases it.
+
+use std::time::Duration;
+
+use kube::Client;
+use kube_leader_election::{LeaseLock, LeaseLockParams, LeaseLockResult};
+use tokio::sync::watch as channel;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use super::LeaseObserver;
+use super::cas::LeaseCas;
+use super::lock_error::{in_one_line, is_conflict};
+use super::term::Term;
+use super::validity::{self, Validity};
+use super::view::View;
+use crate::config::ElectionConfig;
+use crate::pauses::Pauses;
+use crate::telemetry::failure_log::FailureLog;
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::watchdog::Watchdog;
+use crate::timing::{ASIDE, BLIND, LEADERLESS, LONGEST_RACE_PAUSE, RELEASE, WRITES_SETTLE};
+
+/// One replica that competes for the Lease.
+pub struct LeaderElector {
+    lock: LeaseLock,
+    cas: LeaseCas,
+    /// Namespace and name, for logs.
+    lease: String,
+    config: ElectionConfig,
+    observer: LeaseObserver,
+    view: View,
+    terms: channel::Sender<Option<Term>>,
+    metrics: Metrics,
+    watchdog: Watchdog,
+}
+
+/// How an attempt to take or renew the Lease ended.
+enum LeaseAttempt {
+    /// The Lease is ours. The write that took or renewed it was sent at this moment.
+    Acquired(Instant),
+    /// Another replica holds it.
+    NotAcquired,
+    /// The result is unknown.
+    Failed { error: String, conflict: bool },
+}
+
+enum Ending {
+    Lost,
+    Stopped,
+    /// This replica does not see enough of the cluster.
+    Blind,
+}
+
+impl LeaderElector {
+    /// Creates an elector with the identity and the knowledge of this observer, and the receiver of its terms. `client`
+    /// must not retry by itself, because a repeated PATCH could arrive when another replica holds the Lease.
+    pub fn new(
+        client: Client,
+        namespace: &str,
+        config: ElectionConfig,
+        observer: LeaseObserver,
+        view: View,
+        metrics: Metrics,
+    ) -> (Self, channel::Receiver<Option<Term>>) {
+        let (terms, receiver) = channel::channel(None);
+        let cas = LeaseCas::new(client, observer.clone(), receiver.clone());
+        let lease = format!("{namespace}/{}", config.lease_name);
+        let params = LeaseLockParams {
+            holder_id: observer.us.to_string(),
+            lease_name: config.lease_name.clone(),
+            lease_ttl: config.lease_duration,
+        };
+        let lock = LeaseLock::new(cas.client(namespace), namespace, params);
+        (
+            Self {
+                lock,
+                cas,
+                lease,
+                config,
+                observer,
+                view,
+                terms,
+                metrics,
+                watchdog: Watchdog::default(),
+            },
+            receiver,
+        )
+    }
+
+    /// The watchdog of its renewals, while it leads.
+    #[must_use]
+    pub fn watchdog(&self) -> Watchdog {
+        self.watchdog.clone()
+    }
+
+    /// Competes, leads, and competes again, until asked to stop. Then releases the Lease if that is allowed.
+    pub async fn run(self, stop: CancellationToken) {
+        let mut leader = None;
+        loop {
+            let (sent, before) = tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                acquired = self.acquire(&mut leader) => acquired,
+            };
+            match self.lead(sent, before, &stop).await {
+                Ending::Lost => {}
+                Ending::Stopped => return,
+                Ending::Blind => tokio::select! {
+                    biased;
+                    () = stop.cancelled() => return,
+                    () = sleep(ASIDE) => {}
+                },
+            }
+        }
+    }
+
+    /// Tries to take the Lease, whenever that is allowed, until it is ours. Returns when the successful write was sent,
+    /// the previous holder, and why the Lease was free.
+    async fn acquire(&self, leader: &mut Option<String>) -> (Instant, (Option<String>, &'static str)) {
+        // No replica writes meanwhile, so these pauses are shorter than a leader's.
+        let longest = self.config.retry_period.min(LONGEST_RACE_PAUSE);
+        let mut pauses = Pauses::new(Duration::from_millis(100), longest, 1.5, 0.3);
+        let outage = FailureLog::new(format!("the attempt to take the Lease {}", self.lease));
+        loop {
+            self.standby(leader).await;
+            let before = (self.observer.holder(), self.observer.why_free());
+            match self.attempt(self.config.renew_deadline).await {
+                LeaseAttempt::Acquired(sent) => {
+                    outage.recovered();
+                    return (sent, before);
+                }
+                LeaseAttempt::NotAcquired => {
+                    pauses.reset();
+                    outage.recovered();
+                }
+                LeaseAttempt::Failed { error, conflict } => {
+                    if conflict {
+                        debug!(%error, "another replica was quicker");
+                    } else {
+                        outage.failed(&error);
+                    }
+                    sleep(pauses.next_pause()).await;
+                }
+            }
+        }
+    }
+
+    /// Waits until this candidate may try and sees enough of the cluster to lead. Logs who leads meanwhile.
+    async fn standby(&self, leader: &mut Option<String>) {
+        let mut log_holder = |holder: Option<&str>| {
+            if holder != leader.as_deref() {
+                *leader = holder.map(str::to_owned);
+                if let Some(holder) = holder.filter(|holder| *holder != &*self.observer.us) {
+                    info!(lease = self.lease, holder, "standing by");
+                }
+            }
+        };
+        loop {
+            self.observer.wait_to_race(&mut log_holder).await;
+            let changed_at = self.observer.changed_at().unwrap_or_else(Instant::now);
+            if self.view.is_current() || changed_at.elapsed() >= LEADERLESS {
+                return;
+            }
+            tokio::select! {
+                () = self.view.current() => {}
+                () = self.observer.changed() => {}
+                () = sleep_until(changed_at + LEADERLESS) => {}
+            }
+        }
+    }
+
+    /// Takes or renews the Lease, within a time limit.
+    async fn attempt(&self, limit: Duration) -> LeaseAttempt {
+        let begun = Instant::now();
+        let result = timeout(limit, self.lock.try_acquire_or_renew()).await;
+        // This is progress, whether the attempt failed or not.
+        self.watchdog.tick();
+        match result {
+            Ok(Ok(LeaseLockResult::Acquired(lease))) => {
+                self.metrics.observe_renewal(begun.elapsed());
+                let holder = lease.spec.and_then(|spec| spec.holder_identity);
+                if validity::is_ours(holder.as_deref(), &self.observer.us) {
+                    LeaseAttempt::Acquired(self.cas.sent().unwrap_or(begun))
+                } else {
+                    LeaseAttempt::NotAcquired
+                }
+            }
+            Ok(Ok(LeaseLockResult::NotAcquired(_))) => LeaseAttempt::NotAcquired,
+            Ok(Err(error)) => {
+                let conflict = is_conflict(&error);
+                LeaseAttempt::Failed {
+                    error: in_one_line(&error),
+                    conflict,
+                }
+            }
+            Err(_) => LeaseAttempt::Failed {
+                error: format!("no answer within {} ms", limit.as_millis()),
+                conflict: false,
+            },
+        }
+    }
+
+    /// Leads until the Lease is lost, or until this replica has to stop or sees too little. `before` has the previous
+    /// holder, and why the Lease was free.
+    async fn lead(
+        &self,
+        sent: Instant,
+        before: (Option<String>, &'static str),
+        stop: &CancellationToken,
+    ) -> Ending {
+        let term = Term::new(self.validity(sent));
+        if term.is_over() {
+            return Ending::Lost;
+        }
+        let (previous, why) = before;
+        info!(
+            lease = self.lease,
+            identity = &*self.observer.us,
+            previous,
+            why,
+            "took the lead"
+        );
+        self.metrics.set_leader(true);
+        self.terms.send_replace(Some(term.clone()));
+        self.watchdog.busy();
+        let ending = tokio::select! {
+            // A Lease that is lost must not be released.
+            biased;
+            reason = self.keep(&term, sent) => {
+                warn!(lease = self.lease, reason, "lost the lead");
+                Ending::Lost
+            }
+            () = stop.cancelled() => Ending::Stopped,
+            failing = self.view.blind() => {
+                let (seconds, aside) = (BLIND.as_secs(), ASIDE.as_secs());
+                warn!(
+                    lease = self.lease,
+                    failing,
+                    "releasing the Lease: lists or watches have failed here for {seconds} s, and another replica may see \
+                     more; this replica does not compete for the Lease for {aside} s"
+                );
+                Ending::Blind
+            }
+        };
+        match ending {
+            Ending::Lost => term.revoke(),
+            Ending::Stopped | Ending::Blind => term.end(),
+        }
+        self.watchdog.idle();
+        self.terms.send_replace(None);
+        self.metrics.set_leader(false);
+        if !matches!(ending, Ending::Lost) {
+            self.release(&term).await;
+        }
+        ending
+    }
+
+    /// Renews until the term is over, and returns the reason.
+    async fn keep(&self, term: &Term, mut sent: Instant) -> String {
+        let mut next = sent + self.config.renew_interval();
+        let mut last_error = None;
+        let outage = FailureLog::new(format!("the renewal of the Lease {}", self.lease));
+        loop {
+            tokio::select! {
+                biased;
+                () = term.over() => return last_error.unwrap_or_else(|| "the renew deadline has passed".to_owned()),
+                () = sleep_until(next) => {}
+            }
+            let attempted = Instant::now();
+            let left = term.ends_at().saturating_duration_since(Instant::now());
+            match self.attempt(left).await {
+                LeaseAttempt::Acquired(at) => {
+                    sent = at;
+                    if term.extend(self.validity(sent)).is_err() {
+                        return "the renewal came too late".to_owned();
+                    }
+                    last_error = None;
+                    outage.recovered();
+                    next = sent + self.config.renew_interval();
+                }
+                LeaseAttempt::NotAcquired => {
+                    let holder = self.observer.holder().unwrap_or_default();
+                    return format!("the Lease names {holder:?}");
+                }
+                LeaseAttempt::Failed { error, .. } => {
+                    outage.failed(&error);
+                    last_error = Some(format!("could not renew before the deadline: {error}"));
+                    next = attempted + self.config.retry_period;
+                }
+            }
+        }
+    }
+
+    /// Releases the Lease, so that a successor need not wait, but never while a write may still take effect.
+    async fn release(&self, term: &Term) {
+        _ = timeout(WRITES_SETTLE, term.settled()).await;
+        if !term.may_release() {
+            warn!("a write may still be in flight, so the Lease is not released and has to expire");
+            return;
+        }
+        match timeout(RELEASE, self.lock.step_down()).await {
+            Ok(Ok(())) => info!(lease = self.lease, "released the Lease"),
+            Ok(Err(error)) => warn!(error = in_one_line(&error), "could not release the Lease"),
+            Err(_) => warn!("could not release the Lease: no answer within {RELEASE:?}"),
+        }
+    }
+
+    /// The validity of a term that was won or renewed by a request sent at this moment.
+    fn validity(&self, sent: Instant) -> Validity {
+        Validity::won(sent, self.config.renew_deadline)
+    }
+}
