@@ -19,7 +19,7 @@ pub(crate) enum Answers {
     Refuses(Duration, Failure),
     /// A connection, but no response.
     Hangs,
-    /// This many of a hundred answers are lost. The others are successes that take up to this time.
+    /// This many of a hundred responses are lost. The others are successes that take up to this time.
     Lossy(u64, Duration),
 }
 
