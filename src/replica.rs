@@ -103,7 +103,7 @@ impl From<Client> for Clients {
     }
 }
 
-/// A task that should run as long as the replica has ended.
+/// A task has ended that should run as long as the replica.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the task {0} has ended unexpectedly")]
 pub struct TaskEnded(&'static str);
@@ -292,7 +292,7 @@ fn filled(index: &SharedIndex) -> impl Fn() -> Result<(), NotFilled> + Clone + S
     }
 }
 
-/// Ready: everything has been listed and every watch is alive. A replica need not lead to be ready.
+/// Ready: everything has been listed and every watch is alive. A replica does not have to lead to be ready.
 fn report_readiness(
     health: &Health,
     filled: impl Fn() -> Result<(), NotFilled> + Send + Sync + 'static,

@@ -1,8 +1,10 @@
 //! Times and limits that depend on each other. The build fails if a change breaks one of the assertions below.
 //!
-//! Times that do not depend on others are where they are used.
+//! Times that do not depend on others are defined where they are used.
 
 use std::time::Duration;
+
+use endpoint_copier_core::verdicts::RECENT;
 
 use k8s_openapi::jiff::SignedDuration;
 
@@ -15,23 +17,23 @@ pub const PING: Duration = Duration::from_secs(1);
 /// The time limit of a dial, including TLS. Stretched while no server answers.
 pub const DIAL_LIMIT: Duration = Duration::from_millis(1500);
 
-/// The silence after which a GET of one object counts against its API server, whatever the reason to give up. A server
-/// reads one object within milliseconds. Stretched while no server answers.
+/// The silence after which a GET of one object counts against its API server, whatever the reason for abandoning it. A
+/// server reads one object within milliseconds. Stretched while no server answers.
 pub const READ_SILENCE: Duration = Duration::from_millis(600);
 
 /// The silence after which a list or a watch counts against its API server. A list may take seconds, and a watch begins
 /// with one.
 pub const LIST_SILENCE: Duration = Duration::from_secs(4);
 
-/// The time limit until the answer to a GET of one object begins, and again until it is complete. The server does not
+/// The time limit until the response to a GET of one object begins, and again until it is complete. The server does not
 /// wait for webhooks here, and the caller may delay others. Stretched while no server answers.
 pub const READ_LIMIT: Duration = Duration::from_secs(5);
 
-/// The time limit until any other answer begins. A watch answers at once and then continues. A write may wait for a
+/// The time limit until any other response begins. A watch answers at once and then continues. A write may wait for a
 /// webhook.
 pub const ANSWER_LIMIT: Duration = Duration::from_secs(13);
 
-/// The time limit for the rest of an answer, such as a page of 500 large objects on a slow network.
+/// The time limit for the rest of a response, such as a page of 500 large objects on a slow network.
 pub const BODY_LIMIT: Duration = Duration::from_secs(20);
 
 /// The upper bound of all stretched limits.
@@ -44,7 +46,7 @@ pub const LARGEST_STRETCH: u32 = 16;
 const WEBHOOK: Duration = Duration::from_secs(10);
 
 /// The time limit of a write of a copy. An unavailable webhook takes all of its time even if its failure is ignored, so
-/// a client that gives up earlier never gets an answer.
+/// a client that times out earlier never gets a response.
 pub const WRITE_LIMIT: Duration = Duration::from_secs(12);
 
 /// The time limit of one attempt to write an Event.
@@ -66,10 +68,10 @@ pub const LONGEST_EJECTION: Duration = Duration::from_secs(160);
 pub const BEHIND_EJECTION: Duration = Duration::from_secs(60);
 
 const _: () = {
-    // An answer within READ_SILENCE shrinks all stretched limits, so such a server must also meet those of pings and
+    // A response within READ_SILENCE shrinks all stretched limits, so such a server must also meet those of pings and
     // dials. A dial takes two round trips.
     assert!(shorter(READ_SILENCE, PING) && shorter(times(READ_SILENCE, 2), DIAL_LIMIT));
-    // A call that is given up counts against a silent server.
+    // An abandoned call counts against a silent server.
     assert!(shorter(READ_SILENCE, READ_LIMIT) && shorter(READ_SILENCE, EVENT_LIMIT));
     // Each factor applies even to the shortest limit.
     assert!(shorter(times(READ_SILENCE, LARGEST_STRETCH), STRETCHED_LIMIT));
@@ -108,8 +110,8 @@ pub const REPEAT_RENEWAL: Duration = Duration::from_secs(1);
 /// The time in which our own renewals must appear on the watch of the Lease. Otherwise the watch is behind.
 pub const OWN_RENEWAL: Duration = Duration::from_secs(5);
 
-/// The time without a leader after which a replica with empty or stale caches also competes for the Lease. Before, it
-/// leaves the Lease to the others.
+/// The time without a leader after which a replica with empty or stale caches also competes for the Lease. Until then,
+/// it leaves the Lease to the others.
 pub const LEADERLESS: Duration = Duration::from_secs(10);
 
 /// The time after which a leader whose lists or watches fail releases the Lease, because another replica may see more.
@@ -118,8 +120,8 @@ pub const BLIND: Duration = Duration::from_secs(30);
 /// How long a leader does not compete after it has released the Lease because it sees too little.
 pub const ASIDE: Duration = Duration::from_secs(30);
 
-/// How long a loop that has work may make no step, beyond the lease duration. Every call has a shorter time limit, and
-/// a call that fails is a step, so an unavailable API never makes a loop look stuck.
+/// How long a loop that has work may make no progress, beyond the lease duration. Every call has a shorter time limit,
+/// and a call that fails is progress, so an unavailable API never makes a loop look stuck.
 pub const GRACE: Duration = Duration::from_secs(20);
 
 const _: () = {
@@ -168,10 +170,7 @@ pub const PROBE_LATE: Duration = Duration::from_millis(100);
 
 const _: () = {
     assert!(!shorter(LONGEST_PROBE_PERIOD, PROBE_PERIOD) && !shorter(LONGEST_PROBE_LIMIT, PROBE_LIMIT));
-    assert!(shorter(
-        LONGEST_PROBE_PERIOD,
-        endpoint_copier_core::verdicts::RECENT
-    ));
+    assert!(shorter(LONGEST_PROBE_PERIOD, RECENT));
     // A healthy server is never probed in parallel to an attempt that waits for its turn.
     assert!(shorter(PROBE_CONNECT_PAUSE, PROBE_OVERLAP) && shorter(PROBE_OVERLAP, PROBE_PERIOD));
     assert!(shorter(PROBE_LATE, PROBE_OVERLAP));
@@ -192,7 +191,7 @@ pub const RELEASE: Duration = Duration::from_secs(2);
 /// The time limit for the end of the election, including its writes and its release.
 pub const STOP_ELECTION: Duration = Duration::from_millis(3050);
 
-/// The time limit for the end of answers to probes.
+/// The time limit for finishing responses to probes.
 pub const STOP_HTTP: Duration = Duration::from_millis(250);
 
 /// The chart's `terminationGracePeriodSeconds`, after which the process is killed.
@@ -218,7 +217,7 @@ pub const WATCH_LIFE: Duration = Duration::from_secs(90);
 /// The pause after the first failure of a watch. It doubles with each failure.
 pub const WATCH_PAUSE: Duration = Duration::from_millis(100);
 
-/// The longest such pause. With jitter it is 650 ms, so copies are right within a second of the return of the API
+/// The longest such pause. With jitter it is 650 ms, so copies are correct within a second of the return of the API
 /// server, including the attempt.
 pub const LONGEST_WATCH_PAUSE: Duration = Duration::from_millis(500);
 

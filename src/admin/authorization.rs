@@ -1,5 +1,5 @@
-//! Decides who may read a page: an API server reviews the token of each client and its right, and the answer is kept for
-//! a short time.
+//! Decides who may read a page: an API server reviews the token of each client and its permission, and the verdict is
+//! kept for a short time.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -20,7 +20,7 @@ use crate::apiserver::access_review::{Verdict, may_get};
 use crate::apiserver::error::one_line;
 use crate::telemetry::failure_log::FailureLog;
 
-/// The path that clients need the right to get.
+/// The path that clients need permission to get.
 const PATH: &str = "/metrics";
 
 /// The time limit of both reviews of a token together. A scrape gives up after 10 s by default.
@@ -287,7 +287,7 @@ mod tests {
                 assert_eq!(fixture.reviews() - before, reviews, "{token}");
             }
         }
-        // A right that is taken away ends with the minute.
+        // A permission that is revoked ends with the minute.
         fixture.store.restrict("scraper", Vec::new());
         advance(Duration::from_secs(60)).await;
         assert_eq!(fixture.verdict("scraper").await, Some(Verdict::Forbidden));

@@ -16,7 +16,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 use tracing::{info, warn};
 
-/// The time between two looks at the mounted files.
+/// The time between two checks of the mounted files.
 const PERIOD: Duration = Duration::from_secs(5);
 
 /// The TLS settings of new connections, with the current certificate.

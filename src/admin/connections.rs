@@ -16,13 +16,13 @@ pub(super) struct Connections(Vec<OpenConnection>);
 struct OpenConnection {
     peer: IpAddr,
     /// There is a `Weak` of this while the connection has sent a complete request and has not received the whole
-    /// answer.
+    /// response.
     answers: Arc<()>,
     task: AbortHandle,
 }
 
 impl Connections {
-    /// Adds the newest connection. Each answer in progress holds a `Weak` of `answers`. The connection ends with
+    /// Adds the newest connection. Each response in progress holds a `Weak` of `answers`. The connection ends with
     /// `task`.
     pub(super) fn add(&mut self, peer: IpAddr, answers: Arc<()>, task: AbortHandle) {
         let peer = network(peer);
@@ -43,8 +43,8 @@ impl Connections {
     }
 
     /// Chooses the connection to close: of the peer with the most connections, the oldest one without a complete
-    /// request, or else the one whose answer has been in progress longest. The newest connection stays, because it has
-    /// had no time to send anything.
+    /// request, or else the one whose response has been in progress longest. The newest connection stays, because it
+    /// has had no time to send anything.
     fn first_to_close(&self) -> usize {
         let of_peer = |peer| self.0.iter().filter(|other| other.peer == peer).count();
         let older = self.0.iter().enumerate().rev().skip(1);

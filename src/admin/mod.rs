@@ -91,8 +91,8 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// Serves `/metrics` until `shutdown`, and then ends running answers within half a second. A page may be a second old.
-/// With `secure`, the connections are over TLS, and clients need a token.
+/// Serves `/metrics` until `shutdown`, and then ends running responses within half a second. A page may be a second
+/// old. With `secure`, the connections are over TLS, and clients need a token.
 pub async fn serve_metrics(
     listener: TcpListener,
     metrics: Metrics,
@@ -111,8 +111,8 @@ pub async fn serve_metrics(
     server::serve(listener, site, limits, shutdown).await;
 }
 
-/// Serves `/healthz`, `/livez` and `/readyz` until `shutdown`, and then ends running answers within half a second. A
-/// connection ends with its first answer.
+/// Serves `/healthz`, `/livez` and `/readyz` until `shutdown`, and then ends running responses within half a second. A
+/// connection ends with its first response.
 pub async fn serve_health(listener: TcpListener, health: Health, shutdown: CancellationToken) {
     let limits = Limits {
         keep_alive: false,

@@ -26,7 +26,7 @@ impl Pace {
         }
     }
 
-    /// Whether this peer may go on now. If so, it counts.
+    /// Whether this peer may proceed now. If so, it counts.
     pub(super) fn admits(&mut self, peer: IpAddr, now: Instant) -> bool {
         let peer = network(peer);
         self.recent

@@ -45,7 +45,7 @@ pub(super) struct Site {
     pub(super) secure: Option<Arc<Secure>>,
 }
 
-/// An answer.
+/// A response.
 pub(super) struct Document {
     pub(super) status: StatusCode,
     pub(super) content_type: &'static str,
@@ -61,13 +61,13 @@ pub(super) struct Limits {
     pub(super) header_time: Duration,
     /// The number of headers of a request. Prometheus sends six.
     pub(super) headers: usize,
-    /// The bytes of a request's head, and of the buffered part of an answer.
+    /// The bytes of a request's head, and of the buffered part of a response.
     pub(super) buffer: usize,
     /// The number of simultaneous connections.
     pub(super) connections: usize,
-    /// The lifetime of a connection, which limits clients that read their answers too slowly or not at all.
+    /// The lifetime of a connection, which limits clients that read their responses too slowly or not at all.
     pub(super) age: Duration,
-    /// The time for a running answer when the connection should end.
+    /// The time for a running response when the connection should end.
     pub(super) drain: Duration,
 }
 
@@ -147,7 +147,7 @@ pub(super) async fn serve(listener: TcpListener, site: Site, limits: Limits, shu
 /// The other end of a connection.
 struct Client {
     peer: IpAddr,
-    /// Each answer in progress holds a [`Weak`] of this.
+    /// Each response in progress holds a [`Weak`] of this.
     answers: Arc<()>,
 }
 
@@ -207,7 +207,7 @@ fn keeping(
     })
 }
 
-/// The answer. The body of the request is not read.
+/// The response. The body of the request is not read.
 async fn respond<B>(
     request: Request<B>,
     site: &Site,

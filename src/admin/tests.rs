@@ -56,8 +56,8 @@ impl Server {
         TcpStream::connect(self.address).await.unwrap()
     }
 
-    /// Sends these requests, and waits for the beginning of the answers without reading it. Its kernel does not buffer
-    /// much either.
+    /// Sends these requests, and waits for the beginning of the responses without reading it. Its kernel does not
+    /// buffer much either.
     async fn connect_deaf(&self, requests: &[u8]) -> TcpStream {
         let socket = TcpSocket::new_v4().unwrap();
         socket.set_recv_buffer_size(4096).unwrap();
@@ -159,7 +159,7 @@ fn page_of(bytes: usize) -> server::Pages {
     })
 }
 
-/// Checks that a client of the connection gets an answer to a request that is sent in one or two parts.
+/// Checks that a client of the connection gets a response to a request that is sent in one or two parts.
 async fn assert_answered(stream: &mut TcpStream, request: &[u8]) {
     stream.write_all(request).await.unwrap();
     assert_alive(&answer(stream).await);

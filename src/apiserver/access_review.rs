@@ -1,8 +1,9 @@
 //! Asks an API server for the user of a token, and whether that user may get a path: a TokenReview and a
 //! SubjectAccessReview.
 //!
-//! The answers stay JSON, because the user goes from one review into the other unchanged. Errors keep no text of an
-//! answer except a missing permission: a TokenReview repeats the token, and a proxy may show the request in its error page.
+//! The responses stay JSON, because the user is passed from one review to the other unchanged. Errors keep no text of a
+//! response except a missing permission: a TokenReview repeats the token, and a proxy may show the request in its error
+//! page.
 
 use std::time::Duration;
 
@@ -16,11 +17,11 @@ use super::http_status::{missing_right, status_of, throttled};
 /// What an API server says about a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// The token is valid, and its user has the right.
+    /// The token is valid, and its user has the permission.
     Allowed,
     /// The token is not valid.
     Unauthenticated,
-    /// The token is valid, and its user does not have the right.
+    /// The token is valid, and its user does not have the permission.
     Forbidden,
 }
 
@@ -83,7 +84,7 @@ pub async fn may_get(client: &Client, token: &str, path: &str) -> Result<Verdict
 }
 
 impl Review {
-    /// The status of the answer.
+    /// The status of the response.
     async fn send(&self, client: &Client, spec: Value) -> Result<Value, NoVerdict> {
         let Self {
             kind,
@@ -95,7 +96,7 @@ impl Review {
             .header(CONTENT_TYPE, "application/json")
             .body(body.to_string().into_bytes())
             .map_err(|error| NoVerdict::Request(kube::Error::HttpError(error)))?;
-        // kube would log an answer that it cannot decode.
+        // kube would log a response that it cannot decode.
         let answer = client.request_text(request).await;
         let answer = answer.map_err(|error| NoVerdict::Request(without_text(error)))?;
         let answer: Option<Value> = serde_json::from_str(&answer).ok();
@@ -104,7 +105,7 @@ impl Review {
     }
 }
 
-/// The same error. Of the text of an answer, only a missing permission is left.
+/// The same error, with no text of the response except a missing permission.
 fn without_text(mut error: kube::Error) -> kube::Error {
     if let kube::Error::Api(status) = &mut error {
         let right = missing_right(status).map(str::to_owned);

@@ -56,7 +56,7 @@ const REPEATS: u32 = 3;
 /// A connection that exists or is being made. All requests share it, so only one of them dials.
 type Pending = Shared<BoxFuture<'static, Result<Arc<Connection>, NotConnected>>>;
 
-/// The connection of an answer, in the extensions of the answer.
+/// The connection of a response, in the extensions of the response.
 #[derive(Clone)]
 pub(super) struct Origin {
     channel: Channel,
@@ -64,7 +64,7 @@ pub(super) struct Origin {
 }
 
 impl Origin {
-    /// The answer is one that no healthy server sends. The client leaves its server, if there is another.
+    /// Notes that no healthy server sends this response. The client leaves its server, if there is another.
     pub fn blame(self, error: &dyn Error) {
         if self.channel.may_eject(&self.connection, true) {
             self.channel.eject(&self.connection, &error.to_string());
@@ -133,8 +133,8 @@ impl Channel {
             connected
         };
         let pending = dial.boxed().shared();
-        // It continues when the requests that wait for it give up, because what it learns about addresses is still
-        // useful.
+        // It continues when the requests that wait for it are abandoned, because what it learns about addresses is
+        // still useful.
         tokio::spawn(pending.clone());
         pending
     }
@@ -161,7 +161,7 @@ impl Channel {
         }
     }
 
-    /// A request on a connection, or its answer, has failed.
+    /// A request on a connection, or its response, has failed.
     pub fn failed(&self, connection: &Arc<Connection>, error: &hyper::Error) {
         if is_graceful_goaway(error) {
             self.drop_connection(|current| Arc::ptr_eq(current, connection), &one_line(error));
@@ -193,10 +193,10 @@ impl Channel {
         }
     }
 
-    /// Records an answer of the server of a connection. The client leaves an unhealthy server, for example one without
+    /// Records a response of the server of a connection. The client leaves an unhealthy server, for example one without
     /// its etcd, if there is another.
     ///
-    /// 429 is the answer of a healthy server under load. Its clients stay, because they would only move the
+    /// 429 is the response of a healthy server under load. Its clients stay, because they would only move the
     /// load to the next server. 503 means that the server cannot serve now, with or without `Retry-After`. It
     /// is then skipped for longer than the header of an API server asks.
     ///

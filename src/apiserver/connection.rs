@@ -19,7 +19,7 @@ use super::stretch::Factor;
 use crate::config::ServerAddress;
 use crate::timing::PING;
 
-/// A connection. It closes when it and all answers on it are dropped.
+/// A connection. It closes when it and all responses on it are dropped.
 pub(super) struct Connection {
     pub address: ServerAddress,
     /// The factor by which its time limit for pings was stretched.
@@ -32,7 +32,7 @@ enum Sender {
     Http2(http2::SendRequest<Body>),
 }
 
-/// The reason why there is no answer.
+/// The reason why there is no response.
 pub(super) struct NoAnswer {
     pub error: hyper::Error,
     /// The request, if no byte of it was sent.
@@ -112,7 +112,7 @@ impl Connection {
     }
 }
 
-/// Runs the tasks of an HTTP/2 connection until its server is down. hyper would run them until the last answer is
+/// Runs the tasks of an HTTP/2 connection until its server is down. hyper would run them until the last response is
 /// complete, which never happens with a watch.
 #[derive(Clone)]
 struct Tasks(CancellationToken);
@@ -135,7 +135,7 @@ where
     }
 }
 
-/// Carries requests and answers until the connection ends, or until probes find its server down.
+/// Carries requests and responses until the connection ends, or until probes find its server down.
 async fn carry(
     connection: impl Future<Output = hyper::Result<()>> + Send,
     until_down: impl Future<Output = ()> + Send,

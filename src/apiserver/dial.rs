@@ -23,7 +23,7 @@ use crate::apiserver::error::{causes, one_line};
 use crate::config::ServerAddress;
 use crate::timing::{DIAL_LIMIT, PING};
 
-/// After this fraction of the time limit without an answer, the next address is dialed in parallel.
+/// After this fraction of the time limit without a response, the next address is dialed in parallel.
 const STAGGER: u32 = 5;
 
 /// The longest wait before the next dial, however long the limit is, so that the client soon finds a server that

@@ -1,17 +1,17 @@
-//! What the answers of an API server mean: the only file that interprets status codes.
+//! What the responses of an API server mean: the only file that interprets status codes.
 //!
-//! Not every answer is a `Status` of the API. Under load, an API server answers 429 in plain text, and a
-//! proxy in front of it may answer in HTML. kube takes such an answer to a watch for an event that it cannot
-//! decode, and logs the whole body. So `error` converts each answer into the error that its code means,
+//! Not every response is a `Status` of the API. Under load, an API server answers 429 in plain text, and a
+//! proxy in front of it may answer in HTML. kube takes such a response to a watch for an event that it cannot
+//! decode, and logs the whole body. So `error` converts each response into the error that its code means,
 //! before kube sees it.
 //!
-//! The code that gets a 429 decides what to do, and waits at least as long as `Retry-After` asks: writes, and the GETs
-//! before them, pause in `controller::workqueue::overload`, watches back off in `controller::watch::backoff`, pages are
-//! requested again in `apiserver::pages`, and `apiserver::channel` stays with the server. `controller::events` pauses,
-//! retries an Event three times, and then drops it. The comparison of the sources, the discovery of ReferenceGrants and
-//! the probe Lease pause in their own loops, and reviews of tokens in `admin::authorization`. To a probe, a server that
-//! answers 429 is alive (`apiserver::probe_client`). Only two do not wait: the election, because its requests are few
-//! and its deadline is short, and the Service with reserved slots.
+//! The code that gets a 429 decides what to do, and waits at least as long as `Retry-After` requests: writes, and the
+//! GETs before them, pause in `controller::workqueue::overload`, watches back off in `controller::watch::backoff`,
+//! pages are requested again in `apiserver::pages`, and `apiserver::channel` stays with the server.
+//! `controller::events` pauses, retries an Event three times, and then drops it. The comparison of the sources, the
+//! discovery of ReferenceGrants and the probe Lease pause in their own loops, and reviews of tokens in
+//! `admin::authorization`. To a probe, a server that answers 429 is alive (`apiserver::probe_client`). Only two do not
+//! wait: the election, because its requests are few and its deadline is short, and the Service with reserved slots.
 
 use std::time::Duration;
 
@@ -126,7 +126,7 @@ pub fn must_relist(status: &Status) -> bool {
     matches!(status.code, 0 | 400 | 410)
 }
 
-/// Whether every replica gets this answer to the same request: 4xx rejects the request itself, for example because a
+/// Whether every replica gets this response to the same request: 4xx rejects the request itself, for example because a
 /// permission is missing or a selector is too long.
 #[must_use]
 pub fn is_client_error(status: &Status) -> bool {
@@ -160,7 +160,7 @@ pub fn throttled(status: &Status) -> Option<Duration> {
     overload(status).filter(|pause| status.code == 429 || !pause.is_zero())
 }
 
-/// Converts an answer into an error.
+/// Converts a response into an error.
 pub(super) fn error(parts: &Parts, body: &[u8]) -> kube::Error {
     let code = parts.status.as_u16();
     // Every field of a Status has a default, so any JSON object decodes as one: compare the code.

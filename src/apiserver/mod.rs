@@ -55,7 +55,7 @@ use probe_client::ConfigSource;
 use request_limits::RequestLimits;
 use response_size::Incoming;
 
-/// The server that an answer came from, in the extensions of the answer.
+/// The server that a response came from, in the extensions of the response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Server(pub ServerAddress);
 

@@ -1,4 +1,4 @@
-//! Counts every call, limits its time, and measures the clock skew from its answer.
+//! Counts every call, limits its time, and measures the clock skew from its response.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +20,7 @@ use super::{http_status, is_watch, reads_one_object};
 use crate::telemetry::metrics::Metrics;
 use crate::timing::{ANSWER_LIMIT, BODY_LIMIT, READ_LIMIT};
 
-/// Counts requests by their answer, and limits the time until an answer begins and, except for watches, until it is
+/// Counts requests by their response, and limits the time until a response begins and, except for watches, until it is
 /// complete.
 #[derive(Clone)]
 pub(super) struct RequestLimits<S> {
@@ -31,12 +31,12 @@ pub(super) struct RequestLimits<S> {
     incoming: Incoming,
 }
 
-/// The answer did not begin, or did not complete, in time.
+/// The response did not begin, or did not complete, in time.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("no answer within {0:?}")]
 pub(super) struct TimedOut(pub Duration);
 
-/// An answer: a complete one, or the stream of a watch.
+/// A response: a complete one, or the stream of a watch.
 pub(super) type Answer<B> = Response<Either<Full<Bytes>, WatchBody<B>>>;
 
 impl<S, B> RequestLimits<S>
@@ -64,9 +64,9 @@ where
         }
     }
 
-    /// An answer of more than `largest` bytes fails with [`TooLarge`], and so does a watch with a line of more than
-    /// [`LARGEST_OBJECT`]. No server has such an object, so this counts against the server. Of an error, only the
-    /// beginning is read.
+    /// A response of more than `largest` bytes fails with [`TooLarge`], and so does a watch with a line of more than
+    /// [`LARGEST_OBJECT`]. No server has such an object, so this counts against the server. Only the beginning of an
+    /// error is read.
     pub fn send(
         &self,
         request: Request<Body>,
@@ -123,13 +123,13 @@ where
     }
 }
 
-/// Counts one request when it is dropped, so exactly once: with an answer, after an error, or when its caller gives it
-/// up.
+/// Counts one request when it is dropped, so exactly once: with a response, after an error, or when its caller abandons
+/// it.
 struct RequestCount {
     metrics: Metrics,
     method: Method,
     host: Arc<str>,
-    /// `None` if there was no answer.
+    /// `None` if there was no response.
     status: Option<StatusCode>,
 }
 

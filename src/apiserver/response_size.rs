@@ -1,5 +1,5 @@
-//! Limits how much of an answer is kept. A broken API server, or a proxy in front of it, may send an answer without an
-//! end.
+//! Limits how much of a response is kept. A broken API server, or a proxy in front of it, may send a response that
+//! never ends.
 
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use tower::BoxError;
 
 use super::channel::Origin;
 
-/// The largest answer that contains one object, and the longest line of a watch.
+/// The largest response that contains one object, and the longest line of a watch.
 ///
 /// The API server writes an object to etcd in a gRPC message of at most 2 MiB. In JSON, each byte of it takes at most
 /// six: Go writes `<` as `\u003c`. The rest is for the list or the event around the object. A lower limit would let a
@@ -24,19 +24,19 @@ pub(super) const LARGEST_OBJECT: usize = 13 * MIB;
 /// How much is read of the body of an error. Its status code says what it means, and the text is only for logs.
 const LONGEST_ERROR: usize = 64 * 1024;
 
-/// The largest total of incomplete answers in memory. Otherwise a proxy that sends endless answers to all watches would
-/// exceed the memory limit, although none of the answers is too large.
+/// The largest total of incomplete responses in memory. Otherwise a proxy that sends endless responses to all watches
+/// would exceed the memory limit, although none of the responses is too large.
 const LARGEST_TOTAL: usize = 24 * MIB;
 
-/// An answer of this size may go on, whatever the total is: few objects are larger.
+/// A response of this size may continue, whatever the total is: few objects are larger.
 const FAIR_SHARE: usize = MIB;
 
 const MIB: usize = 1024 * 1024;
 
-/// An answer is larger than it can be, and was given up.
+/// A response is larger than any valid one, and was abandoned.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 pub(super) enum TooLarge {
-    /// Too large for any answer of its kind.
+    /// Too large for any response of its kind.
     #[error("the answer has more than {0} bytes")]
     Alone(usize),
     /// Too large while others arrive.
@@ -44,11 +44,11 @@ pub(super) enum TooLarge {
     Together,
 }
 
-/// The number of bytes of the incomplete answers of all clients.
+/// The number of bytes of the incomplete responses of all clients.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Incoming(Arc<AtomicUsize>);
 
-/// The size of one incomplete answer.
+/// The size of one incomplete response.
 pub(super) struct AnswerSize {
     bytes: usize,
     largest: usize,
@@ -56,7 +56,7 @@ pub(super) struct AnswerSize {
 }
 
 impl Incoming {
-    /// The size of an answer that may have this many bytes.
+    /// The size of a response that may have this many bytes.
     pub fn answer(&self, largest: usize) -> AnswerSize {
         AnswerSize {
             bytes: 0,
@@ -106,7 +106,7 @@ impl Drop for AnswerSize {
     }
 }
 
-/// Reads an answer to its end.
+/// Reads a response to its end.
 ///
 /// # Errors
 /// It broke, or it is [`TooLarge`].
@@ -199,7 +199,7 @@ mod tests {
 
     use super::*;
 
-    /// A part of an answer that is not complete.
+    /// A part of a response that is not complete.
     const PART: usize = 64 * 1024;
 
     static LETTERS: [u8; PART] = [b'A'; PART];

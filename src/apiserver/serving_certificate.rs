@@ -75,7 +75,7 @@ fn plain(name: &str) -> String {
     }
 }
 
-/// Connects to this address and port, and asks for nothing but an answer. It has no time limit. An answer of 5xx is a
+/// Connects to this address and port, and asks for nothing but a response. It has no time limit. A 5xx response is a
 /// failure; others, such as 401, are not.
 ///
 /// # Errors

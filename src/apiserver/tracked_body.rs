@@ -1,4 +1,4 @@
-//! Tracks a request and its answer until the answer is complete, and how long the server is silent.
+//! Tracks a request and its response until the response is complete, and how long the server is silent.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use super::reads_one_object;
 use super::stretch::Factor;
 use crate::timing::{LIST_SILENCE, READ_SILENCE};
 
-/// A request that was sent. If its caller gives it up, the client leaves a server that was silent for too long.
+/// A request that was sent. If its caller abandons it, the client leaves a server that was silent for too long.
 pub(super) struct InFlight {
     channel: Channel,
     connection: Arc<Connection>,
@@ -49,7 +49,7 @@ impl InFlight {
         }
     }
 
-    /// Makes neither silence nor a broken answer count against the server.
+    /// Makes neither silence nor a broken response count against the server.
     pub fn without_blame(mut self) -> Self {
         (self.patience, self.counts) = (None, false);
         self
@@ -60,7 +60,7 @@ impl InFlight {
         self.since.elapsed()
     }
 
-    /// Notes that the answer is complete or is a stream. From now on, the server may be silent.
+    /// Notes that the response is complete or is a stream. From now on, the server may be silent.
     pub fn finish(&mut self) {
         self.patience = None;
     }
@@ -77,7 +77,7 @@ impl Drop for InFlight {
     }
 }
 
-/// The body of an answer. If it breaks, the connection is broken too.
+/// The body of a response. If it breaks, the connection is broken too.
 pub(super) struct TrackedBody {
     body: Incoming,
     request: InFlight,

@@ -1,11 +1,11 @@
-//! The rules that settings must meet together, or that their notation does not show.
+//! The rules that involve several settings, or that the syntax of a setting does not show.
 
 use std::time::Duration;
 
 use crate::config::{ElectionConfig, ProbeConfig};
 use crate::timing::{LONGEST_LEASE, LONGEST_PROBE_LIMIT, LONGEST_PROBE_PERIOD, PROBE_LATE, PROBE_OVERLAP};
 
-/// `origin` answers where the value of a flag comes from.
+/// `origin` returns where the value of a flag comes from.
 pub(super) fn check(
     election: &ElectionConfig,
     probe: &ProbeConfig,

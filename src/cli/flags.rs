@@ -1,4 +1,4 @@
-//! The flags: one field each, its doc comment is its help. Below them, the rules that a value must meet.
+//! The flags: one field each, whose doc comment is its help. Below them are the rules that a value must meet.
 
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsString;

@@ -1,6 +1,6 @@
 //! The syntax of label selectors, as `labels.Parse` of apimachinery reads it.
 //!
-//! The API server refuses a bad selector with each list. A flag that no list will ever accept is found at the start.
+//! The API server rejects an invalid selector in each list. This check finds an invalid flag at the start.
 
 use super::values::is_subdomain;
 
@@ -53,7 +53,7 @@ fn is_requirement(text: &str) -> bool {
     is_key(text)
 }
 
-/// A name, with a DNS subdomain before it or not.
+/// A name, optionally with a DNS subdomain before it.
 fn is_key(text: &str) -> bool {
     let name = match text.split_once('/') {
         Some((prefix, name)) if is_subdomain(prefix) => name,

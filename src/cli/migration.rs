@@ -1,4 +1,5 @@
-//! The flags of the Go operator that this one has no use for, so that its command line can be kept during an upgrade.
+//! The flags of the Go operator that this operator does not need, so that its command line can be kept during an
+//! upgrade.
 //!
 //! Only for the migration from the Go operator; see [`endpoint_copier_core::migration`].
 
@@ -36,7 +37,7 @@ pub(super) struct GoOperatorFlags {
     apiserver_protocol: Option<String>,
 }
 
-/// Zap counts verbosity upwards from info: 1 is debug, and there is no end to it.
+/// Zap counts verbosity upward from info: 1 is debug, and there is no upper limit.
 fn level(text: &str) -> Result<String, String> {
     let level = match text.to_ascii_lowercase().as_str() {
         "debug" => "debug",

@@ -1,7 +1,7 @@
-//! Flags and environment to a checked [`Config`].
+//! Turns the flags and the environment into a validated [`Config`].
 //!
-//! Every flag has an environment variable, `ENDPOINT_COPIER_` and the flag in upper snake case, which it beats.
-//! To add a flag: a field in `flags.rs`, and the field of [`Config`] that it sets.
+//! Every flag has an environment variable, `ENDPOINT_COPIER_` and the flag in upper snake case, and takes precedence
+//! over it. To add a flag, add a field to `flags.rs`, and the field of [`Config`] that it sets.
 
 mod address;
 mod checks;
@@ -24,9 +24,9 @@ pub use task::Task;
 /// What the command line asks for.
 #[derive(Debug)]
 pub struct Invocation {
-    /// Run the operator, or look at a cluster.
+    /// Run the operator, or inspect a cluster.
     pub task: Task,
-    /// The settings, all checked.
+    /// The validated settings.
     pub config: Config,
     /// Lines to log once logging works: flags that have no effect here.
     pub warnings: Vec<String>,

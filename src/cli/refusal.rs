@@ -1,4 +1,4 @@
-//! Refuses arguments in the words of this program.
+//! Rejects arguments in the words of this program.
 
 use std::collections::HashMap;
 
@@ -11,7 +11,7 @@ pub(super) fn origin(flag: &str, from_env: &HashMap<String, String>) -> String {
     from_env.get(flag).cloned().unwrap_or_else(|| format!("--{flag}"))
 }
 
-/// What the process prints and returns after an error of clap, which help and version also are.
+/// What the process prints and returns after an error of clap. Help and version count as errors too.
 pub(super) fn exit(error: &clap::Error, from_env: &HashMap<String, String>) -> Exit {
     if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
         let text = error.render().to_string();

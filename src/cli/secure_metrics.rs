@@ -1,4 +1,4 @@
-//! The flags that protect `/metrics`, named as in projects of kubebuilder.
+//! The flags that protect `/metrics`, named as in Kubebuilder projects.
 
 use std::path::PathBuf;
 
@@ -30,7 +30,7 @@ pub(super) struct SecureMetricsFlags {
 }
 
 impl SecureMetricsFlags {
-    /// `origin` answers where the value of a flag comes from.
+    /// `origin` returns where the value of a flag comes from.
     pub(super) fn check(self, origin: impl Fn(&str) -> String) -> Result<Option<SecureMetrics>, String> {
         let cert_path = not_empty(self.metrics_cert_path);
         match cert_path {

@@ -1,4 +1,4 @@
-//! The subcommands, and what the program is to do.
+//! The subcommands, and what the program should do.
 
 use std::time::Duration;
 
@@ -9,34 +9,34 @@ use super::values::service;
 use crate::inspect::{Inspect, OutputFormat};
 use endpoint_copier_core::model::ServiceKey;
 
-/// What the program is to do.
+/// What the program should do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Task {
     /// Keep copies in sync: no subcommand.
     Run,
-    /// Look at a cluster, write nothing, and end.
+    /// Inspect a cluster, write nothing, and exit.
     Inspect {
-        /// At what.
+        /// What to show.
         what: Inspect,
         /// How to print it.
         format: OutputFormat,
     },
-    /// Check what makes VIPs fail, write nothing, and end.
+    /// Check for common causes of a failing VIP, write nothing, and exit.
     Doctor {
         /// How to print it.
         format: OutputFormat,
     },
-    /// Look at a cluster until a Service is in sync, write nothing, and end.
+    /// Wait until a Service is in sync, write nothing, and exit.
     Wait {
         /// The Service.
         service: ServiceKey,
-        /// How long at most.
+        /// The maximum time to wait.
         limit: Duration,
     },
 }
 
 impl Task {
-    /// What is logged where no flag says. Commands that only read print their answer alone.
+    /// What is logged if no flag says so. Commands that only read print nothing but their result.
     pub(super) fn log_level(&self) -> &'static str {
         match self {
             Self::Run => "info",
@@ -98,7 +98,7 @@ const SHOWN: [&str; 8] = [
 ];
 const SHOWN_WHOLE: [&str; 3] = ["leader-election-namespace", "leader-election-id", "log-level"];
 
-/// Features that need permissions of their own, which `doctor` checks.
+/// Features that need additional permissions, which `doctor` checks.
 const SHOWN_BY_DOCTOR: [&str; 2] = ["metrics-secure", "service-conditions"];
 
 /// Adds the subcommands to the command of the operator.

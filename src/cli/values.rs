@@ -1,4 +1,4 @@
-//! What the value of a flag may be. An error says what is allowed, to follow the flag and its value.
+//! The values that flags may have. An error says what is allowed; it is printed after the flag and its value.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -42,8 +42,8 @@ pub(super) fn is_subdomain(text: &str) -> bool {
 }
 
 pub(super) fn log_filter(text: &str) -> Result<String, String> {
-    // A bare word would be taken for a target at its most talkative: "inof" must not mean that. Numbers are levels, too, but
-    // nobody knows which.
+    // A bare word would be taken for a target at its most verbose level: "inof" must not mean that. Numbers are levels
+    // too, but nobody knows which.
     let is_level = |word: &str| {
         word.starts_with(|c: char| c.is_ascii_alphabetic()) && word.parse::<LevelFilter>().is_ok()
     };
@@ -126,13 +126,13 @@ pub(super) fn selector(text: &str) -> Result<String, String> {
     )
 }
 
-/// How many Services.
+/// A number of Services.
 pub(super) fn count(text: &str) -> Result<usize, String> {
     let count = text.parse().ok().filter(|count| *count > 0);
     count.ok_or_else(|| "must be a number, at least 1".to_owned())
 }
 
-/// How many probes decide.
+/// The number of probes that decide.
 pub(super) fn threshold(text: &str) -> Result<u32, String> {
     let count = text.parse().ok().filter(|count| (2..=10).contains(count));
     count.ok_or_else(|| "must be a number, 2 to 10".to_owned())
@@ -149,7 +149,7 @@ pub(super) fn port(text: &str) -> Result<u16, String> {
     port.ok_or_else(|| "must be a port, 1 to 65535".to_owned())
 }
 
-/// Addresses with commas between them, as the downward API writes `status.hostIPs`.
+/// Addresses separated by commas, as the downward API writes `status.hostIPs`.
 pub(super) fn node_addresses(text: &str, warnings: &mut Vec<String>) -> BTreeSet<IpAddr> {
     let mut addresses = BTreeSet::new();
     for word in text.split(',').map(str::trim).filter(|word| !word.is_empty()) {
@@ -178,7 +178,7 @@ pub(super) fn by_source(given: Vec<(ServiceKey, AllowFrom)>) -> BTreeMap<Service
     by_source
 }
 
-/// A value that is set to an empty text is none.
+/// An empty value counts as absent.
 pub(super) fn not_empty(text: Option<String>) -> Option<String> {
     text.filter(|text| !text.is_empty())
 }

@@ -56,7 +56,7 @@ pub enum SyncError {
         /// When the same write may be tried again. `None` means after the backoff of the key.
         retry_at: Option<Instant>,
     },
-    /// A request got no answer, or an unexpected one. It may succeed later.
+    /// A request got no response, or an unexpected one. It may succeed later.
     #[error("cannot {operation} {object}: {message}")]
     Unavailable {
         /// The request.

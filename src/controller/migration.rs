@@ -38,7 +38,7 @@ pub(super) struct Migration {
     watchdog: Watchdog,
     /// Services whose `Endpoints` are not the Go operator's, and the mirrored state at the time of the read.
     theirs: Mutex<HashMap<ServiceKey, Mirrored>>,
-    /// Namespaces where a right is missing, and the time of the next request there.
+    /// Namespaces where a permission is missing, and the time of the next request there.
     forbidden: Mutex<HashMap<String, Instant>>,
 }
 

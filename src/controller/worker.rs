@@ -19,7 +19,7 @@ use endpoint_copier_core::model::{Priority, ServiceKey, WatchKind};
 
 /// What a worker does with the keys of its queue.
 pub trait Reconcile {
-    /// Works on a Service, which is dirty since this time.
+    /// Works on a Service, which has been dirty since this time.
     fn reconcile(
         &self,
         key: &ServiceKey,

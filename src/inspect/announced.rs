@@ -1,14 +1,14 @@
-//! How clients reach a Service from outside. Copies do not depend on it, so the index does not keep it.
+//! How clients reach a Service from outside. Copies do not depend on this, so the index does not keep it.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use endpoint_copier_core::model::{Service, annotation_of};
 
-/// More host names are not read, so that a long list takes no memory.
+/// The maximum number of host names that are read, so that a long list takes little memory.
 const MOST_HOST_NAMES: usize = 16;
 
-/// Where kube-vip writes the Node.
+/// The annotation in which kube-vip names the Node.
 const KUBE_VIP_NODE: &str = "kube-vip.io/vipHost";
 
 /// How clients reach a Service from outside.
@@ -17,7 +17,7 @@ pub(super) struct Announced {
     pub is_load_balancer: bool,
     /// `externalTrafficPolicy: Local`: only Nodes of ready endpoints announce the address.
     pub is_local: bool,
-    /// Those that the load balancer reports, and external ones.
+    /// Addresses that the load balancer reports, and external IPs.
     pub addresses: BTreeSet<IpAddr>,
     /// Host names that the load balancer reports instead.
     pub host_names: BTreeSet<String>,

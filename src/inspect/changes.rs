@@ -18,13 +18,13 @@ pub(super) struct Change {
     pub operation: &'static str,
     /// The slice.
     pub slice: String,
-    /// What would no longer be there.
+    /// Lines that the write removes.
     pub removed: Vec<String>,
-    /// What would be there.
+    /// Lines that the write adds.
     pub added: Vec<String>,
 }
 
-/// The writes of a plan, in their order.
+/// The writes of a plan, in order.
 pub(super) fn changes(snapshot: &Snapshot, plan: &Plan) -> Vec<Change> {
     let change = |operation: Operation, key: SliceKey, new: Option<&EndpointSlice>| {
         let [old, new] = [snapshot.slice(&key), new].map(|slice| slice.map(says).unwrap_or_default());
@@ -44,7 +44,7 @@ pub(super) fn changes(snapshot: &Snapshot, plan: &Plan) -> Vec<Change> {
     creates.chain(updates).chain(deletes).collect()
 }
 
-/// All that a slice says that matters, a line each.
+/// Everything that matters about a slice, one line each.
 fn says(slice: &EndpointSlice) -> BTreeSet<String> {
     let passes_by = [
         provenance::RESOURCE_VERSION,

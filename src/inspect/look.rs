@@ -1,4 +1,4 @@
-//! One look at a cluster: lists into an index, and a report from it.
+//! Reads a cluster once: lists into an index, and a report from it.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt::Debug;
@@ -32,16 +32,17 @@ use endpoint_copier_core::model::{
 /// Objects in one page of a list.
 const PAGE: u32 = 500;
 
-/// Up to so many namespaces are asked for their Events one by one; a list of all costs the API server more.
+/// Up to this number of namespaces, the Events of each are listed separately, because a list of all Events costs the
+/// API server more.
 const NAMESPACES: usize = 20;
 
-/// So many pages of Events are read of each.
+/// The maximum number of pages that are read of each list of Events.
 const PAGES: usize = 10;
 
-/// The finding that only the leader knows, because it tried to write. It reports it by an Event.
+/// The finding that only the leader knows, because it tried to write. The leader reports it as an Event.
 const REPORTED: Reason = Reason::WriteRefused;
 
-/// By so much the clock of a replica may be ahead.
+/// How far the clock of a replica may be ahead.
 const EARLY: SignedDuration = SignedDuration::from_mins(1);
 
 /// What was listed.
@@ -52,26 +53,26 @@ pub(super) struct Seen {
     pub announced: HashMap<ServiceKey, Announced>,
 }
 
-/// Looks, as often as it is asked to.
+/// Reads the cluster each time it is asked to.
 pub(super) struct Looker<'a> {
     pub client: Client,
     pub metrics: Metrics,
     pub config: &'a Config,
-    /// Where the credentials belong.
+    /// The namespace of the credentials.
     pub own_namespace: String,
-    /// The credentials are those of the Pod that this runs in, so of the operator.
+    /// Whether the credentials are those of the Pod that this process runs in, and so those of the operator.
     pub is_in_pod: bool,
 }
 
 impl Looker<'_> {
-    /// Reads all that a report needs.
+    /// Reads everything that a report needs.
     pub async fn look(&self) -> Result<ClusterReport, Error> {
         let seen = self.read().await?;
         let leases = self.leases().await;
         Ok(self.report(&seen, leases).await)
     }
 
-    /// Copies are listed before sources: a copy is never newer than what is seen of its source then.
+    /// Lists copies before sources, so that a copy is never newer than the listed state of its source.
     pub async fn read(&self) -> Result<Seen, Error> {
         let mut index = Index::new(self.config.defaults.clone());
         index.set_limits(self.config.limits);
@@ -116,7 +117,7 @@ impl Looker<'_> {
         })
     }
 
-    /// What all of it means, with the Events on Services that are out of sync.
+    /// The report on what was read, with the Events on Services that are out of sync.
     pub async fn report(&self, seen: &Seen, leases: Result<Vec<Lease>, kube::Error>) -> ClusterReport {
         let now = self.now();
         let known = leases.as_deref().unwrap_or_default();
@@ -140,14 +141,15 @@ impl Looker<'_> {
         error
     }
 
-    /// By the clock of the API server, as far as it is known: that of a laptop may be off by more than a Lease lasts.
+    /// The time by the clock of the API server, as far as it is known: the clock of a laptop may be wrong by more than
+    /// the duration of a Lease.
     pub fn now(&self) -> Timestamp {
         let skew = SignedDuration::try_from_secs_f64(self.metrics.clock_skew());
         let now = Timestamp::now();
         now.checked_sub(skew.unwrap_or_default()).unwrap_or(now)
     }
 
-    /// Events on Services where these rows are, as many as could be read, and why not all.
+    /// Events on Services in the namespaces of these rows, as many as could be read, and the error if some could not.
     async fn events(&self, rows: &[&mut Row], reason: Reason) -> (Vec<DynamicObject>, Option<String>) {
         let kind = ApiResource::erase::<Event>(&());
         let fields = format!("involvedObject.kind=Service,reason={}", reason.as_str());
@@ -163,14 +165,14 @@ impl Looker<'_> {
         let (mut events, mut error) = (Vec::new(), None);
         for api in apis {
             let found = list(&api, params.clone(), PAGES, |event| events.push(event)).await;
-            // The table is still worth something.
+            // The table is useful without these Events too.
             error = found.err().map(|why| one_line(&why)).or(error);
         }
         (events, error)
     }
 
-    /// Lists ReferenceGrants in the first version that the cluster serves. Without them, or without the right to list them,
-    /// the annotations of sources and the flags decide.
+    /// Lists ReferenceGrants in the first version that the cluster serves. Without them, or without permission to list
+    /// them, the annotations of sources and the flags decide.
     async fn list_grants(&self, index: &mut Index) -> Result<(), Error> {
         let grants = match self.grants::<true>().await? {
             None => self.grants::<false>().await?,
@@ -220,7 +222,8 @@ impl Looker<'_> {
         Ok(())
     }
 
-    /// The Nodes that the operator would look at. Without them, copies keep what they have from Nodes, and findings say why.
+    /// Lists the Nodes that the operator would watch. Without them, copies keep what they have from Nodes, and findings
+    /// say why.
     async fn list_nodes(&self, index: &mut Index) {
         let mut params = ListParams::default();
         if !self.config.nodes_selector.is_empty() {
@@ -244,8 +247,8 @@ impl Looker<'_> {
         };
     }
 
-    /// The Lease; where its namespace was not said, of each operator that there is. That it may not be read is no
-    /// reason to show nothing.
+    /// The Lease in the configured namespace. If none is configured, the Leases of all operators in the cluster or,
+    /// without permission to list these, the Lease in our own namespace.
     pub async fn leases(&self) -> Result<Vec<Lease>, kube::Error> {
         if let Some(namespace) = &self.config.election.namespace {
             return self.lease(namespace).await;
@@ -256,7 +259,7 @@ impl Looker<'_> {
         }
     }
 
-    /// The Lease of each operator that there is.
+    /// The Leases of all operators in the cluster.
     pub async fn leases_everywhere(&self) -> Result<Vec<Lease>, kube::Error> {
         let name = &self.config.election.lease_name;
         let params = ListParams::default().fields(&format!("metadata.name={name}"));
@@ -270,7 +273,7 @@ impl Looker<'_> {
         Ok(readable(api.get_opt(&self.config.election.lease_name).await?))
     }
 
-    /// Passes on each object of all namespaces.
+    /// Passes each object of all namespaces to `handle`.
     pub async fn list<K>(&self, params: ListParams, handle: impl FnMut(K)) -> Result<(), kube::Error>
     where
         K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
@@ -284,7 +287,7 @@ fn readable(leases: impl IntoIterator<Item = Guarded<Lease>>) -> Vec<Lease> {
     leases.map(|lease| lease.object.unwrap_or_default()).collect()
 }
 
-/// Passes on each object of up to so many pages, so that only one page is in memory.
+/// Passes each object of up to `most` pages to `handle`, so that only one page is in memory.
 async fn list<K>(
     api: &Api<K>,
     params: ListParams,
@@ -306,8 +309,8 @@ where
     Ok(())
 }
 
-/// Adds to each row the newest Event on its Service that still holds. Others may write Events too: those that do not say
-/// that they are ours do not count, nor those of a time to come.
+/// Adds to each row the newest Event on its Service that still holds. Others may write Events too: those that do not
+/// say that they are ours do not count, and neither do those from the future.
 fn add_reported(rows: &mut [&mut Row], reason: Reason, events: &[DynamicObject], now: Timestamp) {
     let holds = |event: &&DynamicObject| {
         let age = said(event).map(|at| now.duration_since(at));
@@ -329,7 +332,7 @@ fn add_reported(rows: &mut [&mut Row], reason: Reason, events: &[DynamicObject],
     }
 }
 
-/// When an Event was last said.
+/// When an Event was last reported.
 fn said(event: &DynamicObject) -> Option<Timestamp> {
     let data = &event.data;
     let times = [

@@ -1,6 +1,6 @@
-//! `status`, `plan`, `wait` and `doctor`: what a person sees of a cluster, without a write.
+//! `status`, `plan`, `wait` and `doctor`: the commands that show a cluster to a person, and write nothing.
 //!
-//! The same index and the same plan as the operator's decide; only the reads are others: lists, and no watch.
+//! They use the same index and the same plan as the operator. Only the reads differ: lists, and no watches.
 
 use std::io::Write as _;
 use std::time::Duration;
@@ -27,7 +27,7 @@ use look::Looker;
 use report::ClusterReport;
 pub use wait::wait;
 
-/// What to look at.
+/// What to show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Inspect {
     /// Every managed Service, and whether its copies are in sync.
@@ -38,7 +38,7 @@ pub enum Inspect {
     Consent,
 }
 
-/// How to print what was seen.
+/// How to print the result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OutputFormat {
     /// For people.
@@ -47,14 +47,14 @@ pub enum OutputFormat {
     Json,
 }
 
-/// The number of further looks while a Service is out of sync, since a change may be on its way to the copies.
+/// The number of further reads while a Service is out of sync, because a change may be on its way to the copies.
 const AGAIN: usize = 2;
 const LOOK_PAUSE: Duration = Duration::from_millis(500);
 
-/// Why nothing could be seen.
+/// Why the cluster could not be shown.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The configuration leads nowhere.
+    /// The configuration cannot be used.
     #[error(transparent)]
     Configuration(#[from] apiserver::Error),
     /// Metrics contradict each other.
@@ -63,7 +63,7 @@ pub enum Error {
     /// A read failed.
     #[error("{}", one_line(.0))]
     Read(#[from] kube::Error),
-    /// The time was over before a look.
+    /// The time limit passed before the cluster was read.
     #[error("no API server has answered in time")]
     NoAnswer,
     /// Standard output is closed.
@@ -71,10 +71,11 @@ pub enum Error {
     Output(#[from] std::io::Error),
 }
 
-/// Prints what is seen, and returns whether everything is in sync, or for a plan whether there is nothing to write.
+/// Prints the state of the cluster, and returns whether everything is in sync or, for a plan, whether there is nothing
+/// to write.
 ///
 /// # Errors
-/// Nothing can be seen or printed.
+/// The cluster cannot be read, or the result cannot be printed.
 pub async fn inspect(config: &Config, what: Inspect, format: OutputFormat) -> Result<bool, Error> {
     let looker = connect(config).await?;
     let report = settled(&looker, what).await?;
@@ -106,7 +107,8 @@ async fn connect(config: &Config) -> Result<Looker<'_>, Error> {
     })
 }
 
-/// A look, and more of them while a change is on its way. A plan shows what is on its way.
+/// Reads the cluster, and reads it again while a change may be on its way. A plan shows such a change, so it needs one
+/// read.
 async fn settled(looker: &Looker<'_>, what: Inspect) -> Result<ClusterReport, Error> {
     let mut report = looker.look().await?;
     let mut again = if what == Inspect::Status { AGAIN } else { 0 };

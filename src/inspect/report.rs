@@ -14,13 +14,13 @@ use endpoint_copier_core::index::Index;
 use endpoint_copier_core::model::{EndpointCounts, Finding, Reason, ServiceKey, Snapshot, is_in_sync};
 use endpoint_copier_core::plan::{Plan, Verdicts, plan};
 
-/// All that is told.
+/// Everything that is reported.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct ClusterReport {
-    /// When all was read, by the API server's clock.
+    /// When everything was read, by the API server's clock.
     pub at: Timestamp,
-    /// Every Service is.
+    /// Whether every Service is in sync.
     pub in_sync: bool,
     pub services: Vec<Row>,
     /// The Leases by which replicas are elected.
@@ -33,28 +33,29 @@ pub(super) struct ClusterReport {
     pub events_error: Option<String>,
 }
 
-/// One Service that is managed, or was, or that says that it is not while the operator has something to delete.
+/// One Service that is or was managed, or that is disabled while the operator still has something to delete.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Row {
     pub namespace: String,
     pub name: String,
-    /// By its annotation, or by flags that are given here.
+    /// Whether it is managed, by its annotation or by the flags of this command.
     pub managed: bool,
-    /// It says that it is not managed.
+    /// Whether it says that it is not managed.
     #[serde(skip)]
     pub disabled: bool,
-    /// `<namespace>/<name>`, also if it may not be copied; none where the Service names none that is valid.
+    /// `<namespace>/<name>`, even if it may not be copied. `None` if the Service names no valid source.
     pub source: Option<String>,
     pub families: Vec<&'static str>,
-    /// Endpoints of the source, of these families.
+    /// Endpoints of the source in these families.
     pub source_endpoints: ReadyCount,
     /// Endpoints of our copies.
     pub copy_endpoints: ReadyCount,
     /// Endpoints that our copies show as not ready because the API servers did not answer the probes of a replica.
     pub taken_out: BTreeSet<IpAddr>,
     pub in_sync: bool,
-    /// The last change of the copies if they are in sync. Else the later of the last changes of the Service and the source.
+    /// The last change of the copies if they are in sync. Otherwise the later of the last changes of the Service and
+    /// the source.
     pub since: Option<Timestamp>,
     pub findings: Vec<Finding>,
     /// What would be written.
@@ -73,9 +74,9 @@ pub(super) struct ReadyCount {
 #[serde(rename_all = "camelCase")]
 pub(super) struct Leader {
     pub namespace: String,
-    /// None: it was released, or nobody has taken it.
+    /// `None` if it was released, or if no replica has taken it.
     pub holder: Option<String>,
-    /// It has a holder that has renewed it in time.
+    /// Whether it has a holder that has renewed it in time.
     pub leads: bool,
     pub since: Option<Timestamp>,
     pub renewed: Option<Timestamp>,
@@ -100,7 +101,7 @@ impl ClusterReport {
         }
     }
 
-    /// The Services of which copies would be written.
+    /// The Services whose copies would be written.
     pub fn to_write(&self) -> impl Iterator<Item = &Row> {
         self.services.iter().filter(|row| !row.changes.is_empty())
     }
@@ -187,12 +188,12 @@ impl Row {
     }
 }
 
-/// What the operator would decide. Sources were listed after copies, so that what is seen of them is the latest.
+/// What the operator would decide. Sources were listed after copies, so their listed state is the latest.
 fn decide(index: &Index, key: &ServiceKey) -> Option<(Snapshot, Plan)> {
     let mut snapshot = index.snapshot(key)?;
     let mut confirmed = BTreeSet::new();
     loop {
-        // What the probes of a replica know is not ours to see; the copies remember what they decided.
+        // This process does not know what the probes of a replica know, but the copies remember what they decided.
         let plan = plan(&snapshot, &Verdicts::AsCopied);
         let before = confirmed.len();
         confirmed.extend(plan.confirm.iter().cloned());
@@ -206,7 +207,7 @@ fn decide(index: &Index, key: &ServiceKey) -> Option<(Snapshot, Plan)> {
 impl Leader {
     pub fn of(lease: &Lease, at: Timestamp) -> Self {
         let spec = lease.spec.clone();
-        // A time that cannot be read is none: the API server stores what no client understands.
+        // A time that cannot be parsed counts as absent: the API server stores times that no client can parse.
         let moment = |time: Option<String>| time.and_then(|time| time.parse().ok());
         let holder = spec.holder_identity.filter(|holder| !holder.is_empty());
         let renewed = moment(spec.renew_time);

@@ -21,7 +21,7 @@ const HEADER: [&str; 9] = [
 /// The table of Services, what is wrong with them, and who leads.
 pub(super) fn status(report: &ClusterReport) -> String {
     let now = report.at;
-    // What is wrong is to be seen without scrolling.
+    // Problems must be visible without scrolling.
     let (right, mut rows): (Vec<_>, Vec<_>) = report.services.iter().partition(|row| row.in_sync);
     let count = right.len();
     rows.extend(right);
@@ -100,7 +100,7 @@ fn unmanaged(row: &Row) -> &'static str {
 const DISABLED: &str = "has the annotation endpoint-copier/enabled: \"false\", so its copies and what the Go operator \
                         left are deleted.";
 
-/// Without the operator's flags its copies look like leftovers.
+/// Without the operator's flags, its copies look like leftovers.
 pub(super) const UNMANAGED: &str = "has copies but is not managed, as far as this command knows: the copies would be deleted. \
                          If flags of the operator make it managed, pass the same flags here.";
 
@@ -169,12 +169,13 @@ fn leader(leader: &Leader, now: Timestamp) -> String {
     text
 }
 
-/// What others have written, for a terminal: no command to it, and no line that looks like one of ours.
+/// Text that others have written, made safe for a terminal: without control characters, so it is no command to the
+/// terminal and adds no line that looks like one of ours.
 pub(super) fn shown(text: &str) -> String {
     text.replace(char::is_control, "\u{fffd}")
 }
 
-/// Two units at most, as kubectl tells ages.
+/// An age in one unit, similar to those of kubectl.
 fn age(since: Timestamp, now: Timestamp) -> String {
     let seconds = now.duration_since(since).as_secs().max(0);
     match seconds {

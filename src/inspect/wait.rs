@@ -1,4 +1,4 @@
-//! `wait`: looks until one Service is in sync, for scripts and hooks.
+//! `wait`: waits until one Service is in sync, for scripts and hooks.
 
 use std::time::Duration;
 
@@ -9,17 +9,17 @@ use super::{Error, connect, print, table};
 use crate::config::Config;
 use endpoint_copier_core::model::ServiceKey;
 
-/// Each look lists all Services, so looks are not closer than this.
+/// The pause between two reads, because each of them lists all Services.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// The time that the first look has at least, so that a limit of 0 looks once.
+/// The minimum time for the first read, so that a limit of 0 reads once.
 const FIRST_LOOK: Duration = Duration::from_secs(5);
 
 /// Waits until the copies of a Service are in sync, prints the result, and returns whether they are. A Service that does
 /// not exist or is not managed may still become so. Failed reads are repeated.
 ///
 /// # Errors
-/// The last look at the cluster failed, or nothing can be printed.
+/// The last read of the cluster failed, or the result cannot be printed.
 pub async fn wait(config: &Config, service: &ServiceKey, limit: Duration) -> Result<bool, Error> {
     let looker = connect(config).await?;
     let start = Instant::now();
@@ -54,13 +54,13 @@ pub async fn wait(config: &Config, service: &ServiceKey, limit: Duration) -> Res
     Ok(in_sync)
 }
 
-/// An endpoint that the probes took out is no difference, as in `status`.
+/// An endpoint that the probes took out does not count as a difference, as in `status`.
 pub(super) fn is_in_sync(report: &ClusterReport, service: &ServiceKey) -> bool {
     let mut rows = report.services.iter();
     rows.any(|row| row.key() == *service && row.managed && row.in_sync)
 }
 
-/// What `status` shows of this Service alone.
+/// What `status` shows for this Service alone.
 pub(super) fn not_in_sync(mut report: ClusterReport, service: &ServiceKey, limit: Duration) -> String {
     report.services.retain(|row| row.key() == *service);
     let after = if limit.is_zero() {

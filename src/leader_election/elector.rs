@@ -293,7 +293,7 @@ impl LeaderElector {
         }
     }
 
-    /// Releases the Lease, so that a successor need not wait, but never while a write may still take effect.
+    /// Releases the Lease, so that a successor does not have to wait, but never while a write may still take effect.
     async fn release(&self, term: &Term) {
         _ = timeout(WRITES_SETTLE, term.settled()).await;
         if !term.may_release() {

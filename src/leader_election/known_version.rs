@@ -25,12 +25,12 @@ struct Newest {
 }
 
 impl KnownVersion {
-    /// Takes in the Lease in the answer to one of our writes.
+    /// Takes in the Lease in the response to one of our writes.
     pub fn wrote(&mut self, lease: &Lease) {
         let Some(read_version) = ReadVersion::of(lease) else {
             return;
         };
-        // Otherwise the watch was faster than the answer.
+        // Otherwise the watch was faster than the response.
         if !self.is_after(&read_version) {
             self.replace(read_version, lease);
         }

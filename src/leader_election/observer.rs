@@ -74,7 +74,7 @@ impl LeaseObserver {
         }
     }
 
-    /// Takes in the answer to one of our writes. The watch has to show it too.
+    /// Takes in the response to one of our writes. The watch has to show it too.
     pub(super) fn wrote(&self, lease: &Lease) {
         let mut state = self.state.lock();
         if let Some(version) = version_of(&lease.metadata) {

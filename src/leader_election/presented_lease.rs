@@ -12,7 +12,7 @@ use super::lease::Lease;
 use super::observed_lease::ObservedLease;
 use endpoint_copier_core::model::version;
 
-/// What the lock sees in the answer to its GET, which decides what it does next.
+/// What the lock sees in the response to its GET, which decides what it does next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PresentedLease {
     /// There is no Lease, so the lock creates one.
@@ -26,8 +26,8 @@ pub enum PresentedLease {
 }
 
 impl PresentedLease {
-    /// What the candidate `us` presents, given what it knows after this answer. `leads` says whether it has a valid
-    /// term. `overtaken` says that the answer was ignored, so the known state may differ from what was read.
+    /// What the candidate `us` presents, given what it knows after this response. `leads` says whether it has a valid
+    /// term. `overtaken` says that the response was ignored, so the known state may differ from what was read.
     pub fn of(
         answer: Option<&Lease>,
         overtaken: bool,

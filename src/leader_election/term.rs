@@ -33,7 +33,7 @@ struct TermState {
     renewed: Instant,
     is_revoked: bool,
     writes_in_flight: usize,
-    /// Until when a write without an answer may still be carried out.
+    /// Until when a write without a response may still be carried out.
     doubtful: Option<Instant>,
 }
 
@@ -49,7 +49,7 @@ pub struct WritePermit {
 }
 
 impl Term {
-    /// Creates a term. This is private to the election, because only the election gives out terms.
+    /// Creates a term. This is private to the election, because only the election grants terms.
     pub(super) fn new(validity: Validity) -> Self {
         Self {
             began: Instant::now(),
@@ -136,7 +136,7 @@ impl Term {
         }
     }
 
-    /// Waits until a write that began under this deadline may no longer wait for its answer, because the term was not
+    /// Waits until a write that began under this deadline may no longer wait for its response, because the term was not
     /// renewed since. If the term ends earlier, writes in flight may still use the time until then.
     pub async fn outlived(&self, mut deadline: Instant) {
         loop {
@@ -179,7 +179,7 @@ impl Term {
         self.changes.send_replace(());
     }
 
-    /// Whether the Lease may be released, because no write of this term can take effect any more.
+    /// Whether the Lease may be released, because no write of this term can take effect anymore.
     pub(crate) fn may_release(&self) -> bool {
         let state = self.state.lock();
         may_release(state.writes_in_flight, state.doubtful, Instant::now())

@@ -50,7 +50,7 @@ impl Validity {
     }
 }
 
-/// Whether the Lease is ours according to the holder in the answer to a takeover or renewal. The answer to a
+/// Whether the Lease is ours according to the holder in the response to a takeover or renewal. The response to a
 /// late renewal may name another holder.
 #[must_use]
 pub fn is_ours(holder: Option<&str>, us: &str) -> bool {

@@ -37,9 +37,9 @@ const QUIET: [(&str, RangeInclusive<LevelFilter>); 4] = [
     ),
 ];
 
-/// At warn, these crates log the whole body of an answer that they cannot decode, with the annotations of all users, and
-/// each failed attempt of a watch. Our own log says what failed, once a minute. A directive that names kube enables all of
-/// its lines.
+/// At warn, these crates log the whole body of a response that they cannot decode, with the annotations of all users,
+/// and each failed attempt of a watch. Our own log says what failed, once a minute. A directive that names kube enables
+/// all of its lines.
 const BODIES: &str = "kube_client=error,kube_runtime=error";
 
 /// The maximum number of lines that wait to be written. More lines are dropped, because they would take unlimited

@@ -140,7 +140,7 @@ impl WatchState {
         state.open = is_open.then(Instant::now);
     }
 
-    /// Whether it shows the current state, as far as is known. Events that were missed follow the answer.
+    /// Whether it shows the current state, as far as is known. Events that were missed follow the response.
     fn is_current(&self) -> bool {
         let resumed = self.status.lock().resumed;
         self.is_open(if resumed { CAUGHT_UP } else { Duration::ZERO })
@@ -240,7 +240,7 @@ impl WatchHealth {
         }
     }
 
-    /// Records that an API server answers a watch that had no answer before.
+    /// Records that an API server answers a watch that had no response before.
     pub(crate) fn answered(&self) {
         self.answered.notify_waiters();
     }
@@ -454,7 +454,7 @@ mod tests {
         assert!(failing().is_empty(), "it has not failed");
         watch.record_failure(false);
         assert_eq!(failing(), ["services"], "nothing was ever read");
-        // An answer that breaks at once does not count; one that continues does.
+        // A response that breaks at once does not count; one that continues does.
         watch.set_open(true);
         watch.set_open(false);
         assert_eq!(failing(), ["services"]);

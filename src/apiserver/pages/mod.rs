@@ -1,11 +1,11 @@
 //! Lists in pages of a bounded size.
 //!
-//! The API limits the objects of a page, but a tenant decides how large an object is: a hundred objects of
-//! 250 KB fit on a page of 500. So the size of the previous page determines the next limit. A page that is
-//! still too large is given up and requested again with fewer objects.
+//! The API limits the objects of a page, but a tenant decides how large an object is: a hundred objects of 250 KB fit
+//! on a page of 500. So the size of the previous page determines the next limit. A page that is still too large is
+//! abandoned and requested again with fewer objects.
 //!
 //! A page is in memory several times while it is decoded, and the allocator keeps much of that memory for the
-//! process. So pages are small: twenty of them take hardly longer than a single large one.
+//! process. So pages are small: twenty of them take barely longer than a single large one.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -38,7 +38,7 @@ const SLOW_TARGET: usize = 256 * 1024;
 /// A page that arrives within this time costs little, so a list may have more pages.
 const QUICK: Duration = Duration::from_millis(50);
 
-/// A page of more bytes is given up, unless it has a single object.
+/// A page of more bytes is abandoned, unless it has a single object.
 const LARGEST_PAGE: usize = 4 * 1024 * 1024;
 
 /// The first pause before the next page is requested again from an overloaded API server; it doubles. The API server

@@ -30,7 +30,7 @@ struct Asked {
     connection: usize,
 }
 
-/// A server that gives these answers, one after the other, and then 200.
+/// A server that gives these responses, one after the other, and then 200.
 struct Server {
     target: Target,
     asked: Arc<Mutex<Vec<Asked>>>,

@@ -1,5 +1,5 @@
-//! Remembers the last answers to writes, so that no write is repeated forever. A refused write waits, and a write that
-//! others keep undoing counts as refused.
+//! Remembers the last responses to writes, so that no write is repeated forever. A refused write waits, and a write
+//! that others keep undoing counts as refused.
 //!
 //! If RBAC does not allow such writes in a namespace, all of its Services share the pause. The chart can limit the
 //! operator to some namespaces, and thousands of managed Services may be in others: one request at a time finds out for
@@ -44,12 +44,12 @@ pub(super) struct Attempts {
 enum Subject {
     /// The content of a slice.
     Slice(SliceKey),
-    /// The right to such writes in a namespace.
+    /// The permission for such writes in a namespace.
     Right(String, Operation),
 }
 
 impl Subject {
-    /// What distinguishes attempts about it. The right to a write does not depend on the slice.
+    /// What distinguishes attempts about it. The permission for a write does not depend on the slice.
     fn content(&self, slice: &EndpointSlice) -> u64 {
         match self {
             Self::Slice(_) => content(slice),
@@ -133,7 +133,7 @@ impl Attempts {
         Ok(())
     }
 
-    /// Records the answer to a write. Adds to a refusal the time at which the same content may be tried again.
+    /// Records the response to a write. Adds to a refusal the time at which the same content may be tried again.
     pub fn answered<T>(
         &mut self,
         operation: Operation,
@@ -141,7 +141,7 @@ impl Attempts {
         answer: &mut Result<T, SyncError>,
         now: Instant,
     ) {
-        // Nothing repeats these any more.
+        // Nothing repeats these anymore.
         self.last
             .retain(|_, attempt| now < attempt.at + attempt.counts_for());
         let [right, this] = subjects(operation, slice);
@@ -195,7 +195,7 @@ impl Attempts {
         until
     }
 
-    /// Gives a Service up because its namespace is terminating.
+    /// Abandons a Service because its namespace is terminating.
     pub fn give_up(&mut self, service: &Arc<ManagedService>) {
         self.hopeless.insert(service.key.clone(), service.clone());
     }
@@ -205,13 +205,13 @@ impl Attempts {
         self.hopeless.remove(service);
     }
 
-    /// Whether a Service was given up and has not changed since.
+    /// Whether a Service was abandoned and has not changed since.
     pub fn is_given_up(&self, service: &Arc<ManagedService>) -> bool {
         self.hopeless.get(&service.key) == Some(service)
     }
 }
 
-/// What a write needs: the right to it, whatever its content, and that its content is accepted.
+/// What a write needs: permission, whatever its content, and that its content is accepted.
 fn subjects(operation: Operation, slice: &EndpointSlice) -> [Subject; 2] {
     let key = slice.key();
     let right = Subject::Right(key.namespace().to_owned(), operation);

@@ -83,10 +83,10 @@ impl Writer {
     }
 
     /// Carries out the plan for a Service: creates, updates, and then deletes, if every new copy is written or
-    /// permanently refused. Old copies are not deleted or emptied before the new ones exist. After a write that failed no
-    /// further endpoint is taken out: a conflict says that the endpoints on which the plan counted may be gone, and a write
-    /// without an answer that the plan is old. A contested copy that serves clients as planned may be left for later; see
-    /// [`Writer::contested`].
+    /// permanently refused. Old copies are not deleted or emptied before the new ones exist. After a write that failed
+    /// no further endpoint is taken out: a conflict says that the endpoints on which the plan counted may be gone, and
+    /// a write without a response that the plan is old. A contested copy that serves clients as planned may be left for
+    /// later; see [`Writer::contested`].
     pub async fn apply(&self, term: &Term, service: Option<&Arc<ManagedService>>, plan: Plan) -> Applied {
         let Plan {
             creates,
@@ -215,7 +215,7 @@ impl Writer {
         }
     }
 
-    /// Makes one call, from the right to make it until its answer. Returns the slice as it is now, if it exists.
+    /// Makes one call, from the right to make it until its response. Returns the slice as it is now, if it exists.
     async fn send(
         &self,
         term: &Term,

@@ -1,4 +1,4 @@
-//! One write, from the right to make it until its answer.
+//! One write, from the right to make it until its response.
 
 use std::time::Duration;
 
@@ -14,8 +14,8 @@ use crate::apiserver::{SendDeadline, TooLate};
 use crate::leader_election::term::{Term, TermOver};
 use crate::telemetry::watchdog::Watchdog;
 
-/// Sends a write, and returns the object as it is now, if it exists. It waits for the answer up to `limit`. The end of
-/// the call is a step of `watchdog`.
+/// Sends a write, and returns the object as it is now, if it exists. It waits for the response up to `limit`. The end
+/// of the call is a step of `watchdog`.
 ///
 /// # Errors
 /// The term is over.

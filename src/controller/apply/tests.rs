@@ -159,7 +159,7 @@ async fn no_endpoint_is_taken_out_after_a_failed_write() {
         "192.0.2.1".parse().unwrap(),
         "readyz timed out 3 times".to_owned(),
     );
-    // The answer to each write, what the plan takes out that was not out before, and the number of writes.
+    // The response to each write, what the plan takes out that was not out before, and the number of writes.
     for (answer, taken_out, expected) in [
         (fine, vec![why.clone()], 2),
         (gone, vec![why.clone()], 1),

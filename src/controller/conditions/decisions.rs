@@ -32,7 +32,7 @@ pub(super) struct Decisions {
 #[derive(Debug)]
 struct Wanted {
     condition: Condition,
-    /// Since when the condition is one that usually passes, or when it was decided.
+    /// Since when the condition has been one that usually passes, or when it was decided.
     since: Instant,
 }
 

@@ -49,7 +49,7 @@ pub(super) struct Wiring {
     pub dirty: DirtySet,
     /// Counts the attempts.
     pub metrics: Metrics,
-    /// Told which API servers are down while another is well.
+    /// Called with the API servers that are down while another one is well.
     pub on_down: OnDown,
 }
 

@@ -194,7 +194,8 @@ async fn services_are_dirty_when_the_facts_change_and_never_else() {
     let dirty = scene.dirty.take().await;
     let since = dirty[&ServiceKey::new("default", "vip")].since;
     assert!(since.elapsed() >= ms(400), "since the first failure");
-    // Wait until its last answer is no longer recent. The removal may have waited, so this is still about that failure.
+    // Wait until its last response is no longer recent. The removal may have waited, so this is still about that
+    // failure.
     sleep(ms(4_000)).await;
     let dirty = scene.dirty.take().await;
     assert_eq!(dirty[&ServiceKey::new("default", "vip")].since, since);

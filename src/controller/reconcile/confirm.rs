@@ -29,7 +29,7 @@ const OVERTAKEN: Duration = Duration::from_millis(100);
 /// Sources that are read at the same time. A copy does not say which of two Services its source slice belongs to.
 const READS_AT_ONCE: usize = 8;
 
-/// The answer to a GET: the object, decoded or not, or `None` if it does not exist.
+/// The response to a GET: the object, decoded or not, or `None` if it does not exist.
 type Found<K> = Option<Result<K, Box<Unreadable>>>;
 
 impl Reconciler {
@@ -116,8 +116,8 @@ impl Reconciler {
         }
     }
 
-    /// Puts the answer to a GET into the index. Marks what depends on it as dirty, except for `key`, whose plan is computed
-    /// again right here.
+    /// Puts the response to a GET into the index. Marks what depends on it as dirty, except for `key`, whose plan is
+    /// computed again right here.
     fn observe_service(
         &self,
         key: &ServiceKey,

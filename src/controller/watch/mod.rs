@@ -192,7 +192,7 @@ fn undecoded(watch: WatchKind) -> impl Fn(&Unreadable) {
     move |object| log.failed(&format!("{}: {}", ServiceKey::of(&object.metadata), object.error))
 }
 
-/// The time after which an open watch should show the current state. A watch without an answer is an outage and not a
+/// The time after which an open watch should show the current state. A watch without a response is an outage and not a
 /// stale view: it has its own pauses and log lines.
 const SHOWS_CURRENT_STATE: Duration = Duration::from_secs(1);
 

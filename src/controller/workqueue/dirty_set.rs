@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep_until};
 
 use endpoint_copier_core::model::ServiceKey;
 
-/// The shortest time between two looks at the whole index.
+/// The minimum time between two scans of the whole index.
 const LOOK_PAUSE: Duration = Duration::from_millis(100);
 
 /// Why a key is dirty.
@@ -96,7 +96,7 @@ impl DirtySet {
     }
 }
 
-/// The marks of a [`DirtySet`], for tasks that look at the whole index.
+/// The marks of a [`DirtySet`], for tasks that scan the whole index.
 #[derive(Debug)]
 pub struct Marks {
     marks: watch::Receiver<()>,
@@ -104,8 +104,8 @@ pub struct Marks {
 }
 
 impl Marks {
-    /// Waits for a mark since the last one that this returned, and for 100 ms. So a burst of changes costs one
-    /// look at the index, not one for each change. Cancelling loses nothing.
+    /// Waits for a mark since the last one that this returned, and for 100 ms. So a burst of changes costs one scan of
+    /// the index, not one for each change. Cancelling loses nothing.
     pub async fn changed(&mut self) {
         sleep_until(self.next).await;
         if self.marks.changed().await.is_err() {

@@ -7,8 +7,8 @@ use tokio::time::{Instant, sleep_until};
 /// The longest head start. A write takes a few milliseconds. If one hangs, the others do not wait for it.
 const LONGEST: Duration = Duration::from_millis(20);
 
-/// The time from the beginning of a head start to that of the next. Keys with reserved slots that never come to rest
-/// delay the others for a fifth of the time.
+/// The time from the beginning of a head start to that of the next. Keys with reserved slots that are always in
+/// progress delay the others for a fifth of the time.
 const APART: Duration = Duration::from_millis(100);
 
 /// Keeps other keys from starting for a moment while keys with reserved slots are in progress. So when a source with

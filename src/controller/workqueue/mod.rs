@@ -65,7 +65,7 @@ const EDIT_INTERVAL: Duration = Duration::from_millis(20);
 
 #[derive(Debug)]
 enum KeyState {
-    /// `queued` is the time since which the key waits for its turn.
+    /// `queued` is the time since which the key has been waiting for its turn.
     Ready { since: Instant, queued: Instant },
     /// `since` is the time of the change that is still to be handled. `has_turn` says whether an edit waits for its
     /// turn in the budget of the namespace.
@@ -207,8 +207,8 @@ impl WorkQueue {
         self.ready[Lane::of(priority, failed) as usize].push(key);
     }
 
-    /// The next key to work on, if a slot is free, and the time since which it is dirty. The key is in progress until
-    /// [`WorkQueue::finished`].
+    /// The next key to work on, if a slot is free, and the time since which it has been dirty. The key is in progress
+    /// until [`WorkQueue::finished`].
     pub fn pop(&mut self) -> Option<(ServiceKey, Instant)> {
         let (lane, key) = Lane::ALL
             .into_iter()

@@ -1,4 +1,4 @@
-//! What was found out about a cluster. The checks know nothing else.
+//! The facts about a cluster. The checks use nothing else.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,10 +13,10 @@ use endpoint_copier_core::model::ports::{LeftOut, tcp_numbers};
 use endpoint_copier_core::model::{ServiceKey, Snapshot};
 use endpoint_copier_core::verdicts::{Failure, SUPERVISOR_PORT, Target};
 
-/// All that was found out.
+/// All facts about a cluster.
 #[derive(Debug)]
 pub(super) struct Facts {
-    /// By the API server's clock.
+    /// The time of the read, by the API server's clock.
     pub at: Timestamp,
     pub services: Vec<ServiceFacts>,
     /// All Nodes by name, and whether load balancers leave them out.
@@ -34,7 +34,7 @@ pub(super) struct Facts {
 pub(super) struct ServiceFacts {
     pub row: Row,
     pub announced: Announced,
-    /// The API servers that it leads to. None for another source.
+    /// The API servers that it leads to. Empty for any other source.
     pub servers: BTreeSet<Target>,
     /// The Nodes that ready endpoints of its copies name.
     pub endpoint_nodes: BTreeSet<String>,
@@ -54,7 +54,7 @@ pub(super) struct Server {
 /// The Leases by which replicas are elected.
 #[derive(Debug, Default)]
 pub(super) struct Installations {
-    /// Replicas use a Lease: `--leader-elect` is on.
+    /// Whether replicas use a Lease: `--leader-elect` is on.
     pub elect: bool,
     pub seen: Vec<Installation>,
     /// Why Leases of other namespaces, or all of them, could not be read.
@@ -94,7 +94,7 @@ impl ServiceFacts {
         }
     }
 
-    /// What clients may call it by.
+    /// The addresses and names that clients may use for it.
     pub fn names(&self) -> impl Iterator<Item = String> {
         let addresses = self.announced.addresses.iter().map(ToString::to_string);
         addresses.chain(self.announced.host_names.iter().cloned())
@@ -102,7 +102,7 @@ impl ServiceFacts {
 }
 
 /// The addresses that source and copies list, on the ports that the source lists, and on the supervisor's if the Service
-/// has it. Other ports are not asked, and neither are other sources: they are not ours to try out.
+/// has it. Other ports and other sources are not contacted, because they do not belong to the operator.
 fn servers(snapshot: &Snapshot) -> BTreeSet<Target> {
     let (Some(service), Some(source)) = (&snapshot.service, &snapshot.source) else {
         return BTreeSet::new();

@@ -15,7 +15,7 @@ pub(super) const EXCLUDED: &str = "node.kubernetes.io/exclude-from-external-load
 /// The findings that have a check of their own.
 const OF_OWN_CHECK: [Reason; 2] = [Reason::ForeignSlices, Reason::NodeNameMissing];
 
-/// The results for one Service. What does not concern it has none.
+/// The results for one Service. A check that does not concern it has none.
 pub(super) fn checks(service: &ServiceFacts, facts: &Facts) -> Vec<Check> {
     let row = &service.row;
     let mut checks = if row.managed {
@@ -70,7 +70,7 @@ fn copies(row: &Row) -> Vec<Check> {
     checks
 }
 
-/// As on the page of Events, without its Markdown.
+/// The remedy as on the page of Events, without its Markdown.
 fn remedy_of(reason: Reason) -> String {
     reason.remedy().replace('`', "")
 }
@@ -143,7 +143,7 @@ fn foreign_slices(row: &Row) -> Check {
     }
 }
 
-/// Any Node may announce the address, or with the policy Local those of ready endpoints.
+/// Any Node may announce the address or, with the policy `Local`, only those of ready endpoints.
 fn excluded_nodes(service: &ServiceFacts, facts: &Facts) -> Option<Check> {
     const NAME: &str = "excluded-nodes";
     let announced = &service.announced;
@@ -239,7 +239,7 @@ fn tls_san(service: &ServiceFacts, facts: &Facts) -> Option<Check> {
         "Add {missing_names} to tls-san in the configuration of each of these servers and restart rke2-server or k3s. \
          With kubeadm, add it to apiServer.certSANs and renew the certificate of the API server."
     );
-    // A server may have another certificate for a host name, which it shows only to those who send the name.
+    // A server may have another certificate for a host name, which it shows only to clients that send the name.
     let is_address = |name: &String| service.announced.host_names.iter().all(|host| host != name);
     let verdict = if missing.into_iter().any(is_address) {
         Verdict::Failed

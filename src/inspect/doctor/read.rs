@@ -1,4 +1,4 @@
-//! Finds out what the checks need: lists, reviews of rights, and one request to each API server.
+//! Collects the facts for the checks: lists, reviews of permissions, and one request to each API server.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -23,16 +23,17 @@ use crate::inspect::{AGAIN, Error, LOOK_PAUSE};
 use endpoint_copier_core::model::{Reason, ServiceKey, label_of};
 use endpoint_copier_core::verdicts::{Failure, Target};
 
-/// All lists together. A large cluster takes some seconds.
+/// The time limit for all lists together. A large cluster takes some seconds.
 const LOOK_LIMIT: Duration = Duration::from_secs(30);
 
-/// What follows the lists, all at once: the request to each API server, the list of Nodes, the reviews of rights.
+/// The time limit for what follows the lists, in parallel: the request to each API server, the list of Nodes, and the
+/// reviews of permissions.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// Longer than the pause between two renewals.
+/// The time between two reads of a Lease. It is longer than the pause between two renewals.
 const RENEWAL: Duration = Duration::from_secs(3);
 
-/// Rights are reviewed in so many namespaces.
+/// The maximum number of namespaces in which permissions are reviewed.
 const NAMESPACES: usize = 20;
 
 /// Reads everything.
@@ -85,7 +86,7 @@ pub(super) async fn facts(looker: &Looker<'_>) -> Result<Facts, Error> {
     })
 }
 
-/// What one look shows.
+/// The result of one read.
 struct Look {
     seen: Seen,
     report: ClusterReport,
@@ -93,7 +94,8 @@ struct Look {
     hidden: Option<Unknown>,
 }
 
-/// A look, and more of them while a change is on its way to the copies. Only the first one has to succeed.
+/// Reads the cluster, and reads it again while a change is on its way to the copies. Only the first read has to
+/// succeed.
 async fn settled(looker: &Looker<'_>) -> Result<Look, Error> {
     let end = Instant::now() + LOOK_LIMIT;
     let first = timeout_at(end, look(looker)).await;
@@ -121,7 +123,7 @@ async fn look(looker: &Looker<'_>) -> Result<Look, Error> {
         leases => (leases, None),
     };
     let mut report = looker.report(&seen, leases).await;
-    // Without the right to read Events, only Leases show a second installation.
+    // Without permission to read Events, only Leases show a second installation.
     let managed = report.services.iter_mut().filter(|row| row.managed);
     _ = looker
         .add_reported(managed.collect(), Reason::OtherInstallation, report.at)
@@ -129,7 +131,7 @@ async fn look(looker: &Looker<'_>) -> Result<Look, Error> {
     Ok(Look { seen, report, hidden })
 }
 
-/// A holder that renews its Lease lives, whatever its clock says.
+/// A holder that renews its Lease is alive, whatever its clock says.
 async fn look_again(looker: &Looker<'_>, installations: &mut Installations) {
     let is_doubtful = |it: &Installation| it.leader.holder.is_some() && !it.leader.leads;
     if !installations.seen.iter().any(is_doubtful) {
@@ -186,7 +188,7 @@ async fn nodes(looker: &Looker<'_>) -> Result<BTreeMap<String, bool>, Unknown> {
     }
 }
 
-/// What MetalLB writes about the Services that it announces in layer 2. Nothing where there is no MetalLB.
+/// What MetalLB writes about the Services that it announces in layer 2. Empty if there is no MetalLB.
 async fn announced_by_metallb(client: &Client) -> Result<BTreeMap<ServiceKey, BTreeSet<String>>, Unknown> {
     let list = Request::get("/apis/metallb.io/v1beta1/servicel2statuses").body(Vec::new());
     let list = match timeout(LIMIT, answer_to(client, list)).await {
@@ -206,7 +208,8 @@ async fn announced_by_metallb(client: &Client) -> Result<BTreeMap<ServiceKey, BT
     Ok(announced)
 }
 
-/// The rights of the replicas: our own in one of their Pods, else those of the ServiceAccount of the leader's Pod.
+/// The permissions of the replicas: our own in one of their Pods, and otherwise those of the ServiceAccount of the
+/// leader's Pod.
 async fn rights(
     looker: &Looker<'_>,
     installations: &Installations,
@@ -264,7 +267,8 @@ async fn service_account(client: &Client, leader: &Leader) -> Result<String, Unk
     Ok(name.unwrap_or("default").to_owned())
 }
 
-/// Asks for a review, which stores nothing. `subject`: namespace and name of a ServiceAccount, or none for our own rights.
+/// Asks for a review, which stores nothing. `subject`: namespace and name of a ServiceAccount, or `None` for our own
+/// permissions.
 async fn is_allowed(client: &Client, right: &Right, subject: Option<(&str, &str)>) -> Result<bool, Unknown> {
     let mut spec = right.attributes();
     let (kind, resource) = match subject {
@@ -289,7 +293,7 @@ async fn is_allowed(client: &Client, right: &Right, subject: Option<(&str, &str)
     Ok(answer["status"]["allowed"] == true)
 }
 
-/// Sends a request, and returns the answer as JSON.
+/// Sends a request, and returns the response as JSON.
 async fn answer_to(client: &Client, request: http::Result<Request<Vec<u8>>>) -> kube::Result<Value> {
     client.request(request.map_err(kube::Error::HttpError)?).await
 }

@@ -1,4 +1,4 @@
-//! The rights that the operator needs. Pure.
+//! The permissions that the operator needs. Pure.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -18,7 +18,7 @@ pub(super) struct Uses {
     pub secure_metrics: bool,
 }
 
-/// What the operator may not do.
+/// What the operator is not allowed to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Rights {
     /// The user of the replicas.
@@ -26,12 +26,12 @@ pub(super) struct Rights {
     pub missing: Vec<Right>,
 }
 
-/// A right that the chart gives.
+/// A permission that the chart grants.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Right {
     pub verb: &'static str,
     what: What,
-    /// Without it copies are not written. Without the others something is missing that most clusters do not notice.
+    /// Whether copies are not written without it. The absence of the others is not noticed in most clusters.
     pub is_needed: bool,
 }
 
@@ -39,11 +39,11 @@ pub(super) struct Right {
 enum What {
     Resource {
         group: &'static str,
-        /// With the subresource, as `services/status`.
+        /// With the subresource, such as `services/status`.
         resource: &'static str,
-        /// None: all.
+        /// `None` means all.
         name: Option<String>,
-        /// None: all.
+        /// `None` means all.
         namespace: Option<String>,
     },
     Path(&'static str),
@@ -54,7 +54,8 @@ const COORDINATION: &str = "coordination.k8s.io";
 const READ: [&str; 3] = ["get", "list", "watch"];
 const ELECT: [&str; 4] = ["get", "list", "watch", "patch"];
 
-/// What replicas need that use this Lease, of a namespace and name, and have managed Services in these namespaces.
+/// What replicas need if they use the Lease with this namespace and name, and have managed Services in these
+/// namespaces.
 pub(super) fn needed(lease: (&str, &str), namespaces: &BTreeSet<&str>, uses: Uses) -> Vec<Right> {
     let (lease_namespace, lease_name) = lease;
     let everywhere = |group, resource| What::Resource {
@@ -110,7 +111,7 @@ pub(super) fn needed(lease: (&str, &str), namespaces: &BTreeSet<&str>, uses: Use
 }
 
 impl Right {
-    /// As a `SubjectAccessReview` asks for it.
+    /// The attributes of a `SubjectAccessReview`.
     pub fn attributes(&self) -> Value {
         match &self.what {
             What::Path(path) => json!({"nonResourceAttributes": {"path": path, "verb": self.verb}}),
@@ -161,7 +162,7 @@ impl fmt::Display for Right {
 mod tests {
     use super::*;
 
-    /// One line for each right of the operator in a file of the chart's rights.
+    /// One line for each permission of the operator in a file of the chart's permissions.
     fn of_chart(text: &str) -> BTreeSet<String> {
         let objects: Value = serde_json::from_str(text).unwrap();
         let list = |value: &Value| -> Vec<String> {
@@ -204,7 +205,7 @@ mod tests {
         rights
     }
 
-    /// The same lines for the rights that doctor reviews.
+    /// The same lines for the permissions that `doctor` reviews.
     fn reviewed(uses: Uses) -> BTreeSet<String> {
         let lease = ("ops", "f668ae63.endpoint-copier-operator");
         let needed = needed(lease, &BTreeSet::from(["default"]), uses);

@@ -65,7 +65,7 @@ pub struct Patch {
     body: Bytes,
 }
 
-/// The successful answer of an API server to a request. `upstream` converts every other answer into an error.
+/// The successful response of an API server to a request. `upstream` converts every other response into an error.
 struct TimedResponse {
     /// The time at which the request was sent.
     sent: Instant,
@@ -73,10 +73,10 @@ struct TimedResponse {
 }
 
 impl TimedResponse {
-    /// The Lease in the answer.
+    /// The Lease in the response.
     ///
     /// # Errors
-    /// If the answer is garbled, or no API server can have stored this Lease.
+    /// If the response is garbled, or no API server can have stored this Lease.
     fn lease(&self) -> Result<Lease, BoxError> {
         let lease: Lease = serde_json::from_slice(&self.body)?;
         ReadVersion::of(&lease).ok_or(NO_VERSION)?;
@@ -149,7 +149,7 @@ impl LeaseCas {
         Ok(Some(presented(lease, holder, age)))
     }
 
-    /// Returns what the lock gets instead of the answer to a GET, if the current version is known.
+    /// Returns what the lock gets instead of the response to a GET, if the current version is known.
     fn remembered(&self) -> Option<Bytes> {
         let read_version = self.observer.version_to_renew()?;
         *self.read_version.lock() = Some(read_version);
@@ -174,8 +174,8 @@ impl LeaseCas {
         ))
     }
 
-    /// Returns what the lock gets if a renewal has no answer, but the watch shows that it was applied. The term counts
-    /// from when its first try was sent.
+    /// Returns what the lock gets if a renewal has no response, but the watch shows that it was applied. The term
+    /// counts from when its first try was sent.
     fn applied(&self, sent: Instant) -> Response<Full<Bytes>> {
         *self.sent.lock() = Some(sent);
         Response::new(presented(&Lease::default(), &self.observer.us, SignedDuration::ZERO).into())
@@ -253,7 +253,7 @@ fn canonical(time: Value) -> Option<String> {
     time.as_str().map(str::to_owned)
 }
 
-/// Sends a request and reads the whole answer.
+/// Sends a request and reads the whole response.
 async fn ask(upstream: &Client, request: Request<Body>) -> Result<TimedResponse, BoxError> {
     let sent = Instant::now();
     let body = upstream.send(request).await?.into_body().collect().await?;
@@ -263,7 +263,7 @@ async fn ask(upstream: &Client, request: Request<Body>) -> Result<TimedResponse,
     })
 }
 
-/// The status code of an answer without success.
+/// The status code of a response without success.
 fn code_of(answer: &Result<TimedResponse, BoxError>) -> Option<u16> {
     let error = answer.as_ref().err()?.downcast_ref()?;
     status_of(error).map(|status| status.code)

@@ -30,7 +30,7 @@ impl LeaseCas {
     /// another API server, and another one whenever all are unanswered for a while or one fails.
     ///
     /// # Errors
-    /// If there is no answer, or none that is worth waiting for. The renewal may still have been applied.
+    /// If there is no response, or none that is worth waiting for. The renewal may still have been applied.
     pub(super) async fn renew(
         &self,
         request: Request<Bytes>,
@@ -58,7 +58,7 @@ impl LeaseCas {
                 biased;
                 answer = tries.next() => answer,
                 () = &mut applied => {
-                    // Answers may still arrive, and a request that is given up would count against its server.
+                    // Answers may still arrive, and an abandoned request would count against its server.
                     tokio::spawn(timeout_at(limit, tries.for_each(|_| ready(()))));
                     return Err("the watch showed the renewal before it was answered".into());
                 }
@@ -112,7 +112,7 @@ fn left(limit: Instant) -> Duration {
     limit.saturating_duration_since(Instant::now())
 }
 
-/// How long to wait for an answer that is not worth all the time until `limit`.
+/// How long to wait for a response that is not worth all the time until `limit`.
 fn enough(limit: Instant) -> Instant {
     Instant::now() + left(limit) * 3 / 4
 }

@@ -45,10 +45,10 @@ impl ObservedLease {
         !self.state.as_ref().is_some_and(is_old) && self.see(lease, now)
     }
 
-    /// Takes in what a GET or the answer to a write shows at a moment, or `None` if there is no Lease. Returns whether
-    /// that is a change. A lower version is a change too, because versions restart at a lower one when etcd is restored
-    /// from a backup. An answer that is only late does no harm: it makes the wait longer, and the API server rejects a
-    /// write that builds on it.
+    /// Takes in what a GET or the response to a write shows at a moment, or `None` if there is no Lease. Returns
+    /// whether that is a change. A lower version is a change too, because versions restart at a lower one when etcd is
+    /// restored from a backup. A response that is only late does no harm: it makes the wait longer, and the API server
+    /// rejects a write that builds on it.
     pub fn see(&mut self, lease: Option<&Lease>, now: Instant) -> bool {
         let state = LeaseState::of(lease);
         if self.state.as_ref().is_some_and(|(known, _)| *known == state) {
@@ -65,8 +65,9 @@ impl ObservedLease {
         true
     }
 
-    /// Takes in the answer to a GET that was sent at a moment. Returns whether that is a change. Returns `None` if the
-    /// answer is ignored, because another state was seen after that moment and it is unknown which of the two is newer.
+    /// Takes in the response to a GET that was sent at a moment. Returns whether that is a change. Returns `None` if
+    /// the response is ignored, because another state was seen after that moment and it is unknown which of the two is
+    /// newer.
     ///
     /// A missing Lease counts as missing only while it is read again and again. After a gap, the wait restarts, because
     /// its holder may have written the Lease meanwhile, which a watch that lags or was cut off does not show.

@@ -23,7 +23,7 @@ fn seconds(n: u64) -> Duration {
     Duration::from_secs(n)
 }
 
-/// Shows these states, one a second. Returns the answer in seconds since the last one.
+/// Shows these states, one a second. Returns the result in seconds since the last one.
 fn race_after(states: &[Option<Lease>]) -> Result<Option<u64>, ()> {
     let start = Instant::now();
     let mut observed = ObservedLease::default();

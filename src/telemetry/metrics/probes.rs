@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::page::{metrics, number};
 use endpoint_copier_core::verdicts::{Failure, Reply, Target, TargetCondition};
 
-/// From the answer of a healthy server to the longest time limit.
+/// From the response of a healthy server to the longest time limit.
 const PROBE_BUCKETS: [f64; 7] = [0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.0];
 
 metrics! {

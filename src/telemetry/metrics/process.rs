@@ -1,7 +1,7 @@
 //! The metrics of the process itself, read from `/proc` at each scrape. What cannot be read is absent.
 //!
-//! The `process` feature of the prometheus crate counts CPU time in whole seconds. A quiet replica needs a quarter of
-//! an hour for one, so its rate would be zero or a spike.
+//! The `process` feature of the prometheus crate counts CPU time in whole seconds. A quiet replica takes a quarter of
+//! an hour to use one, so its rate would be zero or a spike.
 
 use std::fmt::Write as _;
 
@@ -10,18 +10,18 @@ use procfs::{ProcResult, WithCurrentSystemInfo as _};
 
 use super::page::{header, number};
 
-/// The start of this process, as Unix time; read once, since it moves when somebody sets the clock.
+/// The start of this process, as Unix time; read once, because it changes when somebody sets the clock.
 pub(super) fn start(process: ProcResult<Process>) -> Option<f64> {
     let since_boot = seconds(process.ok()?.stat().ok()?.starttime);
     Some(number(procfs::boot_time_secs().ok()?) + since_boot)
 }
 
-/// Adds their lines.
+/// Appends the lines of these metrics.
 pub(super) fn render(text: &mut String, process: ProcResult<Process>, began: Option<f64>) {
     let Ok(process) = process else { return };
     let stat = process.stat().ok();
     let of_stat = |value: fn(&Stat) -> f64| stat.as_ref().map(value);
-    // One of them is the folder that is being read.
+    // One of them is the directory that is being read.
     let open_files = process
         .fd_count()
         .map(|count| number(count.saturating_sub(1) as u64));

@@ -1,5 +1,5 @@
 //! Omits large parts of slices that nobody needs. Otherwise the authors of slices would decide how much memory the
-//! index takes.
+//! index uses.
 
 use serde::Serialize;
 
@@ -12,7 +12,7 @@ use crate::model::{
 const LARGEST_METADATA: usize = 4096;
 
 /// The largest endpoints and ports that are kept although nobody needs them, as JSON. Those of a few endpoints are
-/// smaller, so ordinary slices need not be read again.
+/// smaller, so ordinary slices do not have to be read again.
 const LARGEST_UNNEEDED: usize = 1024;
 
 /// The longest value of an annotation that the operator writes, with some reserve.
@@ -21,10 +21,10 @@ const LONGEST_VALUE: usize = 1024;
 /// The length of a time, with some reserve.
 const LONGEST_TIME: usize = 64;
 
-/// The labels that are read of slices that are not copies.
+/// The labels that are read from slices that are not copies.
 const LABELS_OF_OTHERS: [&str; 3] = [label::SERVICE_NAME, label::MANAGED_BY, label::SOURCE];
 
-/// The annotations that are read of copies.
+/// The annotations that are read from copies.
 const ANNOTATIONS_OF_COPIES: [&str; 6] = [
     provenance::NAMESPACE,
     provenance::SLICE,

@@ -4,7 +4,7 @@ use super::services::Known;
 use super::{Dirty, Index};
 use crate::model::{Condition, ServiceKey};
 
-/// Whether conditions are wanted, and the Services whose condition has changed since it was last asked.
+/// Whether conditions are wanted, and the Services whose condition has changed since the last query.
 #[derive(Debug, Default)]
 pub(super) struct Conditions {
     are_wanted: bool,

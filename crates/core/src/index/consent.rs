@@ -8,7 +8,7 @@ use crate::model::{
     is_dns_label, provenance::Provenance,
 };
 
-/// The consent of sources for one Service. Each has to be looked for among all grants of a namespace.
+/// The consent of sources for one Service. Each one requires a search of all grants in a namespace.
 type Consents = HashMap<ServiceKey, Consent>;
 
 impl Index {
@@ -120,8 +120,8 @@ impl Index {
         self.reconsider_from(source, |requested| requested == source)
     }
 
-    /// Reconsiders the requests for the sources that are meant, of which `first` is the first by name. Returns the
-    /// Services whose consent has changed, and those with copies from this namespace, whatever they ask for now. It
+    /// Reconsiders the requests for the sources that satisfy `is_meant`, of which `first` is the first by name. Returns
+    /// the Services whose consent has changed, and those with copies from this namespace, whatever they ask for now. It
     /// leaves out a Service that may not copy the source, because a sync would show that the source exists.
     fn reconsider_from(&mut self, first: &ServiceKey, is_meant: impl Fn(&ServiceKey) -> bool) -> Dirty {
         let mut dirty = self.copied.from(Some(first.namespace()));
@@ -175,7 +175,7 @@ impl Index {
 
     /// Copies name their source slice, but consent is for Services. The Service of the slice is the one in its label
     /// or, if the slice is not known, one after which the slice may be named. A slice with any other name has no
-    /// consent. `known` has what was already decided for this Service.
+    /// consent. `known` holds what was already decided for this Service.
     fn consent_of_copy(&self, service: &ServiceKey, copy: &EndpointSlice, known: &mut Consents) -> Consent {
         let is_across = |claimed: &Provenance<'_>| claimed.namespace != service.namespace();
         let Some(claimed) = copy.provenance().filter(is_across) else {
@@ -195,8 +195,8 @@ impl Index {
         by_label.map_or_else(|| named_after(&slice), |source| vec![source])
     }
 
-    /// The sources whose missing consent leads to the deletion of these copies. A watch may not show yet the consent that
-    /// a former leader has seen. Names that no Service can have are left out.
+    /// The sources whose missing consent leads to the deletion of these copies. A watch may not yet show the consent
+    /// that a former leader has seen. Names that no Service can have are left out.
     #[must_use]
     pub fn missing_consent(
         &self,

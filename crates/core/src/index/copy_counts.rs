@@ -1,5 +1,5 @@
-//! The Services that have copies, and the namespaces that these come from: so that a change of a source, or of a copy,
-//! need not search all copies.
+//! The Services that have copies, and the namespaces that these come from, so that a change of a source or of a copy
+//! does not require a search of all copies.
 
 use std::collections::{BTreeMap, HashMap};
 

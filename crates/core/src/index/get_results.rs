@@ -1,4 +1,4 @@
-//! Takes the results of GETs into the index. A GET may be newer than the watches, or may be outdated when its answer
+//! Takes the results of GETs into the index. A GET may be newer than the watches, or may be outdated when its response
 //! arrives.
 
 use std::sync::Arc;

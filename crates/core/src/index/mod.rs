@@ -288,7 +288,7 @@ impl Index {
     }
 
     /// Whether the slices that mattered when Services were first listed are listed too. Later names do not count: a user
-    /// could change them all the time and keep a replica unready. A Service with such a name waits alone.
+    /// could change them all the time and keep a replica unready. Only the Service with such a name waits.
     ///
     /// # Errors
     ///

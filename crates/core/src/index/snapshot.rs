@@ -82,8 +82,8 @@ impl Index {
         self.uses.contains(&(source.clone(), service.clone()))
     }
 
-    /// Copies whose source slice has the name of a Service that begins with the name of this source. Kubernetes names the
-    /// slices of the source so too.
+    /// Copies whose source slice has the name of a Service that begins with the name of this source. Kubernetes names
+    /// the slices of the source in the same way.
     fn named_after_others<'a>(
         &self,
         source: &ServiceKey,
@@ -112,7 +112,7 @@ impl Index {
         self.dependants(&source).filter(is_copied).cloned().collect()
     }
 
-    /// Adds those of its slices to `outlines` of which only an outline is in memory.
+    /// Adds to `outlines` the slices of which only an outline is in memory.
     fn source(&self, key: &ServiceKey, service: &ServiceKey, outlines: &mut BTreeSet<SliceKey>) -> Source {
         let belongs = |slice: &&Arc<EndpointSlice>| slice.belongs_to(key);
         let of_source = outlines_of(self.others.of(key).filter(belongs));

@@ -66,7 +66,7 @@ impl WatchProgress {
         }
     }
 
-    /// The version up to which all slices of Services with this name have been shown. Other watches prove nothing for
+    /// The version up to which all slices of Services with this name have been shown. Other watches prove nothing about
     /// them.
     pub fn seen_of(&self, name: &str) -> u64 {
         let last = self.last_listed(name);

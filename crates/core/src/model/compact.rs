@@ -49,7 +49,7 @@ where
     Ok(list)
 }
 
-/// Decodes a time as seconds since 1970. Nothing that it may be makes the object unreadable.
+/// Decodes a time as seconds since 1970. No value makes the object unreadable.
 pub(super) fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i64>, D::Error> {
     Ok(match Time::deserialize(deserializer)? {
         Time::Text(text) => seconds_since_1970(&text),
@@ -57,7 +57,7 @@ pub(super) fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Opti
     })
 }
 
-/// Reads a time of the API. Returns `None` if it is none, or beyond the year 9999.
+/// Reads a time of the API. Returns `None` if it is not a time, or is beyond the year 9999.
 pub(super) fn seconds_since_1970(time: &str) -> Option<i64> {
     time.parse().ok().map(Timestamp::as_second)
 }

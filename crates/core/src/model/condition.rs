@@ -27,7 +27,7 @@ words! {
 pub struct Condition {
     /// Whether the copies are in sync.
     pub status: ConditionStatus,
-    /// The reason of a finding, or one of this file.
+    /// The reason of a finding, or one that this file defines.
     pub reason: Cow<'static, str>,
     /// The details, for people.
     pub message: Cow<'static, str>,
@@ -40,7 +40,7 @@ pub fn is_in_sync<'a>(is_done: bool, findings: impl IntoIterator<Item = &'a Find
     is_done && undone(findings).is_none()
 }
 
-/// The most important finding with which copies are not in sync.
+/// The most important finding because of which copies are not in sync.
 fn undone<'a>(findings: impl IntoIterator<Item = &'a Finding>) -> Option<&'a Finding> {
     let undone = findings.into_iter().filter(|it| it.reason.leaves_undone());
     undone.min()

@@ -47,7 +47,7 @@ impl EndpointCounts {
             slice.endpoints.iter().flatten()
         });
         for endpoint in endpoints {
-            // The others of its addresses do not matter to consumers.
+            // Its other addresses do not matter to consumers.
             let address = endpoint.addresses.first().map_or("", String::as_str);
             let conditions = endpoint.conditions.as_ref();
             let is_terminating = conditions.and_then(|conditions| conditions.terminating) == Some(true);

@@ -165,7 +165,7 @@ reasons! {
             permissions, for example in a namespace that is not in the chart value `rbac.namespaces`. In such a \
             namespace, the operator cannot write Events either, so only its log has the reason.";
 
-    /// Somebody else writes our copies again and again.
+    /// Something else keeps writing our copies.
     OtherInstallation, leaves_undone: false,
         means: "Something else wrote a copy three times within a minute, and the operator repaired it each time. The \
             writer is usually a second installation of the operator in another namespace. Neither yields. The operator \

@@ -132,10 +132,10 @@ pub mod label {
 /// Our value of [`label::MANAGED_BY`].
 pub const MANAGED_BY_US: &str = "endpoint-copier-operator";
 
-/// The value of it on slices that Kubernetes writes for a Service with a selector.
+/// Its value on slices that Kubernetes writes for a Service with a selector.
 pub const ENDPOINT_SLICE_CONTROLLER: &str = "endpointslice-controller.k8s.io";
 
-/// The value of it on slices into which Kubernetes mirrors an `Endpoints` object.
+/// Its value on slices into which Kubernetes mirrors an `Endpoints` object.
 pub const MIRRORING_CONTROLLER: &str = "endpointslicemirroring-controller.k8s.io";
 
 /// A key by namespace and name. Each kind has its own type. A clone shares its text: a dozen tables hold the key of a

@@ -67,7 +67,7 @@ pub struct OwnerReference {
     pub api_version: String,
     /// `Service` for a Service.
     pub kind: String,
-    /// The owner's name; it lives in the namespace of the object.
+    /// The owner's name; the owner is in the namespace of the object.
     pub name: String,
     /// The owner's UID.
     pub uid: String,

@@ -12,10 +12,10 @@ use super::{
     Unreadable, label, label_of,
 };
 
-/// Slices by their keys. A user may have thousands, so that nothing may search all of them for each of them.
+/// Slices by their keys. A user may have thousands, so no code may search all of them for each of them.
 pub type SlicesByKey = BTreeMap<SliceKey, Arc<EndpointSlice>>;
 
-/// Everything that decides about the copies of one Service at one moment.
+/// Everything that determines the copies of one Service at one moment.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     /// Its key.

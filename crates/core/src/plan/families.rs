@@ -1,6 +1,6 @@
 //! Reports IP families that a source lacks, with a command that the API server accepts.
 //!
-//! The API server rejects most changes of `spec.ipFamilies`. The second family goes with `ipFamilyPolicy: SingleStack`,
+//! The API server rejects most changes of `spec.ipFamilies`. `ipFamilyPolicy: SingleStack` removes the second family,
 //! and the first one never changes while the Service has a cluster IP.
 
 use super::Plan;

@@ -19,7 +19,7 @@ enum Writer {
     Mirroring,
     /// Kubernetes, while the Service had a selector. It forgets the slices when the selector is removed.
     Selector,
-    /// Anybody else.
+    /// Anything else.
     Other,
 }
 

@@ -1,5 +1,5 @@
-//! Copies that outlive an empty source: when they do ([`applies`]), which, and with which ports. Their endpoints stay,
-//! and the rest follows the Service.
+//! Copies that outlive an empty source: when they do ([`applies`]), which copies, and with which ports. Their endpoints
+//! stay, and the rest follows the Service.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,8 +23,8 @@ pub(super) fn has_unreadable(source: &Source, family: Family, snapshot: &Snapsho
     })
 }
 
-/// The last good copies of one family, made for this very Service. Their source slice is one of this source, or is gone and
-/// has a name that such a slice would have: the Service may have named another source before.
+/// The last good copies of one family, made for this UID of the Service. Their source slice is one of this source, or
+/// is gone and has a name that such a slice would have: the Service may have named another source before.
 pub(super) fn copies(
     service: &ManagedService,
     source: &Source,
@@ -61,8 +61,8 @@ pub(super) fn copies(
     held.collect()
 }
 
-/// Whether a slice bears the name of a Service, as the API server's own does, or that and one more
-/// word, as Kubernetes names slices: 5 characters behind what is left of `<service>-` at 58.
+/// Whether a slice has the name of a Service, as the API server's own slice does, or that name and one more word, as
+/// Kubernetes names slices: `<service>-`, cut to 58 characters, and 5 random characters.
 fn is_named_after(slice: &str, service: &str) -> bool {
     const LONGEST_STEM: usize = 58;
     let stem = format!("{service}-");

@@ -9,8 +9,8 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use crate::model::ports::{LeftOut, named, ports, protocol};
 use crate::model::{EndpointSlice, ManagedService, Source};
 
-/// The ports of such a copy. Numbers and permission come from the slice if it lists ports, and else from the copy: what
-/// it shows is the last that was known and permitted. `None` if all ports are left out.
+/// The ports of such a copy. Numbers and permission come from the slice if it lists ports, and otherwise from the copy,
+/// which shows what was last known and permitted. `None` if all ports are left out.
 pub(super) fn of_copy(
     service: &ManagedService,
     source: &Source,
@@ -30,7 +30,7 @@ pub(super) fn of_copy(
     )
 }
 
-/// The ports that a slice lists, and those that its copy shows, under the names that the Service calls them by.
+/// The ports that a slice lists, and those that its copy shows, under the names that the Service gives them.
 fn known(service: &ManagedService, listed: &[EndpointPort], shown: &[EndpointPort]) -> Vec<EndpointPort> {
     let mut known = listed.to_vec();
     // Of ports with the same name and protocol, the first counts.

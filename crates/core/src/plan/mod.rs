@@ -1,4 +1,4 @@
-//! Plans the writes that make a Service's copies right: the specification of the operator as code.
+//! Plans the writes that make a Service's copies correct: the specification of the operator as code.
 //!
 //! ```text
 //!   source slices ──┐
@@ -47,20 +47,20 @@ pub struct Plan {
     /// Slices of the Go operator, to DELETE if every write before has succeeded: a copy that was
     /// refused replaces nothing.
     pub leftovers: Vec<Delete>,
-    /// Whether what the Go operator made may go: the copies replace it, an empty source is followed, or the Service is
-    /// disabled.
+    /// Whether what the Go operator made may be deleted: the copies replace it, an empty source is followed, or the
+    /// Service is disabled.
     pub removes_leftovers: bool,
-    /// Addresses that the copies show when all this is done.
+    /// Addresses that the copies show after all these writes.
     pub endpoints: usize,
-    /// When what the updates carry over was triggered, as the source states it.
+    /// When the changes that the updates carry over were triggered, as the source states it.
     pub triggers: Vec<String>,
-    /// Addresses that the probes of this replica judge unreachable, whether or not copies change for it.
+    /// Addresses that the probes of this replica judge unreachable, whether or not the copies change because of it.
     pub unreachable: BTreeSet<IpAddr>,
     /// Those that the updates take out of the copies, and why.
     pub taken_out: BTreeMap<IpAddr, String>,
     /// Addresses that the updates put back.
     pub returned: BTreeSet<IpAddr>,
-    /// The problems that the user should know.
+    /// The problems that the user should know about.
     pub findings: Vec<Finding>,
     /// Slices to read first. They are source slices whose copies claim to be newer than what we see or are to be
     /// created from a view that may be outdated, and slices of which only an outline is in memory.
@@ -72,9 +72,9 @@ pub struct Plan {
 pub struct Delete {
     /// The slice.
     pub key: SliceKey,
-    /// UID it must have.
+    /// The UID that it must have.
     pub uid: String,
-    /// resourceVersion it must have.
+    /// The resourceVersion that it must have.
     pub resource_version: String,
 }
 
@@ -196,7 +196,7 @@ fn write(
             ),
         );
     } else if current.address_type != copy.address_type {
-        // Immutable: the way to another type is through nothing. Its create follows when it is gone.
+        // The address type is immutable, so the slice is deleted first, and created once it is gone.
         if current.metadata.deletion_timestamp.is_none() {
             plan.deletes.extend(delete(current));
         }
@@ -213,7 +213,7 @@ fn write(
     }
 }
 
-/// Whether source slices may be gone: a copy that is created would bring dead endpoints back. They may be if the watches
+/// Whether source slices may be gone: a copy that is created would restore dead endpoints. They may be if the watches
 /// say so, or if one of our copies was made from a newer state of the source than we see.
 fn is_in_doubt(source: &Source, snapshot: &Snapshot) -> bool {
     let is_newer = |copy: &Arc<EndpointSlice>| {
@@ -265,8 +265,8 @@ fn remove_unwanted(snapshot: &Snapshot, wanted: &BTreeSet<SliceKey>, plan: &mut 
     }
 }
 
-/// Deletes copies of sources that may not be copied, or no longer, unless they are about to show another source. This
-/// beats all that keeps copies otherwise.
+/// Deletes copies of sources that may not be copied, or may no longer be copied, unless they are about to show another
+/// source. This takes precedence over every rule that keeps copies.
 fn remove_without_consent(snapshot: &Snapshot, plan: &mut Plan) {
     let deleted = plan.deletes.iter().map(|delete| delete.key.clone());
     let planned: BTreeSet<_> = plan
@@ -290,8 +290,8 @@ fn is_frozen(copy: &EndpointSlice, snapshot: &Snapshot) -> bool {
         || source.is_some_and(|source| source.has_unreadable_source_of(copy))
 }
 
-/// Whether what the Go operator made may go: all copies are there, and until then it keeps the Service alive. Or an empty
-/// source is followed, and there is no copy.
+/// Whether what the Go operator made may be deleted: either all copies exist, because until then it keeps the Service
+/// working, or an empty source is followed, and there is no copy.
 fn may_replace_leftovers(
     service: &ManagedService,
     source: &Source,
@@ -320,8 +320,8 @@ fn remove_leftovers(snapshot: &Snapshot, plan: &mut Plan) {
     plan.leftovers.extend(alive.filter_map(|slice| delete(slice)));
 }
 
-/// The source slice of an unwanted copy that was made from a newer state than we see: the slice may be there and have
-/// endpoints, and our view too old to show it.
+/// The source slice of an unwanted copy that was made from a newer state than we see: the slice may exist and have
+/// endpoints, and our view may be too old to show it.
 fn unseen_source(copy: &EndpointSlice, snapshot: &Snapshot) -> Option<SliceKey> {
     let source = snapshot.source.as_ref()?;
     let claimed = copy.provenance()?;

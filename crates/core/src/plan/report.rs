@@ -216,7 +216,7 @@ pub(super) fn endpoints(
     let is_api_source = source.key.is_api_source();
     let remedy = match &snapshot.nodes {
         _ if !is_api_source => "name their nodes in the source, or set the policy to Cluster",
-        // They may be there in a moment.
+        // They may be listed in a moment.
         KnownNodes::Unknown(NodesUnknown::NotListed) => return,
         KnownNodes::Unknown(why) => unknown_nodes(*why),
         KnownNodes::Known(_) => {

@@ -1,6 +1,6 @@
 //! Fills a family that the API source lacks with the addresses that Nodes have in it.
 //!
-//! `default/kubernetes` lists each API server in one family. Its Node knows the address in the other one:
+//! `default/kubernetes` lists each API server in one family. Its Node has the address in the other one:
 //!
 //! ```text
 //!   listed 192.0.2.1 ──> the one Node that has it ──> its IPv6 address of the same kind ──> additional copy
@@ -39,18 +39,18 @@ pub(super) struct SecondFamily {
 /// What is wrong with an API server in the second family.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Missing {
-    /// Nodes do not tell its address.
+    /// Nodes do not show its address.
     Nodes(NoCounterpart),
     /// Its Node may be one of those that cannot be decoded.
     Unreadable(Vec<Arc<str>>),
-    /// This address of it does not answer probes.
+    /// This address of the server does not answer probes.
     Silent(IpAddr),
-    /// This address of it is in no copy, and a plan without probes does not add it.
+    /// This address of the server is in no copy, and a plan without probes does not add it.
     Unprobed(IpAddr),
 }
 
 impl SecondFamily {
-    /// Whether an endpoint gets traffic, but for probes.
+    /// Whether an endpoint gets traffic, apart from probes.
     pub(super) fn is_filled(&self) -> bool {
         let mut endpoints = self
             .copies
@@ -93,7 +93,7 @@ pub(super) fn copies(
     filler.fill(verdicts, left_out)
 }
 
-/// All that decides about the copies of one family.
+/// Everything that determines the copies of one family.
 struct Filler<'a> {
     service: &'a ManagedService,
     source: &'a Source,
@@ -220,7 +220,7 @@ impl Filler<'_> {
         kept.map(|(endpoint, _)| without_topology(endpoint)).collect()
     }
 
-    /// No doubt about Nodes takes the last ready endpoint of the family. It stays until another one is ready.
+    /// Doubt about Nodes never removes the last ready endpoint of the family. It stays until another one is ready.
     fn keep_the_last(&self, second: &mut SecondFamily) {
         let KnownNodes::Known(nodes) = &self.snapshot.nodes else {
             return;
@@ -231,7 +231,7 @@ impl Filler<'_> {
             return;
         }
         let listed: BTreeSet<_> = first().flat_map(EndpointSlice::addresses).collect();
-        // A server that has left the source is no doubt.
+        // A server that has left the source is not in doubt.
         let has_left = |address: IpAddr| {
             let node = nodes.only_with(address);
             node.is_some_and(|node| !node.addresses.iter().any(|known| listed.contains(&known.address)))
@@ -260,7 +260,8 @@ impl Filler<'_> {
         }
     }
 
-    /// What stands there of a copy, if it is ours. A copy from a backup is no reason to keep an address.
+    /// The existing copy under this name. A copy from a backup does not count, because it is no reason to keep an
+    /// address.
     fn current(&self, copy: &SliceKey) -> Option<&EndpointSlice> {
         let current = self.snapshot.copy(copy);
         current.filter(|current| !current.has_no_controller())
@@ -287,7 +288,7 @@ impl Filler<'_> {
         }
     }
 
-    /// A port that works on no candidate says nothing about one of them, as in a judgement.
+    /// A port that works on no candidate says nothing about any of them, as in a judgement.
     fn ports_that_answer(&self, verdicts: &Verdicts) -> BTreeSet<u16> {
         let (Verdicts::Judged(judged), KnownNodes::Known(nodes)) = (verdicts, &self.snapshot.nodes) else {
             return BTreeSet::new();
@@ -320,7 +321,7 @@ impl Entrance<'_> {
     }
 
     /// Why an address is not as good as the others. One that was just found has some time to answer, and one that is
-    /// shown has more: it may be the way there that fails.
+    /// shown has more: it may be the path to it that fails.
     fn doubts(&self, address: IpAddr, is_shown: bool) -> Option<Missing> {
         match self {
             Self::Open => None,

@@ -36,10 +36,10 @@ pub(super) fn copies(
         }
         let gives_endpoints = |copy: &EndpointSlice| !copy.is_empty() && !snapshot.is_name_taken(copy);
         if holds {
-            // Beside what is held, empty copies stay.
+            // Next to held copies, empty copies stay.
             copies.extend(existing_copies(service, source, &empty, snapshot));
         } else if has_unreadable || copies.iter().any(gives_endpoints) {
-            // Some consumers use only the slice that they saw last. An empty one would take the endpoints from them.
+            // Some consumers use only the slice that they saw last. An empty one would leave them without endpoints.
             copies.retain(|copy| !copy.is_empty());
         } else {
             copies.extend(existing_copies(service, source, &empty, snapshot));
@@ -69,7 +69,7 @@ fn fresh_copies(
 }
 
 /// The copies of empty slices that exist. An empty slice never causes a create; that would also undo a deletion by hand.
-/// So a slice of others is not in the way of one, and nothing is missing if no port is known.
+/// So a slice of others does not block one, and nothing is missing if no port is known.
 fn existing_copies(
     service: &ManagedService,
     source: &Source,

@@ -164,7 +164,7 @@ impl World {
         self.plan_for(&ServiceKey::new("default", service))
     }
 
-    /// The plan after a GET has answered each of its questions.
+    /// The plan after a GET has confirmed everything that it depends on.
     pub fn plan_for(&self, key: &ServiceKey) -> Plan {
         let mut snapshot = self.snapshot(key);
         let mut asked = BTreeSet::new();

@@ -17,8 +17,8 @@ const OBJECTION: &str = "objection.endpoint-copier/";
 /// The maximum number of entries that are read from one text: 16 addresses of each of two families, with two ports
 /// each.
 const MOST_ENTRIES: usize = 64;
-/// A leader ignores a round that is further above its own, because only a forged round is. Otherwise a forged round
-/// could use up all numbers, and later suspicions could not differ from earlier ones.
+/// A leader ignores a round that exceeds its own by more than this, because only a forged round does. Otherwise a
+/// forged round could use up all numbers, and later suspicions could not differ from earlier ones.
 const FURTHEST_ROUND: u64 = 1 << 32;
 /// The time that the other replicas have to object.
 const HEARD_AFTER: Duration = Duration::from_millis(300);
@@ -130,12 +130,12 @@ impl Hearing {
     }
 
     /// Notes the annotations of the Lease as the watch shows them; none if it does not exist. They confirm a value even
-    /// if the answer to its write was lost. Call this before the first [`Hearing::suspect`], so that no round is used
+    /// if the response to its write was lost. Call this before the first [`Hearing::suspect`], so that no round is used
     /// twice.
     pub fn see(&mut self, annotations: &BTreeMap<String, String>, now: Moment) {
         let value = annotations.get(SUSPECTED).map_or("", String::as_str);
         self.stored(value, now);
-        // If somebody removed a suspicion, it must be asked again, because the objections may be lost too.
+        // If somebody removed a suspicion, the others must be asked again, because their objections may be lost too.
         let rounds = suspicions(value);
         for (target, suspicion) in &mut self.suspected {
             if rounds.get(target) != Some(&suspicion.round) {
@@ -222,8 +222,9 @@ impl Peer {
     }
 
     /// Returns the change of this replica's annotation that is due now, if any: its key, and its value, or `None` to
-    /// remove it. `suspected` is the Lease's value of [`SUSPECTED`]. It leaves out targets on own addresses, because
-    /// reaching these says nothing about the network. The change counts as written; if it fails, call [`Peer::failed`].
+    /// remove it. `suspected` is the Lease's value of [`SUSPECTED`]. It leaves out targets on this node's own
+    /// addresses, because reaching these says nothing about the network. The change counts as written; if it fails,
+    /// call [`Peer::failed`].
     pub fn answer(
         &mut self,
         suspected: &str,
@@ -249,7 +250,7 @@ impl Peer {
         Some((self.key.clone(), Some(text)))
     }
 
-    /// Notes that the last write failed, so that the next answer repeats it.
+    /// Notes that the last write failed, so that the next call of [`Peer::answer`] repeats it.
     pub fn failed(&mut self) {
         self.said = Said::Unknown;
     }

@@ -24,7 +24,7 @@ pub struct Unreachable {
     pub port: u16,
     /// What failed; `None` while a new leader waits for the first result.
     pub what: Option<Failure>,
-    /// How many attempts in a row had failed when it was taken for down.
+    /// How many attempts in a row had failed when it was considered down.
     pub failures: u32,
     /// First failure; `None` while a new leader waits for the first result.
     pub since: Option<Moment>,
@@ -211,7 +211,7 @@ impl<'a> Evidence<'a> {
 
     /// Rule 13: another port of the address answers. Rule 15: no port of the address ever did, but another address does.
     fn others_answer(&self, address: IpAddr) -> bool {
-        // This does not use the latest result, so that one lost answer does not end the finding.
+        // This does not use the latest result, so that one lost response does not end the finding.
         let answers =
             |facts: &TargetFacts| matches!(facts.condition, TargetCondition::Well | TargetCondition::Failing);
         let mut all = self.all();

@@ -8,7 +8,7 @@ use crate::model::words::words;
 
 use super::{Failure, Hearing, Moment, Phase, Reply, Target, TargetState, Targets};
 
-/// A failure contrasts with an answer of another target if it comes this long after the answer. A short disturbance
+/// A failure contrasts with a response of another target if it comes this long after the response. A short disturbance
 /// would affect both.
 const CONTRAST_AFTER: Duration = Duration::from_millis(300);
 /// The time for which a success counts as recent. A family without a recent success is blind.

@@ -51,13 +51,13 @@ pub struct TargetState {
     pub(super) listed_since: Moment,
     /// When the newest 2xx came.
     pub(super) last_success: Option<Moment>,
-    /// How long its answers usually take: the longest recent time, reduced by an eighth with each quicker answer.
+    /// How long its responses usually take: the longest recent time, reduced by an eighth with each quicker response.
     pub(super) usual: Duration,
     /// When the newest answered attempt began, whatever the status.
     pub(super) answered: Option<Moment>,
     /// The latest result that counted.
     pub(super) latest: Option<Reply>,
-    /// The first failure since the latest answer, which begins a run of failures.
+    /// The first failure since the latest response, which begins a run of failures.
     pub(super) first_failure: Option<Moment>,
     /// The last failure of that run.
     pub(super) last_failure: Option<Moment>,
@@ -110,7 +110,7 @@ impl TargetState {
         self.latest == Some(Reply::Success)
     }
 
-    /// Counts an answer. `counts` says whether it counts for a rise, `relapses` how often the target relapsed.
+    /// Counts a response. `counts` says whether it counts for a rise, `relapses` how often the target relapsed.
     pub(super) fn answer(
         &mut self,
         attempt: Attempt,

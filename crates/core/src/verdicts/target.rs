@@ -79,7 +79,7 @@ pub enum Failure {
     Refused,
     /// The server cut the connection off.
     Reset,
-    /// No answer within the limit.
+    /// No response within the limit.
     TimedOut,
     /// The certificate is not trusted.
     Certificate(String),

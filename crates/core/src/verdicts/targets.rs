@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::state::{Attempt, RELAPSE_MEMORY};
 use super::{Moment, Phase, Reply, Target, TargetState, Thresholds};
 
-/// An attempt without an answer puts its target in doubt when it takes this much longer than recent answers.
+/// An attempt without a response puts its target in doubt when it takes this much longer than recent responses.
 const DOUBT_AFTER: Duration = Duration::from_millis(250);
 /// The failures in a row after which a target is suspected.
 const SUSPECTED_AFTER: u32 = 2;
@@ -41,8 +41,8 @@ impl Targets {
         self.forget_falls(now);
     }
 
-    /// Notes that an attempt begins, at another moment than other attempts at this target. It counts until the caller
-    /// passes the same moment to [`Targets::end`] or [`Targets::discard`].
+    /// Notes that an attempt begins, at a different moment from other attempts at this target. It counts until the
+    /// caller passes the same moment to [`Targets::end`] or [`Targets::discard`].
     pub fn begin(&mut self, target: Target, now: Moment) {
         if let Some(state) = self.states.get_mut(&target) {
             state.unanswered.insert(now);
@@ -103,9 +103,9 @@ impl Targets {
         self.states.iter().map(|(target, state)| (*target, state))
     }
 
-    /// Whether this replica may object to the suspicion of a target. It may not while its own attempt hangs. If answers
-    /// are usually slow, a slow answer does not count as hanging, because otherwise the replica would object and
-    /// withdraw with each attempt.
+    /// Whether this replica may object to the suspicion of a target. It may not while its own attempt hangs. If
+    /// responses are usually slow, a slow response does not count as hanging, because otherwise the replica would
+    /// object and withdraw with each attempt.
     #[must_use]
     pub fn is_clearly_well(&self, target: Target, now: Moment) -> bool {
         self.states.get(&target).is_some_and(|state| {

@@ -60,7 +60,7 @@ pub enum LeaseEvent {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The API server refused it, or could not be reached.
-    // This is not transparent, because that would hide the type by which the log shortens an answer of the API server.
+    // This is not transparent, because that would hide the type by which the log shortens a response of the API server.
     #[error("{0}")]
     Call(#[from] kube::Error),
     /// The call timed out, so it is unknown whether it was carried out.

@@ -13,13 +13,13 @@ use endpoint_copier_core::verdicts::Phase;
 /// The reaction of a server to each attempt.
 #[derive(Clone, Debug)]
 pub(crate) enum Answers {
-    /// An answer after this time.
+    /// A response after this time.
     After(Duration, Reply),
     /// No connection, after this time.
     Refuses(Duration, Failure),
-    /// A connection, but no answer.
+    /// A connection, but no response.
     Hangs,
-    /// This many of a hundred answers are lost. The others are successes that take up to this time.
+    /// This many of a hundred responses are lost. The others are successes that take up to this time.
     Lossy(u64, Duration),
 }
 

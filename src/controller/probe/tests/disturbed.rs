@@ -96,7 +96,7 @@ impl Replicas {
         replicas
     }
 
-    /// All replicas get these answers from this server.
+    /// All replicas get these responses from this server.
     fn answer(&self, number: u8, answers: &Answers) {
         for replica in &self.all {
             replica.answer(number, answers.clone());

@@ -128,7 +128,7 @@ impl Watches {
         namespace: &str,
         names: BTreeSet<String>,
     ) -> (Duration, Result<Option<Cause>, ListError>) {
-        // Only watches of slices, because versions of other resources need not be comparable.
+        // Only watches of slices, because versions of other resources may not be comparable.
         let slices = [WatchKind::Copies, WatchKind::Sources];
         let shown = self.reader.watch_health.version(&slices);
         let mut listing = self.index.lock().listing(namespace.to_owned(), names);

@@ -16,7 +16,7 @@ pub(in crate::controller::watch) fn status_of(error: &watcher::Error) -> Option<
     }
 }
 
-/// Whether every replica gets this answer.
+/// Whether every replica gets this response.
 pub(super) fn is_for_all(error: &watcher::Error) -> bool {
     status_of(error).is_some_and(http_status::is_client_error)
 }
@@ -51,7 +51,7 @@ pub(super) fn must_relist(error: &watcher::Error) -> bool {
     }
 }
 
-/// Whether the error is an answer of an API server.
+/// Whether the error is a response of an API server.
 pub(super) fn is_answer(error: &watcher::Error) -> bool {
     match error {
         watcher::Error::InitialListFailed(error)

@@ -38,7 +38,7 @@ const QUIET: Duration = Duration::from_secs(1);
 /// The minimum time between the beginnings of two requests of one watch.
 const BETWEEN_WATCHES: Duration = Duration::from_millis(250);
 
-/// After this many consecutive failures without an answer, no API server was available, and a watch restarts with a
+/// After this many consecutive failures without a response, no API server was available, and a watch restarts with a
 /// list. etcd may have been restored from a backup meanwhile. A watch that continued from a reused version would miss
 /// the changes before it. If another server is alive, the second attempt finds it.
 const AWAY: u32 = 2;
@@ -131,8 +131,8 @@ impl Reader {
                     }
                     Ok(Err(error)) => error,
                     Err(Cause::Behind) => {
-                        // The first time without an answer, the whole API may be down, and a list works around that. If
-                        // it happens again, the server is to blame.
+                        // The first time without a response, the whole API may be down, and a list works around that.
+                        // If it happens again, the server is to blame.
                         let is_open = state.is_open(SHOWS_CURRENT_STATE);
                         if is_open || excused {
                             calls.go_elsewhere("its watch is behind");
@@ -226,7 +226,7 @@ struct Last {
     server: Option<Server>,
     /// Set if the next request must go to another server.
     avoid: Option<Avoid>,
-    /// The number of failures without an answer since the API server last answered.
+    /// The number of failures without a response since the API server last responded.
     unanswered: u32,
     /// Whether a watch has lasted long enough, or has shown a change, since the last time that it had to relist.
     has_lived: bool,
@@ -270,14 +270,15 @@ impl Calls {
         Ok(response.map(|body| Either::Right(StreamBody::new(frames(body, self)))))
     }
 
-    /// The number of consecutive failures without an answer, including this one.
+    /// The number of consecutive failures without a response, including this one.
     fn unanswered(&self, error: &watcher::Error) -> u32 {
         let unanswered = &mut self.last.lock().unanswered;
         *unanswered = if is_answer(error) { 0 } else { *unanswered + 1 };
         *unanswered
     }
 
-    /// Records that a server is unavailable, although a proxy answered for it. The next answer is news for all watches.
+    /// Records that a server is unavailable, although a proxy answered for it. The next response is news for all
+    /// watches.
     fn found_unavailable(&self) {
         let unanswered = &mut self.last.lock().unanswered;
         *unanswered = (*unanswered).max(1);
@@ -330,8 +331,8 @@ fn frames(body: Body, calls: Arc<Calls>) -> impl Stream<Item = Result<Frame<Byte
             is_line_complete = data.last().map_or(is_line_complete, |last| *last == b'\n');
         }
         // Decoded events count by themselves. kube swallows bookmarks, and a quiet watch shows nothing. But neither a
-        // watch that ends as soon as it begins nor a line without an end is a sign of life, even if a proxy answers for
-        // the API server.
+        // watch that ends as soon as it begins nor a line that never ends is a sign of life, even if a proxy answers
+        // for the API server.
         if is_line_complete && began.elapsed() >= QUIET {
             watch.0.state.touch();
         }

@@ -64,7 +64,7 @@ fn upstream(service: impl server::Upstream) -> Client {
     crate::apiserver::over(service, "default", &metrics)
 }
 
-/// The status of an answer, even if the client has turned it into an error.
+/// The status of a response, even if the client has turned it into an error.
 fn status(answer: Result<Response<Full<Bytes>>, BoxError>) -> Result<StatusCode, BoxError> {
     match answer {
         Ok(answer) => Ok(answer.status()),
@@ -560,7 +560,7 @@ async fn a_renewal_after_a_read_succeeds_when_the_watch_shows_it() {
     assert!(took < 2000 && !term.is_over(), "{took}");
 }
 
-/// The client leaves a server if no caller waits for its answer any more.
+/// The client leaves a server if no caller waits for its response anymore.
 #[tokio::test(start_paused = true)]
 async fn a_late_answer_to_a_renewal_that_the_watch_shows_is_read() {
     let observer = unknown();

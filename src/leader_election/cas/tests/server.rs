@@ -9,7 +9,7 @@ use tower::{Service, service_fn};
 
 use super::*;
 
-/// An API server that has one Lease, gives prepared answers if a test sets them, and records its requests.
+/// An API server that has one Lease, gives prepared responses if a test sets them, and records its requests.
 #[derive(Clone, Default)]
 pub struct Server(Arc<Mutex<Canned>>);
 

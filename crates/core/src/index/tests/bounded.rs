@@ -4,7 +4,7 @@ use super::*;
 use crate::model::{OwnerReference, Reason};
 use crate::plan::{Plan, Verdicts, plan};
 
-/// The addresses of a slice that is too large to be kept for nothing.
+/// The addresses of a slice that is too large to be kept if nobody needs it.
 fn many() -> Vec<String> {
     (0..1000)
         .map(|n| format!("10.1.{}.{}", n / 250, n % 250))

@@ -181,7 +181,7 @@ impl Grants {
     }
 
     /// Notes that the API server does not serve ReferenceGrants. Existing copies stay until grants are listed, or until
-    /// this has lasted and the caller passes an empty list to [`Grants::replace`].
+    /// this has lasted for some time and the caller passes an empty list to [`Grants::replace`].
     pub fn absent(&mut self) {
         if self.listed == Listed::Never {
             self.listed = Listed::Absent;

@@ -104,7 +104,7 @@ impl AllowFromAnnotation {
     }
 }
 
-/// Whether a managed Service may copy a source, in rising order.
+/// Whether a managed Service may copy a source, in ascending order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Consent {
     /// Neither the owner of the source nor the admin allows it.

@@ -282,7 +282,7 @@ fn deletes_without_consent_depend_on_the_sources_of_the_copies() {
     world = withdrawn(&world);
     let app = ServiceKey::new("web", "app");
     assert!(missing(&world).contains(&app));
-    // The Service asks for it, and no copy is of it.
+    // The Service asks for it, and has no copy of it.
     let own = slice("own").of("own").endpoints(["192.0.2.1"]);
     let mut moves = self::world()
         .slice(own)
@@ -446,7 +446,7 @@ fn a_port_that_the_source_does_not_have_is_left_out() {
     };
     assert_eq!(numbers(&world), [6443]);
     assert_eq!(world.reasons("vip"), [Reason::PortNotPermitted]);
-    // A source in the own namespace may be copied with any port.
+    // A source in the namespace of the Service may be copied with any port.
     let own = slice("own").of("own").endpoints(["192.0.2.1"]);
     let mut world = world
         .slice(own)

@@ -181,7 +181,7 @@ struct Run {
     now: u64,
     pending: BTreeMap<(u64, usize), (u8, u64, Reply)>,
     begun: usize,
-    /// The ends of attempts since the target was listed, each with its time and whether it was an answer.
+    /// The ends of attempts since the target was listed, each with its time and whether it was a response.
     seen_well: BTreeSet<u8>,
     down_since: BTreeMap<u8, u64>,
 }

@@ -328,14 +328,14 @@ fn target_is_clearly_well_while_no_attempt_hangs() {
     assert!(!probes.targets.is_clearly_well(target(9), at(0)), "not listed");
     probes.well(1, 0);
     probes.targets.begin(target(1), at(1_000));
-    // Its answer took 10 ms.
+    // Its response took 10 ms.
     assert!(probes.targets.is_clearly_well(target(1), at(1_260)));
     assert!(!probes.targets.is_clearly_well(target(1), at(1_261)));
     probes.refused(1, 1_300);
     assert!(!probes.targets.is_clearly_well(target(1), at(1_300)), "failing");
 }
 
-/// How long an attempt may be unanswered after answers that took this long.
+/// How long an attempt may be unanswered after responses that took this long.
 fn patience(answers: &[u64]) -> u64 {
     let mut probes = Probes::new(1);
     for (n, took) in (1..).zip(answers) {

@@ -116,7 +116,7 @@ impl History {
 }
 
 /// Endpoints that somebody wrote into a copy by hand. They stay if the source is empty and the copy is held, and while
-/// an annotation cannot be understood.
+/// an annotation is invalid.
 fn was_edited(copy: &EndpointSlice) -> bool {
     label_of(&copy.metadata, "edited").is_some()
 }
@@ -213,7 +213,7 @@ fn check_contents(history: &History, findings: &[Reason]) {
     }
 }
 
-/// No empty copy is beside one of its family that has endpoints, and none is created.
+/// No empty copy exists next to one of its family that has endpoints, and none is created.
 fn check_empty(world: &World, findings: &[Reason]) {
     let mut copies = world.copies("vip");
     copies.retain(|copy| copy.metadata.deletion_timestamp.is_none());

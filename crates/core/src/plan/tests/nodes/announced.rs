@@ -28,7 +28,7 @@ fn purelb(slices: &[&EndpointSlice]) -> BTreeSet<String> {
         .collect()
 }
 
-/// By whole Service and by family.
+/// For the whole Service and for each family.
 fn announced(world: &World) -> Vec<BTreeSet<String>> {
     let all = world.copies("vip");
     let of = |family: Family| copies(world, family);
