@@ -163,7 +163,7 @@ impl Authorization {
                     }
                     one_line(&error)
                 }
-                Err(_) => format!("no answer within {LIMIT:?}"),
+                Err(_) => format!("no response within {LIMIT:?}"),
             };
             log.failed(&error);
             None
@@ -398,7 +398,7 @@ mod tests {
         for (code, error) in [
             (502, "the request failed: 502 Bad Gateway"),
             (403, "the request failed: 403 Forbidden"),
-            (201, "the answer of the API server is not a TokenReview"),
+            (201, "the response of the API server is not a TokenReview"),
         ] {
             assert_eq!(logged_after_an_echo(code).await, [format!("{FAILED}\"{error}\"")]);
         }
@@ -467,7 +467,7 @@ mod tests {
         let fixture = Fixture::start();
         assert!(
             fixture.verdict("scraper").now_or_never().is_none(),
-            "it has no answer yet"
+            "it has no response yet"
         );
         advance(LIMIT).await;
         fixture.store.restrict("scraper", Vec::new());

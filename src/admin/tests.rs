@@ -131,7 +131,7 @@ fn status(response: &str) -> u16 {
     let word = response
         .split(' ')
         .nth(1)
-        .unwrap_or_else(|| panic!("no answer: {response:?}"));
+        .unwrap_or_else(|| panic!("no response: {response:?}"));
     word.parse().unwrap()
 }
 

@@ -32,7 +32,7 @@ pub enum NoVerdict {
     #[error("the request failed")]
     Request(#[source] kube::Error),
     /// The API server answered with something else.
-    #[error("the answer of the API server is not a {0}")]
+    #[error("the response of the API server is not a {0}")]
     Answer(&'static str),
 }
 

@@ -153,7 +153,7 @@ impl Dialer {
             }
             Ok(None) => (Vec::new(), Err(dials.errors.join(", ").into())),
             Err(_) => {
-                let late = |address: &_| format!("{address}: no answer within {} ms", limit.as_millis());
+                let late = |address: &_| format!("{address}: no response within {} ms", limit.as_millis());
                 dials.errors.extend(dials.silent.iter().map(late));
                 (dials.silent, Err(dials.errors.join(", ").into()))
             }

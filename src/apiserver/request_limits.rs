@@ -33,7 +33,7 @@ pub(super) struct RequestLimits<S> {
 
 /// The response did not begin, or did not complete, in time.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("no answer within {0:?}")]
+#[error("no response within {0:?}")]
 pub(super) struct TimedOut(pub Duration);
 
 /// A response: a complete one, or the stream of a watch.
@@ -212,13 +212,13 @@ mod tests {
             let error = answer.err().expect("no server answers");
             error.to_string()
         };
-        assert_eq!(ends("/services/one?").await, "no answer within 5s");
-        assert_eq!(ends("/services?limit=500").await, "no answer within 13s");
+        assert_eq!(ends("/services/one?").await, "no response within 5s");
+        assert_eq!(ends("/services?limit=500").await, "no response within 13s");
         let factor = pool.lock().stretch.factor();
         pool.lock()
             .timed_out(&server, factor, Duration::ZERO, Instant::now());
-        assert_eq!(ends("/services/one?").await, "no answer within 10s");
-        assert_eq!(ends("/services?limit=500").await, "no answer within 13s");
+        assert_eq!(ends("/services/one?").await, "no response within 10s");
+        assert_eq!(ends("/services?limit=500").await, "no response within 13s");
     }
 
     #[tokio::test(start_paused = true)]

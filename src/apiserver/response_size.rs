@@ -37,10 +37,10 @@ const MIB: usize = 1024 * 1024;
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 pub(super) enum TooLarge {
     /// Too large for any response of its kind.
-    #[error("the answer has more than {0} bytes")]
+    #[error("the response has more than {0} bytes")]
     Alone(usize),
     /// Too large while others arrive.
-    #[error("the answers that are being received have more than {LARGEST_TOTAL} bytes")]
+    #[error("the responses that are being received have more than {LARGEST_TOTAL} bytes")]
     Together,
 }
 

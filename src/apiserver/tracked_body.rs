@@ -70,7 +70,7 @@ impl Drop for InFlight {
     fn drop(&mut self) {
         let silence = self.silence();
         if self.patience.is_some_and(|patience| silence >= patience) {
-            let why = format!("no answer within {} ms", silence.as_millis());
+            let why = format!("no response within {} ms", silence.as_millis());
             self.channel
                 .silent(&self.connection, self.is_read, self.factor, &why);
         }

@@ -40,14 +40,14 @@ use endpoint_copier_core::verdicts::Thresholds;
                   precedence over its variable."
 )]
 pub(super) struct Flags {
-    /// Where /metrics is served; 0 switches it off
+    /// Where /metrics is served; 0 disables it
     #[arg(long, value_name = "ADDRESS", default_value = ":8080", value_parser = bind)]
     metrics_bind_address: std::option::Option<ServerAddress>,
 
     #[command(flatten)]
     secure_metrics: SecureMetricsFlags,
 
-    /// Where /healthz, /livez and /readyz are served; 0 switches them off
+    /// Where /healthz, /livez and /readyz are served; 0 disables them
     #[arg(long, value_name = "ADDRESS", default_value = ":8081", value_parser = bind)]
     health_probe_bind_address: std::option::Option<ServerAddress>,
 

@@ -163,7 +163,7 @@ impl Migration {
     ) -> Result<T, Error> {
         let answer = timeout_at(limit, call).await;
         self.watchdog.tick();
-        answer.unwrap_or_else(|_| Err(Error::Service("no answer in time".into())))
+        answer.unwrap_or_else(|_| Err(Error::Service("no response in time".into())))
     }
 }
 

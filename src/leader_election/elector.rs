@@ -196,7 +196,7 @@ impl LeaderElector {
                 }
             }
             Err(_) => LeaseAttempt::Failed {
-                error: format!("no answer within {} ms", limit.as_millis()),
+                error: format!("no response within {} ms", limit.as_millis()),
                 conflict: false,
             },
         }
@@ -303,7 +303,7 @@ impl LeaderElector {
         match timeout(RELEASE, self.lock.step_down()).await {
             Ok(Ok(())) => info!(lease = self.lease, "released the Lease"),
             Ok(Err(error)) => warn!(error = in_one_line(&error), "could not release the Lease"),
-            Err(_) => warn!("could not release the Lease: no answer within {RELEASE:?}"),
+            Err(_) => warn!("could not release the Lease: no response within {RELEASE:?}"),
         }
     }
 

@@ -102,7 +102,7 @@ mod tests {
         let (log, _guard) = logged();
         let outage = FailureLog::new("the watch of services");
         for attempt in 0..300_u64 {
-            outage.failed(["refused", "403 Forbidden", "no answer"][usize::try_from(attempt % 3).unwrap()]);
+            outage.failed(["refused", "403 Forbidden", "no response"][usize::try_from(attempt % 3).unwrap()]);
             advance(Duration::from_millis(150)).await;
         }
         assert_eq!(log.lines().len(), 3, "{:?}", log.lines());
@@ -119,7 +119,7 @@ mod tests {
         outage.recovered();
         for attempt in 0..1000_u64 {
             // A text that differs only in numbers is not news.
-            outage.failed(&format!("no answer within {attempt} ms"));
+            outage.failed(&format!("no response within {attempt} ms"));
             advance(Duration::from_millis(150)).await;
         }
         outage.recovered();
@@ -127,9 +127,9 @@ mod tests {
         outage.failed("refused");
         let lines = log.lines();
         let expected = [
-            "WARN the watch of services failed; trying again error=\"no answer within 0 ms\"",
-            "WARN the watch of services still fails error=\"no answer within 400 ms\" failures=401 seconds=60",
-            "WARN the watch of services still fails error=\"no answer within 800 ms\" failures=801 seconds=120",
+            "WARN the watch of services failed; trying again error=\"no response within 0 ms\"",
+            "WARN the watch of services still fails error=\"no response within 400 ms\" failures=401 seconds=60",
+            "WARN the watch of services still fails error=\"no response within 800 ms\" failures=801 seconds=120",
             "INFO the watch of services works again failures=1000 seconds=150",
             "WARN the watch of services failed; trying again error=\"refused\"",
         ];

@@ -68,7 +68,7 @@ impl WatchStatus {
 }
 
 impl WatchState {
-    /// Records a sign of life.
+    /// Records activity.
     pub fn touch(&self) {
         self.status.lock().last = Instant::now();
     }
@@ -185,7 +185,7 @@ pub struct WatchHealth {
     answered: Arc<Notify>,
 }
 
-/// The watches that show no sign of life, and for how long.
+/// The watches that are silent, and for how long.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct SilentWatches(String);
@@ -201,7 +201,7 @@ impl WatchHealth {
     #[must_use]
     pub fn start(&self, watch: WatchKind) -> Running {
         let status = WatchStatus {
-            // The first sign of life is due like any other.
+            // The first activity is due like any other.
             last: Instant::now(),
             pause_ends: None,
             version: 0,
@@ -340,7 +340,7 @@ impl WatchHealth {
             .filter(|(_, age)| *age > limit)
             .collect();
         silent.sort();
-        let line = |(watch, age): (_, Duration)| format!("{watch}: no sign of life for {} s", age.as_secs());
+        let line = |(watch, age): (_, Duration)| format!("{watch}: silent for {} s", age.as_secs());
         let lines: Vec<_> = silent.into_iter().map(line).collect();
         if lines.is_empty() {
             Ok(())
@@ -381,7 +381,7 @@ mod tests {
                 .check(Duration::from_secs(90))
                 .unwrap_err()
                 .to_string(),
-            "copies: no sign of life for 100 s"
+            "copies: silent for 100 s"
         );
         drop(copies);
         assert_eq!(watch_health.check(Duration::from_secs(90)), Ok(()));

@@ -231,7 +231,7 @@ async fn a_server_that_is_silent_costs_doctor_10_seconds() {
     let (result, detail) = check(&json, "reachability");
     assert_eq!(result, "failed", "{json:#}");
     assert!(
-        detail.starts_with("no answer from 2 of 3") && detail.contains("(timed out)"),
+        detail.starts_with("no response from 2 of 3") && detail.contains("(timed out)"),
         "{detail}"
     );
 }

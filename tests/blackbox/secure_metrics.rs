@@ -119,7 +119,7 @@ on_both! {
         let answer = scrape(&operator, Some(&two)).await.expect("an answer");
         assert!(answer.body.contains("\nleader_election_master_status{"), "{}", answer.body);
         let (plain, _) = operator.get("/metrics").await;
-        assert_eq!(plain, 0, "no answer without TLS");
+        assert_eq!(plain, 0, "no response without TLS");
         let log = operator.log();
         assert!([admin, two, three].iter().all(|token| !log.contains(token)), "{log}");
     }

@@ -419,7 +419,7 @@ async fn a_server_that_probes_see_down_is_left_with_its_watches() {
         .await
         .expect("an end")
         .expect("no panic");
-    ended.expect_err("no answer");
+    ended.expect_err("no response");
     way.get().await.expect("the other answers");
     assert!(
         start.elapsed() < Duration::from_millis(300),

@@ -82,7 +82,7 @@ impl Prometheus {
             ("step", &step),
         ];
         let answer = self.ask("query_range", &fields).await;
-        answer.unwrap_or_else(|| panic!("no answer to {query}"))
+        answer.unwrap_or_else(|| panic!("no response to {query}"))
     }
 
     async fn ask(&self, path: &str, fields: &[(&str, &str)]) -> Option<Vec<Value>> {

@@ -41,7 +41,7 @@ pub(in crate::controller) async fn send<T: DeserializeOwned>(
     if answer.as_ref().is_some_and(is_certain) {
         write.answered();
     }
-    let answer = answer.unwrap_or_else(|| Err(kube::Error::Service("no answer in time".into())));
+    let answer = answer.unwrap_or_else(|| Err(kube::Error::Service("no response in time".into())));
     Ok(answer.map(|answer| answer.either(Some, |_: Status| None)))
 }
 

@@ -305,7 +305,7 @@ impl EventWriter {
                 };
                 (one_line(&error), next)
             }
-            Err(_) => ("no answer in time".to_owned(), Attempt::Over),
+            Err(_) => ("no response in time".to_owned(), Attempt::Over),
         };
         outage.failed(&format!("{}: {error}", message.reason()));
         next

@@ -156,7 +156,7 @@ impl Unknown {
     }
 
     fn late(what: &str) -> Self {
-        Self(format!("{what}: no answer in time"))
+        Self(format!("{what}: no response in time"))
     }
 }
 

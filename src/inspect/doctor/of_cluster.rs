@@ -45,7 +45,7 @@ fn reachability(port: u16, facts: &Facts) -> Check {
     }
     let listed = failed.iter().map(|(target, why)| format!("{target} ({why})"));
     let detail = format!(
-        "no answer from {} of {count} servers on port {port}: {}",
+        "no response from {} of {count} servers on port {port}: {}",
         failed.len(),
         a_few(listed)
     );

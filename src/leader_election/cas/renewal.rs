@@ -81,7 +81,7 @@ impl LeaseCas {
             let Some(answer) = answer else {
                 return refused
                     .or(failed)
-                    .unwrap_or_else(|| Err("no answer in time".into()));
+                    .unwrap_or_else(|| Err("no response in time".into()));
             };
             match code_of(&answer) {
                 _ if answer.as_ref().is_ok_and(|answer| answer.lease().is_ok()) => return answer,

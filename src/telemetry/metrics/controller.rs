@@ -39,13 +39,13 @@ metrics! {
         depth: queue.gauge("workqueue_depth",
             "Services that wait in the queue. If this stays above 0, calls to the API server are slow or hang."),
         adds: queue.counter("workqueue_adds_total",
-            "How often a Service was put into the queue; several changes at once count as one."),
+            "Number of times that a Service was put into the queue; several changes at once count as one."),
         retries: queue.counter("workqueue_retries_total",
-            "How often a Service was queued again after a failure."),
+            "Number of times that a Service was queued again after a failure."),
         waited: queue.histogram("workqueue_queue_duration_seconds",
             "How long a Service waited in the queue.", &QUEUE_BUCKETS),
         worked: queue.histogram("workqueue_work_duration_seconds",
-            "How long the worker needed for a Service.", &QUEUE_BUCKETS),
+            "How long the worker took for a Service.", &QUEUE_BUCKETS),
     }
 }
 

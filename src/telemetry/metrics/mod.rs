@@ -71,11 +71,11 @@ metrics! {
         managed_services: page.gauge("endpoint_copier_managed_services",
             "Services that are managed, by annotation or by flag."),
         services_in_sync: page.gauge("endpoint_copier_services_in_sync",
-            "Managed Services whose copies are in sync; 0 while a watch shows no sign of life, because the state is then \
+            "Managed Services whose copies are in sync; 0 while a watch is silent, because the state is then \
              unknown. If this stays lower than endpoint_copier_managed_services, see the Events of the Services that \
              are out of sync."),
         syncs: page.counters("endpoint_copier_syncs_total",
-            "Syncs of a managed Service by result. error: will be retried; refused: somebody has to act, see the \
+            "Syncs of a managed Service by result. error: will be retried; refused: needs manual action, see the \
              Service's Events; requeued: waits until the watch shows the write.", &["result"]),
         slice_changes: page.counters("endpoint_copier_slice_changes_total",
             "Writes of copies that the API server acknowledged, by operation.", &["operation"]),
@@ -96,7 +96,7 @@ metrics! {
                 they mean.",
             &["type", "reason"]),
         watch_last_event: page.gauges("endpoint_copier_watch_last_event_timestamp_seconds",
-            "When a watch last showed a sign of life, as Unix time: an event, or the response to its renewal, which is due every \
+            "When a watch was last active, as Unix time: an event, or the response to its renewal, which is due every \
              25 s. If a resource has several watches, this is the time of the one that has been silent longest. If this is \
              older than 90 s, the view of the watch is stale, and the replica is not ready, except for nodes and grants.",
              &["resource"]),
@@ -243,7 +243,7 @@ impl Metrics {
             .inc();
     }
 
-    /// Sets the source of the times at which the running watches last showed a sign of life. Only the first call counts.
+    /// Sets the source of the times at which the running watches were last active. Only the first call counts.
     pub fn read_watch_life(&self, watch_health: WatchHealth) {
         _ = self.0.watch_health.set(watch_health);
     }
@@ -294,7 +294,7 @@ impl Metrics {
 
 impl MetricsInner {
     /// Updates the metrics that depend on the health of the watches. The sync state is unknown while a watch that copies
-    /// depend on shows no sign of life. Returns for how long it has been unknown.
+    /// depend on is silent. Returns for how long it has been unknown.
     fn look_at_watches(&self) -> Option<Duration> {
         let life = self.watch_health.get().map(WatchHealth::last).unwrap_or_default();
         self.watch_last_event.reset();

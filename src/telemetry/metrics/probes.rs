@@ -28,7 +28,7 @@ metrics! {
             "Endpoints of all copies that the probes judge unreachable, while this replica leads. They are taken \
              out, unless the mode is observe. See the Event EndpointUnreachable on the Service."),
         removals: page.counter("endpoint_copier_probe_removals_total",
-            "How often this replica has taken an endpoint out of a copy because probes failed."),
+            "Number of times that this replica has taken an endpoint out of a copy because probes failed."),
     }
 }
 

@@ -147,8 +147,8 @@ reasons! {
 
     /// A copy of the API source has a port that the source does not list.
     PortNotInSource, leaves_undone: false,
-        means: "The Service copies `default/kubernetes` with a port that none of its EndpointSlices lists. Possibly nothing \
-            answers there. Port 9345, where the supervisor of RKE2 listens, causes no Event.",
+        means: "The Service copies `default/kubernetes` with a port that none of its EndpointSlices lists. Nothing may be \
+            listening there. Port 9345, where the supervisor of RKE2 listens, causes no Event.",
         remedy: "Set `targetPort` to the port that the API servers listen on, such as 6443.";
 
     /// A slice of another owner has the name of a copy.
@@ -222,7 +222,7 @@ reasons! {
     PortNotAnswering, leaves_undone: false,
         means: "A port of an endpoint has never answered and was listed at least a minute ago, while another port of \
             the same address answers. Or no port of the address has ever answered, while another API server answers. \
-            Probes take nothing out because of it.",
+            Probes do not take it out because of this.",
         remedy: "If nothing listens on that port, such as 9345 on K3s, remove it from the Service. If a firewall \
             blocks the operator, open it. If the API server no longer exists, find out why `default/kubernetes` still \
             lists it.";
@@ -233,7 +233,7 @@ reasons! {
             The operator does not touch them. There is one Event for each kind of writer: Kubernetes mirrors an \
             `Endpoints` object with the name of the Service; Kubernetes wrote them while the Service had a selector, \
             and nothing removes them; or another component writes them.",
-        remedy: "Run the command in the note. A mirrored slice comes back until the `Endpoints` object is deleted. If another \
+        remedy: "Run the command in the note. A mirrored slice keeps coming back until the `Endpoints` object is deleted. If another \
             component writes the slices, stop it before you delete them.";
 
     /// An `Endpoints` object of the Go operator is mirrored, and the operator may not delete it.

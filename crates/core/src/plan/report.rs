@@ -14,7 +14,7 @@ use crate::model::{
     EndpointSlice, Family, KnownNodes, ManagedService, NoCounterpart, Nodes, NodesUnknown, Reason, SliceKey,
     Snapshot, Source, a_few,
 };
-use crate::verdicts::{Judgement, Moment, SUPERVISOR_PORT, Target, Unreachable};
+use crate::verdicts::{Judgment, Moment, SUPERVISOR_PORT, Target, Unreachable};
 
 /// The note about copies of a family that are not as empty as their source.
 pub(super) fn held(source: &Source, family: Family) -> String {
@@ -257,9 +257,9 @@ fn without_node(nodes: &Nodes, address: &str) -> Missing {
 }
 
 /// What the probes found.
-pub(super) fn judgement(family: Family, judgement: &Judgement, started: Timestamp, plan: &mut Plan) {
-    if !judgement.out.is_empty() {
-        let out = judgement.out.iter();
+pub(super) fn judgment(family: Family, judgment: &Judgment, started: Timestamp, plan: &mut Plan) {
+    if !judgment.out.is_empty() {
+        let out = judgment.out.iter();
         let out = out.map(|(address, unreachable)| unreachable_since(*address, unreachable, started));
         plan.find(
             Reason::EndpointUnreachable,
@@ -269,7 +269,7 @@ pub(super) fn judgement(family: Family, judgement: &Judgement, started: Timestam
             ),
         );
     }
-    if judgement.blind {
+    if judgment.blind {
         plan.find(
             Reason::ProbesBlind,
             format!(
@@ -278,21 +278,21 @@ pub(super) fn judgement(family: Family, judgement: &Judgement, started: Timestam
             ),
         );
     }
-    if !judgement.unauthorized.is_empty() {
+    if !judgment.unauthorized.is_empty() {
         plan.find(
             Reason::ProbeUnauthorized,
             format!(
                 "{} refuse the operator's credentials; allow its ServiceAccount to get the nonResourceURL /readyz",
-                a_few(&judgement.unauthorized)
+                a_few(&judgment.unauthorized)
             ),
         );
     }
-    if !judgement.not_answering.is_empty() {
+    if !judgment.not_answering.is_empty() {
         plan.find(
             Reason::PortNotAnswering,
             format!(
                 "{} never answered, while others do; remove the port from the Service if nothing listens there, open the firewall, or, if the API server is gone, find out why default/kubernetes still lists it",
-                a_few(&judgement.not_answering)
+                a_few(&judgment.not_answering)
             ),
         );
     }

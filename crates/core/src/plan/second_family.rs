@@ -288,7 +288,7 @@ impl Filler<'_> {
         }
     }
 
-    /// A port that works on no candidate says nothing about any of them, as in a judgement.
+    /// A port that works on no candidate says nothing about any of them, as in a judgment.
     fn ports_that_answer(&self, verdicts: &Verdicts) -> BTreeSet<u16> {
         let (Verdicts::Judged(judged), KnownNodes::Known(nodes)) = (verdicts, &self.snapshot.nodes) else {
             return BTreeSet::new();

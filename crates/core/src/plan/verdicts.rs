@@ -19,7 +19,7 @@ pub enum Verdicts {
     Off,
     /// The plan keeps what the copies remember. For commands that only show a plan.
     AsCopied,
-    /// The judgement of this replica's probes.
+    /// The judgment of this replica's probes.
     Judged(Judged),
 }
 
@@ -30,7 +30,7 @@ pub struct Judged {
     pub report: Arc<Report>,
     /// The wall-clock time of [`Moment::default`](crate::verdicts::Moment).
     pub started: Timestamp,
-    /// Whether the copies change. If not, the judgement is only reported, and endpoints that were taken out return.
+    /// Whether the copies change. If not, the judgment is only reported, and endpoints that were taken out return.
     pub enforced: bool,
 }
 
@@ -114,18 +114,18 @@ impl Judged {
         snapshot: &Snapshot,
         plan: &mut Plan,
     ) -> BTreeSet<IpAddr> {
-        let judgement = judge(candidates, ports, &self.report);
+        let judgment = judge(candidates, ports, &self.report);
         if snapshot.reports_probes {
-            report::judgement(family, &judgement, self.started, plan);
+            report::judgment(family, &judgment, self.started, plan);
         }
-        plan.unreachable.extend(judgement.out.keys());
+        plan.unreachable.extend(judgment.out.keys());
         if !self.enforced {
             return BTreeSet::new();
         }
-        for (address, unreachable) in &judgement.out {
+        for (address, unreachable) in &judgment.out {
             plan.taken_out.insert(*address, unreachable.to_string());
         }
-        judgement.out.into_keys().collect()
+        judgment.out.into_keys().collect()
     }
 }
 

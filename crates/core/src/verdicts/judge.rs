@@ -39,7 +39,7 @@ impl fmt::Display for Unreachable {
             "readyz"
         };
         let (times, why) = match &self.what {
-            None => return write!(f, "{request} has no answer yet"),
+            None => return write!(f, "{request} has no response yet"),
             Some(Failure::TimedOut) => ("timed out", String::new()),
             Some(what) => ("failed", format!(": {what}")),
         };
@@ -52,7 +52,7 @@ impl fmt::Display for Unreachable {
 
 /// What follows from a report for one managed Service and family.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Judgement {
+pub struct Judgment {
     /// The addresses that must not get traffic.
     pub out: BTreeMap<IpAddr, Unreachable>,
     /// No endpoint has answered 2xx for 3 s, so nothing is out.
@@ -66,10 +66,10 @@ pub struct Judgement {
 
 /// Judges the endpoints of one family over the probed ports of one managed Service.
 #[must_use]
-pub fn judge(candidates: &[Candidate], ports: &BTreeSet<u16>, report: &Report) -> Judgement {
+pub fn judge(candidates: &[Candidate], ports: &BTreeSet<u16>, report: &Report) -> Judgment {
     let evidence = Evidence::new(candidates, ports, report);
     let blind = evidence.is_blind();
-    Judgement {
+    Judgment {
         out: if blind {
             BTreeMap::new()
         } else {
@@ -135,7 +135,7 @@ impl<'a> Evidence<'a> {
         }
     }
 
-    /// The addresses that are out. The next judgement starts from what this one remembers, so it is repeated until it
+    /// The addresses that are out. The next judgment starts from what this one remembers, so it is repeated until it
     /// stays the same. This causes one write instead of several. The repetition ends, because an address that returns
     /// is taken out again only if it is down, and an address that is out and down keeps its place.
     fn out(&self, candidates: &[Candidate]) -> BTreeMap<IpAddr, Unreachable> {

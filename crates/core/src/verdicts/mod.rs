@@ -3,12 +3,12 @@
 //! ```text
 //!     attempts ──────> Targets ──┐
 //!                                ├──> Report ──┐
-//!     probe Lease ───> Hearing ──┘             ├──> judge ──> Judgement
+//!     probe Lease ───> Hearing ──┘             ├──> judge ──> Judgment
 //!     endpoints, and what the copy remembers ──┘
 //! ```
 //!
 //! [`Targets`] holds the state of each address and port, and [`Hearing`] holds what the other replicas say about
-//! suspected ones. A [`Report`] combines both at one moment, as facts that change only when the judgement may change.
+//! suspected ones. A [`Report`] combines both at one moment, as facts that change only when the judgment may change.
 //! So the caller compares two reports, and judges only when they differ. [`judge`] runs once per managed Service and
 //! family.
 //!
@@ -27,7 +27,7 @@ mod targets;
 mod thresholds;
 
 pub use hearing::{Hearing, Peer, SUSPECTED, objection_key, suspicions};
-pub use judge::{Candidate, Judgement, Unreachable, judge};
+pub use judge::{Candidate, Judgment, Unreachable, judge};
 pub use report::{Leadership, RECENT, Report, TargetCondition, TargetFacts};
 pub use state::{Phase, TargetState};
 pub use target::{Failure, Reply, SUPERVISOR_PORT, Target};

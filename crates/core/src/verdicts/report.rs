@@ -25,7 +25,7 @@ pub struct Leadership {
     pub is_new: bool,
 }
 
-/// All facts on which a judgement is based. Two reports are equal unless a judgement may differ, because each moment in
+/// All facts on which a judgment is based. Two reports are equal unless a judgment may differ, because each moment in
 /// a report stays the same as long as the state that it belongs to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use harness::{Network, Nodes};
 
-/// The result of a dial from inside: 0 connected, 1 refused or unreachable, 124 no answer within the limit.
+/// The result of a dial from inside: 0 connected, 1 refused or unreachable, 124 no response within the limit.
 fn dial(network: &Network, address: SocketAddr, limit: Duration) -> Option<i32> {
     dial_by(
         network.enter(Command::new("ip"), "timeout".as_ref()),

@@ -43,7 +43,7 @@ pub struct Request {
     pub body: Option<Value>,
     /// The time of arrival.
     pub at: Instant,
-    /// The code of the answer, or `None` while there is no answer.
+    /// The code of the answer, or `None` while there is no response.
     pub status: Option<u16>,
     /// The time at which the answer, or the head of a watch, was sent.
     pub answered: Option<Instant>,

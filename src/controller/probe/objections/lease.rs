@@ -64,7 +64,7 @@ pub enum Error {
     #[error("{0}")]
     Call(#[from] kube::Error),
     /// The call timed out, so it is unknown whether it was carried out.
-    #[error("no answer within {CALL_LIMIT:?}")]
+    #[error("no response within {CALL_LIMIT:?}")]
     TimedOut,
     /// The watch lasted longer than the server should have allowed.
     #[error("the watch does not end")]

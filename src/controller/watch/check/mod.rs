@@ -188,7 +188,7 @@ struct ListError {
 impl ListError {
     fn unanswered() -> Self {
         Self {
-            message: format!("no answer to a consistent list within {CHECK_LIMIT:?}"),
+            message: format!("no response to a consistent list within {CHECK_LIMIT:?}"),
             overload: None,
         }
     }

@@ -195,7 +195,7 @@ impl Reader {
     }
 }
 
-/// Records the progress that an event shows, and that the event was decoded: bytes alone are not a sign of life.
+/// Records the progress that an event shows, and that the event was decoded: bytes alone do not count as activity.
 fn record<K: Resource>(state: &WatchState, event: &Event<K>) {
     match event {
         Event::Init => return state.list_begins(),
@@ -331,7 +331,7 @@ fn frames(body: Body, calls: Arc<Calls>) -> impl Stream<Item = Result<Frame<Byte
             is_line_complete = data.last().map_or(is_line_complete, |last| *last == b'\n');
         }
         // Decoded events count by themselves. kube swallows bookmarks, and a quiet watch shows nothing. But neither a
-        // watch that ends as soon as it begins nor a line that never ends is a sign of life, even if a proxy answers
+        // watch that ends as soon as it begins nor a line that never ends counts as activity, even if a proxy answers
         // for the API server.
         if is_line_complete && began.elapsed() >= QUIET {
             watch.0.state.touch();

@@ -120,9 +120,9 @@ proptest! {
         for facts in scene.report.targets.values_mut() {
             (facts.is_recent, facts.had_time) = (false, true);
         }
-        let judgement = scene.judge();
-        prop_assert!(judgement.blind);
-        prop_assert!(judgement.out.is_empty());
+        let judgment = scene.judge();
+        prop_assert!(judgment.blind);
+        prop_assert!(judgment.out.is_empty());
     }
 
     /// Rule: 7.stable

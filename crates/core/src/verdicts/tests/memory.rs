@@ -85,9 +85,9 @@ fn new_leader_without_any_answer_is_blind_after_three_seconds() {
         ..unknown()
     };
     let scene = (1..=3).fold(Scene::new(3), |scene, n| scene.set(n, late.clone()));
-    let judgement = scene.remembers(&[1]).new_leader().judge();
-    assert!(judgement.blind);
-    assert!(judgement.out.is_empty());
+    let judgment = scene.remembers(&[1]).new_leader().judge();
+    assert!(judgment.blind);
+    assert!(judgment.out.is_empty());
 }
 
 /// Rule: 7.new-leader
@@ -106,7 +106,7 @@ fn endpoint_that_is_not_probed_yet_stays_out_for_a_new_leader() {
 fn service_without_probed_ports_has_nothing_out() {
     let mut scene = Scene::new(3).set(1, down()).remembers(&[1, 2]).new_leader();
     scene.ports.clear();
-    assert_eq!(scene.judge(), Judgement::default());
+    assert_eq!(scene.judge(), Judgment::default());
 }
 
 /// Rule: 7.new-leader

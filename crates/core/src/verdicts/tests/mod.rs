@@ -148,7 +148,7 @@ impl Scene {
         self
     }
 
-    fn judge(&self) -> Judgement {
+    fn judge(&self) -> Judgment {
         judge(&self.candidates, &self.ports, &self.report)
     }
 

@@ -44,7 +44,7 @@ fn removal_says_what_failed_and_how_often() {
             "ping failed 3 times: connection refused",
         ),
         (API, Some(Failure::Status(500)), 1, "readyz failed: answered 500"),
-        (API, None, 0, "readyz has no answer yet"),
+        (API, None, 0, "readyz has no response yet"),
     ] {
         let since = None;
         let unreachable = Unreachable {
