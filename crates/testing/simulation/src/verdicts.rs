@@ -36,6 +36,9 @@ const HEARD: Duration = Duration::from_millis(300);
 /// What was out so recently may still be remembered somewhere.
 const REMEMBERED: Duration = Duration::from_secs(15);
 
+/// A leader whose lists fail releases the Lease after 30 s. Until then it acts on the Services that it has seen.
+const UNSEEN: Duration = Duration::from_secs(40);
+
 /// No success from any endpoint for this time.
 const BLIND: Duration = Duration::from_secs(3);
 
@@ -259,13 +262,13 @@ impl World {
         of_family.count() < 2
     }
 
-    /// Whether a Service has been exempt from probes for long.
+    /// Whether a Service has been exempt from probes for so long that each leader has seen it.
     fn is_exempt(&self, service: &Key) -> bool {
         let now = self.now();
         let changed = self.state().observer.episodes.changed(service);
         let there = self.store.get("services", &service.0, &service.1);
         let is_off = |service: &Value| annotation(service, "endpoint-copier/probe") == Some("off");
-        there.is_some_and(|there| is_off(&there)) && now > changed + REMEMBERED
+        there.is_some_and(|there| is_off(&there)) && now > changed + UNSEEN
     }
 
     fn wrong_verdicts(&self, life: &Life, copy: &Value) -> Vec<String> {
