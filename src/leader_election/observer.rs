@@ -42,6 +42,8 @@ struct ObservedState {
     changed_at: Option<Instant>,
     /// The first of our own writes that the watch has not shown yet: its version, and since when.
     unwatched: Option<(u64, Instant)>,
+    /// The version that the watch showed last.
+    watched: Option<u64>,
     /// The last holder of the Lease, with its renewal time.
     held: Option<Holding>,
     /// The version that a renewal may build on.
@@ -68,6 +70,7 @@ impl LeaseObserver {
         state
             .unwatched
             .take_if(|(ours, _)| version.is_none_or(|version| version >= *ours));
+        state.watched = version;
         state.known.watched(lease);
         if state.lease.see_in_watch(lease, Instant::now()) {
             self.note_change(&mut state, lease);
@@ -77,7 +80,9 @@ impl LeaseObserver {
     /// Takes in the response to one of our writes. The watch has to show it too.
     pub(super) fn wrote(&self, lease: &Lease) {
         let mut state = self.state.lock();
-        if let Some(version) = version_of(&lease.metadata) {
+        let version = version_of(&lease.metadata);
+        // The watch is often quicker than the response.
+        if let Some(version) = version.filter(|version| state.watched != Some(*version)) {
             // After a restore of etcd a later write has a lower version, and the watch shows only that one.
             if state.unwatched.is_none_or(|(first, _)| version < first) {
                 state.unwatched = Some((version, Instant::now()));

@@ -78,3 +78,26 @@ async fn restore_of_etcd_keeps_the_leader() {
         one.task.abort();
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn own_write_that_the_watch_shows_before_its_response_is_not_overdue() {
+    let limit = seconds(5);
+    let observer = LeaseObserver::new("one", seconds(6), Metrics::new(LEASE).unwrap());
+    let lease = |version: u64| -> Lease {
+        serde_json::from_value(json!({
+            "metadata": {"uid": "u", "resourceVersion": version.to_string()},
+            "spec": {"holderIdentity": "one"},
+        }))
+        .unwrap()
+    };
+    observer.watched(Some(&lease(7)));
+    observer.wrote(&lease(7));
+    let overdue = timeout(seconds(60), observer.wait_until_overdue(limit)).await;
+    assert!(overdue.is_err(), "{overdue:?}");
+    // A write that the watch does not show is overdue, also one with a lower version, as after a restore of etcd.
+    for version in [8, 3] {
+        observer.wrote(&lease(version));
+        let overdue = timeout(seconds(60), observer.wait_until_overdue(limit)).await;
+        assert_eq!(overdue, Ok(version));
+    }
+}
