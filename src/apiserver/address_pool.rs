@@ -119,7 +119,12 @@ impl AddressPool {
         let order = self.order(now);
         order
             .iter()
-            .any(|other| other != address && !self.is_down(other) && self.skipped_until(other, now).is_none())
+            .any(|other| other != address && !self.is_ejected(other, now))
+    }
+
+    /// Whether this address failed recently, or probes find it down.
+    pub fn is_ejected(&self, address: &ServerAddress, now: Instant) -> bool {
+        self.is_down(address) || self.skipped_until(address, now).is_some()
     }
 
     /// Whether no address is skipped.
@@ -146,24 +151,20 @@ impl AddressPool {
     /// Records that a dial or a request to this address failed.
     pub fn failed(&mut self, address: &ServerAddress, now: Instant) {
         self.stretch.failed(address);
-        let before = self.ejections.get(address);
-        // Several clients may report the same failure.
-        if before.is_some_and(|mark| now < mark.until) {
-            return;
-        }
         // A failure from long ago does not count.
-        let recent = before.filter(|mark| now < mark.until + LONGEST_EJECTION);
-        let failures = recent.map_or(0, |mark| mark.failures);
+        let before = self.ejections.get(address);
+        let before = before.filter(|mark| now < mark.until + LONGEST_EJECTION);
+        // Several clients may report the same failure. A later one shows that the server still fails.
+        let failures = match before {
+            Some(mark) if now < mark.until => mark.failures,
+            _ => before.map_or(0, |mark| mark.failures) + 1,
+        };
         let skip = EJECTION
-            .saturating_mul(2_u32.saturating_pow(failures))
+            .saturating_mul(2_u32.saturating_pow(failures - 1))
             .min(LONGEST_EJECTION);
-        self.ejections.insert(
-            address.clone(),
-            Ejection {
-                until: now + skip,
-                failures: failures + 1,
-            },
-        );
+        let until = before.map_or(now, |mark| mark.until).max(now + skip);
+        self.ejections
+            .insert(address.clone(), Ejection { until, failures });
     }
 }
 
@@ -237,7 +238,7 @@ mod tests {
         let (mut pool, mut now) = (AddressPool::new(vec![address(1), address(2)], 0), Instant::now());
         for skip in [10, 20, 40, 80, 160, 160] {
             pool.failed(&address(1), now);
-            pool.failed(&address(1), now + seconds(1));
+            pool.failed(&address(1), now);
             assert!(!pool.has_better(&address(2), now + seconds(skip - 1)));
             now += seconds(skip);
             assert!(pool.has_better(&address(2), now));
@@ -245,6 +246,15 @@ mod tests {
         now += LONGEST_EJECTION;
         pool.failed(&address(1), now);
         assert_eq!(order(&pool, now + seconds(10)), [1, 2]);
+    }
+
+    #[test]
+    fn failure_of_a_skipped_address_extends_the_skip() {
+        let (mut pool, now) = (AddressPool::new(vec![address(1), address(2)], 0), Instant::now());
+        pool.failed(&address(1), now);
+        pool.failed(&address(1), now + seconds(6));
+        assert_eq!(order(&pool, now + seconds(15)), [2, 1]);
+        assert_eq!(order(&pool, now + seconds(16)), [1, 2]);
     }
 
     #[test]

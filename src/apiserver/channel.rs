@@ -92,9 +92,9 @@ impl Channel {
         self.0.dialer.pool.lock().stretch.factor()
     }
 
-    /// The connection for a request. A watch returns to a better address, and replaces a connection whose limit for
-    /// pings is now longer than necessary. Watches restart anyway, and requests on the old connection are not
-    /// disturbed.
+    /// The connection for a request. No request goes to an address that failed for another client while there is one
+    /// that did not. A watch returns to a better address, and replaces a connection whose limit for pings is now longer
+    /// than necessary. Watches restart anyway, and requests on the old connection are not disturbed.
     fn connection(&self, watches: bool) -> Pending {
         let mut state = self.0.state.lock();
         if let Some(pending) = &state.current {
@@ -107,6 +107,8 @@ impl Channel {
                 Some(Ok(connection)) if connection.is_ready() => {
                     if watches && self.has_better(&connection.address) {
                         state.why = Some("a preferred address is available".to_owned());
+                    } else if self.is_ejected(&connection.address) {
+                        state.why = Some("it failed for another client".to_owned());
                     } else if !watches || connection.factor <= self.factor() {
                         return pending.clone();
                     }
@@ -121,6 +123,12 @@ impl Channel {
         self.0.dialer.learn();
         let (pool, now) = (self.0.dialer.pool.lock(), Instant::now());
         pool.has_better(address, now) && pool.has_other(address, now)
+    }
+
+    /// Whether requests should go elsewhere, because another client has seen this address fail.
+    fn is_ejected(&self, address: &ServerAddress) -> bool {
+        let (pool, now) = (self.0.dialer.pool.lock(), Instant::now());
+        pool.is_ejected(address, now) && pool.has_other(address, now)
     }
 
     fn open(&self) -> Pending {

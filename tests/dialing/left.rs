@@ -38,6 +38,21 @@ async fn an_unanswered_request_makes_a_client_leave_the_server() {
 }
 
 #[tokio::test]
+async fn a_client_leaves_a_server_that_failed_for_another_client() {
+    let servers = Servers::start(2).await;
+    let way = servers.access().await;
+    let other = way.access.client("other").expect("credentials");
+    way.get().await.expect("an answer");
+    let hang = Fault::new(Match::any().verb("get"), Effect::Hang).times(1);
+    servers.server(0).server().faults().add(hang);
+    let services: Api<Service> = Api::default_namespaced(other);
+    let hangs = timeout(Duration::from_millis(700), services.get("kubernetes")).await;
+    assert!(hangs.is_err());
+    way.get().await.expect("the other answers");
+    assert_eq!(servers.asked(), "aab");
+}
+
+#[tokio::test]
 async fn a_request_given_up_at_once_does_not_blame_its_server() {
     let servers = Servers::start(2).await;
     let way = servers.access().await;
