@@ -251,15 +251,17 @@ impl World {
         }
     }
 
-    /// Whether the API source has no other slice of the family of a copy.
+    /// Whether the API source has no other slice that leads to a copy of this family. If it has none of the family, each
+    /// slice of the other family leads to one.
     fn is_only_source(&self, copy: &Value) -> bool {
         let slices = self.store.list("endpointslices", Some("default"));
-        let of_family = slices.iter().filter(|slice| {
-            label(slice, SERVICE_NAME) == Some("kubernetes")
-                && !is_ours(slice)
-                && slice["addressType"] == copy["addressType"]
-        });
-        of_family.count() < 2
+        let is_source = |slice: &&Value| label(slice, SERVICE_NAME) == Some("kubernetes") && !is_ours(slice);
+        let (of_family, others): (Vec<_>, Vec<_>) = slices
+            .iter()
+            .filter(is_source)
+            .partition(|slice| slice["addressType"] == copy["addressType"]);
+        let leading = if of_family.is_empty() { others } else { of_family };
+        leading.len() < 2
     }
 
     /// Whether a Service has been exempt from probes for so long that each leader has seen it.
