@@ -1,4 +1,5 @@
 //! The pause of all Services after an API server was overloaded, except those with reserved slots.
+//! [`crate::apiserver::http_status`] lists what else a 429 does.
 
 use std::time::Duration;
 

@@ -9,8 +9,9 @@ use super::{copy, last_ports};
 use crate::model::ports::LeftOut;
 use crate::model::{EndpointSlice, Family, ManagedService, Snapshot, Source, copy_name_in};
 
-/// Whether the copies of one family are held although their source has no endpoints of it: the Service asks for that
-/// ([`ManagedService::holds`]), no slice that cannot be decoded has endpoints, and Nodes give none.
+/// Whether the copies of one family are held, once the caller ([`super::wanted_copies`]) has found that their source has
+/// no endpoints of it: the Service asks for that ([`ManagedService::holds`], the default for `default/kubernetes`), no
+/// slice that cannot be decoded has endpoints, and Nodes give none.
 pub(super) fn applies(service: &ManagedService, has_unreadable: bool, second: &SecondFamily) -> bool {
     service.holds && !has_unreadable && !second.is_filled()
 }
