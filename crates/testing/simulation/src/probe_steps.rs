@@ -179,7 +179,8 @@ impl World {
                     self.lies_for(Duration::ZERO);
                 }
                 if let Harm::Unreadable(_, time) = harm {
-                    self.disturbed_for(time);
+                    // A leader that began meanwhile counted rounds from 1, so an old objection may name one of them.
+                    self.lies_for(time);
                     self.later(time, |world| {
                         _ = world.administer(unreadable::restore_probe_lease);
                     });
