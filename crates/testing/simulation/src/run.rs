@@ -36,6 +36,9 @@ const RISE: Duration = Duration::from_secs(66);
 /// A list of ReferenceGrants that was refused, or not served, is repeated by then.
 const DISCOVERY: Duration = Duration::from_secs(62);
 
+/// A watch that fails although its list succeeds lists again after a pause of at most 30 s, with jitter.
+const RELIST: Duration = Duration::from_secs(40);
+
 /// A list of Nodes that was refused is repeated by then.
 const REFUSED: Duration = Duration::from_secs(62);
 
@@ -238,9 +241,12 @@ async fn settle(world: &Arc<World>, may_stand_aside: bool, with_nodes: bool) -> 
         bound += DISCOVERY;
     }
     let mut later = if has_probes { RISE } else { Duration::ZERO };
-    let forbidden_nodes = world.state().coverage.of("Nodes forbidden") > 0;
-    if with_nodes && (was_refused || forbidden_nodes) {
+    let of_nodes = |fault| with_nodes && world.state().coverage.of(fault) > 0;
+    if of_nodes("Nodes forbidden") || with_nodes && was_refused {
         later += REFUSED;
+    }
+    if of_nodes("watch of Nodes fails") {
+        later += RELIST;
     }
     let forbidden = world.state().endpoints_forbidden;
     let (mut right_since, mut back_since) = (None, None);
