@@ -39,8 +39,12 @@ const NAMESPACES: usize = 20;
 /// The maximum number of pages that are read of each list of Events.
 const PAGES: usize = 10;
 
-/// The finding that only the leader knows, because it tried to write. The leader reports it as an Event.
-const REPORTED: Reason = Reason::WriteRefused;
+/// The findings that only the leader knows, because it tried to write or saw how often others write. The leader reports
+/// them as Events.
+const REPORTED: [Reason; 2] = [Reason::WriteRefused, Reason::OtherInstallation];
+
+/// The reason of the Event with which the leader says that all findings on a Service have ended.
+const SYNCED: &str = "Synced";
 
 /// How far the clock of a replica may be ahead.
 const EARLY: SignedDuration = SignedDuration::from_mins(1);
@@ -124,7 +128,11 @@ impl Looker<'_> {
         let mut report = ClusterReport::of(&seen.index, &seen.changed, known, now);
         report.leaders_error = leases.err().map(|error| one_line(&error));
         let behind = report.services.iter_mut().filter(|row| !row.in_sync);
-        report.events_error = self.add_reported(behind.collect(), REPORTED, now).await;
+        let mut behind: Vec<_> = behind.collect();
+        for reason in REPORTED {
+            let error = self.add_reported(&mut behind, reason, now).await;
+            report.events_error = report.events_error.or(error);
+        }
         report
     }
 
@@ -132,12 +140,17 @@ impl Looker<'_> {
     /// read.
     pub async fn add_reported(
         &self,
-        mut rows: Vec<&mut Row>,
+        rows: &mut [&mut Row],
         reason: Reason,
         now: Timestamp,
     ) -> Option<String> {
-        let (events, error) = self.events(&rows, reason).await;
-        add_reported(&mut rows, reason, &events, now);
+        let (mut events, mut error) = self.events(rows, reason.as_str()).await;
+        if !events.is_empty() {
+            let (ends, why) = self.events(rows, SYNCED).await;
+            events.extend(ends);
+            error = error.or(why);
+        }
+        add_reported(rows, reason, &events, now);
         error
     }
 
@@ -150,9 +163,9 @@ impl Looker<'_> {
     }
 
     /// Events on Services in the namespaces of these rows, as many as could be read, and the error if some could not.
-    async fn events(&self, rows: &[&mut Row], reason: Reason) -> (Vec<DynamicObject>, Option<String>) {
+    async fn events(&self, rows: &[&mut Row], reason: &str) -> (Vec<DynamicObject>, Option<String>) {
         let kind = ApiResource::erase::<Event>(&());
-        let fields = format!("involvedObject.kind=Service,reason={}", reason.as_str());
+        let fields = format!("involvedObject.kind=Service,reason={reason}");
         let params = ListParams::default().fields(&fields);
         let namespaces: BTreeSet<_> = rows.iter().map(|row| row.namespace.as_str()).collect();
         let client = || self.client.clone();
@@ -309,22 +322,26 @@ where
     Ok(())
 }
 
-/// Adds to each row the newest Event on its Service that still holds. Others may write Events too: those that do not
-/// say that they are ours do not count, and neither do those from the future.
-fn add_reported(rows: &mut [&mut Row], reason: Reason, events: &[DynamicObject], now: Timestamp) {
+/// Adds to each row the newest Event on its Service, unless it was followed by one that says that the finding has ended.
+/// Events on an earlier Service of that name do not count. Others may write Events too: those that do not say that they
+/// are ours do not count, and neither do those from the future.
+pub(super) fn add_reported(rows: &mut [&mut Row], reason: Reason, events: &[DynamicObject], now: Timestamp) {
     let holds = |event: &&DynamicObject| {
         let age = said(event).map(|at| now.duration_since(at));
         age.is_some_and(|age| age < EVENT_LASTS && age > -EARLY)
             && event.data["reportingComponent"] == MANAGED_BY_US
-            && event.data["reason"] == reason.as_str()
     };
     let events: Vec<_> = events.iter().filter(holds).collect();
     for row in rows {
         let of_row = events.iter().filter(|event| {
             let service = &event.data["involvedObject"];
-            service["namespace"] == row.namespace && service["name"] == row.name
+            let is_of_it = |uid| row.uid.is_empty() || row.uid == uid;
+            service["namespace"] == row.namespace
+                && service["name"] == row.name
+                && service["uid"].as_str().is_none_or(is_of_it)
         });
         let newest = of_row.max_by_key(|event| said(event));
+        let newest = newest.filter(|event| event.data["reason"] == reason.as_str());
         row.findings.extend(newest.map(|event| Finding {
             reason,
             note: event.data["message"].as_str().unwrap_or_default().to_owned(),

@@ -44,6 +44,12 @@ pub(super) struct Row {
     /// Whether it says that it is not managed.
     #[serde(skip)]
     pub disabled: bool,
+    /// The UID of the Service; empty if it is not known.
+    #[serde(skip)]
+    pub uid: String,
+    /// Whether slices of the Go operator are left.
+    #[serde(skip)]
+    pub has_leftovers: bool,
     /// `<namespace>/<name>`, even if it may not be copied. `None` if the Service names no valid source.
     pub source: Option<String>,
     pub families: Vec<&'static str>,
@@ -169,6 +175,12 @@ impl Row {
             name: key.name().to_owned(),
             managed: managed.is_some(),
             disabled,
+            uid: snapshot
+                .service
+                .as_ref()
+                .map(|service| service.uid.clone())
+                .unwrap_or_default(),
+            has_leftovers: !plan.leftovers.is_empty(),
             source: managed
                 .and_then(|service| service.source())
                 .map(ToString::to_string),

@@ -81,6 +81,11 @@ fn notes(report: &ClusterReport) -> String {
         }
         if !row.managed {
             _ = writeln!(text, "{name} {}", unmanaged(row));
+        } else if row.findings.is_empty() && !row.in_sync {
+            _ = writeln!(
+                text,
+                "{name} is not in sync: the command plan shows what would be written."
+            );
         }
     }
     if let Some(error) = &report.events_error {
@@ -93,7 +98,7 @@ fn notes(report: &ClusterReport) -> String {
     text
 }
 
-fn unmanaged(row: &Row) -> &'static str {
+pub(super) fn unmanaged(row: &Row) -> &'static str {
     if row.disabled { DISABLED } else { UNMANAGED }
 }
 
@@ -101,7 +106,7 @@ const DISABLED: &str = "has the annotation endpoint-copier/enabled: \"false\", s
                         left are deleted.";
 
 /// Without the operator's flags, its copies look like leftovers.
-pub(super) const UNMANAGED: &str = "has copies but is not managed, as far as this command knows: the copies would be deleted. \
+const UNMANAGED: &str = "has copies but is not managed, as far as this command knows: the copies would be deleted. \
                          If flags of the operator make it managed, pass the same flags here.";
 
 fn cells(row: &Row, now: Timestamp) -> [String; 9] {

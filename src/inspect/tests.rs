@@ -1,5 +1,6 @@
 use k8s_openapi::api::discovery::v1::EndpointConditions;
 use k8s_openapi::jiff::Timestamp;
+use kube::api::DynamicObject;
 use serde_json::json;
 
 use super::dated::Dates;
@@ -91,6 +92,7 @@ default/vip   default/kubernetes   IPv4       2/3            1/3          192.0.
 
 1 of 3 in sync
 
+default/new is not in sync: the command plan shows what would be written.
 default/web HasSelector: ";
     assert!(text.starts_with(expected), "{text}");
     let last = "\n\nLeader: pod_1 (namespace ops, renewed 1s ago, leading for 3h, 4 changes of leader)\n";
@@ -203,6 +205,55 @@ fn disabled_service_is_shown_while_something_is_left() {
         assert!(text.contains(note), "{text}");
     }
     assert!(!wait::is_in_sync(&left, &ServiceKey::new("default", "vip")));
+}
+
+/// The leader's Events on a Service: the time of day, the reason and the UID of the Service.
+fn events(of: &[(&str, &str, &str)]) -> Vec<DynamicObject> {
+    let event = |(time, reason, uid): &(&str, &str, &str)| {
+        serde_json::from_value(json!({
+            "metadata": {}, "reason": reason, "message": "a note",
+            "eventTime": format!("2026-01-02T{time}.000000Z"), "reportingComponent": "endpoint-copier-operator",
+            "involvedObject": {"kind": "Service", "namespace": "default", "name": "vip", "uid": uid},
+        }))
+        .unwrap()
+    };
+    of.iter().map(event).collect()
+}
+
+#[test]
+fn finding_of_an_event_ends_with_synced_or_with_its_service() {
+    let mut report = report(&world(), &[]);
+    let row = report.services.iter_mut().find(|row| row.name == "vip").unwrap();
+    let uid = row.uid.clone();
+    let (fight, synced) = ("OtherInstallation", "Synced");
+    for (events, holds) in [
+        (events(&[("11:59:00", fight, &uid)]), true),
+        (
+            events(&[("11:58:00", synced, &uid), ("11:59:00", fight, &uid)]),
+            true,
+        ),
+        (
+            events(&[("11:59:00", synced, &uid), ("11:58:00", fight, &uid)]),
+            false,
+        ),
+        (events(&[("11:59:00", fight, "another")]), false),
+        (events(&[("11:20:00", fight, &uid)]), false),
+    ] {
+        row.findings.clear();
+        look::add_reported(&mut [&mut *row], Reason::OtherInstallation, &events, at(NOW));
+        assert_eq!(!row.findings.is_empty(), holds, "{events:?}");
+    }
+}
+
+#[test]
+fn service_out_of_sync_without_a_finding_has_a_note() {
+    let mut world = world();
+    world.put(slice("kubernetes").endpoints(["192.0.2.9"]));
+    let text = table::status(&report(&world, &[]));
+    assert!(
+        text.contains("\ndefault/vip is not in sync: the command plan shows what would be written."),
+        "{text}"
+    );
 }
 
 /// The shape that scripts rely on is the one that is documented.

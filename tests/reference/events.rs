@@ -16,6 +16,10 @@ details of the problem change, every 30 minutes while the problem lasts, and aft
 Service it sends at most 25 Events at once, and then one every 5 minutes. Only the leader sends Events. It also logs
 each finding, and counts it in the metric `endpoint_copier_findings{reason}`.
 
+The column *in sync* says whether a Service with this finding still counts as in sync: for `status`, `wait`, the
+condition `endpoint-copier/InSync` and the metrics. \"yes\" means that the copies are all that the source and the Service
+allow, and not that the VIP works.
+
 ";
 
 /// Rule: 3.events-table
@@ -23,14 +27,14 @@ each finding, and counts it in the metric `endpoint_copier_findings{reason}`.
 fn the_page_of_events_is_up_to_date() {
     let synced = [
         anchored(SYNCED),
-        "Normal".to_owned(),
+        "yes".to_owned(),
         SYNCED_MEANING.to_owned(),
         "Nothing.".to_owned(),
     ];
     let warnings = Reason::ALL.map(|reason| {
         [
             anchored(reason.as_str()),
-            "Warning".to_owned(),
+            if reason.leaves_undone() { "**no**" } else { "yes" }.to_owned(),
             reason.meaning().to_owned(),
             reason.remedy().to_owned() + see(reason),
         ]
@@ -38,7 +42,7 @@ fn the_page_of_events_is_up_to_date() {
     let rows = std::iter::once(synced).chain(warnings);
     let text = generated_from("`crates/core/src/model/finding.rs`")
         + INTRO
-        + &table(["reason", "type", "meaning", "what to do"], rows);
+        + &table(["reason", "in sync", "meaning", "what to do"], rows);
     check("docs/reference/events.md", &text);
 }
 

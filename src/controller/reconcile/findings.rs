@@ -1,7 +1,6 @@
 //! The findings of each Service, and the Services in sync, for logs and metrics. They end with the term.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -15,7 +14,8 @@ use endpoint_copier_core::model::{Finding, Reason, ServiceKey, SyncResult, is_in
 /// The findings of the last sync of each Service.
 pub(super) struct Findings {
     metrics: Metrics,
-    log_budgets: Arc<Mutex<Budgets<ServiceKey>>>,
+    /// Lines about written copies have budgets of their own, so that they hide no finding.
+    log_budgets: Mutex<Budgets<ServiceKey>>,
     known: Mutex<ByService>,
 }
 
@@ -30,10 +30,10 @@ struct ByService {
 }
 
 impl Findings {
-    pub fn new(metrics: Metrics, log_budgets: Arc<Mutex<Budgets<ServiceKey>>>) -> Self {
+    pub fn new(metrics: Metrics) -> Self {
         Self {
             metrics,
-            log_budgets,
+            log_budgets: Mutex::default(),
             known: Mutex::default(),
         }
     }

@@ -65,7 +65,7 @@ pub struct Reconciler {
     failures: SyncFailures,
     /// The log budgets of Services. Lines beyond the budget are logged at debug. The budgets outlive the terms of this
     /// replica.
-    log_budgets: Arc<Mutex<Budgets<ServiceKey>>>,
+    log_budgets: Mutex<Budgets<ServiceKey>>,
     /// Limits the log lines about undecodable slices in GET responses.
     undecoded: FailureLog,
     watch_health: WatchHealth,
@@ -134,13 +134,12 @@ impl Reconciler {
         verdicts: ReadVerdicts,
     ) -> Self {
         let writer = Writer::new(client.clone(), metrics.clone());
-        let log_budgets = Arc::<Mutex<Budgets<_>>>::default();
         Self {
             expectations: Expectations::default(),
-            findings: Findings::new(metrics.clone(), log_budgets.clone()),
+            findings: Findings::new(metrics.clone()),
             migration: Migration::new(client.clone(), writer.watchdog.clone()),
             failures: SyncFailures::default(),
-            log_budgets,
+            log_budgets: Mutex::default(),
             undecoded: FailureLog::new("decoding a slice from a GET response"),
             writer,
             client,

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::facts::{Facts, Server, ServiceFacts};
 use super::{Check, Verdict};
 use crate::inspect::report::Row;
-use crate::inspect::table::UNMANAGED;
+use crate::inspect::table::unmanaged;
 use endpoint_copier_core::model::{Reason, a_few};
 use endpoint_copier_core::verdicts::Target;
 
@@ -21,8 +21,12 @@ pub(super) fn checks(service: &ServiceFacts, facts: &Facts) -> Vec<Check> {
     let mut checks = if row.managed {
         copies(row)
     } else {
-        let remedy = "Pass the flags that the operator runs with, or delete the copies as the page on uninstalling says.";
-        vec![Check::warning("copies", UNMANAGED, remedy)]
+        let remedy = if row.disabled {
+            "Check that a replica leads: it deletes them. The command plan names them, so that you can delete them yourself."
+        } else {
+            "Pass the flags that the operator runs with, or delete the copies as the page on uninstalling says."
+        };
+        vec![Check::warning("copies", unmanaged(row), remedy)]
     };
     if row.managed && row.source.is_some() {
         checks.push(endpoints(row));
@@ -79,12 +83,22 @@ fn endpoints(row: &Row) -> Check {
     const NAME: &str = "endpoints";
     let (copy, source) = (row.copy_endpoints, row.source_endpoints);
     let of_all = format!("{} of {} are ready", copy.ready, copy.total);
+    if copy.total == 0 && row.has_leftovers {
+        return Check::warning(
+            NAME,
+            "there are no copies yet; the slice of the Go operator still serves the address",
+            "Check that a replica of this operator leads: it replaces that slice.",
+        );
+    }
     if copy.ready == 0 {
         let detail = format!(
             "{of_all}, so no node announces the address, and nothing answers there; the source has {} of {}",
             source.ready, source.total
         );
-        let remedy = if source.ready == 0 {
+        let is_other_family = row.findings.iter().any(|it| it.reason == Reason::FamilyMissing);
+        let remedy = if is_other_family {
+            "The source has no endpoint of the IP families of the Service: see the check copies."
+        } else if source.ready == 0 {
             "Find out why the source has no ready endpoint: kubectl get endpointslices shows it."
         } else {
             "The copies are behind their source: see the check copies."

@@ -124,9 +124,13 @@ async fn look(looker: &Looker<'_>) -> Result<Look, Error> {
     };
     let mut report = looker.report(&seen, leases).await;
     // Without permission to read Events, only Leases show a second installation.
-    let managed = report.services.iter_mut().filter(|row| row.managed);
+    let in_sync = report
+        .services
+        .iter_mut()
+        .filter(|row| row.managed && row.in_sync);
+    let mut in_sync: Vec<_> = in_sync.collect();
     _ = looker
-        .add_reported(managed.collect(), Reason::OtherInstallation, report.at)
+        .add_reported(&mut in_sync, Reason::OtherInstallation, report.at)
         .await;
     Ok(Look { seen, report, hidden })
 }

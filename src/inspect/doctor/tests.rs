@@ -26,6 +26,8 @@ fn row() -> Row {
         name: "kubernetes-vip".to_owned(),
         managed: true,
         disabled: false,
+        uid: String::new(),
+        has_leftovers: false,
         source: Some("default/kubernetes".to_owned()),
         families: vec!["IPv4"],
         source_endpoints: three,
@@ -201,7 +203,15 @@ fn copies_and_their_findings_are_checked() {
         (
             "copies",
             |facts| facts.services[0].row.managed = false,
-            Some((Warning, "is not managed")),
+            Some((Warning, "is not managed, as far as this command knows")),
+        ),
+        (
+            "copies",
+            |facts| {
+                facts.services[0].row.managed = false;
+                facts.services[0].row.disabled = true;
+            },
+            Some((Warning, "what the Go operator left")),
         ),
         ("foreign-slices", |_| {}, Some((Ok, ""))),
         (
@@ -237,6 +247,14 @@ fn ready_endpoints_are_checked() {
             "endpoints",
             |facts| facts.services[0].row.copy_endpoints.ready = 0,
             Some((Failed, "0 of 3 are ready")),
+        ),
+        (
+            "endpoints",
+            |facts| {
+                facts.services[0].row.copy_endpoints = ReadyCount::default();
+                facts.services[0].row.has_leftovers = true;
+            },
+            Some((Warning, "the slice of the Go operator still serves the address")),
         ),
         (
             "endpoints",

@@ -233,15 +233,17 @@ reasons! {
             The operator does not touch them. There is one Event for each kind of writer: Kubernetes mirrors an \
             `Endpoints` object with the name of the Service; Kubernetes wrote them while the Service had a selector, \
             and nothing removes them; or another component writes them.",
-        remedy: "Run the command in the note. A mirrored slice keeps coming back until the `Endpoints` object is deleted. If another \
+        remedy: "Run the commands in the note. A mirrored slice keeps coming back until the `Endpoints` object is deleted. If another \
             component writes the slices, stop it before you delete them.";
 
     /// An `Endpoints` object of the Go operator is mirrored, and the operator may not delete it.
     LegacyEndpoints, leaves_undone: false,
         means: "Kubernetes mirrors an `Endpoints` object with the name of the Service into an EndpointSlice, and the \
             operator is not allowed to read or delete it. Version 0.2 of the Go operator leaves such an object behind.",
-        remedy: "If the Go operator made the object, delete it with the command in the note, or set \
-            `rbac.goOperator: true` in the chart until it is deleted. Otherwise see `ForeignSlices`.";
+        remedy: "An object that the Go operator made has the label \
+            `endpointslice.kubernetes.io/managed-by: endpoint-copier-operator`: delete it with the command in the note, \
+            or set `rbac.goOperator: true` in the chart until it is deleted. Leave any other object of a Service that is \
+            not managed alone; for a managed Service, see `ForeignSlices`.";
 }
 
 /// The reason of the only Event that is not a warning.

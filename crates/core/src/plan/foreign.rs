@@ -45,7 +45,7 @@ impl Writer {
                 label::MANAGED_BY
             ),
             Self::Other => format!(
-                "slices that are not copies get traffic of this Service. Stop their writer, then delete them: kubectl get endpointslices --namespace {namespace} --selector {}={name} --show-managed-fields --output yaml names the writers; slices",
+                "slices that are not copies get traffic of this Service. kubectl get endpointslices --namespace {namespace} --selector {}={name} --show-managed-fields --output yaml names their writers: stop these, then run kubectl delete endpointslices --namespace {namespace} with the names of the slices",
                 label::SERVICE_NAME
             ),
         }
