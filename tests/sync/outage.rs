@@ -145,6 +145,25 @@ async fn log_lines_of_a_service_are_limited_like_its_events() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn finding_is_logged_however_many_copies_were_written() {
+    let log = Log::begin();
+    let operator = Operator::start(&cluster(&["192.0.2.1"]));
+    put(&operator.store, service("vip"));
+    for number in 2..40 {
+        let address = format!("192.0.2.{number}");
+        put(&operator.store, slice("kubernetes", "kubernetes", &[&address]));
+        operator.until_addresses("vip", &[&address]).await;
+        pass(seconds(1)).await;
+    }
+    let mut wrong = service("vip");
+    wrong["spec"]["selector"] = serde_json::json!({"app": "web"});
+    put(&operator.store, wrong);
+    operator.until_addresses("vip", &[]).await;
+    pass(seconds(1)).await;
+    assert_eq!(log.lines("HasSelector").len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_outage_is_over_when_the_last_service_is_written() {
     let log = Log::begin();
     let operator = Operator::start(&cluster(&["192.0.2.1"]));
