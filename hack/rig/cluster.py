@@ -201,18 +201,26 @@ class Cluster:
         )
 
     def break_node(self, node, fault):
-        """power-off: the link goes down, and all processes end. kill, freeze: only the API server."""
+        """power-off: the link goes down, and all processes end. hang: all processes stop. etcd-kill: only etcd ends.
+        kill, freeze: only the API server."""
         host = self.hosts[node]
         if fault == "power-off":
             link(node, "down")
             host.signal(signal.SIGKILL)
+        elif fault == "hang":
+            host.signal(signal.SIGSTOP)
+        elif fault == "etcd-kill":
+            host.signal(signal.SIGKILL, "etcd")
         else:
             host.signal({"kill": signal.SIGKILL, "freeze": signal.SIGSTOP}[fault], "api-server")
 
     def repair_node(self, node, fault):
         """Undoes a fault."""
-        if fault == "freeze":
-            self.hosts[node].signal(signal.SIGCONT, "api-server")
+        if fault in ("freeze", "hang"):
+            self.hosts[node].signal(signal.SIGCONT, *["api-server"] * (fault == "freeze"))
+            return
+        if fault == "etcd-kill":
+            self.start_etcd(node)
             return
         if fault == "power-off":
             link(node, "up")
