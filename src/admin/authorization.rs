@@ -1,5 +1,5 @@
 //! Decides who may read a page: an API server reviews the token of each client and its permission, and the verdict is
-//! kept for a short time.
+//! cached for a short time.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -23,18 +23,18 @@ use crate::telemetry::failure_log::FailureLog;
 /// The path that clients need permission to get.
 const PATH: &str = "/metrics";
 
-/// The time limit of both reviews of a token together. A scrape gives up after 10 s by default.
+/// The time limit of both reviews of a token together. By default, a scrape times out after 10 s.
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// The number of tokens with a verdict in memory.
+/// The maximum number of tokens whose verdicts are kept in memory.
 const CAPACITY: usize = 256;
 
-/// The time between two reviews of a token that failed, and the shortest pause while the API server is overloaded.
+/// The pause after a failed review of a token, and the shortest pause while the API server is overloaded.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// The number of unknown tokens that are reviewed in a second: for one peer, and for all. A token that was allowed the
-/// last time does not count, so invalid tokens never keep a known scraper out. A new scraper may get 503 while clients
-/// send many invalid tokens.
+/// The maximum number of unknown tokens that are reviewed in a second: for one peer, and for all. A token that was
+/// allowed the last time does not count, so invalid tokens never keep a known scraper out. A new scraper may get 503
+/// while clients send many invalid tokens.
 const UNKNOWN: (usize, usize) = (3, 12);
 
 /// The verdict of a review that may still be running; `None` if the review failed. It is shared, so concurrent requests
@@ -59,7 +59,7 @@ struct State {
 /// The newest review of a token.
 struct Review {
     begun: Instant,
-    /// Whether the last verdict before this one was that the token is allowed.
+    /// Whether the last verdict before this one was `Allowed`.
     was_allowed: bool,
     verdict: Pending,
 }
@@ -199,8 +199,8 @@ mod tests {
     use crate::telemetry::metrics::Metrics;
     use crate::telemetry::testing::logged;
 
-    /// An API server that lets the user `scraper` get `/metrics`, and the user `tenant` nothing. Their tokens have the same
-    /// names.
+    /// An API server that lets the user `scraper` get `/metrics`, and the user `tenant` nothing. Each token is equal to
+    /// the name of its user.
     struct Fixture {
         store: Store,
         server: ApiServer,
@@ -287,7 +287,7 @@ mod tests {
                 assert_eq!(fixture.reviews() - before, reviews, "{token}");
             }
         }
-        // A permission that is revoked ends with the minute.
+        // A revoked permission still counts until the minute has passed.
         fixture.store.restrict("scraper", Vec::new());
         advance(Duration::from_secs(60)).await;
         assert_eq!(fixture.verdict("scraper").await, Some(Verdict::Forbidden));
@@ -375,7 +375,7 @@ mod tests {
         }
     }
 
-    /// A server that answers each request with this code and with the request itself.
+    /// The log after a review by a server that answers with this code and with the body of the request.
     async fn logged_after_an_echo(code: u16) -> Vec<String> {
         let echo = service_fn(move |request: Request<Body>| async move {
             let body = request.into_body().collect_bytes().await?;

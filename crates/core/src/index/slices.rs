@@ -16,7 +16,7 @@ pub(super) struct Slices {
     removals: u64,
     /// Slices that a GET has shown to be gone, while a watch may still show older states of them. A UID is never
     /// reused, so a state with that UID is older, unless etcd was restored from a backup. A list that begins later
-    /// shows such a restore, and ends the entry.
+    /// shows such a restore, and removes the entry.
     gone: HashMap<SliceKey, Gone>,
 }
 

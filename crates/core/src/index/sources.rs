@@ -58,8 +58,8 @@ pub enum Requester {
 pub type NamesByRequester = BTreeMap<Requester, BTreeSet<String>>;
 
 impl Index {
-    /// The names of the managed Services that get copies, of their sources, and of Services that say that they are not
-    /// managed: the Go operator may have left slices for those.
+    /// The names of the managed Services that get copies, of their sources, and of Services whose annotation says that
+    /// they are not managed: the Go operator may have left slices for those.
     #[must_use]
     pub fn names_by_requester(&self) -> NamesByRequester {
         let mut names = NamesByRequester::new();
@@ -90,7 +90,7 @@ impl Index {
         managed.chain(sources).chain(always).map(str::to_owned).collect()
     }
 
-    /// Makes slices of Services with this name matter even while no managed Service uses them as a source.
+    /// From now on, slices of Services with this name are needed even while no managed Service uses them as a source.
     pub fn always_watch(&mut self, name: &str) {
         self.always.insert(name.to_owned());
     }
@@ -135,7 +135,7 @@ impl Index {
         sources
     }
 
-    /// Starts a record of a list of slices that is about to be sent.
+    /// Starts a record of a list of slices whose request is about to be sent.
     #[must_use]
     pub fn listing(&self, namespace: String, names: BTreeSet<String>) -> Listing {
         Listing {

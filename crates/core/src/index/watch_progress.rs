@@ -1,4 +1,4 @@
-//! The progress of the watches by name, and which one counts if two watch the same name.
+//! The progress of the watches that select slices by Service name, and which of two watches of the same name counts.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -24,7 +24,8 @@ struct Progress {
 }
 
 impl Index {
-    /// Notes that the watch of this scope lists. The list is sent now, so it is newer than all GETs so far.
+    /// Records that the watch of this scope begins to list. The request is sent now, so the list is newer than all GETs
+    /// so far.
     pub fn list_begins(&mut self, scope: &Scope) {
         self.slices_mut(scope)
             .retain_gone(|_, service| !scope.covers(service));
@@ -33,7 +34,8 @@ impl Index {
         }
     }
 
-    /// Notes that only slices of these names are watched from now on, each set in one watch. Forgets the other watches.
+    /// Records that from now on only slices of Services with these names are watched, each set in one watch. Forgets
+    /// the other watches.
     pub fn retain_names(&mut self, shards: &BTreeSet<Arc<BTreeSet<String>>>) {
         let versions = &self.versions;
         let is_watched = |name: &str| shards.iter().any(|names| names.contains(name));
@@ -93,8 +95,8 @@ impl WatchProgress {
         })
     }
 
-    /// Whether the watch that last listed this name ends when only these watches continue. Events of an older
-    /// watch were ignored since then, and a newer watch has not listed yet.
+    /// Whether the watch that last listed this name ends when only these watches continue. Events of older watches have
+    /// been ignored since that list, and a newer watch has not listed yet.
     fn is_left_behind(&self, name: &str, shards: &BTreeSet<Arc<BTreeSet<String>>>) -> bool {
         let goes_on = |progress: &Progress| shards.contains(&progress.names);
         let mut watches = self.0.iter().filter(|progress| progress.names.contains(name));

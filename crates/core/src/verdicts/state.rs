@@ -1,4 +1,4 @@
-//! The state of one target, which follows from the attempts that it answered.
+//! The state of one target, computed from the results of its attempts.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -6,17 +6,17 @@ use std::time::Duration;
 
 use super::{Failure, Moment, Reply, Thresholds};
 
-/// The time for which a relapse makes the rise longer.
+/// How long a relapse makes later rises longer.
 pub(super) const RELAPSE_MEMORY: Duration = Duration::from_secs(600);
 /// The longest rise, however often a target relapsed.
 const LONGEST_RISE: Duration = Duration::from_secs(60);
-/// A limit that is higher than the number of doublings that [`LONGEST_RISE`] allows.
+/// An upper bound for the number of doublings, above what [`LONGEST_RISE`] allows.
 const MOST_DOUBLINGS: u32 = 16;
 
 /// The phase of a target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// It is listed, and has never been well since. It never becomes down, so that an endpoint that never worked is not
+    /// It has not been healthy since it was listed. It never becomes down, so that an endpoint that never worked is not
     /// taken out.
     New {
         /// Failed attempts since it was listed.
@@ -24,9 +24,9 @@ pub enum Phase {
     },
     /// It answers.
     Well,
-    /// It was well, and this many attempts in a row failed.
+    /// It was well, and this many attempts in a row have failed since.
     Failing(u32),
-    /// It was well, and failed as often as the threshold says.
+    /// It was well, and then failed as many times in a row as the threshold says.
     Down,
     /// It was down, and answers again.
     Rising {
@@ -49,7 +49,7 @@ pub(super) struct Attempt {
 pub struct TargetState {
     pub(super) phase: Phase,
     pub(super) listed_since: Moment,
-    /// When the newest 2xx came.
+    /// When the newest 2xx arrived.
     pub(super) last_success: Option<Moment>,
     /// How long its responses usually take: the longest recent time, reduced by an eighth with each quicker response.
     pub(super) usual: Duration,
@@ -63,9 +63,10 @@ pub struct TargetState {
     pub(super) last_failure: Option<Moment>,
     /// The first failure since the target was well. Unlike the run, it survives a rise that fails.
     pub(super) unhealthy_since: Option<Moment>,
-    /// What failed. It stays the same while a target is new or down, because a server may fail in changing ways.
+    /// The failure to report. It stays the same while a target is new or down, because a server may fail in changing
+    /// ways.
     pub(super) what: Option<Failure>,
-    /// How many attempts in a row had failed by then.
+    /// The number of attempts in a row that had failed when `what` was set.
     pub(super) failures: u32,
     /// For each address of the same port and family: its first 2xx to an attempt begun after the run's first failure.
     pub(super) answers_since: BTreeMap<IpAddr, Moment>,
@@ -92,13 +93,13 @@ impl TargetState {
         }
     }
 
-    /// Where it stands.
+    /// The current phase.
     #[must_use]
     pub fn phase(&self) -> Phase {
         self.phase
     }
 
-    /// Why it failed, while it is not well.
+    /// The failure to report, or `None` while the target is well.
     #[must_use]
     pub fn what(&self) -> Option<&Failure> {
         self.what.as_ref()
@@ -110,7 +111,7 @@ impl TargetState {
         self.latest == Some(Reply::Success)
     }
 
-    /// Counts a response. `counts` says whether it counts for a rise, `relapses` how often the target relapsed.
+    /// Counts a response. `counts` says whether it counts for a rise; `relapses` is the number of recent relapses.
     pub(super) fn answer(
         &mut self,
         attempt: Attempt,

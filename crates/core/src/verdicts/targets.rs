@@ -8,7 +8,7 @@ use super::{Moment, Phase, Reply, Target, TargetState, Thresholds};
 
 /// An attempt without a response puts its target in doubt when it takes this much longer than recent responses.
 const DOUBT_AFTER: Duration = Duration::from_millis(250);
-/// The failures in a row after which a target is suspected.
+/// The number of failures in a row after which a target is suspected.
 const SUSPECTED_AFTER: u32 = 2;
 
 /// All targets, by address and port.
@@ -16,7 +16,7 @@ const SUSPECTED_AFTER: u32 = 2;
 pub struct Targets {
     thresholds: Thresholds,
     states: BTreeMap<Target, TargetState>,
-    /// When targets that were well became down. This survives when a target leaves the source.
+    /// The times at which healthy targets became down. They are kept when a target is no longer listed.
     falls: BTreeMap<Target, Vec<Moment>>,
 }
 
@@ -41,8 +41,8 @@ impl Targets {
         self.forget_falls(now);
     }
 
-    /// Notes that an attempt begins, at a different moment from other attempts at this target. It counts until the
-    /// caller passes the same moment to [`Targets::end`] or [`Targets::discard`].
+    /// Records that an attempt begins. `now` must differ from the start of every other attempt at this target. The
+    /// attempt counts until the caller passes the same moment to [`Targets::end`] or [`Targets::discard`].
     pub fn begin(&mut self, target: Target, now: Moment) {
         if let Some(state) = self.states.get_mut(&target) {
             state.unanswered.insert(now);
@@ -105,7 +105,7 @@ impl Targets {
 
     /// Whether this replica may object to the suspicion of a target. It may not while its own attempt hangs. If
     /// responses are usually slow, a slow response does not count as hanging, because otherwise the replica would
-    /// object and withdraw with each attempt.
+    /// object and withdraw its objection with each attempt.
     #[must_use]
     pub fn is_clearly_well(&self, target: Target, now: Moment) -> bool {
         self.states.get(&target).is_some_and(|state| {
@@ -147,7 +147,7 @@ impl Targets {
         u32::try_from(recent.saturating_sub(1)).unwrap_or(u32::MAX)
     }
 
-    /// Records a 2xx at the targets with which it contrasts.
+    /// Records a 2xx for the failing targets that it contrasts with.
     fn note_contrast(&mut self, target: Target, attempt: Attempt) {
         let others = self.states.iter_mut();
         for (_, state) in others.filter(|(other, _)| is_other(target, **other)) {
