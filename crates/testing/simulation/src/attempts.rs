@@ -1,5 +1,5 @@
-//! What the probes of each replica were answered, as far as the rules depend on it. Written from the rules, and generous
-//! where they leave a moment open: what is wrong here is wrong for sure.
+//! The results that the probes of each replica got, as far as the rules depend on them. Written from the rules, and
+//! lenient where they do not fix a moment: a violation that this finds is certainly one.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,52 +9,52 @@ use endpoint_copier_core::verdicts::{Reply, Target};
 use crate::replica::Life;
 use crate::world::{State, World};
 
-/// Time limit of an attempt.
+/// The time limit of an attempt.
 const LIMIT: Duration = Duration::from_secs(1);
 
-/// A timeout that comes later than this says nothing about the server.
+/// A timeout that fires later than this says nothing about the server.
 const LATE: Duration = Duration::from_millis(100);
 
-/// A failure contrasts with an answer of another server that came so much before it.
+/// A failure contrasts with a response of another server that arrived at least this much before it.
 const CONTRAST: Duration = Duration::from_millis(300);
 
-/// Failures in a row of a server that is down.
+/// The number of failures in a row after which a server is down.
 const DOWN: usize = 3;
 
 /// Relapses within this time make the rise longer.
 const RELAPSES: Duration = Duration::from_secs(600);
 
-/// A server whose last result was an answer for so much longer than its rise takes has risen.
+/// A server has risen for certain once it has answered for this much longer than its rise takes.
 const SURELY_RISEN: Duration = Duration::from_secs(15);
 
 /// A run of failures.
 #[derive(Clone, Debug, Default)]
 pub struct Run {
-    /// When each of them came.
+    /// When each of them arrived.
     pub failures: Vec<Duration>,
-    /// When an answer ended the run.
+    /// When a response ended the run.
     pub ended: Option<Duration>,
 }
 
-/// What one replica knows of one address and port.
+/// What one replica knows about one address and port.
 #[derive(Debug, Default)]
 pub struct Track {
-    /// It was answered by 2xx, 401, 403 or 429.
+    /// Whether it has ever answered 2xx, 401, 403 or 429.
     pub was_well: bool,
-    /// Whether the latest result is an answer, and whether it is 2xx.
+    /// Whether the latest result is a response, and whether that is 2xx.
     pub latest: Option<(bool, bool)>,
     /// When the last attempt began.
     pub last_begun: Duration,
-    /// When the last answer of any kind came.
+    /// When the last response of any kind arrived.
     pub last_answer: Option<Duration>,
-    /// Begin and arrival of each 2xx, the newest last.
+    /// Start and arrival of each 2xx, newest last.
     pub successes: Vec<(Duration, Duration)>,
-    /// Failures since the last answer, and the run before.
+    /// The failures since the last response, and the run before.
     pub runs: [Run; 2],
     /// When it became down after it had been well.
     pub falls: Vec<Duration>,
     is_down: bool,
-    /// Since when it rises, if it was down.
+    /// When its rise began, if it was down.
     rises: Option<Duration>,
 }
 
@@ -64,7 +64,7 @@ impl Track {
         self.latest = Some((true, is_success));
         self.last_answer = Some(now);
         if is_success {
-            // So many are enough for the longest delay of a write.
+            // Enough for the longest delay of a write.
             if self.successes.len() >= 64 {
                 self.successes.remove(0);
             }
@@ -89,30 +89,30 @@ impl Track {
         self.runs[0].failures.push(now);
         if self.was_well && self.runs[0].failures.len() == DOWN {
             self.is_down = true;
-            // Also if it was not well again yet.
+            // It counts even if the server was not well again yet.
             self.falls.push(now);
         }
     }
 
-    /// How long its rise takes at most, without the time between two attempts.
+    /// The maximum duration of its rise, without the time between two attempts.
     pub fn rise(&self, now: Duration) -> Duration {
         let relapses = self.falls.iter().filter(|fall| now < **fall + RELAPSES).count();
         let doubled = 3 << relapses.saturating_sub(1).min(6);
         Duration::from_secs(doubled).min(Duration::from_secs(60))
     }
 
-    /// The runs that a decision may rest on which was made no earlier than this.
+    /// The runs that may have led to a decision made no earlier than this.
     pub fn runs_since(&self, decided: Duration) -> impl Iterator<Item = &Run> {
         let counts = move |run: &&Run| run.ended.is_none_or(|ended| ended >= decided);
         self.runs.iter().filter(counts)
     }
 
-    /// Whether a run makes it down.
+    /// Whether it is down because of this run.
     pub fn is_down_by(&self, run: &Run) -> bool {
         self.was_well && (run.failures.len() >= DOWN || self.is_down)
     }
 
-    /// Whether an answer of another server contrasts with a run of failures of this one.
+    /// Whether a response of another server contrasts with a run of failures of this one.
     pub fn contrasts_with(&self, run: &Run) -> bool {
         let (Some(first), Some(last)) = (run.failures.first(), run.failures.last()) else {
             return false;
@@ -121,7 +121,7 @@ impl Track {
         answers.any(|(begun, arrived)| begun > first && *last >= *arrived + CONTRAST)
     }
 
-    /// Whether a 2xx came in the time before a moment.
+    /// Whether a 2xx arrived in this time before `now`.
     pub fn answered_within(&self, time: Duration, now: Duration) -> bool {
         let last = self.successes.last();
         last.is_some_and(|(_, arrived)| now < *arrived + time)
@@ -132,12 +132,12 @@ impl Track {
 #[derive(Debug, Default)]
 pub struct Attempts {
     tracks: BTreeMap<String, BTreeMap<Target, Track>>,
-    /// Attempts whose kept connection was closed: a new connection decides, at once.
+    /// Attempts whose idle connection was closed: a new connection decides the result at once.
     going_on: BTreeMap<(String, Target), (Duration, Duration)>,
 }
 
 impl Attempts {
-    /// What a replica knows of one address and port.
+    /// What a replica knows about one address and port.
     pub fn of(&self, identity: &str, target: Target) -> Option<&Track> {
         self.tracks.get(identity)?.get(&target)
     }
@@ -157,7 +157,7 @@ impl Attempts {
 }
 
 impl World {
-    /// A replica dials, or asks on a connection that it kept. Returns when its attempt began.
+    /// A replica dials, or sends a request on an open connection. Returns when its attempt began.
     pub fn attempt_begins(&self, life: &Life, target: Target) -> Duration {
         let now = self.now();
         let attempts = &mut self.state().probed.attempts;
@@ -168,7 +168,7 @@ impl World {
         }
     }
 
-    /// The kept connection of an attempt was closed.
+    /// The open connection of an attempt was closed.
     pub fn attempt_goes_on(&self, life: &Life, target: Target, begun: Duration) {
         let now = self.now();
         self.count("probe on a connection that was closed");
@@ -178,7 +178,7 @@ impl World {
             .insert((life.identity.clone(), target), (now, begun));
     }
 
-    /// An attempt has ended, or was given up.
+    /// An attempt has ended, or was abandoned.
     pub fn attempt_ends(&self, life: &Life, target: Target, begun: Duration, reply: Option<&Reply>) {
         let now = self.now();
         let age = now.saturating_sub(begun);
@@ -198,7 +198,7 @@ impl World {
                 coverage.add("timeout discarded, as its timer fired late", 1);
             }
             None if age >= LIMIT => track.failed(now),
-            // A newer attempt was answered, or nobody asks any more.
+            // A newer attempt was answered, or nothing probes the target anymore.
             None => {}
         }
         let after = track.runs[0].failures.len();

@@ -1,4 +1,4 @@
-//! What must come about in time while nothing fails but probes and replicas.
+//! What must happen in time while nothing but probes and replicas fail.
 //!
 //! The laws of `verdicts.rs` say what a replica must not do; these say what it must. Each waits until everything that
 //! it depends on has been the same for a while.
@@ -25,35 +25,35 @@ use crate::world::{State, World};
 /// How often the laws are checked.
 const EVERY: Duration = Duration::from_millis(250);
 
-/// By then a dead API server is out, and everything else has followed.
+/// Within this time, a dead API server is out, and every other effect is complete.
 const BOUND: Duration = Duration::from_secs(8);
 
-/// By then an endpoint is back that must return at once.
+/// Within this time, an endpoint is back that must return at once.
 const AT_ONCE: Duration = Duration::from_secs(2);
 
-/// A replica that reaches an API server has objected by then.
+/// Within this time, a replica that reaches an API server has objected.
 const CUT: Duration = Duration::from_secs(4);
 
-/// No success from any endpoint for this time.
+/// Probes are blind after this time without a success from any endpoint.
 const BLIND: Duration = Duration::from_secs(3);
 
-/// An objection counts for this time, and a little is left.
+/// An objection younger than this still counts, with a margin.
 const COUNTS: Duration = Duration::from_millis(8500);
 
-/// What is known from one look to the next.
+/// State that is kept between two checks.
 #[derive(Debug, Default)]
 pub struct Calm {
-    /// Since when copies list an address.
+    /// When copies began to list each address.
     listed: BTreeMap<IpAddr, Duration>,
-    /// Endpoints that were out while they were dead for all, and the leader then.
+    /// Endpoints that were out while they were dead for all replicas, and the leader at that time.
     settled: BTreeMap<(Key, IpAddr), String>,
-    /// Cuts that were counted.
+    /// Cuts that have been counted.
     withheld: BTreeSet<(Key, IpAddr)>,
-    /// Since when more than half are out. Several copies are written one after the other.
+    /// When more than half were first out. Several copies are written one after the other.
     too_many: BTreeMap<(Key, Vec<IpAddr>), Duration>,
 }
 
-/// The leader, and all that the laws need to know of the others.
+/// The leader, and everything that the laws need to know about the others.
 struct View<'a> {
     now: Duration,
     leader: &'a Life,
@@ -73,10 +73,10 @@ impl World {
         }
     }
 
-    /// The copies of the API servers' list, by Service and family, as far as everything about them is decodable.
+    /// The copies of the API servers' list, by Service and family, if everything about them can be decoded.
     fn groups(&self) -> Vec<(Key, Group)> {
         let slices = self.store.list("endpointslices", None);
-        // While the source has no slice, a replica that has just started does not know which port to ask.
+        // While the source has no slice, a replica that has just started does not know which port to probe.
         let is_source = |slice: &Value| {
             key(slice).0 == "default" && label(slice, SERVICE_NAME) == Some("kubernetes") && !is_ours(slice)
         };
@@ -158,7 +158,7 @@ impl World {
             let found = state.wrong_group(&view, calm);
             wrong.extend(found.into_iter().map(|what| format!("{what}, of {}", service.1)));
         }
-        // A leader that only looks puts endpoints back.
+        // A leader that only observes puts endpoints back.
         calm.settled.retain(|place, _| judged.contains(place));
         wrong.extend(
             self.state()
@@ -172,7 +172,8 @@ impl World {
 }
 
 impl Probed {
-    /// How an endpoint is for a replica on all these ports: the worst, and since when none has changed.
+    /// Whether an endpoint is in such a class for a replica on all these ports, and since when: the latest change
+    /// counts.
     fn all_are(
         &self,
         replica: usize,
@@ -193,7 +194,7 @@ impl Probed {
         Some(since)
     }
 
-    /// Replicas that do not ask what copies have listed for long.
+    /// Replicas that do not probe what copies have listed for a long time.
     fn unasked(
         &self,
         now: Duration,
@@ -240,7 +241,7 @@ fn answers(class: Class) -> bool {
 }
 
 impl State {
-    /// Whether one replica has led all the time, and nobody was paused or harmed.
+    /// Whether one replica has led for all of this time, and nothing was paused or disturbed.
     fn is_steady(&self, view: &View<'_>, time: Duration) -> bool {
         let since = self.observer.leads_since(&view.leader.identity);
         let since = since.unwrap_or(view.now).max(self.probed.disturbed);
@@ -282,7 +283,7 @@ impl State {
                     wrong.push(format!("{address} is dead for all, and not out"));
                 }
             }
-            // A leader that stood still had no success for 3 s, so that everything returns (rule 9).
+            // A leader that was paused had no success for 3 s, so everything returns (rule 9).
             let has_stood_still = now < leader.resumed_at() + BOUND;
             if !is_dead || has_stood_still || self.probed.disturbed_by_lies > now {
                 settled.remove(&place);
@@ -311,7 +312,7 @@ impl State {
         wrong
     }
 
-    /// The family has been without any success of the leader for long.
+    /// The leader has had no success from the family for a long time.
     fn is_blind(&self, view: &View<'_>) -> bool {
         view.group.candidates.iter().all(|address| {
             let is_old = view
@@ -335,7 +336,8 @@ impl State {
         track.is_some_and(|track| track.answered_within(time, view.now))
     }
 
-    /// An endpoint has been dead for all replicas on one port, and there is another that is well on all, and a place.
+    /// An endpoint has been dead for all replicas on one port, another one is well on all ports, and one more may be
+    /// out.
     fn is_dead_for_all(&self, view: &View<'_>, address: IpAddr) -> bool {
         let Probed { attempts, .. } = &self.probed;
         let ports = &view.group.ports;
@@ -344,7 +346,7 @@ impl State {
         let was_well = |port: u16| {
             let track = attempts.of(&leader.identity, Target::new(address, port));
             let listed = view.listed.get(&address).copied().unwrap_or(view.now);
-            // A new leader knows it by the copy's memory.
+            // A new leader knows it from the copy, which records it.
             view.group.out.contains(&address)
                 || track.is_some_and(|track| track.last_answer.is_some_and(|last| last > listed))
         };
@@ -360,7 +362,7 @@ impl State {
                 since.is_some_and(|since| since <= until)
             }) && view.listed.get(other).is_some_and(|since| *since <= until)
         };
-        // One that is dead or was lately may have the place.
+        // Another endpoint that is dead, or was recently, may use up the limit.
         let has_place = |other: &&IpAddr| {
             view.group.out.contains(*other)
                 || self
@@ -373,7 +375,7 @@ impl State {
             && others().filter(has_place).count() < view.group.candidates.len() / 2
     }
 
-    /// The leader has not reached an endpoint for long, and another replica that may object sees it well.
+    /// The leader has not reached an endpoint for a long time, and another replica that may object sees it well.
     fn is_cut_for_leader_only(&self, view: &View<'_>, address: IpAddr) -> bool {
         let ports = &view.group.ports;
         let until = view.now.saturating_sub(CUT);
@@ -403,7 +405,7 @@ impl State {
         })
     }
 
-    /// Why an endpoint that is out must be back by now.
+    /// The reason for which an endpoint that is out must be back by now.
     fn must_return(&mut self, view: &View<'_>, address: IpAddr) -> Option<String> {
         let View {
             now, leader, group, ..
@@ -467,7 +469,7 @@ impl State {
         (all && ports.iter().any(is_objected)).then(|| format!("{address} is out in spite of an objection"))
     }
 
-    /// What replicas should have done apart from copies.
+    /// What replicas should have done, other than in copies.
     fn wrong_replicas(
         &mut self,
         now: Duration,

@@ -1,4 +1,4 @@
-//! Chance that follows from a seed.
+//! Random numbers that follow from a seed.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ pub fn split_mix(state: &mut u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// A stream of chance. Streams of one seed for different purposes know nothing of each other.
+/// A stream of random numbers. Streams of one seed for different purposes are independent.
 #[derive(Clone, Debug)]
 pub struct Chance(u64);
 
@@ -28,22 +28,22 @@ impl Chance {
         split_mix(&mut self.0)
     }
 
-    /// A number below this one, which is not 0.
+    /// A number below `end`, which must not be 0.
     pub fn below(&mut self, end: usize) -> usize {
         usize::try_from(self.number() % u64::try_from(end).unwrap_or(1)).unwrap_or(0)
     }
 
-    /// True so many times of a hundred.
+    /// Returns `true` with this probability, in percent.
     pub fn percent(&mut self, times: u64) -> bool {
         self.number() % 100 < times
     }
 
-    /// One of these.
+    /// One of these values.
     pub fn one_of<'a, T>(&mut self, all: &'a [T]) -> &'a T {
         &all[self.below(all.len())]
     }
 
-    /// A duration of whole milliseconds between these.
+    /// A duration in whole milliseconds between these.
     pub fn millis(&mut self, from: u64, to: u64) -> Duration {
         Duration::from_millis(from + self.number() % (to - from + 1))
     }

@@ -1,4 +1,4 @@
-//! Steps of those who are no replica: users, controllers, API servers.
+//! Steps of everything except replicas: users, controllers, API servers.
 
 use serde_json::{Value, json};
 use testbed::Store;
@@ -11,10 +11,10 @@ use crate::schedule::{Edit, LeaseHarm, Step};
 use crate::slices::{MANAGED_BY, UNREACHABLE, US, is_ours, key, label, text, version};
 use crate::unreadable;
 
-/// Carries such a step out. Answers how it is counted.
+/// Carries out such a step. Returns the name under which it is counted.
 ///
 /// # Panics
-/// The step makes an object that the API server will not have.
+/// The API server does not accept the object that the step creates.
 pub fn carry_out(store: &Store, step: &Step) -> Option<&'static str> {
     match step {
         Step::Service {
@@ -27,7 +27,7 @@ pub fn carry_out(store: &Store, step: &Step) -> Option<&'static str> {
             let is_new = store.get("services", namespace, name).is_none();
             let service = objects::service(*number, *shape, *source, *port);
             if store.put(service.clone()).is_err() {
-                // Some fields are for life.
+                // Some fields are immutable.
                 _ = store.delete("services", namespace, name);
                 store.put(service).expect("a valid Service");
             }
@@ -114,7 +114,7 @@ pub fn carry_out(store: &Store, step: &Step) -> Option<&'static str> {
     }
 }
 
-/// Writes a slice without a change. Answers whether it is there.
+/// Writes a slice without a change. Returns whether the slice exists.
 pub fn touch(store: &Store, (source, slice): (usize, usize)) -> bool {
     let (namespace, _) = SOURCES[source];
     let name = objects::slice_name(source, slice);
@@ -123,7 +123,7 @@ pub fn touch(store: &Store, (source, slice): (usize, usize)) -> bool {
     store.patch("endpointslices", namespace, &name, patch).is_ok()
 }
 
-/// Adds an entry to `managedFields` from the year 9999.
+/// Adds an entry to `managedFields` whose time is in the year 9999.
 fn poison(store: &Store, pick: usize) -> Option<&'static str> {
     let all = ["services", "endpointslices"].map(|resource| {
         store
@@ -158,7 +158,7 @@ fn put_or_delete(store: &Store, slice: Value, there: bool) {
     let now = store.get("endpointslices", &namespace, &name);
     let is_ours = now.is_some_and(|now| label(&now, MANAGED_BY) == Some(US));
     if is_ours {
-        // Whoever comes second does not get the name.
+        // The second writer does not get the name.
     } else if there {
         store.put(slice).expect("a valid slice");
     } else {
@@ -205,7 +205,7 @@ fn edit_copy(store: &Store, pick: usize, edit: Edit) -> Option<&'static str> {
         Edit::NewerSource => {
             let newer = (version(&copy) + 1000).to_string();
             let claim = json!({"endpoint-copier/source-resource-version": newer});
-            // Without a difference nobody would look at it.
+            // Without a difference, no replica would read it.
             let patch = json!({"metadata": {"annotations": claim}, "endpoints": []});
             (patch, "copy claims a newer source")
         }

@@ -1,4 +1,4 @@
-//! What the conditions of Services say in the end, and that they come to rest.
+//! The expected conditions of Services at the end of a schedule, and whether writes of them stop.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,13 +14,13 @@ use crate::world::World;
 
 const TYPE: &str = "endpoint-copier/InSync";
 
-/// By then they are right: a pause of 60 s is over, and a write that was refused was repeated.
+/// Within this time they are right: a pause of 60 s has ended, and a refused write was repeated.
 const BOUND: Duration = Duration::from_secs(150);
 
-/// Nothing is written while all is right for so long.
+/// Nothing is written for this time once everything is right.
 const QUIET: Duration = Duration::from_secs(70);
 
-/// Waits until all conditions are right, and sees whether they stay so without a write.
+/// Waits until all conditions are right, and checks that they stay right without a write.
 pub async fn settle(world: &Arc<World>) {
     let from = Instant::now();
     let mut wrong = differences(&world.store);

@@ -1,4 +1,4 @@
-//! What a replica may send, given what it was shown: looked at in the moment in which a request leaves it.
+//! What a replica may send, given what it was shown. Each request is checked at the moment when it leaves the replica.
 
 use std::time::Duration;
 
@@ -15,24 +15,24 @@ use crate::unreadable::is_unreadable;
 use crate::verdicts::is_of_api_servers;
 use crate::world::{State, World};
 
-/// A decision that was made from an earlier view is carried out by then, each of its requests within its limit. Time
+/// A decision made from an earlier view is carried out within this time, each of its requests within its limit. Time
 /// before the end of a pause does not count.
 const CARRIED_OUT: Duration = Duration::from_secs(15);
 
-/// A replica without lists races when it has seen no news of the Lease for so long.
+/// A replica without lists races when it has had no news of the Lease for this time.
 const LEADERLESS: Duration = Duration::from_secs(10);
 
-/// A replica that gave the Lease up stays out for so long …
+/// A replica that has released the Lease does not compete for it for this time …
 const ASIDE: Duration = Duration::from_secs(30);
 
-/// … and gives it up so often at most.
+/// … and does not release it again within this time.
 const GIVES_UP_EVERY: Duration = Duration::from_secs(60);
 
-/// Requests for one release follow each other within this time.
+/// The requests of one release are at most this far apart.
 const ONE_RELEASE: Duration = Duration::from_secs(4);
 
 impl World {
-    /// Notes what a replica may not send.
+    /// Records a violation if a replica may not send this request.
     pub fn judge(&self, life: &Life, sent: &Sent) {
         let now = self.now();
         let mut wrong = Vec::new();
@@ -92,7 +92,7 @@ impl World {
         if leads || observer.led(&life.identity, now) || shown.listed.len() == 3 {
             return;
         }
-        // What came during a pause may be heard of after the attempt.
+        // What arrived during a pause may be handled only after the attempt.
         match shown.lease_before_attempt.or(shown.lease) {
             Some((_, news)) if now >= news + LEADERLESS || news < life.resumed_at() => {
                 coverage.add("race without lists, as nobody has led for 10 s", 1);
@@ -128,7 +128,7 @@ impl World {
             ..
         } = &mut *self.state();
         let shown = &*views.entry(life.identity.clone()).or_default();
-        // What is not wanted goes whatever its source.
+        // What is not wanted is deleted, whatever its source.
         let needed = if sent.verb == Verb::Delete {
             &Sight::ALL[..2]
         } else {
@@ -157,7 +157,8 @@ impl World {
         if sent.verb != Verb::Create && knows("endpointslices", &place) {
             wrong.push("knows that the copy is unreadable".to_owned());
         }
-        // The API server refuses an update of a copy that has changed or gone, so nobody can tell what it would change.
+        // The API server refuses an update of a copy that has changed or was deleted, so the effect of the update is
+        // unknown.
         let is_refused =
             sent.verb == Verb::Update && there.as_ref().is_none_or(|there| version(there) != version(copy));
         // Probes may still take endpoints out and put them back.
@@ -202,7 +203,7 @@ impl World {
         }
     }
 
-    /// Whether a Service wants copies of the slices of the Service that a slice belongs to.
+    /// Whether a Service wants copies of the slices of the Service to which this slice belongs.
     fn wants(&self, service: &Key, slice: &Key) -> bool {
         let service = self.store.get("services", &service.0, &service.1);
         let slice = self.store.get("endpointslices", &slice.0, &slice.1);
@@ -217,7 +218,7 @@ impl World {
     }
 }
 
-/// The slice that a copy is made from.
+/// The slice from which a copy is made.
 fn source_of(copy: &serde_json::Value) -> Key {
     let read = |what| provenance(copy, what).unwrap_or_default().to_owned();
     (read("namespace"), read("slice"))

@@ -1,4 +1,4 @@
-//! Whether a source in another namespace may be copied, worked out from the store.
+//! Whether a source in another namespace may be copied, computed from the store.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use crate::world::World;
 /// The annotation of a source that says who may copy it.
 pub const ALLOW_FROM: &str = "endpoint-copier/allow-from";
 
-/// Whether a Service in this namespace may copy a source. `None` if nobody can know, because the source cannot be
+/// Whether a Service in this namespace may copy a source. `None` if this is unknown, because the source cannot be
 /// decoded and a replica may not have seen it before.
 pub fn is_given(store: &Store, namespace: &str, source: &Key) -> Option<bool> {
     let (of, name) = (source.0.as_str(), source.1.as_str());
@@ -44,8 +44,8 @@ impl World {
         self.state().cross_namespace == CrossNamespace::Consent
     }
 
-    /// Whether a replica may delete a copy because consent is missing: the source does not give it, or its Service has
-    /// changed a short while ago.
+    /// Whether a replica may delete a copy because consent is missing: the source does not give it, or its Service
+    /// changed recently.
     pub fn is_withdrawn(&self, copy: &Value, verb: Verb, is_long: impl Fn(Duration) -> bool) -> bool {
         let Some(source) = source_elsewhere(copy).filter(|_| verb == Verb::Delete) else {
             return false;
@@ -55,8 +55,8 @@ impl World {
             && (is_given(&self.store, &key(copy).0, &source) != Some(true) || !is_long(changed))
     }
 
-    /// What is wrong if a replica deletes a copy that is as its source is now, that its Service wants, and whose source
-    /// gives consent: for a long time, so that no earlier decision explains it.
+    /// The violation if a replica deletes a copy that has matched its source for a long time, that its Service wants,
+    /// and whose source consents, so that no earlier decision explains the delete.
     pub fn wants_to_keep(
         &self,
         copy: &Value,

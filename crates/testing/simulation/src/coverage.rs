@@ -1,4 +1,4 @@
-//! How often what has happened: a run in which something is rare has shown little about it.
+//! Counts of everything that happens in a run. If something is rare, the run has shown little about it.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Coverage(BTreeMap<String, u64>);
 
-/// What must happen at least [`ENOUGH`] times in a run, in the order of the table.
+/// Everything that must happen at least [`ENOUGH`] times in a run, in the order of the table.
 pub const NEEDED: &[(&str, &[&str])] = &[
     (
         "what happens to the cluster",
@@ -234,18 +234,18 @@ pub const NEEDED: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// So often each of [`NEEDED`] must have happened.
+/// The minimum count of each entry of [`NEEDED`].
 pub const ENOUGH: u64 = 100;
 
 impl Coverage {
-    /// Counts.
+    /// Adds to a count.
     pub fn add(&mut self, what: &str, times: u64) {
         if times > 0 {
             *self.0.entry(what.to_owned()).or_insert(0) += times;
         }
     }
 
-    /// How often.
+    /// The count of this name.
     pub fn of(&self, what: &str) -> u64 {
         self.0.get(what).copied().unwrap_or(0)
     }
@@ -257,7 +257,7 @@ impl Coverage {
         }
     }
 
-    /// What is needed and rare.
+    /// The entries of [`NEEDED`] that happened too rarely.
     pub fn rare(&self) -> Vec<&'static str> {
         let needed = NEEDED.iter().flat_map(|(_, names)| names.iter().copied());
         needed.filter(|what| self.of(what) < ENOUGH).collect()

@@ -1,9 +1,9 @@
-//! Where chance and the wall clock come from, so that a schedule is the same again from its seed.
+//! The sources of randomness and of wall-clock time, so that a seed always gives the same schedule.
 //!
-//! The operator and its crates ask the system for both: the order of a `HashMap` and the jitter of a backoff begin with
-//! `getrandom`, the times in a Lease are read with `clock_gettime`. This file defines these functions of libc for the
-//! program that it is linked into. On a thread that has called [`begin`], chance follows from the seed, and the wall
-//! clock shows what [`set_wall`] said last; all other threads get the real ones.
+//! The operator and its crates get both from the system: the order of a `HashMap` and the jitter of a backoff begin
+//! with `getrandom`, and the times in a Lease are read with `clock_gettime`. This file defines these libc functions for
+//! the program that it is linked into. On a thread that has called [`begin`], random bytes follow from the seed, and
+//! the wall clock shows the last value of [`set_wall`]. All other threads get the real ones.
 #![expect(
     unsafe_code,
     reason = "three functions of libc are replaced by name; there is no other way to reach the crates that call them"
@@ -22,24 +22,24 @@ thread_local! {
     static LOOKS: Cell<u64> = const { Cell::new(0) };
 }
 
-/// From here on chance and wall clock of this thread are ours. To be called before anything else on a new thread, since
-/// the standard library asks for chance once a thread.
+/// From now on, this thread gets random bytes from the seed and the simulated wall clock. Call this before anything
+/// else on a new thread, because the standard library asks for random bytes once per thread.
 pub fn begin(seed: u64) {
     CHANCE.set(Some(seed));
     set_wall(0);
 }
 
-/// What the wall clock of this thread shows: nanoseconds since 1970.
+/// Sets the wall clock of this thread, in nanoseconds since 1970.
 pub fn set_wall(nanoseconds: i64) {
     WALL.set(Some(nanoseconds));
 }
 
-/// How often the wall clock was looked at on this thread.
+/// The number of times that this thread has read the wall clock.
 pub fn looks() -> u64 {
     LOOKS.get()
 }
 
-/// Fills a buffer, if chance is ours on this thread.
+/// Fills a buffer if this thread is simulated.
 ///
 /// # Safety
 /// As for `getrandom(2)`: the buffer has that length.
@@ -55,7 +55,7 @@ unsafe fn fill(buffer: *mut u8, length: usize) -> bool {
     true
 }
 
-/// The function of this name that would have been called without this file.
+/// The function of this name that would be called without this file.
 fn real(name: &'static std::ffi::CStr, known: &AtomicPtr<c_void>) -> *mut c_void {
     let mut found = known.load(Ordering::Relaxed);
     if found.is_null() {
@@ -67,7 +67,7 @@ fn real(name: &'static std::ffi::CStr, known: &AtomicPtr<c_void>) -> *mut c_void
     found
 }
 
-/// What the standard library and newer versions of the crate `getrandom` call.
+/// Called by the standard library and by newer versions of the crate `getrandom`.
 ///
 /// # Safety
 /// As for `getrandom(2)`.
@@ -81,7 +81,7 @@ pub unsafe extern "C" fn getrandom(buffer: *mut c_void, length: size_t, flags: c
     unsafe { std::mem::transmute::<*mut c_void, Real>(real(c"getrandom", &REAL))(buffer, length, flags) }
 }
 
-/// What older versions of the crate `getrandom` call; and all that waits for a lock, hence the six arguments.
+/// Called by older versions of the crate `getrandom`, and by everything that waits for a lock, hence the six arguments.
 ///
 /// # Safety
 /// As for `syscall(2)`.
@@ -108,7 +108,7 @@ pub unsafe extern "C" fn syscall(
     unsafe { real(number, first, second, third, fourth, fifth, sixth) }
 }
 
-/// What tells the time.
+/// Reads a clock.
 ///
 /// # Safety
 /// As for `clock_gettime(2)`.

@@ -1,4 +1,4 @@
-//! Draws the steps of a schedule, each as often as it is worth.
+//! Draws the steps of a schedule, each with a frequency that matches its value for the test.
 
 use crate::chance::Chance;
 use crate::fault::{Effect, Harm};
@@ -8,7 +8,7 @@ use crate::sight::{Blindness, Sight};
 use crate::stream::Ending;
 use crate::unreadable::Flaw;
 
-/// What fails, and how.
+/// The faults of requests.
 pub fn blindness(chance: &mut Chance) -> (Option<Sight>, Blindness) {
     let sight = *chance.one_of(&[
         None,
@@ -19,7 +19,7 @@ pub fn blindness(chance: &mut Chance) -> (Option<Sight>, Blindness) {
     (sight, *chance.one_of(&Blindness::ALL))
 }
 
-/// A slice of a source is made or changed.
+/// Creates or changes a slice of a source.
 pub fn sources(chance: &mut Chance, source: usize, slice: usize) -> Step {
     let mut addresses: Vec<u8> = (1..=6).filter(|_| chance.percent(50)).collect();
     if chance.percent(18) {
@@ -34,7 +34,7 @@ pub fn sources(chance: &mut Chance, source: usize, slice: usize) -> Step {
     }
 }
 
-/// A place that has a slice more often than not, and half of the time the API servers' own.
+/// A place that has a slice more often than not. Half of the time it is the API servers' own slice.
 fn place(chance: &mut Chance) -> (usize, usize) {
     if chance.percent(50) {
         return (0, 0);
@@ -42,16 +42,16 @@ fn place(chance: &mut Chance) -> (usize, usize) {
     (chance.below(SOURCES.len()), chance.below(SLICES.len()))
 }
 
-/// A Service is made or changed.
+/// Creates or changes a Service.
 pub fn service(chance: &mut Chance, number: usize) -> Step {
     let shape = match chance.below(10) {
         0..3 => Shape::Plain,
-        // What they lead to is rarer than the rest.
+        // Their effects are rarer than the rest.
         3 => *chance.one_of(&[Shape::Local, Shape::CopyOfCopy]),
         _ => *chance.one_of(&SHAPES),
     };
     let source = match shape {
-        // The one that nearly always has endpoints, and none of them on a node.
+        // This source nearly always has endpoints, and none of them is on a node.
         Shape::Local => 0,
         _ => chance.below(SOURCES.len()),
     };
@@ -65,14 +65,14 @@ pub fn service(chance: &mut Chance, number: usize) -> Step {
 
 /// Any step.
 pub fn step(chance: &mut Chance, replicas: usize) -> Step {
-    // Whoever leads has most to lose.
+    // The leader has the most to lose.
     let replica = if chance.percent(60) {
         LEADER
     } else {
         chance.below(replicas)
     };
     let server = chance.below(2);
-    // The first Service is nearly always left alone, so that much is demanded of it.
+    // The first Service is nearly always left alone, so that the rules demand the most of it.
     let number = if chance.percent(5) {
         0
     } else {
@@ -130,10 +130,10 @@ pub fn step(chance: &mut Chance, replicas: usize) -> Step {
         132..135 => Step::Down(server, chance.millis(200, 5000)),
         135..138 => Step::Behind(server, chance.millis(500, 9000)),
         138..141 => Step::LeftoversForbidden(number),
-        // Longer than a term reaches, as a restore is.
+        // Longer than a term lasts, as a restore takes.
         141..144 => Step::Restored(chance.millis(6000, 9000), chance.below(40) as u64 + 1),
         144..147 => Step::Storm {
-            // One that is to keep the list of the API servers is left alone.
+            // A Service that must keep the list of the API servers is left alone.
             number: 1 + chance.below(SERVICES.len() - 1),
             invented: chance.percent(50),
             times: 2 + chance.below(8),

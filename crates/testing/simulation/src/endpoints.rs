@@ -1,4 +1,4 @@
-//! The API servers that replicas probe: how each of them answers each replica, and the client that asks them.
+//! The API servers that replicas probe: the response of each of them to each replica, and the client that probes them.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -24,33 +24,33 @@ pub const NODES: [Node; 7] = [1, 2, 3, 4, 5, 6, 9];
 /// The ports that are probed.
 pub const PORTS: [u16; 2] = [6443, 9345];
 
-/// How an API server answers a probe.
+/// The behavior of an API server when it is probed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
     /// 2xx.
     Fine,
-    /// 2xx after a while.
+    /// 2xx after a delay.
     Slow(Duration),
     /// Another status.
     Status(u16),
-    /// Nobody listens.
+    /// Nothing listens on the port.
     Refused,
     /// The connection breaks.
     Reset,
-    /// No answer comes.
+    /// There is no response.
     Hangs,
 }
 
-/// What a replica can tell of such an answer.
+/// What a replica can conclude from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
-    /// It is well, and answers quickly.
+    /// The server is well, and answers quickly.
     Well,
-    /// It is well.
+    /// The server is well.
     Slow,
-    /// It lives, and does not let us look closer.
+    /// The server is alive, but does not say whether it is ready.
     Alive,
-    /// It fails.
+    /// The server fails.
     Dead,
 }
 
@@ -58,14 +58,14 @@ impl Answer {
     fn class(self) -> Class {
         match self {
             Self::Fine => Class::Well,
-            // The limit is 1 s, and the answer takes a little more.
+            // The limit is 1 s, and the response takes a little more.
             Self::Slow(time) if time <= Duration::from_millis(900) => Class::Slow,
             Self::Status(401 | 403 | 429) => Class::Alive,
             Self::Slow(_) | Self::Status(_) | Self::Refused | Self::Reset | Self::Hangs => Class::Dead,
         }
     }
 
-    /// How it is counted.
+    /// The name under which it is counted.
     fn name(self) -> &'static str {
         match self {
             Self::Fine => "probe answered 2xx",
@@ -81,7 +81,7 @@ impl Answer {
     }
 }
 
-/// Some replicas and some API servers; `None`: all.
+/// Some replicas and some API servers. `None` means all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Between {
     /// The replica.
@@ -100,16 +100,16 @@ impl Between {
     }
 }
 
-/// How all API servers answer now.
+/// The current behavior of all API servers.
 #[derive(Debug)]
 pub struct Endpoints {
-    /// The newest counts.
+    /// The newest entry that matches applies.
     faults: Vec<(u64, Between, Answer)>,
     last: u64,
-    /// Grows whenever a node closes its connections.
+    /// Incremented each time a node closes its connections.
     closed: BTreeMap<Node, u64>,
     closing: watch::Sender<()>,
-    /// How each replica is answered, and since when it has been so.
+    /// What each replica gets, and since when.
     classes: BTreeMap<(usize, Node, u16), (Class, Duration)>,
 }
 
@@ -130,7 +130,7 @@ impl Default for Endpoints {
 }
 
 impl Endpoints {
-    /// From now on these answer so. Returns a number that ends it.
+    /// From now on, these servers behave like this. Returns a number for [`Endpoints::remove`].
     pub fn add(&mut self, between: Between, answer: Answer) -> u64 {
         self.last += 1;
         self.faults.push((self.last, between, answer));
@@ -145,17 +145,17 @@ impl Endpoints {
         self.last
     }
 
-    /// Ends what a number stands for.
+    /// Ends the behavior with this number.
     pub fn remove(&mut self, number: u64) {
         self.faults.retain(|(it, ..)| *it != number);
     }
 
-    /// All answer well.
+    /// All servers are well again.
     pub fn heal(&mut self) {
         self.faults.clear();
     }
 
-    /// A node closes the connections on which nobody asks.
+    /// A node closes its idle connections.
     pub fn close(&mut self, node: Node) {
         *self.closed.entry(node).or_default() += 1;
         self.closing.send_replace(());
@@ -172,7 +172,7 @@ impl Endpoints {
             .map_or(Answer::Fine, |(.., answer)| *answer)
     }
 
-    /// How a replica is answered, and since when.
+    /// What a replica gets, and since when.
     pub fn class(&self, replica: usize, node: Node, port: u16) -> (Class, Duration) {
         let known = self.classes.get(&(replica, node, port));
         known.copied().unwrap_or((Class::Well, Duration::ZERO))
@@ -197,7 +197,7 @@ pub fn own_addresses(replica: usize) -> [IpAddr; 2] {
 }
 
 impl World {
-    /// How an API server answers a replica now. The two servers of the store are those of nodes 1 and 2.
+    /// What a replica gets from an API server now. The two servers of the store are those of nodes 1 and 2.
     fn probe_answer(&self, replica: usize, node: Node, port: u16) -> Answer {
         if self.state().cut[replica] {
             return Answer::Hangs;
@@ -218,7 +218,7 @@ impl World {
         self.state().probed.endpoints.answer(replica, node, port)
     }
 
-    /// Notes since when each API server answers each replica as it does. To be called after each change.
+    /// Records since when each API server behaves as it does toward each replica. Call this after each change.
     pub fn note_classes(&self) {
         let now = self.now();
         let places: Vec<_> = self.state().probed.endpoints.classes.keys().copied().collect();
@@ -234,9 +234,9 @@ impl World {
     }
 }
 
-/// How one replica probes.
+/// The probe client of one replica.
 pub struct Client {
-    /// The schedule that it belongs to.
+    /// The schedule to which it belongs.
     pub world: Arc<World>,
     /// The replica.
     pub life: Arc<Life>,
@@ -284,8 +284,8 @@ impl ProbeClient for Client {
     }
 }
 
-/// Waits for an answer that takes the server this long. One that arrives while the replica is paused is there when it
-/// continues.
+/// Waits for a response that takes the server this long. A response that arrives while the replica is paused is read
+/// when the replica continues.
 fn arrival(world: &World, life: &Life, target: Target, takes: Duration) -> impl Future<Output = ()> + use<> {
     let takes = takes + world.probe_latency(life, target);
     let arrival = (!takes.is_zero()).then(|| sleep(takes));
@@ -296,7 +296,7 @@ fn arrival(world: &World, life: &Life, target: Target, takes: Duration) -> impl 
     }
 }
 
-/// An attempt under way. Dropped without an end, it was given up.
+/// An attempt in progress. If it is dropped before it has ended, it was abandoned.
 struct Asking {
     world: Arc<World>,
     life: Arc<Life>,
@@ -378,7 +378,7 @@ impl ProbeConnection for Connection {
             };
             arrival.await;
             if !is_first && reply == Reply::Failure(Failure::Reset) {
-                // Nobody knows whether the server has seen the request.
+                // Whether the server has received the request is unknown.
                 asking.goes_on();
             } else {
                 asking.ends(&reply);

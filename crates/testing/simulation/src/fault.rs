@@ -1,10 +1,10 @@
-//! What can befall a request.
+//! Faults of requests.
 
 use std::time::Duration;
 
 use crate::hearing::PROBE_LEASE;
 
-/// Which requests a fault is for.
+/// The requests to which a fault applies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Harm {
     /// Writes of the Lease.
@@ -26,7 +26,7 @@ pub enum Harm {
 }
 
 impl Harm {
-    /// What a request is.
+    /// The kind of a request.
     pub fn of(verb: Verb, resource: &str) -> Self {
         match (verb, resource) {
             (Verb::Watch, _) => Self::Watch,
@@ -41,7 +41,7 @@ impl Harm {
     }
 }
 
-/// Verbs, as far as it matters here.
+/// Verbs, as far as they matter here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verb {
     /// GET and LIST.
@@ -58,29 +58,29 @@ pub enum Verb {
     Delete,
 }
 
-/// What happens to a request instead of, or besides, its answer.
+/// What happens to a request, instead of or in addition to its response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// It is answered with this error and does nothing.
+    /// It has no effect, and gets this error.
     Status(u16),
-    /// It is done; then the connection breaks.
+    /// It is carried out, and then the connection breaks.
     LostReply,
-    /// It is done and never answered.
+    /// It is carried out, and gets no response.
     Unanswered,
     /// The connection breaks before the request arrives.
     Broken,
-    /// It never arrives, and the connection stands.
+    /// It never arrives, and the connection stays open.
     Hangs,
     /// It arrives late.
     Late(Duration),
-    /// It is done; half of the answer arrives, declared as whole.
+    /// It is carried out. Half of the response arrives, declared as complete.
     Truncated,
-    /// It does nothing and is answered 200 with a text that is no JSON.
+    /// It has no effect, and gets 200 with a text that is not JSON.
     Nonsense,
 }
 
 impl Effect {
-    /// How it is counted.
+    /// The name under which it is counted.
     pub fn name(self) -> &'static str {
         match self {
             Self::Status(403) => "answer 403",
@@ -103,21 +103,21 @@ impl Effect {
     }
 }
 
-/// A fault that waits for its requests.
+/// A fault that waits for matching requests.
 #[derive(Clone, Debug)]
 pub struct Armed {
-    /// Of which replica.
+    /// The replica that sends them.
     pub replica: usize,
-    /// Which requests.
+    /// The kind of these requests.
     pub harm: Harm,
-    /// What happens to them.
+    /// The effect on them.
     pub effect: Effect,
-    /// To how many.
+    /// The number of requests that it still applies to.
     pub times: usize,
 }
 
 impl Armed {
-    /// Whether a request of a replica is meant.
+    /// Whether it applies to a request of a replica.
     pub fn fits(&self, harm: Harm, replica: usize) -> bool {
         self.replica == replica && self.harm == harm
     }

@@ -1,4 +1,5 @@
-//! What replicas say to each other through the probe Lease: what the store has, and what each replica was shown of it.
+//! The communication of replicas through the probe Lease: its content in the store, and what each replica was shown of
+//! it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -13,31 +14,31 @@ use crate::sent::Sent;
 use crate::slices::{annotation, text};
 use crate::world::{State, World};
 
-/// The probe Lease, as [`Sent`] calls its resource.
+/// The probe Lease, as the resource of a [`Sent`].
 pub const PROBE_LEASE: &str = "probe Lease";
 
-/// The end of its name.
+/// The suffix of its name.
 pub const SUFFIX: &str = "-probes";
 
-/// In which annotation the leader asks.
+/// The annotation in which the leader lists suspicions.
 pub const SUSPECTED: &str = "endpoint-copier/suspected";
 
-/// What the annotations begin with in which the others answer.
+/// The prefix of the annotations in which the other replicas object.
 pub const OBJECTION: &str = "objection.endpoint-copier/";
 
-/// An objection counts for this long after the leader was shown it.
+/// An objection counts for this time after the leader was shown it.
 const COUNTS: Duration = Duration::from_secs(10);
 
-/// Keys of the others are removed when they are older than this.
+/// Annotations of other replicas are removed when they are older than this.
 pub const STALE: Duration = Duration::from_secs(60);
 
-/// A request that is on its way while a term begins or ends may be the one of a leader or of another.
+/// A request in flight while a term begins or ends may be that of a leader or of another replica.
 const EITHER: Duration = Duration::from_secs(3);
 
-/// Targets and the number of the round in which each is asked for.
+/// Targets, each with the number of its round.
 pub type Rounds = BTreeMap<Target, u64>;
 
-/// Reads `192.0.2.1:6443=7,…`; nothing, if it is something else.
+/// Parses `192.0.2.1:6443=7,…`. Returns an empty map for any other text.
 pub fn rounds(text: &str) -> Rounds {
     let entry = |entry: &str| {
         let (target, round) = entry.rsplit_once('=')?;
@@ -51,21 +52,21 @@ pub fn rounds(text: &str) -> Rounds {
 #[derive(Clone, Debug)]
 pub struct Objection {
     text: String,
-    /// What it is against.
+    /// The targets that it is about.
     pub rounds: Rounds,
-    /// Since when it is there in these words.
+    /// When this text first appeared.
     pub since: Duration,
 }
 
-/// The annotations of the Lease, and since when each is there.
+/// The annotations of the Lease, each with the time at which it appeared.
 #[derive(Clone, Debug, Default)]
 pub struct Heard {
     version: u64,
-    /// What the leader asks about, since when without a break, and in which round.
+    /// The suspected targets: the round, and since when without interruption.
     pub suspected: BTreeMap<Target, (u64, Duration)>,
-    /// What it no longer asks about: since when it did, and when that ended.
+    /// Targets that are no longer suspected: when the suspicion began and ended.
     cleared: BTreeMap<Target, (Duration, Duration)>,
-    /// What others say, by annotation.
+    /// The objections of other replicas, by annotation.
     pub objections: BTreeMap<String, Objection>,
 }
 
@@ -103,7 +104,7 @@ impl Heard {
         }
     }
 
-    /// Since when a target was asked about when something was decided.
+    /// When the suspicion began that may have led to a decision made at this time.
     pub fn asked(&self, target: Target, decided: Duration) -> Option<Duration> {
         let asked = self.suspected.get(&target).map(|(_, since)| *since);
         let cleared = self.cleared.get(&target);
@@ -113,7 +114,7 @@ impl Heard {
         asked.into_iter().chain(cleared).min()
     }
 
-    /// The first moment since which an objection against a target counts that is asked about, if one does.
+    /// The time since which an objection to the present suspicion of a target has counted, if there is one.
     pub fn objected(&self, target: Target, now: Duration) -> Option<Duration> {
         let (round, _) = self.suspected.get(&target)?;
         let counts = |objection: &&Objection| {
@@ -124,10 +125,10 @@ impl Heard {
     }
 }
 
-/// All of it.
+/// The state of all communication.
 #[derive(Debug, Default)]
 pub struct Hearing {
-    /// What the store has.
+    /// The Lease in the store.
     pub stored: Heard,
     /// What each replica was shown, by identity.
     shown: BTreeMap<String, Heard>,
@@ -138,11 +139,11 @@ pub struct Hearing {
 }
 
 impl Hearing {
-    /// The store has another Lease, or none.
+    /// The Lease in the store has changed or was deleted.
     pub fn stored(&mut self, now: Duration, lease: Option<&Value>, is_replica: bool) {
         let before = self.stored.clone();
         self.stored.see(now, lease);
-        // At any time, the leader removes objections that are a minute old, and what cannot be read.
+        // The leader may remove objections that are a minute old, and text that cannot be parsed, at any time.
         let texts = |heard: &Heard| heard.objections.values().map(|it| it.text.clone()).collect();
         let (were, are): (BTreeSet<_>, BTreeSet<_>) = (texts(&before), texts(&self.stored));
         let is_removal = self.stored.suspected == before.suspected && are.is_subset(&were);
@@ -151,7 +152,7 @@ impl Hearing {
         }
     }
 
-    /// etcd was restored from a backup: versions are given again.
+    /// etcd was restored from a backup, so versions are used again.
     pub fn restored(&mut self) {
         for shown in self.shown.values_mut() {
             shown.version = 0;
@@ -163,7 +164,7 @@ impl Hearing {
         self.shown.get(identity)
     }
 
-    /// A replica is shown the Lease at a version; 0: a read shows that it does not exist.
+    /// A replica is shown the Lease at a version. 0: a read shows that it does not exist.
     pub fn show(&mut self, identity: &str, now: Duration, version: u64, lease: Option<&Value>) {
         if !self.shown.contains_key(identity) {
             self.shown.insert(identity.to_owned(), Heard::default());
@@ -179,8 +180,8 @@ impl Hearing {
 }
 
 impl World {
-    /// Looks at a write of the probe Lease that a replica sends. A decision may have waited for a dial or a pause, so what
-    /// was true a moment ago counts as well.
+    /// Checks a write of the probe Lease that a replica sends. A decision may have waited for a dial or a pause, so a
+    /// state that was true shortly before counts too.
     pub fn judge_hearing(&self, life: &Life, sent: &Sent) {
         let writes = match sent.verb {
             Verb::Read | Verb::Watch => return,
@@ -251,9 +252,9 @@ impl State {
         let Some(there) = hearing.stored.objections.get(key) else {
             return;
         };
-        // A replica may have missed that the key was gone or different in between, as when etcd was restored since: to it
-        // the same words are the same objection. Nor does it know of a change that its watch has not shown yet. The patch
-        // has no precondition, so the objection is lost until it is repeated.
+        // A replica may have missed that the annotation was deleted or different in between, for example because etcd
+        // was restored: to the replica, the same text is the same objection. Nor does it know about a change that its
+        // watch has not shown yet. The patch has no precondition, so the objection is lost until it is repeated.
         let shown = hearing
             .of(&life.identity)
             .and_then(|shown| shown.objections.get(key));

@@ -1,6 +1,6 @@
-//! Deterministic simulation: replicas of the operator, all of it but its sockets, go through schedules of changes and
-//! faults on the API server in memory, under paused time. Whatever follows from chance follows from a seed, so a
-//! schedule that fails does so again.
+//! Deterministic simulation: complete replicas of the operator, except for their sockets, go through schedules of
+//! changes and faults on the in-memory API server, under paused time. All randomness follows from a seed, so a schedule
+//! that fails can be repeated.
 //!
 //! ```text
 //!   seed ──> schedule ──> world { store, two servers, wires, replicas } ──> observer: at every write

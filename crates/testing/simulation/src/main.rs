@@ -46,7 +46,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// One schedule, with all that happened.
+/// One schedule, with everything that happened.
 fn one(seed: u64) -> ExitCode {
     let outcome = run::seed(seed);
     print!("{}", outcome.story);

@@ -1,4 +1,4 @@
-//! Many schedules, on all processors, and what they came to.
+//! Many schedules on all processors, and their results.
 
 use std::fmt::Write as _;
 use std::hash::{BuildHasher as _, RandomState};
@@ -13,19 +13,19 @@ use crate::chance::Chance;
 use crate::coverage::{Coverage, ENOUGH};
 use crate::run::{self, Outcome};
 
-/// Failures that are told in full.
+/// The number of failures that are printed in full.
 const TOLD: usize = 2;
 
-/// From so many schedules on, everything must have happened often.
+/// In runs of at least this many schedules, everything must have happened often.
 const WHOLE_RUN: u64 = 800;
 
 /// A run of many schedules.
 pub struct Many {
-    /// How many.
+    /// The number of schedules.
     pub seeds: u64,
-    /// What their seeds follow from.
+    /// The number from which their seeds follow.
     pub base: u64,
-    /// How many at once.
+    /// The number of schedules that run at once.
     pub jobs: usize,
     /// The binary of this crate, which runs one schedule at a time.
     pub program: PathBuf,
@@ -39,7 +39,7 @@ struct Sum {
 }
 
 impl Many {
-    /// 800 schedules on all processors, with a base that nobody knows before.
+    /// 800 schedules on all processors, with a random base.
     pub fn new(program: impl Into<PathBuf>) -> Self {
         Self {
             seeds: WHOLE_RUN,
@@ -51,7 +51,7 @@ impl Many {
 
     /// The seed of a schedule by its number.
     pub fn seed(&self, number: u64) -> u64 {
-        // Short enough to be typed.
+        // Short enough to type.
         Chance::new(self.base, number).number() >> 24
     }
 

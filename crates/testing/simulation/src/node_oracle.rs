@@ -1,5 +1,5 @@
-//! What the copies of the API servers' list show of Nodes when nothing happens any more, worked out from the store without
-//! the operator's code.
+//! What the copies of the API servers' list show of Nodes at the end of a schedule, computed from the store without the
+//! operator's code.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -16,7 +16,8 @@ use crate::topology::{Nodes, is_api_source, is_second};
 use crate::unreadable::{is_unreadable, may_belong};
 use crate::verdicts::is_of_api_servers;
 
-/// What is wrong in a store that nothing happens to, with all that depends on Nodes; empty: nothing.
+/// The differences from the rules in a store that no longer changes, in everything that depends on Nodes. Empty if
+/// there are none.
 pub fn differences(store: &Store) -> Vec<String> {
     let nodes = Nodes::of(store);
     let all = store.list("endpointslices", None);
@@ -62,7 +63,7 @@ struct View<'a> {
     nodes: &'a Nodes,
     /// The slices of the API source that can be decoded.
     source: Vec<&'a Value>,
-    /// The names of those that cannot, and may be of it.
+    /// The names of those that cannot be decoded and may belong to it.
     unreadable: BTreeSet<String>,
 }
 
@@ -87,7 +88,7 @@ impl View<'_> {
                     .filter(|slice| (slice["addressType"] == *family) == is_wanted);
                 slices.any(|slice| slice["addressType"] != "FQDN" && !addresses(slice).is_empty())
             };
-            // What is held shows what was last known.
+            // Held copies show what was last known.
             let is_current = |copy: &&Value| {
                 let mut slices = self.source.iter().filter(|slice| !addresses(slice).is_empty());
                 slices.any(|slice| provenance(copy, "slice") == Some(&key(slice).1))
@@ -203,7 +204,7 @@ impl View<'_> {
                     .filter(|address| !self.nodes.is_unclear(*address)),
             );
         }
-        // No doubt about Nodes takes the last endpoint away.
+        // A doubt about Nodes never removes the last endpoint.
         let has_left = |address: &IpAddr| match self.nodes.with(*address)[..] {
             [node] => !self
                 .source
@@ -214,7 +215,7 @@ impl View<'_> {
         if is_filled && !extra.is_empty() || extra.len() > 1 || extra.iter().any(has_left) {
             wrong.push(format!("lists {extra:?} in {family}, which no Node says"));
         }
-        // Of a slice that is gone: it may be held, if nothing else is there.
+        // The slice of this copy is gone: the copy may be held if there is nothing else.
         let is_held = is_filled || !oracle::holds_api_servers(service);
         wrong.extend(
             there
@@ -225,15 +226,15 @@ impl View<'_> {
         wrong
     }
 
-    /// For each API server of a slice that is on one Node: its addresses in the other family, and whether it is ready. Two
-    /// that are on one Node are one.
+    /// For each API server of a slice that is on one Node: its addresses in the other family, and whether it is ready.
+    /// Two servers on one Node count as one.
     fn servers(&self, slice: &Value) -> BTreeMap<BTreeSet<IpAddr>, bool> {
         let mut servers = BTreeMap::new();
         for endpoint in endpoint_list(slice) {
             let Some(listed) = address(endpoint) else { continue };
             if let [node] = self.nodes.with(listed)[..] {
                 let mut counterparts = node.counterparts(listed);
-                // One that another Node has too may be another server's.
+                // If another Node has the address too, it may be another server's.
                 if counterparts.iter().any(|it| self.nodes.with(*it).len() == 1) {
                     counterparts.retain(|it| self.nodes.with(*it).len() == 1);
                 }
@@ -246,8 +247,8 @@ impl View<'_> {
     }
 }
 
-/// Whether what is listed is one address of each server, ready as the server is. Nodes may share an address, so the one
-/// of a server is known only by the others.
+/// Whether a copy lists one address of each server, ready as the server is. Nodes may share an address, so the address
+/// of a server may be known only from the others.
 fn is_one_of_each(
     servers: &[(&BTreeSet<IpAddr>, &bool)],
     listed: &BTreeMap<IpAddr, bool>,
@@ -275,7 +276,7 @@ fn is_ready(endpoint: &Value) -> bool {
     endpoint["conditions"]["ready"] != false
 }
 
-/// Counts what a store shows of Nodes in which nothing happens any more.
+/// Counts what a store that no longer changes shows of Nodes.
 pub fn count_end(store: &Store, coverage: &mut Coverage) {
     let nodes = Nodes::of(store);
     let all = store.list("endpointslices", Some("default"));

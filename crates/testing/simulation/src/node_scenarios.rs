@@ -1,5 +1,5 @@
-//! Small schedules of one idea each about Nodes. The Service [`NAME`] wants both families and copies three API servers,
-//! each on a Node of its own.
+//! Small schedules about Nodes, with one idea each. The Service [`NAME`] wants both families and copies three API
+//! servers, each on its own Node.
 
 use crate::node_watch::{FOR_GOOD, Part};
 use crate::nodes::{Look, NodeStep};
@@ -12,7 +12,7 @@ use crate::systematic::{scenario, source};
 /// Name and namespace of the Service.
 pub const NAME: &str = "default/one-";
 
-/// A Node from now on looks like this.
+/// From now on, a Node looks like this.
 #[must_use]
 pub fn put(number: u8, look: Look) -> Step {
     Step::Node(NodeStep::Put {
@@ -23,7 +23,7 @@ pub fn put(number: u8, look: Look) -> Step {
     })
 }
 
-/// All lists and watches of Nodes fail from now on.
+/// From now on, all lists and watches of Nodes fail.
 #[must_use]
 pub fn fail(how: Blindness) -> Step {
     Step::Node(NodeStep::Fail {
@@ -34,7 +34,7 @@ pub fn fail(how: Blindness) -> Step {
     })
 }
 
-/// A cluster with Nodes, and then these steps.
+/// A cluster with Nodes, followed by these steps.
 #[must_use]
 pub fn with_nodes(replicas: usize, steps: Vec<Step>) -> Schedule {
     let mut schedule = scenario(replicas, steps);
@@ -58,7 +58,7 @@ pub fn without_nodes(replicas: usize, how: Blindness, steps: Vec<Step>) -> Sched
     schedule
 }
 
-/// Nodes move, go, and come back, and an API server leaves.
+/// Nodes move, are deleted and return, and an API server leaves the source.
 #[must_use]
 pub fn changes() -> Schedule {
     let steps = vec![
@@ -70,7 +70,7 @@ pub fn changes() -> Schedule {
     with_nodes(1, steps)
 }
 
-/// What the copies of the Service show in the end: `<address> <Node> <zone>`.
+/// What the copies of the Service show at the end: `<address> <Node> <zone>`.
 #[must_use]
 pub fn shown(outcome: &Outcome) -> Vec<String> {
     let copies = outcome.end_state.iter().filter(|copy| copy.starts_with(NAME));

@@ -1,4 +1,4 @@
-//! How lists and watches of Nodes fail, and what a replica may write that has never seen them.
+//! Failures of lists and watches of Nodes, and what a replica may write before it has seen Nodes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,7 +27,7 @@ pub enum Part {
     Lists,
     /// Watches only.
     Watches,
-    /// All.
+    /// Lists and watches.
     All,
 }
 
@@ -48,12 +48,12 @@ struct Failure {
     how: Blindness,
 }
 
-/// What fails of each replica.
+/// The failures of each replica.
 #[derive(Debug, Default)]
 pub struct Failures([Option<Failure>; REPLICAS]);
 
 impl World {
-    /// Requests for Nodes fail for a while: those of one replica, or of all.
+    /// Requests for Nodes fail for a time: those of one replica, or of all.
     pub fn fail_nodes(self: &Arc<Self>, replica: Option<usize>, part: Part, how: Blindness, time: Duration) {
         let until = self.now() + time;
         for meant in (0..REPLICAS).filter(|it| replica.is_none_or(|only| only == *it)) {
@@ -67,12 +67,12 @@ impl World {
         }
     }
 
-    /// No request for Nodes fails any more.
+    /// No request for Nodes fails any longer.
     pub fn heal_nodes(&self) {
         self.state().nodes_fail = Failures::default();
     }
 
-    /// How the answer to a request is withheld now, if it is.
+    /// How the response to a request is withheld now, if it is.
     pub fn blindness_to(&self, replica: usize, sent: &Sent) -> Option<Blindness> {
         if let Some(sight) = sent.sight {
             return self.blindness(replica, sight);
@@ -90,7 +90,7 @@ impl World {
         (now < failure.until && is_meant).then_some(failure.how)
     }
 
-    /// Withholds the answer to a request, or sends another.
+    /// Withholds the response to a request, or replaces it.
     pub async fn withhold(&self, sent: &Sent, how: Blindness, reply: Sender<Result<Reply, BoxError>>) {
         if sent.resource == "nodes" {
             self.count(match (sent.verb, how) {
@@ -101,7 +101,8 @@ impl World {
         }
         how.answer(reply).await;
     }
-    /// Notes what a replica may not write that was never shown all Nodes: until then copies keep what they have from them.
+    /// Records violations of a replica that has not seen all Nodes yet: until then, copies keep what they have from
+    /// Nodes.
     pub fn judge_nodes(&self, life: &Life, sent: &Sent) {
         let is_write = matches!(sent.verb, Verb::Create | Verb::Update);
         if !is_write || sent.resource != "endpointslices" || !is_of_api_servers(&sent.body) {

@@ -1,4 +1,4 @@
-//! Nodes, and what happens to them.
+//! Nodes, and their changes.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -26,33 +26,33 @@ pub const SELECTED: &str = "node-role.kubernetes.io/control-plane";
 /// The label with the zone of a Node.
 pub const ZONE: &str = "topology.kubernetes.io/zone";
 
-/// The values of that label; the first stands for none.
+/// The values of that label. The first one means no zone.
 const ZONES: [&str; 3] = ["", "north", "south"];
 
-/// The addresses that a Node has.
+/// The addresses of a Node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Look {
-    /// One of each family.
+    /// One address of each family.
     Plain,
-    /// One in IPv4.
+    /// One IPv4 address.
     Single,
-    /// Two in IPv6.
+    /// Two IPv6 addresses.
     Both,
-    /// Another one in IPv6.
+    /// A different IPv6 address.
     Moved,
-    /// One of each family, in other spellings.
+    /// One address of each family, in different spellings.
     Respelled,
-    /// External ones of each family, and other internal ones.
+    /// External addresses of each family, and different internal ones.
     External,
-    /// An internal one in IPv4, and an external one in IPv6.
+    /// An internal IPv4 address, and an external IPv6 address.
     Apart,
-    /// One of each family, and that of the next Node in IPv4.
+    /// One address of each family, and the IPv4 address of the next Node.
     Twin,
-    /// Those of the next Node, and none of its own.
+    /// The addresses of the next Node, and none of its own.
     Taken,
 }
 
-/// All of them, the usual ones more often.
+/// All kinds, the usual ones more often.
 const LOOKS: [Look; 23] = [
     Look::Plain,
     Look::Plain,
@@ -79,41 +79,41 @@ const LOOKS: [Look; 23] = [
     Look::Taken,
 ];
 
-/// One thing that happens to Nodes.
+/// A change of Nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NodeStep {
-    /// A Node is made, or changed.
+    /// A Node is created or changed.
     Put {
-        /// Which.
+        /// The Node.
         number: u8,
         /// Its addresses.
         look: Look,
-        /// Its zone, by number; 0: none.
+        /// The number of its zone. 0 means no zone.
         zone: usize,
         /// Whether the operator selects it.
         is_selected: bool,
     },
     /// A Node is deleted.
     Gone(u8),
-    /// A Node is deleted, and made again with another UID.
+    /// A Node is deleted and created again with another UID.
     Recreated(u8),
-    /// The addresses of a Node are in the opposite order from now on.
+    /// From now on, the addresses of a Node are in the opposite order.
     Reordered(u8),
-    /// A Node says that it lives.
+    /// A Node sends its heartbeat.
     Heartbeat(u8),
     /// A Node can no longer be decoded.
     Unreadable(u8, Flaw),
     /// A Node can be decoded again.
     Readable(u8),
-    /// Lists, watches or both fail for a while.
+    /// Lists, watches or both fail for a time.
     Fail {
-        /// Those of this replica; `None`: of all.
+        /// The replica whose requests fail. `None` means all replicas.
         replica: Option<usize>,
-        /// Which of them.
+        /// The kind of these requests.
         part: Part,
-        /// How.
+        /// The failure.
         how: Blindness,
-        /// For how long.
+        /// The duration of the failure.
         time: Duration,
     },
 }
@@ -128,7 +128,7 @@ fn node(number: u8, look: Look, zone: usize, is_selected: bool) -> Value {
     let next = number % 6 + 1;
     let four = |number: u8| format!("192.0.2.{number}");
     let six = |number: u8| format!("2001:db8::{number}");
-    // The last part says which server it is.
+    // The last part of the address identifies the server.
     let other = format!("2001:db8:1::{number}");
     let (internal, external) = ("InternalIP", "ExternalIP");
     let addresses = match look {
@@ -190,7 +190,7 @@ fn some_node(chance: &mut Chance, number: u8, looks: &[Look]) -> NodeStep {
     }
 }
 
-/// The Nodes that are there before replicas start, and Services that need them.
+/// The Nodes that exist before the replicas start, and Services that need them.
 pub fn before(chance: &mut Chance) -> Vec<Step> {
     let mut steps = Vec::new();
     for number in NUMBERS {
@@ -206,7 +206,7 @@ pub fn before(chance: &mut Chance) -> Vec<Step> {
 /// A Service that needs Nodes.
 fn service(chance: &mut Chance) -> Step {
     Step::Service {
-        // The first is nearly always left alone.
+        // The first Service is nearly always left alone.
         number: 1 + chance.below(SERVICES.len() - 1),
         shape: *chance.one_of(&NODE_SHAPES),
         source: 0,
@@ -214,7 +214,7 @@ fn service(chance: &mut Chance) -> Step {
     }
 }
 
-/// What happens to Nodes, to what they are needed for, and to their watch.
+/// Changes of Nodes, of what needs them, and of their watch.
 pub fn draw(chance: &mut Chance, replicas: usize) -> Step {
     let number = *chance.one_of(&NUMBERS);
     Step::Node(match chance.below(100) {
@@ -226,7 +226,7 @@ pub fn draw(chance: &mut Chance, replicas: usize) -> Step {
         57..65 => NodeStep::Unreadable(number, *chance.one_of(&[Flaw::Annotations, Flaw::Labels])),
         65..67 => NodeStep::Readable(number),
         67..75 => return service(chance),
-        // The source gets the second family itself, or loses it.
+        // The source itself gets the second family, or loses it.
         75..81 => return draw::sources(chance, 0, 2),
         81..84 => return Step::SourceGone(0, 2),
         84..86 => return draw::sources(chance, 0, 0),
@@ -245,10 +245,10 @@ pub fn draw(chance: &mut Chance, replicas: usize) -> Step {
     })
 }
 
-/// Carries a step out that changes Nodes. Answers how it is counted.
+/// Carries out a step that changes Nodes. Returns the name under which it is counted.
 ///
 /// # Panics
-/// The step makes an object that the API server will not have.
+/// The API server does not accept the object that the step creates.
 fn carry_out(store: &Store, step: NodeStep) -> Vec<&'static str> {
     let get = |number| store.get("nodes", "", &name(number));
     let set_status = |number, status: Value| {
@@ -337,7 +337,7 @@ fn put(store: &Store, number: u8, look: Look, zone: usize, is_selected: bool) ->
     done
 }
 
-/// The addresses of a Node of any kind, in canonical form and in its order.
+/// The addresses of a Node of any type, in canonical form and in the order of the Node.
 fn addresses(node: &Value) -> Vec<IpAddr> {
     let all = node["status"]["addresses"].as_array().into_iter().flatten();
     all.filter_map(|it| text(&it["address"]).parse().ok())
@@ -346,7 +346,7 @@ fn addresses(node: &Value) -> Vec<IpAddr> {
 }
 
 impl World {
-    /// Carries such a step out.
+    /// Carries out such a step.
     pub fn of_nodes(self: &Arc<Self>, step: NodeStep) {
         if let NodeStep::Fail {
             replica,

@@ -1,4 +1,4 @@
-//! The Services and slices that schedules are made of.
+//! The Services and slices of schedules.
 
 use serde_json::{Value, json};
 use testbed::builders;
@@ -26,17 +26,17 @@ pub const SOURCES: [(&str, &str); 4] = [
 /// Slices of one source, by number: each of one address type.
 pub const SLICES: [&str; 4] = ["IPv4", "IPv4", "IPv6", "FQDN"];
 
-/// A port that copies of the default source may have beside those of its slices, by flag.
+/// A flag permits this port in copies of the default source, in addition to the ports of its slices.
 pub const ALLOWED_PORT: u16 = 9345;
 
-/// What a managed Service asks for.
+/// The spec and annotations of a managed Service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
-    /// A number as its port.
+    /// One port, by number.
     Plain,
-    /// Two ports, one named as in the source and one as in no source.
+    /// Two ports, one with a name of the source and one with a name that no source has.
     NamedPorts,
-    /// A name as its only port that no source has.
+    /// Its only port has a name that no source has.
     UnknownPort,
     /// Headless, without ports.
     Headless,
@@ -48,17 +48,17 @@ pub enum Shape {
     Hold,
     /// Empty sources are followed.
     Follow,
-    /// Nobody knows which.
+    /// The annotation about empty sources is invalid.
     HoldTypo,
-    /// Not managed, and says so.
+    /// Not managed, with the annotation `false`.
     Disabled,
-    /// Not managed, and says nothing.
+    /// Not managed, without an annotation.
     Silent,
-    /// Nobody knows whether it is managed.
+    /// The annotation that enables it is invalid.
     EnabledTypo,
     /// A source's namespace without its name.
     NamespaceAlone,
-    /// A source that cannot exist.
+    /// A source with an invalid name.
     IllegalSource,
     /// A selector.
     Selector,
@@ -82,7 +82,7 @@ pub enum Shape {
     SameNode,
 }
 
-/// Those that need Nodes if they copy the list of the API servers, beside those of [`SHAPES`] that do.
+/// Shapes that need Nodes if they copy the list of the API servers, in addition to those of [`SHAPES`] that do.
 pub const NODE_SHAPES: [Shape; 6] = [
     Shape::V6,
     Shape::Dual,
@@ -92,7 +92,7 @@ pub const NODE_SHAPES: [Shape; 6] = [
     Shape::SameNode,
 ];
 
-/// Those that make sense for any source.
+/// Shapes that make sense for any source.
 pub const SHAPES: [Shape; 21] = [
     Shape::Plain,
     Shape::NamedPorts,
@@ -172,7 +172,7 @@ pub fn service(number: usize, shape: Shape, source: usize, port: u16) -> Value {
         Shape::SameNode => spec["trafficDistribution"] = json!("PreferSameNode"),
     }
     if matches!(shape, Shape::V6 | Shape::Dual) {
-        // The testbed gives no IPv6 addresses out.
+        // The testbed allocates no IPv6 addresses.
         spec["clusterIP"] = json!("None");
     }
     let is_default = source == SOURCES[0];
@@ -201,7 +201,7 @@ pub fn source_service(source: usize) -> Value {
     })
 }
 
-/// Name of a slice of a source.
+/// The name of a slice of a source.
 pub fn slice_name(source: usize, slice: usize) -> String {
     let (_, name) = SOURCES[source];
     match slice {
@@ -254,7 +254,7 @@ pub fn slice(source: usize, slice: usize, addresses: &[u8], unready: bool) -> Va
     })
 }
 
-/// A slice that somebody else made for a managed Service.
+/// A slice that another program made for a managed Service.
 pub fn foreign(number: usize, name: &str) -> Value {
     let (namespace, service) = SERVICES[number];
     json!({
@@ -271,9 +271,9 @@ pub fn leftover_slice(number: usize) -> Value {
     slice
 }
 
-/// The slice into which Kubernetes mirrors the Endpoints of version 0.2, and these Endpoints. In this order,
-/// so that a backup never holds Endpoints without a mirror: Kubernetes would recreate it, but nothing here
-/// does.
+/// The slice into which Kubernetes mirrors the Endpoints of version 0.2, and these Endpoints. They are created in this
+/// order, so that a backup never holds Endpoints without a mirror: Kubernetes would recreate the mirror, but nothing
+/// here does.
 pub fn leftover_endpoints(number: usize) -> [Value; 2] {
     let (namespace, name) = SERVICES[number];
     let endpoints = json!({
@@ -289,7 +289,7 @@ pub fn leftover_endpoints(number: usize) -> [Value; 2] {
     [mirror, endpoints]
 }
 
-/// Name of that slice.
+/// The name of that slice.
 pub fn mirror_name(number: usize) -> String {
     format!("{}-mirror", SERVICES[number].1)
 }

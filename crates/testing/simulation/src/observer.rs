@@ -1,4 +1,4 @@
-//! What must hold at every moment: looked at after each step of each replica, and at each write.
+//! Invariants that must hold at every moment. They are checked after each step of each replica, and at each write.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -20,56 +20,56 @@ use crate::topology::{self, History, is_second, without_topology};
 use crate::unreadable::Episodes;
 use crate::verdicts::{Probed, Renewal};
 
-/// An answer may take so much longer than the news of the same write on a watch.
+/// A response may arrive this much later than the watch event of the same write.
 const ON_THE_WAY: Duration = Duration::from_millis(50);
 
 /// The writer of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum By {
-    /// Replicas of ours.
+    /// Replicas of the operator.
     Replicas,
     /// Administrators, controllers, other API servers.
     Others,
 }
 
-/// Watches over the invariants.
+/// Checks the invariants.
 pub struct Observer {
-    /// Up to this resourceVersion all is seen.
+    /// Writes up to this resourceVersion have been checked.
     seen: u64,
-    /// What did not hold.
+    /// The violations so far.
     pub violations: Vec<String>,
-    /// What is unreadable, and when Services changed.
+    /// When objects were unreadable, and when Services changed.
     pub episodes: Episodes,
-    /// What Nodes ever said.
+    /// Everything that Nodes have ever shown.
     nodes: History,
-    /// A write of a slice was once refused for good: what it was to replace goes then.
+    /// Whether a write of a slice was ever refused permanently: then the slice that it was to replace may be deleted.
     pub refused: bool,
-    /// Two terms overlap at present.
+    /// Whether two terms overlap now.
     overlap: bool,
-    /// The leaders, and since when they lead.
+    /// The leaders, and when each term began.
     leading: BTreeMap<String, Duration>,
     last_leader: String,
     /// When each identity was last seen with a term.
     last_led: BTreeMap<String, Duration>,
-    /// Leaders whose Lease somebody harmed and another took, as section 5 allows. Until their terms end they overlap
-    /// with that one's successors too.
+    /// Leaders that lost the Lease to another replica after something else had changed it, as section 5 allows. Until
+    /// their terms end, they overlap with the successors of that replica too.
     robbed: BTreeSet<String>,
-    /// When the Lease was last changed by someone who is no candidate.
+    /// When the Lease was last changed by anything but a candidate.
     lease_harmed: Option<Duration>,
-    /// All that each slice which is no copy ever showed, by UID and version.
+    /// Everything that each slice other than a copy has ever shown, by UID and version.
     shown: BTreeMap<String, BTreeMap<u64, Vec<String>>>,
-    /// The same of what was lost when etcd was restored: a replica may still count on it for a while.
+    /// The same for states that were lost when etcd was restored. A replica may rely on them for a time.
     lost: BTreeMap<String, BTreeSet<Vec<String>>>,
-    /// Copies that were last written by others.
+    /// Copies that were last written by something other than a replica.
     by_hand: BTreeSet<Key>,
-    /// Services, by UID, that always asked for the API servers and to be held, with their families.
+    /// Services, by UID, that have always asked to hold the API servers' list, with their families.
     steady: BTreeMap<String, Value>,
-    /// Services, by UID, that at some time asked for something else.
+    /// Services, by UID, that have asked for something else at some time.
     loose: BTreeSet<String>,
 }
 
 impl Observer {
-    /// Nothing is written yet.
+    /// Starts to observe. Nothing has been written yet.
     pub fn new(store: &Store) -> Self {
         Self {
             seen: store.revision(),
@@ -91,8 +91,8 @@ impl Observer {
         }
     }
 
-    /// etcd was restored from a backup: what came after it never was, and versions are given again. `before`: the slices
-    /// until then.
+    /// etcd was restored from a backup: later states never existed, and versions are used again. `before`: the slices
+    /// before the restore.
     pub fn restored(&mut self, now: Duration, store: &Store, before: &[Value]) {
         self.seen = store.revision();
         self.episodes.restored(now, store);
@@ -115,17 +115,18 @@ impl Observer {
         self.last_led.insert(identity.to_owned(), now);
     }
 
-    /// Whether it had one at some time within this moment. What it began then may leave after its end.
+    /// Whether the replica had a term at some time in this moment. Requests that it began then may be sent after the
+    /// term.
     pub fn led(&self, identity: &str, now: Duration) -> bool {
         self.last_led.get(identity) == Some(&now)
     }
 
-    /// Whether it had one at some time since then.
+    /// Whether the replica had a term at some time since then.
     pub fn led_since(&self, identity: &str, since: Duration) -> bool {
         self.last_led.get(identity).is_some_and(|last| *last >= since)
     }
 
-    /// Never two terms at one moment, but for the one case that the rules name.
+    /// Checks that there are never two terms at one moment, except in the one case that the rules name.
     pub fn terms<'a>(
         &mut self,
         (start, now): (Instant, Duration),
@@ -166,7 +167,7 @@ impl Observer {
         };
         let harmed = self.lease_harmed.is_some_and(|at| now < at + RENEW_DEADLINE);
         let is_robbed = |life: &&Arc<Life>| self.robbed.contains(&life.identity);
-        // It never saw that one of them had taken it, or taken it again.
+        // The newest leader never saw that one of the others had taken or retaken the Lease.
         let is_known = |life: &&Arc<Life>| {
             let began = self.leading.get(&life.identity).copied().unwrap_or(now);
             newest.knew_of(&life.identity, start + began.saturating_sub(ON_THE_WAY))
@@ -180,29 +181,29 @@ impl Observer {
         self.violate(now, format!("two terms at one moment: {names:?}"), trace);
     }
 
-    /// Notes that something did not hold.
+    /// Records a violation.
     pub fn violate(&mut self, now: Duration, what: String, trace: &mut Vec<(Duration, String)>) {
         trace.push((now, format!("VIOLATION: {what}")));
         self.violations
             .push(format!("at {:.3} s: {what}", now.as_secs_f64()));
     }
 
-    /// Notes that something does not hold, where it is looked at again and again.
+    /// Records a violation that is checked repeatedly, but only the first time.
     pub fn violate_once(&mut self, now: Duration, what: String, trace: &mut Vec<(Duration, String)>) {
         if !self.violations.iter().any(|violation| violation.ends_with(&what)) {
             self.violate(now, what, trace);
         }
     }
 
-    /// Since when a replica leads, if it does.
+    /// When the term of a replica began, if it leads.
     pub fn leads_since(&self, identity: &str) -> Option<Duration> {
         self.leading.get(identity).copied()
     }
 
-    /// Each write since the last look.
+    /// Checks each write since the last call.
     ///
     /// # Panics
-    /// Writes are missing: nothing that follows could be judged.
+    /// Writes are missing, so later writes could not be checked.
     pub fn writes(
         &mut self,
         now: Duration,
@@ -310,13 +311,13 @@ impl Observer {
         }
     }
 
-    /// What the source slice of a copy showed at the version that the copy names.
+    /// The state of the source slice of a copy at the version that the copy names.
     pub fn source_of(&self, copy: &Value) -> Option<&Vec<String>> {
         let version = provenance(copy, "resource-version")?.parse().ok()?;
         self.shown.get(provenance(copy, "uid")?)?.get(&version)
     }
 
-    /// What is wrong with what a replica wrote.
+    /// The violations in what a replica wrote.
     fn copy(
         &self,
         store: &Store,
@@ -353,7 +354,7 @@ impl Observer {
             Some((provenance(slice, "uid")?.to_owned(), version))
         };
         let shows: Option<(String, u64)> = known(new);
-        // A version that the source never had was claimed by hand, or got lost.
+        // A user claimed a version that the source never had, or that version was lost.
         let was_true = |id: &str, version: u64, copy: &Value| {
             let source = self.shown.get(id).and_then(|all| all.get(&version));
             source.is_some_and(|source| self.lost.is_empty() || *source == all_endpoints(copy))
@@ -386,13 +387,13 @@ impl Observer {
         wrong
     }
 
-    /// Whether a copy that went or was emptied was the last with endpoints of a Service that must keep some.
+    /// Whether a copy that was deleted or emptied was the last one with endpoints, for a Service that must keep some.
     fn emptied(&self, store: &Store, old: &Value) -> Option<String> {
         let (name, id) = owner(old)?;
         let (namespace, _) = key(old);
         let is_api_servers = provenance(old, "namespace") == Some("default")
             && provenance(old, "slice").is_some_and(|slice| slice.starts_with("kubernetes"));
-        // Nodes may take the other family away.
+        // Nodes may be the reason why the other family is removed.
         if endpoints(old).is_empty() || !is_api_servers || is_second(old) || !self.steady.contains_key(id) {
             return None;
         }
@@ -400,7 +401,7 @@ impl Observer {
         if uid(&service) != id {
             return None;
         }
-        // Its ports are not permitted any more.
+        // Its ports are no longer permitted.
         if !oracle::may_hold(&service, old) {
             return None;
         }
@@ -422,8 +423,8 @@ impl Observer {
         })
     }
 
-    /// Whether somebody has emptied or deleted another copy of a Service, and nobody has repaired that yet: a replica
-    /// may still count on it.
+    /// Whether something other than a replica has emptied or deleted another copy of a Service, and the copy is not
+    /// repaired yet: a replica may still rely on it.
     fn is_edited(&self, namespace: &str, service: &str, but: &Value) -> bool {
         let begin = format!("{service}-");
         self.by_hand.iter().any(|place| {
@@ -435,7 +436,7 @@ impl Observer {
     }
 }
 
-/// What a copy shows without what others judge: what probes have taken out, and what Nodes say.
+/// The endpoints of a copy without what other checks cover: what probes have taken out, and what comes from Nodes.
 fn all_endpoints(copy: &Value) -> Vec<String> {
     endpoints(&restored(&without_topology(copy)))
 }

@@ -1,4 +1,4 @@
-//! What the rules say the copies are, worked out from the store without the operator's plan.
+//! The copies that the rules require, computed from the store without the operator's plan.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,20 +15,20 @@ use crate::slices::{
 use crate::topology::{is_second, without_topology};
 use crate::unreadable::{is_unreadable, may_belong};
 
-/// What a Service asks for.
+/// The copies that a Service asks for.
 #[derive(Debug, PartialEq, Eq)]
 enum Wish {
     /// Copies of this source.
     Copies(Key),
-    /// None.
+    /// No copies.
     Nothing,
-    /// None, and nothing that the Go operator left.
+    /// No copies, and nothing that the Go operator left.
     Disabled,
-    /// Nobody knows: what is there stays.
+    /// Unknown: existing copies stay.
     Unclear,
 }
 
-/// The source that a Service asks for copies of.
+/// The source that a Service asks to copy.
 pub fn source(service: &Value) -> Option<Key> {
     match wish(service) {
         Wish::Copies(source) => Some(source),
@@ -89,7 +89,7 @@ fn wish(service: &Value) -> Wish {
     Wish::Copies((source.0.to_owned(), source.1.to_owned()))
 }
 
-/// What a Service may have of what it asks for, where sources in other namespaces need consent.
+/// The copies that a Service may have, where sources in other namespaces need consent.
 fn with_consent(store: &Store, namespace: &str, wish: Wish) -> Wish {
     match wish {
         Wish::Copies(source) => match consent::is_given(store, namespace, &source) {
@@ -101,7 +101,7 @@ fn with_consent(store: &Store, namespace: &str, wish: Wish) -> Wish {
     }
 }
 
-/// Copies that are there although their sources do not let them be.
+/// Copies that exist although their sources do not consent.
 fn without_consent<'a>(store: &Store, copies: impl Iterator<Item = &'a Value>) -> Vec<String> {
     let is_refused = |copy: &&Value| {
         let source = consent::source_elsewhere(copy);
@@ -113,7 +113,7 @@ fn without_consent<'a>(store: &Store, copies: impl Iterator<Item = &'a Value>) -
         .collect()
 }
 
-/// Whether a Service that copies the API servers' list keeps it when it is empty.
+/// Whether a Service that copies the API servers' list holds it when it is empty.
 pub fn holds_api_servers(service: &Value) -> bool {
     holds(service, &("default".to_owned(), "kubernetes".to_owned()))
 }
@@ -135,8 +135,8 @@ pub fn keeps_api_servers(service: &Value) -> bool {
     holds(service, &api_servers) && wish(service) == Wish::Copies(api_servers) && !has_names
 }
 
-/// Whether a copy of the API servers' list may keep a port when its source slice is gone. In another namespace than the
-/// source's these are only the ports that it has, and that of the flag.
+/// Whether a copy of the API servers' list may keep a port when its source slice is gone. In a namespace other than the
+/// source's, only the ports that the copy has, and the port of the flag, are permitted.
 pub fn may_hold(service: &Value, copy: &Value) -> bool {
     let number = |port: &Value| port["targetPort"].as_i64().or_else(|| port["port"].as_i64());
     let protocol = |port: &Value| port["protocol"].as_str().unwrap_or("TCP").to_owned();
@@ -151,7 +151,7 @@ pub fn may_hold(service: &Value, copy: &Value) -> bool {
     key(service).0 == "default" || ports.any(|port| had.contains(&(number(port), protocol(port))))
 }
 
-/// The ports of a copy; `None`: not one of them has a number that is permitted.
+/// The ports of a copy, or `None` if no port has a permitted number.
 pub fn wanted_ports(service: &Value, slice: &Value) -> Option<Vec<String>> {
     let all = service["spec"]["ports"].as_array().cloned().unwrap_or_default();
     let mut wanted = Vec::new();
@@ -181,7 +181,7 @@ pub fn wanted_ports(service: &Value, slice: &Value) -> Option<Vec<String>> {
     (all.is_empty() || !wanted.is_empty()).then_some(wanted)
 }
 
-/// What one copy shows.
+/// The content of one copy.
 #[derive(Debug, PartialEq, Eq)]
 struct Seen {
     source: (String, String, String),
@@ -211,7 +211,7 @@ impl Seen {
         let read = |what| provenance(copy, what).unwrap_or_default().to_owned();
         Self {
             source: (read("namespace"), read("slice"), read("uid")),
-            // What Nodes say is judged elsewhere.
+            // `node_oracle` checks what comes from Nodes.
             endpoints: endpoints(&without_topology(copy)),
             ports: ports(copy),
             owner: owner(copy).map(|(_, uid)| uid.to_owned()).unwrap_or_default(),
@@ -224,7 +224,7 @@ impl Seen {
     }
 }
 
-/// What is wrong with a copy of a slice, apart from its endpoints.
+/// The difference between a copy and its slice, other than in endpoints.
 pub fn differs_beside_endpoints(
     service: &Value,
     slice: &Value,
@@ -239,13 +239,13 @@ pub fn differs_beside_endpoints(
 /// The name of the copy of a slice.
 ///
 /// # Panics
-/// It is no slice.
+/// `slice` is not an EndpointSlice.
 pub fn name_of_copy(service: &str, slice: &Value) -> String {
     let slice: EndpointSlice = serde_json::from_value(slice.clone()).expect("a slice");
     copy_name(service, &slice)
 }
 
-/// Whether a slice of others has the name of a copy of the list of the API servers.
+/// Whether a foreign slice has the name of a copy of the API servers' list.
 pub fn is_taken(store: &Store, service: &Value) -> bool {
     let (namespace, _) = key(service);
     copies_of_api_servers(store, service).iter().any(|copy| {
@@ -254,7 +254,7 @@ pub fn is_taken(store: &Store, service: &Value) -> bool {
     })
 }
 
-/// The names of a Service's copies of the list of the API servers.
+/// The names of a Service's copies of the API servers' list.
 pub fn copies_of_api_servers(store: &Store, service: &Value) -> Vec<String> {
     let (_, name) = key(service);
     let sources = store.list("endpointslices", Some("default"));
@@ -264,7 +264,7 @@ pub fn copies_of_api_servers(store: &Store, service: &Value) -> Vec<String> {
     of_api_servers.map(|slice| name_of_copy(&name, slice)).collect()
 }
 
-/// Copies that endpoints are out of, in a store in which all API servers are well.
+/// Copies with endpoints that are out, in a store in which all API servers are well.
 pub fn out(store: &Store) -> Vec<String> {
     let copies = store.list("endpointslices", None);
     let wrong = copies.iter().filter(|copy| {
@@ -290,9 +290,9 @@ pub fn out(store: &Store) -> Vec<String> {
         .collect()
 }
 
-/// What differs from the rules in a store that nothing happens to, apart from what probes have taken out; empty: nothing.
-/// Endpoints of the Go operator may be there when they are `forbidden`.
-/// `consent`: sources in other namespaces need it.
+/// The differences from the rules in a store that no longer changes, apart from what probes have taken out. Empty if
+/// there are none. Endpoints of the Go operator may remain if they are `forbidden`. `consent`: sources in other
+/// namespaces need it.
 pub fn differences(store: &Store, forbidden: bool, consent: bool) -> Vec<String> {
     let mut all = store.list("endpointslices", None);
     for copy in all.iter_mut().filter(|slice| is_ours(slice)) {
@@ -382,15 +382,15 @@ fn of_service(
             .collect();
         let is_empty = slices.iter().all(|slice| endpoints(slice).is_empty());
         if is_empty {
-            // What Nodes say of the family is judged elsewhere.
+            // `node_oracle` checks what comes from Nodes.
             there.retain(|_, copy| copy["addressType"] != *family || !is_second(copy));
         }
         if is_empty && holds(service, source) {
-            // One whose name is taken is not there to be held.
+            // A copy whose name is taken does not exist, so it cannot be held.
             wanted_are_there &= slices
                 .iter()
                 .all(|slice| there.contains_key(&name_of_copy(&name, slice)));
-            // What is held follows from the past; what is held wrongly the observer has seen.
+            // Which copies are held depends on the past. The observer has checked that they are held correctly.
             let (kept, others) = std::mem::take(&mut there)
                 .into_iter()
                 .partition::<BTreeMap<_, _>, _>(|(_, copy)| copy["addressType"] == *family);
@@ -410,7 +410,7 @@ fn of_service(
             !is_empty(slice) && wanted_ports(service, slice).is_some() && !is_taken
         };
         let mut of_unreadable = there_of_unreadable.values();
-        // An empty copy beside others would take the endpoints from those who use only the last slice.
+        // An empty copy next to others would hide the endpoints from consumers that use only the last slice.
         let has_endpoints = slices.iter().any(|slice| gives_endpoints(&slice))
             || of_unreadable.any(|copy| copy["addressType"] == *family && !is_empty(copy));
         for slice in slices {
@@ -458,8 +458,8 @@ fn of_service(
     found
 }
 
-/// What the Go operator left goes once the copies are there, when an empty source is followed, and when the Service is
-/// disabled.
+/// What the Go operator left is deleted once the copies exist, when an empty source is followed, and when the Service
+/// is disabled.
 fn leftovers(store: &Store, service: &Value) -> Vec<String> {
     let (namespace, name) = key(service);
     let slice = store.get("endpointslices", &namespace, &name);
@@ -472,10 +472,10 @@ fn leftovers(store: &Store, service: &Value) -> Vec<String> {
         .collect()
 }
 
-/// All copies, without what differs from run to run: for comparing the end states of two schedules.
+/// All copies, without what differs from run to run, to compare the end states of two schedules.
 pub fn end_state(store: &Store) -> Vec<String> {
     let all = store.list("endpointslices", None);
-    // Whether an empty copy is there depends on what a replica saw of its source before.
+    // Whether an empty copy exists depends on what a replica saw of its source before.
     let ours = all
         .iter()
         .filter(|slice| is_ours(slice) && !endpoints(slice).is_empty());

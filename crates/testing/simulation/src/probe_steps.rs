@@ -1,4 +1,4 @@
-//! The faults of probes: how API servers answer, and what happens to the probe Lease.
+//! The faults of probes: the behavior of API servers, and changes of the probe Lease.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,78 +17,78 @@ use crate::slices::{MANAGED_BY, SERVICE_NAME, US, annotation, key, label, text};
 use crate::unreadable::{self, Flaw};
 use crate::world::World;
 
-/// One thing that happens to the probes. Nodes are picked among those that the source lists then.
+/// A fault of the probes. Nodes are chosen from those that the source lists at the time of the step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProbeStep {
-    /// An API server, or all, answer so for a while.
+    /// An API server, or all of them, behave like this for a time.
     Answers {
-        /// The replica that is answered so; `None`: all.
+        /// The replica that is affected. `None` means all replicas.
         replica: Option<usize>,
-        /// The API server; `None`: all.
+        /// The API server. `None` means all API servers.
         pick: Option<usize>,
-        /// The port; `None`: both.
+        /// The port. `None` means both ports.
         port: Option<u16>,
-        /// How.
+        /// The behavior.
         answer: Answer,
-        /// For how long.
+        /// The duration.
         time: Duration,
     },
-    /// A node is off for a while.
+    /// A node is off for a time.
     NodeOff {
-        /// Which.
+        /// The node.
         pick: usize,
-        /// How its dead API server fails.
+        /// The failure of its dead API server.
         answer: Answer,
-        /// For how long the source lists it.
+        /// The time for which the source still lists it.
         listed: Duration,
-        /// For how long it stays off after that.
+        /// The time for which it then stays off.
         time: Duration,
     },
-    /// An API server fails and answers in turns.
+    /// An API server alternates between failing and answering.
     Flaps {
-        /// Which.
+        /// The API server.
         pick: usize,
-        /// How it fails.
+        /// The failure.
         answer: Answer,
-        /// Time of each turn.
+        /// The duration of each turn.
         time: Duration,
-        /// How often it fails.
+        /// The number of failures.
         times: usize,
     },
-    /// An API server fails for a while, and another as soon as it answers again.
+    /// An API server fails for a time, and another one fails as soon as the first one answers again.
     Relay {
-        /// The first; the other is the next.
+        /// The first API server. The second is the next one.
         pick: usize,
-        /// How both fail.
+        /// The failure of both.
         answer: Answer,
-        /// For how long each.
+        /// The duration of each failure.
         time: Duration,
     },
-    /// An API server fails, and the leader is killed when it is out.
+    /// An API server fails, and the leader is killed when that server is out.
     Succession {
-        /// Which.
+        /// The API server.
         pick: usize,
-        /// How it fails.
+        /// The failure.
         answer: Answer,
     },
-    /// An API server closes the connections on which nobody asks.
+    /// An API server closes its idle connections.
     Closes(usize),
-    /// Somebody objects to all suspicions for a while.
+    /// A client objects to all suspicions for a time.
     Liar(Duration),
-    /// Somebody changes the probe Lease.
+    /// A client changes the probe Lease.
     Lease(Harm),
 }
 
-/// What somebody does to the probe Lease.
+/// A change of the probe Lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Harm {
     /// Deletes it.
     Deleted,
-    /// Puts something into it that nobody can read as suspicions or objections.
+    /// Writes a text into it that cannot be parsed as suspicions or objections.
     Garbled,
-    /// Suspects an API server in the highest round there is.
+    /// Suspects an API server in the highest possible round.
     Forged,
-    /// Adds the objection of a replica that has gone.
+    /// Adds the objection of a replica that no longer exists.
     Left,
     /// Makes it undecodable for a while.
     Unreadable(Flaw, Duration),
@@ -179,7 +179,8 @@ impl World {
                     self.lies_for(Duration::ZERO);
                 }
                 if let Harm::Unreadable(_, time) = harm {
-                    // A leader that began meanwhile counted rounds from 1, so an old objection may name one of them.
+                    // A leader that began in the meantime counted its rounds from 1, so an old objection may name one
+                    // of them.
                     self.lies_for(time);
                     self.later(time, |world| {
                         _ = world.administer(unreadable::restore_probe_lease);
@@ -197,14 +198,14 @@ impl World {
         });
     }
 
-    /// Nothing can be demanded for so long.
+    /// Nothing can be required for this time.
     pub fn disturbed_for(&self, time: Duration) {
         let until = self.now() + time;
         let disturbed = &mut self.state().probed.disturbed;
         *disturbed = until.max(*disturbed);
     }
 
-    /// Somebody lies for so long. Lies count for a while after that.
+    /// A client lies for this time. Its lies count a little longer.
     fn lies_for(&self, time: Duration) {
         let until = self.now() + time + Duration::from_secs(11);
         self.disturbed_for(time + Duration::from_secs(11));
@@ -237,7 +238,7 @@ impl World {
         });
     }
 
-    /// Somebody objects to whatever is suspected, as a replica would.
+    /// A client objects to every suspicion, as a replica would.
     fn lie(self: &Arc<Self>, time: Duration) {
         let world = self.clone();
         self.lies_for(time);
@@ -270,7 +271,7 @@ fn of_node(node: Node) -> Between {
     }
 }
 
-/// Namespace and name of the probe Lease.
+/// The namespace and name of the probe Lease.
 pub fn probe_lease() -> (&'static str, String) {
     (LEASE.0, format!("{}{SUFFIX}", LEASE.1))
 }
@@ -288,14 +289,14 @@ fn node_of(endpoint: &Value) -> Option<Node> {
     Some(crate::endpoints::node_of(address))
 }
 
-/// Takes a node out of the source. Returns what was taken, by slice.
+/// Removes a node from the source. Returns the removed endpoints, by slice.
 fn delist(store: &Store, node: Node) -> Vec<(String, Value)> {
     let mut taken = Vec::new();
     for slice in api_slices(store) {
         let (namespace, name) = key(&slice);
         let all = slice["endpoints"].as_array().cloned().unwrap_or_default();
         let (gone, stay): (Vec<_>, Vec<_>) = all.into_iter().partition(|it| node_of(it) == Some(node));
-        // The last one stays listed, as a lease that nobody removes.
+        // The last endpoint stays listed, like that of a lease that is never removed.
         if gone.is_empty() || stay.is_empty() {
             continue;
         }
@@ -365,7 +366,7 @@ fn harm_lease(store: &Store, harm: Harm) -> Option<&'static str> {
     done.map(|_| what)
 }
 
-/// How an API server fails.
+/// A failure of an API server.
 fn failing(chance: &mut Chance) -> Answer {
     *chance.one_of(&[
         Answer::Refused,
@@ -377,7 +378,7 @@ fn failing(chance: &mut Chance) -> Answer {
     ])
 }
 
-/// How an API server may answer that is not quite well.
+/// A behavior of an API server that is not completely healthy.
 fn unusual(chance: &mut Chance) -> Answer {
     match chance.below(4) {
         0 => Answer::Slow(chance.millis(200, 900)),
@@ -386,7 +387,7 @@ fn unusual(chance: &mut Chance) -> Answer {
     }
 }
 
-/// A step for the probes. Where nothing else fails they last long enough that laws can be checked.
+/// A step for the probes. If nothing else fails, its effects last long enough for the laws to be checked.
 pub fn draw(chance: &mut Chance, replicas: usize, is_calm: bool) -> Step {
     let least = if is_calm { 7000 } else { 1000 };
     let pick = chance.below(6);
@@ -453,7 +454,7 @@ pub fn draw(chance: &mut Chance, replicas: usize, is_calm: bool) -> Step {
     Step::Probe(step)
 }
 
-/// What happens while nothing but probes and replicas fail.
+/// The steps while nothing but probes and replicas fails.
 pub fn calm(chance: &mut Chance, replicas: usize) -> Vec<(Duration, Step)> {
     let succession = Step::Probe(ProbeStep::Succession {
         pick: chance.below(6),
@@ -466,7 +467,7 @@ pub fn calm(chance: &mut Chance, replicas: usize) -> Vec<(Duration, Step)> {
         answer: failing(chance),
         time: chance.millis(9000, 12_000),
     });
-    // Nothing else happens while the laws wait for what these lead to.
+    // Nothing else happens while the laws wait for the effects of these steps.
     let nothing = ProbeStep::Closes(0);
     let mut steps = Vec::new();
     if chance.percent(85) {
@@ -500,7 +501,7 @@ pub fn calm(chance: &mut Chance, replicas: usize) -> Vec<(Duration, Step)> {
     steps
 }
 
-/// Writes of the probe Lease fail, or are not answered.
+/// Writes of the probe Lease fail, or get no response.
 fn lease_requests(chance: &mut Chance, leader: usize, replicas: usize) -> Step {
     let effect = match chance.below(6) {
         0 => Effect::LostReply,

@@ -47,7 +47,7 @@ pub struct Life {
     pub user: String,
     /// Its identity in the Lease.
     pub identity: String,
-    /// Asks it to stop, as TERM does.
+    /// Asks it to stop, like TERM.
     pub stop: CancellationToken,
     body: Mutex<Body>,
 }
@@ -60,16 +60,17 @@ struct Body {
     terms: Option<channel::Receiver<Option<Term>>>,
     observer: Option<LeaseObserver>,
     wires: Vec<Wire>,
-    /// The last holder that it had seen when it last sent a write of the Lease, and when it last had news of the Lease.
+    /// The holder that it had last seen when it last sent a write of the Lease, and when it had last had news of the
+    /// Lease.
     knew: Option<(String, Instant)>,
     metrics: Option<Metrics>,
-    /// When it last went on after a pause, and whether it led when the pause began.
+    /// When it last resumed after a pause, and whether it led when the pause began.
     resumed: Option<(Duration, bool)>,
     led: bool,
     calls: Calls,
 }
 
-/// The calls that one decision may have led to, one after the other.
+/// The calls that one decision may have caused, one after the other.
 #[derive(Clone, Copy, Debug, Default)]
 struct Calls {
     under_way: usize,
@@ -77,10 +78,10 @@ struct Calls {
     ended: Duration,
 }
 
-/// A call that begins later than this after another follows from another decision.
+/// A call that begins later than this after another one belongs to another decision.
 const ONE_DECISION: Duration = Duration::from_secs(1);
 
-/// A call is under way until this is dropped.
+/// A call is in progress until this is dropped.
 pub struct Calling {
     world: Arc<World>,
     life: Arc<Life>,
@@ -126,7 +127,7 @@ impl Life {
         body.knew = body.observer.as_ref().and_then(knew);
     }
 
-    /// Whether it had seen that this replica had taken the Lease at this moment, when it last tried itself.
+    /// Whether it knew, at its own last attempt, that this replica had taken the Lease at this moment.
     pub fn knew_of(&self, term: &str, began: Instant) -> bool {
         let body = self.body.lock();
         body.knew
@@ -134,7 +135,7 @@ impl Life {
             .is_some_and(|(holder, news)| holder == term && *news >= began)
     }
 
-    /// Lets go of all that it holds.
+    /// Releases everything that it holds.
     pub fn bury(&self) {
         let mut body = self.body.lock();
         let task = body.task.take();
@@ -152,12 +153,12 @@ impl Life {
         }
     }
 
-    /// Whether it runs: neither killed nor stopped; perhaps paused.
+    /// Whether it runs: neither killed nor stopped, but perhaps paused.
     pub fn is_alive(&self) -> bool {
         self.body.lock().alive
     }
 
-    /// Stands still, as a process does on STOP, or goes on.
+    /// Pauses it, as STOP pauses a process, or resumes it.
     pub fn pause(&self, on: bool, now: Duration) {
         let leads = self.leads();
         let mut body = self.body.lock();
@@ -172,18 +173,18 @@ impl Life {
         }
     }
 
-    /// Whether it goes on at this moment after a pause that found it leading. Between the look at the term and the
-    /// sending of a write there is always a moment, and a pause may fall into it; such a write has its preconditions.
+    /// Whether it resumes at this moment after a pause that began while it led. There is always a moment between the
+    /// check of the term and the sending of a write, and a pause may fall into it. Such a write has its preconditions.
     pub fn led_before_a_pause_that_ends(&self, now: Duration) -> bool {
         self.body.lock().resumed == Some((now, true))
     }
 
-    /// When it last went on after a pause; zero, if it never paused.
+    /// When it last resumed after a pause. Zero if it was never paused.
     pub fn resumed_at(&self) -> Duration {
         self.body.lock().resumed.map_or(Duration::ZERO, |(at, _)| at)
     }
 
-    /// No later than this was decided what it sends now.
+    /// The earliest time at which it may have decided what it sends now.
     pub fn decided(&self, now: Duration) -> Duration {
         let body = self.body.lock();
         let began = if body.calls.under_way == 0 {
@@ -192,7 +193,7 @@ impl Life {
             body.calls.began
         };
         let resumed = body.resumed.map_or(Duration::ZERO, |(at, _)| at);
-        // It may have stood still in between.
+        // It may have been paused in between.
         if now < resumed + ONE_DECISION {
             began.min(resumed.saturating_sub(STOOD_STILL))
         } else {
@@ -205,12 +206,12 @@ impl Life {
         self.body.lock().paused
     }
 
-    /// Whether a name is that of a copy: a Service's and a hash.
+    /// Whether a name is that of a copy: the name of a Service and a hash.
     pub fn is_named_like_a_copy(name: &str) -> bool {
         name.rsplit_once('-').is_some_and(|(_, hash)| hash.len() == 10)
     }
 
-    /// Ends it at once. What it has sent is under way all the same.
+    /// Ends it at once. Requests that it has sent are still carried out.
     pub fn kill(&self) {
         let mut body = self.body.lock();
         body.alive = false;
@@ -229,7 +230,7 @@ impl Life {
         }
     }
 
-    /// Value of a metric without labels or with these.
+    /// The value of a metric, without labels or with these.
     pub fn metric(&self, series: &str) -> u64 {
         let metrics = self.body.lock().metrics.clone();
         let page = metrics.map(|metrics| metrics.render()).unwrap_or_default();
@@ -240,8 +241,8 @@ impl Life {
     }
 }
 
-/// The replica's future behind a gate: it is not polled while the replica is paused, and the wall clock is that of its
-/// machine while it is.
+/// The replica's future behind a gate: it is not polled while the replica is paused, and while it is polled, the wall
+/// clock is that of its machine.
 struct Gate {
     world: Arc<World>,
     life: Arc<Life>,
@@ -309,7 +310,7 @@ pub fn start(world: &Arc<World>, replica: usize, incarnation: usize, servers: [u
     life
 }
 
-/// Its connections leave the servers that its probes see down.
+/// Its connections move away from the servers that its probes see down.
 fn on_down(world: &Arc<World>, life: &Arc<Life>) -> OnDown {
     let (world, life) = (world.clone(), life.clone());
     Box::new(move |down: BTreeSet<ServerAddress>| {

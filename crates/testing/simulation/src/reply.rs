@@ -1,4 +1,4 @@
-//! Answers that are no API server's own.
+//! Responses that an API server did not send itself.
 
 use bytes::Bytes;
 use http::Response;
@@ -8,15 +8,15 @@ use serde_json::json;
 use tokio::sync::oneshot;
 use tower::BoxError;
 
-/// An answer as a client gets it.
+/// A response as a client gets it.
 pub type Reply = Response<UnsyncBoxBody<Bytes, BoxError>>;
 
-/// No answer comes, and nothing says so, until nobody waits for it any more.
+/// No response arrives, and the connection gives no sign of that, until the caller no longer waits.
 pub async fn hold(mut reply: oneshot::Sender<Result<Reply, BoxError>>) {
     reply.closed().await;
 }
 
-/// The body of a whole answer.
+/// The body of a complete response.
 pub fn full(body: Bytes) -> UnsyncBoxBody<Bytes, BoxError> {
     Full::new(body).map_err(|never| match never {}).boxed_unsync()
 }
@@ -27,13 +27,13 @@ fn whole(code: u16, body: Bytes) -> Reply {
     response
 }
 
-/// The answer with an error.
+/// A response with an error.
 ///
 /// # Panics
-/// It is no status code.
+/// `code` is not a status code.
 pub fn refusal(code: u16) -> Reply {
     if code == 404 {
-        // As proxies say it. An API server's own 404 is never a lie.
+        // In the form that proxies use. A 404 of an API server is always true.
         return whole(code, Bytes::from_static(b"404 page not found\n"));
     }
     let reason = match code {
@@ -53,7 +53,7 @@ pub fn refusal(code: u16) -> Reply {
     whole(code, status.to_string().into())
 }
 
-/// An answer with success that no client can decode.
+/// A response with success that no client can decode.
 pub fn nonsense() -> Reply {
     whole(200, Bytes::from_static(b"<html>who knows</html>"))
 }

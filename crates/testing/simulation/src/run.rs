@@ -1,4 +1,4 @@
-//! Runs one schedule, from its first object to the answer of the oracle.
+//! Runs one schedule, from its first object to the verdict of the oracle.
 
 use std::fmt::Write as _;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -23,46 +23,47 @@ use crate::sight::Blinded;
 use crate::systematic::Script;
 use crate::world::World;
 
-/// When faults have ended the copies are right by then: the Lease runs out, a request that hangs is given up, …
+/// Within this time after the end of all faults, the copies are right: the Lease expires, a hanging request is
+/// abandoned, …
 const BOUND: Duration = Duration::from_secs(25);
 
-/// … or a write that was refused for good is tried again, or the only replica stops standing aside because it saw nothing
+/// … or a write that was permanently refused is tried again, or the only replica competes again after it saw nothing
 /// for 30 s.
 const LONGER_BOUND: Duration = Duration::from_secs(50);
 
-/// An API server that was out is back by then.
+/// Within this time, an API server that was out is back.
 const RISE: Duration = Duration::from_secs(66);
 
-/// A list of ReferenceGrants that was refused, or not served, is repeated by then.
+/// Within this time, a list of ReferenceGrants that was refused or not served is repeated.
 const DISCOVERY: Duration = Duration::from_secs(62);
 
 /// A watch that fails although its list succeeds lists again after a pause of at most 30 s, with jitter.
 const RELIST: Duration = Duration::from_secs(40);
 
-/// A list of Nodes that was refused is repeated by then.
+/// Within this time, a list of Nodes that was refused is repeated.
 const REFUSED: Duration = Duration::from_secs(62);
 
-/// Nothing is written while all is right for so long.
+/// Nothing is written for this time once everything is right.
 const QUIET: Duration = Duration::from_secs(3);
 
-/// A list that is not answered has failed by then.
+/// Within this time, a list without a response has failed.
 const LIST_LIMIT: Duration = Duration::from_secs(15);
 
-/// The laws need this long to see what a step of the probes led to.
+/// The time that the laws need to see the effects of a step of the probes.
 const LAST_STEP: Duration = Duration::from_secs(12);
 
-/// How one schedule went.
+/// The result of one schedule.
 #[derive(Serialize, Deserialize)]
 pub struct Outcome {
-    /// What did not hold; empty: all is well.
+    /// The violations. Empty if all is well.
     pub violations: Vec<String>,
-    /// What happened how often.
+    /// The number of times that each thing happened.
     pub coverage: Coverage,
-    /// Of all requests: the same again from the same seed.
+    /// A hash of all requests. The same seed gives the same hash.
     pub fingerprint: u64,
-    /// What happened when.
+    /// The trace, with times.
     pub story: String,
-    /// How long the copies took to be right after the last fault.
+    /// The time after the last fault until the copies were right.
     pub settled: Duration,
     /// The copies at the end.
     #[serde(skip)]
@@ -92,9 +93,9 @@ pub fn seed(seed: u64) -> Outcome {
     schedule(seed, Schedule::of(seed), Script::default())
 }
 
-/// Runs the schedule of a seed in a process of its own: `program` is the binary of this crate. Tokio seeds the random
-/// order in which a `watch` channel wakes its receivers with a count of the runtimes of the process, so only the first
-/// schedule of a process is the same again from its seed.
+/// Runs the schedule of a seed in its own process. `program` is the binary of this crate. Tokio seeds the random order
+/// in which a `watch` channel wakes its receivers from a count of the runtimes in the process, so only the first
+/// schedule of a process is reproducible from its seed.
 ///
 /// # Errors
 /// The program cannot be started, or its output is not an outcome.
@@ -120,7 +121,8 @@ pub fn held(seed: u64, of: Schedule) -> Outcome {
     outcome
 }
 
-/// Runs a schedule, with chance from a seed, on a thread of its own: the standard library asks for chance once a thread.
+/// Runs a schedule, with randomness from a seed, on its own thread: the standard library asks for random bytes once per
+/// thread.
 ///
 /// # Panics
 /// No thread or no runtime can be created.
@@ -178,7 +180,7 @@ async fn play(seed: u64, schedule: Schedule, script: Script) -> Outcome {
     }
     if let Some((sight, how)) = schedule.blind_leader {
         world.blind_leader(replicas, sight, how).await;
-        // Whoever leads now sees it.
+        // The present leader sees it.
         world.carry_out(&Step::SourceTouched(0, 0));
         world.carry_out(&Step::Copy(0, Edit::Deleted));
     }
@@ -186,14 +188,14 @@ async fn play(seed: u64, schedule: Schedule, script: Script) -> Outcome {
     let may_stand_aside = replicas == 1 && schedule.steps.iter().any(is_blinded);
     let mut settled = settle(&world, may_stand_aside, schedule.nodes_fail.is_none()).await;
     if schedule.nodes_fail.is_some() {
-        // Copies were right all the same, but for what Nodes say.
+        // Copies were right anyway, except for what comes from Nodes.
         world.count("copies right while Nodes cannot be listed");
         world.heal_nodes();
         settled = settled.max(settle(&world, may_stand_aside, true).await);
     }
     node_oracle::count_end(&world.store, &mut world.state().coverage);
     if !schedule.calm.is_empty() {
-        // A leader that saw nothing sees again, once its lists have timed out.
+        // A leader that saw nothing sees everything again once its lists have timed out.
         world.state().blind = Blinded::default();
         world.disturbed_for(LIST_LIMIT);
         let laws = tokio::spawn(world.clone().keep_calm());
@@ -201,7 +203,7 @@ async fn play(seed: u64, schedule: Schedule, script: Script) -> Outcome {
             sleep(*pause).await;
             world.carry_out(step);
         }
-        // Until the laws have seen what the last of them led to.
+        // Until the laws have seen the effects of the last step.
         sleep(LAST_STEP).await;
         laws.abort();
         world.heal(replicas);
@@ -215,14 +217,14 @@ async fn play(seed: u64, schedule: Schedule, script: Script) -> Outcome {
     }
     garbage.abort();
     let outcome = conclude(&world, settled);
-    // Replicas hold the world, and it holds them: a run of many schedules would keep every one of them.
+    // Replicas hold the world, and it holds them: without this, a run of many schedules would keep every one in memory.
     let lives = std::mem::take(&mut world.state().lives);
     lives.iter().flatten().for_each(|life| life.bury());
     outcome
 }
 
-/// Waits until all copies are right, and sees whether they stay so. Returns how long that took, apart from the rise of API
-/// servers that were out and, `with_nodes`, of what Nodes say.
+/// Waits until all copies are right, and checks that they stay right. Returns how long that took, not counting the rise
+/// of API servers that were out and, if `with_nodes`, the time until Nodes are listed.
 async fn settle(world: &Arc<World>, may_stand_aside: bool, with_nodes: bool) -> Duration {
     let from = world.now();
     let refusals = ["answer 403", "answer 422"];

@@ -1,4 +1,4 @@
-//! Small schedules of one idea each: what cannot be decoded, what is in doubt, what nobody sees.
+//! Small schedules with one idea each: objects that cannot be decoded, doubtful views, and views that show nothing.
 
 use std::time::Duration;
 
@@ -12,10 +12,10 @@ use crate::systematic::{copying, scenario, source};
 use crate::unreadable::Flaw;
 use crate::world::REPLICAS;
 
-/// Decisions from before a step are carried out by then.
+/// Within this time, decisions from before a step are carried out.
 const LATER: Duration = Duration::from_secs(20);
 
-/// A Service, or else a source slice, or else a copy.
+/// The numbers that select a Service, a source slice and a copy, if there is one of that kind.
 pub const KINDS: [usize; 3] = [0, 4, 2];
 
 /// An object becomes unreadable; its source changes, the only replica starts again, and the source changes again.
@@ -57,7 +57,7 @@ pub fn consent_unseen(how: Blindness, withdrawn: bool) -> Schedule {
     let mut schedule = scenario(2, app);
     schedule.consent = true;
     schedule.steps.extend([
-        // By then the other replica leads, and the copies follow it.
+        // By then, the other replica leads and has updated the copies.
         (Duration::from_secs(50), Step::Consent(2, true)),
         (LATER, Step::Kill(1, Duration::from_secs(40))),
         (Duration::from_secs(30), Step::SourceTouched(2, 0)),
@@ -68,7 +68,7 @@ pub fn consent_unseen(how: Blindness, withdrawn: bool) -> Schedule {
     schedule
 }
 
-/// The watches of sources fail; a source slice goes, and all copies are deleted by hand.
+/// The watches of sources fail, a source slice is deleted, and all copies are deleted by hand.
 #[must_use]
 pub fn doubt(how: Blindness) -> Schedule {
     let blind = Step::Blind {
@@ -85,8 +85,8 @@ pub fn doubt(how: Blindness) -> Schedule {
     schedule
 }
 
-/// The leader's lists and watches fail while another replica works, and an API server leaves. Before the
-/// faults end, the other replica leads and its copies follow.
+/// The leader's lists and watches fail while another replica works, and an API server leaves the source. Before the
+/// faults end, the other replica leads and updates its copies.
 #[must_use]
 pub fn blind_leader(sight: Option<Sight>, how: Blindness) -> Schedule {
     let mut schedule = scenario(2, vec![blind(LEADER, sight, how), source((0, 0), &[1, 3])]);
@@ -107,7 +107,7 @@ pub fn nobody_sees(how: Blindness) -> Schedule {
     schedule
 }
 
-/// The leader is killed and comes back without lists for 25 s.
+/// The leader is killed, and returns with lists that fail for 25 s.
 #[must_use]
 pub fn without_lists(replicas: usize, how: Blindness) -> Schedule {
     let start = Step::BlindFromTheStart {
@@ -135,7 +135,7 @@ pub fn probed(replicas: usize, steps: Vec<(Duration, Step)>) -> Schedule {
     schedule
 }
 
-/// The third API server answers so for a while: all replicas, or the leader alone.
+/// The third API server behaves like this for a time, toward all replicas or toward the leader alone.
 #[must_use]
 pub fn third_answers(replica: Option<usize>, answer: Answer, time: Duration) -> Step {
     Step::Probe(ProbeStep::Answers {
@@ -147,7 +147,7 @@ pub fn third_answers(replica: Option<usize>, answer: Answer, time: Duration) -> 
     })
 }
 
-/// All API servers answer so for a while.
+/// All API servers behave like this for a time.
 #[must_use]
 pub fn all_answer(answer: Answer, time: Duration) -> Step {
     Step::Probe(ProbeStep::Answers {
@@ -159,7 +159,7 @@ pub fn all_answer(answer: Answer, time: Duration) -> Step {
     })
 }
 
-/// The leader is paused while the third API server hangs, at ten moments of the period.
+/// The leader is paused while the third API server hangs, at ten different moments of the period.
 #[must_use]
 pub fn paused_while_it_hangs() -> Schedule {
     let hangs = || third_answers(None, Answer::Hangs, Duration::from_secs(5));

@@ -1,4 +1,4 @@
-//! A schedule: what happens when, all of it from a seed.
+//! A schedule: what happens and when, all of it from a seed.
 
 use std::time::Duration;
 
@@ -16,17 +16,17 @@ use crate::stream::Ending;
 use crate::unreadable::Flaw;
 use crate::world::REPLICAS;
 
-/// In place of a replica's number: whoever leads when it happens, or else the first.
+/// In place of a replica's number: the leader at the time of the step, or the first replica if there is none.
 pub const LEADER: usize = usize::MAX;
 
-/// What somebody does to the Lease who is no candidate.
+/// A change of the Lease by something other than a candidate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LeaseHarm {
     /// Deletes it.
     Deleted,
-    /// Takes the holder out.
+    /// Empties the holder.
     Emptied,
-    /// Takes out all that it says.
+    /// Empties the whole spec.
     Garbled,
 }
 
@@ -35,24 +35,24 @@ pub enum LeaseHarm {
 pub enum Edit {
     /// Other endpoints.
     Endpoints,
-    /// The resourceVersion of its source is one that is still to come.
+    /// It claims a resourceVersion of its source that does not exist yet.
     NewerSource,
     /// It is deleted.
     Deleted,
-    /// It remembers all endpoints as taken out.
+    /// It names all endpoints as taken out.
     Memory,
 }
 
-/// One thing that happens.
+/// One step.
 #[derive(Clone, Debug)]
 pub enum Step {
-    /// A Service is made, or changed.
+    /// A Service is created or changed.
     Service {
-        /// Which.
+        /// The Service.
         number: usize,
         /// What it asks for.
         shape: Shape,
-        /// Of which source, where the shape does not say.
+        /// The source, if the shape does not name one.
         source: usize,
         /// The port.
         port: u16,
@@ -61,29 +61,29 @@ pub enum Step {
     ServiceGone(usize),
     /// A Service is changed back and forth repeatedly.
     Storm {
-        /// Which.
+        /// The Service.
         number: usize,
-        /// Each time another source that does not exist, instead of not being managed.
+        /// Whether each change names another source that does not exist, instead of disabling the Service.
         invented: bool,
-        /// How often it is changed back and forth.
+        /// The number of changes back and forth.
         times: usize,
         /// The pause between two changes.
         pause: Duration,
     },
-    /// A slice of a source is made, or lists these from now on.
+    /// A slice of a source is created, or lists these addresses from now on.
     Source {
-        /// Source and slice.
+        /// The source and the slice.
         place: (usize, usize),
-        /// Last parts of the addresses.
+        /// The last parts of the addresses.
         addresses: Vec<u8>,
-        /// The last is not ready.
+        /// Whether the last address is not ready.
         unready: bool,
     },
     /// A slice of a source is deleted.
     SourceGone(usize, usize),
     /// A slice of a source is written without a change.
     SourceTouched(usize, usize),
-    /// One of the Services and slices gets a time that no client can decode, though the API server stores it.
+    /// A Service or slice gets a time that the API server stores but no client can decode.
     Poisoned(usize),
     /// A Service, a slice of a source or a copy can no longer be decoded.
     Unreadable(usize, Flaw),
@@ -91,97 +91,97 @@ pub enum Step {
     Readable(usize),
     /// One of these is deleted.
     UnreadableGone(usize),
-    /// The Service of a source comes or goes.
+    /// The Service of a source is created or deleted.
     SourceService(usize, bool),
-    /// The Service of a source lets all namespaces copy it, or none from now on.
+    /// From now on, the Service of a source lets all namespaces copy it, or none.
     Consent(usize, bool),
     /// One of the copies is edited by hand.
     Copy(usize, Edit),
-    /// A slice of somebody else for a Service comes or goes.
+    /// A foreign slice of a Service is created or deleted.
     Foreign(usize, bool),
-    /// A slice of somebody else has the name of the copy of a slice, or no longer.
+    /// A foreign slice takes the name of the copy of a slice, or frees it.
     NameTaken(usize, (usize, usize), bool),
-    /// The Go operator was here.
+    /// The Go operator has left its objects.
     Leftovers(usize),
-    /// The same, and we may not remove its Endpoints for a while.
+    /// The same, and the operator may not delete its Endpoints for a time.
     LeftoversForbidden(usize),
-    /// The Lease.
+    /// The Lease is changed.
     Lease(LeaseHarm),
     /// A replica is killed and comes back after a while.
     Kill(usize, Duration),
     /// A replica is asked to stop and comes back after a while.
     Stop(usize, Duration),
-    /// A replica stands still.
+    /// A replica is paused.
     Pause(usize, Duration),
-    /// The wall clock of a replica jumps, and is so many seconds off from now on.
+    /// The wall clock of a replica jumps, and is off by this many seconds from now on.
     Skew(usize, i64),
     /// Requests fail.
     Requests {
-        /// Of whom.
+        /// The replica that sends them.
         replica: usize,
-        /// Which.
+        /// The kind of these requests.
         harm: Harm,
-        /// How.
+        /// The effect on them.
         effect: Effect,
-        /// How many.
+        /// The number of requests.
         times: usize,
     },
     /// The open watches of a replica end.
     WatchesEnd(usize, Ending),
-    /// The open watches of a replica say nothing for a while.
+    /// The open watches of a replica are silent for a time.
     WatchesSilent(usize, Duration),
     /// The open watches of a replica are late from now on.
     WatchesLate(usize, Duration),
-    /// The watches of a replica break, and the past is compacted before they begin again.
+    /// The watches of a replica break, and the history is compacted before they begin again.
     Compacted(usize),
     /// The next requests of a replica go to the other server.
     Moved(usize),
-    /// A server stands still for a while.
+    /// A server is frozen for a time.
     Frozen(usize, Duration),
     /// A server is down for a while.
     Down(usize, Duration),
-    /// The answers of a server are delayed for a while.
+    /// The responses of a server are delayed for a time.
     Slow(usize, Duration, Duration),
-    /// The lists and watches of a replica fail for a while. Its access to the Lease still works.
+    /// The lists and watches of a replica fail for a time. Its access to the Lease still works.
     Blind {
-        /// The replica that it happens to.
+        /// The replica.
         replica: usize,
-        /// Of one kind, or of all.
+        /// The kind of lists and watches. `None` means all kinds.
         sight: Option<Sight>,
-        /// How.
+        /// The failure.
         how: Blindness,
-        /// For how long.
+        /// The duration.
         time: Duration,
     },
-    /// A replica is killed, and comes back with lists and watches that fail for a while.
+    /// A replica is killed, and returns with lists and watches that fail for a time.
     BlindFromTheStart {
-        /// Which.
+        /// The replica.
         replica: usize,
-        /// How.
+        /// The failure.
         how: Blindness,
-        /// For how long.
+        /// The duration.
         time: Duration,
     },
-    /// What a server's watch cache shows stands still for a while.
+    /// The watch cache of a server stops for a time.
     Behind(usize, Duration),
-    /// Both servers are down for a while, and come back with what was there so many writes ago: etcd was restored
-    /// from a backup.
+    /// Both servers are down for a time, and return with the state of this many writes ago: etcd was restored from a
+    /// backup.
     Restored(Duration, u64),
     /// A replica has no network for a while.
     Cut(usize, Duration),
-    /// Something happens to the probes.
+    /// A fault of the probes.
     Probe(ProbeStep),
-    /// Something happens to Nodes.
+    /// A change of Nodes.
     Node(NodeStep),
 }
 
-/// So many schedules of a hundred have probes, which take their time.
+/// The percentage of schedules with probes, which take longer.
 const PROBED: u64 = 60;
 
-/// So many have Nodes.
+/// The percentage with Nodes.
 const WITH_NODES: u64 = 75;
 
-/// What the probes of each replica may do: mostly, all enforce.
+/// The probe mode of each replica. Mostly, all enforce.
 fn modes(chance: &mut Chance) -> [ProbeMode; REPLICAS] {
     if chance.percent(80) {
         return [ProbeMode::Enforce; REPLICAS];
@@ -190,22 +190,22 @@ fn modes(chance: &mut Chance) -> [ProbeMode; REPLICAS] {
     std::array::from_fn(|_| *chance.one_of(&all))
 }
 
-/// All that happens in one run, in order.
+/// Everything that happens in one run, in order.
 #[derive(Clone, Debug)]
 pub struct Schedule {
-    /// How many replicas.
+    /// The number of replicas.
     pub replicas: usize,
-    /// What is there before they start.
+    /// The steps before the replicas start.
     pub before: Vec<Step>,
-    /// Each after a pause.
+    /// The later steps, each after a pause.
     pub steps: Vec<(Duration, Step)>,
-    /// When all other faults have ended, the lists and watches of Nodes fail for a while.
+    /// After all other faults have ended, the lists and watches of Nodes fail like this for a time.
     pub nodes_fail: Option<Blindness>,
-    /// When all other faults have ended, the lists and watches of the leader fail.
+    /// After all other faults have ended, the lists and watches of the leader fail like this.
     pub blind_leader: Option<(Option<Sight>, Blindness)>,
-    /// What the probes of each replica may do; `None`: there are none.
+    /// The probe mode of each replica. `None` means that there are no probes.
     pub probes: Option<[ProbeMode; REPLICAS]>,
-    /// What happens after that, while only probes and replicas fail.
+    /// The steps after that, while only probes and replicas fail.
     pub calm: Vec<(Duration, Step)>,
     /// Whether the replicas write conditions of Services.
     pub conditions: bool,
@@ -273,7 +273,7 @@ impl Schedule {
             })
             .collect();
         if probes.is_some() && chance.percent(60) {
-            // More than a minute before most schedules end.
+            // This covers more than a minute before the end of most schedules.
             let left = Step::Probe(ProbeStep::Lease(probe_steps::Harm::Left));
             steps.insert(0, (chance.millis(10, 500), left));
         }
@@ -299,7 +299,7 @@ impl Schedule {
         schedule
     }
 
-    /// The schedule of a seed in which sources in other namespaces need consent, which comes and goes.
+    /// The schedule of a seed in which sources in other namespaces need consent, which is given and withdrawn.
     pub fn with_consent(seed: u64) -> Self {
         let (mut schedule, chance) = (Self::of(seed), &mut Chance::new(seed, 5));
         schedule.consent = true;

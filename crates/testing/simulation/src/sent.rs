@@ -1,4 +1,4 @@
-//! What a replica may send: looked at in the moment in which a request leaves it.
+//! The requests of a replica. Each one is checked at the moment when it leaves the replica.
 
 use bytes::Bytes;
 use endpoint_copier_core::model::Reason;
@@ -25,9 +25,9 @@ pub struct Sent {
     pub namespace: String,
     /// Name, empty for a list.
     pub name: String,
-    /// What it shows, if it is a list or a watch.
+    /// The kind of view that it shows, if it is a list or a watch.
     pub sight: Option<Sight>,
-    /// The Services whose slices it is for, where it names them.
+    /// The Services whose slices it selects, if the selector names them.
     pub names: Vec<String>,
     /// Body, if there is one.
     pub body: Value,
@@ -100,7 +100,7 @@ fn names_in(query: &str) -> Vec<String> {
 }
 
 impl World {
-    /// A request leaves a replica: whether it may, and what it is for.
+    /// A request leaves a replica: checks whether it may be sent, and records its purpose.
     pub fn sent(&self, life: &Life, sent: &Sent) {
         if sent.resource == "leases" && matches!(sent.verb, Verb::Create | Verb::Patch) {
             life.tries();

@@ -1,4 +1,4 @@
-//! What a replica sees of the cluster, and how that fails while its requests for the Lease succeed.
+//! What a replica sees of the cluster, and failures of that while its requests for the Lease succeed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,25 +12,25 @@ use crate::schedule::{Edit, Step};
 use crate::stream::Ending;
 use crate::world::{REPLICAS, State, World};
 
-/// A leader gives the Lease up when it has seen nothing of one kind for so long.
+/// A leader releases the Lease when it has seen nothing of one kind for this time.
 const BLIND: Duration = Duration::from_secs(30);
 
-/// Between two such releases of one replica.
+/// The time between two such releases of one replica.
 const GIVES_UP_EVERY: Duration = Duration::from_secs(60);
 
-/// A list that is not answered has failed by then, and the leader has noticed.
+/// Within this time, a list without a response has failed, and the leader has noticed.
 const NOTICED: Duration = Duration::from_secs(12);
 
-/// A decision from before is carried out by then.
+/// Within this time, a decision from before is carried out.
 const IN_DOUBT: Duration = Duration::from_secs(17);
 
-/// A replica without lists leads by then, if it is alone.
+/// Within this time, a replica without lists leads if it is alone.
 const ALONE: Duration = Duration::from_secs(18);
 
 /// Longer than any schedule.
 const FOR_GOOD: Duration = Duration::from_secs(3600);
 
-/// By then another replica has taken a Lease that was released, when nothing else fails.
+/// Within this time, another replica has taken a released Lease when nothing else fails.
 const TAKEN: Duration = Duration::from_secs(10);
 
 /// The kinds of lists and watches that copies are made from.
@@ -48,7 +48,7 @@ impl Sight {
     /// All of them.
     pub const ALL: [Self; 3] = [Self::Services, Self::Copies, Self::Sources];
 
-    /// What a list or watch of a resource shows; `is_named`: its selector names Services.
+    /// The kind of a list or watch of a resource. `is_named`: its selector names Services.
     pub fn of(resource: &str, is_named: bool) -> Option<Self> {
         match resource {
             "services" => Some(Self::Services),
@@ -59,19 +59,19 @@ impl Sight {
     }
 }
 
-/// How lists and watches fail.
+/// A failure of lists and watches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Blindness {
-    /// Without an answer.
+    /// No response.
     NoAnswer,
-    /// With this error.
+    /// A response with this error.
     Status(u16),
-    /// With an answer that cannot be decoded.
+    /// A response that cannot be decoded.
     Undecodable,
 }
 
 impl Blindness {
-    /// All that concern one replica only.
+    /// All failures that affect only one replica.
     pub const ALL: [Self; 4] = [
         Self::NoAnswer,
         Self::Status(500),
@@ -79,7 +79,7 @@ impl Blindness {
         Self::Undecodable,
     ];
 
-    /// Answers, or does not.
+    /// Sends the response of this failure, if there is one.
     pub async fn answer(self, reply: oneshot::Sender<Result<Reply, BoxError>>) {
         match self {
             Self::NoAnswer => hold(reply).await,
@@ -97,18 +97,18 @@ pub struct Blind {
     how: Blindness,
 }
 
-/// What fails of each replica.
+/// The failures of each replica.
 pub type Blinded = [[Option<Blind>; 3]; REPLICAS];
 
 impl World {
-    /// How a replica's lists and watches of a kind fail now, if they do.
+    /// The present failure of a replica's lists and watches of a kind, if they fail.
     pub fn blindness(&self, replica: usize, sight: Sight) -> Option<Blindness> {
         let now = self.now();
         let blind = self.state().blind[replica][sight as usize];
         blind.filter(|blind| now < blind.until).map(|blind| blind.how)
     }
 
-    /// The lists and watches of a replica fail for a while: those of one kind, or all.
+    /// The lists and watches of a replica fail for a time: those of one kind, or all.
     pub fn blind(self: &Arc<Self>, replica: usize, sight: Option<Sight>, how: Blindness, time: Duration) {
         let now = self.now();
         for meant in Sight::ALL
@@ -116,7 +116,7 @@ impl World {
             .filter(|it| sight.is_none_or(|only| only == *it))
         {
             let blind = &mut self.state().blind[replica][meant as usize];
-            // A watch that fails already keeps the time since which it fails.
+            // If a watch fails already, the time since which it has failed stays the same.
             let before = blind.filter(|blind| now <= blind.until);
             *blind = Some(Blind {
                 since: before.map_or(now, |before| before.since),
@@ -127,7 +127,7 @@ impl World {
         self.end_watches(replica, Ending::Abrupt);
     }
 
-    /// The same for a while.
+    /// The same. If it lasts long enough, copies are deleted by hand while the view is in doubt.
     pub fn blind_for(self: &Arc<Self>, replica: usize, sight: Option<Sight>, how: Blindness, time: Duration) {
         self.blind(replica, sight, how, time);
         if time > IN_DOUBT {
@@ -135,7 +135,7 @@ impl World {
         }
     }
 
-    /// Copies are deleted by hand when the view of the sources has been in doubt for a while.
+    /// Copies are deleted by hand after the view of the sources has been in doubt for a while.
     fn delete_copies_in_doubt(self: &Arc<Self>, sight: Option<Sight>) {
         if sight.is_some_and(|sight| sight != Sight::Sources) {
             return;
@@ -147,7 +147,7 @@ impl World {
         }
     }
 
-    /// A replica is killed, and comes back after a moment with lists and watches that fail for a while.
+    /// A replica is killed, and soon returns with lists and watches that fail for a time.
     pub fn blind_from_the_start(self: &Arc<Self>, replica: usize, how: Blindness, time: Duration) {
         if !self.state().lives[replica]
             .as_ref()
@@ -162,8 +162,8 @@ impl World {
         });
     }
 
-    /// When nothing else fails: the leader's lists and watches fail for good. Another replica leads in time. If there
-    /// is no other, it starts again, and leads without lists.
+    /// When nothing else fails, the leader's lists and watches fail permanently. Another replica leads in time. If
+    /// there is no other, the same replica starts again, and leads without lists.
     pub async fn blind_leader(self: &Arc<Self>, replicas: usize, sight: Option<Sight>, how: Blindness) {
         if replicas == 1 {
             self.blind_from_the_start(0, how, ALONE);
@@ -186,7 +186,7 @@ impl World {
         }
     }
 
-    /// Waits until a replica leads that is meant, and no other believes to lead: one that was paused may.
+    /// Waits until one of these replicas leads and no other replica believes that it leads, as one that was paused may.
     async fn until_led(&self, within: Duration, is_meant: impl Fn(usize) -> bool) -> Option<usize> {
         let until = self.now() + within;
         while self.now() < until {
@@ -203,7 +203,7 @@ impl World {
         None
     }
 
-    /// Notes that something did not hold.
+    /// Records a violation.
     pub fn complain(&self, what: &str) {
         let now = self.now();
         let State { observer, trace, .. } = &mut *self.state();
@@ -212,7 +212,7 @@ impl World {
 }
 
 impl State {
-    /// Leaders that see nothing of one kind, and should have given the Lease up by now.
+    /// Leaders that see nothing of one kind and should have released the Lease by now.
     pub fn blind_leaders(&self, now: Duration) -> Vec<String> {
         let mut overdue = Vec::new();
         for life in self.lives.iter().flatten() {

@@ -1,4 +1,4 @@
-//! EndpointSlices as JSON, read without the operator's own code: whose they are and what they show.
+//! EndpointSlices as JSON, read without the operator's own code: who owns them and what they show.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -10,19 +10,19 @@ use crate::objects::ALLOWED_PORT;
 /// Namespace and name.
 pub type Key = (String, String);
 
-/// Labels and annotations, written out once more: what the rules say, not what the operator's code says.
+/// Labels and annotations, repeated here from the rules and not taken from the operator's code.
 pub const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
-/// Value of it.
+/// The value of this label on copies.
 pub const US: &str = "endpoint-copier-operator";
-/// Which Service a slice is for.
+/// The label that names the Service of a slice.
 pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
-/// Label of copies and of what the Go operator made.
+/// The label of copies and of what the Go operator made.
 pub const SOURCE_LABEL: &str = "endpoint-copier/source";
 
 /// The addresses that probes have taken out of a copy.
 pub const UNREACHABLE: &str = "endpoint-copier/unreachable";
 
-/// A text, empty where there is none.
+/// A JSON string, or an empty string if the value is not one.
 pub fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }
@@ -64,7 +64,7 @@ pub fn owner(slice: &Value) -> Option<(&str, &str)> {
     Some((text(&owner["name"]), text(&owner["uid"])))
 }
 
-/// Whether a slice is a copy of ours: label, annotations and controller.
+/// Whether a slice is a copy: it has the label, the annotations and a controller.
 pub fn is_ours(slice: &Value) -> bool {
     label(slice, MANAGED_BY) == Some(US)
         && ["namespace", "slice", "uid"]
@@ -73,7 +73,7 @@ pub fn is_ours(slice: &Value) -> bool {
         && owner(slice).is_some()
 }
 
-/// What a copy says of its source: `namespace`, `slice`, `uid` or `resource-version`.
+/// A part of the provenance of a copy: `namespace`, `slice`, `uid` or `resource-version`.
 pub fn provenance<'a>(slice: &'a Value, what: &str) -> Option<&'a str> {
     annotation(slice, &format!("endpoint-copier/source-{what}"))
 }
@@ -144,7 +144,8 @@ pub fn restored_ready(copy: &Value) -> BTreeSet<IpAddr> {
     ready.filter_map(address).collect()
 }
 
-/// The copy as it would be if none were out. What is out has all conditions false, and stays in the copy.
+/// The copy as it would be if no endpoint were out. An endpoint that is out has all conditions false and stays in the
+/// copy.
 pub fn restored(copy: &Value) -> Value {
     let listed = listed_out(copy);
     let mut copy = copy.clone();
@@ -178,8 +179,8 @@ pub fn address(endpoint: &Value) -> Option<IpAddr> {
     text(&endpoint["addresses"][0]).parse().ok()
 }
 
-/// Whether a copy may have a port. In another namespace than the source's only those of the slice are permitted, and for
-/// the default source those of the flag.
+/// Whether a copy may have a port. In a namespace other than the source's, only the ports of the slice are permitted
+/// and, for the default source, those of the flag.
 pub fn is_permitted(service: &Value, slice: &Value, number: i64, protocol: &str) -> bool {
     let (namespace, _) = key(service);
     let source = (key(slice).0, label(slice, SERVICE_NAME));

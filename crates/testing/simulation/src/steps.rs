@@ -1,4 +1,4 @@
-//! Carries the steps of a schedule out.
+//! Carries out the steps of a schedule.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use crate::unreadable;
 use crate::world::{REPLICAS, World};
 
 impl World {
-    /// Carries one step out; what ends by itself later does so beside what follows.
+    /// Carries out one step. A fault that ends by itself ends in parallel with later steps.
     pub fn carry_out(self: &Arc<Self>, step: &Step) {
         let step = &self.with_leader(step);
         self.tell(format!("{step:?}"));
@@ -80,7 +80,7 @@ impl World {
         }
     }
 
-    /// The same step, of the replica that leads now where it is for the leader.
+    /// The same step, for the present leader if it is meant for the leader.
     fn with_leader(&self, step: &Step) -> Step {
         let mut step = step.clone();
         if let Step::Kill(replica, _)
@@ -115,7 +115,7 @@ impl World {
         step
     }
 
-    /// Does something after a while, beside what follows.
+    /// Does something after a time, in parallel with later steps.
     pub fn later(self: &Arc<Self>, after: Duration, what: impl FnOnce(&Arc<Self>) + Send + 'static) {
         let world = self.clone();
         tokio::spawn(async move {
@@ -145,7 +145,7 @@ impl World {
         });
     }
 
-    /// Starts a replica unless it runs.
+    /// Starts a replica unless it is running.
     pub fn start_replica(self: &Arc<Self>, number: usize) {
         let (incarnation, servers) = {
             let mut state = self.state();
@@ -176,10 +176,10 @@ impl World {
         }
         life.kill();
         self.tell(format!("{} is killed", life.identity));
-        // Its machine may be there, so what it has sent is on its way; nobody waits for the answers.
+        // Its machine may still work, so the requests that it has sent arrive. Nothing waits for the responses.
     }
 
-    /// Counts what only a replica knows, before it goes.
+    /// Counts facts that only this replica knows, before it ends.
     pub fn note_end(&self, number: usize) {
         let Some(life) = self.state().lives[number].clone() else {
             return;
@@ -226,7 +226,7 @@ impl World {
                 let world = self.clone();
                 tokio::spawn(async move {
                     sleep(time).await;
-                    // It takes at most 3 s to end, but for one that is paused.
+                    // It takes at most 3 s to end, unless it is paused.
                     while life.is_alive() {
                         sleep(Duration::from_millis(500)).await;
                     }
@@ -246,7 +246,7 @@ impl World {
         }
     }
 
-    /// Each replica is refused what it next asks of Endpoints.
+    /// The next requests of each replica for Endpoints are refused.
     fn forbid_endpoints(&self) {
         let forbidden = (0..REPLICAS).map(|replica| Armed {
             replica,
@@ -303,7 +303,7 @@ impl World {
             Step::Compacted(_) => {
                 self.count("history compacted under a watch");
                 self.administer(|store| cluster::touch(store, (0, 0)));
-                // Apart, or the observer would not see what is forgotten.
+                // Separately, because otherwise the observer would not see what is forgotten.
                 self.administer(Store::compact);
             }
             _ => {}
@@ -329,7 +329,7 @@ impl World {
         match *step {
             Step::Frozen(server, time) => {
                 self.servers[server].faults().freeze();
-                // Pings once a second, each waited for as long.
+                // Pings are sent once a second, and each is waited for as long.
                 let noticed = self.state().chance.millis(1000, 2000);
                 self.later(noticed, move |world| {
                     if world.is_frozen(server) && world.break_connections(|it| it.server == server) > 0 {
@@ -369,7 +369,7 @@ impl World {
                 }
                 self.break_connections(|_| true);
                 self.later(time, move |world| {
-                    // Not where all faults have ended meanwhile.
+                    // Not if all faults have ended in the meantime.
                     if std::mem::take(&mut world.state().restoring) && world.restore(writes) {
                         world.tell(format!("etcd is as it was {writes} writes ago"));
                         world.count("etcd restored from a backup");
@@ -399,7 +399,7 @@ impl World {
         }
     }
 
-    /// All faults end, and all replicas run.
+    /// All faults end, and all replicas run again.
     pub fn heal(self: &Arc<Self>, replicas: usize) {
         self.tell("all faults end");
         for server in &self.servers {
@@ -416,7 +416,7 @@ impl World {
             state.armed.clear();
             state.probed.endpoints.heal();
         }
-        // A restore of etcd may have brought a flaw back.
+        // A restore of etcd may have restored an undecodable object.
         self.administer(unreadable::restore_probe_lease);
         self.heal_nodes();
         self.disturbed_for(Duration::ZERO);

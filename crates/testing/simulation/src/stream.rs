@@ -1,4 +1,4 @@
-//! A watch on its way from a server to a replica: it can be cut, silenced and slowed down, without the server's doing.
+//! A watch between a server and a replica. It can be cut, silenced and delayed without the server.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,17 +21,17 @@ use crate::world::World;
 pub struct Stream {
     /// The replica that it belongs to.
     pub replica: usize,
-    /// Of which incarnation.
+    /// Its incarnation.
     pub identity: String,
-    /// What is watched.
+    /// The resource that is watched.
     pub resource: String,
-    /// The Services whose slices are watched, where the selector names them.
+    /// The Services whose slices are watched, if the selector names them.
     pub names: Vec<String>,
-    /// Nothing arrives any more.
+    /// Whether nothing arrives any longer.
     pub silent: bool,
-    /// It has ended: well, or in the middle.
+    /// Whether it has ended, and how.
     pub ended: Option<Ending>,
-    /// Each event is so late.
+    /// The delay of each event.
     pub delay: Duration,
     news: Arc<Notify>,
 }
@@ -39,20 +39,20 @@ pub struct Stream {
 /// How a watch ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
-    /// As at its time-out: the answer is complete.
+    /// As at its timeout: the response is complete.
     Clean,
-    /// In the middle of the answer.
+    /// In the middle of the response.
     Abrupt,
 }
 
 impl Stream {
-    /// Has its carrier look at what was changed.
+    /// Tells the carrier to read the changed settings.
     pub fn wake(&self) {
         self.news.notify_one();
     }
 }
 
-/// Carries the body of a watch to the replica, until either is gone.
+/// Carries the body of a watch to the replica until either side is gone.
 pub async fn carry(
     arrived: Arrived,
     mut body: testbed::answer::Body,
@@ -140,7 +140,7 @@ fn look(world: &World, number: u64, replica: usize) -> Option<(bool, Option<Endi
     Some((stream.silent || state.cut[replica], stream.ended, stream.delay))
 }
 
-/// A body that is fed from elsewhere.
+/// A body whose frames come from a channel.
 pub fn fed(from: mpsc::UnboundedReceiver<Result<Frame<Bytes>, BoxError>>) -> UnsyncBoxBody<Bytes, BoxError> {
     let frames = futures::stream::unfold(from, |mut from| async move {
         let frame = from.recv().await?;

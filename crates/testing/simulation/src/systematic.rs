@@ -1,5 +1,5 @@
 //! Systematic schedules after Sieve (OSDI '22): in a small scenario, one fault after each call to the API, or at each
-//! event of a watch. Whatever the fault, the end is the same.
+//! event of a watch. With any fault, the end state is the same.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,12 +13,12 @@ use crate::run::{self, Outcome};
 use crate::schedule::{Edit, Schedule, Step};
 use crate::world::World;
 
-/// What a schedule does at one call or one event, and how many there were.
+/// The fault of a schedule at one call or one event, and the numbers of both.
 #[derive(Clone, Debug, Default)]
 pub struct Script {
-    /// Kills the replica after this call of its own, counted from 1: it was carried out and is not answered.
+    /// Kills the replica after this call of its own, counted from 1. The call is carried out and gets no response.
     pub kill_after_call: Option<usize>,
-    /// Does this at an event, counted from 1, before it arrives.
+    /// Causes this fault at this event, counted from 1, before the event arrives.
     pub at_event: Option<(usize, Event)>,
     /// Calls so far.
     pub calls: usize,
@@ -29,27 +29,27 @@ pub struct Script {
 /// A fault at an event of a watch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// The watch breaks, and what it would have said is compacted: the event itself is never seen.
+    /// The watch breaks, and its next events are compacted, so the event itself is never seen.
     Drop,
-    /// The watch stands still for this time.
+    /// The watch is silent for this time.
     Freeze(Duration),
-    /// The replica is killed, and its successor begins at a server that is behind since before the event.
+    /// The replica is killed, and its successor begins at a server whose watch cache ends before the event.
     Rewind,
 }
 
 /// What the carrier of a watch does at an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AtEvent {
-    /// Breaks the watch instead.
+    /// Breaks the watch instead of sending the event.
     Drop,
     /// Waits first.
     Freeze(Duration),
 }
 
-/// How long a replica stays away that was killed by a script.
+/// The time until a replica that a script killed starts again.
 const AWAY: Duration = Duration::from_millis(200);
 
-/// How long a server stays behind for a successor.
+/// The time for which a server stays behind for a successor.
 const BEHIND: Duration = Duration::from_secs(5);
 
 impl World {
@@ -60,7 +60,7 @@ impl World {
         state.script.calls
     }
 
-    /// A call was carried out, and its answer is about to leave.
+    /// A call was carried out, and its response is about to be sent.
     pub fn after_call(self: &Arc<Self>, call: usize, replica: usize) {
         if self.state().script.kill_after_call == Some(call) {
             self.kill_and_restart(replica, AWAY);
@@ -82,7 +82,7 @@ impl World {
             }
             Event::Freeze(time) => Some(AtEvent::Freeze(time)),
             Event::Rewind => {
-                // Both: the successor dials either.
+                // Both, because the successor may dial either of them.
                 self.fall_behind(2);
                 let world = self.clone();
                 tokio::spawn(async move {
@@ -95,7 +95,7 @@ impl World {
         }
     }
 
-    /// Both servers show in their watch caches what was there some writes ago.
+    /// The watch caches of both servers show the state of some writes ago.
     fn fall_behind(&self, writes: u64) {
         let revision = self.store.revision().saturating_sub(writes);
         for server in &self.servers {
@@ -118,7 +118,7 @@ impl World {
     }
 }
 
-/// The small scenarios, by name. Each ends in a state that does not depend on when it was noticed.
+/// The small scenarios, by name. Each ends in a state that does not depend on when a change was noticed.
 pub fn scenarios() -> Vec<(&'static str, Schedule)> {
     let api_servers = |addresses: &[u8]| source((0, 0), addresses);
     let web = |slice, addresses: &[u8]| source((1, slice), addresses);
@@ -201,7 +201,7 @@ pub(crate) fn copying(source: usize) -> Step {
     }
 }
 
-/// Two sources and a managed Service, and then these steps.
+/// Two sources and a managed Service, followed by these steps.
 pub(crate) fn scenario(replicas: usize, steps: Vec<Step>) -> Schedule {
     let before = vec![
         Step::SourceService(0, true),
@@ -224,11 +224,11 @@ pub(crate) fn scenario(replicas: usize, steps: Vec<Step>) -> Schedule {
     }
 }
 
-/// Runs a scenario without a fault, and then once with each fault at each call and each event. Answers how many runs
-/// that were.
+/// Runs a scenario without a fault, and then once with each fault at each call and each event. Returns the number of
+/// runs.
 ///
 /// # Errors
-/// An invariant did not hold, or an end was another; what happened then.
+/// An invariant did not hold, or an end state differed. The error has the trace.
 pub fn explore(schedule: &Schedule) -> Result<usize, String> {
     let run = |script: Script| run::schedule(1, schedule.clone(), script);
     let plain = run(Script::default());

@@ -1,5 +1,5 @@
 //! What copies of the API servers' list may take from Nodes: the addresses in the family that the source lacks, and the
-//! Node and the zone of each endpoint. Looked at with each write.
+//! Node and zone of each endpoint. Checked at each write.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -16,14 +16,14 @@ use crate::slices::{
 use crate::unreadable::is_unreadable;
 use crate::verdicts::is_of_api_servers;
 
-/// One Node as far as it matters.
+/// One Node, as far as the rules depend on it.
 #[derive(Debug)]
 pub struct Node {
     /// Its name.
     pub name: String,
     /// Its zone, empty if it has none.
     pub zone: String,
-    /// The kind of each address; an internal one comes first.
+    /// The type of each address. An internal address comes first.
     addresses: Vec<(String, IpAddr)>,
 }
 
@@ -50,7 +50,7 @@ impl Node {
         self.addresses.iter().any(|(_, address)| *address == wanted)
     }
 
-    /// The addresses in the other family that may stand for this one.
+    /// The addresses in the other family that may belong to the same server as this address.
     pub fn counterparts(&self, listed: IpAddr) -> BTreeSet<IpAddr> {
         let kind = self.addresses.iter().find(|(_, address)| *address == listed);
         let same = self.addresses.iter().filter(|(other, address)| {
@@ -69,7 +69,7 @@ pub struct Nodes {
 }
 
 impl Nodes {
-    /// Those of a store.
+    /// The Nodes of a store.
     pub fn of(store: &Store) -> Self {
         let all = store.list("nodes", None);
         let selected = all.iter().filter(|node| label(node, SELECTED).is_some());
@@ -80,12 +80,12 @@ impl Nodes {
         }
     }
 
-    /// Those that have an address, as far as they can be decoded.
+    /// The Nodes that have an address, as far as they can be decoded.
     pub fn with(&self, address: IpAddr) -> Vec<&Node> {
         self.readable.iter().filter(|node| node.has(address)).collect()
     }
 
-    /// Whether nobody can tell which Node has an address.
+    /// Whether it is unknown which Node has an address.
     pub fn is_unclear(&self, address: IpAddr) -> bool {
         self.has_unreadable && self.with(address).is_empty()
     }
@@ -103,7 +103,7 @@ pub fn is_second(copy: &Value) -> bool {
     is_of_api_servers(copy) && type_of_source(copy).is_some_and(|kind| copy["addressType"] != kind)
 }
 
-/// A copy of the API servers' list without what Nodes say; any other copy as it is.
+/// A copy of the API servers' list without what comes from Nodes. Any other copy is unchanged.
 pub fn without_topology(copy: &Value) -> Value {
     let mut copy = copy.clone();
     if is_of_api_servers(&copy) {
@@ -116,7 +116,7 @@ pub fn without_topology(copy: &Value) -> Value {
     copy
 }
 
-/// All that Nodes ever said, and all that the API source ever listed.
+/// Everything that Nodes have ever shown, and everything that the API source has ever listed.
 #[derive(Debug, Default)]
 pub struct History {
     zones: BTreeSet<(String, String)>,
@@ -136,7 +136,7 @@ impl History {
         self.had.entry(node.name).or_default().extend(all);
     }
 
-    /// A slice was written that is no copy.
+    /// A slice was written that is not a copy.
     pub fn slice(&mut self, slice: &Value) {
         if is_api_source(slice) {
             self.listed.extend(addresses(slice));
@@ -147,7 +147,7 @@ impl History {
         self.had.get(name).is_some_and(|all| all.contains(&address))
     }
 
-    /// What is wrong with a copy of the API servers' list that a replica wrote over another, or over nothing.
+    /// The violation in a copy of the API servers' list that a replica wrote, whether it existed before or not.
     pub fn wrong(&self, old: Option<&Value>, new: &Value) -> Vec<String> {
         let mut wrong = Vec::new();
         if !is_of_api_servers(new) {
@@ -180,8 +180,8 @@ impl History {
     }
 }
 
-/// What is wrong with a copy that a replica writes without having seen Nodes, and whether it is one that depends on them.
-/// `source`: what the source slice showed at the version that the copy names.
+/// The violation in a copy that a replica writes without having seen Nodes, and whether the copy depends on them.
+/// `source`: the state of the source slice at the version that the copy names.
 pub fn wrong_without_nodes(
     there: Option<&Value>,
     copy: &Value,
@@ -210,7 +210,7 @@ pub fn wrong_without_nodes(
     (wrong, is_second)
 }
 
-/// Whether the Service of a copy has one that lists API servers in another family than their source.
+/// Whether the Service of a copy has a copy that lists API servers in another family than their source.
 pub fn is_beside_second(store: &Store, copy: &Value) -> bool {
     let slices = store.list("endpointslices", Some(&key(copy).0));
     let mut second = slices
@@ -219,7 +219,7 @@ pub fn is_beside_second(store: &Store, copy: &Value) -> bool {
     second.any(|slice| owner(slice) == owner(copy))
 }
 
-/// Counts what Nodes led to in a write.
+/// Counts the effects of Nodes on a write.
 pub fn count(store: &Store, (old, new): (Option<&Value>, Option<&Value>), coverage: &mut Coverage) {
     let Some(copy) = new.or(old) else { return };
     if !is_of_api_servers(copy) {
@@ -264,7 +264,7 @@ pub fn count(store: &Store, (old, new): (Option<&Value>, Option<&Value>), covera
     }
 }
 
-/// Whether a slice is one of the API source.
+/// Whether a slice belongs to the API source.
 pub fn is_api_source(slice: &Value) -> bool {
     key(slice).0 == "default"
         && label(slice, SERVICE_NAME) == Some("kubernetes")

@@ -1,5 +1,5 @@
-//! Objects that no client can decode. The store keeps them whole, with an annotation that names the flaw; on the way to
-//! a replica the flaw is put in.
+//! Objects that no client can decode. The store keeps them whole, with an annotation that names the flaw. The flaw is
+//! inserted on the way to a replica.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,18 +15,18 @@ use crate::slices::{Key, MANAGED_BY, SERVICE_NAME, US, annotation, is_ours, key,
 /// The annotation that names the flaw.
 const FLAW: &str = "simulate/flaw";
 
-/// What is wrong with an object on the wire.
+/// A flaw of an object on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flaw {
     /// Fields that the operator reads have the wrong type.
     Fields,
     /// Lists have entries that are null.
     Entries,
-    /// The annotations are no map.
+    /// The annotations are not a map.
     Annotations,
-    /// The labels are no map.
+    /// The labels are not a map.
     Labels,
-    /// Lists without entries are null, and fields that nobody reads have the wrong type. Such an object is readable.
+    /// Lists without entries are null, and fields that no client reads have the wrong type. Such an object is readable.
     Harmless,
 }
 
@@ -58,7 +58,7 @@ impl Flaw {
 
     fn put_into(self, object: &mut Value) {
         let is_service = object.get("spec").is_some();
-        // Where a list shows metadata alone, nothing else can be wrong.
+        // If a list shows only metadata, nothing else can have a flaw.
         let is_whole = is_service || object.get("addressType").is_some();
         match self {
             Self::Fields | Self::Entries if !is_whole => {}
@@ -97,7 +97,7 @@ pub fn may_belong(slice: &Value, service: &str) -> bool {
         && (Flaw::of(slice) == Some(Flaw::Labels) || label(slice, SERVICE_NAME) == Some(service))
 }
 
-/// An answer, or some lines of a watch, as a client gets it.
+/// A response, or some lines of a watch, as a client gets it.
 pub fn spoiled(bytes: Bytes) -> Bytes {
     if !bytes.windows(FLAW.len()).any(|window| window == FLAW.as_bytes()) {
         return bytes;
@@ -120,7 +120,8 @@ pub fn spoiled(bytes: Bytes) -> Bytes {
     spoiled.into()
 }
 
-/// API servers send the type of an event before its object. In the other order no client could read the object by itself.
+/// API servers send the type of an event before its object. In the other order, no client could decode the object on
+/// its own.
 fn as_sent(answer: &Value) -> String {
     match (answer.get("type"), answer.get("object")) {
         (Some(kind), Some(object)) => format!(r#"{{"type":{kind},"object":{object}}}"#),
@@ -128,7 +129,7 @@ fn as_sent(answer: &Value) -> String {
     }
 }
 
-/// Calls `look` with each object of an answer: those of a list, that of an event, or the answer itself.
+/// Calls `look` with each object of a response: the items of a list, the object of an event, or the response itself.
 pub fn objects_of(answer: &mut Value, mut look: impl FnMut(&mut Value)) {
     if let Some(items) = answer.get_mut("items").and_then(Value::as_array_mut) {
         items.iter_mut().for_each(look);
@@ -139,7 +140,7 @@ pub fn objects_of(answer: &mut Value, mut look: impl FnMut(&mut Value)) {
     }
 }
 
-/// Makes a Service, a slice of a source or a copy unreadable. A slice of a source changes with that.
+/// Makes a Service, a slice of a source or a copy unreadable. A slice of a source also changes.
 pub fn spoil(store: &Store, pick: usize, flaw: Flaw) -> Option<&'static str> {
     let (resource, object) = one_of(store, pick, |_| true)?;
     let (namespace, name) = key(&object);
@@ -176,7 +177,7 @@ pub fn delete(store: &Store, pick: usize) -> Option<&'static str> {
     Some("unreadable object deleted")
 }
 
-/// A Service, a slice of a source or a copy; each kind as often as the others, as far as there are any.
+/// A Service, a slice of a source or a copy. Each kind is equally likely, as far as any exist.
 fn one_of(store: &Store, pick: usize, is_meant: impl Fn(&Value) -> bool) -> Option<(&'static str, Value)> {
     let is_known = |object: &Value| {
         let (namespace, name) = key(object);
@@ -207,10 +208,10 @@ fn one_of(store: &Store, pick: usize, is_meant: impl Fn(&Value) -> bool) -> Opti
 /// A resource and one of its objects.
 pub type Place = (&'static str, Key);
 
-/// Since when objects have been as they are.
+/// When objects became as they are.
 #[derive(Debug, Default)]
 pub struct Episodes {
-    /// The first version since when an object has been unreadable.
+    /// The first version at which an object was unreadable.
     unreadable: BTreeMap<Place, u64>,
     /// When a Service last changed.
     changed: BTreeMap<Key, Duration>,
@@ -231,7 +232,7 @@ impl Episodes {
         }
     }
 
-    /// etcd was restored from a backup: versions before it say nothing.
+    /// etcd was restored from a backup, so earlier versions mean nothing.
     pub fn restored(&mut self, now: Duration, store: &Store) {
         self.unreadable.clear();
         for resource in ["services", "endpointslices"] {
@@ -246,7 +247,7 @@ impl Episodes {
         }
     }
 
-    /// The first version since when an object has been unreadable without a break.
+    /// The first version since which an object has been unreadable without interruption.
     pub fn unreadable_since(&self, place: &Place) -> Option<u64> {
         self.unreadable.get(place).copied()
     }

@@ -1,7 +1,8 @@
-//! What a replica may take out of a copy, and what may return: looked at in the moment in which a write leaves it.
+//! What a replica may take out of a copy, and what may return. Each write is checked at the moment when it leaves the
+//! replica.
 //!
-//! Written from the rules of probes, not from the operator's code. Where the moment of a decision is not known, the laws
-//! take the one that allows most.
+//! Written from the rules of probes, not from the operator's code. If the moment of a decision is unknown, the laws
+//! assume the one that allows the most.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -24,49 +25,49 @@ use crate::slices::{
 };
 use crate::world::{REPLICAS, State, World};
 
-/// A leader takes endpoints out for so long after the response to its last renewal, and a little more until it looks.
+/// A leader takes endpoints out for this time after the response to its last renewal, and until its next check.
 const RENEWED: Duration = Duration::from_millis(3250);
 
-/// It no longer leads at this time after its last renewal was stored, and a little more until it looks.
+/// A replica no longer leads this long after its last renewal was stored, including the time until its next check.
 const DEADLINE: Duration = Duration::from_millis(4250);
 
-/// No answer within this time is no objection.
+/// A suspicion without an objection within this time is unopposed.
 const HEARD: Duration = Duration::from_millis(300);
 
-/// What was out so recently may still be remembered somewhere.
+/// A replica may still remember an endpoint that was out this recently.
 const REMEMBERED: Duration = Duration::from_secs(15);
 
 /// A leader whose lists fail releases the Lease after 30 s. Until then it acts on the Services that it has seen.
 const UNSEEN: Duration = Duration::from_secs(40);
 
-/// No success from any endpoint for this time.
+/// Probes are blind after this time without a success from any endpoint.
 const BLIND: Duration = Duration::from_secs(3);
 
-/// From an event to the report that has it.
+/// The time from an event to the report that includes it.
 const NOTICED: Duration = Duration::from_millis(60);
 
-/// All about probes in a schedule.
+/// Everything about probes in a schedule.
 #[derive(Debug, Default)]
 pub struct Probed {
-    /// What the probes of each replica may do; `None`: there are none.
+    /// The probe mode of each replica. `None` means that there are no probes.
     pub modes: Option<[ProbeMode; REPLICAS]>,
-    /// How the API servers answer.
+    /// The behavior of the API servers.
     pub endpoints: Endpoints,
-    /// What replicas were answered.
+    /// The results of the attempts of replicas.
     pub attempts: Attempts,
-    /// What they say to each other.
+    /// The communication of replicas.
     pub hearing: Hearing,
     /// The last write of each identity to the Lease of the election.
     pub renewals: BTreeMap<String, Renewal>,
     /// When an address was last out in a copy of a Service.
     pub out: BTreeMap<(Key, IpAddr), Duration>,
-    /// When a copy last lost an address, so that replicas may have forgotten what they knew of it.
+    /// When a copy last lost an address, so that replicas may have forgotten its state.
     pub lost: BTreeMap<IpAddr, Duration>,
-    /// The API servers that each replica said its connections must leave.
+    /// The API servers that each replica's connections must move away from, as it said.
     pub down: BTreeMap<String, BTreeSet<IpAddr>>,
-    /// Until then replicas or their requests may fail.
+    /// Replicas or their requests may fail until then.
     pub disturbed: Duration,
-    /// Until then somebody's lies may keep endpoints in.
+    /// Lies of a client may keep endpoints in the copies until then.
     pub disturbed_by_lies: Duration,
 }
 
@@ -75,12 +76,13 @@ pub struct Probed {
 pub struct Renewal {
     /// When it was stored.
     pub stored: Duration,
-    /// When its writer received the response. A writer that does not can still see in its watch that it has succeeded.
+    /// When its writer received the response. Without a response, the writer can still see in its watch that the write
+    /// succeeded.
     pub answered: Option<Duration>,
 }
 
 impl Renewal {
-    /// Until when its writer may take endpoints out.
+    /// The time until which its writer may take endpoints out.
     fn lasts(&self) -> Duration {
         self.answered.map_or(self.stored + DEADLINE, |at| at + RENEWED)
     }
@@ -123,7 +125,7 @@ pub fn probed_ports(copy: &Value) -> Vec<u16> {
 pub struct Group {
     /// The addresses that would get traffic without probes.
     pub candidates: BTreeSet<IpAddr>,
-    /// Those of them that are out.
+    /// Those of them that are out of the copies.
     pub out: BTreeSet<IpAddr>,
     /// The ports that are probed.
     pub ports: Vec<u16>,
@@ -173,7 +175,7 @@ impl Probed {
         self.hearing.restored();
     }
 
-    /// Counts why endpoints that were out returned.
+    /// Counts the reasons for which endpoints that were out returned.
     pub fn count_returns(
         &self,
         now: Duration,
@@ -222,7 +224,7 @@ impl Probed {
 }
 
 impl World {
-    /// Looks at a write of a copy.
+    /// Checks a write of a copy.
     pub fn judge_verdict(&self, life: &Life, sent: &Sent) {
         let Some(modes) = self.state().probed.modes else {
             return;
@@ -251,8 +253,8 @@ impl World {
         }
     }
 
-    /// Whether the API source has no other slice that leads to a copy of this family. If it has none of the family, each
-    /// slice of the other family leads to one.
+    /// Whether the API source has no other slice that leads to a copy of this family. If it has no slice of the family,
+    /// each slice of the other family leads to one.
     fn is_only_source(&self, copy: &Value) -> bool {
         let slices = self.store.list("endpointslices", Some("default"));
         let is_source = |slice: &&Value| label(slice, SERVICE_NAME) == Some("kubernetes") && !is_ours(slice);
@@ -276,7 +278,7 @@ impl World {
     fn wrong_verdicts(&self, life: &Life, copy: &Value) -> Vec<String> {
         let (namespace, name) = key(copy);
         let there = self.store.get("endpointslices", &namespace, &name);
-        // It will be refused.
+        // The write will be refused.
         if version(copy) != 0 && there.as_ref().map(version) != Some(version(copy)) {
             return Vec::new();
         }
@@ -326,7 +328,7 @@ impl World {
 }
 
 impl State {
-    /// Why an endpoint may not be taken out for what was seen on a port, if it may not.
+    /// The reason for which an endpoint may not be taken out because of results on a port, if there is one.
     fn why_not_out(&self, life: &Life, target: Target, decided: Duration, now: Duration) -> Option<String> {
         let Probed {
             attempts,
@@ -351,7 +353,7 @@ impl State {
                 track.runs[0].failures.len()
             ));
         }
-        // The copy of another may not exist yet.
+        // The copy of another slice may not exist yet.
         let is_other = |other: &Target| {
             other.port() == port && other.family() == target.family() && other.address() != target.address()
         };

@@ -1,4 +1,4 @@
-//! What each replica was shown: by lists, watches and GETs whose answers have reached it.
+//! What each replica was shown: by lists, watches and GETs whose responses have reached it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -18,37 +18,37 @@ use crate::world::{State, World};
 /// What one incarnation of a replica was shown.
 #[derive(Debug, Default)]
 pub struct Seen {
-    /// What was listed to the end.
+    /// The kinds whose lists are complete.
     pub listed: BTreeSet<Sight>,
-    /// The newest version of the Lease, and when it came.
+    /// The newest version of the Lease, and when it arrived.
     pub lease: Option<(u64, Duration)>,
-    /// The same when its present attempt to take the Lease began.
+    /// The same at the start of its present attempt to take the Lease.
     pub lease_before_attempt: Option<(u64, Duration)>,
     /// A GET has shown that there is no Lease, and nothing has shown another since.
     lease_is_gone: bool,
-    /// Since when no watch shows the slices of a Service that were listed before.
+    /// When watches stopped showing the slices of a Service that were listed before.
     pub uncovered: BTreeMap<String, Duration>,
-    /// When a GET of a slice was last answered, also that there is none.
+    /// When a GET of a slice was last answered, even with a 404.
     pub read: BTreeMap<Key, Duration>,
     /// Services that the last GET showed as unreadable.
     pub unreadable_service: BTreeSet<Key>,
-    /// Whether Nodes were listed to the end.
+    /// Whether the list of Nodes is complete.
     pub nodes_listed: bool,
-    /// When it gave the Lease up without being asked to stop.
+    /// When it released the Lease without being asked to stop.
     pub gave_up: Option<Duration>,
     /// When an object was first shown as unreadable, and its version then.
     unreadable: BTreeMap<Place, (Duration, u64)>,
 }
 
 impl Seen {
-    /// Since when it knows that an object is unreadable, if the object has been so without a break.
+    /// Since when it has known that an object is unreadable, if the object has been unreadable without interruption.
     pub fn knows_unreadable(&self, episodes: &Episodes, place: &Place) -> Option<Duration> {
         let first = episodes.unreadable_since(place)?;
         let (at, version) = self.unreadable.get(place)?;
         (*version >= first).then_some(*at)
     }
 
-    /// etcd was restored from a backup: what was shown before says nothing.
+    /// etcd was restored from a backup, so what was shown before means nothing.
     pub fn restored(&mut self) {
         self.unreadable.clear();
         self.unreadable_service.clear();
@@ -77,7 +77,7 @@ impl Seen {
     }
 }
 
-/// Whether a flaw was put into an object on its way.
+/// Whether a flaw was inserted into an object on its way.
 fn is_broken(object: &Value) -> bool {
     let entries = |list: &Value| list.as_array().is_some_and(|list| list.contains(&Value::Null));
     object["metadata"]["labels"].is_number()
@@ -89,7 +89,7 @@ fn is_broken(object: &Value) -> bool {
 }
 
 impl World {
-    /// An answer has reached a replica.
+    /// A response has reached a replica.
     pub fn answered(&self, life: &Life, sent: &Sent, status: StatusCode, body: &[u8]) {
         if sent.resource == PROBE_LEASE {
             return self.heard(life, sent, status, body);
@@ -109,7 +109,7 @@ impl World {
         } = &mut *self.state();
         let shown = views.entry(life.identity.clone()).or_default();
         if is_lease {
-            // A GET is part of an attempt that has begun, but what it shows is no news when the watch shows it too.
+            // A GET is part of an attempt that has begun, but its result is not news if the watch shows it too.
             let before = shown.lease;
             shown.lease(now, &Value::Null);
             if is_read && status == StatusCode::NOT_FOUND {
@@ -136,7 +136,7 @@ impl World {
             ("services", false) => _ = shown.unreadable_service.remove(&place),
             _ => {}
         }
-        // The lists of one namespace are for comparing only.
+        // The lists of one namespace are only for comparison.
         if sent.sight.is_some() && !sent.namespace.is_empty() {
             return;
         }
@@ -186,7 +186,7 @@ impl World {
             let Ok(mut event) = serde_json::from_slice::<Value>(line) else {
                 continue;
             };
-            // Neither is an object.
+            // This line is not an object.
             if event["type"] == "BOOKMARK" || event["type"] == "ERROR" {
                 continue;
             }
@@ -198,8 +198,8 @@ impl World {
                 continue;
             }
             if sent.resource == "leases" {
-                // A late watch shows the end of a Lease that a GET has shown before. That is no news: the replica has
-                // known since then that nobody leads.
+                // A late watch shows the end of a Lease that a GET has shown before. That is not news: the replica has
+                // known since then that no replica leads.
                 if event["type"] != "DELETED" || !shown.lease_is_gone {
                     objects_of(&mut event, |lease| shown.lease(now, lease));
                 }
@@ -235,7 +235,7 @@ impl World {
 impl Seen {
     fn lease(&mut self, now: Duration, lease: &Value) {
         let shown = version(lease);
-        // What is older, or known, is no news; the first look is, also if there is no Lease.
+        // An older or known state is not news. The first one is news, even if there is no Lease.
         if self.lease.is_none_or(|(known, _)| shown > known) {
             (self.lease, self.lease_is_gone) = (Some((shown, now)), false);
         }

@@ -1,8 +1,8 @@
-//! The way of a request to an API server and back, in place of sockets, TLS and HTTP/2.
+//! The path of a request to an API server and back, in place of sockets, TLS and HTTP/2.
 //!
-//! As the operator's own connections do, it notices a server that stands still by its pings, fails what was under way
-//! and dials the other server. A request that was sent is the network's: it arrives, and is carried out, also when the
-//! replica has crashed, was paused or has given up waiting.
+//! Like the operator's own connections, it notices a frozen server by its pings, fails the requests in progress and
+//! dials the other server. A request that was sent is up to the network: it arrives and is carried out even if the
+//! replica has crashed, was paused or has stopped waiting.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -41,18 +41,18 @@ pub struct Wire {
 
 #[derive(Debug)]
 struct Line {
-    /// Where the next dial goes.
+    /// The server of the next dial.
     next: usize,
     connection: Option<Connection>,
 }
 
-/// The error of a connection that broke.
+/// The error of a broken connection.
 pub fn reset() -> BoxError {
     std::io::Error::from(std::io::ErrorKind::ConnectionReset).into()
 }
 
 impl Wire {
-    /// A client's connections; the first goes to `server`.
+    /// A client's connections. The first one goes to `server`.
     pub fn new(world: Arc<World>, life: Arc<Life>, server: usize) -> Self {
         let idle = Line {
             next: server,
@@ -65,7 +65,7 @@ impl Wire {
         }
     }
 
-    /// New requests go to the other server, as after a GOAWAY; what is under way stays where it is.
+    /// New requests go to the other server, as after a GOAWAY. Requests in progress stay where they are.
     pub fn go_away(&self) {
         let mut line = self.line.lock();
         if let Some(connection) = line.connection.take() {
@@ -73,7 +73,7 @@ impl Wire {
         }
     }
 
-    /// The same, if this is what new requests would go to.
+    /// The same, if new requests would go to this server.
     fn leave(&self, is_it: impl Fn(&Connection) -> bool) {
         let is_current = self.line.lock().connection.as_ref().is_some_and(is_it);
         if is_current {
@@ -126,7 +126,7 @@ impl Wire {
         Ok(connection)
     }
 
-    /// A connection for one request, to the other server if that is there and not asked yet.
+    /// A connection for one request, to the other server if that one is available and was not tried yet.
     async fn connect_hedged(&self, hedging: &Hedging) -> Result<(Connection, Hedge), BoxError> {
         let current = {
             let line = self.line.lock();
@@ -219,13 +219,13 @@ fn decides(request: &Request<Body>) -> bool {
 
 /// A request that has arrived at a server, or is about to.
 pub struct Arrived {
-    /// Where it all happens.
+    /// The world that it belongs to.
     pub world: Arc<World>,
-    /// On which connection.
+    /// Its connection.
     pub connection: Connection,
     /// The replica that sent it.
     pub life: Arc<Life>,
-    /// What it asks for.
+    /// The purpose of the request.
     pub sent: Sent,
 }
 
@@ -238,7 +238,7 @@ fn address_of(server: usize) -> ServerAddress {
     ServerAddress::new("server", port)
 }
 
-/// A request under way. One that is given up after a while says something about its server.
+/// A request in progress. If it is abandoned after a while, that says something about its server.
 struct Waiting {
     wire: Wire,
     connection: Option<Connection>,
@@ -257,7 +257,7 @@ impl Drop for Waiting {
 }
 
 impl World {
-    /// Waits as long as the way between a replica and a server takes.
+    /// Waits for the network latency between a replica and a server.
     async fn travel(&self) {
         let way = self.latency();
         if !way.is_zero() {
@@ -265,7 +265,7 @@ impl World {
         }
     }
 
-    /// Waits as long as the answers of a server are delayed now.
+    /// Waits for the present delay of the responses of a server.
     async fn delay(&self, server: usize) {
         let slow = self.state().slow[server];
         if !slow.is_zero() {

@@ -1,4 +1,4 @@
-//! All that one schedule plays in: the store, two API servers, the network, the replicas, and who watches them.
+//! Everything that one schedule needs: the store, two API servers, the network, the replicas, and their checks.
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -26,40 +26,41 @@ use crate::systematic::Script;
 use crate::verdicts::Probed;
 use crate::views::Seen;
 
-/// What the wall clocks show when a schedule begins: nanoseconds since 1970.
+/// The wall clocks at the start of a schedule, in nanoseconds since 1970.
 const EPOCH: i64 = 1_750_000_000_000_000_000;
 
-/// Replicas at most.
+/// The maximum number of replicas.
 pub const REPLICAS: usize = 3;
 
-/// The one world of a schedule.
+/// The world of one schedule.
 pub struct World {
     /// etcd.
     pub store: Store,
-    /// Both on the one store.
+    /// Both use the one store.
     pub servers: [ApiServer; 2],
     start: Instant,
     seed: u64,
     state: Mutex<State>,
 }
 
-/// What changes as a schedule goes on.
+/// The mutable state of a schedule.
 pub struct State {
-    /// Chance of the network.
+    /// Random numbers for the network.
     pub chance: Chance,
-    /// How long a message is on its way at most.
+    /// The maximum latency of a message.
     pub latency: u64,
-    /// Faults of requests to come.
+    /// Faults of future requests.
     pub armed: Vec<Armed>,
     /// Watches that are open.
     pub streams: BTreeMap<u64, Stream>,
-    /// Connections that were made, for whoever breaks them.
+    /// Connections that were made, so that steps can break them.
     pub connections: Vec<Connection>,
-    /// Endpoints could once not be seen or deleted, and nobody looks again before something changes.
+    /// Whether Endpoints could not be read or deleted at some time, so that no replica reads them before something
+    /// changes.
     pub endpoints_forbidden: bool,
     /// Servers that refuse connections.
     pub down: [bool; 2],
-    /// The delay of the answers of each server.
+    /// The delay of the responses of each server.
     pub slow: [Duration; 2],
     /// Lists and watches that fail.
     pub blind: Blinded,
@@ -67,42 +68,42 @@ pub struct State {
     pub nodes_fail: Failures,
     /// What each incarnation of a replica was shown, by its identity.
     pub views: BTreeMap<String, Seen>,
-    /// The version of the store when the replicas were started for the first time.
+    /// The version of the store when the replicas were first started.
     pub founded: u64,
-    /// etcd is being restored: both refuse connections.
+    /// Whether etcd is being restored: both servers refuse connections.
     pub restoring: bool,
-    /// How often it was: what was on its way to a server before is lost.
+    /// The number of restores. Requests that were on their way to a server before a restore are lost.
     pub restores: u64,
     /// Replicas without a network.
     pub cut: [bool; REPLICAS],
-    /// How far the wall clock of a replica's machine is off.
+    /// The error of the wall clock of each replica's machine.
     pub skew: [i64; REPLICAS],
     /// The present incarnation of each replica.
     pub lives: [Option<Arc<Life>>; REPLICAS],
-    /// Invariants.
+    /// The checks of the invariants.
     pub observer: Observer,
-    /// All about probes.
+    /// Everything about probes.
     pub probed: Probed,
     /// Whether the replicas write conditions of Services.
     pub conditions: bool,
     /// Whether sources in other namespaces need consent.
     pub cross_namespace: CrossNamespace,
-    /// What happened how often.
+    /// The number of times that each thing happened.
     pub coverage: Coverage,
-    /// What happened when, in words.
+    /// The trace, in words.
     pub trace: Vec<(Duration, String)>,
-    /// What a systematic schedule does at one call or event.
+    /// The fault of a systematic schedule at one call or event.
     pub script: Script,
 }
 
 /// A connection of a client to a server.
 #[derive(Clone, Debug)]
 pub struct Connection {
-    /// Which server.
+    /// The server.
     pub server: usize,
     /// The replica that it belongs to.
     pub replica: usize,
-    /// It has broken, and its client knows.
+    /// Whether it has broken, and its client knows that.
     pub dead: CancellationToken,
 }
 
@@ -110,7 +111,7 @@ impl World {
     /// A cluster with nothing in it.
     ///
     /// # Panics
-    /// Outside of the runtime of a schedule.
+    /// There is no runtime of a schedule.
     pub fn new(seed: u64, script: Script) -> Arc<Self> {
         deterministic::set_wall(EPOCH);
         let store = Store::seeded(seed);
@@ -155,40 +156,40 @@ impl World {
         })
     }
 
-    /// The state; never to be held over an `await`, nor while anything of a replica runs.
+    /// The state. Never hold it across an `await`, or while code of a replica runs.
     pub fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock()
     }
 
-    /// Time since the beginning.
+    /// The time since the start.
     pub fn now(&self) -> Duration {
         self.start.elapsed()
     }
 
-    /// The moment that lies so long after the beginning.
+    /// The moment that is this long after the start.
     pub fn moment(&self, at: Duration) -> Instant {
         self.start + at
     }
 
-    /// Notes what happened.
+    /// Adds a line to the trace.
     pub fn tell(&self, what: impl Into<String>) {
         let now = self.now();
         self.state().trace.push((now, what.into()));
     }
 
-    /// Counts what happened.
+    /// Counts an event.
     pub fn count(&self, what: &'static str) {
         self.state().coverage.add(what, 1);
     }
 
-    /// The wall clock that is looked at from now on is that of a replica's machine, or of no replica's.
+    /// From now on, the wall clock that is read is that of a replica's machine, or the true one.
     pub fn wall_of(&self, replica: Option<usize>) {
         let elapsed = i64::try_from(self.now().as_nanos()).unwrap_or(0);
         let skew = replica.map_or(0, |replica| self.state().skew[replica]);
         deterministic::set_wall(EPOCH + elapsed + skew);
     }
 
-    /// Looks at the terms and at what was written since the last look, by whom `by` says.
+    /// Checks the terms and the writes since the last call. `by` is their writer.
     pub fn observe(&self, by: By) {
         let now = self.now();
         let mut state = self.state();
@@ -208,7 +209,7 @@ impl World {
         }
     }
 
-    /// Does something to the cluster as those do who are no replica of ours.
+    /// Changes the cluster as something other than a replica does.
     pub fn administer<T>(&self, what: impl FnOnce(&Store) -> T) -> T {
         self.observe(By::Replicas);
         let done = what(&self.store);
@@ -216,7 +217,7 @@ impl World {
         done
     }
 
-    /// Collects what has lost its owner, as a controller manager does.
+    /// Collects objects that have lost their owner, as a controller manager does.
     pub async fn collect_garbage(&self) {
         loop {
             sleep(Duration::from_millis(100)).await;
@@ -224,7 +225,7 @@ impl World {
         }
     }
 
-    /// How long a message is on its way.
+    /// A random latency of a message.
     pub fn latency(&self) -> Duration {
         let mut state = self.state();
         let latency = state.latency;
@@ -235,8 +236,8 @@ impl World {
         state.chance.millis(1, latency)
     }
 
-    /// The same for a probe. Replicas wake their probes in an order that does not follow from the seed, so each has chance of
-    /// its own.
+    /// The same for a probe. Replicas wake their probes in an order that does not follow from the seed, so each probe
+    /// has its own random numbers.
     pub fn probe_latency(&self, life: &Life, target: Target) -> Duration {
         let latency = self.state().latency;
         let mut hasher = DefaultHasher::new();
@@ -248,7 +249,7 @@ impl World {
         chance.millis(1, latency)
     }
 
-    /// Whether a server answers connections now.
+    /// Whether a server is frozen now.
     pub fn is_frozen(&self, server: usize) -> bool {
         self.servers[server].faults().is_frozen()
     }
@@ -259,7 +260,7 @@ impl World {
         state.restoring || state.down[server]
     }
 
-    /// All is again as it was some writes ago. Answers whether the store still knows that.
+    /// Restores the state of some writes ago. Returns whether the store still has that state.
     pub fn restore(&self, writes: u64) -> bool {
         self.observe(By::Replicas);
         // Backups are no older than the cluster.
@@ -279,7 +280,7 @@ impl World {
         is_restored
     }
 
-    /// Breaks connections, as far as they live; answers how many.
+    /// Breaks connections that are alive. Returns their number.
     pub fn break_connections(&self, which: impl Fn(&Connection) -> bool) -> usize {
         let mut state = self.state();
         state
@@ -293,7 +294,7 @@ impl World {
         broken.len()
     }
 
-    /// What befalls a request, if anything.
+    /// The fault that applies to a request, if any.
     pub fn strike(&self, harm: Harm, replica: usize) -> Option<Effect> {
         let mut state = self.state();
         let now = self.now();

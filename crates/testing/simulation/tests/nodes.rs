@@ -1,4 +1,4 @@
-//! What must come of Nodes: the second family and the names follow them, and nothing waits for them.
+//! Effects of Nodes on copies: the second family and the names follow the Nodes, and nothing waits for them.
 
 use simulation::node_scenarios::{fail, put, shown, with_nodes, without_nodes};
 use simulation::node_watch::FAILURES;
@@ -8,7 +8,7 @@ use simulation::schedule::Step;
 use simulation::unreadable::Flaw;
 use std::time::Duration;
 
-/// Decisions from before a step are carried out by then.
+/// Within this time, decisions from before a step are carried out.
 const LATER: Duration = Duration::from_secs(20);
 
 fn source(addresses: &[u8]) -> Step {
@@ -102,7 +102,7 @@ fn copies_follow_nodes_whatever_happens_to_them() {
 fn nodes_that_cannot_be_listed_keep_no_copy_waiting() {
     for (seed, how) in (0..).zip(FAILURES) {
         let mut schedule = without_nodes(2, how, vec![]);
-        // From the start, so that nothing is known of Nodes.
+        // From the start, so that nothing is known about Nodes.
         schedule.before.push(fail(how));
         schedule.steps.push((LATER, source(&[1, 3])));
         let outcome = held(seed, schedule);

@@ -1,4 +1,4 @@
-//! Small schedules of one idea each, with what must come of them.
+//! Small schedules with one idea each, and their expected results.
 
 use std::time::Duration;
 

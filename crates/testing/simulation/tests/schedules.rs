@@ -1,4 +1,4 @@
-//! 800 random schedules, other ones for each commit; and that a seed is the same schedule again.
+//! 800 random schedules, different for each commit, and a test that a seed always gives the same schedule.
 
 use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
 use std::path::Path;
@@ -9,7 +9,7 @@ use simulation::run;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_simulation");
 
-/// A base that follows from the commit, so that a failure on a commit is the same failure again, wherever it runs.
+/// A base that follows from the commit, so that a failure on a commit can be repeated on any machine.
 fn base_of_commit() -> Option<u64> {
     let git = Command::new("git")
         .args(["rev-parse", "--verify", "HEAD"])
@@ -40,7 +40,7 @@ fn a_seed_is_the_same_schedule_again() {
     };
     let first = seeds.map(fingerprint);
     let again = std::thread::scope(|scope| {
-        // All at once, for another order of everything that is not ours.
+        // All at once, so that the order of everything outside the simulation differs.
         let runs = seeds.map(|seed| scope.spawn(move || fingerprint(seed)));
         runs.map(|run| run.join().expect("no panic"))
     });

@@ -1,4 +1,4 @@
-//! One fault after each call, or at each event, of small scenarios: all ends are equal.
+//! One fault after each call, or at each event, of small scenarios: all end states are equal.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
