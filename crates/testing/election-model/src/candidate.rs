@@ -22,9 +22,9 @@ pub struct Candidate {
     pub term: Option<Validity>,
     /// Whether it took a Lease that had been deleted or emptied without ever having seen a holder.
     pub is_unknowing: bool,
-    /// A write of a slice in flight, and the latest time for its answer.
+    /// A write of a slice in flight, and the latest time for its response.
     pub write: Option<Instant>,
-    /// The time until which an unanswered write may still be carried out.
+    /// The time until which a write without a response may still be carried out.
     doubtful: Option<Instant>,
     life: Life,
 }
@@ -46,13 +46,13 @@ enum Attempt {
     None,
     /// The GET has been carried out. The reply is on its way.
     Reads { sent: Instant, reply: Option<Stored> },
-    /// A write is in flight, perhaps with repetitions. `tries` has the send times of those without an answer.
+    /// A write is in flight, perhaps with repetitions. `tries` has the send times of those without a response.
     Writes {
         began: Instant,
         request: Request,
         tries: Vec<Instant>,
     },
-    /// The answer is on its way. `None`: the write was rejected.
+    /// The response is on its way. `None`: the write was rejected.
     Waits { sent: Instant, answer: Option<Stored> },
 }
 
@@ -68,8 +68,8 @@ impl Candidate {
         }
     }
 
-    /// Whether the watch shows that this renewal was applied. This also holds if its attempt began with a GET.
-    /// `named_is_applied`: a Lease that names us is proof enough.
+    /// Whether the watch shows that this renewal was applied. This also holds if its attempt began with a GET. If
+    /// `named_is_applied`, a Lease that names this candidate is sufficient proof.
     fn sees(&self, i: usize, request: &Request, named_is_applied: bool) -> bool {
         let Verb::Renew(read_version) = &request.verb else {
             return false;
@@ -106,7 +106,7 @@ impl Election {
             }
             Attempt::None if candidate.life == Life::Stops => actions.push(Action::Release(i)),
             Attempt::None => {}
-            // The watch may show something before the answer arrives.
+            // The watch may show something before the response arrives.
             Attempt::Reads { .. } => actions.extend([Action::Decide(i), Action::Look(i)]),
             Attempt::Writes { request, tries, .. } => {
                 for k in 0..tries.len() {
@@ -119,7 +119,7 @@ impl Election {
                     if state.repeats > 0 && !tries.is_empty() {
                         actions.push(Action::Repeat(i));
                     }
-                    // The watch shows something that the answer does not.
+                    // The watch shows something that the response does not.
                     actions.push(Action::Look(i));
                     if candidate.sees(i, request, self.is(Mutant::NamedIsApplied)) {
                         actions.push(Action::Confirm(i));
@@ -276,7 +276,8 @@ impl Election {
         };
     }
 
-    /// The result that the compare-and-swap layer makes of a GET, and the write that the lock sends then, or `None`.
+    /// The result that the compare-and-swap layer derives from a GET, and the write that the lock then sends, or
+    /// `None`.
     fn decide(&self, state: &mut State, i: usize, sent: Instant, reply: Option<Stored>) -> Option<Verb> {
         let wall = wall(state.jumped[i], i, state.now);
         let leads =
@@ -322,7 +323,7 @@ impl Election {
         Some(verb)
     }
 
-    /// Handles the answer to a write: a term begins or continues if the answer names us.
+    /// Handles the response to a write: a term begins or continues if the response names this candidate.
     fn take_answer(&self, candidate: &mut Candidate, i: usize, sent: Instant, answer: &Stored, now: Instant) {
         let lease = answer.lease();
         candidate.version.wrote(&lease);

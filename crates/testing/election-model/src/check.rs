@@ -16,7 +16,7 @@ pub struct Findings {
     pub took: Duration,
     /// The rule that was broken, and the shortest path to it.
     pub counterexample: Option<(&'static str, Vec<Action>)>,
-    /// Whether one candidate led, and whether another one led after it.
+    /// Whether one candidate led, and another one led after it.
     pub reached: [bool; 2],
 }
 
@@ -24,7 +24,7 @@ pub struct Findings {
 #[must_use]
 pub fn check(bound: Bound, mutant: Option<Mutant>) -> Findings {
     let began = Instant::now();
-    // Only one thread is sure to find the shortest path.
+    // Only a single thread is certain to find the shortest path.
     let threads = if mutant.is_some() { 1 } else { 2 };
     let checker = Election { bound, mutant }
         .checker()

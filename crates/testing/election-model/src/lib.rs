@@ -33,11 +33,11 @@ const TICK: Duration = Duration::from_secs(1);
 /// The candidates.
 const NAMES: [&str; 3] = ["a", "b", "c"];
 
-/// Lease duration and renew deadline, in the proportion of 6 s and 4 s.
+/// Lease duration and renew deadline, in the same proportion as 6 s and 4 s.
 const DURATION: Duration = Duration::from_secs(3);
 const DEADLINE: Duration = Duration::from_secs(2);
 
-/// The errors of the wall clocks, in ticks. An hour would do as well.
+/// The errors of the wall clocks, in ticks. Errors of an hour would have the same effect.
 const SKEW: [i16; 3] = [0, 9, -9];
 
 /// A rule that is broken.
@@ -147,7 +147,7 @@ pub enum Action {
     Get(usize),
     /// The GET is answered, and the lock acts on it.
     Decide(usize),
-    /// The API server carries out one of the tries of a write, for a candidate that waits for its answer.
+    /// The API server carries out one of the tries of a write, for a candidate that waits for the response.
     Serve(usize, usize),
     /// The same, and the reply is lost.
     LoseReply(usize, usize),
@@ -155,7 +155,7 @@ pub enum Action {
     Repeat(usize),
     /// The watch has shown that a renewal was applied.
     Confirm(usize),
-    /// The answer arrives.
+    /// The response arrives.
     Answer(usize),
     /// The candidate stops waiting. Its request may be carried out later.
     GiveUp(usize),
@@ -163,7 +163,7 @@ pub enum Action {
     ServeLate(usize),
     /// A write of a slice begins, under a term.
     BeginWrite(usize),
-    /// It is answered.
+    /// The API server answers the write.
     EndWrite(usize),
     /// A candidate is asked to stop.
     Stop(usize),
@@ -236,7 +236,7 @@ impl Model for Election {
             }
         }
         for i in 0..state.late.len() {
-            // Or never: nothing else waits for it.
+            // This step may never happen: nothing else waits for it.
             actions.push(Action::ServeLate(i));
         }
         if state.edits > 0 {

@@ -118,7 +118,7 @@ impl Server {
         self.lease.take().map(|_| ())
     }
 
-    /// Empties the holder, as an administrator, but not in the form of a release.
+    /// Empties the holder, as an administrator, but not in the way that a release does.
     pub fn empty(&mut self) -> Option<()> {
         let version = self.version + 1;
         let lease = self.lease.as_mut().filter(|lease| lease.holder.is_some())?;

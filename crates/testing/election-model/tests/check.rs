@@ -13,8 +13,8 @@ const QUIET: Bound = Bound {
     repeats: 0,
 };
 
-/// Checks that the rules hold within a bound that has at least this many states and, if `handed_on`, a change of
-/// leader.
+/// Checks that the rules hold within a bound, and that it has at least this many states and, if `handed_on`, a change
+/// of leader.
 fn holds(bound: Bound, at_least: usize, handed_on: bool) {
     let findings = check(bound, None);
     println!("{bound}: {findings}");

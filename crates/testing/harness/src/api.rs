@@ -41,7 +41,7 @@ impl Cluster {
         Api::namespaced(self.client.clone(), namespace)
     }
 
-    /// A client with the rights of an administrator.
+    /// A client with the permissions of an administrator.
     pub fn client(&self) -> Client {
         self.client.clone()
     }
@@ -123,7 +123,7 @@ impl Cluster {
             .expect("a valid patch")
     }
 
-    /// Waits until an object is gone.
+    /// Waits until an object no longer exists.
     pub async fn gone<K: Object>(&self, namespace: &str, name: &str) {
         let what = format!("{namespace}/{name} is gone");
         until(&what, async || self.try_get::<K>(namespace, name).await.is_none()).await;

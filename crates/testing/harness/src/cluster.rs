@@ -34,7 +34,7 @@ const LOOPBACK: [Ipv4Addr; 3] = [
 /// Addresses that `default/kubernetes` lists at the start. No server of a test has them.
 const NOWHERE: [&str; 3] = ["192.0.2.1", "192.0.2.2", "192.0.2.3"];
 
-/// API servers on one store, and a client of the last of them.
+/// API servers on one store, and a client of the last one.
 pub struct Cluster {
     pub(crate) program: PathBuf,
     servers: Servers,
@@ -43,15 +43,16 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts a cluster with this many API servers. `default/kubernetes` looks as three API servers write it. `program`
-    /// is the operator that runs on the cluster.
+    /// Starts a cluster with this many API servers. `default/kubernetes` has the form in which three API servers write
+    /// it. `program` is the operator that runs on the cluster.
     pub async fn start(platform: Platform, program: impl Into<PathBuf>, servers: usize) -> Self {
         let cluster = Self::start_at(platform, program, &LOOPBACK[..servers]).await;
         cluster.put::<EndpointSlice>(objects::api_servers(&NOWHERE)).await;
         cluster
     }
 
-    /// Starts a cluster of three API servers. The first two are each on a path of this network, and the third is not.
+    /// Starts a cluster of three API servers. The first two each have their own path in this network, and the third
+    /// does not.
     pub async fn start_behind(platform: Platform, program: impl Into<PathBuf>, network: &Network) -> Self {
         let [first, second, _] = network.servers();
         let cluster = Self::start_at(platform, program, &[first, second, LOOPBACK[2]]).await;
@@ -94,7 +95,7 @@ impl Cluster {
             let service = testbed::builders::kubernetes_service();
             cluster.put::<Service>(service).await;
         } else {
-            // A real API server creates it by itself, soon after it is ready.
+            // A real API server creates it itself, soon after it is ready.
             until("default/kubernetes is there", async || {
                 let service = cluster.try_get::<Service>("default", "kubernetes");
                 service.await.is_some()
@@ -105,8 +106,8 @@ impl Cluster {
         cluster
     }
 
-    /// Replaces the rights of the replicas by those of a release in this namespace. At the start they have those of a
-    /// release in `default` with the default values.
+    /// Replaces the permissions of the replicas with those of a release in this namespace. At the start they have those
+    /// of a release in `default` with the default values.
     pub async fn give_rights(&self, rights: Rights, namespace: &str) {
         let objects = rights.objects(namespace);
         let rules = rules(&objects);
@@ -157,8 +158,8 @@ impl Cluster {
         file
     }
 
-    /// Writes a kubeconfig file for one of the servers, with the rights of an administrator or of the owner of this
-    /// token.
+    /// Writes a kubeconfig file for one of the servers, with the permissions of an administrator or of the owner of
+    /// this token.
     pub fn kubeconfig_with(&self, server: usize, token: Option<&str>) -> PathBuf {
         let mut config: Value =
             serde_json::from_str(&self.servers.kubeconfig(server, USERS[0])).expect("JSON");
@@ -211,8 +212,8 @@ impl Cluster {
         servers.iter().map(|testbed| &testbed.server)
     }
 
-    /// Runs these controllers of Kubernetes on real servers, if the controller manager is there. Otherwise the test does
-    /// their work itself. Returns whether they run.
+    /// Runs these controllers of Kubernetes on real servers, if the controller manager is available. Otherwise the test
+    /// does their work itself. Returns whether they run.
     pub fn run_controllers(&mut self, controllers: &[&str]) -> bool {
         self.servers.run_controllers(controllers)
     }
@@ -242,7 +243,7 @@ impl Cluster {
         self.client = client(&self.servers.kubeconfig(number, USERS[0])).await;
     }
 
-    /// The server whose etcd leads, while all of them answer; `None` if the servers have no etcd each.
+    /// The server whose etcd leads, while all of them answer. `None` if the servers share one etcd.
     pub async fn etcd_leader(&self) -> Option<usize> {
         self.servers.etcd_leader().await
     }
@@ -253,7 +254,7 @@ impl Cluster {
         self.servers.renewed(number).await;
     }
 
-    /// How many writes of EndpointSlices were accepted so far from each replica, by the replica's name.
+    /// The number of writes of EndpointSlices that were accepted from each replica so far, by the name of the replica.
     pub fn slice_writes(&self) -> BTreeMap<String, usize> {
         self.servers.slice_writes()
     }
@@ -282,7 +283,7 @@ impl Cluster {
     }
 }
 
-/// The same right in all namespaces.
+/// The same permission in all namespaces.
 fn everywhere(rule: &Rule) -> Rule {
     Rule {
         namespaces: Vec::new(),
@@ -290,7 +291,7 @@ fn everywhere(rule: &Rule) -> Rule {
     }
 }
 
-/// Whether the last replica has a right, as a server knows it now.
+/// Whether the last replica has a permission, as a server sees it now.
 async fn is_allowed(client: &Client, rule: &Rule) -> bool {
     let review = review(USERS[USERS.len() - 1], rule).to_string().into_bytes();
     let request = http::Request::post("/apis/authorization.k8s.io/v1/subjectaccessreviews")

@@ -1,6 +1,6 @@
 //! A slow network in front of an API server: each byte is delayed in both directions.
 //!
-//! The kernel's own delay (`netem`) needs root, and a module that not every machine has.
+//! The kernel's own delay (`netem`) needs root, and a module that some machines lack.
 
 use std::net::SocketAddr;
 use std::time::Duration;

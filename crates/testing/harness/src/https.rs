@@ -12,7 +12,7 @@ use tokio_rustls::rustls::crypto::{CryptoProvider, ring, verify_tls12_signature,
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio_rustls::rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
 
-/// An answer.
+/// A response.
 #[derive(Clone, Debug)]
 pub struct HttpsAnswer {
     /// The status code.
@@ -56,7 +56,7 @@ pub fn request(path: &str, token: Option<&str>) -> String {
 /// Sends one request on a connection, and reads until the server closes it.
 ///
 /// # Errors
-/// The handshake fails, or the answer does not end as TLS requires.
+/// The handshake fails, or the response does not end as TLS requires.
 pub async fn https_get(stream: TcpStream, path: &str, token: Option<&str>) -> io::Result<HttpsAnswer> {
     let mut stream = tls(stream).await?;
     let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();

@@ -1,17 +1,17 @@
 //! The operator as a process on a cluster with several API servers, and faults between them.
 //!
 //! - [`Cluster`]: API servers on one store, of the testbed or real ones; objects in them; servers that are killed,
-//!   frozen and restarted. The test itself uses the last server, so leave it alone.
+//!   frozen and restarted. The test itself uses the last server, so cause no faults there.
 //! - [`Operator`]: a replica, the real binary.
-//! - [`Network`]: a network namespace whose ways to the API servers can be cut without a sound.
+//! - [`Network`]: a network namespace whose paths to the API servers can be cut without a reset or an ICMP error.
 //! - [`Nodes`]: three network namespaces, each a node with its own etcd, API server and replica.
-//! - [`delay`]: a slow path to an API server. [`Listening`]: any server of a test's own.
-//! - [`Rights`]: what the chart allows the replicas.
+//! - [`delay`]: a slow path to an API server. [`Listening`]: a test's own server.
+//! - [`Rights`]: the permissions that the chart grants the replicas.
 //! - [`https_get`]: a scraper of secure metrics.
 //! - [`objects`]: what users write.
-//! - [`tool`]: programs that are not ours.
+//! - [`tool`]: external programs.
 //!
-//! `Drop` ends what was started, also after a panic.
+//! `Drop` ends everything that was started, also after a panic.
 
 #![allow(
     clippy::missing_panics_doc,

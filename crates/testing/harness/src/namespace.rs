@@ -1,9 +1,9 @@
-//! Network namespaces, by `ip` of iproute2. Only root can make them.
+//! Network namespaces, managed with `ip` of iproute2. Only root can create them.
 
 use std::path::Path;
 use std::process::Command;
 
-/// A network namespace. Dropped, it is removed with its devices.
+/// A network namespace. Dropping it removes it with its devices.
 pub struct Namespace(String);
 
 impl Namespace {
@@ -12,17 +12,18 @@ impl Namespace {
         Ok(Self(name))
     }
 
-    /// Its name, as `ip netns` has it.
+    /// Its name, as `ip netns` lists it.
     pub fn name(&self) -> &str {
         &self.0
     }
 
-    /// Runs `ip` inside.
+    /// Runs `ip` in the namespace.
     pub fn ip(&self, words: &str) -> Result<(), String> {
         ip(&format!("-n {} {words}", self.0))
     }
 
-    /// Makes of a command `ip`, which may have a clean environment, one that runs a program inside, as the same process.
+    /// Prepares an `ip` command, possibly with a clean environment, that runs a program in the namespace, as the same
+    /// process.
     pub fn enter(&self, mut command: Command, program: &Path) -> Command {
         command.args(["netns", "exec", &self.0]).arg(program);
         command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
@@ -32,17 +33,17 @@ impl Namespace {
 
 impl Drop for Namespace {
     fn drop(&mut self) {
-        // Devices whose other ends are elsewhere go with it.
+        // Devices whose other ends are elsewhere are removed with it.
         let _ = ip(&format!("netns delete {}", self.0));
     }
 }
 
-/// Runs `ip` with these words. The error is what `ip` printed.
+/// Runs `ip` with these arguments. The error is what `ip` printed.
 pub fn ip(words: &str) -> Result<(), String> {
     output_of_ip(words).map(|_| ())
 }
 
-/// Runs `ip` with these words, and returns what it printed.
+/// Runs `ip` with these arguments, and returns what it printed.
 pub fn output_of_ip(words: &str) -> Result<String, String> {
     let output = Command::new("ip").args(words.split_whitespace()).output();
     let output = output.map_err(|error| format!("ip: {error}"))?;

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 
 use crate::namespace::{Namespace, ip};
 
-/// The hardware address of nobody.
+/// A hardware address that no device has.
 const NOBODY: &str = "02:00:00:00:00:00";
 
 /// A network namespace. `Drop` removes it with its devices.
@@ -49,7 +49,7 @@ impl Network {
         };
         for Way { outside, inside } in &network.ways {
             let namespace = &network.inside;
-            // Both ends begin inside, so that they are gone with the namespace whatever fails here.
+            // Both ends are created in the namespace, so that they are removed with it if anything fails here.
             namespace.ip(&format!(
                 "link add {} type veth peer name {}",
                 outside.device, inside.device
@@ -79,12 +79,13 @@ impl Network {
         [0, 1, 2].map(|way| self.ways[way].outside.address)
     }
 
-    /// Makes of a command `ip`, which may have a clean environment, one that runs a program inside, as the same process.
+    /// Prepares an `ip` command, possibly with a clean environment, that runs a program in the namespace, as the same
+    /// process.
     pub fn enter(&self, command: Command, program: &Path) -> Command {
         self.inside.enter(command, program)
     }
 
-    /// An address inside to listen on. It is reached on the second path.
+    /// An address in the namespace to listen on. It is reached over the second path.
     pub(crate) fn listen_address(&self) -> SocketAddr {
         static PORT: AtomicU16 = AtomicU16::new(20_000);
         let port = PORT.fetch_add(1, Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! Nodes, which have no namespace.
+//! Nodes, which are cluster-scoped.
 
 use http::Method;
 use serde_json::{Value, json};
@@ -8,7 +8,7 @@ use crate::cluster::Cluster;
 const NODES: &str = "/api/v1/nodes";
 
 impl Cluster {
-    /// Creates a Node, or changes what is there into it, status and all.
+    /// Creates or replaces a Node, including its status.
     pub async fn put_node(&self, node: Value) {
         let path = format!("{NODES}/{}", node["metadata"]["name"].as_str().expect("a name"));
         if self.post(NODES, node.clone()).await == 409 {
@@ -18,7 +18,7 @@ impl Cluster {
         }
     }
 
-    /// As the kubelet does when nothing has changed.
+    /// Updates a Node as the kubelet does when nothing has changed.
     pub async fn heartbeat(&self, node: &str, time: &str) {
         let path = format!("{NODES}/{node}/status");
         let mut object = self.get(&format!("{NODES}/{node}")).await;

@@ -12,10 +12,10 @@ use testbed::real::Host;
 
 use crate::namespace::{Namespace, ip, output_of_ip};
 
-/// The hardware address of nobody.
+/// A hardware address that no device has.
 const NOBODY: &str = "02:00:00:00:00:00";
 
-/// Packets that are to vanish go to this address of the subnet, which is nobody's.
+/// Packets that must be lost are sent to this address of the subnet, which no device has.
 const BLACK_HOLE: u8 = 250;
 
 /// The address of the test itself.
@@ -24,7 +24,7 @@ const OUTSIDE: u8 = 254;
 /// Networks of 256 addresses in 198.18.0.0/15, which RFC 2544 reserves for tests of devices.
 const SUBNETS: u16 = 512;
 
-/// Three nodes. Dropped, they are removed with all their devices.
+/// Three nodes. Dropping this removes them with all their devices.
 pub struct Nodes {
     namespaces: [Namespace; 3],
     switch: Namespace,
@@ -32,7 +32,7 @@ pub struct Nodes {
     _outside: Device,
 }
 
-/// A device in the namespace of the test. Dropped, it is removed with its other end and its routes.
+/// A device in the namespace of the test. Dropping it removes it with its other end and its routes.
 struct Device(String);
 
 /// A network of 256 addresses, by its first three numbers.
@@ -43,7 +43,7 @@ impl Nodes {
     /// Connects three nodes.
     ///
     /// # Errors
-    /// What cannot be done here, for a test to say why it was skipped. Only root can create namespaces.
+    /// The reason why this is impossible here, which a test prints when it is skipped. Only root can create namespaces.
     pub fn new() -> Result<Self, String> {
         static NUMBER: AtomicU16 = AtomicU16::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
@@ -86,7 +86,7 @@ impl Nodes {
         self.subnet.node(node)
     }
 
-    /// Each node, for what is to run there.
+    /// The network namespace of each node.
     pub fn hosts(&self) -> Vec<Host> {
         let nodes = self.namespaces.iter().enumerate();
         nodes
@@ -97,17 +97,17 @@ impl Nodes {
             .collect()
     }
 
-    /// Makes of a command `ip`, which may have a clean environment, one that runs a program on a node, as the same process.
+    /// Prepares an `ip` command, possibly with a clean environment, that runs a program on a node, as the same process.
     pub fn enter(&self, node: usize, command: Command, program: &Path) -> Command {
         self.namespaces[node].enter(command, program)
     }
 
-    /// Takes the link of a node down: to all others it looks like a node without power.
+    /// Takes the link of a node down: to the other nodes, it looks like a node without power.
     pub fn unplug(&self, node: usize) {
         self.link(node, "down");
     }
 
-    /// Takes it up again.
+    /// Takes the link up again.
     pub fn plug(&self, node: usize) {
         self.link(node, "up");
     }
@@ -129,7 +129,7 @@ impl Nodes {
         }
     }
 
-    /// They arrive again.
+    /// The packets arrive again.
     pub fn restore(&self, node: usize, port: SocketAddr) {
         self.namespaces[node]
             .ip(&rule("delete", port))

@@ -35,7 +35,7 @@ pub struct Place<'a> {
     pub network: Option<&'a Network>,
 }
 
-/// A lease that is short enough for a quick takeover, and long enough for a busy machine to keep.
+/// A lease that is short enough for a quick takeover and long enough to be renewed on a busy machine.
 pub const SHORT_LEASE: [&str; 3] = [
     "--leader-election-lease-duration=3s",
     "--leader-election-renew-deadline=2s",
@@ -82,7 +82,7 @@ impl Operator {
         Self::spawn(cluster, name, command, metrics, health)
     }
 
-    /// Starts a replica on a node, as a Pod there in the network of its host: it begins with the API server of that node.
+    /// Starts a replica on a node, like a Pod there in the host network: it begins with the API server of that node.
     pub fn start_on(cluster: &Cluster, nodes: &Nodes, node: usize, flags: &[&str]) -> Self {
         let name = USERS[node + 1];
         let ip = nodes.address(node);
@@ -102,7 +102,7 @@ impl Operator {
         Self::spawn(cluster, name, command, metrics, health)
     }
 
-    /// Starts a replica by a command that says all by itself; only where it listens is told here too.
+    /// Starts a replica with a command that sets everything except the addresses on which it listens.
     pub fn spawn(
         cluster: &Cluster,
         name: &str,
@@ -154,7 +154,7 @@ impl Operator {
         self.status("VmHWM:")
     }
 
-    /// The CPU time of all its threads that live.
+    /// The CPU time of all threads that still run.
     pub fn cpu_time(&self) -> Duration {
         let threads = format!("/proc/{}/task", self.child.id());
         let threads = std::fs::read_dir(threads).expect("a process");
@@ -165,7 +165,7 @@ impl Operator {
         Duration::from_nanos(times.sum())
     }
 
-    /// The number of bytes on a line of its status.
+    /// The number of bytes in a line of its `/proc` status.
     fn status(&self, key: &str) -> u64 {
         let path = format!("/proc/{}/status", self.child.id());
         let status = std::fs::read_to_string(path).expect("a process");
@@ -188,12 +188,12 @@ impl Operator {
         );
     }
 
-    /// The peers of its TCP connections that are established now, as its kernel knows them.
+    /// The peers of its established TCP connections, as the kernel sees them.
     pub fn peers(&self) -> Vec<SocketAddr> {
         sockets::peers(self.child.id())
     }
 
-    /// The number of bytes that its kernel buffers for peers that have not read them yet.
+    /// The number of bytes in kernel buffers that its peers have not read yet.
     pub fn unsent_bytes(&self) -> u64 {
         sockets::unsent(self.child.id())
     }

@@ -1,12 +1,12 @@
-//! The rights of the operator, exactly as the chart gives them. `make docs` renders the files in `rights/`, and a test of
-//! the chart compares them, so that tests of the operator need no Helm.
+//! The permissions of the operator, exactly as the chart grants them. `make docs` renders the files in `rights/`, and a
+//! test of the chart compares them, so that tests of the operator do not need Helm.
 
 use serde_json::{Value, json};
 use testbed::Rule;
 
 use crate::servers::USERS;
 
-/// Values of the chart that decide about rights.
+/// Values of the chart that affect permissions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rights {
     /// The default values.
@@ -34,7 +34,7 @@ impl Rights {
     /// The namespace of the release in the files.
     pub const NAMESPACE: &str = "namespace-of-the-release";
 
-    /// What to pass to `helm template --set`.
+    /// The arguments of `--set` for `helm template`.
     #[must_use]
     pub const fn values(self) -> &'static str {
         match self {
@@ -70,7 +70,7 @@ impl Rights {
         serde_json::from_str(&text.replace(Self::NAMESPACE, namespace)).expect("objects")
     }
 
-    /// The objects of a rendered chart that give rights, without labels, as a file has them.
+    /// The objects of a rendered chart that grant permissions, without labels, as stored in a file.
     #[must_use]
     pub fn rendered(objects: &[Value]) -> String {
         let of_rights = objects.iter().filter(|object| {
@@ -99,7 +99,7 @@ pub(crate) fn path(object: &Value) -> String {
     }
 }
 
-/// Gives a binding to all replicas. Each has a user of its own instead of the ServiceAccount.
+/// Adds all replicas to a binding. Each has its own user instead of the ServiceAccount.
 pub(crate) fn bind_to_replicas(object: &mut Value) {
     if let Some(subjects) = object.get_mut("subjects") {
         let user = |name| json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": name});
@@ -107,7 +107,7 @@ pub(crate) fn bind_to_replicas(object: &mut Value) {
     }
 }
 
-/// The question whether a user has the right of a rule for one verb of one resource.
+/// The access review of whether a user has the permission of a rule for one verb of one resource.
 pub(crate) fn review(user: &str, rule: &Rule) -> Value {
     let first = |list: &[String]| list.first().cloned().unwrap_or_default();
     let resource = first(&rule.resources);

@@ -10,7 +10,7 @@ use testbed::{ApiServer, Serving, Store};
 
 use crate::nodes::Nodes;
 
-/// What API servers are made of.
+/// The kind of API servers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Platform {
     /// The testbed: in memory, over TCP.
@@ -44,7 +44,7 @@ pub(crate) struct TestbedServer {
 impl Servers {
     pub async fn start(platform: Platform, addresses: &[Ipv4Addr]) -> Self {
         if platform == Platform::Real {
-            // The tests themselves write which API servers are alive.
+            // The tests themselves write the list of API servers.
             let cluster = RealCluster::start_at(addresses, &["--endpoint-reconciler-type=none"]).await;
             return Self::Real(Box::new(cluster.expect("etcd and API servers")));
         }
@@ -167,7 +167,7 @@ impl Servers {
         }
     }
 
-    /// How many writes of EndpointSlices were accepted from each user but the test's own.
+    /// The number of accepted writes of EndpointSlices of each user except the test's own.
     pub fn slice_writes(&self) -> BTreeMap<String, usize> {
         let users: Vec<String> = match self {
             Self::Testbed { store, .. } => {
@@ -187,8 +187,8 @@ impl Servers {
     }
 }
 
-/// Serves API servers at these addresses on one port, which is any free port of the first address. `default/kubernetes`
-/// has one port for all.
+/// Serves API servers at these addresses on one port, any that is free on the first address. `default/kubernetes` has
+/// one port for all of them.
 async fn serve(store: &Store, addresses: &[Ipv4Addr]) -> std::io::Result<Vec<TestbedServer>> {
     let (mut servers, mut port) = (Vec::<TestbedServer>::new(), 0);
     for (name, ip) in ["a", "b", "c"].into_iter().zip(addresses) {

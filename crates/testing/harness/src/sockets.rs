@@ -1,4 +1,4 @@
-//! The connections of a process, from `/proc`: its kernel knows them without the help of the process.
+//! The connections of a process, read from `/proc`, so without the help of the process.
 
 use std::collections::BTreeSet;
 use std::fs;

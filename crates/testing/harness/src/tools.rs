@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-/// A program from PATH, from the folder of `make tools`, or beside the API server. Without it this prints why, and the test returns at once.
+/// A program from PATH, from the folder of `make tools`, or next to the API server. If it is missing, this prints why,
+/// and the test returns at once.
 ///
 /// `tmp` is the `CARGO_TARGET_TMPDIR` of the caller, which cargo gives to no other crate.
 #[must_use]
@@ -19,7 +20,7 @@ pub fn tool(name: &str, tmp: &str) -> Option<PathBuf> {
     found
 }
 
-/// The folder into which `make tools` installs, beside the output of cargo.
+/// The folder into which `make tools` installs, next to the output of cargo.
 #[must_use]
 pub fn brought(tmp: &str) -> PathBuf {
     Path::new(tmp).with_file_name("tools")

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-/// The longest wait for a condition. Conditions are usually met far earlier, but a busy machine is slow.
+/// The longest wait for a condition. Conditions are usually met much earlier, but a busy machine is slow.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Polls a condition until it is true. Returns whether it became true in time.

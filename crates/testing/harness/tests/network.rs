@@ -15,7 +15,7 @@ fn dial(network: &Network, address: SocketAddr, limit: Duration) -> Option<i32> 
     )
 }
 
-/// The same by a command `timeout`.
+/// The same dial with a command `timeout`.
 fn dial_by(mut timeout: Command, address: SocketAddr, limit: Duration) -> Option<i32> {
     let words = format!("exec 3<>/dev/tcp/{}/{}", address.ip(), address.port());
     timeout
@@ -74,7 +74,7 @@ fn node_that_is_unplugged_or_cut_off_is_not_reached() {
         Err(reason) => return println!("skipped: needs network namespaces: {reason}"),
     };
     let (long, short) = (Duration::from_secs(20), Duration::from_secs(2));
-    // Nobody listens, but a refusal shows that packets arrive.
+    // Nothing listens there, but a refusal shows that packets arrive.
     let [one, two] = [0, 1].map(|node| SocketAddr::from((nodes.address(node), 6443)));
     let from = |node, to, limit| {
         dial_by(

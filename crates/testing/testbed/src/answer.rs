@@ -1,4 +1,4 @@
-//! Answers: JSON bodies in the form that the client accepts, errors, and malformed bodies.
+//! Responses: JSON bodies in the form that the client accepts, errors, and malformed bodies.
 
 use crate::{kinds::Kind, status::ApiError, table};
 use bytes::Bytes;
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 /// Any error, boxed.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
-/// The body of every answer.
+/// The body of every response.
 pub type Body = UnsyncBoxBody<Bytes, BoxError>;
 
 /// The form that `Accept` requests.
@@ -23,7 +23,7 @@ pub(crate) enum Shape {
     Table,
     /// Only the metadata of objects.
     Metadata,
-    /// A form that this server does not have, such as protobuf only.
+    /// A form that this server does not support, for example if the client accepts only protobuf.
     NotAcceptable,
 }
 
@@ -86,12 +86,12 @@ fn full(bytes: impl Into<Bytes>) -> Body {
         .boxed_unsync()
 }
 
-/// A JSON answer.
+/// A JSON response.
 pub(crate) fn json(code: u16, value: &Value) -> Response<Body> {
     response(code, full(value.to_string()))
 }
 
-/// A text answer.
+/// A text response.
 pub(crate) fn text(code: u16, text: &'static str) -> Response<Body> {
     let mut response = response(code, full(text));
     response
@@ -127,7 +127,7 @@ pub(crate) fn not_acceptable() -> ApiError {
     )
 }
 
-/// The answer that a fault requests. An overloaded API server does not send a `Status`.
+/// The response that a fault requests. An overloaded API server does not send a `Status`.
 pub(crate) fn fault(code: u16, retry_after: Option<u32>) -> Response<Body> {
     if code != 429 {
         return error(&injected(code, retry_after));
@@ -163,18 +163,19 @@ fn injected(code: u16, retry_after: Option<u32>) -> ApiError {
     }
 }
 
-/// An answer of 200 that is not JSON.
+/// A 200 response that is not JSON.
 pub(crate) fn nonsense() -> Response<Body> {
     response(200, full("<html><body>Please log in to continue</body></html>"))
 }
 
-/// The first half of an answer, with a matching length.
+/// The first half of a response, with a matching length.
 pub(crate) async fn truncated(response: Response<Body>) -> Response<Body> {
     let (parts, bytes) = collected(response).await;
     Response::from_parts(parts, full(bytes.slice(..bytes.len() / 2)))
 }
 
-/// The slice or Node of an answer, or all of them, with a list that is none, and with labels that are no map.
+/// Makes the slice or Node in a response undecodable, or each one in a list. With `labels`, even its labels cannot be
+/// decoded.
 pub(crate) async fn undecodable(response: Response<Body>, labels: bool) -> Response<Body> {
     let (parts, bytes) = collected(response).await;
     let mut answer: Value = serde_json::from_slice(&bytes).unwrap_or_default();

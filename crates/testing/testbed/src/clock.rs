@@ -41,7 +41,7 @@ impl Default for Clock {
     }
 }
 
-/// Whether a text is a `metav1.MicroTime`: RFC 3339 with exactly six digits after the point. The real server answers
+/// Whether a text is a `metav1.MicroTime`: RFC 3339 with exactly six digits after the point. The real server rejects
 /// anything else with 400, even a time without a fraction.
 #[must_use]
 pub fn is_micro_time(text: &str) -> bool {

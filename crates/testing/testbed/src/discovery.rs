@@ -18,7 +18,7 @@ pub fn is_public(path: &str) -> bool {
     path == "/ping"
 }
 
-/// The answer to a path that is not a resource. `has_grants`: ReferenceGrants are served.
+/// The response to a path that is not a resource. `has_grants`: ReferenceGrants are served.
 pub(crate) fn answer(path: &str, has_grants: bool) -> Response<Body> {
     let kinds = || {
         let is_served = move |kind: &&Kind| has_grants || kind.storage != Storage::ReferenceGrant;

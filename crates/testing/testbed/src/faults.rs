@@ -81,10 +81,10 @@ impl Match {
     }
 }
 
-/// The effect on a request, instead of its answer or in addition to it.
+/// The effect on a request, instead of its response or in addition to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// The request is handled later by this time. Several latencies add up, and another effect may follow.
+    /// The request is handled this much later. Several latencies add up, and another effect may follow.
     Latency(Duration),
     /// The request is answered with an error and has no effect.
     Status {
@@ -95,18 +95,18 @@ pub enum Effect {
     },
     /// The request has no effect and is answered with 200 and a text that is not JSON.
     Nonsense,
-    /// The request is carried out. Half of the answer arrives, declared as complete.
+    /// The request is carried out. Half of the response arrives, declared as complete.
     Truncated,
-    /// It is done; each EndpointSlice or Node in the answer is one that no client can decode.
+    /// The request is carried out. Each EndpointSlice or Node in the response is one that no client can decode.
     Undecodable {
         /// Whether even the labels cannot be decoded.
         labels: bool,
     },
     /// The request is carried out, and then the connection breaks.
     LostReply,
-    /// The request is carried out and never answered.
+    /// The request is carried out and gets no response.
     Unanswered,
-    /// The request has no effect and is never answered.
+    /// The request has no effect and gets no response.
     Hang,
     /// The request has no effect and the connection breaks.
     Break,
@@ -124,7 +124,7 @@ pub struct Fault {
 }
 
 impl Fault {
-    /// A rule that holds until it is removed.
+    /// A rule that applies until it is removed.
     #[must_use]
     pub fn new(when: Match, what: Effect) -> Self {
         Self {
@@ -134,7 +134,7 @@ impl Fault {
         }
     }
 
-    /// An error answer without `Retry-After`.
+    /// An error response without `Retry-After`.
     #[must_use]
     pub fn status(when: Match, code: u16) -> Self {
         Self::new(
@@ -157,9 +157,9 @@ impl Fault {
 /// The way in which a watch ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
-    /// As at its timeout: the answer is complete.
+    /// As at its timeout: the response is complete.
     Clean,
-    /// In the middle of the answer.
+    /// In the middle of the response.
     Abrupt,
 }
 

@@ -1,9 +1,9 @@
 //! A Kubernetes API server in memory, for tests.
 //!
-//! It behaves like a kube-apiserver 1.36 wherever the operator or kubectl can notice a difference. Each rule is a test of
-//! requests and answers (`tests/rules`) that also runs on a real server. If the two differ, the testbed is wrong.
+//! It behaves like kube-apiserver 1.36 wherever the operator or kubectl can notice a difference. Each rule is a test of
+//! requests and responses (`tests/rules`) that also runs on a real server. If the two differ, the testbed is wrong.
 //!
-//! # The pieces
+//! # Components
 //!
 //! - [`Store`]: the state of a cluster, like etcd. Its own calls ([`Store::put`], [`Store::get`], [`Store::patch`],
 //!   [`Store::delete`], …) are those of an administrator, with the same validation and events as requests.
@@ -26,7 +26,7 @@
 //! store.put(builders::kubernetes_service())?;
 //! store.put(builders::kubernetes_slice(&["192.0.2.1", "192.0.2.2"]))?;
 //! let server = ApiServer::new(&store);
-//! // The first renewal of a lease happens, but its answer is lost.
+//! // The first renewal of a lease is carried out, but its response is lost.
 //! server.faults().add(Fault::new(Match::any().verb("patch").resource("leases"), Effect::LostReply).times(1));
 //! let serving = server.serve(([127, 0, 0, 1], 0).into()).await?;
 //! serving.write_kubeconfig("kubeconfig".as_ref(), "operator", "kube-system")?;

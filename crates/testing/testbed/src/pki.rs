@@ -13,7 +13,7 @@ use tokio_rustls::rustls::{
 /// Names under which clients reach an API server.
 const NAMES: &[&str] = &[
     "127.0.0.1",
-    // For several servers on one port, as real control-plane nodes have it.
+    // For several servers on one port, as on real control-plane nodes.
     "127.0.0.2",
     "127.0.0.3",
     "127.0.0.4",

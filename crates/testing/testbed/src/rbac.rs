@@ -1,4 +1,4 @@
-//! RBAC rules as an optional filter: a user with rules may do only what they allow, and all other users everything.
+//! RBAC rules as an optional filter: a user with rules may do only what they allow, and other users may do anything.
 
 use crate::{route::Route, status::ApiError};
 use std::{
@@ -9,17 +9,17 @@ use std::{
 /// One rule of a Role or `ClusterRole`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rule {
-    /// `apiGroups`; the core group is the empty text, `*` is all.
+    /// `apiGroups`. The core group is the empty text; `*` means all.
     pub api_groups: Vec<String>,
-    /// `resources`, with subresources as `services/status`; `*` is all.
+    /// `resources`, with subresources as `services/status`. `*` means all.
     pub resources: Vec<String>,
-    /// `verbs`; `*` is all.
+    /// `verbs`. `*` means all.
     pub verbs: Vec<String>,
-    /// `resourceNames`; empty is all.
+    /// `resourceNames`. Empty means all.
     pub resource_names: Vec<String>,
-    /// Namespaces of the `RoleBinding`s; empty for a `ClusterRoleBinding`.
+    /// Namespaces of the `RoleBinding`s. Empty for a `ClusterRoleBinding`.
     pub namespaces: Vec<String>,
-    /// `nonResourceURLs`; a rule has these or resources.
+    /// `nonResourceURLs`. A rule has either these or resources.
     pub non_resource_urls: Vec<String>,
 }
 

@@ -1,4 +1,4 @@
-//! The log of requests: user, server, request and answer.
+//! The log of requests: user, server, request and response.
 
 use crate::signal::Signal;
 use serde_json::Value;
@@ -43,9 +43,9 @@ pub struct Request {
     pub body: Option<Value>,
     /// The time of arrival.
     pub at: Instant,
-    /// The code of the answer, or `None` while there is no response.
+    /// The status code, or `None` while there is no response.
     pub status: Option<u16>,
-    /// The time at which the answer, or the head of a watch, was sent.
+    /// The time at which the response, or the head of a watch, was sent.
     pub answered: Option<Instant>,
 }
 
@@ -92,7 +92,7 @@ impl RequestLog {
         self.lock().clear();
     }
 
-    /// Waits until the log satisfies the predicate, now or after any request or answer.
+    /// Waits until the log satisfies the predicate, now or after any request or response.
     pub async fn until(&self, wanted: impl Fn(&[Request]) -> bool) {
         let mut changed = self.changed.subscribe();
         loop {

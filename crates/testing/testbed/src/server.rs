@@ -60,7 +60,7 @@ pub(crate) struct Lag {
     pub objects: Objects,
 }
 
-/// The body and the meaning of a request.
+/// The body of a request, and what the path and the query mean.
 pub(crate) struct Incoming {
     pub route: Route,
     pub body: Bytes,

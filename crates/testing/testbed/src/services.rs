@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 const NETWORK: (u8, u8) = (10, 96);
 /// The beginning of the IPv6 Service network.
 const NETWORK_6: &str = "fd00:10:96::";
-/// First node port and how many there are, as `--service-node-port-range` has it by default.
+/// The first node port and their number, the default of `--service-node-port-range`.
 const NODE_PORTS: (u32, u32) = (30_000, 2_768);
 
 /// Addresses and ports that are already allocated to other Services.
@@ -41,7 +41,7 @@ impl Taken {
             let mut free = (0x100..0x1_0000).map(|number| format!("{NETWORK_6}{number:x}"));
             return free.find(|ip| !self.ips.contains(ip)).unwrap_or_default();
         }
-        // 0.1 is the Service `kubernetes` of every cluster, and low numbers are for people.
+        // 0.1 is the Service `kubernetes` of every cluster, and low numbers are for static addresses.
         let mut free = (1..=255u8).flat_map(|c| (1..=254u8).map(move |d| (c, d)));
         let ip = |(c, d): (u8, u8)| format!("{}.{}.{c}.{d}", NETWORK.0, NETWORK.1);
         free.find_map(|n| (!self.ips.contains(&ip(n))).then(|| ip(n)))
@@ -109,7 +109,7 @@ pub fn default(service: &mut Value, old: Option<&Value>, mut taken: Taken) {
     node_ports(spec, old, outside, wanted, &mut taken);
 }
 
-/// One of each family. A PUT that leaves them out keeps what was allocated.
+/// One address of each family. A PUT that leaves them out keeps the allocated ones.
 fn cluster_ips(spec: &mut Value, old: Option<&Value>, taken: &Taken) {
     // `clusterIP` is the field people know; the list follows it.
     let known = [
@@ -171,8 +171,8 @@ fn node_ports(spec: &mut Value, old: Option<&Value>, may: bool, wanted: bool, ta
             .iter()
             .find(|p| p["port"] == port["port"] && p["protocol"] == port["protocol"]);
         if !may {
-            // Released when the type of a Service changes to one without node ports. In other cases it would be a user
-            // error, which no test makes.
+            // Node ports are released when the type of a Service changes to one without them. In other cases, leaving
+            // them would be a user error, which no test makes.
             if was_outside {
                 remove(port, "nodePort");
             }

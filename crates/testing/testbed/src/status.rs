@@ -1,18 +1,18 @@
 //! Errors in the words of the API server: a `Status` object with a reason, a code and details.
 //!
-//! Texts and codes are those of a kube-apiserver 1.36. Clients match on `reason` and `code`, and people read `message`.
+//! Texts and codes are those of kube-apiserver 1.36. Clients match on `reason` and `code`, and people read `message`.
 
 use crate::{field::FieldError, kinds::Kind};
 use serde_json::{Value, json};
 
-/// An answer other than success.
+/// A response other than success.
 #[derive(Clone, Debug)]
 pub struct ApiError {
     /// HTTP status code, also in the Status object.
     pub code: u16,
     /// Machine-readable reason, or empty if the real server gives none.
     pub reason: &'static str,
-    /// The message for people.
+    /// The message for a person.
     pub message: String,
     /// `details` of the Status object.
     pub details: Option<Value>,
@@ -201,7 +201,7 @@ impl ApiError {
         Self::new(401, "Unauthorized", "Unauthorized")
     }
 
-    /// The `Status` object of the answer.
+    /// The `Status` object of the response.
     #[must_use]
     pub fn to_status(&self) -> Value {
         let mut status = json!({

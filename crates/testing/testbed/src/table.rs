@@ -266,7 +266,7 @@ fn pairs(map: &Value) -> String {
     pairs.collect::<Vec<_>>().join(",")
 }
 
-/// An age for people, less precise as it grows: `45s`, `3m20s`, `50m`, `5h10m`, `3d4h`, `12d`.
+/// An age in a readable form, less precise as it grows: `45s`, `3m20s`, `50m`, `5h10m`, `3d4h`, `12d`.
 fn age(since: &str, now: Timestamp) -> String {
     const MINUTE: i64 = 60;
     const HOUR: i64 = 60 * MINUTE;

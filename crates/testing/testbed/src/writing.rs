@@ -1,4 +1,4 @@
-//! The HTTP side of writes: bodies and answers. `writes` has their effect.
+//! The HTTP side of writes: bodies and responses. The effect of writes is in `writes`.
 
 use crate::{
     answer::{self, Body},

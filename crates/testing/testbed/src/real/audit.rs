@@ -3,7 +3,7 @@
 use serde_json::Value;
 use std::{fs, path::Path};
 
-/// Logs one line for each write of a slice, after its answer.
+/// Logs one line for each write of a slice, after its response.
 pub const POLICY: &str = r#"{
   "apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": ["RequestReceived"],
   "rules": [

@@ -1,4 +1,4 @@
-//! etcd: one member for all API servers, or one for each.
+//! etcd: one member for all API servers, or one for each of them.
 
 use super::{process::Guard, server::wait_for_port};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
@@ -13,24 +13,24 @@ use tokio::{
     net::TcpStream,
 };
 
-/// Where a member is to run.
+/// The place where a member runs.
 #[derive(Debug)]
 pub struct Place {
-    /// The words before the program.
+    /// The arguments before the program.
     pub enter: Vec<String>,
     pub address: Ipv4Addr,
     /// For clients and for the other members.
     pub ports: [u16; 2],
 }
 
-/// A member that runs.
+/// A running member.
 #[derive(Debug)]
 pub struct Member {
     process: Guard,
     client: SocketAddr,
 }
 
-/// Starts members that know each other.
+/// Starts members of one cluster.
 pub async fn start(assets: &Path, folder: &Path, places: &[Place]) -> io::Result<Vec<Member>> {
     let peer = |place: &Place| format!("http://{}:{}", place.address, place.ports[1]);
     let numbered = places.iter().enumerate();
@@ -56,7 +56,7 @@ pub async fn start(assets: &Path, folder: &Path, places: &[Place]) -> io::Result
         let process = Guard::start(&command, &log(number))?;
         members.push(Member { process, client });
     }
-    // Only a majority of them is ready.
+    // No member is ready before a majority of them runs.
     for (number, member) in members.iter().enumerate() {
         wait_for_port(member.client, &log(number)).await?;
     }
@@ -77,20 +77,20 @@ impl Member {
         self.process.wait_until_stopped();
     }
 
-    /// Whether it leads the other members.
+    /// Whether it leads its cluster.
     pub async fn leads(&self) -> io::Result<bool> {
         let status = self.call("maintenance/status", json!({})).await?;
         Ok(status["leader"] == status["header"]["member_id"])
     }
 
-    /// The revision at which a key changed last; null: there is no such key.
+    /// The revision of the last change of a key, or null if there is no such key.
     pub async fn revision_of(&self, key: &str) -> io::Result<Value> {
         let range = json!({"key": BASE64_STANDARD.encode(key), "keys_only": true});
         let range = self.call("kv/range", range).await?;
         Ok(range["kvs"][0]["mod_revision"].clone())
     }
 
-    /// A call of its JSON gateway. HTTP/1.0, so that the body is the rest of the answer.
+    /// A call of its JSON gateway. With HTTP/1.0, the body is the rest of the response.
     async fn call(&self, path: &str, body: Value) -> io::Result<Value> {
         let body = body.to_string();
         let request = format!(

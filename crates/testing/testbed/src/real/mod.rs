@@ -1,6 +1,6 @@
 //! Real servers as children of the test: `etcd` and any number of `kube-apiserver`s on it, or one of each on several hosts.
 //!
-//! As with envtest, `KUBEBUILDER_ASSETS` names the folder of the binaries. Processes of others are never touched: the
+//! As with envtest, `KUBEBUILDER_ASSETS` names the folder of the binaries. Other processes are never touched: the
 //! [`RealCluster`] ends its children by their own handles when it is dropped.
 
 mod audit;
@@ -21,10 +21,10 @@ use std::{
 };
 use tokio::time::{sleep, timeout};
 
-/// More than two periods of renewals.
+/// More than two renewal periods.
 const RENEWAL_TIMEOUT: Duration = Duration::from_secs(30);
-/// The user of the test, who may do everything, and users for replicas, whose names show who wrote what. They may do only
-/// what the test allows them.
+/// The user of the test, who may do everything, and users for replicas, whose names show which of them wrote. They may
+/// do only what the test allows them.
 pub const USERS: [&str; 4] = ["admin", "one", "two", "three"];
 
 /// etcd and its API servers.
@@ -39,16 +39,16 @@ pub struct RealCluster {
     folder: Folder,
 }
 
-/// A machine of its own: a network namespace, by its name for `ip netns`, and an address in it.
+/// A separate machine: a network namespace, by its name for `ip netns`, and an address in it.
 #[derive(Clone, Debug)]
 pub struct Host {
     /// The network namespace.
     pub namespace: String,
-    /// The address, which the test reaches.
+    /// The address, which the test can reach.
     pub address: Ipv4Addr,
 }
 
-/// The folder of the binaries. Without it, a test prints that it is skipped.
+/// The folder of the binaries. If it is missing, a test prints that it is skipped.
 #[must_use]
 pub fn assets() -> Option<PathBuf> {
     let folder = PathBuf::from(std::env::var_os("KUBEBUILDER_ASSETS")?);
@@ -68,7 +68,7 @@ impl RealCluster {
         Self::start_with(servers, &[]).await
     }
 
-    /// Starts a cluster with further flags for the API servers.
+    /// Starts a cluster with additional flags for the API servers.
     ///
     /// # Errors
     ///
@@ -104,8 +104,8 @@ impl RealCluster {
         Ok(cluster)
     }
 
-    /// Starts a member of etcd and an API server on each host, with more flags for the API servers, and returns when all are
-    /// ready.
+    /// Starts a member of etcd and an API server on each host, with additional flags for the API servers, and returns
+    /// when all are ready.
     ///
     /// # Errors
     /// As [`RealCluster::start`].
@@ -180,8 +180,8 @@ impl RealCluster {
 
     fn command(&self, etcd: &str, address: SocketAddr, number: usize) -> Vec<String> {
         let file = |name: &str| self.folder.0.join(name).display().to_string();
-        // Each server lists itself in default/kubernetes, so each needs an address of its own. Loopback is refused
-        // there; nobody connects to what is listed instead.
+        // Each server lists itself in default/kubernetes, so each needs its own address. Loopback addresses are
+        // rejected there, but nothing connects to the ones that are listed instead.
         let listed = match address.ip() {
             ip if ip.is_loopback() => format!("192.0.2.{}", number + 1),
             ip => ip.to_string(),
@@ -242,8 +242,8 @@ impl RealCluster {
         kubeconfig::render(&url, self.ca_pem(), &token(user), namespace)
     }
 
-    /// Runs these controllers of Kubernetes until the cluster is dropped. Returns whether the folder of the binaries has
-    /// `kube-controller-manager`; that of envtest has none.
+    /// Runs these controllers of Kubernetes until the cluster is dropped. Returns whether the folder of the binaries
+    /// has `kube-controller-manager`; the folder of envtest does not.
     ///
     /// # Errors
     /// The process cannot be started.
@@ -295,7 +295,7 @@ impl RealCluster {
         self.etcd.iter().try_for_each(|member| member.signal("CONT"))
     }
 
-    /// The member of etcd that leads, by its number, if there is one.
+    /// The number of the etcd member that leads, if there is one.
     ///
     /// # Errors
     /// A member does not answer.
@@ -326,7 +326,7 @@ impl RealCluster {
 }
 
 impl Host {
-    /// The words that run a program on this host, as the same process.
+    /// The arguments that run a program on this host, as the same process.
     fn enter(&self) -> Vec<String> {
         ["ip", "netns", "exec", &self.namespace]
             .map(str::to_owned)

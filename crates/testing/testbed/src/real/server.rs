@@ -48,7 +48,7 @@ impl RealServer {
         Ok(server)
     }
 
-    /// Where it is reachable; the same after a restart.
+    /// Its URL, which stays the same after a restart.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
@@ -60,15 +60,15 @@ impl RealServer {
         format!("https://{}", self.address)
     }
 
-    /// Kills it: connections are closed by the kernel.
+    /// Kills it: the kernel closes its connections.
     pub fn kill(&mut self) {
         self.process = None;
     }
 
-    /// Stops it as SIGSTOP does: connections stay, nothing is answered.
+    /// Stops it as SIGSTOP does: connections stay open, and nothing is answered.
     ///
     /// # Errors
-    /// It does not run, or the signal cannot be sent.
+    /// It is not running, or the signal cannot be sent.
     pub fn stop(&self) -> io::Result<()> {
         let process = self.process.as_ref().ok_or(io::ErrorKind::NotFound)?;
         process.signal("STOP")?;
@@ -76,10 +76,10 @@ impl RealServer {
         Ok(())
     }
 
-    /// Lets it go on.
+    /// Resumes it.
     ///
     /// # Errors
-    /// It does not run, or the signal cannot be sent.
+    /// It is not running, or the signal cannot be sent.
     pub fn cont(&self) -> io::Result<()> {
         self.signal("CONT")
     }
@@ -131,7 +131,7 @@ impl RealServer {
             if ended || Instant::now() > deadline {
                 return Err(not_ready(&self.log));
             }
-            // A process that starts offers nothing to wait for.
+            // A starting process offers nothing to wait for.
             sleep(Duration::from_millis(100)).await;
         }
         Ok(())

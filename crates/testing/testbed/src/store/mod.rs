@@ -172,7 +172,7 @@ impl Store {
         }
     }
 
-    /// Drops the history: a watch or list from an older resourceVersion is answered with 410 from now on.
+    /// Drops the history: from now on, a watch or list from an older resourceVersion gets 410.
     pub fn compact(&self) {
         // Open watches have either seen everything or must restart, as on the real server.
         self.write(|state| state.history.compact(state.revision));

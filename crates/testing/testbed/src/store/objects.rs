@@ -109,8 +109,8 @@ impl Store {
         })
     }
 
-    /// Merges a patch into an object, and neither decodes nor validates the result: what a client sees that an API server
-    /// of another version, or a proxy, has spoiled.
+    /// Merges a patch into an object, and neither decodes nor validates the result: a client then sees an object as if
+    /// an API server of another version, or a proxy, had damaged it.
     ///
     /// # Errors
     /// 404.

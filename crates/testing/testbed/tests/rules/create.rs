@@ -62,7 +62,7 @@ pub async fn a_missing_namespace_is_not_found(t: Target) {
 }
 
 pub async fn a_terminating_namespace_is_forbidden_with_a_cause(t: Target) {
-    // A finalizer on its content keeps the namespace, whether a controller that finishes namespaces runs or not.
+    // A finalizer on its content keeps the namespace, whether or not a controller that finishes namespaces runs.
     let mut held = slice("held");
     held["metadata"]["finalizers"] = json!(["example.com/hold"]);
     t.made("endpointslices", &held).await;

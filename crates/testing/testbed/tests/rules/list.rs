@@ -184,7 +184,7 @@ pub async fn a_future_version_times_out(t: Target) {
     );
 }
 
-/// Older API servers, 1.30 for one, answer 500.
+/// Older API servers, for example 1.30, answer 500.
 pub async fn a_bad_version_is_a_bad_request(t: Target) {
     let reply = t.get(&format!("{}?resourceVersion=abc", t.all("leases"))).await;
     if reply.code == 500 && t.is_older().await {

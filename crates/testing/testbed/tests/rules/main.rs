@@ -1,4 +1,4 @@
-//! The rules of an API server that the operator or kubectl depends on, each one test of requests and answers.
+//! The rules of an API server that the operator or kubectl depends on. Each one is a test of requests and responses.
 //!
 //! Every rule runs twice: on the testbed as a separate test, and on a real kube-apiserver, all in one test with one
 //! server, because a start takes seconds and nextest runs every test in its own process. The real half needs

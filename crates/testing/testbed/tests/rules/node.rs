@@ -1,4 +1,4 @@
-//! Nodes: objects outside of any namespace, with a status that others write.
+//! Nodes: cluster-scoped objects with a status that others write.
 
 use crate::target::Target;
 use serde_json::{Value, json};

@@ -27,7 +27,7 @@ pub async fn defaults_of_a_cluster_ip(t: Target) {
     assert_eq!(made["status"], json!({"loadBalancer": {}}));
 }
 
-/// So conditions of a Service cannot say which generation they are about.
+/// Therefore, conditions of a Service cannot say which generation they are about.
 pub async fn it_has_no_generation(t: Target) {
     let made = t.made("services", &service("a")).await;
     let patch = json!({"spec": {"sessionAffinity": "ClientIP"}});

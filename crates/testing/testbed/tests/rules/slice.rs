@@ -77,7 +77,7 @@ pub async fn special_addresses_are_refused(t: Target) {
     }
 }
 
-/// Older API servers, 1.30 for one, name other fields and allow leading zeros in an address.
+/// Older API servers, for example 1.30, name other fields and allow leading zeros in an address.
 pub async fn addresses_are_of_the_family(t: Target) {
     let is_older = t.is_older().await;
     for (family, address, field) in [

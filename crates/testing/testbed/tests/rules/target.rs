@@ -12,10 +12,10 @@ use serde_json::{Value, json};
 use std::time::Duration;
 use testbed::{ApiServer, Serving, Store, real::RealCluster};
 
-/// The longest time for an answer, on either kind of server.
+/// The longest time for a response, on either kind of server.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The testbed is of Kubernetes 1.36.
+/// The testbed behaves like Kubernetes 1.36.
 const MINOR: u32 = 36;
 
 /// An API server and a namespace in it.
@@ -27,7 +27,7 @@ pub struct Target {
     _serving: Option<Serving>,
 }
 
-/// An answer.
+/// A response.
 #[derive(Debug)]
 pub struct Reply {
     pub code: u16,
@@ -35,7 +35,7 @@ pub struct Reply {
 }
 
 impl Reply {
-    /// The body of an answer with this expected code.
+    /// The body of a response with this expected code.
     #[track_caller]
     pub fn expect(self, code: u16) -> Value {
         assert_eq!(self.code, code, "{:#}", self.body);
@@ -85,7 +85,7 @@ async fn client(kubeconfig: &str) -> Client {
     let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
         .await
         .unwrap();
-    // The rules need the answer without retries.
+    // The rules need the response without retries.
     config.default_retry = false;
     Client::try_from(config).unwrap()
 }
@@ -129,7 +129,7 @@ impl Target {
         self.post("/api/v1/namespaces", &namespace).await.expect(201);
     }
 
-    /// Whether it is a real server of an older version than the testbed. Some of its answers differ.
+    /// Whether it is a real server of an older version than the testbed. Some of its responses differ.
     pub async fn is_older(&self) -> bool {
         let version = self.get("/version").await.expect(200);
         // Some distributions add a plus sign.
