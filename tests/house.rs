@@ -22,7 +22,7 @@ const LAYERS: &[&str] = &[
     "timing",
 ];
 
-/// The limit for lines of a file without its tests. A longer file contains a second idea.
+/// The maximum number of lines of a file without its tests. A longer file contains a second idea.
 const LONGEST: usize = 400;
 
 #[test]
@@ -100,7 +100,7 @@ impl Source {
             .map_or("lib", |name| name.trim_end_matches(".rs"))
     }
 
-    /// The parts of this crate that it imports.
+    /// The parts of this crate that the file imports.
     fn imports(&self) -> Vec<String> {
         let code = self
             .text

@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 const RACES: usize = 2000;
 
-/// The number of Leases with a race at the same time.
+/// The number of Leases that have a race at the same time.
 const LANES: usize = 100;
 
 /// The time in which a second term would appear. Attempts take milliseconds.
@@ -88,7 +88,7 @@ impl Runner {
     }
 }
 
-/// Waits for a leader, and asserts that there is only one. Returns its index.
+/// Waits for a leader, and asserts that there is only one. Returns the index of the leader.
 async fn one_leads(runners: &mut [Runner], what: &str) -> usize {
     loop {
         let leads = runners
@@ -104,14 +104,14 @@ async fn one_leads(runners: &mut [Runner], what: &str) -> usize {
             .filter(|number| runners[*number].leads())
             .collect();
         assert!(leaders.len() <= 1, "{what}: {leaders:?}");
-        // No leader: an overloaded API server took longer for a renewal than the term lasted.
+        // There is no leader: on an overloaded API server, a renewal took longer than the term.
         if let Some(leader) = leaders.first() {
             return *leader;
         }
     }
 }
 
-/// Creates a Lease that a replica held which no longer runs.
+/// Creates a Lease of a replica that no longer runs.
 async fn left_behind(client: &Client, name: &str, duration: Duration) {
     let leases: Api<Lease> = Api::namespaced(client.clone(), "default");
     loop {
@@ -136,7 +136,7 @@ async fn left_behind(client: &Client, name: &str, duration: Duration) {
         };
         match written {
             Ok(_) => return,
-            // A release whose sender gave up was carried out after all.
+            // A release was carried out after its sender had stopped waiting.
             Err(kube::Error::Api(status)) if status.code == 409 => {}
             Err(error) => panic!("cannot write a Lease: {error}"),
         }
@@ -150,8 +150,8 @@ async fn transitions(client: &Client, lease: &str) -> i32 {
     lease.spec.and_then(|spec| spec.lease_transitions).unwrap_or(0)
 }
 
-/// Races for one Lease. `client` makes the client of a candidate in a round. With `paused`, time stops while anything
-/// works, so nothing is late, and every race has one winner and no second one after it.
+/// Runs the races for one Lease. `client` creates the client of a candidate in a round. With `paused`, time stands
+/// still while any task works, so nothing is late, and every race has one winner and no second winner after it.
 async fn lane(
     client: Arc<dyn Fn(usize, usize) -> Client + Send + Sync>,
     lease: String,
@@ -162,7 +162,7 @@ async fn lane(
 ) {
     for round in 0..rounds {
         left_behind(&client(round, 0), &lease, duration).await;
-        // One more than needed: the winner of the first race leaves, and the others race again.
+        // One more than necessary: the winner of the first race leaves, and the others race again.
         let mut runners: Vec<_> = (0..=candidates)
             .map(|number| {
                 Runner::start(

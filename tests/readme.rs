@@ -1,4 +1,4 @@
-//! Checks that the metrics, make targets and commands in the README and the pages beside it exist.
+//! Checks that the metrics, make targets and commands in the README and the pages next to it exist.
 
 use std::path::Path;
 
@@ -24,7 +24,7 @@ fn rows(readme: &str, heading: &str) -> Vec<Vec<String>> {
 #[test]
 fn named_metrics_exist() {
     let metrics = Metrics::new("lease").expect("metrics");
-    // Series that appear with their first label values.
+    // Series that appear only with their first label values.
     metrics.api_request(&http::Method::GET, None, "host");
     let service = ServiceKey::new("default", "vip");
     metrics
@@ -69,7 +69,7 @@ fn named_make_targets_exist() {
     assert!(count > 5);
 }
 
-/// A reader who only wants to try the operator reads only the first screen.
+/// A reader who only wants to try the operator reads no more than the first screen.
 #[test]
 fn the_readme_is_short_and_installs_within_40_lines() {
     let readme = file("README.md");

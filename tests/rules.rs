@@ -103,7 +103,7 @@ fn tests_of(text: &str) -> Tests {
             tests.insert(name.to_owned(), std::mem::take(&mut rules));
         }
         if !line.starts_with("#[") && !line.starts_with("//") {
-            // A rule above anything but a test would be lost.
+            // Nothing but a test may name a rule, because the rule would get lost.
             assert!(rules.is_empty(), "{rules:?} is named above {line}");
             marked = false;
         }
@@ -147,7 +147,7 @@ fn every_rule_has_a_test_and_the_page_is_up_to_date() {
     check(PAGE, &filled(&page, &tests));
 }
 
-/// The cells of the rows about attacks. The last table names controls too: mutants without the check, with which the
+/// The cells of the rows about attacks. The last table also names controls: mutants without the check, with which the
 /// attack succeeds.
 fn attacks(page: &str) -> Vec<Vec<&str>> {
     let mut is_attack = false;

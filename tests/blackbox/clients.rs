@@ -16,7 +16,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::on_both;
 
-/// The time after which a probe of the kubelet gives up by default.
+/// The default timeout of a kubelet probe.
 const PROBE_LIMIT: Duration = Duration::from_secs(1);
 
 /// Raises the limit for open files. The default of many systems is 1,024.
@@ -29,7 +29,7 @@ fn allow_many_files() {
     setrlimit(Resource::Nofile, raised).expect("up to the hard limit");
 }
 
-/// Keeps one connection open, and opens another one when the server closes it. A client that talks sends a request
+/// Keeps one connection open, and opens another one when the server closes it. A client that sends requests sends one
 /// every second.
 async fn pester(address: SocketAddr, mut stream: TcpStream, talks: bool) {
     let mut buffer = [0; 1024];

@@ -1,4 +1,4 @@
-//! A source in another namespace is copied only if somebody who may decides so.
+//! A source in another namespace is copied only if someone with the permission to do so consents.
 
 use std::time::{Duration, Instant};
 
@@ -50,7 +50,7 @@ on_both! {
         note(cluster, &service, "NotPermitted").await;
         cluster.create::<Service>(source("web", "app", "team-b,team-a")).await;
         cluster.until_addresses("team-a", "front", &["10.0.0.1"]).await;
-        // A typo freezes the copy, and withdrawal removes it all the same.
+        // A typo freezes the copy, but withdrawal removes it anyway.
         let typo = json!({"metadata": {"annotations": {"endpoint-copier/enabled": "ture"}}});
         let service = cluster.patch::<Service>("team-a", "front", typo).await;
         note(cluster, &service, "InvalidAnnotation").await;
@@ -110,7 +110,7 @@ on_both! {
         service["spec"]["ports"] = json!([
             {"name": "https", "port": 443, "targetPort": 6443},
             {"name": "join", "port": 9345, "targetPort": 9345},
-            // Kubernetes 1.30 lets no load balancer have the number of the kubelet as its own port.
+            // Kubernetes 1.30 does not let a load balancer use the port number of the kubelet.
             {"name": "kubelet", "port": 10255, "targetPort": 10250},
             {"name": "etcd", "port": 2379, "targetPort": 2379},
         ]);

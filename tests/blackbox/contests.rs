@@ -1,4 +1,4 @@
-//! Two installations that do not exclude each other, because each has a Lease of its own.
+//! Two installations that do not exclude each other, because each has its own Lease.
 
 use harness::objects::{slice, vip};
 use harness::{Cluster, Operator, until};

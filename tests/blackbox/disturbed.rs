@@ -1,4 +1,4 @@
-//! API servers that live, and what may happen between them and the replicas. Nothing may follow from it.
+//! Healthy API servers, and disturbances between them and the replicas. None of the disturbances may have an effect.
 
 use std::time::{Duration, Instant};
 
@@ -9,12 +9,12 @@ use tokio::time::sleep;
 
 use crate::probes::{VIP, copy, create, removals, replica, until_well};
 
-/// Requests of probes.
+/// Requests that are probes.
 fn probes() -> Match {
     Match::any().path("/readyz")
 }
 
-/// One of twenty answers is lost: six of them come each second.
+/// One of twenty responses is lost: six of them arrive each second.
 async fn lose_answers(cluster: &Cluster, time: Duration) {
     let end = Instant::now() + time;
     let mut servers = cluster.testbed_servers().collect::<Vec<_>>().into_iter().cycle();
@@ -27,7 +27,7 @@ async fn lose_answers(cluster: &Cluster, time: Duration) {
     }
 }
 
-/// The leader stands still for 2 s, and for 5 s, in which it loses the lead.
+/// The leader is paused for 2 s, and for 5 s, during which it loses the lead.
 async fn stop_leaders(replicas: &[Operator], time: Duration) {
     let end = Instant::now() + time;
     let mut seconds = [2, 5].into_iter().cycle();

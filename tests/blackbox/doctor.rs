@@ -18,7 +18,7 @@ use crate::{PROGRAM, on_both};
 
 const EXCLUDED: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
 
-/// An address that the certificates of the servers have.
+/// An address in the certificates of the servers.
 const NAMED: &str = "127.0.0.5";
 
 /// Creates the VIP with the port of the API servers, and waits until it is in sync.
@@ -34,7 +34,7 @@ async fn create_vip(cluster: &Cluster) {
         .await;
 }
 
-/// As a load balancer does.
+/// Sets the address as a load balancer does.
 async fn assign(cluster: &Cluster, address: &str) {
     let api: Api<Service> = Api::namespaced(cluster.client(), "default");
     let status = json!({"status": {"loadBalancer": {"ingress": [{"ip": address}]}}});
@@ -94,7 +94,7 @@ on_both! {
         }
         assert_eq!(check(&right, "reachability").0, "ok");
         assert_eq!(check(&right, "installations").0, "ok");
-        // This replica runs in no Pod.
+        // This replica does not run in a Pod.
         assert_eq!(check(&right, "rights").0, "unknown", "{right:#}");
 
         assign(cluster, "192.0.2.100").await;
@@ -155,12 +155,12 @@ on_both! {
                 "renewTime": format!("2026-01-02T12:00:{second:02}.000000Z"),
             },
         });
-        // What an installation left behind when it was removed.
+        // Objects that an uninstalled installation left behind.
         let path = "/apis/coordination.k8s.io/v1/namespaces/kube-public/leases";
         assert_eq!(cluster.post(path, lease(0)).await, 201);
         let (_, left) = diagnosis(cluster).await;
         assert_eq!(check(&left, "installations").0, "ok", "{left:#}");
-        // A replica that lives, and whose clock is slow.
+        // A replica that runs, and whose clock is slow.
         let leases: Api<Lease> = Api::namespaced(cluster.client(), "kube-public");
         let renewing = tokio::spawn(async move {
             for second in (1..60).cycle() {

@@ -43,7 +43,7 @@ on_both! {
 
     /// Rule: survive.blocked-log
     async fn an_unread_standard_error_costs_no_term(cluster: &mut Cluster) {
-        // A pipe in place of the log file, open at both ends, never read, and full before the first line.
+        // A pipe in place of the log file, open at both ends, never read, and full before the first line is logged.
         let pipe = cluster.directory().join("one.log");
         let made = std::process::Command::new("mkfifo").arg(&pipe).status();
         assert!(made.expect("mkfifo").success());
@@ -59,7 +59,7 @@ on_both! {
         // A failed test prints the log, and would wait for the end of the pipe.
         std::fs::remove_file(&pipe).expect("a pipe");
         cluster.vip_in_sync().await;
-        // Long enough for more lines than may wait in memory, and three times the duration of the Lease.
+        // Long enough for more lines than the operator keeps in memory, and three times the duration of the Lease.
         tokio::time::sleep(Duration::from_secs(9)).await;
         cluster.put::<EndpointSlice>(api_servers(&["192.0.2.1", "192.0.2.3"])).await;
         cluster.until_addresses("default", "kubernetes-vip", &["192.0.2.1", "192.0.2.3"]).await;

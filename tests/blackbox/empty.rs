@@ -1,4 +1,4 @@
-//! Empty sources: held where an empty list can only be a mistake, and followed elsewhere.
+//! Empty sources: held where an empty list can only be a mistake, and followed otherwise.
 
 use harness::objects::{addresses, api_servers, managed, slice, vip};
 use harness::{Cluster, Operator, until};
@@ -18,7 +18,7 @@ async fn until_held(operator: &Operator, count: u64) {
     .await;
 }
 
-/// Copies a change that comes after everything else, so that everything before it was seen.
+/// Copies a change that comes after everything else, so that everything before it has been seen.
 async fn until_seen(cluster: &Cluster, name: &str) {
     let source = format!("{name}-source");
     cluster
@@ -143,7 +143,7 @@ on_both! {
         cluster.create::<EndpointSlice>(of_family("source-6", "IPv6", &["2001:db8::1"])).await;
         let mut service = managed("default", "web", "default", "source");
         service["metadata"]["annotations"]["endpoint-copier/when-source-empty"] = json!("hold");
-        // Without a selector, it gets both families on any cluster.
+        // Without a selector, it gets both families in any cluster.
         service["spec"]["clusterIP"] = json!("None");
         cluster.create::<Service>(service).await;
         cluster.until_addresses("default", "web", &["10.0.0.1", "2001:db8::1"]).await;

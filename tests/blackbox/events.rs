@@ -9,8 +9,8 @@ use serde_json::json;
 
 use crate::on_both;
 
-/// Type, reason and note of our Events on a Service, oldest first. API servers also write some, when they repair the
-/// allocation of a cluster IP.
+/// Type, reason and note of the operator's Events on a Service, oldest first. API servers also write some, when they
+/// repair the allocation of a cluster IP.
 pub async fn events_on(cluster: &Cluster, service: &Service) -> Vec<(String, String, String)> {
     let mut events: Vec<Event> = cluster
         .list(service.metadata.namespace.as_deref().unwrap_or_default())
@@ -47,7 +47,7 @@ on_both! {
             cluster.put::<EndpointSlice>(slice("default", "source", "source-1", &[&format!("10.0.0.{number}")])).await;
             cluster.until_addresses("default", "web", &[&format!("10.0.0.{number}")]).await;
         }
-        // … and then one with another detail.
+        // … and then one with different details.
         let ports = json!({"spec": {"ports": [{"name": "a", "port": 80, "targetPort": "beta"}, {"name": "http", "port": 81, "targetPort": "http"}]}});
         cluster.patch::<Service>("default", "web", ports).await;
         until("the other port is reported", async || {

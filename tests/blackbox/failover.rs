@@ -1,4 +1,4 @@
-//! One of two API servers is lost while the other is up. Replicas continue, whatever the loss looks like.
+//! One of two API servers is lost while the other is up. Replicas continue to work after any kind of loss.
 
 use std::time::{Duration, Instant};
 
@@ -21,10 +21,10 @@ const SILENT: Duration = Duration::from_secs(6);
 /// On an idle machine, a connection that is reset should be replaced within 1 s.
 const RESET: Duration = Duration::from_secs(3);
 
-/// A dial gives up after 1.5 s.
+/// A dial times out after 1.5 s.
 const DIAL: Duration = Duration::from_millis(4500);
 
-/// Replicas that know two API servers, with all their lists and copies complete.
+/// Replicas that know two API servers and have completed all their lists and copies.
 async fn replicas(cluster: &Cluster, network: Option<&Network>, count: usize) -> Vec<Operator> {
     let place = Place {
         servers: &[0, 1],

@@ -1,4 +1,4 @@
-//! Slices that Kubernetes writes beside the copies. The command in the Event removes them for good.
+//! Slices that Kubernetes writes next to the copies. The command in the Event removes them permanently.
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::symlink;
@@ -16,10 +16,10 @@ use crate::on_both;
 const MIRRORING: &str = "endpointslicemirroring-controller.k8s.io";
 const SELECTOR: &str = "endpointslice-controller.k8s.io";
 
-/// An address that only slices of others show.
+/// An address that only foreign slices show.
 const THEIRS: &str = "10.0.0.7";
 
-/// A slice of the VIP as a controller of Kubernetes writes it.
+/// A slice of the VIP in the form in which a controller of Kubernetes writes it.
 fn written_by(controller: &str, name: &str) -> Value {
     let mut slice = slice("default", "kubernetes-vip", name, &[THEIRS]);
     slice["metadata"]["labels"]["endpointslice.kubernetes.io/managed-by"] = json!(controller);
@@ -45,7 +45,7 @@ async fn run_pod(cluster: &Cluster) {
     assert_eq!(cluster.send(http::Method::PUT, &status, pod).await, 200);
 }
 
-/// The commands in the Events about slices of others.
+/// The commands in the Events about foreign slices.
 async fn commands(cluster: &Cluster, service: &Service) -> Vec<String> {
     let events = events_on(cluster, service).await;
     let notes = events.into_iter().filter(|event| event.1 == "ForeignSlices");
@@ -56,7 +56,7 @@ async fn commands(cluster: &Cluster, service: &Service) -> Vec<String> {
     notes.filter_map(|event| command(event.2)).collect()
 }
 
-/// Runs a command of a note as its reader does, and returns whether it succeeded, with its output.
+/// Runs a command from a note as its reader does, and returns whether it succeeded, with its output.
 async fn run(cluster: &Cluster, kubectl: &std::path::Path, command: &str) -> (bool, String) {
     let programs = tempfile::tempdir().expect("a folder");
     symlink(kubectl, programs.path().join("kubectl")).expect("a link");
@@ -142,7 +142,7 @@ on_both! {
         }
         cluster.until_addresses("default", "kubernetes-vip", &[THEIRS]).await;
         cluster.patch::<Service>("default", "kubernetes-vip", json!({"spec": {"selector": null}})).await;
-        // Kubernetes mirrors the Endpoints that it left, so there may be two slices.
+        // Kubernetes also mirrors the Endpoints that were left behind, so there may be two slices.
         cluster.until_slices("default", "kubernetes-vip", "the endpoints of both", |slices| {
             let shown = addresses(slices);
             [THEIRS].iter().chain(&listed).all(|address| shown.iter().any(|it| it == address))
@@ -151,10 +151,10 @@ on_both! {
         until("no finding is left after the commands", async || {
             for command in commands(cluster, &service).await {
                 let (is_done, said) = run(cluster, &kubectl, &command).await;
-                // The second time, nothing may be left to delete.
+                // The second time, there may be nothing left to delete.
                 assert!(!ran.insert(command) || is_done, "{said}");
             }
-            // Before the operator has seen the slices, nothing has run.
+            // Before the operator has seen the slices, no command has run.
             !ran.is_empty() && operator.metric("endpoint_copier_findings{reason=\"ForeignSlices\"}").await == Some(0)
         }).await;
         cluster.until_addresses("default", "kubernetes-vip", &listed).await;

@@ -15,7 +15,7 @@ use crate::on_both;
 /// The limit of API servers for all annotations of an object.
 const ANNOTATIONS: usize = 256 * 1024;
 
-/// The operator has read everything, and stayed small.
+/// The operator has read everything, and its memory stayed small.
 async fn serves_within_60_mib(cluster: &Cluster, operator: &Operator) {
     operator.until_ready().await;
     until_the_next_is_served(cluster, operator).await;
@@ -23,7 +23,7 @@ async fn serves_within_60_mib(cluster: &Cluster, operator: &Operator) {
     assert!(peak < 60 * 1024 * 1024, "{} MiB", peak / 1024 / 1024);
 }
 
-/// Checks that a new Service with a new source is served, now and after a change, and that nothing panicked.
+/// Checks that a new Service with a new source is synced, now and after a change, and that nothing panicked.
 async fn until_the_next_is_served(cluster: &Cluster, operator: &Operator) {
     for address in ["10.255.0.1", "10.255.0.2"] {
         cluster
@@ -116,7 +116,7 @@ on_both! {
             let object = shown(cluster, &path).await;
             poison(cluster, &path, object).await;
         }
-        // The entry arrives by a watch, in the answer to a write of the copy, and then by lists.
+        // The entry arrives in a watch, in the response to a write of the copy, and then in lists.
         until_the_next_is_served(cluster, &running).await;
         let operator = Operator::start(cluster, "two", 1);
         operator.until_ready().await;
@@ -353,7 +353,7 @@ on_both! {
                 .await;
             }
         }
-        // A slice that looks like a copy for a Service with such a name.
+        // A slice that looks like a copy for a Service with an invalid name.
         for (number, value) in bad.iter().enumerate() {
             let mut stray = slice("default", "nobody", &format!("stray-{number}"), &["10.0.0.9"]);
             stray["metadata"]["labels"]["endpointslice.kubernetes.io/managed-by"] = json!("endpoint-copier-operator");
@@ -393,14 +393,14 @@ on_both! {
             assert!(note.contains(annotation) && note.contains("use \""), "{note}");
             cluster.until_addresses("default", name, wanted).await;
         }
-        // A trigger time is copied only if it can be a time.
+        // A trigger time is copied only if it is a plausible time.
         let mut source = slice("default", "timing", "timing-x", &["10.0.0.1"]);
         let trigger = "x".repeat(ANNOTATIONS - 80);
         source["metadata"]["annotations"] = json!({"endpoints.kubernetes.io/last-change-trigger-time": trigger});
         cluster.create::<EndpointSlice>(source).await;
         cluster.create::<Service>(managed("default", "timed", "default", "timing")).await;
         cluster.until_addresses("default", "timed", &["10.0.0.1"]).await;
-        // Others may fill the annotations of a copy.
+        // Other clients may fill the annotations of a copy.
         cluster.create::<Service>(managed("default", "web", "default", "source")).await;
         let copy = cluster.until_slices("default", "web", "a copy", |slices| slices.len() == 1).await.remove(0);
         let name = copy.metadata.name.unwrap();
@@ -459,7 +459,7 @@ on_both! {
             said("10.0.0.1", true, true), said("10.0.0.2", true, true), said("10.0.0.3", true, false),
             said("10.0.0.4", false, false), said("10.0.0.5", true, true),
         ]);
-        // A port without a name and without a source for its number.
+        // A port without a name, whose number no port of the source gives.
         let nameless = json!({"spec": {"ports": [{"name": null, "port": 80, "targetPort": "portless"}]}});
         let service = cluster.patch::<Service>("default", "web", nameless).await;
         until_event(cluster, &service, "PortUnresolved").await;

@@ -11,7 +11,7 @@ use testbed::{Fault, Match, Request};
 
 use crate::{PROGRAM, on_both};
 
-/// Runs the program with these words before its flags.
+/// Runs the program with these arguments before its flags.
 pub async fn run(cluster: &Cluster, words: &[&str]) -> Output {
     let kubeconfig = cluster.kubeconfig_with(0, None);
     let mut command = command(PROGRAM.as_ref());
@@ -21,7 +21,7 @@ pub async fn run(cluster: &Cluster, words: &[&str]) -> Output {
     ended(command).await
 }
 
-/// What a command prints until it ends.
+/// The output of a command until it ends.
 pub async fn ended(mut command: Command) -> Output {
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let output = tokio::task::spawn_blocking(move || command.output());
@@ -32,7 +32,7 @@ pub fn text(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).expect("UTF-8")
 }
 
-/// The cells in the line of a Service.
+/// The cells in the row of a Service.
 fn line<'a>(text: &'a str, service: &str) -> Vec<&'a str> {
     let line = text.lines().find(|line| line.starts_with(service));
     line.unwrap_or_else(|| panic!("no {service} in\n{text}"))
@@ -66,7 +66,7 @@ on_both! {
 
     async fn wait_ends_when_the_copies_are_in_sync(cluster: &mut Cluster) {
         let vip_name = "default/kubernetes-vip";
-        // Neither the Service nor an operator is there yet.
+        // Neither the Service nor an operator exists yet.
         let before = run(cluster, &["wait", vip_name, "--timeout=0"]).await;
         assert_eq!(before.status.code(), Some(1), "{}", text(&before));
         assert!(text(&before).starts_with("default/kubernetes-vip is not managed: "), "{}", text(&before));
@@ -123,7 +123,7 @@ on_both! {
         assert!(text(&status).ends_with("Leader: none, there is no Lease\n"), "{}", text(&status));
         assert_eq!(text(&run(cluster, &["plan"]).await), shown, "nothing was written");
 
-        // An operator does what `plan` showed.
+        // An operator writes what `plan` showed.
         let operator = Operator::start(cluster, "one", 0);
         cluster.until_addresses("default", "front", &["10.0.0.1"]).await;
         drop(operator);

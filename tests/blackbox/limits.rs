@@ -31,7 +31,7 @@ on_both! {
         assert!(cluster.slices_of("web", "second").await.is_empty());
         let status = text(&run(cluster, &["status", ONE[0]]).await);
         assert!(status.contains("LimitReached") && status.contains("second"), "{status}");
-        // Nobody who came later takes the place of a Service with copies.
+        // A Service that was added later does not take the place of a Service with copies.
         drop(operator);
         let operator = Operator::start_with(cluster, "two", 0, ONE);
         let more = json!({"endpoints": [{"addresses": ["10.0.0.2"], "conditions": {"ready": true}}]});

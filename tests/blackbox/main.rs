@@ -1,4 +1,4 @@
-//! The real binary against a real API, as users see it from outside.
+//! The real binary against a real API, as users see it.
 //!
 //! Each test runs twice: `on_testbed` always, and `on_api_server` if `KUBEBUILDER_ASSETS` names a folder with `etcd`
 //! and `kube-apiserver`. Otherwise the latter prints that it is skipped.
@@ -38,8 +38,8 @@ mod upgrade;
 /// The operator under test.
 const PROGRAM: &str = env!("CARGO_BIN_EXE_endpoint-copier-operator");
 
-/// Makes the two tests of a scenario, by default on two API servers. With `black_hole`, there are three, and the
-/// operator reaches the first two from a separate network, which only root can create. With `listed`, there are three
+/// Creates the two tests of a scenario, by default on two API servers. With `black_hole`, there are three, and the
+/// operator reaches the first two over a separate network, which only root can create. With `listed`, there are three
 /// at the addresses that `default/kubernetes` lists. Real API servers need a network for that.
 macro_rules! on_both {
     ($($(#[$doc:meta])* async fn $name:ident($cluster:ident: &mut Cluster) $body:block)+) => {

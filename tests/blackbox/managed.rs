@@ -62,7 +62,7 @@ on_both! {
         }
         assert!(log.lines().all(|line| line.starts_with('{')), "as JSON: {log}");
 
-        // An annotation beats the flag.
+        // The annotation takes precedence over the flag.
         let off = json!({"metadata": {"annotations": {"endpoint-copier/enabled": "false"}}});
         cluster.patch::<Service>("blue", "front", off).await;
         cluster.until_addresses("blue", "front", &[]).await;
@@ -202,8 +202,8 @@ on_both! {
         let tries: u32 = refused.filter_map(|line| line.rsplit(' ').next()?.parse::<u32>().ok()).sum();
         assert!(tries <= 1, "{tries} tries");
         assert_eq!(operator.metric("endpoint_copier_findings{reason=\"WriteRefused\"}").await.unwrap_or(0), 0);
-        // An Event cannot be written there either, and no log line reports that. (The testbed has deleted the Service
-        // by now.)
+        // An Event cannot be written there either, and no log line reports that. (By now, the testbed has deleted the
+        // Service.)
         if cluster.testbed().is_none() {
             cluster.patch::<Service>("blue", "web", json!({"metadata": {"annotations": {"endpoint-copier/enabled": "yes"}}})).await;
             let invalid = "endpoint_copier_findings{reason=\"InvalidAnnotation\"}";

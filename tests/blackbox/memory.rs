@@ -75,7 +75,7 @@ on_both! {
     }
 }
 
-/// A Node of 12 KB, of which 50 images take most. The first three have the API servers' addresses.
+/// A Node of 12 KB, most of which is a list of 50 images. The first three Nodes have the API servers' addresses.
 fn large_node(number: usize) -> Value {
     let mut node = node(
         &format!("node-{number:04}"),

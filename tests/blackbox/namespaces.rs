@@ -1,7 +1,7 @@
-//! API servers that die on three nodes, each of which has an etcd, an API server and a replica of its own.
+//! API servers that die on three nodes, each of which has its own etcd, API server and replica.
 //!
-//! The API servers keep `default/kubernetes` by leases, as they do by default, so the tests compare the copy with what
-//! Kubernetes itself does. No kube-proxy runs.
+//! The API servers maintain `default/kubernetes` with leases, as they do by default, so the tests compare the copy with
+//! what Kubernetes itself does. No kube-proxy runs.
 
 use std::slice;
 use std::time::{Duration, Instant};
@@ -12,16 +12,16 @@ use serde_json::json;
 
 use crate::probes::{VIP, copy, create, removals, stays, until_out, until_seen, until_well};
 
-/// A server that answers nothing is out after about 3 s, and after 5.5 s at the latest on a quiet machine.
+/// A server that does not answer is out after about 3 s, and after 5.5 s at the latest on a quiet machine.
 const SILENT: Duration = Duration::from_secs(8);
 
 /// A server that refuses connections is out after about 0.6 s, and after 2.5 s at the latest on a quiet machine.
 const REFUSES: Duration = Duration::from_secs(5);
 
-/// If the leader dies with it, its Lease of 6 s runs out first, and the new leader needs 2 s at most.
+/// If the leader dies with it, its Lease of 6 s expires first, and the new leader needs 2 s at most.
 const LEADER: Duration = Duration::from_secs(12);
 
-/// A server that answers again is back 3 s later, and 6 s if that is its second time.
+/// A server that answers again is back 3 s later, or 6 s later after its second failure.
 const BACK: Duration = Duration::from_secs(30);
 
 /// Long enough for each server to be taken out and to return, if that could happen.
@@ -34,7 +34,7 @@ struct ThreeNodes {
 }
 
 impl ThreeNodes {
-    /// Starts all, and waits until the copy lists the servers and each replica has seen them well.
+    /// Starts everything, and waits until the copy lists the servers and each replica has seen them as well.
     async fn start(nodes: Nodes) -> Self {
         let cluster = Cluster::start_on(crate::PROGRAM, &nodes).await;
         create(&cluster, VIP, json!({})).await;
@@ -47,8 +47,8 @@ impl ThreeNodes {
         }
     }
 
-    /// The node of the replica that leads, and another one, whose etcd is a follower. The leader sees all
-    /// servers well.
+    /// The node of the replica that leads, and another one, whose etcd is a follower. The leader sees all servers as
+    /// well.
     async fn leader_and_another(&self) -> (usize, usize) {
         let leader = leader(&self.replicas).await;
         until_well(&self.cluster, VIP, slice::from_ref(&self.replicas[leader])).await;
@@ -59,14 +59,14 @@ impl ThreeNodes {
         (leader, another.expect("three nodes"))
     }
 
-    /// The moment after a server has renewed its lease in etcd. The others then list it for 15 s more, whatever happens to it.
+    /// The moment after a server has renewed its lease in etcd. The others then list it for 15 s more in any case.
     async fn renewed(&mut self, server: usize) -> Instant {
         self.cluster.use_server((server + 1) % 3).await;
         self.cluster.renewed(server).await;
         Instant::now()
     }
 
-    /// The copy shows a server as not ready, within this time, while the source still lists it.
+    /// Checks that the copy shows a server as not ready, within this time, while the source still lists it.
     async fn leaves(&self, server: usize, since: Instant, limit: Duration) {
         until_out(&self.cluster, &[server], limit).await;
         let took = since.elapsed();
@@ -79,7 +79,7 @@ impl ThreeNodes {
         println!("{} is out after {took:?}", self.cluster.ip(server));
     }
 
-    /// All servers are ready in the copy, and all replicas still run.
+    /// Checks that all servers are ready in the copy, and that all replicas still run.
     async fn recovers(&mut self) {
         until_out(&self.cluster, &[], BACK).await;
         for replica in &mut self.replicas {
@@ -115,7 +115,7 @@ impl ThreeNodes {
         self.recovers().await;
     }
 
-    /// The replica on the third node reaches it, and objects.
+    /// The replica on the third node reaches the server, and objects.
     async fn only_the_leader_cannot_reach_a_server(&mut self) {
         let (leader, server) = self.leader_and_another().await;
         let third = 3 - leader - server;
@@ -143,7 +143,7 @@ impl ThreeNodes {
     }
 }
 
-/// One cluster for all, because it takes long to start.
+/// One cluster for all checks, because it takes long to start.
 /// Rule: 7.conditions, 7.out, 7.rise, 7.objection
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn dead_server_leaves_before_the_source_in_namespaces() {

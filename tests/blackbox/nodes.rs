@@ -1,4 +1,4 @@
-//! What the source of the API servers does not say, and Nodes do: the second IP family, and the names of nodes.
+//! Data that the source of the API servers lacks and Nodes provide: the second IP family, and the names of nodes.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::on_both;
 
 const VIP: &str = "kubernetes-vip";
 
-/// Both addresses of each Node with an API server, in the order of texts.
+/// Both addresses of each Node with an API server, in text order.
 const BOTH: [&str; 6] = [
     "192.0.2.1",
     "192.0.2.2",
@@ -26,10 +26,10 @@ const BOTH: [&str; 6] = [
     "2001:db8::3",
 ];
 
-/// Long enough for a write to be seen.
+/// Long enough for a write to be noticed.
 const A_WHILE: Duration = Duration::from_secs(2);
 
-/// A replica that does not probe, since nobody answers at these addresses.
+/// A replica that does not probe, because nothing answers at these addresses.
 fn replica(cluster: &Cluster, name: &str, server: usize) -> Operator {
     let flags = [&SHORT_LEASE[..], &["--probe=off"]].concat();
     Operator::start_with(cluster, name, server, &flags)
@@ -46,7 +46,7 @@ async fn create_nodes(cluster: &Cluster) {
     }
 }
 
-/// As Edge Image Builder writes it when two addresses are given.
+/// The VIP as Edge Image Builder writes it when two addresses are given.
 fn dual_stack_vip() -> Value {
     json!({
         "apiVersion": "v1", "kind": "Service",
@@ -80,20 +80,20 @@ async fn copies(cluster: &Cluster) -> Vec<EndpointSlice> {
     cluster.slices_of("default", VIP).await
 }
 
-/// What the slices of the VIP showed since they were first seen whole. The watch sees one after the other.
+/// The states of the slices of the VIP since they were first complete. The watch sees one slice after the other.
 async fn shown_until(history: &History, last: &[&str]) -> Vec<Vec<String>> {
     let shown = history.up_to(last).await.into_iter();
     shown.skip_while(|shown| shown != &BOTH).collect()
 }
 
-/// Lists these API servers.
+/// Lists these API servers in the source.
 async fn list_servers(cluster: &Cluster, addresses: &[&str]) {
     cluster
         .put::<EndpointSlice>(harness::objects::api_servers(addresses))
         .await;
 }
 
-/// Waits for an Event of this reason with these words.
+/// Waits for an Event with this reason whose note contains these words.
 async fn until_reported(cluster: &Cluster, service: &Service, reason: &str, words: &str) {
     until(&format!("{reason} with {words:?}"), async || {
         let events = events_on(cluster, service).await;
@@ -104,7 +104,7 @@ async fn until_reported(cluster: &Cluster, service: &Service, reason: &str, word
     .await;
 }
 
-/// The slice of the API servers in the other family, as a dual-stack API server may write it one day.
+/// The slice of the API servers in the other family, as a dual-stack API server may write it in the future.
 fn second_source() -> Value {
     let mut slice = harness::objects::slice(
         "default",
@@ -168,7 +168,7 @@ on_both! {
                 names == expected.collect::<Vec<_>>()
             })
             .await;
-        // A Service without Local needs no names.
+        // A Service without the policy Local needs no names.
         let cluster_policy = json!({"spec": {"externalTrafficPolicy": "Cluster"}});
         cluster.patch::<Service>("default", VIP, cluster_policy).await;
         cluster
@@ -195,7 +195,7 @@ on_both! {
         let (_operator, _) = both_families(cluster).await;
         cluster.put_node(node("c", &["192.0.2.3", "2001:db8::33"])).await;
         until_lists(cluster, &["192.0.2.1", "192.0.2.2", "192.0.2.3", "2001:db8::1", "2001:db8::2", "2001:db8::33"]).await;
-        // The address that the copy lists is kept, in whichever order and spelling the Node has it.
+        // The address that the copy lists is kept, even if the Node has it in another order or spelling.
         let before = copies(cluster).await;
         cluster.put_node(node("c", &["2001:db8::3", "192.0.2.3", "2001:0DB8:0::0033"])).await;
         sleep(A_WHILE).await;
@@ -267,7 +267,7 @@ on_both! {
         assert_eq!(operator.metric(syncs).await, synced);
         assert_eq!(copies(cluster).await, before);
         assert_eq!(operator.log(), log);
-        // It is not that nobody looks.
+        // The operator does watch the Nodes.
         cluster.delete_node("a").await;
         until_lists(cluster, &["192.0.2.1", "192.0.2.2", "192.0.2.3", "2001:db8::2", "2001:db8::3"]).await;
     }
@@ -371,7 +371,7 @@ async fn vip_with_a_distribution_gets_hints_from_nodes() {
     hints(["a", "b", "c"]).await;
 }
 
-/// A testbed, and a replica of a user who may do everything but read Nodes.
+/// A testbed, and a replica with a user who may do everything except read Nodes.
 fn without_the_right(cluster: &Cluster) -> Operator {
     let (store, _) = cluster.testbed().expect("on the testbed");
     store.restrict("one", everything_but_nodes());

@@ -72,7 +72,7 @@ on_both! {
             cluster.create::<Service>(managed("default", &service, "default", &source)).await;
         }).await;
         let mut replicas = three(cluster).await;
-        // The change is not found by repeated lists, which cost more than the copies.
+        // The change is not found by repeated lists, which would cost more than the copies.
         let leader = &replicas[leader(&replicas).await];
         let copied = within(Duration::from_secs(120), async || {
             leader.metric("endpoint_copier_services_in_sync").await == Some(500)
@@ -96,7 +96,7 @@ async fn three(cluster: &Cluster) -> Vec<Operator> {
     replicas
 }
 
-/// Stops both for longer than the lease, and changes a source meanwhile.
+/// Stops both for longer than the lease, and changes a source in the meantime.
 async fn away(cluster: &mut Cluster, replicas: &mut [Operator], change: Value, service: &str, address: &str) {
     leader(replicas).await;
     for server in [0, 1] {

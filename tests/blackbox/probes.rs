@@ -19,7 +19,7 @@ pub const VIP: &str = "kubernetes-vip";
 
 const UNREACHABLE: &str = "endpoint-copier/unreachable";
 
-/// How many endpoints are out now.
+/// The number of endpoints that are out now.
 const ENDPOINTS: &str = "endpoint_copier_probe_unreachable_endpoints";
 
 /// The time within which a server that hangs is out: up to a period until it is probed, and three attempts that time
@@ -32,13 +32,13 @@ pub const REFUSES: Duration = Duration::from_secs(3);
 /// A server that answers again is back within this time: three successes over 3 s.
 pub const BACK: Duration = Duration::from_secs(10);
 
-/// How long an objection counts.
+/// The time for which an objection counts.
 const OBJECTION: Duration = Duration::from_secs(10);
 
 /// Long enough for each server to be taken out and to return, if that were possible.
 const LONG: Duration = Duration::from_secs(8);
 
-/// A replica that begins with this API server. It knows all three, and leaves those that are lost.
+/// A replica that begins with this API server. It knows all three, and moves away from those that are lost.
 pub fn replica(cluster: &Cluster, name: &str, server: usize, flags: &[&str]) -> Operator {
     let servers = [server, (server + 1) % 3, (server + 2) % 3];
     let place = Place {
@@ -93,7 +93,7 @@ pub async fn until_out(cluster: &Cluster, servers: &[usize], limit: Duration) ->
     until_out_of(cluster, VIP, servers, limit).await
 }
 
-/// The same for another Service.
+/// The same for any Service.
 pub async fn until_out_of(
     cluster: &Cluster,
     service: &str,
@@ -136,7 +136,7 @@ async fn until_lists(cluster: &Cluster, service: &str, servers: &[usize]) {
     cluster.until_addresses("default", service, &wanted).await;
 }
 
-/// Waits until these replicas have copied all servers and have seen them well.
+/// Waits until these replicas have copied all servers and see them as well.
 pub async fn until_well(cluster: &Cluster, service: &str, replicas: &[Operator]) {
     until_lists(cluster, service, &[0, 1, 2]).await;
     for operator in replicas {
@@ -159,7 +159,7 @@ fn as_sent(mut copy: EndpointSlice) -> EndpointSlice {
     copy
 }
 
-/// How often a replica has taken an endpoint out.
+/// The number of times that a replica has taken an endpoint out.
 pub async fn removals(operator: &Operator) -> Option<u64> {
     operator.metric("endpoint_copier_probe_removals_total").await
 }
@@ -171,14 +171,14 @@ async fn notes(cluster: &Cluster, service: &Service, reason: &str) -> Vec<String
     of_reason.map(|(.., note)| note).collect()
 }
 
-/// The copy of the VIP stays as it is, down to its version, for so long.
+/// Checks that the copy of the VIP stays as it is, including its version, for this time.
 pub async fn stays(cluster: &Cluster, for_so_long: Duration) {
     let before = copy(cluster, VIP).await;
     sleep(for_so_long).await;
     assert_eq!(copy(cluster, VIP).await, before);
 }
 
-/// One replica, and the Service for which it has copied all servers.
+/// One replica, and a Service for which it has copied all servers.
 async fn one(cluster: &Cluster, server: usize, flags: &[&str]) -> (Operator, Service) {
     let operator = replica(cluster, "one", server, flags);
     let service = create(cluster, VIP, json!({})).await;
@@ -245,8 +245,8 @@ on_both! {
         is_back(cluster, &operator, &service).await;
     }
 
-    /// The replica loses its connections, but keeps the lead. Its renewals are late, and a removal waits for an
-    /// answered one.
+    /// The replica loses its connections, but keeps the lead. Its renewals are late, and a removal waits for a renewal
+    /// that is answered.
     /// Rule: 7.own-connections
     async fn frozen_server_of_the_leader_leaves_the_copy(cluster: &mut Cluster) {
         let (operator, _) = one(cluster, 1, &[]).await;
@@ -349,7 +349,7 @@ on_both! {
         let copy = until_out(cluster, &[1], HANGS).await;
         replicas[first].signal("KILL");
         replicas[1 - first].until_leads().await;
-        // Past the time in which the term counts as new.
+        // After the time for which the term counts as new.
         stays(cluster, LONG).await;
         assert_eq!(version(cluster, VIP).await, copy.metadata.resource_version, "{}", replicas[1 - first].log());
         cluster.thaw_server(1);

@@ -1,4 +1,4 @@
-//! A cluster that Velero restores: copies of the backup are there before the operator runs.
+//! A cluster that Velero restores: the copies of the backup exist before the operator runs.
 
 use harness::objects::{addresses, managed, slice};
 use harness::{Cluster, Operator, until};
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::events::events_on;
 use crate::on_both;
 
-/// What Velero makes of an object: no owner, and no metadata but name, labels and annotations.
+/// An object as Velero restores it: no owner, and no metadata except name, labels and annotations.
 fn restored(slice: &EndpointSlice, namespace: &str) -> Value {
     let mut slice = serde_json::to_value(slice).expect("JSON");
     let mut labels = slice["metadata"]["labels"].clone();
@@ -37,7 +37,7 @@ on_both! {
         operator.signal("TERM");
         operator.ended().await;
 
-        // Everything is lost, and the source has other addresses and one slice less.
+        // Everything is lost, and the source has different addresses and one slice less.
         cluster.delete::<Service>("default", "web").await;
         for name in backup.iter().filter_map(|copy| copy.metadata.name.clone()) {
             if cluster.try_get::<EndpointSlice>("default", &name).await.is_some() {

@@ -1,5 +1,5 @@
-//! An operator that may write in some namespaces only. All tests of this suite run with the rights that the chart gives;
-//! these have other values.
+//! An operator that may write in some namespaces only. All tests of this suite run with the permissions that the chart
+//! grants; these have other values.
 
 use std::time::Duration;
 

@@ -27,7 +27,7 @@ fn start(cluster: &Cluster, more: &[&str]) -> Operator {
     Operator::start_with(cluster, "one", 0, &flags)
 }
 
-/// Lets a user get metrics, by the ClusterRole of the chart.
+/// Allows a user to get metrics, with the ClusterRole of the chart.
 async fn allow(cluster: &Cluster, user: &str) {
     if let Some((store, _)) = cluster.testbed() {
         return store.restrict(user, vec![Rule::path("/metrics", "get")]);
@@ -45,13 +45,13 @@ async fn allow(cluster: &Cluster, user: &str) {
 /// A connection from this address. All of 127.0.0.0/8 is this machine.
 async fn connect(operator: &Operator, from: u8) -> std::io::Result<TcpStream> {
     let socket = TcpSocket::new_v4()?;
-    // The kernel reads little for a client that does not read.
+    // The kernel buffers little for a client that does not read.
     socket.set_recv_buffer_size(4096)?;
     socket.bind(SocketAddr::from((Ipv4Addr::new(127, 0, 1, from), 0)))?;
     socket.connect(operator.metrics_address()).await
 }
 
-/// What a scraper gets, or `None` if nothing listens yet.
+/// The page that a scraper gets, or `None` if nothing listens yet.
 async fn scrape(operator: &Operator, token: Option<&str>) -> Option<HttpsAnswer> {
     // A peer may begin 16 handshakes in a second.
     sleep(Duration::from_millis(100)).await;
@@ -74,7 +74,7 @@ async fn term(cluster: &Cluster) -> (i32, String) {
     )
 }
 
-/// Writes a new certificate, as the kubelet does: into a directory of its own, to which a symlink then points. Returns it.
+/// Writes a new certificate, as the kubelet does: into its own directory, to which a symlink then points. Returns it.
 fn mount(volume: &Path, version: &str) -> Vec<u8> {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
     let key = made.signing_key.serialize_pem();

@@ -15,7 +15,7 @@ use crate::on_both;
 /// The minimum duration of a term.
 const TERM: Duration = Duration::from_secs(60);
 
-/// The time within which a change is copied: a watch event and a write take a round trip, plus one as reserve.
+/// The time within which a change is copied: a watch event and a write take a round trip, plus one as a reserve.
 const COPIED: Duration = Duration::from_secs(3);
 
 /// A replica with the first API servers of the cluster, each with this delay in both directions.
@@ -93,7 +93,7 @@ async fn one_term_lasts_when_every_request_takes_1500_ms() {
         let service = managed("default", &format!("z-{number:02}"), "default", "app");
         cluster.create::<Service>(service).await;
     }
-    // The third server is the one of the test.
+    // The test uses the third server itself.
     for server in cluster.testbed_servers().take(2) {
         let slow = Effect::Latency(Duration::from_millis(1500));
         server.faults().add(Fault::new(Match::any(), slow));

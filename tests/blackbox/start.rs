@@ -1,4 +1,4 @@
-//! How the program starts, or which error it prints.
+//! How the program starts, or the error that it prints.
 
 use std::process::{Output, Stdio};
 

@@ -1,4 +1,4 @@
-//! RKE2's supervisor, which listens on port 9345 beside each API server.
+//! The supervisor of RKE2, which listens on port 9345 next to each API server.
 
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
@@ -21,7 +21,7 @@ use crate::probes::{
 
 const PORT: u16 = 9345;
 
-/// The paths of the requests that supervisors got, and whether they had credentials.
+/// The paths of the requests that supervisors received, and whether they had credentials.
 type Asked = Arc<Mutex<Vec<(String, bool)>>>;
 
 /// A supervisor with the certificate of an API server, until it is dropped.

@@ -21,7 +21,7 @@ fn copies(slices: &[EndpointSlice]) -> Vec<&EndpointSlice> {
 }
 
 on_both! {
-    /// The main use: the VIP lists exactly the living API servers.
+    /// The main use case: the VIP lists exactly the healthy API servers.
     /// Rule: 1.flags-service, 2.name, 2.owner, 3.source-slice
     async fn the_vip_lists_exactly_the_living_api_servers(cluster: &mut Cluster) {
         let operator = Operator::start(cluster, "one", 0);
@@ -117,7 +117,8 @@ on_both! {
         for touch in 0..20 {
             cluster.patch::<EndpointSlice>("default", "kubernetes", json!({"metadata": {"annotations": {"touch": touch.to_string()}}})).await;
         }
-        // A change that must be copied and follows on the same watch: when it is copied, the others were seen.
+        // A change that must be copied and that follows on the same watch: once it is copied, the earlier ones have
+        // been seen.
         cluster.create::<EndpointSlice>(slice("default", "kubernetes", "kubernetes-2", &["192.0.2.9"])).await;
         let slices = cluster.until_slices("default", "kubernetes-vip", "two copies", |slices| slices.len() == 2).await;
         let first = slices.iter().find(|slice| slice.metadata.name.as_deref() == Some("kubernetes-vip-mdxoxp2egu"));
@@ -221,7 +222,7 @@ on_both! {
     async fn one_bad_service_never_delays_another(cluster: &mut Cluster) {
         cluster.create::<EndpointSlice>(slice("default", "source", "source-1", &["10.0.0.1"])).await;
         let operator = Operator::start(cluster, "one", 0);
-        // A slice of another author has the name of its copy.
+        // A foreign slice has the name of its copy.
         cluster.create::<Service>(managed("default", "aaa", "default", "source")).await;
         let copy = cluster.until_slices("default", "aaa", "a copy", |slices| slices.len() == 1).await.remove(0);
         let name = copy.metadata.name.unwrap();
@@ -312,7 +313,7 @@ async fn errors_of_every_code_cause_no_hot_loop() {
             .len();
         assert!((1..=20).contains(&tries), "{code}: {tries} tries in 1.5 s");
         server.faults().remove(fault);
-        // A write that was refused is tried again after 5 s, or at once when something changes.
+        // A write that was refused is tried again after 5 s, or immediately when something changes.
         let touch = json!({"metadata": {"annotations": {"touch": code.to_string()}}});
         cluster
             .patch::<EndpointSlice>("default", "kubernetes", touch)

@@ -19,7 +19,7 @@ fn endpoints(name: &str, labels: Value) -> Value {
     })
 }
 
-/// The label of `Endpoints` that version 0.2 made.
+/// The label of `Endpoints` that version 0.2 created.
 fn go_operator() -> Value {
     json!({"endpointslice.kubernetes.io/managed-by": "endpoint-copier-operator"})
 }

@@ -1,4 +1,5 @@
-//! Objects and fields that few clusters need: monitors, a dashboard, `FlowSchemas`, the Pod of `helm test`, own objects.
+//! Objects and fields that few clusters need: monitors, a dashboard, `FlowSchemas`, the Pod of `helm test`, extra
+//! objects.
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
@@ -198,7 +199,7 @@ fn flow_schemas_match_requests_of_the_service_account() {
         let spec = &find(&rendered, "FlowSchema", ending)["spec"];
         assert_eq!(spec["priorityLevelConfiguration"]["name"], level);
         assert_eq!(spec["rules"][0]["subjects"], account);
-        // Before the schema for all ServiceAccounts.
+        // This must be before the schema for all ServiceAccounts.
         assert!(
             spec["matchingPrecedence"]
                 .as_u64()
@@ -247,7 +248,7 @@ async fn every_object_is_accepted_in_a_dry_run_on_api_server() {
         }
         let set = "apiPriority.enabled=true,resourceQuota.enabled=true";
         release.apply("install", &chart(), &["--create-namespace", "--set", set]);
-        // The ServiceAccount is there now, so the Pod of helm test is admitted too.
+        // The ServiceAccount exists now, so the Pod of helm test is admitted too.
         let rendered = release.helm.render(&["--set", set]);
         let test = find(&rendered, "Pod", "").clone();
         accepted(cluster, &kubectl, &[test]);

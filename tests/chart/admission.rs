@@ -1,4 +1,4 @@
-//! The admission policies of the chart, on a real API server: it alone evaluates them.
+//! The admission policies of the chart, on a real API server: only a real one evaluates them.
 
 use harness::{Cluster, until};
 use k8s_openapi::api::core::v1::{Namespace, Service};
@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 use crate::helm::{NAMESPACE, chart, find, helm};
 use crate::released::{clusters, release};
 
-/// The operator, with more rights than the chart gives it: as if its token were used by somebody who has found another way
-/// up.
+/// The operator, with more permissions than the chart grants: as if someone who has found another way to gain
+/// permissions used its token.
 pub const OPERATOR: &str = "system:serviceaccount:copier:endpoint-copier-operator";
 
 const SERVICES: &str = "/api/v1/namespaces/team-a/services";
@@ -20,7 +20,7 @@ const AUTHENTICATION: &str = "/apis/authentication.k8s.io/v1";
 const AUTHORIZATION: &str = "/apis/authorization.k8s.io/v1";
 const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces";
 
-/// The status code and the text of an answer to a request of a user.
+/// The status code and the text of the response to a user's request.
 pub async fn send(cluster: &Cluster, user: &str, method: &str, path: &str, body: Value) -> (u16, String) {
     let merge = "application/merge-patch+json";
     let kind = if method == "PATCH" {
@@ -73,7 +73,7 @@ async fn admitted(
     }
 }
 
-/// Gives a user verbs on Services of a namespace: on one of them, or on all.
+/// Grants a user verbs on Services of a namespace: on one of them, or on all.
 async fn allow(cluster: &Cluster, namespace: &str, user: &str, verbs: &[&str], name: Option<&str>) {
     let role = format!("{user}-{}-{}", verbs.join("-"), name.unwrap_or("all"));
     let names: Vec<_> = name.into_iter().collect();
@@ -146,14 +146,15 @@ async fn users_name_only_sources_that_they_may_get_on_api_server() {
         .await;
         let text = refusal.expect_err("a refusal");
         assert!(text.contains("you may not get the Service web/app"), "{text}");
-        // The default source is one as well.
+        // The default source is a source like any other.
         let enabled = json!({"endpoint-copier/enabled": "true"});
         let text = create("a", enabled.clone()).await.expect_err("a refusal");
         assert!(
             text.contains("you may not get the Service default/kubernetes"),
             "{text}"
         );
-        // What is not managed may say anything. Managing it is a change, also by a write of its status.
+        // A Service that is not managed may have any annotation. To enable it is a change, also in a write of its
+        // status.
         let mut off = of_web("app");
         off["endpoint-copier/enabled"] = json!("false");
         create("off", off).await.expect("switched off");
@@ -195,7 +196,7 @@ async fn users_name_only_sources_that_they_may_get_on_api_server() {
     }
 }
 
-/// Gives the operator all rights.
+/// Grants the operator all permissions.
 async fn bind_to_everything(cluster: &Cluster) {
     let bindings: Api<ClusterRoleBinding> = Api::all(cluster.client());
     let everything = json!({
@@ -278,7 +279,7 @@ async fn stolen_operator_token_writes_nothing_else_on_api_server() {
                 true,
             ),
             ("POST", leases(NAMESPACE), lease(NAMESPACE, "other"), false),
-            // Secure metrics need reviews, which write nothing.
+            // Secure metrics need reviews, which do not write anything.
             ("POST", format!("{AUTHENTICATION}/tokenreviews"), token, true),
             (
                 "POST",
@@ -297,7 +298,7 @@ async fn stolen_operator_token_writes_nothing_else_on_api_server() {
             let answer = admitted(cluster, OPERATOR, method, &path, body.clone()).await;
             assert_eq!(answer.is_ok(), is_admitted, "{method} {path} {body}: {answer:?}");
         }
-        // Nobody else is limited.
+        // No other user is limited.
         let code = cluster.post(SERVICES, service("a", &json!({}))).await;
         assert_eq!(code, 201);
         assert!(cluster.try_get::<Service>("team-a", "a").await.is_some());
@@ -323,7 +324,7 @@ async fn operator_token_writes_only_its_condition_into_status_on_api_server() {
         let params = PatchParams::default();
         let patched = services.patch_status("kubernetes-vip", &params, &theirs).await;
         patched.expect("a status");
-        // The operator itself, with the rights of the chart and the token of its ServiceAccount.
+        // The operator itself, with the permissions of the chart and the token of its ServiceAccount.
         let pods = release.start_pods("copier").await;
         let found = async || {
             let service = cluster.try_get::<Service>("default", "kubernetes-vip").await;
@@ -340,7 +341,7 @@ async fn operator_token_writes_only_its_condition_into_status_on_api_server() {
             pod.operator.signal("TERM");
             assert!(pod.operator.ended().await.0.success());
         }
-        // Somebody with its token and more rights.
+        // A client with its token and more permissions.
         bind_to_everything(cluster).await;
         until_policy_is_in_effect(cluster, "default").await;
         let path = "/api/v1/namespaces/default/services/kubernetes-vip";

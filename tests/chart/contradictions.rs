@@ -2,7 +2,7 @@
 
 use crate::helm::helms;
 
-/// The given values, and words of the error.
+/// The given values, and words in the error.
 const BAD: &[(&str, &[&str])] = &[
     // Flags that have a value.
     (
@@ -118,7 +118,7 @@ const BAD: &[(&str, &[&str])] = &[
         &["set probe.period"],
     ),
     ("extraEnv[0].name=A,extraEnv[1].name=A", &["A is already set"]),
-    // Fields of a Deployment and of a Service: the API server would reject the object without naming the value.
+    // Fields of a Deployment and of a Service: the API server would reject the object without naming the Helm value.
     (
         "updateStrategy.type=Recreate,updateStrategy.rollingUpdate.maxSurge=1",
         &["updateStrategy.rollingUpdate is for the type RollingUpdate"],
@@ -139,7 +139,7 @@ const BAD: &[(&str, &[&str])] = &[
         "vip.ports[0].port=6443,vip.ports[0].name=a,vip.ports[1].port=9345,vip.ports[1].name=a",
         &["vip.ports", "each needs a unique name"],
     ),
-    // MetalLB would refuse the Service, and only an Event would report it.
+    // MetalLB would refuse the Service and report that only in an Event.
     (
         r"vip.loadBalancerIP=192.0.2.1,vip.annotations.metallb\.io/loadBalancerIPs=192.0.2.1",
         &["vip.loadBalancerIP", "metallb.io/loadBalancerIPs", "keep one"],
@@ -174,7 +174,7 @@ fn a_contradiction_is_refused_with_the_value_to_use() {
 fn an_apparent_contradiction_is_accepted() {
     for helm in helms() {
         for set in [
-            // SECURITY.md advises the first.
+            // SECURITY.md recommends the first one.
             "extraArgs[0]=--metrics-bind-address=0",
             "extraArgs[0]=-metrics-bind-address=0",
             "extraArgs[0]=--api-server-address=192.0.2.1:6443\\,192.0.2.2:6443",
@@ -200,7 +200,7 @@ fn an_apparent_contradiction_is_accepted() {
     }
 }
 
-/// Every flag that the chart sets has a value, and is refused in `extraArgs`: the table is complete.
+/// Every flag that the chart sets has a value and is rejected in `extraArgs`, so the table is complete.
 #[test]
 fn every_variable_that_the_chart_sets_is_refused_as_a_flag() {
     let Some(helm) = crate::helm::helm() else { return };

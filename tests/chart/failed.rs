@@ -1,5 +1,5 @@
-//! Failed installs and upgrades on a real API server, and the ways out that the documents describe. The Job of a
-//! `HelmChart` object acts on the same status.
+//! Failed installs and upgrades on a real API server, and the recoveries that the documents describe. The Job of a
+//! `HelmChart` object reacts to the same status.
 
 use k8s_openapi::api::core::v1::Service;
 use serde_json::{Value, json};
@@ -78,7 +78,7 @@ async fn a_failed_install_is_removed_and_the_vip_stays_on_api_server() {
     }
 }
 
-/// A Service of the user that requests its address like that of the guide.
+/// A Service of the user that requests the same address as the one in the guide.
 fn vip_by_hand() -> Value {
     json!({
         "apiVersion": "v1", "kind": "Service",
@@ -110,7 +110,7 @@ async fn a_differing_own_vip_is_adopted_with_force_on_api_server() {
             let said = String::from_utf8_lossy(&output.stderr);
             assert!(!output.status.success() && said.contains("conflict"), "{said}");
             assert_last(&release, "failed", 1);
-            // The way out that the guide describes.
+            // The recovery that the guide describes.
             let again = [
                 "upgrade",
                 "--install",
@@ -130,7 +130,7 @@ async fn a_differing_own_vip_is_adopted_with_force_on_api_server() {
             .expect("the Service");
         let spec = service.spec.expect("a spec");
         assert_eq!(spec.external_traffic_policy.as_deref(), Some("Cluster"));
-        // Fields that the chart does not know stay, and so does the address. MetalLB refuses an address that is
+        // Fields that the chart does not set stay, and so does the address. MetalLB rejects an address that is
         // requested in both ways.
         assert_eq!(spec.load_balancer_ip, None);
         let annotations = service.metadata.annotations.expect("annotations");

@@ -80,7 +80,7 @@ pub fn objects(yaml: &str) -> Vec<Value> {
         .collect()
 }
 
-/// The one object of this kind whose name ends like this.
+/// The only object of this kind whose name ends like this.
 pub fn find<'a>(objects: &'a [Value], kind: &str, ending: &str) -> &'a Value {
     let mut found = objects.iter().filter(|object| {
         let name = object["metadata"]["name"].as_str().expect("a name");
@@ -93,7 +93,7 @@ pub fn find<'a>(objects: &'a [Value], kind: &str, ending: &str) -> &'a Value {
     first
 }
 
-/// The one container of a Deployment.
+/// The only container of a Deployment.
 pub fn container(objects: &[Value]) -> &Value {
     let containers = &find(objects, "Deployment", "")["spec"]["template"]["spec"]["containers"];
     assert_eq!(containers.as_array().map(Vec::len), Some(1));
@@ -119,7 +119,7 @@ impl Helm {
         helm
     }
 
-    /// Runs Helm without a cluster.
+    /// Runs Helm without access to a cluster.
     pub fn run<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Output {
         self.command(Path::new("/dev/null"))
             .args(args)
@@ -127,7 +127,7 @@ impl Helm {
             .expect("helm starts")
     }
 
-    /// The command of Helm with this kubeconfig.
+    /// A Helm command with this kubeconfig.
     pub fn command(&self, kubeconfig: &Path) -> Command {
         let mut command = Command::new(&self.program);
         command

@@ -11,7 +11,7 @@ use crate::helm::{cases, helm, tools};
 /// The oldest version that the chart supports, and the newest one with a schema.
 const VERSIONS: [&str; 2] = ["1.30", "1.37"];
 
-/// The result of the schemas for objects, or `None` without the schemas.
+/// The errors that the schemas report for objects, or `None` without the schemas.
 fn validate(objects: &serde_json::Value) -> Option<(bool, String)> {
     let python = tools().join("python");
     if !python.is_dir() {
@@ -41,7 +41,7 @@ fn validate(objects: &serde_json::Value) -> Option<(bool, String)> {
     ))
 }
 
-/// Whether it is an object of another operator.
+/// Whether it is an object of an operator other than ours.
 pub fn is_custom(object: &serde_json::Value) -> bool {
     let groups = ["monitoring.coreos.com/v1", "grafana.integreatly.org/v1beta1"];
     groups.into_iter().any(|group| object["apiVersion"] == group)
@@ -54,7 +54,7 @@ fn every_object_is_valid_in_the_oldest_and_the_newest_version() {
     let mut objects = Vec::new();
     for (name, case) in cases() {
         let mut rendered = helm.render(&[&format!("--values={}", case.display())]);
-        // Kubernetes has no schema of custom resources.
+        // Kubernetes has no schemas for custom resources.
         rendered.retain(|object| !is_custom(object));
         objects.extend(rendered.into_iter().map(|object| json!([name, object])));
     }

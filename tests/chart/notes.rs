@@ -86,7 +86,7 @@ fn notes_do_not_warn_about_usual_values() {
         for set in [
             "vip.create=true,vip.loadBalancerIP=192.0.2.1,vip.keep=false",
             "vip.distribution=rke2,vip.keep=true",
-            // A mirror of our image, named in either way, and a tag that the user chose.
+            // A mirror of our image, specified in either way, and a tag that the user chose.
             "global.imageRegistry=registry.example.com",
             "image.repository=registry.example.com/endpoint-copier-operator/endpoint-copier-operator",
             "image.repository=registry.example.com/edge/copier,image.tag=1.0.0",

@@ -1,5 +1,5 @@
 //! A Pod of the Deployment as a kubelet starts it, without a container. Command, flags, environment and probes come
-//! from the Deployment. The values that a kubelet adds come from here: a name, an address, a token.
+//! from the Deployment. The values that a kubelet adds come from here: a name, an address and a token.
 
 use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -130,15 +130,15 @@ fn port_of(container: &Value, name: &str) -> u16 {
     u16::try_from(port["containerPort"].as_u64().expect("a number")).expect("a port")
 }
 
-/// An address that nothing else uses: all of 127.0.0.0/8 is this machine.
+/// An address that nothing else uses: all of 127.0.0.0/8 is on this machine.
 fn pod_ip() -> Ipv4Addr {
     static NEXT: AtomicU8 = AtomicU8::new(64);
     let [_, _, middle, low] = std::process::id().to_be_bytes();
     Ipv4Addr::new(127, NEXT.fetch_add(1, Ordering::Relaxed), middle, low)
 }
 
-/// Lists these API servers in `default/kubernetes` from now on. Its port has another name than on real clusters, so
-/// that the operator does not dial these addresses, at which nothing serves.
+/// Lists these API servers in `default/kubernetes` from now on. Its port has a different name than in real clusters, so
+/// that the operator does not dial these addresses, where nothing listens.
 pub async fn list_api_servers(cluster: &Cluster, addresses: &[&str]) {
     let mut slice = objects::api_servers(addresses);
     slice["ports"][0]["name"] = "not-to-be-dialled".into();

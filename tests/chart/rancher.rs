@@ -1,4 +1,4 @@
-//! The chart where Rancher and RKE2 install it: the registry that they pass, the form of Apps, and the manifests of SUSE
+//! The chart as Rancher and RKE2 install it: the registry that they pass, the form of Apps, and the manifests of SUSE
 //! Edge.
 
 use serde_json::{Value, json};
@@ -15,7 +15,7 @@ const OF_RKE2: &str = "global.clusterCIDR=10.42.0.0/16,global.clusterCIDRv4=10.4
                        global.systemDefaultRegistry=registry.example.com:5000,\
                        global.cattle.systemDefaultRegistry=registry.example.com:5000";
 
-/// All images below a value.
+/// All images in a value and its children.
 fn images(value: &Value, found: &mut Vec<String>) {
     match value {
         Value::Object(map) => {
@@ -47,7 +47,7 @@ fn globals_of_rke2_put_every_image_under_its_registry() {
             assert!(found.len() >= 2, "{found:?}");
             assert!(found.iter().all(|image| *image == expected), "{case}: {found:?}");
         }
-        // Without a registry of its own, RKE2 passes empty ones.
+        // Without a registry, RKE2 passes empty values.
         let empty = OF_RKE2.replace("registry.example.com:5000", "");
         let rendered = helm.render(&["--set-string", &empty]);
         assert_eq!(rendered, helm.render(&[]));
@@ -79,7 +79,7 @@ fn the_registry_of_the_cluster_has_the_lowest_priority() {
             format!("{cattle},image.repository=team/copier"),
             "cattle.local/team/copier:0.4.0".to_owned(),
         ),
-        // The default of the Go operator's chart was not written by the user.
+        // The user did not write the default of the Go operator's chart.
         (
             format!(
                 "{cattle},image.repository=registry.opensuse.org/isv/suse/edge/metallb/images/endpoint-copier-operator"
@@ -96,7 +96,7 @@ fn the_registry_of_the_cluster_has_the_lowest_priority() {
     assert!(refusal.contains("write it without https://"), "{refusal}");
 }
 
-/// The questions and those below them.
+/// The questions and their subquestions.
 fn questions() -> Vec<Value> {
     let form: Value = serde_saphyr::from_str(&file("questions.yaml")).expect("YAML");
     let all = form["questions"].as_array().expect("questions").clone();

@@ -1,4 +1,4 @@
-//! The values that the schema refuses, and the errors.
+//! The values that the schema rejects, and the errors.
 
 use crate::helm::helms;
 
@@ -293,7 +293,7 @@ fn a_wrong_value_is_named() {
             } else {
                 three
             };
-            // Helm 3.18.1 and later words it like Helm 4.
+            // Helm 3.18.1 and later use the same words as Helm 4.
             let is_said = said.contains(says) || said.contains(four);
             assert!(
                 said.contains("endpoint-copier-operator") && said.contains(key) && is_said,

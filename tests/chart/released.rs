@@ -37,7 +37,7 @@ pub struct Release<'a> {
 }
 
 impl Release<'_> {
-    /// Runs Helm, and lets it fail.
+    /// Runs Helm, which may fail.
     pub fn try_run(&self, args: &[&str]) -> Output {
         let command = &mut self.helm.command(&self.kubeconfig);
         command.args(args).args(["--namespace", NAMESPACE]);
@@ -119,7 +119,7 @@ impl Release<'_> {
     }
 }
 
-/// A cluster for each Helm. Empty without Helm or without API servers.
+/// One cluster for each Helm version. Empty without Helm or without API servers.
 pub async fn clusters() -> Vec<(Helm, Cluster)> {
     let mut clusters = Vec::new();
     if !Platform::Real.is_here() {
@@ -202,8 +202,8 @@ async fn three_replicas_are_installed_and_uninstalled_on_api_server() {
     }
 }
 
-/// The slice that kube-proxy uses for the VIP while Pods of the Go operator lead. Version 0.3.0 writes its own. With
-/// 0.2, Kubernetes makes it from the `Endpoints`, with a name that is not known in advance.
+/// The slice that kube-proxy uses for the VIP while Pods of the Go operator lead. Version 0.3.0 writes it itself. With
+/// 0.2, Kubernetes creates it from the `Endpoints`, with a name that is not known in advance.
 fn slice_of_the_go_operator(version: &str) -> (&'static str, Value) {
     let mut slice = objects::api_servers(&ADDRESSES);
     let mut labels = json!({"kubernetes.io/service-name": "kubernetes-vip"});
@@ -218,7 +218,7 @@ fn slice_of_the_go_operator(version: &str) -> (&'static str, Value) {
     (name, slice)
 }
 
-/// Creates what Pods of the Go operator leave: their slice or `Endpoints`, and a Lease that they do not release.
+/// Creates what Pods of the Go operator leave behind: their slice or `Endpoints`, and a Lease that they do not release.
 async fn left_by_the_go_operator(cluster: &Cluster, version: &str) {
     cluster.create::<Service>(objects::vip()).await;
     if version != "0.3.0" {
@@ -293,7 +293,7 @@ async fn upgraded_and_rolled_back(version: &str) {
         leader(&operators).await;
         drop(operators);
 
-        // Only the values of the old chart remain, and one of ours beside them.
+        // Only the values of the old chart remain, and one of ours in addition.
         release.apply(
             "upgrade",
             &chart(),
@@ -316,7 +316,7 @@ async fn upgraded_and_rolled_back(version: &str) {
             "{verbs}"
         );
 
-        // Only the values of the user, on our defaults: no CPU limit any more.
+        // Only the values of the user, on top of our defaults: there is no CPU limit anymore.
         release.apply("upgrade", &chart(), &["--reset-then-reuse-values"]);
         let deployment = release.deployment().await;
         assert_eq!(deployment["spec"]["replicas"], 3);
@@ -362,7 +362,7 @@ async fn externally_scaled_replicas_conflict_in_helm_4_on_api_server() {
         if release.helm.major >= 4 {
             assert!(!output.status.success() && said.contains("conflict"), "{said}");
             assert!(said.contains("spec.replicas"), "{said}");
-            // If the chart leaves the field out, the number of the other owner stays.
+            // If the chart omits the field, the number of the other owner stays.
             release.apply("upgrade", &chart(), &["--set", "replicaCount=null"]);
             assert_eq!(release.deployment().await["spec"]["replicas"], 5);
             release.run(&[&upgrade[..], &["--force-conflicts"]].concat());

@@ -1,4 +1,4 @@
-//! RBAC is exactly sufficient: with the rendered rules alone nothing is refused, and only the named rules are unused.
+//! RBAC is exactly sufficient: with only the rendered rules nothing is refused, and only the named rules are unused.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
@@ -17,7 +17,7 @@ use crate::pod::{Node, Pod, list_api_servers};
 /// The user name of the operator.
 const USER: &str = "system:serviceaccount:copier:endpoint-copier-operator";
 
-/// Rights that this operator has and does not use, and why it has them.
+/// Permissions that this operator has and does not use, and the reasons for them.
 const UNUSED: [(&str, &str); 6] = [
     (
         "gateway.networking.k8s.io referencegrants list",
@@ -104,7 +104,7 @@ async fn used(cluster: &Cluster, right: &str, times: usize) {
     .await;
 }
 
-/// Creates the object that version 0.2 of the Go operator left.
+/// Creates the objects that version 0.2 of the Go operator left.
 pub async fn leave_endpoints(cluster: &Cluster) {
     cluster
         .create::<Endpoints>(json!({
@@ -121,16 +121,16 @@ pub async fn leave_endpoints(cluster: &Cluster) {
 pub async fn everything(cluster: &Cluster) {
     let addresses = ["192.0.2.1", "192.0.2.2"];
     let vip = |annotations: Value| json!({"metadata": {"annotations": annotations}});
-    // Copies are created.
+    // The operator creates copies.
     cluster
         .until_addresses("default", "kubernetes-vip", &addresses)
         .await;
-    // A source changes: an update.
+    // A changed source causes an update.
     list_api_servers(cluster, &addresses[..1]).await;
     cluster
         .until_addresses("default", "kubernetes-vip", &addresses[..1])
         .await;
-    // A copy differs, and claims to be newer than its source: a GET decides.
+    // A copy that differs and claims to be newer than its source causes a GET.
     let copy = cluster.slices_of("default", "kubernetes-vip").await.remove(0);
     let name = copy.metadata.name.expect("a name");
     let mut claim = vip(json!({"endpoint-copier/source-resource-version": "999999999999"}));
@@ -140,7 +140,7 @@ pub async fn everything(cluster: &Cluster) {
         .until_addresses("default", "kubernetes-vip", &addresses[..1])
         .await;
     used(cluster, "discovery.k8s.io endpointslices get", 1).await;
-    // An annotation is invalid: an Event.
+    // An invalid annotation causes an Event.
     let wrong = json!({"endpoint-copier/enabled": "yes"});
     cluster
         .patch::<Service>("default", "kubernetes-vip", vip(wrong))
@@ -152,7 +152,7 @@ pub async fn everything(cluster: &Cluster) {
             .any(|event| event.reason.as_deref() == Some("InvalidAnnotation"))
     })
     .await;
-    // A Service is no longer managed: a GET of it, and its copies are deleted.
+    // A Service that is no longer managed causes a GET of it and deletes of its copies.
     let no = json!({"endpoint-copier/enabled": "false"});
     cluster
         .patch::<Service>("default", "kubernetes-vip", vip(no))

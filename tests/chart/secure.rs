@@ -138,7 +138,7 @@ fn scrapers_have_a_cluster_role_while_metrics_are_secure() {
     }
 }
 
-/// The operator has the rights of the chart and the token of its ServiceAccount.
+/// The operator has the permissions of the chart and the token of its ServiceAccount.
 /// Rule: 9.admission-operator
 /// Rule: chart.secure-metrics
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

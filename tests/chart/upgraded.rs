@@ -43,7 +43,7 @@ fn copy_folder(from: &Path, to: &Path) {
     }
 }
 
-/// The defaults of the old release. Version 0.2 had other resources, and neither seccomp nor a priority.
+/// The defaults of the old release. Version 0.2 had different resources, and neither seccomp nor a priority class.
 fn old_values(version: &str) -> String {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/chart/old-release/values.yaml");
     let text = std::fs::read_to_string(path).expect("the old values");
@@ -60,7 +60,7 @@ fn old_values(version: &str) -> String {
     values.to_string()
 }
 
-/// A Deployment with another name would be a second one, beside the old one.
+/// A Deployment with another name would be a second one, next to the old one.
 #[test]
 fn names_of_the_old_chart_stay_however_long_they_are() {
     let old = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/chart/old-release");
@@ -101,7 +101,7 @@ fn old_chart_values_render_like_ours_except_as_set() {
             let folder = tempfile::tempdir().expect("a folder");
             let mut reused =
                 helm.render_chart(&with_values(folder.path(), "chart", &old_values(version)), &[]);
-            // Exceptions: these parts are as the old chart had them.
+            // The exceptions are these parts, which are as the old chart had them.
             for objects in [&mut reused, &mut ours.clone()] {
                 assert_eq!(
                     container(objects)["image"],
@@ -115,7 +115,7 @@ fn old_chart_values_render_like_ours_except_as_set() {
                 if version == "0.3.0" { "100m" } else { "500m" }
             );
             assert_eq!(spec.get("priorityClassName").is_some(), version == "0.3.0");
-            // Everything else is ours.
+            // Everything else comes from our chart.
             let strip = |objects: &[Value]| {
                 let mut objects = objects.to_vec();
                 for object in &mut objects {
@@ -136,7 +136,7 @@ fn old_chart_values_render_like_ours_except_as_set() {
     }
 }
 
-/// A tag that the user set alone is reused with our repository too, whatever the flag. No such image exists.
+/// If the user set only a tag, it is reused with our repository too, with or without the flag. No such image exists.
 /// Rule: chart.upgrade
 #[test]
 fn a_go_operator_tag_is_replaced_for_both_repositories() {

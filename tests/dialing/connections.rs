@@ -100,7 +100,7 @@ async fn http_1_requests_use_separate_reusable_connections() {
         .expect("an event")
         .expect("the Service");
     assert_eq!(twenty(&way).await, 20);
-    // The burst does not last.
+    // Wait until the burst is over.
     sleep(Duration::from_millis(50)).await;
     let (start, before) = (Instant::now(), plain.accepted());
     way.get().await.expect("an answer");

@@ -1,4 +1,4 @@
-//! Answers without an end, from a broken API server or a proxy in front of it.
+//! Responses that never end, from a broken API server or a proxy in front of it.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::servers::{PATIENCE, Servers, Way, address, plain};
 
 const MIB: usize = 1024 * 1024;
 
-/// More than a client may read, and little enough for one that reads all of it.
+/// More than a client may read, and little enough for a client that reads all of it.
 const ENDLESS: usize = 128 * MIB;
 
 /// A server that answers each request with this code and far too many bytes, and one that works.
@@ -61,7 +61,7 @@ impl Scene {
         }
     }
 
-    /// The number of MiB that were sent, including what is on its way.
+    /// The number of MiB that were sent, including what is still in flight.
     fn sent(&self) -> usize {
         self.sent.load(Ordering::Relaxed) / MIB
     }

@@ -1,4 +1,4 @@
-//! The reasons for which a client leaves an API server, and those for which it does not.
+//! The reasons for which a client leaves an API server, and events for which it does not.
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
@@ -78,7 +78,7 @@ async fn a_parallel_request_goes_elsewhere_and_blames_no_server() {
         way.get().await.expect("an answer");
     }
     assert_eq!(servers.asked(), "ababa");
-    // Given up after a silence that would otherwise make the client leave the server.
+    // Abandoned after a silence that would otherwise make the client leave the server.
     let hang = Fault::new(Match::any().verb("list"), Effect::Hang);
     servers.server(1).server().faults().add(hang);
     let mut request = Request::get(services).body(Body::empty()).expect("a request");
@@ -142,7 +142,7 @@ async fn parallel_requests_go_to_each_server_once() {
         .await
         .expect("an end")
         .expect("an answer");
-    // Only the server of the first request is left to try, and then none.
+    // Only the server of the first request is left to try, and then no server.
     let hangs_too = tokio::spawn(list());
     while asked() < 4 {
         sleep(Duration::from_millis(5)).await;
@@ -186,7 +186,7 @@ async fn a_request_parallel_to_a_dial_goes_elsewhere() {
         let client = way.client.clone();
         async move { client.send(request).await }
     };
-    // It dials the silent address, and for 300 ms no other one.
+    // It dials the silent address and, for 300 ms, no other one.
     let dials = tokio::spawn(list());
     sleep(Duration::from_millis(100)).await;
     let second = tokio::spawn(list());

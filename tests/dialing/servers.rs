@@ -22,7 +22,7 @@ use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
-/// Far more than anything here takes.
+/// Much longer than anything here takes.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// API servers `a`, `b`, … on one store, at separate addresses.
@@ -130,7 +130,7 @@ pub fn address(address: SocketAddr) -> ServerAddress {
     ServerAddress::new(&address.ip().to_string(), address.port())
 }
 
-/// An address that no certificate names.
+/// An address that is in no certificate.
 pub const NAMELESS: [u8; 4] = [127, 0, 0, 77];
 
 /// A listener that accepts connections, as the kernel does for a stopped process, and never answers.
@@ -191,14 +191,14 @@ where
     Listening::at([127, 0, 0, 30].into(), move |stream| {
         let service = TowerToHyperService::new(service.clone());
         let http = hyper::server::conn::http1::Builder::new();
-        // Any end of the connection is fine.
+        // Any way to end the connection is fine.
         http.serve_connection(TokioIo::new(stream), service).map(drop)
     })
     .await
 }
 
-/// A server that accepts this many requests on each connection and refuses the others, as one does that asks clients to
-/// reconnect.
+/// A server that accepts this many requests on each connection and refuses the others, like a server that asks clients
+/// to reconnect.
 pub async fn refusing(tls: Arc<ServerConfig>, takes: usize) -> Listening {
     Listening::at([127, 0, 0, 5].into(), move |stream| {
         let tls = TlsAcceptor::from(tls.clone());
@@ -219,7 +219,7 @@ pub async fn refusing(tls: Arc<ServerConfig>, takes: usize) -> Listening {
     .await
 }
 
-/// Only the configured address.
+/// Knows only the configured address.
 pub fn alone() -> ApiServerConfig {
     ApiServerConfig {
         mode: None,

@@ -1,4 +1,4 @@
-//! Distant or slow servers: time limits stretch, and shrink again.
+//! Distant or slow servers: time limits grow, and shrink again.
 
 use std::time::{Duration, Instant};
 
@@ -24,7 +24,7 @@ async fn far(servers: &Servers, one_way: Duration) -> (Listening, Way) {
     (delay, way)
 }
 
-/// Repeats a request until it is answered.
+/// Repeats a request until it gets a response.
 async fn answer(way: &Way) {
     timeout(PATIENCE, async { while way.get().await.is_err() {} })
         .await
@@ -55,7 +55,7 @@ async fn a_round_trip_of_600_ms_stretches_no_limit() {
     assert_eq!(delay.accepted(), before, "the connection was lost");
 }
 
-/// The limits doubled while no server answered. The connection made then is not the last.
+/// The limits doubled while no server answered. The connection that is dialed with these limits is not the last one.
 /// Rule: survive.api-servers-slow
 #[tokio::test]
 async fn a_frozen_server_after_an_outage_is_noticed_as_early() {

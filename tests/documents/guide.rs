@@ -74,7 +74,7 @@ fn commands_and_manifests_of_the_guide_give_the_same_values() {
     assert_eq!(values, file);
 }
 
-/// Until the cluster has an agent, a Pod that does not tolerate them has no node.
+/// Until the cluster has an agent, no node accepts a Pod that does not tolerate these taints.
 #[test]
 fn the_guide_installs_on_servers_with_taints() {
     let taints = [
@@ -210,7 +210,7 @@ fn the_service_of_edge_image_builder_is_managed() {
     assert_eq!(of_fleet.expect("fleet.yaml")["helm"]["version"], VERSION);
 }
 
-/// No certificate check ever looks for a URL in `tls-san`.
+/// Certificate checks never compare a URL in `tls-san`.
 #[test]
 fn tls_san_in_the_guide_is_bare_and_server_is_a_url() {
     let (mut names, mut servers) = (0, 0);
@@ -262,7 +262,7 @@ fn a_file_that_the_guide_applies_is_created_first() {
             count += 1;
         }
     }
-    // The address, and a Service of the user.
+    // The address, and a Service that the user created.
     assert_eq!(count, 2);
 }
 

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use crate::root;
 
-/// A linter. Without it this prints why, and the test returns at once.
+/// A linter. If it is missing, this prints why, and the test returns at once.
 fn linter(name: &str) -> Option<PathBuf> {
     let program = harness::brought(env!("CARGO_TARGET_TMPDIR"))
         .join("linters/bin")

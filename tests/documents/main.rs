@@ -121,7 +121,7 @@ fn every_page_of_the_docs_is_reached_from_the_index() {
     assert!(missing.is_empty(), "{missing:?}");
 }
 
-/// A figure of one commit says nothing about the next one, so only one page names commits.
+/// A figure that was measured at one commit says nothing about the next one, so only one page names commits.
 #[test]
 fn only_the_page_of_verification_names_commits() {
     for page in pages() {

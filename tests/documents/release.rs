@@ -146,7 +146,7 @@ fn the_dockerfile_copies_existing_files_and_runs_as_nonroot() {
     }
 }
 
-/// The default of a stage beats the value that `BuildKit` sets: each platform would get the binary of one.
+/// A default in a stage overrides the value that `BuildKit` sets: every platform would get the same binary.
 #[test]
 fn no_platform_argument_of_the_dockerfile_has_a_default() {
     let text = read("Dockerfile");
@@ -157,7 +157,7 @@ fn no_platform_argument_of_the_dockerfile_has_a_default() {
     assert_eq!(of_platforms, ["TARGETARCH"]);
 }
 
-/// The check that the release workflow makes of the binary of each platform before it signs.
+/// The check of the binary of each platform that the release workflow makes before it signs.
 #[test]
 fn a_binary_for_another_architecture_is_found() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -174,7 +174,7 @@ fn a_binary_for_another_architecture_is_found() {
             .output();
         output.map(|output| output.status.success()).ok()
     };
-    // Numbers of the ELF specification: EM_X86_64, EM_AARCH64.
+    // The numbers are from the ELF specification: EM_X86_64, EM_AARCH64.
     for (machine, architecture, fits) in [
         (62, "amd64", true),
         (183, "arm64", true),
@@ -224,7 +224,7 @@ fn needed(jobs: &serde_json::Value, job: &str) -> std::collections::BTreeSet<Str
     all
 }
 
-/// Rights to write are those of a token that can publish.
+/// Write permissions belong to a token that can publish.
 #[test]
 fn every_release_job_that_publishes_waits_for_checks_and_review() {
     let name = ".github/workflows/release.yml";
@@ -285,7 +285,7 @@ fn a_tag_that_is_not_on_main_is_refused() {
     let folder = tempfile::tempdir().expect("a folder");
     let [origin, clone] = ["origin", "clone"].map(|name| folder.path().join(name));
     std::fs::create_dir(&origin).expect("a folder");
-    // Commits with the same message, parent and second would be the same.
+    // Commits with the same message, parent and time would be identical.
     let commit = |message| git(&origin, &["commit", "--quiet", "--allow-empty", "-m", message]);
     git(&origin, &["init", "--quiet", "--initial-branch=main"]);
     commit("one");

@@ -10,7 +10,7 @@ use crate::scrape::{eventful, families, page};
 
 const RULES: &str = "charts/endpoint-copier-operator/files/alerts.yaml";
 
-/// Files with unit tests for promtool, by the subject of the alerts.
+/// Files with unit tests for promtool, by the topic of the alerts.
 const EACH: [&str; 4] = ["lead", "api", "services", "probes"];
 
 /// The file with a test of all alerts together.
@@ -91,7 +91,7 @@ fn no_age_counts_the_time_since_the_scrape() {
     }
 }
 
-/// A missing metric would silence an alert, or an exception to it.
+/// A missing metric would silence an alert, or suppress an exception to it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn alerts_use_only_metrics_of_a_real_scrape() {
     let (_cluster, leader, _standby) = eventful(Platform::Testbed).await;

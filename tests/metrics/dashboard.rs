@@ -11,16 +11,16 @@ use crate::scrape::{eventful, families, labels, page};
 
 const FILE: &str = "dashboards/endpoint-copier-operator.json";
 
-/// Charts cannot read files outside their folder, and links are not packed.
+/// Charts cannot read files outside their folder, and packages do not contain links.
 const IN_THE_CHART: &str = "charts/endpoint-copier-operator/files/dashboard.json";
 
-/// Labels that Prometheus adds to what it scrapes.
+/// Labels that Prometheus adds to scraped metrics.
 const OF_THE_TARGET: [&str; 4] = ["cluster", "namespace", "job", "pod"];
 
 /// Variables that Grafana defines.
 const BUILT_IN: [&str; 2] = ["__rate_interval", "__range"];
 
-/// Words of PromQL that the queries use.
+/// PromQL keywords and functions that the queries use.
 const WORDS: &str = "and or unless by on offset end sum max min count topk abs rate increase max_over_time timestamp \
                      histogram_quantile le m";
 
@@ -139,7 +139,7 @@ fn named(legend: &str) -> Vec<&str> {
     names.filter_map(|rest| rest.split("}}").next()).collect()
 }
 
-/// After an edit, `BLESS=1` formats the file and updates the copy.
+/// After an edit, a run with `BLESS=1` formats the file and updates the copy.
 #[test]
 fn the_file_is_formatted_and_the_charts_copy_is_the_same() {
     let formatted = serde_json::to_string_pretty(&dashboard()).expect("JSON") + "\n";
@@ -257,7 +257,7 @@ fn every_variable_exists_and_every_query_uses_the_filters() {
         let used = used.trim_start_matches('{');
         let end = |sign: char| !sign.is_ascii_alphanumeric() && sign != '_';
         let used = used.split(end).next().unwrap_or_default();
-        // `$__all` is the value of a choice.
+        // `$__all` is the value of an option.
         assert!(defined.contains(&used) || used == "__all", "${used}");
     }
     for (place, query, _) in queries(&dashboard) {
@@ -276,7 +276,7 @@ fn every_variable_exists_and_every_query_uses_the_filters() {
     }
 }
 
-/// The queries are passed as recording rules, because promtool accepts no others.
+/// The queries are passed as recording rules, because promtool does not accept plain queries.
 #[test]
 fn promtool_reads_every_query() {
     let Some(promtool) = promtool() else { return };
@@ -305,7 +305,7 @@ async fn queries_use_only_metrics_and_labels_of_a_real_scrape() {
         assert!(!selectors.is_empty(), "{place}");
         let mut known: BTreeSet<&str> = OF_THE_TARGET.into();
         for (metric, matchers) in &selectors {
-            // A metric of Prometheus.
+            // A metric of Prometheus itself.
             if metric == "up" {
                 continue;
             }

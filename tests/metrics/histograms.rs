@@ -1,4 +1,4 @@
-//! Histograms that Prometheus stores as native ones, because of `convert_classic_histograms_to_nhcb`: there are no
+//! Histograms that Prometheus stores as native ones because of `convert_classic_histograms_to_nhcb`: there are no
 //! buckets with the label `le` then, so each quantile needs a second form.
 
 use std::path::Path;
@@ -10,7 +10,7 @@ use crate::alerts::{alerts, text};
 use crate::dashboard::{dashboard, queries, replaced};
 use crate::promtool::{promtool, run};
 
-/// Ten observations in a scrape, half of them up to a second.
+/// Ten observations in a scrape, half of which are at most one second.
 const CLASSIC: [(&str, &str); 3] = [("1", "0+5x60"), ("2", "0+10x60"), ("+Inf", "0+10x60")];
 const NATIVE: &str = "{{schema:-53 sum:0 count:0 custom_values:[1 2] buckets:[0 0 0]}}\
                       +{{schema:-53 sum:9 count:10 custom_values:[1 2] buckets:[5 5 0]}}x60";
@@ -79,7 +79,7 @@ fn asks(is_native: bool) -> serde_json::Value {
             let bucket = |(le, values)| json!({"series": format!("{metric}_bucket{{{TARGET}, le=\"{le}\"}}"), "values": values});
             CLASSIC.map(bucket).into()
         };
-        // The median is the bound, and 99% are below 1.98.
+        // The median is the bound, and 99% are below 1.98 s.
         let value = if query.contains("(0.5, ") { 1.0 } else { 1.98 };
         let asked = format!("round(max({}), 0.001)", replaced(&query, "5m"));
         let asked = json!({"expr": asked, "eval_time": "10m", "exp_samples": [{"labels": "{}", "value": value}]});

@@ -1,8 +1,8 @@
 //! The metrics of the replicas in a real scrape, compared with docs/reference/metrics.md, the alerts, the runbook and
 //! the dashboard.
 //!
-//! Some tests need promtool, which `make tools` installs. Without it they print that they are skipped, and with
-//! `CI=true` that is a failure.
+//! Some tests need promtool, which `make tools` installs. Without it, they print that they are skipped. With `CI=true`,
+//! they fail instead.
 
 mod alerts;
 mod dashboard;

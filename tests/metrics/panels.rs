@@ -1,5 +1,5 @@
-//! Panels as Grafana draws them: no data is not green, a moment is drawn once, and an age excludes the time since the
-//! scrape.
+//! Panels as Grafana draws them: missing data is not green, a moment is drawn once, and an age excludes the time since
+//! the scrape.
 
 use serde_json::{Value, json};
 
@@ -32,7 +32,7 @@ fn an_empty_tile_is_green_only_if_that_is_good() {
             .flat_map(|it| list(it, "/properties"))
             .filter(|property| property["id"] == "thresholds")
             .map(|property| &property["value"]);
-        // A query for values above 0 finds none when all is well.
+        // A query for values above 0 returns nothing when all is well.
         let mut targets = list(panel, "/targets").iter();
         let nothing_is_good = targets.all(|target| word(target, "/expr").ends_with("> 0"));
         for thresholds in of_overrides.chain([&panel["fieldConfig"]["defaults"]["thresholds"]]) {
@@ -43,8 +43,8 @@ fn an_empty_tile_is_green_only_if_that_is_good() {
     }
 }
 
-/// `$__rate_interval` is the distance of two points plus one scrape, if that is more than four scrapes. Then each
-/// increase is in the range of one point.
+/// `$__rate_interval` is the distance between two points plus one scrape interval, if that is more than four scrape
+/// intervals. Then each increase is in the range of one point.
 #[test]
 fn an_increase_is_drawn_once() {
     let dashboard = dashboard();
@@ -55,12 +55,12 @@ fn an_increase_is_drawn_once() {
     let counted: Vec<_> = panels(&dashboard).filter(counted).collect();
     assert_eq!(counted.len(), 5);
     for panel in counted {
-        // Four scrapes of 15 s, the default that Grafana assumes.
+        // Four scrape intervals of 15 s, the default that Grafana assumes.
         assert_eq!(panel["interval"], "1m", "{}", word(panel, "/title"));
     }
 }
 
-/// Everything was renewed 1 s before each scrape, and scrapes are 15 s apart. So the age is 1 s at any time.
+/// Everything was renewed 1 s before each scrape, and scrapes are 15 s apart. Therefore the age is 1 s at any time.
 #[test]
 fn an_age_in_a_panel_excludes_the_time_since_the_scrape() {
     let Some(promtool) = promtool() else { return };

@@ -70,9 +70,9 @@ impl Prometheus {
         .await;
     }
 
-    /// The series of a query since a moment, with a point every `step` seconds.
+    /// The series of a query since a given time, with a point every `step` seconds.
     pub async fn range(&self, query: &str, since: Duration, step: u64) -> Vec<Value> {
-        // Aligned like Grafana's queries, so that points stay where they were a moment ago.
+        // Aligned like Grafana's queries, so that points stay where they were before.
         let start = (since.as_secs() / step * step).to_string();
         let (end, step) = (now().as_secs().to_string(), step.to_string());
         let fields = [
@@ -124,7 +124,7 @@ pub fn now() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970")
 }
 
-/// The body of the answer. HTTP/1.0, so that it is not chunked.
+/// The body of the response. HTTP/1.0, so that it is not chunked.
 async fn post(address: SocketAddr, path: &str, fields: &[(&str, &str)]) -> std::io::Result<String> {
     let fields: Vec<_> = fields
         .iter()

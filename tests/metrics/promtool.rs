@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use harness::tool;
 
-/// The path of promtool. Without it this prints why, and the test returns at once.
+/// The path of promtool. If it is missing, this prints why, and the test returns at once.
 pub fn promtool() -> Option<PathBuf> {
     tool("promtool", env!("CARGO_TARGET_TMPDIR"))
 }

@@ -1,4 +1,4 @@
-//! Data that a real Prometheus recorded from three replicas: a leader that is killed, an API that is down, a refused
+//! Data that a real Prometheus recorded from three replicas: a leader that is killed, an unavailable API, a refused
 //! Service.
 
 use std::path::Path;
@@ -14,18 +14,18 @@ use tokio::time::{Instant, sleep, sleep_until};
 use crate::dashboard::{dashboard, list, number, panels, replaced, word};
 use crate::prometheus::{Prometheus, now};
 
-/// The pace of the stories, in seconds.
+/// The time scale of the stories, in seconds.
 #[derive(Clone, Copy)]
 struct Pace {
     /// The scrape interval.
     scrape: u64,
-    /// How long the API is down.
+    /// The duration of the API outage.
     outage: u64,
     /// The quiet time between two events.
     calm: u64,
 }
 
-/// Enough to see that every panel shows data.
+/// Enough data to check that no panel is empty.
 const QUICK: Pace = Pace {
     scrape: 1,
     outage: 4,
@@ -40,7 +40,8 @@ const ORDINARY: Pace = Pace {
 };
 
 impl Pace {
-    /// The distance of two points in a panel: a scrape interval, or the equivalent of a minute with scrapes 15 s apart.
+    /// The distance between two points in a panel: a scrape interval, or the equivalent of a minute with scrapes 15 s
+    /// apart.
     fn step(self, panel: &Value) -> u64 {
         if panel["interval"] == "1m" {
             4 * self.scrape
@@ -59,12 +60,12 @@ impl Pace {
     }
 }
 
-/// A story, with its start and end and the moment that the text describes.
+/// A story, with its start and end and the moment that its description refers to.
 fn story(name: &str, from: Duration, at: Duration) -> Value {
     json!({"name": name, "from": from.as_secs(), "at": at.as_secs(), "to": now().as_secs()})
 }
 
-/// A source whose annotation says when and why it was changed.
+/// A source with an annotation that says when it was last changed, and why.
 fn source(address: &str) -> Value {
     let mut source = slice("default", "source", "source-x", &[address]);
     source["metadata"]["annotations"] =
@@ -72,7 +73,7 @@ fn source(address: &str) -> Value {
     source
 }
 
-/// Changes the source, waits until the copies have followed, and then for a while.
+/// Changes the source, waits until the copies have followed, and then waits a while.
 async fn changed(cluster: &Cluster, address: &str, pace: Pace) {
     cluster.put::<EndpointSlice>(source(address)).await;
     cluster.until_addresses("default", "web", &[address]).await;
@@ -112,13 +113,13 @@ async fn record(
     cluster
         .until_addresses("default", "kubernetes-vip", &["192.0.2.1", "192.0.2.2"])
         .await;
-    // Until then, the last scrape of the killed replica may count.
+    // Until then, the last scrape of the killed replica may still count.
     sleep(Duration::from_secs(2 * pace.scrape)).await;
     let at = now();
     pace.calm().await;
     stories.push(story("leader", from, at));
 
-    // The API is down, and the source changes meanwhile.
+    // The API is down, and the source changes in the meantime.
     let (from, back) = (now(), Instant::now() + Duration::from_secs(pace.outage));
     for server in [0, 1] {
         cluster.kill_server(server).await;
@@ -154,7 +155,7 @@ fn has_number(series: &Value) -> bool {
     values.any(|value| value != "NaN")
 }
 
-/// The data of every panel and annotation over the whole stories.
+/// The data of every panel and annotation over all stories.
 async fn recorded(pace: Pace) -> Option<Value> {
     let program = tool("prometheus", env!("CARGO_TARGET_TMPDIR"))?;
     let mut cluster = Cluster::start(Platform::Testbed, crate::PROGRAM, 3).await;
@@ -176,7 +177,7 @@ async fn recorded(pace: Pace) -> Option<Value> {
             for target in list(panel, "/targets") {
                 let query = replaced(word(target, "/expr"), &pace.rate_interval(step));
                 let series = prometheus.range(&query, since, step).await;
-                // No API server of the stories answers probes.
+                // No API server in the stories answers probes.
                 let needs_answers = query.contains("endpoint_copier_probe_duration_seconds");
                 if !needs_answers && !series.iter().any(has_number) {
                     silent.push(format!("{}: {query}", word(panel, "/title")));
@@ -208,7 +209,7 @@ async fn every_panel_shows_data_of_the_recorded_stories() {
     recorded(QUICK).await;
 }
 
-/// Records the same at the pace of a cluster, and writes it to a file.
+/// Records the same stories at the pace of a real cluster, and writes the data to a file.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "takes 9 minutes: make dashboard-preview runs it"]
 async fn record_the_stories_with_scrapes_15_s_apart() {

@@ -52,7 +52,7 @@ pub fn labels(line: &str) -> Vec<(String, String)> {
         .collect()
 }
 
-/// A cluster with two replicas. The first one leads, and everything that metrics report has happened to it.
+/// A cluster with two replicas. The first one leads, and every event that metrics report has happened to it.
 pub async fn eventful(platform: Platform) -> (Cluster, Operator, Operator) {
     let cluster = Cluster::start(platform, crate::PROGRAM, 1).await;
     let mut source = slice("default", "source", "source-x", &["10.0.0.1"]);
@@ -66,7 +66,7 @@ pub async fn eventful(platform: Platform) -> (Cluster, Operator, Operator) {
     standby.until_ready().await;
     let mut vip = vip();
     let mut probed = "endpoint_copier_probe_attempts_total{";
-    // One that answers; real servers do not list their loopback addresses.
+    // An endpoint that answers; real servers do not list their loopback addresses.
     if cluster.testbed().is_some() {
         cluster.list_servers(&[0]).await;
         vip["spec"]["ports"][0]["targetPort"] = json!(cluster.address(0).port());
@@ -106,8 +106,7 @@ pub async fn page(operator: &Operator) -> String {
     page
 }
 
-/// tests/reference makes its page from metrics in memory, so a metric that only real replicas have would be missing
-/// there.
+/// tests/reference builds its page from metrics in memory, so it would miss a metric that only real replicas have.
 async fn every_metric_is_documented(platform: Platform) {
     let (_cluster, leader, _standby) = eventful(platform).await;
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/reference/metrics.md");
@@ -156,7 +155,7 @@ async fn only_the_leader_reports_services_with_bounded_labels() {
     assert_eq!(standing_by.matches("service=").count(), 0);
     let slices: Vec<EndpointSlice> = cluster.list("default").await;
     let names = slices.into_iter().filter_map(|slice| slice.metadata.name);
-    // The slice of default/kubernetes has the name of its Service, which is in no label either.
+    // The slice of default/kubernetes has the same name as its Service, which is not in any label either.
     let names: BTreeSet<_> = names.collect();
     for line in [leading, standing_by]
         .concat()
@@ -166,7 +165,7 @@ async fn only_the_leader_reports_services_with_bounded_labels() {
         for (name, value) in labels(line) {
             assert!(!names.contains(&value), "{line}");
             let is_address = value.parse::<std::net::IpAddr>().is_ok();
-            // The targets of requests and probes. No other label holds the address of an endpoint.
+            // The targets of requests and probes. No other label contains the address of an endpoint.
             let is_allowed =
                 name == "host" || (name == "address" && line.starts_with("endpoint_copier_probe_"));
             assert!(!is_address || is_allowed, "{line}");

@@ -46,7 +46,7 @@ fn the_page_of_events_is_up_to_date() {
     check("docs/reference/events.md", &text);
 }
 
-/// A reason that other pages can link to.
+/// A heading for a reason, so that other pages can link to it.
 fn anchored(reason: &str) -> String {
     format!("<a id=\"{}\"></a>{}", reason.to_lowercase(), code(reason))
 }

@@ -42,7 +42,7 @@ fn the_page_of_flags_is_up_to_date() {
     check("docs/reference/flags.md", &text);
 }
 
-/// All flags but those of clap itself.
+/// All flags except those that clap adds.
 fn flags(command: &Command) -> impl Iterator<Item = &Arg> {
     let flags = command.get_arguments();
     flags.filter(|flag| !flag.is_positional() && !["help", "version"].contains(&name(flag)))

@@ -36,7 +36,7 @@ that reads so slowly that the replica has rendered two newer pages gets only a p
 connections. If there are more, it closes the oldest idle connection of the peer that has the most.
 ";
 
-/// The sections, by the beginning of the names in them.
+/// The sections, by the prefix of the metric names in them.
 const SECTIONS: [(&[&str], &str); 4] = [
     (&["endpoint_copier_"], "The operator"),
     (
@@ -54,9 +54,9 @@ const SECTIONS: [(&[&str], &str); 4] = [
 struct Label {
     /// Names of labels with the same values.
     names: &'static [&'static str],
-    /// What the names of its metrics begin with; empty: all metrics that have such a label.
+    /// The prefix of the metrics. Empty: all metrics that have such a label.
     of: &'static [&'static str],
-    /// If some are in backticks, there are no others.
+    /// If some values are in backticks, there are no others.
     values: &'static str,
 }
 
@@ -245,7 +245,7 @@ fn the_page_of_metrics_is_up_to_date() {
 
 fn row(label: &Label) -> [String; 3] {
     let codes = |names: &[&str]| names.iter().map(|name| code(name)).collect::<Vec<_>>().join(", ");
-    // A name that ends in an underscore is the common beginning of several names.
+    // A name that ends in an underscore is the common prefix of several names.
     let of = codes(label.of).replace("_`", "_…`");
     [codes(label.names), of, label.values.to_owned()]
 }

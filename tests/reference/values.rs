@@ -55,7 +55,7 @@ fn is_key(word: &str) -> bool {
         && word.chars().all(|sign| sign.is_ascii_alphanumeric())
 }
 
-/// The comment at the top of values.yaml, without its first paragraph, which is about the file.
+/// The comment at the top of values.yaml, without its first paragraph, which describes the file.
 fn introduction() -> String {
     let text = read(&format!("{CHART}/values.yaml"));
     let comment = text.lines().map_while(|line| line.strip_prefix('#'));
@@ -77,7 +77,7 @@ fn schema() -> Value {
     serde_json::from_str(&read(&format!("{CHART}/values.schema.json"))).expect("JSON")
 }
 
-/// The entries that have a row: those with a comment, if nothing below them has one.
+/// The entries that have a row: those with a comment, if no entry below them has one.
 fn documented() -> Vec<Entry> {
     let all = entries();
     let begins = |path: &str, section: &str| {

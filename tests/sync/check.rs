@@ -1,4 +1,4 @@
-//! The sources in use, compared with consistent lists. Changes that a watch does not show are found anyway.
+//! The sources in use, compared with consistent lists. Changes that a watch does not show are found by the comparison.
 
 use testbed::{Effect, Ending, Fault, Match, Request};
 
@@ -51,7 +51,7 @@ async fn slice_changes_that_a_silent_watch_hides_are_found() {
         .expect("a slice");
     let took = operator.until_addresses("web", &["10.0.0.2"]).await;
     assert!(took < seconds(12), "{took:?}");
-    // Three watches, twice each.
+    // Three watches, each restarted twice.
     assert_eq!(operator.metric(STALE), Some(6));
 }
 
@@ -60,7 +60,7 @@ async fn a_check_of_a_current_watch_is_one_consistent_list() {
     let operator = checking().await;
     operator.store.requests().clear();
     for number in 0..60 {
-        // Some changes are in flight while a list is answered.
+        // Some changes are in flight while the API server answers a list.
         put(
             &operator.store,
             slice(
@@ -164,7 +164,7 @@ async fn the_api_source_is_checked_while_other_lists_fail() {
         assert_eq!(api_servers.count(), 3, "{lists:?}");
         faults.remove(rule);
     }
-    // A failure does not hide another one.
+    // One failure does not hide another.
     for namespace in ["blue", "default"] {
         let lists = Match::any().verb("list").namespace(namespace);
         faults.add(Fault::status(lists, 403));
@@ -190,7 +190,7 @@ async fn a_list_that_takes_over_a_second_is_sent_less_often() {
     pass(seconds(620)).await;
     let lists = listed(&operator);
     let times = |wanted: &str| lists.iter().filter(|namespace| *namespace == wanted).count();
-    // After 20 s, 40 s, 80 s, and then every 160 s.
+    // The intervals are 20 s, 40 s, 80 s, and then 160 s.
     assert_eq!(times("blue"), 6, "{lists:?}");
     assert_eq!(times("green"), 62, "{lists:?}");
     assert_eq!(

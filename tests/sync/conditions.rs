@@ -36,7 +36,7 @@ fn writes(store: &Store) -> Vec<Request> {
     store.requests().matching(wanted)
 }
 
-/// Writes a condition as somebody else.
+/// Writes a condition as another client.
 fn forge(store: &Store, service: &str, conditions: Value) {
     let patch = json!({"status": {"conditions": conditions}});
     let forged = store.patch_status("services", "default", service, patch);
@@ -142,7 +142,7 @@ async fn condition_goes_when_the_service_is_no_longer_managed() {
         put(&store, service(name));
     }
     forge(&store, "left", json!([forged()]));
-    // From here on, it is like any Service that is not managed.
+    // From now on, it is like any Service that is not managed.
     let unmanaged = |name: &str, value: Value| {
         let patch = json!({"metadata": {"annotations": {"endpoint-copier/enabled": value}}});
         store.patch("services", "default", name, patch).expect("a patch");
@@ -223,7 +223,7 @@ async fn copies_do_not_wait_for_conditions_that_hang_or_fail() {
             pass(seconds(2)).await;
         }
         let count = writes(&store).len();
-        // Those in flight when the first one is rejected, and again after each pause.
+        // The writes in flight when the first one is rejected, and those after each pause.
         let most = if matches!(effect, Effect::Status { code: 429, .. }) {
             21
         } else {

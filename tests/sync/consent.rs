@@ -9,13 +9,13 @@ use crate::harness::{
     Operator, addresses, cluster, namespace_named, pass, put, seconds, service_of, slice, until,
 };
 
-/// Withdrawn consent removes copies within this time.
+/// The time within which withdrawn consent removes copies.
 const WITHDRAWN: Duration = Duration::from_secs(1);
 
 /// The annotation of a source that lets namespace `default` copy it.
 const ALLOW_FROM: &str = "endpoint-copier/allow-from";
 
-/// A store in which `default/vip` asks for `web/app`, which nobody has allowed it to copy.
+/// A store in which `default/vip` asks for `web/app`, which no one has allowed it to copy.
 fn store() -> Store {
     let store = cluster(&["192.0.2.1"]);
     put(&store, namespace_named("web"));
@@ -32,14 +32,14 @@ fn app() -> Value {
     json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "app", "namespace": "web"}, "spec": {"ports": ports}})
 }
 
-/// A managed Service of namespace `default` that asks for `web/app`.
+/// A managed Service in namespace `default` that asks for `web/app`.
 fn asking(name: &str) -> Value {
     let mut service = service_of(name, "app");
     service["metadata"]["annotations"]["endpoint-copier/default-service-namespace"] = json!("web");
     service
 }
 
-/// Gives or withdraws consent by the annotation of the source.
+/// Gives or withdraws consent with the annotation of the source.
 fn allow(store: &Store, consent: bool) {
     let value = if consent { json!("default") } else { Value::Null };
     let patch = json!({"metadata": {"annotations": {ALLOW_FROM: value}}});
@@ -99,7 +99,7 @@ fn unanswered(operator: &Operator, namespace: &str, name: &str) -> FaultId {
     operator.writer.faults().add(Fault::status(reads, 500))
 }
 
-/// Asserts that the copies of `vip` go in time.
+/// Asserts that the copies of `vip` are deleted in time.
 async fn is_withdrawn(operator: &Operator) {
     let took = operator.until_addresses("vip", &[]).await;
     assert!(took < WITHDRAWN, "{took:?}");
@@ -112,7 +112,8 @@ async fn stays(operator: &Operator) {
     assert_eq!(addresses(&operator.store, "another"), [""; 0]);
 }
 
-/// Restarts the operator, which then knows no last answer: `vip` keeps its copies, and `another` loses them and gets none.
+/// Restarts the operator, which then knows no earlier decision: `vip` keeps its copies, and `another` loses its copies
+/// and gets none.
 async fn restarted(operator: Operator) -> Operator {
     let store = operator.store.clone();
     store
@@ -176,7 +177,7 @@ async fn an_undecodable_source_keeps_its_last_answer() {
     stays(&operator).await;
     put(&store, asking("another"));
     operator.until_addresses("another", &["10.0.0.1"]).await;
-    // After a restart there is no last answer.
+    // After a restart there is no earlier decision.
     store
         .delete("services", "default", "another")
         .expect("it is there");

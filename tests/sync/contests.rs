@@ -1,4 +1,4 @@
-//! Somebody else writes a copy again and again, as a second installation does.
+//! Another client writes a copy again and again, as a second installation does.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::harness::{Operator, cluster, ms, pass, put, seconds, service, slices_
 
 const FINDING: &str = "endpoint_copier_findings{reason=\"OtherInstallation\"}";
 
-/// Changes the copy, and returns how long it takes until the change is undone.
+/// Changes the copy, and returns the time until the change is reverted.
 async fn repaired(operator: &Operator, change: Value) -> Duration {
     let copy = || slices_of(&operator.store, "vip").remove(0);
     let content = |copy: &Value| {

@@ -1,4 +1,4 @@
-//! Late views: no copies are made from them, and a watch that is proved late is restarted.
+//! Late views: no copies are created from them, and a watch that is proved to be late is restarted.
 
 use serde_json::json;
 use testbed::{Effect, Ending, Fault, Match};
@@ -147,7 +147,7 @@ async fn a_watch_of_copies_that_does_not_show_our_writes_is_restarted() {
     assert_eq!(restarts(&operator, "copies"), 1);
 }
 
-/// The watch of the sources has ended and cannot resume. The slice `kubernetes` was deleted since.
+/// The watch of the sources has ended and cannot resume. The slice `kubernetes` has been deleted since then.
 async fn with_sources_cut_off() -> Operator {
     let operator = Operator::start(&cluster(&["192.0.2.1"]));
     put(&operator.store, service("vip"));
@@ -270,7 +270,7 @@ async fn five_hundred_first_copies_cost_no_get() {
     })
     .await;
     assert!(operator.slice_requests("get").is_empty());
-    // The first copy of a source that was never used before does not cost one either.
+    // The first copy of a source that was never used before does not cost a GET either.
     for number in 0..3 {
         let (name, source) = (format!("late-{number}"), format!("source-{number}"));
         put(&store, slice(&source, &source, &["10.0.0.2"]));

@@ -89,7 +89,7 @@ async fn a_lower_limit_deletes_the_copies_of_the_youngest() {
     assert_eq!(operator.slice_requests("delete").len(), 1);
 }
 
-/// Creates a namespace with the source `app` and managed Services of it.
+/// Creates a namespace with the source `app` and managed Services that copy it.
 fn put_tenant(store: &Store, namespace: &str, services: usize) {
     put(store, builders::namespace(namespace));
     put(store, app_in(namespace, "10.0.0.1"));

@@ -1,5 +1,5 @@
-//! The watches, index, queue, worker and reconciler of the operator as tasks of the test, against an API server in
-//! memory: no process, no connection, and under paused time.
+//! The watches, index, queue, worker and reconciler of the operator as tasks of the test, against an in-memory API
+//! server: no process, no connection, and under paused time.
 
 use std::time::Duration;
 
@@ -18,21 +18,21 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-/// A limit above every wait that the rules require.
+/// A limit that is longer than every wait that the rules require.
 const PATIENCE: Duration = Duration::from_secs(300);
 
 /// The label of the Nodes that are watched.
 pub const CONTROL_PLANE: &str = "node-role.kubernetes.io/control-plane";
 
-/// A replica that leads without end. Each of its watches, and its writer, has an API server of its own on the one
-/// store, so that a fault or a stale cache can befall one alone.
+/// A replica whose term never ends. Each of its watches, and its writer, has its own API server on the one store, so
+/// that a fault or a stale cache can affect one of them alone.
 pub struct Operator {
     pub store: Store,
     pub services: ApiServer,
     pub copies: ApiServer,
     pub sources: ApiServer,
     pub nodes: ApiServer,
-    /// Serves the writes, the GETs and the Events.
+    /// Serves the writes, GETs and Events.
     pub writer: ApiServer,
     /// The watchdog of its worker.
     pub watchdog: Watchdog,
@@ -48,21 +48,21 @@ impl Operator {
         Self::limited(store, ServiceLimits::default())
     }
 
-    /// With these limits of managed Services.
+    /// Starts a replica with these limits of managed Services.
     pub fn limited(store: &Store, limits: ServiceLimits) -> Self {
         let operator = Self::standby_with(store, limits, false);
         operator.lead();
         operator
     }
 
-    /// With conditions of Services.
+    /// Starts a replica that writes conditions of Services.
     pub fn with_conditions(store: &Store) -> Self {
         let operator = Self::standby_with_conditions(store);
         operator.lead();
         operator
     }
 
-    /// With conditions of Services, and waits for its term.
+    /// Starts a replica that writes conditions of Services and waits for its term.
     pub fn standby_with_conditions(store: &Store) -> Self {
         Self::standby_with(store, ServiceLimits::default(), true)
     }
@@ -163,14 +163,14 @@ impl Operator {
         self.checks.send_replace(true);
     }
 
-    /// Stops as on TERM: running work ends, and nothing else begins.
+    /// Stops as on TERM: work in progress is finished, and no new work begins.
     pub async fn stop(self) {
         self.stop.cancel();
         let ended = self.running.await.expect("no panic");
         ended.expect("all tasks ran until then");
     }
 
-    /// The requests for slices with this verb, which are those of the reconciler.
+    /// The requests for slices with this verb. Only the reconciler sends such requests to this server.
     pub fn slice_requests(&self, verb: &str) -> Vec<Request> {
         let wanted = |request: &Request| request.server == "writer" && request.is(verb, "endpointslices");
         self.store.requests().matching(wanted)
@@ -219,7 +219,7 @@ pub async fn until(store: &Store, what: &str, wanted: impl Fn(&Store) -> bool) -
     start.elapsed()
 }
 
-/// Lets this time pass, with everything that is due in it.
+/// Lets this time pass, and runs everything that is due in it.
 pub async fn pass(time: Duration) {
     sleep(time).await;
 }
@@ -232,7 +232,7 @@ pub const fn seconds(n: u64) -> Duration {
     Duration::from_secs(n)
 }
 
-/// A store with `default/kubernetes` as these API servers write it.
+/// A store with `default/kubernetes` in the form in which these API servers write it.
 pub fn cluster(api_servers: &[&str]) -> Store {
     let store = Store::new();
     put(&store, builders::kubernetes_service());
@@ -245,7 +245,7 @@ pub fn put(store: &Store, object: Value) -> Value {
     store.put(object).expect("a valid object")
 }
 
-/// A managed Service `default/<name>` of the default source.
+/// A managed Service `default/<name>` that copies the default source.
 pub fn service(name: &str) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Service",

@@ -1,4 +1,4 @@
-//! `Endpoints` of version 0.2 of the Go operator that may not be deleted.
+//! `Endpoints` of version 0.2 of the Go operator that the operator may not delete.
 
 use serde_json::{Value, json};
 use testbed::{Fault, Match, Store};
@@ -44,7 +44,7 @@ async fn undeletable_endpoints_are_reported_while_mirrored() {
         })
         .await;
         assert!(is_there(&store));
-        // Like any refused write, the delete is tried every 30 s: at most a GET and a DELETE.
+        // Like any refused write, the delete is repeated every 30 s: at most a GET and a DELETE each time.
         pass(seconds(600)).await;
         let asked = store
             .requests()
@@ -106,7 +106,7 @@ async fn many_mirrors_without_rights_cause_one_request_per_pause() {
     let found = operator.metric("endpoint_copier_findings{reason=\"LegacyEndpoints\"}");
     assert_eq!(found, Some(100));
     assert_eq!(operator.metric("endpoint_copier_services_in_sync"), Some(100));
-    // Every 30 s, as many as are synced at once.
+    // Every 30 s, one for each Service that is synced at the same time.
     let asked = asked(&store);
     assert!((20..=300).contains(&asked), "{asked}");
     assert!(warnings(&store, "vip-0").contains(&"LegacyEndpoints".to_owned()));
@@ -135,7 +135,7 @@ async fn endpoints_are_read_only_where_a_mirrored_slice_shows_them() {
     pass(seconds(10)).await;
     assert_eq!(asked(&store), 0);
 
-    // Those of another owner are read once for each of their changes.
+    // Mirrored Endpoints of another owner are read once for each of their changes.
     let mut theirs = endpoints();
     theirs["metadata"]["labels"] = json!({});
     put(&store, theirs);

@@ -41,8 +41,8 @@ impl Log {
     }
 }
 
-/// While only one thread has a subscriber, an event that another thread logs first is cached as disabled forever. With
-/// a second subscriber, even an unused one, all subscribers are asked.
+/// While only one thread has a subscriber, an event that another thread logs first is cached as disabled permanently.
+/// With a second subscriber, even an unused one, tracing asks all subscribers.
 fn hear_all_threads() {
     static ANOTHER: OnceLock<Dispatch> = OnceLock::new();
     ANOTHER.get_or_init(|| {

@@ -1,5 +1,5 @@
-//! Rules about time and order, tested with the tasks of the operator against an API server in memory. Under paused
-//! time, half an hour takes no time, and a pause of 250 ms is 250 ms on any machine.
+//! Rules about time and order, tested with the tasks of the operator against an in-memory API server. Under paused
+//! time, half an hour takes no real time, and a pause of 250 ms is exactly 250 ms on any machine.
 
 mod check;
 mod conditions;

@@ -1,4 +1,4 @@
-//! The watch of Nodes: when it runs, and what follows from its failures.
+//! The watch of Nodes: when it runs, and the effects of its failures.
 
 use serde_json::{Value, json};
 use testbed::{Effect, Fault, Match, Request, Store};
@@ -17,7 +17,7 @@ fn node(name: &str, addresses: [&str; 2]) -> Value {
     })
 }
 
-/// Two API servers and their Nodes, and a worker that is not asked for.
+/// Two API servers and their Nodes, and a Node that the operator does not select.
 fn cluster_with_nodes() -> Store {
     let store = cluster(&SERVERS);
     put(&store, node("a", ["192.0.2.1", "2001:db8::1"]));
@@ -47,7 +47,8 @@ fn requests(store: &Store, verb: &str) -> usize {
     store.requests().matching(wanted).len()
 }
 
-/// Watches of Nodes end by themselves and begin again; one of a minute's worth of them is enough.
+/// Watches of Nodes end by themselves and begin again. Within a minute, a running watch therefore sends another
+/// request.
 async fn is_watched(store: &Store) -> bool {
     let before = requests(store, "watch");
     pass(seconds(60)).await;
@@ -75,7 +76,7 @@ async fn nodes_are_watched_only_while_a_service_needs_them() {
         operator.page().contains(&series)
     });
     assert_eq!(names, [true, true, true, false]);
-    // What was known is forgotten.
+    // The operator has forgotten what it knew.
     let lists = Match::any().verb("list").resource("nodes");
     operator.nodes.faults().add(Fault::new(lists, Effect::Hang));
     set_policy(&store, "RequireDualStack");
@@ -156,7 +157,7 @@ async fn watch_of_nodes_that_breaks_takes_nothing_away() {
         pass(seconds(180)).await;
         assert_eq!(slices_of(&store, "vip"), before, "{code}");
         assert_eq!(warnings(&store, "vip"), [""; 0], "{code}");
-        // A server that leaves the source leaves both families all the same.
+        // A server that leaves the source still leaves both families.
         put(&store, testbed::builders::kubernetes_slice(&SERVERS[..1]));
         operator
             .until_addresses("vip", &["192.0.2.1", "2001:db8::1"])

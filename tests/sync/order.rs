@@ -1,4 +1,4 @@
-//! The order of Services: which goes first, how many run at once, and which wait for others.
+//! The order of Services: which one is first, how many are synced at once, and which ones wait for others.
 
 use std::collections::BTreeSet;
 
@@ -128,7 +128,7 @@ async fn the_api_source_does_not_wait_for_500_tenants() {
     let slow = Fault::new(updates, Effect::Latency(ms(5)));
     operator.writer.faults().add(slow);
     for round in 2..10 {
-        // Also while the tenants still follow the previous change.
+        // This also holds while the tenants still follow the previous change.
         let address = format!("192.0.2.{round}");
         put(&store, slice("kubernetes", "kubernetes", &[&address]));
         let took = operator.until_addresses("kubernetes-vip", &[&address]).await;
@@ -201,7 +201,7 @@ async fn a_write_that_hangs_delays_no_other_service() {
         pass(seconds(1)).await;
     }
     pass(seconds(60)).await;
-    // 12 s for an answer, and then a retry within about a second.
+    // 12 s for a response, and then a retry within about a second.
     let tries = operator
         .slice_requests("update")
         .iter()
@@ -293,7 +293,7 @@ async fn a_worker_whose_reads_are_slow_is_not_stuck() {
     let gets = Match::any().verb("get").resource("endpointslices");
     let slow = Effect::Latency(ms(4500));
     operator.writer.faults().add(Fault::new(gets, slow));
-    // Each copy claims a newer source, so all of them are read, one after the other.
+    // Each copy claims a newer source, so all sources are read, one after the other.
     let claim = json!({
         "metadata": {"annotations": {"endpoint-copier/source-resource-version": "999999"}},
         "endpoints": [{"addresses": ["203.0.113.9"]}],

@@ -1,4 +1,4 @@
-//! The log, also while the API is down: few lines, and enough.
+//! The log, including during an API outage: few lines, and enough of them.
 
 use testbed::{Effect, Fault, Match, Store};
 
@@ -7,14 +7,15 @@ use crate::harness::{
 };
 use crate::log::Log;
 
-/// The log lines about failed syncs, without those that name a further Service.
+/// The log lines about failed syncs, without those that name another failed Service.
 fn sync_failures(log: &Log) -> Vec<String> {
     let mut lines = log.lines("the sync of copies");
     lines.retain(|line| !line.contains("in another way"));
     lines
 }
 
-/// Asserts that these are the log lines about failed syncs since line `since`, each given by its words.
+/// Asserts that these are the log lines about failed syncs since line `since`. Each expected line is given by words in
+/// it.
 fn assert_logged(log: &Log, since: usize, words: &[&str]) {
     let lines = sync_failures(log).split_off(since);
     assert_eq!(lines.len(), words.len(), "{lines:#?}");

@@ -1,4 +1,4 @@
-//! An overloaded API server gets fewer requests, and its clients resume where they were.
+//! An overloaded API server gets fewer requests, and its clients resume where they stopped.
 
 use std::time::Duration;
 
@@ -57,8 +57,8 @@ async fn retry_after_is_honoured() {
     assert_eq!(lists, 0);
 }
 
-/// Rejects for a minute all requests of the reconciler, which has 500 Services to copy and the one that the
-/// flags name. Returns the number of requests for that one and for the others.
+/// Rejects all requests of the reconciler for a minute. It has to copy 500 Services and the one that the flags name.
+/// Returns the number of requests for that one and for the others.
 async fn writes_rejected_for_a_minute(code: u16, retry_after: Option<u32>) -> (usize, usize) {
     let store = cluster(&["192.0.2.1"]);
     put(&store, slice("app", "app-1", &["10.0.0.1"]));

@@ -50,7 +50,7 @@ async fn a_write_missing_in_the_watch_costs_one_get_after_a_second() {
 
     change(&operator, "192.0.2.2");
     operator.until_addresses("vip", &["192.0.2.2"]).await;
-    // While it waits it plans nothing, because a plan from the old view would cause a conflict.
+    // While the Service waits, nothing is planned, because a plan from the old view would cause a conflict.
     pass(ms(200)).await;
     change(&operator, "192.0.2.3");
     let took = operator.until_addresses("vip", &["192.0.2.3"]).await;
@@ -72,7 +72,7 @@ async fn a_write_missing_in_the_watch_costs_one_get_after_a_second() {
     let waited = gets[0].at - writes[0].answered.expect("an answer");
     assert!(waited >= seconds(1) && waited < ms(1050), "{waited:?}");
 
-    // The watch shows it at last, which is no news.
+    // The watch finally shows it, which is not news.
     operator.copies.release();
     pass(seconds(10)).await;
     assert_eq!(operator.asked().len(), 5, "{:?}", operator.asked());
@@ -132,7 +132,7 @@ async fn a_create_whose_reply_is_lost_ends_in_one_copy_and_no_error() {
             Some(1),
             "lagging: {lagging}"
         );
-        // If the watch is late, a GET finds that the object with the name is ours.
+        // If the watch is late, a GET finds that the object with the name is our copy.
         let asked = operator.asked();
         assert_eq!(asked.len(), if lagging { 3 } else { 1 }, "{asked:?}");
     }
@@ -166,7 +166,7 @@ async fn a_copy_deleted_by_hand_while_the_watch_is_late_is_recreated() {
 /// Rule: 2.name-taken
 #[tokio::test(start_paused = true)]
 async fn an_unlabeled_slice_with_a_copys_name_is_found_by_a_get() {
-    // The name of the copy is known only after it existed.
+    // The name of the copy is known only after the copy has existed.
     let operator = Operator::start(&cluster(&["192.0.2.1"]));
     put(&operator.store, service("vip"));
     operator.until_addresses("vip", &["192.0.2.1"]).await;
@@ -223,7 +223,7 @@ async fn an_unlabeled_slice_with_a_copys_name_is_found_by_a_get() {
     );
 }
 
-/// No watch shows it, and a GET shows only its name.
+/// No watch shows the slice, and a GET shows only its name.
 #[tokio::test(start_paused = true)]
 async fn an_unreadable_slice_in_a_copys_place_delays_no_other_copy() {
     let operator = Operator::start(&cluster(&["192.0.2.1"]));

@@ -51,7 +51,7 @@ async fn a_refused_write_is_retried_after_5_to_30_s_and_sent_once() {
     }
 }
 
-/// The rights of an operator that may write slices in these namespaces.
+/// The permissions of an operator that may write slices in these namespaces.
 fn writes_in(namespaces: &[&str]) -> Vec<Rule> {
     vec![
         Rule::new(
@@ -88,7 +88,7 @@ async fn services_of_a_namespace_without_rights_share_a_pause() {
     put(&store, service("vip"));
     operator.until_addresses("vip", &["192.0.2.1"]).await;
     pass(seconds(100)).await;
-    // After 0, 5, 15, 35, 65 and 95 s: as many as are synced at once, instead of 200.
+    // After 0, 5, 15, 35, 65 and 95 s: one request for each Service that is synced at once, instead of 200.
     let tries = operator.slice_requests("create").len();
     assert!((6..=80).contains(&tries), "{tries}");
     let refused = "endpoint_copier_findings{reason=\"WriteRefused\"}";
@@ -151,7 +151,7 @@ async fn a_terminating_namespace_is_left_until_the_service_changes() {
     service["metadata"]["annotations"]["endpoint-copier/default-service-namespace"] = json!("default");
     service["metadata"]["annotations"]["endpoint-copier/default-service-name"] = json!("kubernetes");
     let store = cluster(&["192.0.2.1"]);
-    // As on a cluster whose controller manager is slow to empty the namespace.
+    // Like a cluster whose controller manager is slow to empty the namespace.
     store.collect_after(None);
     put(&store, builders::namespace("blue"));
     put(&store, service);

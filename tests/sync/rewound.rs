@@ -22,7 +22,7 @@ fn relisted(operator: &Operator, reason: &str) -> Vec<u64> {
 enum Servers {
     /// Their watches stay open and show nothing.
     Go,
-    /// They are restarted: watches break, and resume at a version that is now in the future.
+    /// They are restarted: watches break, and resume at a version that does not exist yet.
     Restarted,
     /// Their watch caches still hold the old state.
     Stale,
@@ -48,7 +48,7 @@ fn restore(operator: &Operator, backup: u64, servers: Servers) {
     }
 }
 
-/// Makes many changes of an object that the operator watches.
+/// Makes many changes to an object that the operator watches.
 fn be_busy(operator: &Operator) {
     for number in 0..500 {
         let mut other = service("other");
@@ -94,7 +94,7 @@ async fn copies_are_right_within_12_s_of_an_etcd_restore() {
         let took = until(&store, "the copies are right", is_right).await;
         assert!(took < seconds(12), "{servers:?}: {took:?}");
         pass(seconds(2)).await;
-        // There are two watches of sources: one of the API servers, and one of the others.
+        // There are two watches of sources: one for the API servers, and one for the others.
         assert_eq!(relisted(&operator, "expired"), [1, 1, 2], "{servers:?}");
         if servers == Servers::Stale {
             continue;
@@ -104,7 +104,7 @@ async fn copies_are_right_within_12_s_of_an_etcd_restore() {
             [0, 0, 0],
             "{servers:?}: no server is to blame"
         );
-        // Everything continues as before.
+        // Everything continues as it did before.
         put(&store, slice("kubernetes", "kubernetes", &["192.0.2.4"]));
         let took = operator.until_addresses("vip", &["192.0.2.4"]).await;
         assert!(took < seconds(1), "{servers:?}: {took:?}");
@@ -129,7 +129,7 @@ async fn a_restore_is_noticed_without_any_managed_service() {
 
 #[tokio::test(start_paused = true)]
 async fn a_conflict_after_an_unnoticed_restore_ends_with_a_get() {
-    // Without the check of the sources.
+    // The check of the sources is off.
     let operator = Operator::start(&cluster(&["192.0.2.1"]));
     let store = operator.store.clone();
     put(&store, service("vip"));
@@ -153,7 +153,7 @@ async fn a_conflict_after_an_unnoticed_restore_ends_with_a_get() {
     assert!(took < seconds(4), "{took:?} {:?}", operator.asked());
 }
 
-/// So few writes are undone that their versions have been reused long before the watches continue.
+/// So few writes are undone that their versions are used again long before the watches continue.
 #[tokio::test(start_paused = true)]
 async fn a_small_etcd_restore_is_noticed_by_its_outage() {
     let operator = Operator::start(&cluster(&["192.0.2.1"]));

@@ -19,7 +19,7 @@ async fn with_stale_sources() -> (Operator, String) {
     (operator, name)
 }
 
-/// The copy that a replica writes when it sees this source slice.
+/// The copy that a replica writes after it has seen this source slice.
 fn copied_by_another(operator: &Operator, source: &Value, address: &str) {
     let mut copy = slices_of(&operator.store, "vip").remove(0);
     copy["metadata"] = json!({
@@ -38,7 +38,7 @@ fn copied_by_another(operator: &Operator, source: &Value, address: &str) {
     put(&operator.store, copy);
 }
 
-/// Writes the copy as a replica does that sees the current source.
+/// Writes the copy as a replica that sees the current source does.
 fn written_by_another(operator: &Operator, copy: &str, source: &Value, address: &str) {
     let patch = json!({
         "metadata": {"annotations": {"endpoint-copier/source-resource-version": source["metadata"]["resourceVersion"]}},
@@ -96,7 +96,7 @@ async fn a_copy_of_a_source_that_we_do_not_see_yet_is_not_deleted() {
     operator.until_addresses("vip", &["192.0.2.1"]).await;
     pass(seconds(2)).await;
     operator.sources.lag();
-    // Another replica, which sees it, has copied a second slice of the source.
+    // Another replica, which sees a second slice of the source, has copied it.
     let second = put(
         &operator.store,
         slice("kubernetes", "kubernetes-2", &["192.0.2.9"]),
@@ -145,7 +145,7 @@ async fn a_404_that_does_not_name_the_source_proves_nothing() {
     assert_eq!((verbs("get"), verbs("delete")), (4, 0), "{:?}", operator.asked());
 }
 
-/// A claim of a newer source than exists.
+/// A claim of a version that is newer than the source.
 fn claim() -> Value {
     json!({"metadata": {"resourceVersion": "999999"}})
 }

@@ -24,7 +24,7 @@ async fn a_get_of_a_source_reaches_all_its_services() {
     }
     pass(seconds(2)).await;
     operator.sources.lag();
-    // The former leader has seen the change, has written one copy of it, and has ended.
+    // The former leader saw the change, wrote one copy of it, and ended.
     let source = put(&operator.store, slice("kubernetes", "kubernetes", &["192.0.2.1"]));
     let written = json!({
         "metadata": {"annotations": {"endpoint-copier/source-resource-version": source["metadata"]["resourceVersion"]}},
@@ -159,7 +159,7 @@ async fn a_watch_whose_version_is_refused_relists() {
             .iter()
             .map(|request| request.verb)
             .collect();
-        // The other watch of sources continues.
+        // The other watch of sources is not affected.
         assert_eq!(verbs, ["watch", "watch", "list", "watch"], "{code}");
     }
 }
@@ -225,9 +225,9 @@ async fn failed_lists_and_watches_are_retried_with_pauses() {
             server.faults().clear();
         }
         let limit = match effect {
-            // A request that hangs is given up after 10 s.
+            // A request that hangs is abandoned after 10 s.
             Effect::Hang => seconds(11),
-            // An overloaded API server gets fewer and fewer requests.
+            // An overloaded API server gets requests less and less often.
             Effect::Status { code: 429 | 503, .. } => seconds(40),
             _ => seconds(2),
         };
@@ -314,7 +314,7 @@ async fn a_quiet_watch_that_breaks_resumes_without_a_list() {
 }
 
 /// A leader that has seen the cluster, but has only an old state of its source when its term begins, because no watch
-/// is answered.
+/// gets a response.
 async fn leads_without_watches() -> Operator {
     let store = cluster(&["192.0.2.1", "192.0.2.2"]);
     put(&store, service("vip"));

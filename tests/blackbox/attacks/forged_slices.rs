@@ -11,14 +11,14 @@ use super::{VICTIM, forged, front, is_hidden, victim};
 use crate::on_both;
 use crate::probes::{REFUSES, VIP, create, replica, until_out, until_well};
 
-/// What the name of a copy is made of.
+/// The parts of the name of a copy.
 fn source_slice(namespace: &str, name: &str) -> endpoint_copier_core::model::EndpointSlice {
     let slice =
         json!({"metadata": {"namespace": namespace, "name": name}, "addressType": "IPv4", "endpoints": []});
     serde_json::from_value(slice).expect("a slice")
 }
 
-/// Creates a Service that a typo freezes.
+/// Creates a Service with a typo in an annotation, so that its copies stay as they are.
 async fn frozen(cluster: &Cluster) -> Service {
     let mut frozen = front();
     frozen["metadata"]["annotations"]["endpoint-copier/enabled"] = json!("ture");
@@ -65,7 +65,7 @@ on_both! {
         is_hidden(cluster, "team-a").await;
     }
 
-    /// Otherwise the operator would read any slice of the cluster for whoever may edit those of one namespace.
+    /// Otherwise the operator would read any slice of the cluster for a user who may edit the slices of one namespace.
     async fn an_edited_copy_makes_the_operator_read_nothing_else(cluster: &mut Cluster) {
         victim(cluster).await;
         cluster.create::<EndpointSlice>(slice("team-a", "own", "own-x7k2p", &["10.0.0.7"])).await;

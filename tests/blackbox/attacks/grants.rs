@@ -1,4 +1,4 @@
-//! ReferenceGrants that say less than the attacker hopes for.
+//! ReferenceGrants that permit less than the attacker hopes for.
 
 use harness::{Cluster, Operator};
 use k8s_openapi::api::core::v1::Service;
@@ -42,7 +42,7 @@ on_both! {
         let _operator = Operator::start(cluster, "one", 0);
         let service = cluster.create::<Service>(front()).await;
         is_refused(cluster, &service, "NotPermitted").await;
-        // It is not that nobody looks.
+        // The operator does watch the grants.
         cluster.grant("web", "real", spec(SERVICE, named("app"))).await;
         cluster.until_addresses("team-a", "front", &[VICTIM]).await;
         cluster.revoke("web", "real").await;

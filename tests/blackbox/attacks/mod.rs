@@ -1,5 +1,5 @@
-//! Attacks by users with few permissions who want more through the operator. Each fails, and succeeds with the mutants
-//! of `hack/mutants` that docs/explanation/security.md names beside it.
+//! Attacks by users with few permissions who want to gain more through the operator. Each attack fails, and succeeds
+//! with the mutants of `hack/mutants` that docs/explanation/security.md lists for it.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -57,7 +57,7 @@ async fn held_copy(cluster: &Cluster) -> Operator {
     operator
 }
 
-/// Waits until the operator has copied for a Service that was created last, so that it has seen all that came before.
+/// Waits until the operator has copied for a Service that was created last, so that it has seen everything before.
 async fn seen(cluster: &Cluster) {
     static NUMBER: AtomicUsize = AtomicUsize::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
@@ -85,7 +85,7 @@ async fn is_hidden(cluster: &Cluster, namespace: &str) {
     assert!(shown.is_empty(), "{shown:#?}");
 }
 
-/// Waits until the operator refuses a Service for this reason, or shows the victim, which it must not.
+/// Waits until the operator refuses a Service for this reason. Fails if it shows the victim.
 async fn until_refused(cluster: &Cluster, service: &Service, reason: &str) {
     let namespace = service.metadata.namespace.as_deref().expect("a namespace");
     until(&format!("an Event {reason}"), async || {

@@ -1,4 +1,4 @@
-//! Names and lists that a careless reader takes for patterns.
+//! Names and lists that a careless parser treats as patterns.
 
 use harness::objects::{managed, slice, source};
 use harness::{Cluster, Operator};
@@ -48,7 +48,7 @@ on_both! {
         is_hidden(cluster, "team-a").await;
     }
 
-    /// A source whose name begins as that of a permitted one.
+    /// A source whose name has that of a permitted one as its prefix.
     async fn consent_for_one_name_covers_no_longer_name(cluster: &mut Cluster) {
         victim(cluster).await;
         cluster.create::<Service>(source("web", "app", "")).await;

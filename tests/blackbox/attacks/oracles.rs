@@ -1,4 +1,4 @@
-//! What a user learns about a Service that they may not read.
+//! Information that a user can get about a Service that they may not read.
 
 use harness::objects::{managed, slice, source};
 use harness::{Cluster, Operator, until};
@@ -11,7 +11,7 @@ use crate::consent::note;
 use crate::inspect::{run, text};
 use crate::on_both;
 
-/// All that the operator says about `team-a/front` from its start on: Event, metrics, log, and the commands.
+/// Everything that the operator says about `team-a/front` from its start on: Event, metrics, log, and the commands.
 async fn said(cluster: &Cluster) -> Vec<String> {
     let operator = Operator::start(cluster, "one", 0);
     let service = cluster
@@ -51,7 +51,7 @@ async fn said(cluster: &Cluster) -> Vec<String> {
             .filter(|row| row["name"] == "front")
             .cloned()
             .collect();
-        // That of `front` itself: it was created after the other one.
+        // This is the time of `front` itself, which was created after the other one.
         for row in &mut about_it {
             row["since"] = Value::Null;
         }

@@ -1,4 +1,4 @@
-//! Ports of the victim's hosts that its source does not list.
+//! Ports of the victim's hosts that the source does not list.
 
 use harness::objects::{slice, source};
 use harness::{Cluster, Operator, until};
@@ -47,15 +47,15 @@ on_both! {
         let mut front = front();
         front["spec"]["ports"] = json!([
             port(1, json!("http"), "TCP"),
-            // Of no slice.
+            // No slice has this number.
             port(2, json!(10250), "TCP"),
             port(3, json!(2379), "TCP"),
-            // A number of the slice with another protocol.
+            // The slice has this number with another protocol.
             port(4, json!(8080), "UDP"),
             port(5, json!(9090), "TCP"),
-            // A number of the other slice.
+            // The other slice has this number.
             port(6, json!(9090), "UDP"),
-            // A number of the flag, which is for the default source.
+            // The number of the flag, which applies to the default source.
             port(7, json!(9345), "TCP"),
         ]);
         let service = cluster.create::<Service>(front).await;

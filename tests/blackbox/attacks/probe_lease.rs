@@ -30,7 +30,7 @@ async fn write(cluster: &Cluster, annotations: Value) {
 
 on_both! {
     listed;
-    /// One objection for each of the first rounds, so that one of them fits.
+    /// One objection for each of the first rounds, so that one of them matches.
     /// Rule: 7.objection-lasts
     async fn a_forged_objection_keeps_no_dead_server_for_long(cluster: &mut Cluster) {
         let operator = replica(cluster, "one", 0, &SHORT_LEASE);
@@ -43,7 +43,7 @@ on_both! {
         until_out(cluster, &[1], OUT).await;
     }
 
-    /// If it stayed, the other replicas would answer it with a write every few seconds.
+    /// If it stayed, the other replicas would respond to it with a write every few seconds.
     async fn a_forged_suspicion_is_removed_and_harms_no_server(cluster: &mut Cluster) {
         let operator = replica(cluster, "one", 0, &SHORT_LEASE);
         create(cluster, VIP, json!({})).await;

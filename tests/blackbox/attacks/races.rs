@@ -1,5 +1,5 @@
-//! Objects that change between the check and the write. The way to the API server is slow, so each write is under way for
-//! a while.
+//! Objects that change between the check and the write. The path to the API server is slow, so each write is in flight
+//! for a while.
 
 use std::time::Duration;
 
@@ -15,10 +15,10 @@ use crate::slow::delayed_replica;
 
 const ONE_WAY: Duration = Duration::from_millis(100);
 
-/// Moments after a Service was created: before the operator sees it, while it writes, and after that.
+/// Moments after a Service was created: before the operator sees it, while it writes, and later.
 const MOMENTS: [u64; 4] = [50, 250, 400, 700];
 
-/// A replica with a slow way to the API server.
+/// A replica with a slow path to the API server.
 async fn slow_replica(cluster: &Cluster) -> (Operator, [Listening; 1]) {
     let (operator, delays) = delayed_replica(cluster, ONE_WAY, &SHORT_LEASE).await;
     operator.until_leads().await;
@@ -42,7 +42,8 @@ on_both! {
         }
     }
 
-    /// With a selector, `front` belongs to the controller of Kubernetes, and a copy would show the victim beside its Pods.
+    /// With a selector, `front` belongs to the controller of Kubernetes, and a copy would show the victim next to its
+    /// Pods.
     async fn a_service_recreated_during_a_write_keeps_no_copy(cluster: &mut Cluster) {
         victim(cluster).await;
         if let Some((store, _)) = cluster.testbed() {
@@ -64,7 +65,7 @@ on_both! {
         }
     }
 
-    /// The last word of the owner counts, however often it changes.
+    /// The last annotation of the owner counts, however often it changes.
     async fn consent_that_comes_and_goes_ends_with_the_last_change(cluster: &mut Cluster) {
         victim(cluster).await;
         cluster.create::<Service>(source("web", "app", "team-a")).await;

@@ -1,4 +1,4 @@
-//! The token of the operator, lured to a server of the attacker.
+//! The token of the operator, and servers of the attacker that try to get it.
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
@@ -20,7 +20,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::on_both;
 use crate::probes::{VIP, replica};
 
-/// The credentials that a server got.
+/// The credentials that a server received.
 type Got = Arc<Mutex<Vec<String>>>;
 
 /// A server with a certificate for the name of the API, signed by a CA of the attacker.
@@ -51,7 +51,7 @@ on_both! {
     async fn a_forged_slice_of_the_api_servers_gets_no_token(cluster: &mut Cluster) {
         let got = Got::default();
         let impostor = impostor(cluster, &got).await;
-        // The name of the port takes the number from the slice.
+        // The named port takes its number from the slice.
         let mut vip = harness::objects::vip();
         vip["spec"]["ports"][0]["targetPort"] = json!("https");
         cluster.create::<Service>(vip).await;
