@@ -7,7 +7,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 : "${KIND_CLUSTER:?name of the kind cluster}" "${IMG:?image, as loaded}" "${CONTAINER_TOOL:=docker}"
 namespace=endpoint-copier-operator
 kubectl=(kubectl --context "kind-$KIND_CLUSTER")
-# A call may reach the frozen API server.
+# This call may reach the frozen API server.
 soon=--request-timeout=5s
 helm=(helm --kube-context "kind-$KIND_CLUSTER")
 
@@ -40,7 +40,7 @@ until_there_are() {
 until_there_are 3
 
 node=$KIND_CLUSTER-control-plane3
-# Frozen and not stopped, because a restarted kind node may get another address.
+# Frozen instead of stopped, because a restarted kind node may get another address.
 "$CONTAINER_TOOL" pause "$node" >/dev/null
 until_there_are 2
 "$CONTAINER_TOOL" unpause "$node" >/dev/null

@@ -49,7 +49,7 @@ async def call(host, arguments, tls, local):
 
 
 def own_ports(host, number, hosts):
-    """Local addresses with ports that come back after minutes only.
+    """Local addresses with ports that are reused only after minutes.
 
     A call that a dead server never answered stays in the connection tracking of the client's kernel for up to two
     minutes, with the translation to that server. The kernel sends a later call from the same port there too, long after

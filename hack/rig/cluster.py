@@ -16,7 +16,7 @@ from network import (
 )
 
 HERE = pathlib.Path(__file__).resolve().parent
-# The rights of the operator, as the chart gives them, for a ServiceAccount in this namespace.
+# The permissions of the operator, as the chart grants them, for a ServiceAccount in this namespace.
 RIGHTS = HERE.parents[1] / "crates/testing/harness/rights/default.json"
 NAMESPACE = "namespace-of-the-release"
 LEASE = f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases/f668ae63.endpoint-copier-operator"
@@ -90,7 +90,7 @@ class Api:
         )
 
     def request(self, method, path, body=None):
-        """The answer to a request, as JSON. A PATCH is a merge patch."""
+        """The response to a request, as JSON. A PATCH is a merge patch."""
         request = urllib.request.Request(self.server + path, method=method, data=body and json.dumps(body).encode())
         request.add_header("Authorization", "Bearer admin-token")
         request.add_header("Content-Type", f"application/{'merge-patch+' if method == 'PATCH' else ''}json")
@@ -137,7 +137,7 @@ class Cluster:
         self.until_all_are_ready(60)
 
     def create_objects(self):
-        """Nodes, users and their rights, and the Service."""
+        """Nodes, users and their permissions, and the Service."""
         for name, addresses in {**NODES, **WORKER}.items():
             labels = {"node-role.kubernetes.io/control-plane": "true"} if name in NODES else {}
             self.api.create({"kind": "Node", "apiVersion": "v1", "metadata": {"name": name, "labels": labels}})
@@ -244,7 +244,7 @@ class Cluster:
         time.sleep(3)
 
     def ended(self):
-        """The processes that do not run, on all nodes."""
+        """The processes that are not running, on all nodes."""
         return [name for host in self.hosts.values() for name in host.ended()]
 
     def slices(self, service="kubernetes-vip"):

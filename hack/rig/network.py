@@ -24,7 +24,7 @@ ROUTER_OF_CLIENT = ("192.168.99.1", "fd00:99::1")
 
 
 class Failure(Exception):
-    """Something without which the rig cannot go on."""
+    """An error that stops the rig."""
 
 
 def run(*command, folder=None):
@@ -67,7 +67,7 @@ def plug(name, addresses, router):
 
 
 def connect(device, addresses, namespace):
-    """Takes a device up with these addresses."""
+    """Brings up a device with these addresses."""
     ip(f"link set {device} up", namespace)
     for address, length in zip(addresses, LENGTHS):
         ip(f"address add {address}/{length} dev {device}{' nodad' if ':' in address else ''}", namespace)
@@ -78,7 +78,7 @@ def forward(*shell):
 
 
 def link(name, state):
-    """Takes the link of a node `up` or `down`."""
+    """Sets the link of a node `up` or `down`."""
     ip(f"link set {name} {state}")
 
 
@@ -114,5 +114,5 @@ class Host:
             self.processes[name].send_signal(number)
 
     def ended(self):
-        """The processes that do not run."""
+        """The processes that are not running."""
         return [f"{self.name} {name}" for name, process in self.processes.items() if process.poll() is not None]

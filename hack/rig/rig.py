@@ -69,7 +69,7 @@ class Rig:
             self.expect(f"{what} within {limit} s", False, seen())
 
     def unanswered(self, vip, port, path, count=1):
-        """Calls of the client outside. Returns what it saw instead of 200."""
+        """Makes calls from the client outside. Returns the results other than 200."""
         what = ("--token=client-token", f"--port={port}", f"--path={path}", f"--calls={count}")
         command = client("client", vip, *what)
         lines = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()
@@ -147,7 +147,7 @@ def announce(rig):
 
 
 class Calls:
-    """Calls of a client in the cluster: thirty a second to each address of the VIP."""
+    """Calls from a client in the cluster: thirty a second to each address of the VIP."""
 
     def __init__(self):
         what = ("--token=admin-token", "--port=6443", "--path=/api/v1/namespaces/default")
@@ -228,7 +228,7 @@ def one_fault(rig, fault, calls):
 
 
 def drop_time(rig, service, victim, begin):
-    """Waits until a Service lists a node as ready no more. Returns the seconds since the fault."""
+    """Waits until a Service no longer lists a node as ready. Returns the seconds since the fault."""
     addresses = set(NODES[victim])
 
     def is_gone():
@@ -300,7 +300,7 @@ def parse():
 
 
 def missing(arguments):
-    """What this machine lacks."""
+    """The requirements that this machine does not meet."""
     if sys.platform != "linux" or os.geteuid() != 0:
         return "root on Linux"
     assets = os.environ.get("KUBEBUILDER_ASSETS")
@@ -334,7 +334,7 @@ def outside(arguments):
 
 def inside(arguments):
     """Starts the cluster and runs the scenarios."""
-    # The process outside hears it too, and ends this one.
+    # The process outside gets the signal too, and ends this one.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     arguments.logs = pathlib.Path(arguments.logs).resolve()
     arguments.logs.mkdir(parents=True, exist_ok=True)

@@ -41,7 +41,7 @@ def main():
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(certificate, key)
     server = Server(("::", int(port)), Handler)
-    # The handshake happens in the thread of the connection, so that a slow client delays no other.
+    # The handshake happens in the thread of the connection, so that a slow client does not delay others.
     server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
     server.serve_forever()
 

@@ -107,7 +107,7 @@ impl Nodes {
         self.link(node, "down");
     }
 
-    /// Takes the link up again.
+    /// Brings the link up again.
     pub fn plug(&self, node: usize) {
         self.link(node, "up");
     }

@@ -1,4 +1,4 @@
-//! What a change costs, and what the operator costs when nothing happens.
+//! The cost of a change, and the cost of the operator when nothing happens.
 
 use std::time::{Duration, Instant};
 
@@ -15,21 +15,21 @@ use crate::outage::until_copied;
 use crate::rows::{Idle, Outcome};
 use crate::stage::Stage;
 
-/// The number of changes of which a percentile is taken.
+/// The number of changes from which a percentile is taken.
 const CHANGES: usize = 500;
 
 /// The time between two changes. Each is copied before the next one.
 const APART: Duration = Duration::from_millis(30);
 
-/// The time for which an idle operator is measured, and the time before that in which it becomes idle.
+/// The time for which an idle operator is measured, and the time for which it first becomes idle.
 const IDLE: Duration = Duration::from_secs(30);
 const SETTLED: Duration = Duration::from_secs(15);
 
-/// Without probes: an endpoint of the bench is no API server.
+/// Probes are off, because an endpoint of the bench is not an API server.
 pub const NO_PROBES: &[&str] = &["--probe=off"];
 
-/// The time from the answer to a write of the source until a watch shows the copy, less the time of a bare PUT of a slice of
-/// the same size in the same run: this percentile of both.
+/// The time from the response to a write of the source until a watch shows the copy, minus the time of a bare PUT of a
+/// slice of the same size in the same run: this percentile of both.
 pub async fn beyond_a_put(stage: &mut Stage, percentile: usize) -> Result<Outcome, String> {
     stage.flags = NO_PROBES;
     stage.begin(1).await?;
@@ -58,7 +58,7 @@ pub async fn beyond_a_put(stage: &mut Stage, percentile: usize) -> Result<Outcom
     Ok(Outcome::Took(at(&mut copied).saturating_sub(at(&mut bare))))
 }
 
-/// The CPU time of the leader for a change of a source, from the watch to the end of the PUT.
+/// The CPU time that the leader uses for a change of a source, from the watch to the end of the PUT.
 pub async fn cpu_of_a_change(stage: &mut Stage) -> Result<Outcome, String> {
     stage.flags = NO_PROBES;
     let leader = stage.begin(1).await?;
@@ -72,7 +72,7 @@ pub async fn cpu_of_a_change(stage: &mut Stage) -> Result<Outcome, String> {
     Ok(Outcome::Took(took / u32::try_from(CHANGES).unwrap_or(u32::MAX)))
 }
 
-/// What a leader and a standby cost while nothing happens.
+/// The cost of a leader and of a standby while nothing happens.
 pub async fn idle(stage: &mut Stage, what: Idle) -> Result<Outcome, String> {
     stage.flags = NO_PROBES;
     let leader = stage.begin(2).await?;
@@ -90,7 +90,7 @@ pub async fn idle(stage: &mut Stage, what: Idle) -> Result<Outcome, String> {
     }))
 }
 
-/// What a leader and a standby need in a cluster with 1,000 Services, half of them managed, and 5,000 slices.
+/// The resources of a leader and a standby in a cluster with 1,000 Services, half of them managed, and 5,000 slices.
 pub async fn large(stage: &mut Stage, of_leader: bool) -> Result<Outcome, String> {
     fill(stage).await;
     stage.flags = NO_PROBES;
@@ -111,7 +111,7 @@ pub async fn cold_start(stage: &mut Stage) -> Result<Outcome, String> {
     Ok(Outcome::Took(start.elapsed()))
 }
 
-/// The CPU of a leader while slices of which it needs none change 40 times a second.
+/// The CPU time of a leader while slices that it does not need change 40 times a second.
 pub async fn churn(stage: &mut Stage) -> Result<Outcome, String> {
     stage.flags = NO_PROBES;
     let leader = stage.begin(1).await?;
@@ -162,7 +162,7 @@ async fn fill(stage: &Stage) {
         .await;
 }
 
-/// The share of one CPU in percent.
+/// The share of one CPU, in percent.
 async fn cpu(replica: &Operator) -> f64 {
     let (before, start) = (replica.cpu_time(), Instant::now());
     sleep(IDLE).await;

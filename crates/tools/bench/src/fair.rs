@@ -1,4 +1,4 @@
-//! Many Services of one source, and what they cost the Services beside them.
+//! Many Services of one source, and their effect on other Services.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
@@ -24,19 +24,19 @@ use crate::stage::Stage;
 /// Flags for more Services of one namespace than the default allows.
 const RAISED: &[&str] = &["--max-services-per-namespace=10000"];
 
-/// The Service of the API servers. A Service of another namespace may copy only ports that its slices have.
+/// The Service of the API servers. A Service in another namespace may copy only ports that its slices have.
 const API_SOURCE: (&str, &str) = ("default", "kubernetes");
 
 /// The limit for the copies of all Services.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// The namespace beside that of the many Services.
+/// The second namespace, next to that of the many Services.
 const OTHER: &str = "other";
 
-/// The number of changes of which a percentile is taken.
+/// The number of changes from which a percentile is taken.
 const CHANGES: usize = 30;
 
-/// The number of changes beside a busy tenant. The slowest counts.
+/// The number of changes while another tenant is busy. The slowest change counts.
 const FEW_CHANGES: usize = 5;
 
 /// The number of writes that hang.
@@ -54,8 +54,8 @@ pub async fn fan_out(stage: &mut Stage, followers: usize) -> Result<Outcome, Str
     Ok(Outcome::Took(last.saturating_duration_since(start)))
 }
 
-/// Measures how long a change takes to `default/kubernetes-vip` while Services of another namespace follow the same
-/// source: this percentile.
+/// Measures the time until a change reaches `default/kubernetes-vip` while Services of another namespace follow the
+/// same source: this percentile.
 pub async fn beside(stage: &mut Stage, followers: usize, percentile: usize) -> Result<Outcome, String> {
     stage.flags = NO_PROBES;
     let namespace = format!("vips-{followers}");
@@ -73,7 +73,7 @@ pub async fn beside(stage: &mut Stage, followers: usize, percentile: usize) -> R
     Ok(Outcome::Took(took[(CHANGES * percentile).div_ceil(100) - 1]))
 }
 
-/// Measures how long a change takes to a Service of another namespace while many keys of a tenant are dirty.
+/// Measures the time until a change reaches a Service of another namespace while many keys of a tenant are dirty.
 pub async fn busy_tenant(stage: &mut Stage, keys: usize) -> Result<Outcome, String> {
     stage.flags = RAISED;
     let tenant = Tenant::new(stage, keys).await;
@@ -154,7 +154,7 @@ impl Tenant {
         self.copies.show(&address, followers).await.map(drop)
     }
 
-    /// Measures how long a change takes to the only copy.
+    /// Measures the time until a change reaches the only copy.
     async fn follows(&self, stage: &mut Stage) -> Result<Duration, String> {
         let address = self.change(stage).await;
         let start = Instant::now();
@@ -163,7 +163,7 @@ impl Tenant {
     }
 }
 
-/// Creates a namespace and its managed Services, as far as an earlier row has not.
+/// Creates a namespace and its managed Services, unless an earlier row has created them.
 async fn create_services(stage: &Stage, namespace: &str, count: usize, source: (&str, &str)) {
     let cluster = &stage.cluster;
     let spaces: Vec<Namespace> = Api::all(cluster.client())
@@ -187,7 +187,7 @@ async fn create_services(stage: &Stage, namespace: &str, count: usize, source: (
     stream::iter(missing)
         .for_each_concurrent(16, async |name| {
             let mut service = managed(namespace, &name, source.0, source.1);
-            // A cluster IP for each would be more than a range has.
+            // A cluster IP for each Service would exhaust the range.
             service["spec"]["clusterIP"] = "None".into();
             if source == API_SOURCE {
                 service["spec"]["ports"] = json!([{"name": "https", "port": 6443, "targetPort": 6443}]);

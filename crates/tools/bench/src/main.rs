@@ -1,4 +1,5 @@
-//! Measures failover, fan-out and cost: every row several times, on the testbed and on real API servers, compared with its limit.
+//! Measures failover, fan-out and cost: every row several times, on the testbed and on real API servers, compared with
+//! its limit.
 //!
 //! The time runs from the fault, or from the return of the API, to the moment when a watch of an unaffected server
 //! shows the copy. Exit code 1: a limit was missed.
@@ -30,7 +31,7 @@ struct Arguments {
     runs: usize,
     /// Whether to include rows that take minutes.
     long: bool,
-    /// Only rows with these words in their names. Empty: all rows.
+    /// Only rows whose names contain these words. Empty: all rows.
     only: String,
 }
 
@@ -109,7 +110,7 @@ async fn main() -> ExitCode {
         eprintln!("bench-failover: cannot wait for signals");
         return ExitCode::FAILURE;
     };
-    // However it ends, processes and networks are dropped with their handles.
+    // Processes and networks are dropped with their handles, however the run ends.
     tokio::select! {
         good = all(&arguments) => if good { ExitCode::SUCCESS } else { ExitCode::FAILURE },
         _ = terminate.recv() => ExitCode::from(130),

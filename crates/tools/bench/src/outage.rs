@@ -45,7 +45,7 @@ fn network(stage: &Stage) -> &harness::Network {
     stage.network.as_ref().expect("a network")
 }
 
-/// Stops all API servers that replicas know, for this time.
+/// Stops all API servers that the replicas know, for this time.
 pub async fn away(stage: &mut Stage, time: Duration, sources: usize) -> Result<Outcome, String> {
     if sources > 1 {
         many(stage, sources).await;
@@ -68,7 +68,7 @@ pub async fn away(stage: &mut Stage, time: Duration, sources: usize) -> Result<O
     let shown = stage.shown(&change).await;
     stage.cluster.start_server(1).await;
     stage.all_run()?;
-    // A server serves before it is observed to be ready.
+    // A server serves requests before the bench notices that it is ready.
     Ok(Outcome::Took(shown?.saturating_duration_since(back)))
 }
 
@@ -125,7 +125,7 @@ pub async fn many(stage: &Stage, sources: usize) {
         .await;
 }
 
-/// Waits until the leader has all copies right, including those of the default source.
+/// Waits until all copies of the leader are in sync, including those of the default source.
 pub async fn until_copied(stage: &Stage, leader: usize, sources: usize) {
     let all = u64::try_from(sources + 1).ok();
     let leader = &stage.replicas[leader];

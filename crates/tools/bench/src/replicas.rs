@@ -11,7 +11,7 @@ use crate::outage::{many, until_copied};
 use crate::rows::Outcome;
 use crate::stage::Stage;
 
-/// The number of changes. They are so far apart that none waits for the pace of an earlier one.
+/// The number of changes. They are far enough apart that no change waits because of an earlier one.
 const CHANGES: usize = 100;
 const APART: Duration = Duration::from_millis(100);
 
@@ -38,12 +38,12 @@ pub async fn leader(stage: &mut Stage, signal: &str) -> Result<Outcome, String> 
     Ok(Outcome::Took(took))
 }
 
-/// The replicas that write after a leader that was frozen for longer than its lease continues.
+/// The replicas that write after a leader resumes that was frozen for longer than its lease.
 pub async fn thawed(stage: &mut Stage) -> Result<Outcome, String> {
     let first = stage.begin(3).await?;
     let frozen = stage.replicas.remove(first);
     frozen.signal("STOP");
-    // Changes are pending when it continues.
+    // Changes are pending when it resumes.
     let change = stage.change().await;
     stage.shown(&change).await?;
     leader_of(&stage.replicas).await;
@@ -64,7 +64,7 @@ pub async fn lease_emptied(stage: &mut Stage) -> Result<Outcome, String> {
     writers(stage, &before).await
 }
 
-/// Sends a signal to the only replica, and starts it again after its end.
+/// Sends a signal to the only replica, and starts it again after it has ended.
 pub async fn restarted(stage: &mut Stage, signal: &str) -> Result<Outcome, String> {
     stage.begin(1).await?;
     stage.renewed().await;

@@ -1,4 +1,4 @@
-//! The rows that are measured, each with the figure of the Go operator and its limit.
+//! The rows that are measured, each with the result of the Go operator and the limit of the row.
 
 use std::fmt;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 /// One row.
 pub struct Row {
     pub name: &'static str,
-    /// The figure of the Go operator, measured once on 2 cores.
+    /// The result of the Go operator, measured once on 2 cores.
     pub go: &'static str,
     pub limit: Limit,
     pub scenario: Scenario,
@@ -24,7 +24,7 @@ impl Row {
 pub enum Limit {
     Within(Duration),
     Writers(usize),
-    /// At most this much of a unit.
+    /// At most this number of a unit.
     AtMost(f64, &'static str),
 }
 
@@ -56,7 +56,7 @@ pub enum Scenario {
     LargeColdStart,
 }
 
-/// What an idle replica costs.
+/// The cost of an idle replica.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Idle {
     LeaderCpu,
@@ -71,7 +71,7 @@ impl Scenario {
         self == Self::ServerBlackHoled
     }
 
-    /// Whether a run needs a cluster with nothing in it, and leaves one that is useless for the next run.
+    /// Whether a run needs an empty cluster, and leaves one that the next run cannot use.
     pub fn fills_the_cluster(self) -> bool {
         matches!(self, Self::LargeCluster { .. } | Self::LargeColdStart)
     }
@@ -83,7 +83,7 @@ pub enum Outcome {
     Took(Duration),
     /// The replicas that wrote copies.
     Writers(Vec<String>),
-    /// So much of the unit of the limit.
+    /// The measured number, in the unit of the limit.
     Measured(f64),
     Failed(String),
     Skipped(String),
@@ -144,7 +144,7 @@ const fn microseconds(most: u64) -> Limit {
 /// The default lease duration plus half a second.
 const LEASE: Limit = within(6500);
 
-/// Declares the rows: the name, the figure of the Go operator, the limit and the fault of each.
+/// Declares the rows: the name, the result of the Go operator, the limit and the fault of each.
 macro_rules! rows {
     ($($name:literal, $go:literal, $limit:expr, $fault:ident $({$($field:tt)*})? $(($kind:expr))?;)+) => {
         /// In the order in which they run. Rows that leave many objects behind come last.

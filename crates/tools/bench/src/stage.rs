@@ -16,10 +16,10 @@ use kube::api::{DeleteParams, ListParams};
 use crate::rows::{Outcome, Row, Scenario};
 use crate::{cost, fair, outage, replicas};
 
-/// The time between two changes of a source that changes all the time.
+/// The time between two changes of a source that changes continuously.
 const PACE: Duration = Duration::from_millis(200);
 
-/// The servers that replicas know. The third one is used by the bench, and has no faults.
+/// The servers that replicas know. The bench uses the third one, which has no faults.
 const SERVERS: [usize; 2] = [0, 1];
 
 /// Clusters that serve many runs, because real API servers take seconds to start.
@@ -109,7 +109,7 @@ async fn play(mut stage: Stage, scenario: Scenario) -> (Stage, Result<Outcome, S
 
 /// A cluster of three API servers, and the replicas of one run.
 pub struct Stage {
-    // Fields are dropped in this order, users before what they use.
+    // The fields are dropped in this order: users before what they use.
     pub replicas: Vec<Operator>,
     copies: Option<History>,
     /// The flags of replicas that are started from now on.
@@ -203,7 +203,7 @@ impl Stage {
         address
     }
 
-    /// Changes the source repeatedly for this time.
+    /// Changes the source repeatedly, for this time.
     pub async fn keep_changing(&mut self, time: Duration) {
         let start = Instant::now();
         while start.elapsed() < time {
@@ -219,7 +219,7 @@ impl Stage {
         shown.ok_or_else(|| format!("not copied within {} s", PATIENCE.as_secs()))
     }
 
-    /// Waits for a renewal of the Lease. The loss of a leader lasts longest right after one.
+    /// Waits for a renewal of the Lease. If a leader is lost right after one, the takeover takes longest.
     pub async fn renewed(&self) {
         let version = async || {
             let lease: Option<Lease> = self.cluster.try_get("default", LEASE).await;

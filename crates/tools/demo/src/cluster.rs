@@ -11,10 +11,10 @@ use testbed::{ApiServer, Serving, Store, builders};
 
 use crate::replica::NAMESPACE;
 
-/// Addresses of the control-plane nodes. All of 127.0.0.0/8 is this machine, so an API server listens on each.
+/// Addresses of the control-plane nodes. All of 127.0.0.0/8 is on this machine, so an API server listens on each.
 pub const NODES: [&str; 3] = ["127.0.0.2", "127.0.0.3", "127.0.0.4"];
 
-/// The port of API servers, also in the Service of the README.
+/// The port of the API servers, which the Service of the README also uses.
 const PORT: u16 = 6443;
 
 /// The name of the Lease that replicas compete for.
@@ -88,7 +88,7 @@ impl Cluster {
         self.store.put(slice).map(drop).map_err(|error| error.to_string())
     }
 
-    /// Applies a Service, which must be the one of this name in `default`. Returns the time of the write.
+    /// Applies a Service, which must have this name and be in `default`. Returns the time of the write.
     pub fn apply(&self, mut service: Value, name: &str) -> Result<Instant, String> {
         let identity = ["/metadata/namespace", "/metadata/name"].map(|part| text(&service, part));
         if identity != ["default", name] {
@@ -146,7 +146,7 @@ pub fn holder(store: &Store) -> String {
     name.unwrap_or(identity)
 }
 
-/// Addresses as text for people.
+/// Addresses in a readable form.
 pub fn words(addresses: Option<&BTreeSet<String>>) -> String {
     match addresses {
         None => "nothing".to_owned(),

@@ -23,7 +23,7 @@ const USAGE: &str = "usage: demo --readme README.md [--operator BINARY] [--keep]
 struct Arguments {
     /// The file that contains the Service to apply.
     readme: PathBuf,
-    /// The binary of the operator. By default the one beside this program.
+    /// The binary of the operator. By default, the one next to this program.
     operator: PathBuf,
     /// Whether to keep running at the end, for kubectl.
     keep: bool,
@@ -88,7 +88,7 @@ async fn main() -> ExitCode {
     };
     match run(&arguments).await {
         Ok(End::Complete) => ExitCode::SUCCESS,
-        // With `--keep` a person stops the demo, so that is a success.
+        // With `--keep`, the user stops the demo, so that is a success.
         Ok(End::Stopped) if arguments.keep => ExitCode::SUCCESS,
         Ok(End::Stopped) => ExitCode::from(130),
         Ok(End::Failed(reason)) | Err(reason) => {

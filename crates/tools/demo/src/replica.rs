@@ -14,7 +14,7 @@ use tokio::time::{sleep, timeout};
 /// The namespace of the Lease, as if the replicas were Pods in it.
 pub const NAMESPACE: &str = "endpoint-copier-operator";
 
-/// The time within which a replica must end after it was asked to stop.
+/// The time within which a replica must end after it is asked to stop.
 const STOP: Duration = Duration::from_secs(5);
 
 /// The time limit of one request.
@@ -62,7 +62,7 @@ impl Replica {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log.map_err(failed)?)
-            // Ctrl-C is for the demo, which stops its replicas in order.
+            // Ctrl-C is for the demo, which stops its replicas one by one.
             .process_group(0)
             .kill_on_drop(true)
             .spawn()
@@ -103,8 +103,8 @@ impl Replica {
         }
     }
 
-    /// Waits for its end, which must be successful. Kills it if it does not end. A replica that does not run counts as
-    /// stopped.
+    /// Waits until it has ended, which must be with success. Kills it if it does not end. A replica that is not running
+    /// counts as stopped.
     pub async fn stopped(&mut self) -> Result<(), String> {
         let Some(mut child) = self.child.take() else {
             return Ok(());
@@ -117,7 +117,7 @@ impl Replica {
         }
     }
 
-    /// The exit status, if it ended without being asked to.
+    /// The exit status, if it ended without being asked to stop.
     pub fn fell(&mut self) -> Option<ExitStatus> {
         let status = self.child.as_mut()?.try_wait().ok()??;
         self.child = None;
@@ -139,7 +139,7 @@ impl Replica {
         ready.map_err(|_| format!("{} did not get ready within {} s", self.name, limit.as_secs()))
     }
 
-    /// The value of a metric, or `None` without an answer.
+    /// The value of a metric, or `None` without a response.
     pub async fn metric(&self, series: &str) -> Option<String> {
         let text = get(self.metrics, "/metrics").await?;
         let value = |line: &str| line.strip_prefix(series)?.strip_prefix(' ').map(str::to_owned);
@@ -154,7 +154,7 @@ impl Replica {
     }
 }
 
-/// The complete answer to a GET, head and body.
+/// The complete response to a GET, head and body.
 async fn get(port: u16, path: &str) -> Option<String> {
     let request = format!("GET {path} HTTP/1.1\r\nHost: demo\r\nConnection: close\r\n\r\n");
     let exchange = async {

@@ -10,7 +10,7 @@ use crate::cluster::Cluster;
 use crate::replica::Replica;
 use crate::timeline::Timeline;
 
-/// The end of the demo.
+/// The way in which the demo ends.
 pub enum End {
     /// The story is complete.
     Complete,
@@ -21,7 +21,7 @@ pub enum End {
 }
 
 impl End {
-    /// Replaces the end by a failure of `result`. The first failure counts.
+    /// Sets the end to the failure in `result`, if there is one. The first failure counts.
     pub fn unless(self, result: Result<(), String>) -> Self {
         match (self, result) {
             (Self::Complete | Self::Stopped, Err(reason)) => Self::Failed(reason),
@@ -30,7 +30,7 @@ impl End {
     }
 }
 
-/// Everything that runs.
+/// All running processes.
 pub struct Stage {
     pub cluster: Cluster,
     pub replicas: Vec<Replica>,

@@ -10,16 +10,16 @@ use tokio::time::sleep;
 use crate::cluster::{NODES, endpoints, holder, words};
 use crate::stage::Stage;
 
-/// The limit for anything but a takeover, on a busy machine too.
+/// The time limit for anything except a takeover, even on a busy machine.
 const SOON: Duration = Duration::from_secs(10);
 
-/// The limit for a takeover, which waits for the lease duration of 6 s.
+/// The time limit for a takeover, which waits for the lease duration of 6 s.
 const TAKEOVER: Duration = Duration::from_secs(16);
 
-/// The pause between two acts, so that a person can follow.
+/// The pause between two acts, so that the reader can follow.
 const PAUSE: Duration = Duration::from_millis(700);
 
-/// The time between two checks of what a person did to the replicas.
+/// The time between two checks of whether a person has stopped or killed replicas.
 const LOOK: Duration = Duration::from_millis(200);
 
 const SOURCE: &str = "kubernetes";

@@ -34,7 +34,7 @@ impl Timeline {
     }
 }
 
-/// Formats a duration in nine columns, in a unit for people.
+/// Formats a duration in nine columns, in a readable unit.
 fn took(time: Duration) -> String {
     if time < Duration::from_millis(100) {
         format!("{:6.1} ms", time.as_secs_f64() * 1000.0)

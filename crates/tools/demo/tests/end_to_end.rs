@@ -1,4 +1,4 @@
-//! The demo plays its story to the end, with the program that was built beside it.
+//! The demo plays its story to the end, with the operator binary that was built next to it.
 
 use std::process::Command;
 
