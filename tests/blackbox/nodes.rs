@@ -501,7 +501,7 @@ async fn unreadable_nodes_change_nothing_in_the_copies() {
         "{}",
         operator.log()
     );
-    // Those that are readable again count.
+    // Nodes that are readable again count.
     cluster.put_node(node("c", &["192.0.2.3", "2001:db8::33"])).await;
     for node in ["a", "b"] {
         cluster.heartbeat(node, "2026-01-01T00:00:00Z").await;

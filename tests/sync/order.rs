@@ -62,7 +62,7 @@ async fn copies_of_the_api_servers_are_written_first() {
         .iter()
         .rposition(|update| update.name.starts_with('z'))
         .expect("four");
-    // Those in progress when the change arrived may end first.
+    // The syncs in progress when the change arrived may end first.
     assert!(last < 8 + 4, "{:?}", operator.asked());
 }
 

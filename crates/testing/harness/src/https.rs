@@ -37,7 +37,7 @@ pub async fn tls(stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
         .with_no_client_auth();
-    // As Prometheus.
+    // The protocols that Prometheus offers.
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     let name = ServerName::try_from("localhost").expect("a name");
     TlsConnector::from(Arc::new(config)).connect(name, stream).await

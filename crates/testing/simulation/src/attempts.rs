@@ -36,7 +36,7 @@ pub struct Run {
     pub ended: Option<Duration>,
 }
 
-/// What one replica knows about one address and port.
+/// The knowledge of one replica about one address and port.
 #[derive(Debug, Default)]
 pub struct Track {
     /// Whether it has ever answered 2xx, 401, 403 or 429.
@@ -128,7 +128,7 @@ impl Track {
     }
 }
 
-/// What all replicas know, by identity.
+/// The knowledge of all replicas, by identity.
 #[derive(Debug, Default)]
 pub struct Attempts {
     tracks: BTreeMap<String, BTreeMap<Target, Track>>,
@@ -137,12 +137,12 @@ pub struct Attempts {
 }
 
 impl Attempts {
-    /// What a replica knows about one address and port.
+    /// The knowledge of a replica about one address and port.
     pub fn of(&self, identity: &str, target: Target) -> Option<&Track> {
         self.tracks.get(identity)?.get(&target)
     }
 
-    /// What a replica knows.
+    /// The knowledge of a replica.
     pub fn all(&self, identity: &str) -> impl Iterator<Item = (&Target, &Track)> {
         self.tracks.get(identity).into_iter().flatten()
     }

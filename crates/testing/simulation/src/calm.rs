@@ -1,4 +1,4 @@
-//! What must happen in time while nothing but probes and replicas fail.
+//! The effects that probes must have in time while nothing but probes and replicas fail.
 //!
 //! The laws of `verdicts.rs` say what a replica must not do; these say what it must. Each waits until everything that
 //! it depends on has been the same for a while.
@@ -22,7 +22,7 @@ use crate::unreadable::is_unreadable;
 use crate::verdicts::{Group, Probed, is_of_api_servers, service_of};
 use crate::world::{State, World};
 
-/// How often the laws are checked.
+/// The time between two checks of the laws.
 const EVERY: Duration = Duration::from_millis(250);
 
 /// Within this time, a dead API server is out, and every other effect is complete.
@@ -469,7 +469,7 @@ impl State {
         (all && ports.iter().any(is_objected)).then(|| format!("{address} is out in spite of an objection"))
     }
 
-    /// What replicas should have done, other than in copies.
+    /// Violations of replicas, other than in copies.
     fn wrong_replicas(
         &mut self,
         now: Duration,

@@ -1,4 +1,5 @@
-//! What a replica may send, given what it was shown. Each request is checked at the moment when it leaves the replica.
+//! Limits on the requests of a replica, given what it was shown. Each request is checked at the moment when it leaves
+//! the replica.
 
 use std::time::Duration;
 
@@ -92,7 +93,7 @@ impl World {
         if leads || observer.led(&life.identity, now) || shown.listed.len() == 3 {
             return;
         }
-        // What arrived during a pause may be handled only after the attempt.
+        // News that arrived during a pause may be handled only after the attempt.
         match shown.lease_before_attempt.or(shown.lease) {
             Some((_, news)) if now >= news + LEADERLESS || news < life.resumed_at() => {
                 coverage.add("race without lists, as nobody has led for 10 s", 1);
@@ -128,7 +129,7 @@ impl World {
             ..
         } = &mut *self.state();
         let shown = &*views.entry(life.identity.clone()).or_default();
-        // What is not wanted is deleted, whatever its source.
+        // Unwanted copies are deleted, whatever their source.
         let needed = if sent.verb == Verb::Delete {
             &Sight::ALL[..2]
         } else {

@@ -41,7 +41,7 @@ pub enum Answer {
     Hangs,
 }
 
-/// What a replica can conclude from it.
+/// The conclusion that a replica can draw from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
     /// The server is well, and answers quickly.
@@ -109,7 +109,7 @@ pub struct Endpoints {
     /// Incremented each time a node closes its connections.
     closed: BTreeMap<Node, u64>,
     closing: watch::Sender<()>,
-    /// What each replica gets, and since when.
+    /// The class that each replica sees, and since when.
     classes: BTreeMap<(usize, Node, u16), (Class, Duration)>,
 }
 
@@ -172,7 +172,7 @@ impl Endpoints {
             .map_or(Answer::Fine, |(.., answer)| *answer)
     }
 
-    /// What a replica gets, and since when.
+    /// The class that a replica sees, and since when.
     pub fn class(&self, replica: usize, node: Node, port: u16) -> (Class, Duration) {
         let known = self.classes.get(&(replica, node, port));
         known.copied().unwrap_or((Class::Well, Duration::ZERO))
@@ -197,7 +197,7 @@ pub fn own_addresses(replica: usize) -> [IpAddr; 2] {
 }
 
 impl World {
-    /// What a replica gets from an API server now. The two servers of the store are those of nodes 1 and 2.
+    /// The behavior of an API server toward a replica now. The two servers of the store are those of nodes 1 and 2.
     fn probe_answer(&self, replica: usize, node: Node, port: u16) -> Answer {
         if self.state().cut[replica] {
             return Answer::Hangs;

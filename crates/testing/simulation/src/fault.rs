@@ -58,7 +58,7 @@ pub enum Verb {
     Delete,
 }
 
-/// What happens to a request, instead of or in addition to its response.
+/// The effect on a request, instead of or in addition to its response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
     /// It has no effect, and gets this error.

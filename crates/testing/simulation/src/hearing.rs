@@ -130,7 +130,7 @@ impl Heard {
 pub struct Hearing {
     /// The Lease in the store.
     pub stored: Heard,
-    /// What each replica was shown, by identity.
+    /// The Lease that each replica was shown, by identity.
     shown: BTreeMap<String, Heard>,
     /// When a replica last wrote it.
     pub written: Duration,
@@ -159,7 +159,7 @@ impl Hearing {
         }
     }
 
-    /// What a replica was shown.
+    /// The Lease that a replica was shown.
     pub fn of(&self, identity: &str) -> Option<&Heard> {
         self.shown.get(identity)
     }

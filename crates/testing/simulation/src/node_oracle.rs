@@ -1,5 +1,5 @@
-//! What the copies of the API servers' list show of Nodes at the end of a schedule, computed from the store without the
-//! operator's code.
+//! The data from Nodes in the copies of the API servers' list at the end of a schedule, computed from the store without
+//! the operator's code.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;

@@ -70,7 +70,7 @@ pub fn changes() -> Schedule {
     with_nodes(1, steps)
 }
 
-/// What the copies of the Service show at the end: `<address> <Node> <zone>`.
+/// The content of the copies of the Service at the end: `<address> <Node> <zone>`.
 #[must_use]
 pub fn shown(outcome: &Outcome) -> Vec<String> {
     let copies = outcome.end_state.iter().filter(|copy| copy.starts_with(NAME));

@@ -31,7 +31,7 @@ pub enum Part {
     All,
 }
 
-/// How requests for Nodes may fail.
+/// A failure of requests for Nodes.
 pub const FAILURES: [Blindness; 5] = [
     Blindness::Status(403),
     Blindness::Status(403),
@@ -72,7 +72,7 @@ impl World {
         self.state().nodes_fail = Failures::default();
     }
 
-    /// How the response to a request is withheld now, if it is.
+    /// The way in which the response to a request is withheld now, if it is.
     pub fn blindness_to(&self, replica: usize, sent: &Sent) -> Option<Blindness> {
         if let Some(sight) = sent.sight {
             return self.blindness(replica, sight);

@@ -312,7 +312,7 @@ pub fn differences(store: &Store, forbidden: bool, consent: bool) -> Vec<String>
     for place in services.keys().cloned().chain(owners).collect::<BTreeSet<_>>() {
         let there: BTreeMap<String, &Value> = ours
             .clone()
-            // What cannot be decoded stays as it is.
+            // Copies that cannot be decoded stay as they are.
             .filter(|slice| !is_unreadable(slice))
             .filter(|slice| key(slice).0 == place.0 && owner(slice).map(|it| it.0) == Some(place.1.as_str()))
             .map(|slice| (key(slice).1, slice))

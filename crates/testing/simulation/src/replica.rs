@@ -378,7 +378,7 @@ fn wire_up(world: &Arc<World>, life: &Arc<Life>, servers: [usize; 2]) -> BoxFutu
         probing,
         service_conditions: world.state().conditions,
     });
-    // As in a Pod, where the addresses of API servers are learned.
+    // The addresses of API servers are learned, as in a Pod.
     replica.index.lock().always_watch("kubernetes");
 
     let mut body = life.body.lock();

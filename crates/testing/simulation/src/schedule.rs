@@ -30,7 +30,7 @@ pub enum LeaseHarm {
     Garbled,
 }
 
-/// How a copy is edited by hand.
+/// An edit of a copy by hand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Edit {
     /// Other endpoints.
@@ -50,7 +50,7 @@ pub enum Step {
     Service {
         /// The Service.
         number: usize,
-        /// What it asks for.
+        /// Its spec and annotations.
         shape: Shape,
         /// The source, if the shape does not name one.
         source: usize,

@@ -1,4 +1,4 @@
-//! What a replica sees of the cluster, and failures of that while its requests for the Lease succeed.
+//! Views of the cluster in replicas, and failures of these views while requests for the Lease succeed.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -369,7 +369,7 @@ impl World {
                 }
                 self.break_connections(|_| true);
                 self.later(time, move |world| {
-                    // Not if all faults have ended in the meantime.
+                    // This does not apply if all faults have ended in the meantime.
                     if std::mem::take(&mut world.state().restoring) && world.restore(writes) {
                         world.tell(format!("etcd is as it was {writes} writes ago"));
                         world.count("etcd restored from a backup");

@@ -36,7 +36,7 @@ pub struct Stream {
     news: Arc<Notify>,
 }
 
-/// How a watch ends.
+/// The way in which a watch ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
     /// As at its timeout: the response is complete.

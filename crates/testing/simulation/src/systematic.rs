@@ -37,7 +37,7 @@ pub enum Event {
     Rewind,
 }
 
-/// What the carrier of a watch does at an event.
+/// The action of a watch's carrier at an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AtEvent {
     /// Breaks the watch instead of sending the event.

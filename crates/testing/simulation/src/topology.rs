@@ -1,5 +1,5 @@
-//! What copies of the API servers' list may take from Nodes: the addresses in the family that the source lacks, and the
-//! Node and zone of each endpoint. Checked at each write.
+//! Data that copies of the API servers' list may take from Nodes: the addresses in the family that the source lacks,
+//! and the Node and zone of each endpoint. Checked at each write.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;

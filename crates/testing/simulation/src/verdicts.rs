@@ -1,5 +1,5 @@
-//! What a replica may take out of a copy, and what may return. Each write is checked at the moment when it leaves the
-//! replica.
+//! Limits on the endpoints that a replica takes out of a copy or puts back. Each write is checked at the moment when it
+//! leaves the replica.
 //!
 //! Written from the rules of probes, not from the operator's code. If the moment of a decision is unknown, the laws
 //! assume the one that allows the most.
@@ -125,7 +125,7 @@ pub fn probed_ports(copy: &Value) -> Vec<u16> {
 pub struct Group {
     /// The addresses that would get traffic without probes.
     pub candidates: BTreeSet<IpAddr>,
-    /// Those of them that are out of the copies.
+    /// Those of these addresses that are out of the copies.
     pub out: BTreeSet<IpAddr>,
     /// The ports that are probed.
     pub ports: Vec<u16>,

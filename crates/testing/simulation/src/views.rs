@@ -1,4 +1,4 @@
-//! What each replica was shown: by lists, watches and GETs whose responses have reached it.
+//! The view of each replica: the lists, watches and GETs whose responses have reached it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::slices::{Key, key, version};
 use crate::unreadable::{Episodes, Place, objects_of};
 use crate::world::{State, World};
 
-/// What one incarnation of a replica was shown.
+/// The view of one incarnation of a replica.
 #[derive(Debug, Default)]
 pub struct Seen {
     /// The kinds whose lists are complete.
@@ -113,7 +113,7 @@ impl World {
             let before = shown.lease;
             shown.lease(now, &Value::Null);
             if is_read && status == StatusCode::NOT_FOUND {
-                // Not if the watch has shown a Lease since the GET was sent.
+                // This does not apply if the watch has shown a Lease since the GET was sent.
                 shown.lease_is_gone = before == shown.lease_before_attempt;
             } else if is_read && !sent.name.is_empty() {
                 shown.lease(now, &answer);

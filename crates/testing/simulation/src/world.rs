@@ -66,7 +66,7 @@ pub struct State {
     pub blind: Blinded,
     /// Lists and watches of Nodes that fail.
     pub nodes_fail: Failures,
-    /// What each incarnation of a replica was shown, by its identity.
+    /// The view of each incarnation of a replica, by its identity.
     pub views: BTreeMap<String, Seen>,
     /// The version of the store when the replicas were first started.
     pub founded: u64,

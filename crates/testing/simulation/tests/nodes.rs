@@ -19,7 +19,7 @@ fn source(addresses: &[u8]) -> Step {
     }
 }
 
-/// What the copies show if each of these servers is on its own Node.
+/// The content of the copies if each of these servers is on its own Node.
 fn servers(numbers: &[u8]) -> Vec<String> {
     let all = numbers.iter().flat_map(|number| {
         [format!("192.0.2.{number}"), format!("2001:db8::{number}")]

@@ -16,7 +16,7 @@ use http::Response;
 use serde_json::{Value, json};
 use std::{sync::Arc, time::Duration};
 
-/// How long the real server waits for its cache to reach a resourceVersion.
+/// The time for which the real server waits until its cache reaches a resourceVersion.
 const CATCH_UP: Duration = Duration::from_secs(3);
 
 /// Objects at a resourceVersion.
