@@ -22,7 +22,7 @@ count.
 
 A managed Service has 8 series: one of `out_of_sync_seconds`, one of `last_success_timestamp_seconds`, and 6 of
 `endpoints`. Nothing else grows with the number of Services. The series of a Service end when the Service is no longer
-managed, and the series of all Services end with the term. The series of a probed API server end when no copy lists
+managed, and the series of all Services end when the term ends. The series of a probed API server end when no copy lists
 it anymore. Counters start at 0 for every label value that is known in advance.
 
 Two histograms show how long a change takes to reach the copies. `endpoint_copier_propagation_seconds` starts when the
@@ -32,8 +32,8 @@ includes the time without a leader. If a change is older than the term, `endpoin
 from the start of the term.
 
 A replica renders the page at most once a second, for all clients together, so a page may be one second old. A client
-that reads so slowly that the replica has rendered two newer pages gets only a part of its page. A replica serves 32
-connections. If there are more, it closes the oldest idle connection of the peer that has the most.
+that reads so slowly that the replica has rendered two newer pages gets only part of the page. A replica serves 32
+connections. If there are more, it closes the oldest idle connection of the peer with the most connections.
 ";
 
 /// The sections, by the prefix of the metric names in them.
@@ -99,7 +99,7 @@ const LABELS: &[Label] = &[
         names: &["state"],
         of: &["endpoint_copier_probe_state"],
         values: "`new`: never healthy so far. `well`: healthy. `failing`: the last probes failed. `down`: too many \
-                 failed. `rising`: it answers again, but not for long enough.",
+                 probes in a row failed. `rising`: it answers again, but not for long enough.",
     },
     Label {
         names: &["result"],
@@ -125,8 +125,8 @@ const LABELS: &[Label] = &[
     Label {
         names: &["reason"],
         of: &["endpoint_copier_watch_restarts_total"],
-        values: "`expired`: the API server does not know the resourceVersion. `error`: it answered with an error, or not at \
-                 all. `selector`: the names to watch changed. `stale`: the watch did not show what a consistent read \
+        values: "`expired`: the resourceVersion is too old. `error`: the API server responded with an error or did not \
+                 respond. `selector`: the names to watch changed. `stale`: the watch did not show what a consistent read \
                  showed.",
     },
     Label {
@@ -152,7 +152,7 @@ const LABELS: &[Label] = &[
     Label {
         names: &["host", "method", "code"],
         of: &[],
-        values: "A request to an API server. The code is &lt;error> if there was no response.",
+        values: "Host, method and status code of a request to an API server. The code is &lt;error> if there was no response.",
     },
     Label {
         names: &["version", "commit"],

@@ -27,9 +27,9 @@ metrics! {
     /// The metrics of the queue and its worker.
     pub struct Controller(page, queue) {
         reconciles: page.counters("controller_runtime_reconcile_total",
-            "Syncs by how they ended. error: retried after a growing pause; requeue_after: waits until the watch \
+            "Syncs by result. error: retried after a growing pause; requeue_after: waits until the watch \
              shows the write, or until the pause after a refusal ends; success: nothing left to do, or nothing that \
-             a retry would change; requeue: never.", &["result"]),
+             a retry would change; requeue: not used.", &["result"]),
         errors: page.counter("controller_runtime_reconcile_errors_total",
             "Syncs that failed and will be retried: controller_runtime_reconcile_total with the result error."),
         time: page.histogram("controller_runtime_reconcile_time_seconds",
@@ -45,7 +45,7 @@ metrics! {
         waited: queue.histogram("workqueue_queue_duration_seconds",
             "How long a Service waited in the queue.", &QUEUE_BUCKETS),
         worked: queue.histogram("workqueue_work_duration_seconds",
-            "How long the worker took for a Service.", &QUEUE_BUCKETS),
+            "How long a worker took to process a Service.", &QUEUE_BUCKETS),
     }
 }
 

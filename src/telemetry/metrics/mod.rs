@@ -53,13 +53,13 @@ pub struct Metrics(Arc<MetricsInner>);
 metrics! {
     struct MetricsInner(page, lease) {
         leader: lease.gauge("leader_election_master_status",
-            "1 if this replica leads and may write, else 0. The sum over all replicas must be 1, except during \
-             the seconds of a takeover."),
+            "1 if this replica leads and may write, else 0. The sum over all replicas must be 1, except for \
+             a few seconds during a takeover."),
         leader_transitions: page.counter("endpoint_copier_leader_transitions_total",
-            "Changes of the Lease's holder that this replica has seen. If there are more than a few an hour without \
+            "Changes of the Lease holder that this replica has seen. If there are more than a few an hour without \
              an upgrade, the API server or the network has a problem."),
         lease_renewal: page.histogram("endpoint_copier_lease_renew_duration_seconds",
-            "How long a successful renewal of the Lease took. A value near the renew deadline (4 by default) means that \
+            "How long a successful renewal of the Lease took. A value near the renew deadline (4 seconds by default) means that \
              the leader may soon lose the Lease.", &RENEWAL_BUCKETS),
         // A vector without labels, so that there is no sample until a time is known.
         lease_last_renewal: page.gauges("endpoint_copier_lease_last_renew_timestamp_seconds",
@@ -75,8 +75,8 @@ metrics! {
              unknown. If this stays lower than endpoint_copier_managed_services, see the Events of the Services that \
              are out of sync."),
         syncs: page.counters("endpoint_copier_syncs_total",
-            "Syncs of a managed Service by result. error: will be retried; refused: needs manual action, see the \
-             Service's Events; requeued: waits until the watch shows the write.", &["result"]),
+            "Syncs of a managed Service by result. error: the sync will be retried; refused: it needs manual action, see the \
+             Service's Events; requeued: it waits until the watch shows the write.", &["result"]),
         slice_changes: page.counters("endpoint_copier_slice_changes_total",
             "Writes of copies that the API server acknowledged, by operation.", &["operation"]),
         propagation: page.histogram("endpoint_copier_propagation_seconds",
@@ -96,22 +96,22 @@ metrics! {
                 they mean.",
             &["type", "reason"]),
         watch_last_event: page.gauges("endpoint_copier_watch_last_event_timestamp_seconds",
-            "When a watch was last active, as Unix time: an event, or the response to its renewal, which is due every \
+            "When a watch was last active, as Unix time: an event, or the response to the next request of the watch, which is due every \
              25 s. If a resource has several watches, this is the time of the one that has been silent longest. If this is \
-             older than 90 s, the view of the watch is stale, and the replica is not ready, except for nodes and grants.",
+             older than 90 s, the view of the watch is stale and, unless the resource is nodes or grants, the replica is not ready.",
              &["resource"]),
         watch_restarts: page.counters("endpoint_copier_watch_restarts_total",
-            "Restarts of watches, by watched resource and reason. selector: normal when Services come or go; error: the \
+            "Restarts of watches, by watched resource and reason. selector: expected when Services are created or deleted; error: the \
              API server or the network has a problem.", &["resource", "reason"]),
         api_requests: page.counters("rest_client_requests_total",
             "Requests to the API server by method, host and status code; the code <error> means that there was no \
                 response.",
             &["method", "code", "host"]),
         api_address_changes: page.counter("endpoint_copier_api_address_changes_total",
-            "Switches from one API server's address to another, by any client of this replica; the log has both \
+            "Switches from one API server address to another, by any API client in this replica; the log has both \
              addresses. If there are more than a few an hour, an API server or the network has a problem."),
         clock_skew: page.gauge("endpoint_copier_clock_skew_seconds",
-            "Minimum difference between the clock of this replica and the API server's: positive if this replica is \
+            "Lower bound of the difference between the clock of this replica and the API server's: positive if this replica is \
              ahead, negative if it is behind. It affects only the times in logs, Events and the Lease."),
     }
     with {

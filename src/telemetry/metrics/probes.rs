@@ -12,8 +12,9 @@ metrics! {
     /// The results of the probes, and their effects.
     pub struct ProbeMetrics(page) {
         state: page.gauges("endpoint_copier_probe_state",
-            "1 for the state in which this replica sees an API server, else 0. new: never seen well; down: it \
-             failed several times in a row; rising: it answers again, but not for long enough.",
+            "1 for the state in which this replica sees an API server, else 0. new: not seen healthy since it \
+             was listed; well: healthy; failing: the last probes failed; down: too many probes in a row failed; rising: \
+             it answers again, but not for long enough.",
              &["address", "port", "state"]),
         listed: page.gauges("endpoint_copier_probe_listed",
             "1 while default/kubernetes lists an API server as ready, 0 while only copies do: the list is empty and \
@@ -22,10 +23,10 @@ metrics! {
             "Probes of an API server by result. alive: it answers, but not whether it is ready (401, 403 or 429); \
              status: any other status except 2xx.", &["address", "port", "result"]),
         duration: page.histograms("endpoint_copier_probe_duration_seconds",
-            "How long answered probes of an API server took, including the connection if it was new. Close to the \
-             time limit (1 by default): the API server will soon be taken out.", &["address", "port"], &PROBE_BUCKETS),
+            "How long answered probes of an API server took, including the connection if it was new. If it is close to \
+             the time limit (1 second by default), the API server may soon be taken out.", &["address", "port"], &PROBE_BUCKETS),
         unreachable: page.gauge("endpoint_copier_probe_unreachable_endpoints",
-            "Endpoints of all copies that the probes judge unreachable, while this replica leads. They are taken \
+            "Endpoints, in all copies, that probes find unreachable, while this replica leads. They are taken \
              out, unless the mode is observe. See the Event EndpointUnreachable on the Service."),
         removals: page.counter("endpoint_copier_probe_removals_total",
             "Number of times that this replica has taken an endpoint out of a copy because probes failed."),

@@ -35,13 +35,13 @@ pub(super) fn render(text: &mut String, process: ProcResult<Process>, began: Opt
         (
             "process_cpu_seconds_total",
             "counter",
-            "Time that the process spent on CPUs, user and system.",
+            "User and system CPU time of the process.",
             of_stat(|stat| seconds(stat.utime + stat.stime)),
         ),
         (
             "process_threads",
             "gauge",
-            "Threads of the process.",
+            "Number of threads of the process.",
             of_stat(|stat| number(stat.num_threads.unsigned_abs())),
         ),
         (

@@ -136,7 +136,7 @@ const FAMILIES: [ServiceFamily; 3] = [
     },
     ServiceFamily {
         name: "endpoint_copier_endpoints",
-        help: "SourceAndCopies of this Service, in the source's slices of the families that it wants and in the copies. \
+        help: "Endpoints of this Service, in the source's slices of the families that it wants and in the copies. \
                ready: they get traffic; terminating: they are shutting down; unready: neither.",
         values: |state, _| {
             let Some(SourceAndCopies { source, copies }) = state.endpoints else {

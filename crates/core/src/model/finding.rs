@@ -49,7 +49,7 @@ reasons! {
 
     /// An annotation has an invalid value.
     InvalidAnnotation, leaves_undone: true,
-        means: "An annotation has a value that the operator does not understand: `enabled` is neither `true` nor \
+        means: "An annotation has an invalid value: `enabled` is neither `true` nor \
             `false`, a name is not a DNS label, a namespace is given without a name, `when-source-empty` is neither \
             `hold` nor `follow`, or `probe` is not `off`. Existing copies stay as they are, and no new ones are created. \
             An unknown value of `when-source-empty` or `probe` is ignored instead, but the Service counts as out of \
@@ -74,7 +74,7 @@ reasons! {
 
     /// More Services are managed than the limits allow, and this one gets no copies; or it has too many ports.
     LimitReached, leaves_undone: true,
-        means: "More Services are managed than the limits allow, in the namespace or in the cluster. Services that \
+        means: "More Services ask to be managed than the limit of the namespace or the cluster allows. Services that \
             have copies come first, then the oldest, then the first by name. This Service gets no copies, and the \
             operator deleted those that it had. Or the Service has more than 100 ports, the most that an EndpointSlice \
             may have: its copies have the first 100.",
@@ -98,8 +98,8 @@ reasons! {
 
     /// All slices of the source are copies made by this operator.
     SourceIsCopy, leaves_undone: false,
-        means: "All EndpointSlices of the source are copies that this operator made. It does not copy copies.",
-        remedy: "Name the Service that those copies come from as the source.";
+        means: "All EndpointSlices of the source are copies that this operator made. The operator does not copy copies.",
+        remedy: "Set the source to the Service that those copies come from.";
 
     /// Neither the source Service nor slices of it exist.
     SourceNotFound, leaves_undone: false,
@@ -116,7 +116,7 @@ reasons! {
 
     /// The source has no endpoint of an IP family that the managed Service wants.
     FamilyMissing, leaves_undone: false,
-        means: "The source has endpoints, but none of an IP family that the Service needs: it has none of the Service's \
+        means: "The source has no endpoints of an IP family that the Service needs: it has none of the Service's \
             families, or only one of them although the policy of the Service is `RequireDualStack`. There is no such \
             Event for `default/kubernetes`, whose missing family comes from Nodes.",
         remedy: "Give the source endpoints of that family, or run the command in the note. `ipFamilyPolicy: SingleStack` \
@@ -128,7 +128,7 @@ reasons! {
         means: "The Service wants an IP family that `default/kubernetes` lacks. Its addresses come from Nodes, but \
             the addresses of some API servers are unknown, not unique, or have never answered, so the copies leave \
             them out. Or the operator cannot list Nodes, and the copies keep the addresses that they have.",
-        remedy: "Correct what the note says: `status.addresses` of the Node, `--nodes-selector`, the permission to \
+        remedy: "Fix the problem that the note names: `status.addresses` of the Node, `--nodes-selector`, the permission to \
             list Nodes, or an API server that listens on one family only.";
 
     /// The number of a port is not known.
@@ -147,8 +147,8 @@ reasons! {
 
     /// A copy of the API source has a port that the source does not list.
     PortNotInSource, leaves_undone: false,
-        means: "The Service copies `default/kubernetes` with a port that none of its EndpointSlices lists. Nothing may be \
-            listening there. Port 9345, where the supervisor of RKE2 listens, causes no Event.",
+        means: "The Service copies `default/kubernetes` with a port that no EndpointSlice of it lists. Perhaps nothing \
+            listens there. Port 9345, where the supervisor of RKE2 listens, causes no Event.",
         remedy: "Set `targetPort` to the port that the API servers listen on, such as 6443.";
 
     /// A slice of another owner has the name of a copy.
@@ -159,8 +159,8 @@ reasons! {
 
     /// The API server keeps rejecting a write.
     WriteRefused, leaves_undone: true,
-        means: "The API server rejects a write with 403 or 422. The operator tries again after 5 s, doubling up to 30 \
-            s.",
+        means: "The API server rejects a write with 403 or 422. The operator retries after 5 s, and doubles the delay up to \
+            30 s.",
         remedy: "Read the server's reason in the note: an admission policy, an invalid value, or missing \
             permissions, for example in a namespace that is not in the chart value `rbac.namespaces`. In such a \
             namespace, the operator cannot write Events either, so only its log has the reason.";
@@ -168,8 +168,8 @@ reasons! {
     /// Something else keeps writing our copies.
     OtherInstallation, leaves_undone: false,
         means: "Something else wrote a copy three times within a minute, and the operator repaired it each time. The \
-            writer is usually a second installation of the operator in another namespace. Neither yields. The operator \
-            repairs differences that clients notice (endpoints, ports and what kube-proxy reads) at once, and others \
+            writer is usually a second installation of the operator in another namespace. Neither installation gives way. The operator \
+            repairs differences that clients notice (endpoints, ports and what kube-proxy reads) immediately, and other differences \
             once a minute. The finding ends two minutes after the last such write.",
         remedy: "Uninstall one of the two installations, or stop the other writer. The note has commands that find them.";
 
@@ -179,7 +179,7 @@ reasons! {
             source is `default/kubernetes` or the annotation `endpoint-copier/when-source-empty` is `hold`.",
         remedy: "List the EndpointSlices of the source to find out why it is empty: `kubectl get endpointslices \
             --namespace default --selector kubernetes.io/service-name=kubernetes` for `default/kubernetes`. An API server \
-            that answers must be on its own list, so check whether the API servers are just starting. To empty the \
+            that answers must be in its own list, so check whether the API servers are just starting. To empty the \
             copy as well, set `endpoint-copier/when-source-empty: follow`.";
 
     /// The source is empty, and there is no copy to hold.
@@ -191,10 +191,10 @@ reasons! {
 
     /// A traffic policy is `Local`, and an endpoint has no node.
     NodeNameMissing, leaves_undone: false,
-        means: "`externalTrafficPolicy` or `internalTrafficPolicy` is `Local`, and a ready endpoint names no node, \
-            so its node does not announce the address. For `default/kubernetes` the names come from Nodes; the note \
+        means: "`externalTrafficPolicy` or `internalTrafficPolicy` is `Local`, and a ready endpoint has no nodeName, \
+            so its node does not announce the address of the Service. For `default/kubernetes` the names come from Nodes; the note \
             says for which address there is no Node, and why.",
-        remedy: "Correct what the note says about Nodes: their `status.addresses`, `--nodes-selector`, or the \
+        remedy: "Fix the problem that the note names: the Nodes' `status.addresses`, `--nodes-selector`, or the \
             permission to list them. For any other source, name the nodes in its EndpointSlices. Or set the policy \
             to `Cluster`.";
 
@@ -202,7 +202,7 @@ reasons! {
     EndpointUnreachable, leaves_undone: false,
         means: "An API server does not answer the probes of the operator while another one does. The copy shows it \
             as not ready, so it gets no traffic. With `--probe=observe`, the operator only reports it.",
-        remedy: "Check this API server and the network to it. It returns to the copy by itself once it has answered \
+        remedy: "Check this API server and the network to it. It returns to the copy automatically once it has answered \
             three probes in a row.";
 
     /// No API server answers probes, so probes change nothing.
@@ -222,17 +222,17 @@ reasons! {
     PortNotAnswering, leaves_undone: false,
         means: "A port of an endpoint has never answered and was listed at least a minute ago, while another port of \
             the same address answers. Or no port of the address has ever answered, while another API server answers. \
-            Probes do not take it out because of this.",
+            This alone does not cause an endpoint to be taken out.",
         remedy: "If nothing listens on that port, such as 9345 on K3s, remove it from the Service. If a firewall \
-            blocks the operator, open it. If the API server no longer exists, find out why `default/kubernetes` still \
+            blocks the operator, allow it through. If the API server no longer exists, find out why `default/kubernetes` still \
             lists it.";
 
     /// Other controllers also write slices for the managed Service.
     ForeignSlices, leaves_undone: false,
         means: "The Service has EndpointSlices that are not copies. kube-proxy sends traffic to their endpoints too. \
-            The operator does not touch them. There is one Event for each kind of writer: Kubernetes mirrors an \
-            `Endpoints` object with the name of the Service; Kubernetes wrote them while the Service had a selector, \
-            and nothing removes them; or another component writes them.",
+            The operator does not touch them. There is one Event for each kind of writer. Kubernetes may mirror \
+            an `Endpoints` object with the name of the Service. It may have written the slices while the Service had a \
+            selector, and nothing removes them. Or another component writes the slices.",
         remedy: "Run the commands in the note. A mirrored slice keeps coming back until the `Endpoints` object is deleted. If another \
             component writes the slices, stop it before you delete them.";
 
@@ -240,7 +240,7 @@ reasons! {
     LegacyEndpoints, leaves_undone: false,
         means: "Kubernetes mirrors an `Endpoints` object with the name of the Service into an EndpointSlice, and the \
             operator is not allowed to read or delete it. Version 0.2 of the Go operator leaves such an object behind.",
-        remedy: "An object that the Go operator made has the label \
+        remedy: "An object that the Go operator created has the label \
             `endpointslice.kubernetes.io/managed-by: endpoint-copier-operator`: delete it with the command in the note, \
             or set `rbac.goOperator: true` in the chart until it is deleted. Leave any other object of a Service that is \
             not managed alone; for a managed Service, see `ForeignSlices`.";
