@@ -177,9 +177,9 @@ impl Replica {
         let verdicts: ReadVerdicts = match probing {
             Some(probing) => {
                 let race = candidacy.as_ref().map(|candidacy| (&election, candidacy));
-                let started = probing.start(&index, &dirty, &metrics, &terms, race);
-                watching.extend(started.tasks);
-                started.verdicts
+                let (tasks, verdicts) = probing.start(&index, &dirty, &metrics, &terms, race);
+                watching.extend(tasks);
+                verdicts
             }
             None => Box::new(|| Verdicts::Off),
         };

@@ -9,14 +9,15 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tracing::{debug, info, warn};
 
-use crate::config::ServerAddress;
+use crate::apiserver::probe_client::ProbeClient;
+use crate::config::{ProbeConfig, ServerAddress};
 use crate::controller::workqueue::DirtySet;
 use crate::leader_election::term::Term;
 use crate::telemetry::metrics::Metrics;
 use endpoint_copier_core::index::SharedIndex;
 use endpoint_copier_core::verdicts::{
     Hearing, Leadership, Moment, Reply, Report, SUPERVISOR_PORT, Target, TargetCondition, TargetFacts,
-    Targets, Thresholds,
+    Targets,
 };
 
 /// How often facts are updated while the passing of time may change them.
@@ -51,6 +52,12 @@ pub(super) struct Wiring {
     pub metrics: Metrics,
     /// Called with the API servers that are down while another one is well.
     pub on_down: OnDown,
+    /// The client that sends the probes.
+    pub client: Arc<dyn ProbeClient>,
+    /// The schedule of the probes.
+    pub config: ProbeConfig,
+    /// Spreads the attempts of several replicas over the period.
+    pub seed: u64,
 }
 
 struct Inner {
@@ -68,15 +75,15 @@ struct Inner {
 
 impl Probes {
     /// Creates probes without targets.
-    pub(super) fn new(thresholds: Thresholds, wiring: Wiring) -> Self {
+    pub(super) fn new(wiring: Wiring) -> Self {
         let hearing = match wiring.renewal_limit {
             Some(_) => Hearing::default(),
             None => Hearing::without_peers(),
         };
         Self(Arc::new(Inner {
+            targets: Mutex::new(Targets::new(wiring.config.thresholds)),
             wiring,
             start: Instant::now(),
-            targets: Mutex::new(Targets::new(thresholds)),
             hearing: Mutex::new(hearing),
             report: watch::Sender::default(),
             rounds: watch::Sender::default(),
@@ -115,7 +122,7 @@ impl Probes {
     }
 
     #[cfg(test)]
-    pub(super) fn phase(&self, target: Target) -> Option<endpoint_copier_core::verdicts::Phase> {
+    pub(super) fn phase_of(&self, target: Target) -> Option<endpoint_copier_core::verdicts::Phase> {
         self.0
             .targets
             .lock()

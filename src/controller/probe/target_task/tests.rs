@@ -171,20 +171,19 @@ impl Running {
     }
 
     fn start_with(addresses: &[u8], config: ProbeConfig) -> Self {
-        let (scene, servers) = (Scene::default(), Arc::<FakeServers>::default());
+        let scene = Scene::new(Some(ms(3_000)), config, 0);
         let targets: BTreeSet<_> = addresses.iter().map(|number| target(*number)).collect();
         scene.probes.list(&targets);
         let task = |target| {
-            let client = Arc::new(FakeClient(servers.clone()));
             let is_first = target == crate::controller::probe::tests::target(1);
             let phase = if is_first { PHASE } else { PHASE + ms(200) };
-            let task = TargetTask::new(target, client, config, scene.probes.clone(), phase);
+            let task = TargetTask::new(target, &scene.probes, phase);
             AbortOnDropHandle::new(tokio::spawn(task.run()))
         };
         Self {
             _tasks: targets.into_iter().map(task).collect(),
+            servers: scene.servers.clone(),
             scene,
-            servers,
         }
     }
 
