@@ -109,7 +109,7 @@ pub(super) fn allowed_source(text: &str) -> Result<(ServiceKey, AllowFrom), Stri
         let (namespace, name) = source.split_once('/')?;
         let is_legal = namespaces == "*" || namespaces.split(',').all(is_dns_label);
         (is_dns_label(namespace) && is_dns_label(name) && is_legal)
-            .then(|| (ServiceKey::new(namespace, name), AllowFrom::parse(namespaces)))
+            .then(|| (ServiceKey::new(namespace, name), AllowFrom::new(namespaces)))
     };
     let rule = "must be namespace/name=namespace,... or namespace/name=*, such as web/app=team-a,team-b";
     read().ok_or_else(|| rule.to_owned())
@@ -165,15 +165,12 @@ pub(super) fn node_addresses(text: &str, warnings: &mut Vec<String>) -> BTreeSet
 
 /// A source that is given twice may be copied from all its namespaces.
 pub(super) fn by_source(given: Vec<(ServiceKey, AllowFrom)>) -> BTreeMap<ServiceKey, AllowFrom> {
-    let mut by_source = BTreeMap::new();
+    let mut by_source = BTreeMap::<_, AllowFrom>::new();
     for (source, allowed) in given {
-        let known = by_source
-            .entry(source)
-            .or_insert(AllowFrom::Namespaces(BTreeSet::new()));
-        match (known, allowed) {
-            (AllowFrom::Namespaces(known), AllowFrom::Namespaces(more)) => known.extend(more),
-            (known, _) => *known = AllowFrom::All,
-        }
+        let entry = by_source.entry(source);
+        entry
+            .and_modify(|known| *known = known.or(&allowed))
+            .or_insert(allowed);
     }
     by_source
 }
