@@ -14,7 +14,7 @@ use crate::leader_election::term::Term;
 use crate::telemetry::metrics::Metrics;
 use endpoint_copier_core::index::{Index, Scope, SharedIndex};
 use endpoint_copier_core::model::{ConsentPolicy, Defaults, EndpointSlice, Service};
-use endpoint_copier_core::verdicts::{Failure, Phase, Report};
+use endpoint_copier_core::verdicts::{Failure, Phase, Report, TargetFacts};
 use serde_json::json;
 use tokio::time::sleep;
 
@@ -82,8 +82,12 @@ impl Scene {
         }
     }
 
+    pub fn facts(&self, target: Target) -> TargetFacts {
+        self.probes.report().targets[&target].clone()
+    }
+
     pub fn phase(&self, target: Target) -> Phase {
-        self.probes.phase_of(target).expect("a listed target")
+        self.facts(target).phase
     }
 
     /// The VIP copies these addresses, and is probed.

@@ -19,7 +19,7 @@ use crate::model::{
     Endpoint, EndpointSlice, Family, KnownNodes, ManagedService, NoCounterpart, Nodes, NodesUnknown,
     SliceKey, Snapshot, Source, ports::LeftOut,
 };
-use crate::verdicts::{Report, SUPERVISOR_PORT, Target, TargetCondition, TargetFacts};
+use crate::verdicts::{Phase, Report, SUPERVISOR_PORT, Target, TargetFacts};
 
 /// The additional copies of one family.
 #[derive(Debug, Default)]
@@ -299,8 +299,7 @@ impl Filler<'_> {
             .filter_map(|listed| self.counterpart(nodes, listed).ok())
             .collect();
         let works = |(target, facts): &(&Target, &TargetFacts)| {
-            candidates.contains(&target.address())
-                && !matches!(facts.condition, TargetCondition::New | TargetCondition::Down)
+            candidates.contains(&target.address()) && !matches!(facts.phase, Phase::New | Phase::Down)
         };
         let working = judged.report.targets.iter().filter(works);
         working.map(|(target, _)| target.port()).collect()
@@ -314,7 +313,7 @@ impl Entrance<'_> {
             Self::Closed => false,
             Self::SeenWell(report, ports) => {
                 let facts = |port: &u16| report.targets.get(&Target::new(address, *port));
-                let is_well = |facts: &TargetFacts| facts.condition == TargetCondition::Well;
+                let is_well = |facts: &TargetFacts| facts.phase == Phase::Well;
                 !ports.is_empty() && ports.iter().all(|port| facts(port).is_some_and(is_well))
             }
         }
