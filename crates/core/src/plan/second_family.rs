@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::discovery::v1::EndpointPort;
 
-use super::{Verdicts, copy, hold, last_ports};
+use super::{Verdicts, copy, last_ports};
 use crate::model::{
     Endpoint, EndpointSlice, Family, KnownNodes, ManagedService, NoCounterpart, Nodes, NodesUnknown,
     SliceKey, Snapshot, Source, ports::LeftOut,
@@ -120,7 +120,7 @@ impl Filler<'_> {
         let mut second = SecondFamily::default();
         let answering = self.ports_that_answer(verdicts);
         // The source slice may be of this family itself, as long as it cannot be decoded.
-        let has_unreadable = hold::has_unreadable(self.source, self.family, self.snapshot);
+        let has_unreadable = self.source.has_unreadable(self.family, &self.snapshot.copies);
         for slice in self.source.slices_of(self.family.other()) {
             second.has_source |= !slice.is_empty();
             let mut shown = EndpointSlice {
