@@ -54,12 +54,18 @@ pub(super) fn log_filter(text: &str) -> Result<String, String> {
     Err("must be off, error, warn, info, debug, trace, or directives such as info,kube=debug".to_owned())
 }
 
+/// Reads one of these words.
+pub(super) fn one_of<T: Copy>(words: &[(&str, T)], text: &str) -> Result<T, String> {
+    let found = words.iter().find(|(word, _)| *word == text);
+    found.map(|(_, value)| *value).ok_or_else(|| {
+        let words: Vec<_> = words.iter().map(|(word, _)| *word).collect();
+        let (last, others) = words.split_last().unwrap_or((&"", &[]));
+        format!("must be {} or {last}", others.join(", "))
+    })
+}
+
 pub(super) fn log_format(text: &str) -> Result<LogFormat, String> {
-    match text {
-        "text" => Ok(LogFormat::Text),
-        "json" => Ok(LogFormat::Json),
-        _ => Err("must be text or json".to_owned()),
-    }
+    one_of(&[("text", LogFormat::Text), ("json", LogFormat::Json)], text)
 }
 
 /// The name of an [`crate::config::ApiServerMode`].
@@ -71,26 +77,17 @@ pub(super) enum ModeName {
 }
 
 pub(super) fn api_server_mode(text: &str) -> Result<ModeName, String> {
-    match text {
-        "auto" => Ok(ModeName::Auto),
-        "cluster" => Ok(ModeName::Cluster),
-        "local" => Ok(ModeName::Local),
-        _ => Err("must be auto, cluster or local".to_owned()),
-    }
+    use ModeName::{Auto, Cluster, Local};
+    one_of(&[("auto", Auto), ("cluster", Cluster), ("local", Local)], text)
 }
 
 pub(super) fn probe_mode(text: &str) -> Result<ProbeMode, String> {
-    match text {
-        "enforce" => Ok(ProbeMode::Enforce),
-        "observe" => Ok(ProbeMode::Observe),
-        "off" => Ok(ProbeMode::Off),
-        _ => Err("must be enforce, observe or off".to_owned()),
-    }
+    use ProbeMode::{Enforce, Observe, Off};
+    one_of(&[("enforce", Enforce), ("observe", Observe), ("off", Off)], text)
 }
 
 pub(super) fn cross_namespace(text: &str) -> Result<CrossNamespace, String> {
-    let mode = CrossNamespace::ALL.into_iter().find(|mode| mode.as_str() == text);
-    mode.ok_or_else(|| "must be consent, allow or deny".to_owned())
+    one_of(&CrossNamespace::ALL.map(|mode| (mode.as_str(), mode)), text)
 }
 
 /// A Service, as its namespace and name.
