@@ -130,28 +130,24 @@ impl Replica {
         report_readiness(&health, filled.clone(), &watch_health);
         metrics.read_watch_life(watch_health.clone());
 
-        let watches = Watches {
-            reader: Reader {
-                client: client.clone(),
-                watch_health: watch_health.clone(),
-                metrics: metrics.clone(),
-            },
+        let reader = |client: &Client| Reader {
+            client: client.clone(),
+            watch_health: watch_health.clone(),
+            metrics: metrics.clone(),
+        };
+        let all = Watches {
+            reader: reader(&client),
             index: index.clone(),
             dirty: dirty.clone(),
         };
         let conditions = DirtySet::default();
-        let mut watching = watch_cluster(&watches, &conditions, nodes_selector);
+        let mut watching = watch_cluster(&all, conditions.clone(), nodes_selector);
 
-        let stop_election = CancellationToken::new();
-        let limit = election.lease_duration + GRACE;
+        let (stop_election, limit) = (CancellationToken::new(), election.lease_duration + GRACE);
         let (race, terms, lease) = if let Some(candidacy) = candidacy.clone() {
             let view = View::new(move || filled().is_ok(), watch_health.clone());
             let observer = LeaseObserver::new(&candidacy.identity, election.lease_duration, metrics.clone());
-            let reader = Reader {
-                client: candidacy.client.clone(),
-                ..watches.reader
-            };
-            let watched = observer.clone();
+            let (reader, watched) = (reader(&candidacy.client), observer.clone());
             let (namespace, name) = (candidacy.namespace.clone(), election.lease_name.clone());
             let (candidate, terms) = LeaderElector::new(
                 candidacy.client,
@@ -174,15 +170,12 @@ impl Replica {
 
         let (recorder, event_writer) = EventRecorder::new(client.clone(), &reporter, metrics.clone());
         watching.push(named("Events", event_writer.run()));
-        let verdicts: ReadVerdicts = match probing {
-            Some(probing) => {
-                let race = candidacy.as_ref().map(|candidacy| (&election, candidacy));
-                let (tasks, verdicts) = probing.start(&index, &dirty, &metrics, &terms, race);
-                watching.extend(tasks);
-                verdicts
-            }
-            None => Box::new(|| Verdicts::Off),
+        let elected = candidacy.as_ref().map(|candidacy| (&election, candidacy));
+        let (probes, verdicts) = match probing {
+            Some(probing) => probing.start(&index, &dirty, &metrics, &terms, elected),
+            None => (Vec::new(), Box::new(|| Verdicts::Off) as ReadVerdicts),
         };
+        watching.extend(probes);
         let condition_worker = service_conditions
             .then(|| condition_worker(client.clone(), conditions, &index, &watch_health, terms.clone()));
         let reconciler = Reconciler::new(
@@ -310,14 +303,14 @@ fn condition_worker(
 }
 
 /// One task for each watch.
-fn watch_cluster(watches: &Watches, conditions: &DirtySet, nodes_selector: String) -> Vec<Named> {
+fn watch_cluster(watches: &Watches, conditions: DirtySet, nodes_selector: String) -> Vec<Named> {
     let watches = || watches.clone();
     let (names, names_wanted) = channel::channel(0);
     let (services_listed, services_list) = oneshot::channel();
     vec![
         named(
             "Service watch",
-            watches().services(names.clone(), conditions.clone(), services_listed),
+            watches().services(names.clone(), conditions, services_listed),
         ),
         named("grant watch", watch::grants(watches(), names)),
         named("copy watch", watches().copies(services_list)),
