@@ -1,4 +1,4 @@
-//! TargetFacts that a replica may know about an API server.
+//! Facts that a replica may know about an API server.
 
 use std::net::IpAddr;
 use std::time::Duration;
