@@ -54,8 +54,8 @@ pub const SOURCE_CHECK: &str = "check of sources";
 
 /// The parts of a replica.
 pub struct Parts {
-    /// The clients for the API.
-    pub clients: Clients,
+    /// The client for everything except the election and the probe Lease.
+    pub client: Client,
     /// The source and the managed Service that apply without annotations.
     pub defaults: Defaults,
     /// The metrics of the replica.
@@ -75,32 +75,6 @@ pub struct Parts {
     pub probing: Option<Probing>,
     /// Whether to write a condition into the status of managed Services.
     pub service_conditions: bool,
-}
-
-/// The clients of a replica, by use. In a process, they are all the same client.
-pub struct Clients {
-    /// Watches the Services.
-    pub services: Client,
-    /// Watches the copies.
-    pub copies: Client,
-    /// Watches and lists the slices of the sources.
-    pub sources: Client,
-    /// Watches the Nodes.
-    pub nodes: Client,
-    /// Writes, and sends the reads that decide about a write.
-    pub writer: Client,
-}
-
-impl From<Client> for Clients {
-    fn from(client: Client) -> Self {
-        Self {
-            services: client.clone(),
-            copies: client.clone(),
-            sources: client.clone(),
-            nodes: client.clone(),
-            writer: client,
-        }
-    }
 }
 
 /// A task has ended that should run as long as the replica.
@@ -139,7 +113,7 @@ impl Replica {
     #[must_use]
     pub fn new(parts: Parts) -> Self {
         let Parts {
-            clients,
+            client,
             defaults,
             metrics,
             health,
@@ -161,11 +135,15 @@ impl Replica {
             watch_health: watch_health.clone(),
             metrics: metrics.clone(),
         };
+        let all = Watches {
+            reader: reader(&client),
+            index: index.clone(),
+            dirty: dirty.clone(),
+        };
         let conditions = DirtySet::default();
-        let mut watching = watch_cluster(&clients, reader, &index, [&dirty, &conditions], nodes_selector);
+        let mut watching = watch_cluster(&all, conditions.clone(), nodes_selector);
 
-        let stop_election = CancellationToken::new();
-        let limit = election.lease_duration + GRACE;
+        let (stop_election, limit) = (CancellationToken::new(), election.lease_duration + GRACE);
         let (race, terms, lease) = if let Some(candidacy) = candidacy.clone() {
             let view = View::new(move || filled().is_ok(), watch_health.clone());
             let observer = LeaseObserver::new(&candidacy.identity, election.lease_duration, metrics.clone());
@@ -190,23 +168,18 @@ impl Replica {
             (named("election", leadership), terms, None)
         };
 
-        let (recorder, event_writer) = EventRecorder::new(clients.writer.clone(), &reporter, metrics.clone());
+        let (recorder, event_writer) = EventRecorder::new(client.clone(), &reporter, metrics.clone());
         watching.push(named("Events", event_writer.run()));
-        let verdicts: ReadVerdicts = match probing {
-            Some(probing) => {
-                let race = candidacy.as_ref().map(|candidacy| (&election, candidacy));
-                let started = probing.start(&index, &dirty, &metrics, &terms, race);
-                watching.extend(started.tasks);
-                started.verdicts
-            }
-            None => Box::new(|| Verdicts::Off),
+        let elected = candidacy.as_ref().map(|candidacy| (&election, candidacy));
+        let (probes, verdicts) = match probing {
+            Some(probing) => probing.start(&index, &dirty, &metrics, &terms, elected),
+            None => (Vec::new(), Box::new(|| Verdicts::Off) as ReadVerdicts),
         };
-        let condition_worker = service_conditions.then(|| {
-            let writer = clients.writer.clone();
-            condition_worker(writer, conditions, &index, &watch_health, terms.clone())
-        });
+        watching.extend(probes);
+        let condition_worker = service_conditions
+            .then(|| condition_worker(client.clone(), conditions, &index, &watch_health, terms.clone()));
         let reconciler = Reconciler::new(
-            clients.writer,
+            client,
             index.clone(),
             dirty.clone(),
             watch_health.clone(),
@@ -330,36 +303,20 @@ fn condition_worker(
 }
 
 /// One task for each watch.
-fn watch_cluster(
-    clients: &Clients,
-    reader: impl Fn(&Client) -> Reader,
-    index: &SharedIndex,
-    [dirty, conditions]: [&DirtySet; 2],
-    nodes_selector: String,
-) -> Vec<Named> {
-    let watches = |client| Watches {
-        reader: reader(client),
-        index: index.clone(),
-        dirty: dirty.clone(),
-    };
+fn watch_cluster(watches: &Watches, conditions: DirtySet, nodes_selector: String) -> Vec<Named> {
+    let watches = || watches.clone();
     let (names, names_wanted) = channel::channel(0);
     let (services_listed, services_list) = oneshot::channel();
     vec![
         named(
             "Service watch",
-            watches(&clients.services).services(names.clone(), conditions.clone(), services_listed),
+            watches().services(names.clone(), conditions, services_listed),
         ),
-        named("grant watch", watch::grants(watches(&clients.nodes), names)),
-        named("copy watch", watches(&clients.copies).copies(services_list)),
-        named(SOURCE_CHECK, watches(&clients.sources).check_sources()),
-        named(
-            "source watch",
-            watch::named_slices(watches(&clients.sources), names_wanted),
-        ),
-        named(
-            "Node watch",
-            watch::nodes(watches(&clients.nodes), nodes_selector),
-        ),
+        named("grant watch", watch::grants(watches(), names)),
+        named("copy watch", watches().copies(services_list)),
+        named(SOURCE_CHECK, watches().check_sources()),
+        named("source watch", watch::named_slices(watches(), names_wanted)),
+        named("Node watch", watch::nodes(watches(), nodes_selector)),
     ]
 }
 
@@ -383,7 +340,7 @@ mod tests {
         let silent =
             tower::service_fn(|_: Request<Body>| pending::<Result<Response<Full<Bytes>>, BoxError>>());
         let parts = Parts {
-            clients: apiserver::over(silent, "default", &metrics).into(),
+            client: apiserver::over(silent, "default", &metrics),
             defaults: Defaults {
                 source: ServiceKey::new("default", "kubernetes"),
                 managed: None,

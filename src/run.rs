@@ -105,7 +105,7 @@ fn replica(config: &Config, access: &Access, metrics: &Metrics, health: &Health)
         })
     };
     let replica = Replica::new(Parts {
-        clients: access.client("watches and writes")?.into(),
+        client: access.client("watches and writes")?,
         defaults: config.defaults.clone(),
         metrics: metrics.clone(),
         health: health.clone(),

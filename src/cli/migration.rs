@@ -5,6 +5,7 @@
 
 use clap::Args;
 
+use super::values::one_of;
 use crate::config::LogFormat;
 
 /// Flags under this heading only cause a warning.
@@ -51,9 +52,5 @@ fn level(text: &str) -> Result<String, String> {
 }
 
 fn encoder(text: &str) -> Result<LogFormat, String> {
-    match text {
-        "console" => Ok(LogFormat::Text),
-        "json" => Ok(LogFormat::Json),
-        _ => Err("must be console or json".to_owned()),
-    }
+    one_of(&[("console", LogFormat::Text), ("json", LogFormat::Json)], text)
 }

@@ -364,11 +364,8 @@ fn each_flag_is_also_read_from_the_environment() {
                 consent: ConsentPolicy {
                     cross_namespace: CrossNamespace::Deny,
                     allowed_sources: [
-                        (
-                            service("web", "app"),
-                            AllowFrom::Namespaces(["x".to_owned(), "y".to_owned()].into())
-                        ),
-                        (service("web", "db"), AllowFrom::All),
+                        (service("web", "app"), AllowFrom::new("x,y")),
+                        (service("web", "db"), AllowFrom::new("*")),
                     ]
                     .into(),
                     allowed_ports: [1, 2].into(),
@@ -966,10 +963,9 @@ fn source_allowed_twice_may_come_from_all_its_namespaces() {
     let flags = "--allow-source=web/app=a,b -allow-source web/app=c;web/db=d --allow-source=web/db=*";
     let (config, _) = run(flags, &[]);
     let allowed = config.defaults.consent.allowed_sources;
-    let names = ["a", "b", "c"].map(str::to_owned);
     let expected = [
-        (service("web", "app"), AllowFrom::Namespaces(names.into())),
-        (service("web", "db"), AllowFrom::All),
+        (service("web", "app"), AllowFrom::new("a,b,c")),
+        (service("web", "db"), AllowFrom::new("*")),
     ];
     assert_eq!(allowed, expected.into());
 }

@@ -54,12 +54,18 @@ pub(super) fn log_filter(text: &str) -> Result<String, String> {
     Err("must be off, error, warn, info, debug, trace, or directives such as info,kube=debug".to_owned())
 }
 
+/// Reads one of these words.
+pub(super) fn one_of<T: Copy>(words: &[(&str, T)], text: &str) -> Result<T, String> {
+    let found = words.iter().find(|(word, _)| *word == text);
+    found.map(|(_, value)| *value).ok_or_else(|| {
+        let words: Vec<_> = words.iter().map(|(word, _)| *word).collect();
+        let (last, others) = words.split_last().unwrap_or((&"", &[]));
+        format!("must be {} or {last}", others.join(", "))
+    })
+}
+
 pub(super) fn log_format(text: &str) -> Result<LogFormat, String> {
-    match text {
-        "text" => Ok(LogFormat::Text),
-        "json" => Ok(LogFormat::Json),
-        _ => Err("must be text or json".to_owned()),
-    }
+    one_of(&[("text", LogFormat::Text), ("json", LogFormat::Json)], text)
 }
 
 /// The name of an [`crate::config::ApiServerMode`].
@@ -71,26 +77,17 @@ pub(super) enum ModeName {
 }
 
 pub(super) fn api_server_mode(text: &str) -> Result<ModeName, String> {
-    match text {
-        "auto" => Ok(ModeName::Auto),
-        "cluster" => Ok(ModeName::Cluster),
-        "local" => Ok(ModeName::Local),
-        _ => Err("must be auto, cluster or local".to_owned()),
-    }
+    use ModeName::{Auto, Cluster, Local};
+    one_of(&[("auto", Auto), ("cluster", Cluster), ("local", Local)], text)
 }
 
 pub(super) fn probe_mode(text: &str) -> Result<ProbeMode, String> {
-    match text {
-        "enforce" => Ok(ProbeMode::Enforce),
-        "observe" => Ok(ProbeMode::Observe),
-        "off" => Ok(ProbeMode::Off),
-        _ => Err("must be enforce, observe or off".to_owned()),
-    }
+    use ProbeMode::{Enforce, Observe, Off};
+    one_of(&[("enforce", Enforce), ("observe", Observe), ("off", Off)], text)
 }
 
 pub(super) fn cross_namespace(text: &str) -> Result<CrossNamespace, String> {
-    let mode = CrossNamespace::ALL.into_iter().find(|mode| mode.as_str() == text);
-    mode.ok_or_else(|| "must be consent, allow or deny".to_owned())
+    one_of(&CrossNamespace::ALL.map(|mode| (mode.as_str(), mode)), text)
 }
 
 /// A Service, as its namespace and name.
@@ -109,7 +106,7 @@ pub(super) fn allowed_source(text: &str) -> Result<(ServiceKey, AllowFrom), Stri
         let (namespace, name) = source.split_once('/')?;
         let is_legal = namespaces == "*" || namespaces.split(',').all(is_dns_label);
         (is_dns_label(namespace) && is_dns_label(name) && is_legal)
-            .then(|| (ServiceKey::new(namespace, name), AllowFrom::parse(namespaces)))
+            .then(|| (ServiceKey::new(namespace, name), AllowFrom::new(namespaces)))
     };
     let rule = "must be namespace/name=namespace,... or namespace/name=*, such as web/app=team-a,team-b";
     read().ok_or_else(|| rule.to_owned())
@@ -165,15 +162,12 @@ pub(super) fn node_addresses(text: &str, warnings: &mut Vec<String>) -> BTreeSet
 
 /// A source that is given twice may be copied from all its namespaces.
 pub(super) fn by_source(given: Vec<(ServiceKey, AllowFrom)>) -> BTreeMap<ServiceKey, AllowFrom> {
-    let mut by_source = BTreeMap::new();
+    let mut by_source = BTreeMap::<_, AllowFrom>::new();
     for (source, allowed) in given {
-        let known = by_source
-            .entry(source)
-            .or_insert(AllowFrom::Namespaces(BTreeSet::new()));
-        match (known, allowed) {
-            (AllowFrom::Namespaces(known), AllowFrom::Namespaces(more)) => known.extend(more),
-            (known, _) => *known = AllowFrom::All,
-        }
+        let entry = by_source.entry(source);
+        entry
+            .and_modify(|known| *known = known.or(&allowed))
+            .or_insert(allowed);
     }
     by_source
 }

@@ -15,6 +15,7 @@ mod migration;
 pub mod outcome;
 pub mod probe;
 pub mod reconcile;
+mod refusals;
 pub mod watch;
 pub mod worker;
 pub mod workqueue;

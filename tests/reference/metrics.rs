@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use endpoint_copier_core::model::{ServiceKey, SourceAndCopies, WatchKind};
-use endpoint_copier_core::verdicts::{Reply, Target, TargetCondition};
+use endpoint_copier_core::verdicts::{Phase, Reply, Target};
 use endpoint_copier_operator::telemetry::metrics::Metrics;
 use endpoint_copier_operator::telemetry::watch_health::WatchHealth;
 
@@ -180,7 +180,7 @@ fn families() -> BTreeMap<String, Family> {
         .services()
         .ended(&service, Some(true), Some(SourceAndCopies::default()));
     let server = Target::new([192, 0, 2, 1].into(), 6443);
-    metrics.probes().set_state(server, TargetCondition::Well);
+    metrics.probes().set_state(server, Phase::Well);
     metrics.probes().set_listed(server, true);
     metrics.probes().attempt(server, &Reply::Success, Duration::ZERO);
     let watch_health = WatchHealth::default();

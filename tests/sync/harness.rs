@@ -7,7 +7,7 @@ use endpoint_copier_core::model::{ConsentPolicy, CrossNamespace, Defaults, Servi
 use endpoint_copier_operator::admin::Health;
 use endpoint_copier_operator::apiserver;
 use endpoint_copier_operator::config::ElectionConfig;
-use endpoint_copier_operator::replica::{Clients, Parts, Replica, SOURCE_CHECK, TaskEnded, WORKER};
+use endpoint_copier_operator::replica::{Parts, Replica, SOURCE_CHECK, TaskEnded, WORKER};
 use endpoint_copier_operator::telemetry::metrics::Metrics;
 use endpoint_copier_operator::telemetry::watchdog::Watchdog;
 use futures::FutureExt as _;
@@ -17,6 +17,7 @@ use tokio::sync::watch as channel;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
+use tower::ServiceExt as _;
 
 /// A limit that is longer than every wait that the rules require.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -93,15 +94,21 @@ impl Operator {
         let nodes = ApiServer::named(store, "nodes");
         let writer = ApiServer::named(store, "writer");
         let metrics = Metrics::new("lease").expect("metrics");
-        let client = |server: &ApiServer| apiserver::over(server.clone(), "default", &metrics);
+        let servers = [&services, &copies, &sources, &nodes, &writer].map(Clone::clone);
+        let server = move |request: http::Request<kube::client::Body>| {
+            let [services, copies, sources, nodes, writer] = &servers;
+            let query = request.uri().query().unwrap_or_default();
+            let server = match request.uri().path() {
+                "/api/v1/services" => services,
+                path if path.starts_with("/api/v1/nodes") || path.contains("/gateway.") => nodes,
+                _ if query.contains("labelSelector=endpointslice.kubernetes.io%2Fmanaged-by") => copies,
+                _ if query.contains("labelSelector=") => sources,
+                _ => writer,
+            };
+            server.clone().oneshot(request)
+        };
         let replica = Replica::new(Parts {
-            clients: Clients {
-                services: client(&services),
-                copies: client(&copies),
-                sources: client(&sources),
-                nodes: client(&nodes),
-                writer: client(&writer),
-            },
+            client: apiserver::over(tower::service_fn(server), "default", &metrics),
             defaults: Defaults {
                 source: ServiceKey::new("default", "kubernetes"),
                 managed: Some(ServiceKey::new("default", "kubernetes-vip")),

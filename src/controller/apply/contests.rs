@@ -1,7 +1,7 @@
 //! Detects copies that somebody else keeps writing, such as a second installation of the operator.
 //!
-//! Neither side yields: what clients see is repaired at once. Repairs of anything else become rare, or two writers would
-//! keep the API server and all readers of the copy busy.
+//! Neither side yields: what clients see is repaired at once, until that has happened [`REPAIRS`] times in a row.
+//! Repairs of anything else become rare, or two writers would keep the API server and all readers of the copy busy.
 //!
 //! Pure: the current time is an argument.
 
@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::attempts::content;
+use crate::controller::refusals::{LONGEST_PAUSE, PAUSE};
 use endpoint_copier_core::model::{EndpointSlice, Finding, Reason, ServiceKey, SliceKey, a_few, version_of};
 
 /// A copy is contested when others have written it this often within [`WINDOW`].
@@ -24,6 +25,13 @@ const BETWEEN_REPAIRS: Duration = Duration::from_secs(60);
 /// this is longer than [`BETWEEN_REPAIRS`].
 const QUIET: Duration = Duration::from_secs(120);
 
+/// The number of times in a row that the same content is written into a slice that others keep changing. No person
+/// changes it that often, and a policy that changes all our writes reaches it within a second.
+const REPAIRS: u32 = 30;
+
+/// Writes are in a row if each follows the previous one within this time.
+const SOON: Duration = Duration::from_secs(1);
+
 /// The last write of each copy in this term, by its Service.
 #[derive(Debug, Default)]
 pub(super) struct Contests(HashMap<ServiceKey, HashMap<SliceKey, WrittenCopy>>);
@@ -34,6 +42,8 @@ struct WrittenCopy {
     content: u64,
     version: Option<u64>,
     at: Instant,
+    /// The number of writes of this content in a row.
+    times: u32,
     /// The last repairs of what others wrote.
     repairs: Vec<Instant>,
     was_contested: bool,
@@ -45,6 +55,16 @@ impl WrittenCopy {
         let ends = *self.repairs.last()? + QUIET;
         (self.was_contested && now < ends).then_some(ends)
     }
+
+    /// The pause before the same content is written again: that of a refusal, if others keep undoing the write.
+    fn pause(&self) -> Duration {
+        let superfluous = self.times.checked_sub(REPAIRS);
+        superfluous.map_or(Duration::ZERO, |times| {
+            PAUSE
+                .saturating_mul(2_u32.saturating_pow(times))
+                .min(LONGEST_PAUSE)
+        })
+    }
 }
 
 impl Contests {
@@ -54,14 +74,37 @@ impl Contests {
         written.is_none_or(|it| it.contested_until(now).is_none() || now >= it.at + BETWEEN_REPAIRS)
     }
 
+    /// Until when a write that others keep undoing must wait, if it must, and why.
+    pub fn waits(
+        &self,
+        service: &ServiceKey,
+        copy: &EndpointSlice,
+        now: Instant,
+    ) -> Option<(Instant, String)> {
+        let written = self.0.get(service)?.get(&copy.key())?;
+        let until = written.at + written.pause();
+        let waits = now < until && written.content == content(copy);
+        waits.then(|| {
+            let times = written.times;
+            let why = format!(
+                "the copy was written {times} times and changed back each time; find out what changes it"
+            );
+            (until, why)
+        })
+    }
+
     /// Records that a copy of a Service was written. `copy` has the resourceVersion of the slice that it replaced, or
     /// none if it was created; `version` is the new one.
     pub fn wrote(&mut self, service: &ServiceKey, copy: &EndpointSlice, version: Option<u64>, now: Instant) {
         let key = copy.key();
         let (replaced, content) = (version_of(&copy.metadata), content(copy));
         let copies = self.0.entry(service.clone()).or_default();
-        let (mut repairs, mut was_contested) = (Vec::new(), false);
+        let (mut repairs, mut was_contested, mut times) = (Vec::new(), false, 1);
         if let Some(before) = copies.remove(&key) {
+            // While a repair waits, repairs are further apart.
+            if before.content == content && now < before.at + SOON.max(before.pause() * 2) {
+                times += before.times;
+            }
             was_contested = before.contested_until(now).is_some();
             repairs = before.repairs;
             // The same content again, and what it replaces is not what was written last.
@@ -77,6 +120,7 @@ impl Contests {
             content,
             version,
             at: now,
+            times,
             repairs,
             was_contested,
         };
@@ -190,6 +234,11 @@ mod tests {
             self.update("10.0.0.1");
         }
 
+        fn waits(&self, address: &str) -> bool {
+            let copy = slice(NAME).endpoints([address]);
+            self.contests.waits(&vip(), &copy, self.now).is_some()
+        }
+
         fn is_contested(&self) -> bool {
             self.contests.finding(&vip(), self.now).is_some()
         }
@@ -269,6 +318,40 @@ mod tests {
         assert!(!writes.is_contested());
         writes.repair();
         assert!(writes.contests.may_repair(&vip(), &copy(), writes.now));
+    }
+
+    #[test]
+    fn a_write_that_is_undone_repeatedly_waits() {
+        let mut writes = Writes::new();
+        for _ in 1..REPAIRS {
+            assert!(!writes.waits("10.0.0.1"));
+            writes.now += Duration::from_millis(50);
+            writes.repair();
+        }
+        let copy = slice(NAME).endpoints(["10.0.0.1"]);
+        let (_, why) = writes.contests.waits(&vip(), &copy, writes.now).unwrap();
+        assert!(why.contains("changed back"), "{why}");
+        for wait in [5, 10, 20, 30, 30] {
+            writes.now += seconds(wait - 1);
+            assert!(writes.waits("10.0.0.1"), "before {wait} s");
+            assert!(
+                !writes.waits("10.0.0.2"),
+                "another state of the source is no repair"
+            );
+            writes.now += seconds(1);
+            assert!(!writes.waits("10.0.0.1"), "after {wait} s");
+            writes.repair();
+        }
+    }
+
+    #[test]
+    fn occasional_repairs_are_no_fight() {
+        let mut writes = Writes::new();
+        for _ in 0..100 {
+            writes.now += seconds(1);
+            assert!(!writes.waits("10.0.0.1"));
+            writes.repair();
+        }
     }
 
     #[test]

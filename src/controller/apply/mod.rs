@@ -170,9 +170,17 @@ impl Writer {
                 Expectation::NewerThan(seen),
             )
         };
-        let checked = self.attempts.lock().check(operation, slice, Instant::now());
-        if let Err(refused) = checked {
-            applied.fail(refused);
+        let now = Instant::now();
+        let waits = self.attempts.lock().waits(operation, slice, now);
+        let waits = waits.or_else(|| self.contests.lock().waits(service?, slice, now));
+        if let Some((until, message)) = waits {
+            applied.fail(SyncError::Refused {
+                operation,
+                slice: key,
+                message,
+                is_forbidden: false,
+                retry_at: Some(until),
+            });
             return false;
         }
         let mut answer = self.send(term, operation, &key, request).await;

@@ -21,6 +21,7 @@ use crate::apiserver::error::one_line;
 use crate::apiserver::http_status::{Rejection, missing_right, status_of, throttled};
 use crate::controller::apply::send;
 use crate::controller::outcome::{Backoff, Outcome, Requeue};
+use crate::controller::refusals::Refusals;
 use crate::controller::worker::Reconcile;
 use crate::controller::workqueue::DirtySet;
 use crate::leader_election::term::{Term, TermOver};
@@ -31,10 +32,8 @@ use endpoint_copier_core::index::{Dirty, SharedIndex};
 use endpoint_copier_core::model::{Condition, IN_SYNC, Priority, ServiceKey, SyncResult};
 
 mod decisions;
-mod forbidden;
 
 use decisions::{Change, Decisions, Next};
-use forbidden::Forbidden;
 
 /// Writes the conditions that the syncs of a term decide.
 pub struct Conditions {
@@ -42,7 +41,8 @@ pub struct Conditions {
     index: SharedIndex,
     dirty: DirtySet,
     decisions: Mutex<Decisions>,
-    forbidden: Mutex<Forbidden>,
+    /// Namespaces without permission. Their Services share a pause, because they may be thousands.
+    forbidden: Mutex<Refusals<String>>,
     failures: FailureLog,
     /// The Services whose writes fail. That is one outage, however many there are.
     failing: Mutex<HashSet<ServiceKey>>,
@@ -82,8 +82,9 @@ impl Conditions {
     }
 
     async fn write(&self, key: &ServiceKey, change: Change, term: &Term) -> Outcome {
-        let namespace = key.namespace();
-        if let Some(until) = self.forbidden.lock().until(namespace, Instant::now()) {
+        let namespace = key.namespace().to_owned();
+        let waits = self.forbidden.lock().waits(&namespace, &(), Instant::now());
+        if let Some((until, _)) = waits {
             return Outcome::new(SyncResult::Refused, Requeue::Resume(until));
         }
         let answer = match patch(key, &change, Timestamp::now()) {
@@ -94,7 +95,7 @@ impl Conditions {
         let outcome = match answer {
             Err(TermOver) => return Outcome::new(SyncResult::Requeued, Requeue::WhenDirty),
             Ok(Ok(_)) => {
-                self.forbidden.lock().0.remove(namespace);
+                self.forbidden.lock().accepted(&namespace);
                 self.decisions.lock().wrote(key, change, now);
                 Outcome {
                     has_written: true,
@@ -117,8 +118,8 @@ impl Conditions {
         }
         if let Some(right) = status.and_then(missing_right) {
             let namespace = key.namespace().to_owned();
-            self.missing_rights.failed_by(namespace.clone(), right);
-            let until = self.forbidden.lock().refused(namespace, now);
+            let until = self.forbidden.lock().refused(namespace.clone(), (), right, now);
+            self.missing_rights.failed_by(namespace, right);
             return Outcome::new(SyncResult::Refused, Requeue::Resume(until));
         }
         self.failing.lock().insert(key.clone());

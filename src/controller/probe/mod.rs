@@ -10,14 +10,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::{AbortHandle, abortable};
 use futures::stream::{FuturesUnordered, StreamExt as _};
 
-use crate::apiserver::probe_client::ProbeClient;
-use crate::config::ProbeConfig;
 use endpoint_copier_core::model::ServiceKey;
 use endpoint_copier_core::verdicts::Target;
 
@@ -30,35 +27,25 @@ pub use shared::OnDown;
 use shared::Probes;
 use target_task::TargetTask;
 
-/// Probes the API servers that copies of the API source list.
-struct Prober {
-    probes: Probes,
-    client: Arc<dyn ProbeClient>,
-    config: ProbeConfig,
-    /// Spreads the attempts of several replicas over the period.
-    seed: u64,
-}
-
-impl Prober {
-    /// Probes until it is dropped.
+impl Probes {
+    /// Probes the API servers that copies of the API source list, until it is dropped.
     async fn run(self) {
-        let probes = self.probes.clone();
         tokio::select! {
             biased;
             () = self.follow_index() => {}
-            () = probes.keep_looking() => {}
+            () = self.keep_looking() => {}
         }
     }
 
-    async fn follow_index(self) {
-        let mut marks = self.probes.wiring().dirty.marks();
+    async fn follow_index(&self) {
+        let mut marks = self.wiring().dirty.marks();
         // The tasks are part of this future, so they stop with it.
         let mut tasks = FuturesUnordered::new();
         let mut handles: BTreeMap<Target, AbortHandle> = BTreeMap::new();
         let (mut seen, mut https) = (None, BTreeSet::new());
         loop {
             if let Some(targets) = self.changed_targets(&mut seen, &mut https) {
-                self.probes.list(&targets);
+                self.list(&targets);
                 handles.retain(|target, task| {
                     let is_listed = targets.contains(target);
                     if !is_listed {
@@ -68,7 +55,8 @@ impl Prober {
                 });
                 for target in targets {
                     handles.entry(target).or_insert_with(|| {
-                        let (task, handle) = abortable(self.task(target).run());
+                        let (task, handle) =
+                            abortable(TargetTask::new(target, self, self.phase(target)).run());
                         tasks.push(task);
                         handle
                     });
@@ -86,7 +74,7 @@ impl Prober {
     /// The targets, if they may have changed. While the API source shows no port, the last known port counts, because
     /// its copies may be held.
     fn changed_targets(&self, seen: &mut Option<u64>, https: &mut BTreeSet<u16>) -> Option<BTreeSet<Target>> {
-        let index = self.probes.wiring().index.lock();
+        let index = self.wiring().index.lock();
         let version = index.api_servers_changed();
         if seen.replace(version) == Some(version) {
             return None;
@@ -99,20 +87,19 @@ impl Prober {
         let listed = index.addresses_of(&ServiceKey::api_source(), "https");
         let addresses = listed.iter().flatten().map(|(address, _)| address.parse());
         let listed: BTreeSet<IpAddr> = addresses.filter_map(Result::ok).collect();
-        let metrics = self.probes.wiring().metrics.probes();
+        let metrics = self.wiring().metrics.probes();
         for target in &targets {
             metrics.set_listed(*target, listed.contains(&target.address()));
         }
         Some(targets)
     }
 
-    fn task(&self, target: Target) -> TargetTask {
+    /// When in a period this replica probes a target.
+    fn phase(&self, target: Target) -> Duration {
         let mut hasher = DefaultHasher::new();
-        (self.seed, target).hash(&mut hasher);
-        let period = u64::try_from(self.config.period.as_nanos()).unwrap_or(u64::MAX);
-        let phase = Duration::from_nanos(hasher.finish() % period.max(1));
-        let (client, probes) = (self.client.clone(), self.probes.clone());
-        TargetTask::new(target, client, self.config, probes, phase)
+        (self.wiring().seed, target).hash(&mut hasher);
+        let period = u64::try_from(self.wiring().config.period.as_nanos()).unwrap_or(u64::MAX);
+        Duration::from_nanos(hasher.finish() % period.max(1))
     }
 }
 

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use super::objections::{Objections, ProbeLease};
 use super::shared::Wiring;
-use super::{OnDown, Prober, Probes};
+use super::{OnDown, Probes};
 use crate::apiserver::probe_client::ProbeClient;
 use crate::config::{ElectionConfig, ProbeConfig, ProbeMode};
 use crate::controller::reconcile::ReadVerdicts;
@@ -40,17 +40,9 @@ pub struct Probing {
     pub seed: u64,
 }
 
-/// The wired probes. They run when their tasks are polled.
-pub struct Started {
-    /// The names and futures of the tasks, which run until they are dropped.
-    pub tasks: Vec<(&'static str, BoxFuture<'static, ()>)>,
-    /// Returns what the probes know, for the reconciler.
-    pub verdicts: ReadVerdicts,
-}
-
 impl Probing {
     /// Wires the probes to the rest of the replica. `election` has the settings of the leader election, if there is
-    /// one.
+    /// one. Returns the names and futures of the tasks, which run until they are dropped, and what the reconciler reads.
     #[must_use]
     pub fn start(
         self,
@@ -59,7 +51,7 @@ impl Probing {
         metrics: &Metrics,
         terms: &watch::Receiver<Option<Term>>,
         election: Option<(&ElectionConfig, &Candidacy)>,
-    ) -> Started {
+    ) -> (Vec<(&'static str, BoxFuture<'static, ()>)>, ReadVerdicts) {
         let enforced = self.config.mode == ProbeMode::Enforce;
         let wiring = Wiring {
             terms: terms.clone(),
@@ -69,30 +61,25 @@ impl Probing {
             dirty: dirty.clone(),
             metrics: metrics.clone(),
             on_down: self.on_down,
-        };
-        let (probes, started) = (Probes::new(self.config.thresholds, wiring), Timestamp::now());
-        let asking = Prober {
-            probes: probes.clone(),
             client: self.client,
             config: self.config,
             seed: self.seed,
         };
-        let mut tasks = vec![("probes", asking.run().boxed())];
+        let (probes, started) = (Probes::new(wiring), Timestamp::now());
+        let mut tasks = vec![("probes", probes.clone().run().boxed())];
         // Without leader election, there is no other replica to ask.
         if let Some((config, candidacy)) = election {
             let lease = ProbeLease::new(self.lease_client, &candidacy.namespace, &config.lease_name);
             let objections = Objections::new(lease, probes.clone(), &candidacy.identity, self.node_addresses);
             tasks.push(("objections", objections.run().boxed()));
         }
-        Started {
-            tasks,
-            verdicts: Box::new(move || {
-                Verdicts::Judged(Judged {
-                    report: probes.report(),
-                    started,
-                    enforced,
-                })
-            }),
-        }
+        let verdicts = move || {
+            Verdicts::Judged(Judged {
+                report: probes.report(),
+                started,
+                enforced,
+            })
+        };
+        (tasks, Box::new(verdicts))
     }
 }

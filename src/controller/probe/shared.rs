@@ -9,14 +9,14 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tracing::{debug, info, warn};
 
-use crate::config::ServerAddress;
+use crate::apiserver::probe_client::ProbeClient;
+use crate::config::{ProbeConfig, ServerAddress};
 use crate::controller::workqueue::DirtySet;
 use crate::leader_election::term::Term;
 use crate::telemetry::metrics::Metrics;
 use endpoint_copier_core::index::SharedIndex;
 use endpoint_copier_core::verdicts::{
-    Hearing, Leadership, Moment, Reply, Report, SUPERVISOR_PORT, Target, TargetCondition, TargetFacts,
-    Targets, Thresholds,
+    Hearing, Leadership, Moment, Phase, Reply, Report, SUPERVISOR_PORT, Target, TargetFacts, Targets,
 };
 
 /// How often facts are updated while the passing of time may change them.
@@ -51,6 +51,12 @@ pub(super) struct Wiring {
     pub metrics: Metrics,
     /// Called with the API servers that are down while another one is well.
     pub on_down: OnDown,
+    /// The client that sends the probes.
+    pub client: Arc<dyn ProbeClient>,
+    /// The schedule of the probes.
+    pub config: ProbeConfig,
+    /// Spreads the attempts of several replicas over the period.
+    pub seed: u64,
 }
 
 struct Inner {
@@ -68,15 +74,15 @@ struct Inner {
 
 impl Probes {
     /// Creates probes without targets.
-    pub(super) fn new(thresholds: Thresholds, wiring: Wiring) -> Self {
+    pub(super) fn new(wiring: Wiring) -> Self {
         let hearing = match wiring.renewal_limit {
             Some(_) => Hearing::default(),
             None => Hearing::without_peers(),
         };
         Self(Arc::new(Inner {
+            targets: Mutex::new(Targets::new(wiring.config.thresholds)),
             wiring,
             start: Instant::now(),
-            targets: Mutex::new(Targets::new(thresholds)),
             hearing: Mutex::new(hearing),
             report: watch::Sender::default(),
             rounds: watch::Sender::default(),
@@ -112,15 +118,6 @@ impl Probes {
     #[must_use]
     pub fn reports(&self) -> watch::Receiver<Arc<Report>> {
         self.0.report.subscribe()
-    }
-
-    #[cfg(test)]
-    pub(super) fn phase(&self, target: Target) -> Option<endpoint_copier_core::verdicts::Phase> {
-        self.0
-            .targets
-            .lock()
-            .get(target)
-            .map(endpoint_copier_core::verdicts::TargetState::phase)
     }
 
     /// The targets that a leader asks the other replicas about.
@@ -222,18 +219,18 @@ impl Probes {
             probes.forget(*target);
         }
         for (target, facts) in &new.targets {
-            let before = old.targets.get(target).map(|facts| facts.condition);
-            if before == Some(facts.condition) {
+            let before = old.targets.get(target).map(|facts| facts.phase);
+            if before == Some(facts.phase) {
                 continue;
             }
-            probes.set_state(*target, facts.condition);
-            match facts.condition {
+            probes.set_state(*target, facts.phase);
+            match facts.phase {
                 // A rise that failed is not news.
-                TargetCondition::Down if before != Some(TargetCondition::Rising) => {
+                Phase::Down if before != Some(Phase::Rising) => {
                     let what = facts.what.as_ref().map(tracing::field::display);
                     warn!(%target, what, "the API server is down");
                 }
-                TargetCondition::Well if before != Some(TargetCondition::Failing) => {
+                Phase::Well if before != Some(Phase::Failing) => {
                     info!(%target, "the API server is well");
                 }
                 _ => {}
@@ -246,8 +243,7 @@ impl Probes {
     fn began(&self, old: &Report, new: &Report) -> Instant {
         let is_same_term = old.leadership == new.leadership;
         let down = new.targets.iter().filter(|(target, facts)| {
-            facts.condition == TargetCondition::Down
-                && !(is_same_term && old.targets.get(target) == Some(facts))
+            facts.phase == Phase::Down && !(is_same_term && old.targets.get(target) == Some(facts))
         });
         let failed = down.filter_map(|(_, facts)| Some(self.instant(facts.since?)));
         let recent = failed.filter(|failed| failed.elapsed() < RECENT_FAILURE);
@@ -258,12 +254,11 @@ impl Probes {
     fn note_down(&self, report: &Report) {
         let targets = report.targets.iter();
         let mut servers = targets.filter(|(target, _)| target.port() != SUPERVISOR_PORT);
-        let is_down =
-            |facts: &TargetFacts| matches!(facts.condition, TargetCondition::Down | TargetCondition::Rising);
+        let is_down = |facts: &TargetFacts| matches!(facts.phase, Phase::Down | Phase::Rising);
         let address = |target: &Target| ServerAddress::new(&target.address().to_string(), target.port());
         let down = servers.clone().filter(|(_, facts)| is_down(facts));
         let mut down: BTreeSet<_> = down.map(|(target, _)| address(target)).collect();
-        if !servers.any(|(_, facts)| facts.condition == TargetCondition::Well) {
+        if !servers.any(|(_, facts)| facts.phase == Phase::Well) {
             down.clear();
         }
         let mut known = self.0.down.lock();
@@ -279,7 +274,7 @@ impl Probes {
         let (mut terms, mut reports) = (self.0.wiring.terms.clone(), self.reports());
         let is_unhealthy = |report: &Arc<Report>| {
             let mut facts = report.targets.values();
-            facts.any(|facts| !matches!(facts.condition, TargetCondition::New | TargetCondition::Well))
+            facts.any(|facts| !matches!(facts.phase, Phase::New | Phase::Well))
         };
         loop {
             tokio::select! {

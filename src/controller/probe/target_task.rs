@@ -24,7 +24,6 @@ const AT_ONCE: usize = 3;
 /// The attempts at one target.
 pub(super) struct TargetTask {
     target: Target,
-    client: Arc<dyn ProbeClient>,
     config: ProbeConfig,
     probes: Probes,
     /// The start of the periods. It differs between targets and replicas, so that they do not probe at the same time.
@@ -53,19 +52,12 @@ struct Ended {
 
 impl TargetTask {
     /// Creates a task whose first attempt begins at once. The first period begins `phase` later.
-    pub fn new(
-        target: Target,
-        client: Arc<dyn ProbeClient>,
-        config: ProbeConfig,
-        probes: Probes,
-        phase: Duration,
-    ) -> Self {
+    pub fn new(target: Target, probes: &Probes, phase: Duration) -> Self {
         let now = Instant::now();
         Self {
             target,
-            client,
-            config,
-            probes,
+            config: probes.wiring().config,
+            probes: probes.clone(),
             anchor: now + phase,
             due: now,
             last_begun: None,
@@ -108,7 +100,7 @@ impl TargetTask {
         }
         self.close_causes = (false, self.close_causes.0);
         self.probes.begin(self.target, begun);
-        let (client, kept) = (self.client.clone(), self.kept.take());
+        let (client, kept) = (self.probes.wiring().client.clone(), self.kept.take());
         let attempt = attempt(client, self.target, kept, begun, self.config.limit);
         self.in_flight.push((begun, attempt.boxed()));
     }

@@ -1,3 +1,4 @@
+use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -7,13 +8,13 @@ use tokio::time::Instant;
 use super::shared::Wiring;
 use super::target_task::tests::{Answers, FakeClient, FakeServers};
 use super::*;
-use crate::config::ServerAddress;
+use crate::config::{ProbeConfig, ServerAddress};
 use crate::controller::workqueue::DirtySet;
 use crate::leader_election::term::Term;
 use crate::telemetry::metrics::Metrics;
 use endpoint_copier_core::index::{Index, Scope, SharedIndex};
 use endpoint_copier_core::model::{ConsentPolicy, Defaults, EndpointSlice, Service};
-use endpoint_copier_core::verdicts::{Failure, Phase, Report};
+use endpoint_copier_core::verdicts::{Failure, Phase, Report, TargetFacts};
 use serde_json::json;
 use tokio::time::sleep;
 
@@ -36,20 +37,19 @@ pub(super) struct Scene {
     pub dirty: DirtySet,
     pub metrics: Metrics,
     pub told: Told,
-    prober: Option<Prober>,
     pub servers: Arc<FakeServers>,
     pub terms: watch::Sender<Option<Term>>,
 }
 
 impl Default for Scene {
     fn default() -> Self {
-        Self::new(Some(ms(3_000)))
+        Self::of_replica(0)
     }
 }
 
 impl Scene {
     /// Without a limit for renewals, there is no leader election.
-    pub fn new(renewal_limit: Option<Duration>) -> Self {
+    pub fn new(renewal_limit: Option<Duration>, config: ProbeConfig, seed: u64) -> Self {
         let defaults = Defaults {
             source: ServiceKey::api_source(),
             managed: Some(ServiceKey::new("default", "vip")),
@@ -67,29 +67,27 @@ impl Scene {
             dirty: dirty.clone(),
             metrics: metrics.clone(),
             on_down: Box::new(move |down| hear.lock().push(down)),
-        };
-        let config = ProbeConfig::default();
-        let probes = Probes::new(config.thresholds, wiring);
-        let asking = Prober {
-            probes: probes.clone(),
             client: Arc::new(FakeClient(servers.clone())),
             config,
-            seed: 0,
+            seed,
         };
         Self {
-            probes,
+            probes: Probes::new(wiring),
             index,
             dirty,
             metrics,
             told,
-            prober: Some(asking),
             servers,
             terms,
         }
     }
 
+    pub fn facts(&self, target: Target) -> TargetFacts {
+        self.probes.report().targets[&target].clone()
+    }
+
     pub fn phase(&self, target: Target) -> Phase {
-        self.probes.phase(target).expect("a listed target")
+        self.facts(target).phase
     }
 
     /// The VIP copies these addresses, and is probed.
@@ -138,9 +136,13 @@ impl Scene {
         self.dirty.mark(dirty);
     }
 
-    fn run(&mut self) -> tokio_util::task::AbortOnDropHandle<()> {
-        let prober = self.prober.take().unwrap();
-        tokio_util::task::AbortOnDropHandle::new(tokio::spawn(prober.run()))
+    /// The replica with this seed.
+    pub fn of_replica(seed: u64) -> Self {
+        Self::new(Some(ms(3_000)), ProbeConfig::default(), seed)
+    }
+
+    fn run(&self) -> tokio_util::task::AbortOnDropHandle<()> {
+        tokio_util::task::AbortOnDropHandle::new(tokio::spawn(self.probes.clone().run()))
     }
 
     fn listed(&self) -> Vec<Target> {
@@ -159,7 +161,7 @@ fn refuses() -> Answers {
 /// Rule: 7.targets, 7.forgotten
 #[tokio::test(start_paused = true)]
 async fn the_addresses_of_copies_are_probed_while_they_are_listed() {
-    let mut scene = Scene::default();
+    let scene = Scene::default();
     let _running = scene.run();
     sleep(ms(1)).await;
     scene.copies(&[1, 2]);
@@ -181,7 +183,7 @@ async fn the_addresses_of_copies_are_probed_while_they_are_listed() {
 /// Rule: 7.report
 #[tokio::test(start_paused = true)]
 async fn services_are_dirty_when_the_facts_change_and_never_else() {
-    let mut scene = Scene::default();
+    let scene = Scene::default();
     let _running = scene.run();
     scene.copies(&[1, 2]);
     sleep(ms(5_000)).await;
@@ -206,7 +208,7 @@ async fn services_are_dirty_when_the_facts_change_and_never_else() {
 /// Rule: 7.own-connections
 #[tokio::test(start_paused = true)]
 async fn a_server_that_is_down_is_left_while_another_is_well() {
-    let mut scene = Scene::default();
+    let scene = Scene::default();
     let _running = scene.run();
     scene.copies(&[1, 2]);
     sleep(ms(3_000)).await;
@@ -224,7 +226,7 @@ async fn a_server_that_is_down_is_left_while_another_is_well() {
 /// Rule: 7.fresh-term
 #[tokio::test(start_paused = true)]
 async fn only_a_fresh_term_may_take_endpoints_out() {
-    let mut scene = Scene::default();
+    let scene = Scene::default();
     let _running = scene.run();
     scene.copies(&[1]);
     sleep(ms(2_000)).await;
@@ -251,13 +253,12 @@ async fn only_a_fresh_term_may_take_endpoints_out() {
 #[tokio::test(start_paused = true)]
 async fn two_replicas_probe_at_different_moments() {
     let scenes = [1_u64, 2].map(|seed| {
-        let mut scene = Scene::default();
-        scene.prober.as_mut().unwrap().seed = seed;
+        let scene = Scene::of_replica(seed);
         scene.copies(&[1]);
         scene
     });
     let start = Instant::now();
-    let times = scenes.map(|mut scene| {
+    let times = scenes.map(|scene| {
         let servers = scene.servers.clone();
         (scene.run(), scene, servers)
     });

@@ -18,9 +18,7 @@ use crate::apiserver::decode::{Guarded, Slim};
 use crate::apiserver::http_status::is_missing;
 use crate::controller::error::SyncError;
 use endpoint_copier_core::index::ServiceVersion;
-use endpoint_copier_core::model::{
-    AllowFrom, Service, ServiceKey, Snapshot, Unreadable, annotation, annotation_of, version_of,
-};
+use endpoint_copier_core::model::{AllowFrom, Service, ServiceKey, Snapshot, Unreadable, version_of};
 use endpoint_copier_core::plan::{Delete, Plan};
 
 /// The pause after a GET that the watch has overtaken.
@@ -179,10 +177,7 @@ impl Reconciler {
 fn refuses(found: Option<&Result<Service, Box<Unreadable>>>, namespace: &str) -> bool {
     match found {
         None => true,
-        Some(Ok(source)) => {
-            let allow_from = annotation_of(&source.metadata, annotation::ALLOW_FROM);
-            !allow_from.is_some_and(|names| AllowFrom::parse(names).allows(namespace))
-        }
+        Some(Ok(source)) => !AllowFrom::of(&source.metadata).is_some_and(|allowed| allowed.allows(namespace)),
         Some(Err(_)) => false,
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::page::{metrics, number};
-use endpoint_copier_core::verdicts::{Failure, Reply, Target, TargetCondition};
+use endpoint_copier_core::verdicts::{Failure, Phase, Reply, Target};
 
 /// From the response of a healthy server to the longest time limit.
 const PROBE_BUCKETS: [f64; 7] = [0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.0];
@@ -49,13 +49,13 @@ impl ProbeMetrics {
         }
     }
 
-    /// The target is now in the state `condition`.
-    pub fn set_state(&self, target: Target, condition: TargetCondition) {
+    /// The target is now in the phase `phase`.
+    pub fn set_state(&self, target: Target, phase: Phase) {
         let (address, port) = labels(target);
-        for other in TargetCondition::ALL {
+        for other in Phase::ALL {
             self.state
                 .with_label_values(&[&address, &port, other.as_str()])
-                .set(f64::from(u8::from(other == condition)));
+                .set(f64::from(u8::from(other == phase)));
         }
     }
 
@@ -73,10 +73,8 @@ impl ProbeMetrics {
         // Removing a series fails if its labels were never used, which is fine.
         _ = self.duration.remove_label_values(&[&address, &port]);
         _ = self.listed.remove_label_values(&[&address, &port]);
-        for condition in TargetCondition::ALL {
-            _ = self
-                .state
-                .remove_label_values(&[&address, &port, condition.as_str()]);
+        for phase in Phase::ALL {
+            _ = self.state.remove_label_values(&[&address, &port, phase.as_str()]);
         }
         for result in RESULTS {
             _ = self.attempts.remove_label_values(&[&address, &port, result]);

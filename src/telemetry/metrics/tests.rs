@@ -2,7 +2,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
 use endpoint_copier_core::model::{EndpointCounts, ServiceKey, SourceAndCopies};
-use endpoint_copier_core::verdicts::{Reply, TargetCondition};
+use endpoint_copier_core::verdicts::{Phase, Reply};
 use tokio::time::Instant;
 
 fn metrics() -> Metrics {
@@ -48,7 +48,7 @@ fn exercised() -> Metrics {
     metrics.watch_restarted(WatchKind::Services, Restart::Expired);
     metrics.api_request(&Method::GET, Some(StatusCode::OK), "kubernetes.default.svc");
     let target = "192.0.2.1:6443".parse().unwrap();
-    metrics.probes().set_state(target, TargetCondition::Well);
+    metrics.probes().set_state(target, Phase::Well);
     metrics.probes().set_listed(target, true);
     metrics
         .probes()

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{Dirty, Index};
 use crate::model::{
-    AllowFromAnnotation, Condition, ManagedService, ObjectMeta, Service, ServiceKey, Unreadable, version_of,
+    AllowFrom, Condition, ManagedService, ObjectMeta, Service, ServiceKey, Unreadable, version_of,
 };
 
 /// The known state of one Service.
@@ -16,7 +16,7 @@ pub(super) struct Known {
     pub version: Option<u64>,
     /// The namespaces that may copy it, if an annotation names any. If it cannot be decoded, those of its last readable
     /// state.
-    pub allow_from: Option<AllowFromAnnotation>,
+    pub allow_from: Option<AllowFrom>,
     /// `None` if it is neither managed nor disabled, because then only its name matters.
     pub declared: Option<Arc<ManagedService>>,
     /// Its condition, if conditions are wanted.
@@ -46,7 +46,7 @@ impl Index {
             .as_ref()
             .and_then(|status| status.condition.as_deref());
         let was_unread = self.unreadable.sources.remove(&key);
-        let allow_from = AllowFromAnnotation::of(&service.metadata);
+        let allow_from = AllowFrom::of(&service.metadata);
         let mut dirty = self.replace_service(&service.metadata, new, allow_from, condition);
         if was_unread {
             dirty.extend(self.reconsider_source(&key, false));
@@ -62,7 +62,7 @@ impl Index {
         &mut self,
         metadata: &ObjectMeta,
         new: Option<Arc<ManagedService>>,
-        allow_from: Option<AllowFromAnnotation>,
+        allow_from: Option<AllowFrom>,
         condition: Option<&Condition>,
     ) -> Dirty {
         let key = ServiceKey::of(metadata);

@@ -32,9 +32,8 @@ pub(crate) mod words;
 pub use compact::StringMap;
 pub use condition::{Condition, ConditionStatus, IN_SYNC, is_in_sync};
 pub use consent::{
-    AllowFrom, AllowFromAnnotation, Consent, ConsentPolicy, CrossNamespace, Grant, Grantors, Grants,
-    LONGEST_ALLOW_FROM, PermittedPorts, ReferenceGrant, ReferenceGrantFrom, ReferenceGrantSpec,
-    ReferenceGrantTo, Refusal,
+    AllowFrom, Consent, ConsentPolicy, CrossNamespace, Grant, Grantors, Grants, LONGEST_ALLOW_FROM,
+    PermittedPorts, ReferenceGrant, ReferenceGrantFrom, ReferenceGrantSpec, ReferenceGrantTo, Refusal,
 };
 pub(crate) use copy_name::short_hash;
 pub use copy_name::{copy_name, copy_name_in, service_of_copy_name};

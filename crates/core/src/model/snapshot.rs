@@ -135,6 +135,15 @@ impl Source {
             .is_some_and(|slice| self.unreadable.contains(&slice))
     }
 
+    /// Whether a slice that cannot be decoded has endpoints of a family. It counts as unchanged, so they are those that
+    /// its copy shows.
+    #[must_use]
+    pub fn has_unreadable(&self, family: Family, copies: &SlicesByKey) -> bool {
+        copies.values().any(|copy| {
+            copy.address_type == family.as_str() && self.has_unreadable_source_of(copy) && !copy.is_empty()
+        })
+    }
+
     /// Sets aside a slice that a GET shows as undecodable, and that no watch covers. If its label names another
     /// Service, it belongs to that one. Otherwise it may be one of these slices, and counts as unchanged.
     pub fn set_aside(&mut self, slice: &SliceKey, unreadable: &Unreadable) {

@@ -16,14 +16,6 @@ pub(super) fn applies(service: &ManagedService, has_unreadable: bool, second: &S
     service.holds && !has_unreadable && !second.is_filled()
 }
 
-/// Whether a slice that cannot be decoded has endpoints of a family. It counts as unchanged, so they are those that
-/// its copy shows.
-pub(super) fn has_unreadable(source: &Source, family: Family, snapshot: &Snapshot) -> bool {
-    snapshot.copies.values().any(|copy| {
-        copy.address_type == family.as_str() && source.has_unreadable_source_of(copy) && !copy.is_empty()
-    })
-}
-
 /// The last good copies of one family, made for this UID of the Service. Their source slice is one of this source, or
 /// is gone and has a name that such a slice would have: the Service may have named another source before.
 pub(super) fn copies(

@@ -14,12 +14,12 @@ use std::sync::Arc;
 
 use k8s_openapi::api::discovery::v1::EndpointPort;
 
-use super::{Verdicts, copy, hold, last_ports};
+use super::{Verdicts, copy, last_ports};
 use crate::model::{
     Endpoint, EndpointSlice, Family, KnownNodes, ManagedService, NoCounterpart, Nodes, NodesUnknown,
     SliceKey, Snapshot, Source, ports::LeftOut,
 };
-use crate::verdicts::{Report, SUPERVISOR_PORT, Target, TargetCondition, TargetFacts};
+use crate::verdicts::{Phase, Report, SUPERVISOR_PORT, Target, TargetFacts};
 
 /// The additional copies of one family.
 #[derive(Debug, Default)]
@@ -120,7 +120,7 @@ impl Filler<'_> {
         let mut second = SecondFamily::default();
         let answering = self.ports_that_answer(verdicts);
         // The source slice may be of this family itself, as long as it cannot be decoded.
-        let has_unreadable = hold::has_unreadable(self.source, self.family, self.snapshot);
+        let has_unreadable = self.source.has_unreadable(self.family, &self.snapshot.copies);
         for slice in self.source.slices_of(self.family.other()) {
             second.has_source |= !slice.is_empty();
             let mut shown = EndpointSlice {
@@ -299,8 +299,7 @@ impl Filler<'_> {
             .filter_map(|listed| self.counterpart(nodes, listed).ok())
             .collect();
         let works = |(target, facts): &(&Target, &TargetFacts)| {
-            candidates.contains(&target.address())
-                && !matches!(facts.condition, TargetCondition::New | TargetCondition::Down)
+            candidates.contains(&target.address()) && !matches!(facts.phase, Phase::New | Phase::Down)
         };
         let working = judged.report.targets.iter().filter(works);
         working.map(|(target, _)| target.port()).collect()
@@ -314,7 +313,7 @@ impl Entrance<'_> {
             Self::Closed => false,
             Self::SeenWell(report, ports) => {
                 let facts = |port: &u16| report.targets.get(&Target::new(address, *port));
-                let is_well = |facts: &TargetFacts| facts.condition == TargetCondition::Well;
+                let is_well = |facts: &TargetFacts| facts.phase == Phase::Well;
                 !ports.is_empty() && ports.iter().all(|port| facts(port).is_some_and(is_well))
             }
         }

@@ -19,7 +19,7 @@ pub(super) fn copies(
         let (empty, full): (Vec<_>, Vec<_>) = source.slices_of(family).partition(|slice| slice.is_empty());
         let mut of_family = LeftOut::default();
         let mut copies = fresh_copies(service, source, &full, &mut of_family);
-        let has_unreadable = hold::has_unreadable(source, family, snapshot);
+        let has_unreadable = source.has_unreadable(family, &snapshot.copies);
         let (mut held, mut holds) = (Vec::new(), false);
         if full.is_empty() {
             let second = second_family::copies(service, source, family, snapshot, verdicts, &mut of_family);

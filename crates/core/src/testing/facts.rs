@@ -1,15 +1,15 @@
-//! TargetFacts that a replica may know about an API server.
+//! Facts that a replica may know about an API server.
 
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::verdicts::{Failure, Moment, TargetCondition, TargetFacts};
+use crate::verdicts::{Failure, Moment, Phase, TargetFacts};
 
 /// A server that answers, and was listed some time ago.
 #[must_use]
 pub fn well() -> TargetFacts {
     TargetFacts {
-        condition: TargetCondition::Well,
+        phase: Phase::Well,
         is_known: true,
         answers: true,
         is_recent: true,
@@ -24,7 +24,7 @@ pub fn well() -> TargetFacts {
 pub fn down() -> TargetFacts {
     let second = |n| Some(Moment::new(Duration::from_secs(n)));
     TargetFacts {
-        condition: TargetCondition::Down,
+        phase: Phase::Down,
         is_known: true,
         had_time: true,
         since: second(10),

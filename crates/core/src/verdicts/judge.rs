@@ -6,7 +6,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::LazyLock;
 
-use super::{Failure, Leadership, Moment, Report, SUPERVISOR_PORT, Target, TargetCondition, TargetFacts};
+use super::{Failure, Leadership, Moment, Phase, Report, SUPERVISOR_PORT, Target, TargetFacts};
 
 /// An address that would be ready without probes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -212,11 +212,10 @@ impl<'a> Evidence<'a> {
     /// Rule 13: another port of the address answers. Rule 15: no port of the address ever did, but another address does.
     fn others_answer(&self, address: IpAddr) -> bool {
         // This does not use the latest result, so that one lost response does not end the finding.
-        let answers =
-            |facts: &TargetFacts| matches!(facts.condition, TargetCondition::Well | TargetCondition::Failing);
+        let answers = |facts: &TargetFacts| matches!(facts.phase, Phase::Well | Phase::Failing);
         let mut all = self.all();
         let mut same = self.ports.iter().map(|port| port.fact(address));
-        if same.clone().all(|facts| facts.condition == TargetCondition::New) {
+        if same.clone().all(|facts| facts.phase == Phase::New) {
             all.any(|(_, facts)| answers(facts))
         } else {
             same.any(answers)
@@ -246,14 +245,14 @@ impl Port<'_> {
     /// Rule 6: a port that works on no address says nothing about a single one.
     fn is_ignored(&self) -> bool {
         let mut all = self.facts.values();
-        all.all(|facts| matches!(facts.condition, TargetCondition::Down | TargetCondition::New))
+        all.all(|facts| matches!(facts.phase, Phase::Down | Phase::New))
     }
 
     /// Rule 7: whether to take out an address that gets traffic.
     fn takes_out(&self, address: IpAddr, leadership: Leadership) -> bool {
         let facts = self.fact(address);
         // A target is down only after it was well.
-        let is_down = facts.condition == TargetCondition::Down && !self.is_ignored();
+        let is_down = facts.phase == Phase::Down && !self.is_ignored();
         let has_contrast = || facts.contrasts.iter().any(|other| self.facts.contains_key(other));
         is_down && leadership.may_take_out && facts.is_heard && !facts.is_objected && has_contrast()
     }
@@ -269,19 +268,19 @@ impl Port<'_> {
         // this condition, the quick refusal of a dead server would put that server back while the handshakes with the
         // others are still in progress.
         let waits = leadership.is_new && self.facts.values().any(|facts| !facts.is_known);
-        let stays = match facts.condition {
-            TargetCondition::Well => false,
-            TargetCondition::Down | TargetCondition::Rising => !self.is_ignored() || waits,
-            TargetCondition::New | TargetCondition::Failing => (facts.is_known && another_answers()) || waits,
+        let stays = match facts.phase {
+            Phase::Well => false,
+            Phase::Down | Phase::Rising => !self.is_ignored() || waits,
+            Phase::New | Phase::Failing => (facts.is_known && another_answers()) || waits,
         };
         stays && !facts.is_objected
     }
 
     fn rank(&self, address: IpAddr, was_out: bool) -> Rank {
         let facts = self.fact(address);
-        let class = match facts.condition {
-            TargetCondition::Down if was_out => Class::StaysDown,
-            TargetCondition::Rising => Class::Rising,
+        let class = match facts.phase {
+            Phase::Down if was_out => Class::StaysDown,
+            Phase::Rising => Class::Rising,
             _ => Class::Failing,
         };
         Rank {

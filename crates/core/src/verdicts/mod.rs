@@ -28,7 +28,7 @@ mod thresholds;
 
 pub use hearing::{Hearing, Peer, SUSPECTED, objection_key, suspicions};
 pub use judge::{Candidate, Judgment, Unreachable, judge};
-pub use report::{Leadership, RECENT, Report, TargetCondition, TargetFacts};
+pub use report::{Leadership, RECENT, Report, TargetFacts};
 pub use state::{Phase, TargetState};
 pub use target::{Failure, Reply, SUPERVISOR_PORT, Target};
 pub use targets::Targets;

@@ -4,8 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::model::words::words;
-
 use super::{Failure, Hearing, Moment, Phase, Reply, Target, TargetState, Targets};
 
 /// A failure contrasts with a response of another target if it comes this long after the response. A short disturbance
@@ -35,29 +33,6 @@ pub struct Report {
     pub targets: BTreeMap<Target, TargetFacts>,
 }
 
-words! {
-    /// A [`Phase`] without its counters. The word is a label of metrics.
-    TargetCondition {
-        /// Never seen well.
-        New => "new",
-        /// It answers.
-        Well => "well",
-        /// It was well, and the last attempts failed.
-        Failing => "failing",
-        /// It was well, and failed too often.
-        Down => "down",
-        /// It was down, and answers again.
-        Rising => "rising",
-    }
-}
-
-/// The condition of a target that was just listed.
-impl Default for TargetCondition {
-    fn default() -> Self {
-        Self::New
-    }
-}
-
 /// The facts of one target. The default is a target that was just listed.
 #[expect(
     clippy::struct_excessive_bools,
@@ -65,8 +40,8 @@ impl Default for TargetCondition {
 )]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TargetFacts {
-    /// The condition of the target.
-    pub condition: TargetCondition,
+    /// The phase of the target.
+    pub phase: Phase,
     /// Whether an attempt has ended since it was listed, with any result.
     pub is_known: bool,
     /// Whether the latest result is 2xx.
@@ -115,13 +90,13 @@ impl Targets {
 
 impl TargetState {
     fn facts(&self, now: Moment) -> TargetFacts {
-        let condition = self.condition();
+        let phase = self.phase;
         let contrasts = |answered: Moment| {
             self.last_failure
                 .is_some_and(|failed| failed >= answered + CONTRAST_AFTER)
         };
         TargetFacts {
-            condition,
+            phase,
             is_known: self.latest.is_some(),
             answers: self.answers(),
             is_unauthorized: matches!(self.latest, Some(Reply::Alive(401 | 403))),
@@ -129,11 +104,11 @@ impl TargetState {
                 .last_success
                 .is_some_and(|success| now.since(success) < RECENT),
             had_time: now.since(self.listed_since) >= RECENT,
-            is_silent: condition == TargetCondition::New && now.since(self.listed_since) >= SILENT_AFTER,
+            is_silent: phase == Phase::New && now.since(self.listed_since) >= SILENT_AFTER,
             since: self.unhealthy_since,
             last_success: self
                 .last_success
-                .filter(|_| matches!(condition, TargetCondition::Failing | TargetCondition::Down)),
+                .filter(|_| matches!(phase, Phase::Failing | Phase::Down)),
             contrasts: self
                 .answers_since
                 .iter()
@@ -144,16 +119,6 @@ impl TargetState {
             is_heard: false,
             what: self.what.clone(),
             failures: self.failures,
-        }
-    }
-
-    fn condition(&self) -> TargetCondition {
-        match self.phase {
-            Phase::New { .. } => TargetCondition::New,
-            Phase::Well => TargetCondition::Well,
-            Phase::Failing(_) => TargetCondition::Failing,
-            Phase::Down => TargetCondition::Down,
-            Phase::Rising { .. } => TargetCondition::Rising,
         }
     }
 }

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::{Failure, Moment, Reply, Thresholds};
+use crate::model::words::words;
 
 /// How long a relapse makes later rises longer.
 pub(super) const RELAPSE_MEMORY: Duration = Duration::from_secs(600);
@@ -13,28 +14,28 @@ const LONGEST_RISE: Duration = Duration::from_secs(60);
 /// An upper bound for the number of doublings, above what [`LONGEST_RISE`] allows.
 const MOST_DOUBLINGS: u32 = 16;
 
-/// The phase of a target.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
-    /// It has not been healthy since it was listed. It never becomes down, so that an endpoint that never worked is not
-    /// taken out.
-    New {
-        /// Failed attempts since it was listed.
-        failures: u32,
-    },
-    /// It answers.
-    Well,
-    /// It was well, and this many attempts in a row have failed since.
-    Failing(u32),
-    /// It was well, and then failed as many times in a row as the threshold says.
-    Down,
-    /// It was down, and answers again.
-    Rising {
-        /// When the first counted success came.
-        since: Moment,
-        /// Counted successes.
-        successes: u32,
-    },
+words! {
+    /// The phase of a target. The word is a label of metrics.
+    Phase {
+        /// It has not been healthy since it was listed. It never becomes down, so that an endpoint that never worked is
+        /// not taken out.
+        New => "new",
+        /// It answers.
+        Well => "well",
+        /// It was well, and the last attempts failed.
+        Failing => "failing",
+        /// It was well, and then failed as many times in a row as the threshold says.
+        Down => "down",
+        /// It was down, and answers again.
+        Rising => "rising",
+    }
+}
+
+/// The phase of a target that was just listed.
+impl Default for Phase {
+    fn default() -> Self {
+        Self::New
+    }
 }
 
 /// An attempt that has ended.
@@ -48,6 +49,8 @@ pub(super) struct Attempt {
 #[derive(Clone, Debug)]
 pub struct TargetState {
     pub(super) phase: Phase,
+    /// When the first counted success of a rise came, and the number of them.
+    rise: (Moment, u32),
     pub(super) listed_since: Moment,
     /// When the newest 2xx arrived.
     pub(super) last_success: Option<Moment>,
@@ -77,7 +80,8 @@ pub struct TargetState {
 impl TargetState {
     pub(super) fn new(now: Moment) -> Self {
         Self {
-            phase: Phase::New { failures: 0 },
+            phase: Phase::New,
+            rise: (now, 0),
             listed_since: now,
             last_success: None,
             usual: Duration::ZERO,
@@ -91,18 +95,6 @@ impl TargetState {
             answers_since: BTreeMap::new(),
             unanswered: BTreeSet::new(),
         }
-    }
-
-    /// The current phase.
-    #[must_use]
-    pub fn phase(&self) -> Phase {
-        self.phase
-    }
-
-    /// The failure to report, or `None` while the target is well.
-    #[must_use]
-    pub fn what(&self) -> Option<&Failure> {
-        self.what.as_ref()
     }
 
     /// Whether the latest result is 2xx.
@@ -129,9 +121,9 @@ impl TargetState {
         (self.first_failure, self.last_failure) = (None, None);
         self.answers_since.clear();
         let (since, successes) = match self.phase {
-            Phase::New { .. } | Phase::Failing(_) | Phase::Well => return self.become_well(),
-            Phase::Rising { since, successes } if successes > 0 => (since, successes),
-            Phase::Down | Phase::Rising { .. } => (attempt.ended, 0),
+            Phase::New | Phase::Failing | Phase::Well => return self.become_well(),
+            Phase::Rising if self.rise.1 > 0 => self.rise,
+            Phase::Down | Phase::Rising => (attempt.ended, 0),
         };
         let successes = successes + u32::from(counts);
         let doubled = 2_u32.pow(relapses.min(MOST_DOUBLINGS));
@@ -141,7 +133,7 @@ impl TargetState {
         if successes >= thresholds.successes && attempt.ended.since(since) >= rise {
             self.become_well();
         } else {
-            self.phase = Phase::Rising { since, successes };
+            (self.phase, self.rise) = (Phase::Rising, (since, successes));
         }
     }
 
@@ -162,17 +154,16 @@ impl TargetState {
         self.last_failure = self.last_failure.max(Some(attempt.ended));
         self.unhealthy_since.get_or_insert(attempt.ended);
         self.latest = Some(Reply::Failure(failure.clone()));
-        let before = match self.phase {
-            Phase::New { failures } | Phase::Failing(failures) => failures,
-            Phase::Well | Phase::Down | Phase::Rising { .. } => 0,
+        let failures = match self.phase {
+            Phase::Rising => 1,
+            _ => self.failures.saturating_add(1),
         };
-        let failures = before.saturating_add(1);
-        if self.what.is_none() || !matches!(self.phase, Phase::New { .. } | Phase::Down) {
+        if self.what.is_none() || !matches!(self.phase, Phase::New | Phase::Down) {
             (self.what, self.failures) = (Some(failure), failures);
         }
         self.phase = match self.phase {
-            Phase::New { .. } => Phase::New { failures },
-            Phase::Well | Phase::Failing(_) if failures < thresholds.failures => Phase::Failing(failures),
+            Phase::New => Phase::New,
+            Phase::Well | Phase::Failing if failures < thresholds.failures => Phase::Failing,
             _ => Phase::Down,
         };
         first

@@ -64,7 +64,7 @@ impl Targets {
         let attempt = Attempt { begun, ended };
         match reply {
             Reply::Failure(failure) => {
-                let could_fall = matches!(state.phase, Phase::Well | Phase::Failing(_));
+                let could_fall = matches!(state.phase, Phase::Well | Phase::Failing);
                 let is_first = state.fail(attempt, failure, &self.thresholds);
                 if could_fall && state.phase == Phase::Down {
                     self.forget_falls(ended);
@@ -119,9 +119,9 @@ impl Targets {
     #[must_use]
     pub fn suspects(&self) -> BTreeSet<Target> {
         let is_suspected = |state: &TargetState| match state.phase {
-            Phase::Failing(failures) => failures >= SUSPECTED_AFTER,
+            Phase::Failing => state.failures >= SUSPECTED_AFTER,
             Phase::Down => true,
-            Phase::New { .. } | Phase::Well | Phase::Rising { .. } => false,
+            Phase::New | Phase::Well | Phase::Rising => false,
         };
         self.iter()
             .filter(|(_, state)| is_suspected(state))

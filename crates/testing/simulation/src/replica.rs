@@ -355,7 +355,7 @@ fn wire_up(world: &Arc<World>, life: &Arc<Life>, servers: [usize; 2]) -> BoxFutu
     });
     let cross_namespace = world.state().cross_namespace;
     let replica = Replica::new(Parts {
-        clients: client.into(),
+        client,
         defaults: Defaults {
             source: ServiceKey::new("default", "kubernetes"),
             managed: Some(ServiceKey::new("default", "kubernetes-vip")),

@@ -24,7 +24,7 @@ use crate::apiserver::error::one_line;
 use crate::controller::watch::pauses;
 use crate::leader_election::term::Term;
 use crate::telemetry::failure_log::FailureLog;
-use endpoint_copier_core::verdicts::{Peer, Report, SUSPECTED, Target, TargetCondition};
+use endpoint_copier_core::verdicts::{Peer, Phase, Report, SUSPECTED, Target};
 
 mod lease;
 mod view;
@@ -301,7 +301,7 @@ async fn forget_with_terms(mut terms: watch::Receiver<Option<Term>>, probes: Pro
 /// Whether a target may become suspected without a change of the report.
 fn is_failing(report: &Report) -> bool {
     let mut facts = report.targets.values();
-    facts.any(|facts| facts.condition == TargetCondition::Failing)
+    facts.any(|facts| facts.phase == Phase::Failing)
 }
 
 #[cfg(test)]

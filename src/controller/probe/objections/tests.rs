@@ -7,6 +7,7 @@ use testbed::{ApiServer, Effect, Fault, Match, Request, Rule, Store};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::*;
+use crate::config::ProbeConfig;
 use crate::controller::probe::tests::{Scene, ms, target};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::testing::logged;
@@ -20,7 +21,7 @@ struct Attempts(Scene);
 impl Attempts {
     /// Makes three API servers well.
     fn new(renewal_limit: Option<Duration>) -> Self {
-        let attempts = Self(Scene::new(renewal_limit));
+        let attempts = Self(Scene::new(renewal_limit, ProbeConfig::default(), 0));
         attempts.0.probes.list(&[1, 2, 3].map(target).into());
         for n in [1, 2, 3] {
             attempts.succeed(n);

@@ -24,8 +24,7 @@ struct Replica {
 
 impl Replica {
     fn start(store: &Store, name: &str, seed: u64) -> Self {
-        let mut scene = Scene::default();
-        scene.prober.as_mut().unwrap().seed = seed;
+        let scene = Scene::of_replica(seed);
         scene.servers.seed(seed);
         scene.copies(&[1, 2, 3]);
         let server = ApiServer::named(store, name);

@@ -52,54 +52,41 @@ impl Default for ConsentPolicy {
     }
 }
 
-/// Namespaces that may copy a source.
+/// Namespaces that may copy a source: names separated by commas, or `*`. It stays unparsed, because the operator keeps
+/// the annotation of every Service that has one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum AllowFrom {
-    /// Every namespace.
-    All,
-    /// These namespaces.
-    Namespaces(BTreeSet<String>),
-}
+pub struct AllowFrom(Box<str>);
 
-/// The unparsed annotation of a Service that lets others copy it: names separated by commas, or `*`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AllowFromAnnotation(Box<str>);
-
-/// The length of the longest valid annotation. A longer one allows nothing, because the operator keeps the annotation
-/// of every Service that has one.
+/// The length of the longest valid annotation. A longer one allows nothing.
 pub const LONGEST_ALLOW_FROM: usize = 4096;
 
 impl AllowFrom {
-    /// Reads a list of namespaces. An entry that is not a valid name allows nothing, because there are no patterns.
+    /// A list of namespaces.
     #[must_use]
-    pub fn parse(value: &str) -> Self {
-        if value == "*" {
-            return Self::All;
-        }
-        let names = value.split(',').filter(|name| is_dns_label(name));
-        Self::Namespaces(names.map(str::to_owned).collect())
+    pub fn new(value: &str) -> Self {
+        Self(value.into())
     }
 
-    /// Whether this namespace may copy.
-    #[must_use]
-    pub fn allows(&self, namespace: &str) -> bool {
-        match self {
-            Self::All => true,
-            Self::Namespaces(names) => names.contains(namespace),
-        }
-    }
-}
-
-impl AllowFromAnnotation {
     /// The annotation of a Service, if it allows anything.
     #[must_use]
     pub fn of(metadata: &ObjectMeta) -> Option<Self> {
         let value = annotation_of(metadata, annotation::ALLOW_FROM)?;
         let is_read = !value.is_empty() && value.len() <= LONGEST_ALLOW_FROM;
-        is_read.then(|| Self(value.into()))
+        is_read.then(|| Self::new(value))
     }
 
-    fn allows(&self, namespace: &str) -> bool {
+    /// The namespaces of two lists.
+    #[must_use]
+    pub fn or(&self, other: &Self) -> Self {
+        match (&*self.0, &*other.0) {
+            ("*", _) | (_, "*") => Self::new("*"),
+            (names, more) => Self::new(&format!("{names},{more}")),
+        }
+    }
+
+    /// Whether this namespace may copy. An entry that is not a valid name allows nothing, because there are no patterns.
+    #[must_use]
+    pub fn allows(&self, namespace: &str) -> bool {
         &*self.0 == "*" || is_dns_label(namespace) && self.0.split(',').any(|name| name == namespace)
     }
 }
@@ -126,7 +113,7 @@ pub struct Grantors<'a> {
     /// The source that the flags name.
     pub default_source: &'a ServiceKey,
     /// The annotation of the source, if it allows anything.
-    pub annotation: Option<&'a AllowFromAnnotation>,
+    pub annotation: Option<&'a AllowFrom>,
     /// Whether the source cannot be decoded and could not be since the start, so that its annotation is not known.
     pub is_unread: bool,
     /// Whether all Services have been listed, so that a missing annotation means something.

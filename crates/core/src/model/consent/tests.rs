@@ -55,7 +55,7 @@ fn consent(
     grants: &Grants,
     source: (&str, &str),
 ) -> Consent {
-    let annotation = allow_from.and_then(|value| AllowFromAnnotation::of(&annotated(value)));
+    let annotation = allow_from.and_then(|value| AllowFrom::of(&annotated(value)));
     let grantors = Grantors {
         policy,
         default_source: &ServiceKey::api_source(),
@@ -72,7 +72,7 @@ fn consent(
 #[test]
 fn admin_and_own_namespace_sources_need_no_consent() {
     let flags = ConsentPolicy {
-        allowed_sources: [(key(WEB), AllowFrom::parse("apps,other"))].into(),
+        allowed_sources: [(key(WEB), AllowFrom::new("apps,other"))].into(),
         ..ConsentPolicy::default()
     };
     let none = listed(&[]);
@@ -180,7 +180,7 @@ fn a_grant_for_one_name_and_for_all_allows_all() {
 fn the_mode_beats_what_users_allow_and_not_what_the_admin_does() {
     let mode = |cross_namespace| ConsentPolicy {
         cross_namespace,
-        allowed_sources: [(key(("web", "by-flag")), AllowFrom::parse("apps"))].into(),
+        allowed_sources: [(key(("web", "by-flag")), AllowFrom::new("apps"))].into(),
         ..ConsentPolicy::default()
     };
     let granted = listed(&[reference(("", "Service", "apps"), ("", "Service", None))]);

@@ -55,7 +55,7 @@ fn grant(to: Option<&str>) -> ReferenceGrant {
 fn consenting() -> [World; 4] {
     let mut by_flag = world();
     let sources = &mut by_flag.defaults.consent.allowed_sources;
-    sources.insert(ServiceKey::new("web", "app"), AllowFrom::parse("default"));
+    sources.insert(ServiceKey::new("web", "app"), AllowFrom::new("default"));
     let (mut by_grant, mut by_name) = (world(), world());
     by_grant.grants = vec![grant(None)];
     by_name.grants = vec![grant(Some("app"))];
@@ -566,9 +566,7 @@ struct SourceState {
 
 fn any_state() -> impl Strategy<Value = SourceState> {
     let allow_from = proptest::option::of("[a-z*,]{0,12}").prop_filter("no consent", |value| {
-        !value
-            .iter()
-            .any(|value| AllowFrom::parse(value).allows("default"))
+        !value.iter().any(|value| AllowFrom::new(value).allows("default"))
     });
     let slices = proptest::collection::vec((any::<bool>(), 0_usize..3, any::<bool>()), 0..4);
     let grant = proptest::option::of((any::<bool>(), "[a-z]{1,6}"));

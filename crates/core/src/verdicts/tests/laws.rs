@@ -28,11 +28,11 @@ fn facts() -> impl Strategy<Value = TargetFacts> {
         facts.since = has_failed.then_some(at(10_000 + since));
         facts.last_success = facts.last_success.map(|_| at(9_000 + last));
         facts.contrasts = contrasts.into_iter().collect();
-        facts.is_recent = facts.condition != TargetCondition::New && (facts.answers || flags[0]);
+        facts.is_recent = facts.phase != Phase::New && (facts.answers || flags[0]);
         facts.is_objected = flags[1] && flags[2];
         facts.is_heard = flags[3];
         // Well by 429, for example.
-        facts.answers &= flags[4] || facts.condition != TargetCondition::Well;
+        facts.answers &= flags[4] || facts.phase != Phase::Well;
         facts
     })
 }
@@ -94,7 +94,7 @@ proptest! {
     fn an_endpoint_never_seen_well_is_not_taken_out(scene in scene()) {
         let out = scene.out();
         for candidate in scene.candidates.iter().filter(|candidate| !candidate.was_out) {
-            let is_new = scene.facts_of(candidate).iter().all(|facts| facts.condition == TargetCondition::New);
+            let is_new = scene.facts_of(candidate).iter().all(|facts| facts.phase == Phase::New);
             prop_assert!(!is_new || !scene.judge().out.contains_key(&candidate.address), "{out:?}");
         }
     }
@@ -107,7 +107,7 @@ proptest! {
             let all = scene.facts_of(candidate);
             prop_assert!(all.iter().any(|facts| !facts.is_objected), "objected on each port");
             if !candidate.was_out {
-                let holds = |facts: &&TargetFacts| facts.condition == TargetCondition::Down && facts.is_heard && !facts.is_objected;
+                let holds = |facts: &&TargetFacts| facts.phase == Phase::Down && facts.is_heard && !facts.is_objected;
                 prop_assert!(scene.report.leadership.may_take_out);
                 prop_assert!(all.into_iter().any(|facts| holds(&facts)), "{candidate:?}");
             }
@@ -241,16 +241,10 @@ impl Run {
         self.probes.targets.end(target(n), at(begun), at(self.now), reply);
         let phase = self.probes.phase(n);
         let is_seen_well = self.seen_well.contains(&n);
-        assert!(
-            is_seen_well || matches!(phase, Phase::New { .. }),
-            "{n} is {phase:?}"
-        );
-        assert!(
-            !is_seen_well || !matches!(phase, Phase::New { .. }),
-            "{n} is {phase:?}"
-        );
+        assert!(is_seen_well || phase == Phase::New, "{n} is {phase:?}");
+        assert!(!is_seen_well || phase != Phase::New, "{n} is {phase:?}");
         if is_failure && before.answered.is_some_and(|answered| at(begun) <= answered) {
-            assert_eq!(phase, before.phase(), "a failure older than the last answer");
+            assert_eq!(phase, before.phase, "a failure older than the last answer");
         }
         match phase {
             Phase::Down if is_failure => _ = self.down_since.insert(n, self.now),

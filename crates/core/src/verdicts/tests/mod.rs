@@ -74,7 +74,7 @@ impl Probes {
     }
 
     fn phase(&self, n: u8) -> Phase {
-        self.targets.get(target(n)).unwrap().phase()
+        self.targets.get(target(n)).unwrap().phase
     }
 
     fn facts(&self, n: u8, now: u64) -> TargetFacts {
@@ -165,7 +165,7 @@ impl Scene {
 
 fn failing() -> TargetFacts {
     TargetFacts {
-        condition: TargetCondition::Failing,
+        phase: Phase::Failing,
         is_heard: false,
         is_recent: true,
         ..down()
@@ -174,7 +174,7 @@ fn failing() -> TargetFacts {
 
 fn rising() -> TargetFacts {
     TargetFacts {
-        condition: TargetCondition::Rising,
+        phase: Phase::Rising,
         since: Some(at(10_000)),
         ..well()
     }
@@ -183,7 +183,7 @@ fn rising() -> TargetFacts {
 /// Listed some time ago, and every attempt failed.
 fn never_well() -> TargetFacts {
     TargetFacts {
-        condition: TargetCondition::New,
+        phase: Phase::New,
         last_success: None,
         ..down()
     }

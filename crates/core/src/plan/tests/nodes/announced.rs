@@ -54,11 +54,7 @@ fn down(number: usize) -> Verdicts {
         for (at, address) in addresses.iter().enumerate() {
             let is_down = at == number;
             let facts = TargetFacts {
-                condition: if is_down {
-                    TargetCondition::Down
-                } else {
-                    TargetCondition::Well
-                },
+                phase: if is_down { Phase::Down } else { Phase::Well },
                 is_known: true,
                 answers: !is_down,
                 is_recent: !is_down,

@@ -24,12 +24,12 @@ fn judged(report: Report, enforced: bool) -> Verdicts {
     })
 }
 
-fn facts(condition: TargetCondition) -> TargetFacts {
+fn facts(phase: Phase) -> TargetFacts {
     TargetFacts {
-        condition,
+        phase,
         is_known: true,
-        answers: condition == TargetCondition::Well,
-        is_recent: condition == TargetCondition::Well,
+        answers: phase == Phase::Well,
+        is_recent: phase == Phase::Well,
         had_time: true,
         ..TargetFacts::default()
     }
@@ -43,12 +43,12 @@ fn with(mut world: World, probes: Verdicts) -> World {
 /// Rule: 8.seen-well
 #[test]
 fn an_address_enters_once_it_was_seen_well() {
-    use TargetCondition::{Down, Failing, New, Rising, Well};
-    for condition in [New, Failing, Down, Rising, Well] {
-        let report = report([(V6[0], facts(condition)), (V6[1], facts(Well))]);
+    use Phase::{Down, Failing, New, Rising, Well};
+    for phase in [New, Failing, Down, Rising, Well] {
+        let report = report([(V6[0], facts(phase)), (V6[1], facts(Well))]);
         let world = with(world(), judged(report, true));
-        let expected = if condition == Well { &V6[..2] } else { &V6[1..2] };
-        assert_eq!(shown6(&world), expected, "{condition}");
+        let expected = if phase == Well { &V6[..2] } else { &V6[1..2] };
+        assert_eq!(shown6(&world), expected, "{phase}");
     }
     let world = with(world(), judged(Report::default(), true));
     assert_eq!(
@@ -92,25 +92,13 @@ fn without_enforced_probes_an_address_enters_at_once() {
 /// Rule: 8.seen-well
 #[test]
 fn each_probed_port_counts_unless_it_works_nowhere() {
-    let well = || facts(TargetCondition::Well);
+    let well = || facts(Phase::Well);
     for (what, supervisor, expected) in [
         ("on none", [None, None], &V6[..2]),
-        ("on one", [None, Some(TargetCondition::Well)], &V6[1..2]),
-        (
-            "new on one",
-            [Some(TargetCondition::New), Some(TargetCondition::Well)],
-            &V6[1..2],
-        ),
-        (
-            "on both",
-            [Some(TargetCondition::Well), Some(TargetCondition::Well)],
-            &V6[..2],
-        ),
-        (
-            "down on both",
-            [Some(TargetCondition::Down), Some(TargetCondition::Down)],
-            &V6[..2],
-        ),
+        ("on one", [None, Some(Phase::Well)], &V6[1..2]),
+        ("new on one", [Some(Phase::New), Some(Phase::Well)], &V6[1..2]),
+        ("on both", [Some(Phase::Well), Some(Phase::Well)], &V6[..2]),
+        ("down on both", [Some(Phase::Down), Some(Phase::Down)], &V6[..2]),
     ] {
         let mut report = report([(V6[0], well()), (V6[1], well())]);
         for (address, condition) in V6.into_iter().zip(supervisor) {
@@ -127,25 +115,25 @@ fn each_probed_port_counts_unless_it_works_nowhere() {
 /// Rule: 8.silent
 #[test]
 fn an_address_that_never_answers_is_named_after_its_time() {
-    let mut young = facts(TargetCondition::New);
+    let mut young = facts(Phase::New);
     young.had_time = false;
     let report = |silent: TargetFacts| {
         report([
             (V6[0], silent),
-            (V6[1], facts(TargetCondition::Well)),
-            (V6[2], facts(TargetCondition::Well)),
+            (V6[1], facts(Phase::Well)),
+            (V6[2], facts(Phase::Well)),
         ])
     };
     let world_of = |silent| with(world(), judged(report(silent), true));
     assert_eq!(incomplete(&world_of(young)), None);
-    let note = incomplete(&world_of(facts(TargetCondition::New))).unwrap();
+    let note = incomplete(&world_of(facts(Phase::New))).unwrap();
     assert!(note.contains("192.0.2.1 (2001:db8::1 does not answer)"), "{note}");
 
     // An address that is already listed may be unreachable only for this replica.
     let listed = |is_silent| {
         let facts = TargetFacts {
             is_silent,
-            ..facts(TargetCondition::New)
+            ..facts(Phase::New)
         };
         with(world().settled("vip"), judged(report(facts), true))
     };
@@ -161,7 +149,7 @@ fn an_address_that_changes_stays_until_the_new_one_answers() {
     world.list_nodes([node("a").internal(V4[0]).internal("2001:db8::9")]);
     let mut world = with(world, judged(Report::default(), true));
     assert_eq!(shown6(&world), [V6[0]]);
-    world.probes = judged(report([("2001:db8::9", facts(TargetCondition::Well))]), true);
+    world.probes = judged(report([("2001:db8::9", facts(Phase::Well))]), true);
     world.settle("vip");
     assert_eq!(shown6(&world), ["2001:db8::9"]);
 }
@@ -190,12 +178,12 @@ fn the_second_family_is_judged_like_the_first() {
     let down = TargetFacts {
         contrasts: V6.iter().map(|address| address.parse().unwrap()).collect(),
         is_heard: true,
-        ..facts(TargetCondition::Down)
+        ..facts(Phase::Down)
     };
     let report = report([
         (V6[0], down),
-        (V6[1], facts(TargetCondition::Well)),
-        (V6[2], facts(TargetCondition::Well)),
+        (V6[1], facts(Phase::Well)),
+        (V6[2], facts(Phase::Well)),
     ]);
     let mut world = with(world().settled("vip"), judged(report, true));
     assert_eq!(shown6(&world), ["(2001:db8::1)", V6[1], V6[2]]);

@@ -70,7 +70,7 @@ fn well(addresses: &[&str]) -> Verdicts {
     let mut report = Report::default();
     for address in addresses {
         let facts = TargetFacts {
-            condition: TargetCondition::Well,
+            phase: Phase::Well,
             ..TargetFacts::default()
         };
         report

@@ -11,7 +11,7 @@ use crate::model::{
 use crate::plan::{Judged, Verdicts};
 use crate::testing::world::{World, Write};
 use crate::testing::{Build as _, BuildService as _, BuildSlice as _, node, service, slice};
-use crate::verdicts::{Report, Target, TargetCondition, TargetFacts};
+use crate::verdicts::{Phase, Report, Target, TargetFacts};
 
 mod announced;
 mod entrance;
