@@ -47,9 +47,9 @@ pub(super) struct Row {
     /// The UID of the Service; empty if it is not known.
     #[serde(skip)]
     pub uid: String,
-    /// Whether slices of the Go operator are left.
+    /// The number of slices of the Go operator that are left.
     #[serde(skip)]
-    pub has_leftovers: bool,
+    pub leftovers: usize,
     /// `<namespace>/<name>`, even if it may not be copied. `None` if the Service names no valid source.
     pub source: Option<String>,
     pub families: Vec<&'static str>,
@@ -180,7 +180,7 @@ impl Row {
                 .as_ref()
                 .map(|service| service.uid.clone())
                 .unwrap_or_default(),
-            has_leftovers: !plan.leftovers.is_empty(),
+            leftovers: plan.leftovers.len(),
             source: managed
                 .and_then(|service| service.source())
                 .map(ToString::to_string),

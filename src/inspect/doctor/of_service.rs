@@ -83,7 +83,7 @@ fn endpoints(row: &Row) -> Check {
     const NAME: &str = "endpoints";
     let (copy, source) = (row.copy_endpoints, row.source_endpoints);
     let of_all = format!("{} of {} are ready", copy.ready, copy.total);
-    if copy.total == 0 && row.has_leftovers {
+    if copy.total == 0 && row.leftovers > 0 {
         return Check::warning(
             NAME,
             "there are no copies yet; the slice of the Go operator still serves the address",

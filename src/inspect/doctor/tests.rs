@@ -27,7 +27,7 @@ fn row() -> Row {
         managed: true,
         disabled: false,
         uid: String::new(),
-        has_leftovers: false,
+        leftovers: 0,
         source: Some("default/kubernetes".to_owned()),
         families: vec!["IPv4"],
         source_endpoints: three,
@@ -252,7 +252,7 @@ fn ready_endpoints_are_checked() {
             "endpoints",
             |facts| {
                 facts.services[0].row.copy_endpoints = ReadyCount::default();
-                facts.services[0].row.has_leftovers = true;
+                facts.services[0].row.leftovers = 1;
             },
             Some((Warning, "the slice of the Go operator still serves the address")),
         ),
