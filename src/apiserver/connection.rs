@@ -11,6 +11,7 @@ use hyper_util::client::legacy::connect::Connection as _;
 use hyper_util::rt::TokioTimer;
 use kube::client::Body;
 use parking_lot::Mutex;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
@@ -24,6 +25,8 @@ pub(super) struct Connection {
     pub address: ServerAddress,
     /// The factor by which its time limit for pings was stretched.
     pub factor: Factor,
+    /// When it was established.
+    pub since: Instant,
     sender: Sender,
 }
 
@@ -68,6 +71,7 @@ impl Connection {
         Ok(Self {
             address,
             factor,
+            since: Instant::now(),
             sender,
         })
     }
