@@ -36,8 +36,6 @@ pub(super) struct AddressPool {
 
 #[derive(Clone, Copy, Debug)]
 struct Ejection {
-    /// The last failure.
-    at: Instant,
     until: Instant,
     failures: u32,
 }
@@ -125,15 +123,8 @@ impl AddressPool {
     }
 
     /// Whether this address failed recently, or probes find it down.
-    fn is_ejected(&self, address: &ServerAddress, now: Instant) -> bool {
+    pub fn is_ejected(&self, address: &ServerAddress, now: Instant) -> bool {
         self.is_down(address) || self.skipped_until(address, now).is_some()
-    }
-
-    /// Whether this address has failed since a connection to it was established, and is skipped for that. A connection
-    /// that was established later is the best that there is.
-    pub fn has_failed_since(&self, address: &ServerAddress, established: Instant, now: Instant) -> bool {
-        let mark = self.ejections.get(address);
-        mark.is_some_and(|mark| mark.at > established && now < mark.until)
     }
 
     /// Whether no address is skipped.
@@ -172,14 +163,8 @@ impl AddressPool {
             .saturating_mul(2_u32.saturating_pow(failures - 1))
             .min(LONGEST_EJECTION);
         let until = before.map_or(now, |mark| mark.until).max(now + skip);
-        self.ejections.insert(
-            address.clone(),
-            Ejection {
-                at: now,
-                until,
-                failures,
-            },
-        );
+        self.ejections
+            .insert(address.clone(), Ejection { until, failures });
     }
 }
 
@@ -270,17 +255,6 @@ mod tests {
         pool.failed(&address(1), now + seconds(6));
         assert_eq!(order(&pool, now + seconds(15)), [2, 1]);
         assert_eq!(order(&pool, now + seconds(16)), [1, 2]);
-    }
-
-    #[test]
-    fn connection_is_left_if_its_address_failed_after_it_was_established() {
-        let (mut pool, now) = (AddressPool::new(vec![address(1), address(2)], 0), Instant::now());
-        pool.failed(&address(1), now + seconds(1));
-        for (established, at, left) in [(0, 2, true), (2, 3, false), (0, 11, false)] {
-            let found = pool.has_failed_since(&address(1), now + seconds(established), now + seconds(at));
-            assert_eq!(found, left, "{established} {at}");
-        }
-        assert!(!pool.has_failed_since(&address(2), now, now + seconds(2)));
     }
 
     #[test]

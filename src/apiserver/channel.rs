@@ -107,7 +107,7 @@ impl Channel {
                 Some(Ok(connection)) if connection.is_ready() => {
                     if watches && self.has_better(&connection.address) {
                         state.why = Some("a preferred address is available".to_owned());
-                    } else if self.has_failed(connection) {
+                    } else if self.is_ejected(&connection.address) {
                         state.why = Some("it failed for another client".to_owned());
                     } else if !watches || connection.factor <= self.factor() {
                         return pending.clone();
@@ -126,10 +126,9 @@ impl Channel {
     }
 
     /// Whether requests should go elsewhere, because another client has seen this address fail.
-    fn has_failed(&self, connection: &Connection) -> bool {
+    fn is_ejected(&self, address: &ServerAddress) -> bool {
         let (pool, now) = (self.0.dialer.pool.lock(), Instant::now());
-        let Connection { address, since, .. } = connection;
-        pool.has_failed_since(address, *since, now) && pool.has_other(address, now)
+        pool.is_ejected(address, now) && pool.has_other(address, now)
     }
 
     fn open(&self) -> Pending {

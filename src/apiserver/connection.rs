@@ -11,7 +11,6 @@ use hyper_util::client::legacy::connect::Connection as _;
 use hyper_util::rt::TokioTimer;
 use kube::client::Body;
 use parking_lot::Mutex;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
@@ -25,8 +24,6 @@ pub(super) struct Connection {
     pub address: ServerAddress,
     /// The factor by which its time limit for pings was stretched.
     pub factor: Factor,
-    /// When it was established.
-    pub since: Instant,
     sender: Sender,
 }
 
@@ -71,7 +68,6 @@ impl Connection {
         Ok(Self {
             address,
             factor,
-            since: Instant::now(),
             sender,
         })
     }
