@@ -7,7 +7,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::Event;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::api::{Api, ApiResource, DynamicObject, ListParams};
-use kube::{Client, Resource};
+use kube::{Client, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
 
 use super::Error;
@@ -340,7 +340,8 @@ pub(super) fn add_reported(rows: &mut [&mut Row], reason: Reason, events: &[Dyna
                 && service["name"] == row.name
                 && service["uid"].as_str().is_none_or(is_of_it)
         });
-        let newest = of_row.max_by_key(|event| said(event));
+        // By the clock of the API server: each replica that led has a clock of its own.
+        let newest = of_row.max_by_key(|event| (event.creation_timestamp(), said(event)));
         let newest = newest.filter(|event| event.data["reason"] == reason.as_str());
         row.findings.extend(newest.map(|event| Finding {
             reason,

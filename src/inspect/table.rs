@@ -91,7 +91,7 @@ fn notes(report: &ClusterReport) -> String {
     if let Some(error) = &report.events_error {
         _ = writeln!(
             text,
-            "Events cannot be read, so refused writes are not shown: {}",
+            "Events cannot be read, so findings that only Events show may be missing or out of date: {}",
             shown(error)
         );
     }

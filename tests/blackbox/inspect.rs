@@ -166,7 +166,7 @@ async fn status_and_plan_only_read_and_need_no_lease_rights() {
         ("status", "Leader: unknown, the Lease cannot be read: 403"),
         (
             "status",
-            "\nEvents cannot be read, so refused writes are not shown: 403",
+            "\nEvents cannot be read, so findings that only Events show may be missing or out of date: 403",
         ),
         ("plan", "  create kubernetes-vip-"),
     ] {

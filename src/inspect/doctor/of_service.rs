@@ -83,7 +83,7 @@ fn endpoints(row: &Row) -> Check {
     const NAME: &str = "endpoints";
     let (copy, source) = (row.copy_endpoints, row.source_endpoints);
     let of_all = format!("{} of {} are ready", copy.ready, copy.total);
-    if copy.total == 0 && row.leftovers > 0 {
+    if copy.total == 0 && source.ready > 0 && row.leftovers > 0 {
         return Check::warning(
             NAME,
             "there are no copies yet; the slice of the Go operator still serves the address",
@@ -95,7 +95,8 @@ fn endpoints(row: &Row) -> Check {
             "{of_all}, so no node announces the address, and nothing answers there; the source has {} of {}",
             source.ready, source.total
         );
-        let is_other_family = row.findings.iter().any(|it| it.reason == Reason::FamilyMissing);
+        let is_other_family =
+            copy.total == 0 && row.findings.iter().any(|it| it.reason == Reason::FamilyMissing);
         let remedy = if is_other_family {
             "The source has no endpoint of the IP families of the Service: see the check copies."
         } else if source.ready == 0 {

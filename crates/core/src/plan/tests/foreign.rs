@@ -234,7 +234,7 @@ fn the_note_on_many_slices_of_others_still_says_what_to_do() {
         .note;
     assert!(note.len() <= 1000, "{} bytes", note.len());
     assert!(
-        note.contains("297 more") && note.contains("delete them"),
+        note.contains("297 more") && note.contains("kubectl delete endpointslices"),
         "{note}"
     );
 }
