@@ -45,7 +45,7 @@ impl Writer {
                 label::MANAGED_BY
             ),
             Self::Other => format!(
-                "slices that are not copies get traffic of this Service. kubectl get endpointslices --namespace {namespace} --selector {}={name} --show-managed-fields --output yaml names their writers: stop these, then run kubectl delete endpointslices --namespace {namespace} with the names of the slices",
+                "slices that are not copies get traffic of this Service. kubectl get endpointslices -n {namespace} -l {}={name} --show-managed-fields -o yaml names their writers: stop these, and kubectl delete endpointslices -n {namespace} these slices",
                 label::SERVICE_NAME
             ),
         }
