@@ -144,7 +144,7 @@ fn the_guide_and_the_upgrade_install_this_version() {
         );
         count += 1;
     }
-    assert_eq!(count, 8);
+    assert_eq!(count, 9);
     let objects = objects_of_the_guide();
     let chart = objects
         .iter()
