@@ -518,10 +518,12 @@ impl State {
                 };
                 probed.is_dead(life.replica, **address, 6443, until) && track.is_some_and(is_known)
             });
-            let is_another_well = listed.keys().any(|address| {
+            // A replica forgets an address that leaves the copies for a moment.
+            let is_another_well = listed.iter().any(|(address, since)| {
                 let track = probed.attempts.of(&life.identity, Target::new(*address, 6443));
                 let is_asked = |track: &Track| track.last_answer.is_some_and(|last| last > until);
-                is_well(life, address)
+                *since <= until
+                    && is_well(life, address)
                     && track.is_some_and(|track| track.was_well && track.falls.is_empty() && is_asked(track))
             });
             let left = probed.down.get(&life.identity);
