@@ -195,7 +195,7 @@ impl ProbeLease {
         outage: &FailureLog,
     ) -> Result<Infallible, Error> {
         let (api, fields) = (self.api(), format!("metadata.name={}", self.name));
-        let list = api.list(&ListParams::default().fields(&fields)).await?;
+        let list = limited(api.list(&ListParams::default().fields(&fields))).await?;
         let found = list.items.first().map(Annotations::of);
         show(LeaseEvent::Listed(found.unwrap_or_default()));
         let mut version = list.metadata.resource_version.unwrap_or_default();
@@ -204,7 +204,7 @@ impl ProbeLease {
             .timeout(RENEW_WATCH_SECONDS);
         loop {
             let began = Instant::now();
-            let mut events = pin!(api.watch(&params, &version).await?);
+            let mut events = pin!(limited(api.watch(&params, &version)).await?);
             outage.recovered();
             let end = began + LONGEST_WATCH;
             while let Some(event) = timeout_at(end, events.try_next())

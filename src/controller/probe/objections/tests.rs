@@ -672,6 +672,20 @@ async fn watch_returns_within_a_second_of_the_api_server() {
     assert!(leader.probes.is_objected(1));
 }
 
+#[tokio::test(start_paused = true)]
+async fn unanswered_list_or_watch_is_repeated_after_two_seconds() {
+    for verb in ["list", "watch"] {
+        let store = Store::new();
+        let (leader, peer) = (Replica::leader(&store), Replica::start(&store, "peer"));
+        let hang = Fault::new(Match::any().verb(verb), Effect::Hang).times(1);
+        peer.server.faults().add(hang);
+        sleep(ms(3000)).await;
+        leader.probes.fail_twice(1).await;
+        sleep(ms(200)).await;
+        assert!(leader.probes.is_objected(1), "{verb}");
+    }
+}
+
 /// Rule: 7.forged
 #[tokio::test(start_paused = true)]
 async fn forged_annotations_do_no_harm() {
