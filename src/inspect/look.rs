@@ -25,8 +25,8 @@ use crate::telemetry::metrics::Metrics;
 use crate::timing::EVENT_LASTS;
 use endpoint_copier_core::index::{Index, Scope};
 use endpoint_copier_core::model::{
-    EndpointSlice, Finding, Grant, MANAGED_BY_US, NodeObject, NodesUnknown, ObjectMeta, Reason, Service,
-    ServiceKey, SliceKey,
+    EndpointSlice, Finding, Grant, MANAGED_BY_US, NodeObject, NodesUnknown, ObjectMeta, Reason, SYNCED,
+    Service, ServiceKey, SliceKey,
 };
 
 /// Objects in one page of a list.
@@ -42,9 +42,6 @@ const PAGES: usize = 10;
 /// The findings that only the leader knows, because it tried to write or saw how often others write. The leader reports
 /// them as Events.
 const REPORTED: [Reason; 2] = [Reason::WriteRefused, Reason::OtherInstallation];
-
-/// The reason of the Event with which the leader says that all findings on a Service have ended.
-const SYNCED: &str = "Synced";
 
 /// How far the clock of a replica may be ahead.
 const EARLY: SignedDuration = SignedDuration::from_mins(1);

@@ -177,15 +177,7 @@ async fn an_undecodable_source_keeps_its_last_answer() {
     stays(&operator).await;
     put(&store, asking("another"));
     operator.until_addresses("another", &["10.0.0.1"]).await;
-    // After a restart there is no earlier decision.
-    store
-        .delete("services", "default", "another")
-        .expect("it is there");
-    operator.until_addresses("another", &[]).await;
-    operator.stop().await;
-    let operator = leader(&store);
-    put(&store, asking("another"));
-    stays(&operator).await;
+    let operator = restarted(operator).await;
     spoil(&store, app, json!({"metadata": {"annotations": null}}));
     is_withdrawn(&operator).await;
 }

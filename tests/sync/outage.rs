@@ -119,18 +119,23 @@ async fn a_service_that_fails_hides_no_other_from_the_log() {
     assert!(!is_logged("the sync of copies works again"));
 }
 
+/// Changes the source once a second, up to this address, and waits for each copy.
+async fn copy_changes(operator: &Operator, end: u8) {
+    for number in 2..end {
+        let address = format!("192.0.2.{number}");
+        put(&operator.store, slice("kubernetes", "kubernetes", &[&address]));
+        operator.until_addresses("vip", &[&address]).await;
+        pass(seconds(1)).await;
+    }
+}
+
 /// Rule: survive.log-lines
 #[tokio::test(start_paused = true)]
 async fn log_lines_of_a_service_are_limited_like_its_events() {
     let log = Log::begin();
     let operator = Operator::start(&cluster(&["192.0.2.1"]));
     put(&operator.store, service("vip"));
-    for number in 2..200 {
-        let address = format!("192.0.2.{number}");
-        put(&operator.store, slice("kubernetes", "kubernetes", &[&address]));
-        operator.until_addresses("vip", &[&address]).await;
-        pass(seconds(1)).await;
-    }
+    copy_changes(&operator, 200).await;
     assert_eq!(log.lines("default/vip").len(), 25);
     put(&operator.store, service("other"));
     operator.until_addresses("other", &["192.0.2.199"]).await;
@@ -150,12 +155,7 @@ async fn finding_is_logged_however_many_copies_were_written() {
     let log = Log::begin();
     let operator = Operator::start(&cluster(&["192.0.2.1"]));
     put(&operator.store, service("vip"));
-    for number in 2..40 {
-        let address = format!("192.0.2.{number}");
-        put(&operator.store, slice("kubernetes", "kubernetes", &[&address]));
-        operator.until_addresses("vip", &[&address]).await;
-        pass(seconds(1)).await;
-    }
+    copy_changes(&operator, 40).await;
     let mut wrong = service("vip");
     wrong["spec"]["selector"] = serde_json::json!({"app": "web"});
     put(&operator.store, wrong);
