@@ -232,8 +232,10 @@ impl World {
                 return;
             }
             world.count("node off is no longer listed");
+            world.state().probed.relisted = world.now();
             world.later(time + Duration::from_secs(1), move |world| {
                 world.administer(|store| relist(store, &taken));
+                world.state().probed.relisted = world.now();
             });
         });
     }

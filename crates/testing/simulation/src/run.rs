@@ -226,7 +226,7 @@ async fn play(seed: u64, schedule: Schedule, script: Script) -> Outcome {
 /// Waits until all copies are right, and checks that they stay right. Returns how long that took, not counting the rise
 /// of API servers that were out and, if `with_nodes`, the time until Nodes are listed.
 async fn settle(world: &Arc<World>, may_stand_aside: bool, with_nodes: bool) -> Duration {
-    let from = world.now();
+    let mut from = world.now();
     let refusals = ["answer 403", "answer 422"];
     let (was_refused, has_probes) = {
         let state = world.state();
@@ -255,6 +255,8 @@ async fn settle(world: &Arc<World>, may_stand_aside: bool, with_nodes: bool) -> 
     let wrong = loop {
         sleep(Duration::from_millis(250)).await;
         let now = world.now();
+        // A node that was off can be removed from the source, or return to it, long after the last fault.
+        from = from.max(world.state().probed.relisted);
         let (differences, mut out) = (
             oracle::differences(&world.store, forbidden, consent),
             oracle::out(&world.store),

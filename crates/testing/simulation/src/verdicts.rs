@@ -69,6 +69,8 @@ pub struct Probed {
     pub disturbed: Duration,
     /// Lies of a client may keep endpoints in the copies until then.
     pub disturbed_by_lies: Duration,
+    /// When a node that was off was last removed from the source or returned to it.
+    pub relisted: Duration,
 }
 
 /// A write of the Lease of the election.
