@@ -10,8 +10,9 @@
 //! pages are requested again in `apiserver::pages`, and `apiserver::channel` stays with the server.
 //! `controller::events` pauses, retries an Event three times, and then drops it. The comparison of the sources, the
 //! discovery of ReferenceGrants and the probe Lease pause in their own loops, and reviews of tokens in
-//! `admin::authorization`. To a probe, a server that answers 429 is alive (`apiserver::probe_client`). Only two do not
-//! wait: the election, because its requests are few and its deadline is short, and the Service with reserved slots.
+//! `admin::authorization`. To a probe, a server that answers 429 is alive (`apiserver::probe_client`). Two do not wait that
+//! long: the election does not wait at all, because its requests are few and its deadline is short, and the few Services
+//! with reserved slots wait 1 s (`controller::workqueue`).
 
 use std::time::Duration;
 

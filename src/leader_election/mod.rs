@@ -1,4 +1,5 @@
-//! The competition for the Lease, and the [`term::Term`] that the winner gets.
+//! The competition for the Lease, and the [`term::Term`] that the winner gets. The default times are in
+//! [`crate::timing`].
 //!
 //! ```text
 //!   watch of the Lease ──> ObservedLease ──> may we try? ──> LeaseLock behind LeaseCas ──> Term

@@ -36,14 +36,14 @@ use endpoint_copier_core::plan::Verdicts;
 mod confirm;
 mod decide;
 mod expectations;
-mod failures;
+mod failure_logs;
 mod findings;
 mod late_watch;
 mod report;
 
 use decide::Decision;
 use expectations::{Expectations, Expected};
-use failures::SyncFailures;
+use failure_logs::SyncFailures;
 use findings::Findings;
 use late_watch::LateWatch;
 use report::rules_out_synced;

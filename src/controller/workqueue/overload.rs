@@ -1,4 +1,5 @@
-//! The pause of all Services after an API server was overloaded, except those with reserved slots.
+//! The pause of all Services after an API server was overloaded. Those with reserved slots wait only 1 s
+//! (`OVERLOADED_API_SERVERS` in the parent module).
 //! [`crate::apiserver::http_status`] lists what else a 429 does.
 
 use std::time::Duration;

@@ -1,4 +1,5 @@
-//! The metrics of each managed Service. Only the leader has them, because only the leader syncs.
+//! The metrics of each managed Service. Only the leader has them, because only the leader syncs. The totals over all
+//! Services are in [`super`].
 //!
 //! They are written as text and not kept in the registry, because hundreds of Services have thousands of lines, and
 //! each scrape computes how long a Service has been out of sync.

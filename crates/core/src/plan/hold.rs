@@ -10,8 +10,8 @@ use crate::model::ports::LeftOut;
 use crate::model::{EndpointSlice, Family, ManagedService, Snapshot, Source, copy_name_in};
 
 /// Whether the copies of one family are held, once the caller ([`super::wanted_copies`]) has found that their source has
-/// no endpoints of it: the Service asks for that ([`ManagedService::holds`], the default for `default/kubernetes`), no
-/// slice that cannot be decoded has endpoints, and Nodes give none.
+/// no endpoints of it: the Service asks for that (`holds` in `model/service/mod.rs`; the default for `default/kubernetes`),
+/// no slice that cannot be decoded has endpoints, and Nodes give none.
 pub(super) fn applies(service: &ManagedService, has_unreadable: bool, second: &SecondFamily) -> bool {
     service.holds && !has_unreadable && !second.is_filled()
 }

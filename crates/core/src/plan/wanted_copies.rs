@@ -1,4 +1,5 @@
-//! The copies that a Service should have, before topology and probes change their endpoints.
+//! The copies that a Service should have, before topology and probes change their endpoints. Their names are made by
+//! [`crate::model::copy_name`].
 
 use std::collections::BTreeMap;
 
