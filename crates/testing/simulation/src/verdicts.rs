@@ -20,8 +20,8 @@ use crate::hearing::Hearing;
 use crate::replica::Life;
 use crate::sent::Sent;
 use crate::slices::{
-    Key, SERVICE_NAME, UNREACHABLE, addresses, annotation, is_ours, key, label, owner, provenance,
-    restored_ready, unreachable, version,
+    Key, SERVICE_NAME, UNREACHABLE, addresses, annotation, endpoint_list, is_ours, key, label, owner,
+    provenance, restored_ready, unreachable, version,
 };
 use crate::world::{REPLICAS, State, World};
 
@@ -255,8 +255,8 @@ impl World {
         }
     }
 
-    /// Whether the API source has no other slice that leads to a copy of this family. If it has no slice of the family,
-    /// each slice of the other family leads to one.
+    /// Whether the API source has no other slice that leads to a copy of this family. If it has no endpoints of the
+    /// family, each slice of the other family leads to one.
     fn is_only_source(&self, copy: &Value) -> bool {
         let slices = self.store.list("endpointslices", Some("default"));
         let is_source = |slice: &&Value| label(slice, SERVICE_NAME) == Some("kubernetes") && !is_ours(slice);
@@ -264,7 +264,12 @@ impl World {
             .iter()
             .filter(is_source)
             .partition(|slice| slice["addressType"] == copy["addressType"]);
-        let leading = if of_family.is_empty() { others } else { of_family };
+        let is_empty = |slice: &&Value| endpoint_list(slice).next().is_none();
+        let leading = if of_family.iter().all(is_empty) {
+            others
+        } else {
+            of_family
+        };
         leading.len() < 2
     }
 
