@@ -44,8 +44,8 @@ impl Probes {
         let mut handles: BTreeMap<Target, AbortHandle> = BTreeMap::new();
         let (mut seen, mut https) = (None, BTreeSet::new());
         loop {
-            if let Some(targets) = self.changed_targets(&mut seen, &mut https) {
-                self.list(&targets);
+            if let Some((targets, taken_out)) = self.changed_targets(&mut seen, &mut https) {
+                self.list(&targets, taken_out);
                 handles.retain(|target, task| {
                     let is_listed = targets.contains(target);
                     if !is_listed {
@@ -71,9 +71,13 @@ impl Probes {
         }
     }
 
-    /// The targets, if they may have changed. While the API source shows no port, the last known port counts, because
-    /// its copies may be held.
-    fn changed_targets(&self, seen: &mut Option<u64>, https: &mut BTreeSet<u16>) -> Option<BTreeSet<Target>> {
+    /// The targets and the addresses that are taken out, if they may have changed. While the API source shows no port,
+    /// the last known port counts, because its copies may be held.
+    fn changed_targets(
+        &self,
+        seen: &mut Option<u64>,
+        https: &mut BTreeSet<u16>,
+    ) -> Option<(BTreeSet<Target>, BTreeSet<IpAddr>)> {
         let index = self.wiring().index.lock();
         let version = index.api_servers_changed();
         if seen.replace(version) == Some(version) {
@@ -91,7 +95,7 @@ impl Probes {
         for target in &targets {
             metrics.set_listed(*target, listed.contains(&target.address()));
         }
-        Some(targets)
+        Some((targets, index.taken_out_addresses()))
     }
 
     /// When in a period this replica probes a target.

@@ -1,6 +1,7 @@
 //! What the probes of this replica know: the states of the targets, the report, and which Services a change affects.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -140,10 +141,13 @@ impl Probes {
         self.0.rounds.subscribe()
     }
 
-    /// Replaces the targets.
-    pub(super) fn list(&self, targets: &BTreeSet<Target>) {
+    /// Replaces the targets, and the addresses that copies show as taken out.
+    pub(super) fn list(&self, listed: &BTreeSet<Target>, taken_out: BTreeSet<IpAddr>) {
         let now = self.now();
-        self.0.targets.lock().list(targets, now);
+        let mut targets = self.0.targets.lock();
+        targets.list(listed, now);
+        targets.set_taken_out(taken_out);
+        drop(targets);
         self.refresh();
     }
 

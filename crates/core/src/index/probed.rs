@@ -90,6 +90,13 @@ impl Index {
             .collect()
     }
 
+    /// The addresses that copies of the API source show as taken out.
+    #[must_use]
+    pub fn taken_out_addresses(&self) -> BTreeSet<IpAddr> {
+        let copies = self.api_server_services().flat_map(|key| self.copies.of(key));
+        copies.flat_map(|copy| copy.unreachable()).collect()
+    }
+
     /// The addresses in the slice that has the same name as the API source. The API servers write this slice
     /// themselves, and users may add others.
     fn own_addresses_of_api_servers(&self) -> BTreeSet<IpAddr> {

@@ -1,6 +1,7 @@
 //! The states of all targets that this replica probes.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use super::state::{Attempt, RELAPSE_MEMORY};
@@ -18,6 +19,8 @@ pub struct Targets {
     states: BTreeMap<Target, TargetState>,
     /// The times at which healthy targets became down. They are kept when a target is no longer listed.
     falls: BTreeMap<Target, Vec<Moment>>,
+    /// The addresses that copies show as taken out.
+    taken_out: BTreeSet<IpAddr>,
 }
 
 impl Targets {
@@ -39,6 +42,11 @@ impl Targets {
                 .or_insert_with(|| TargetState::new(now));
         }
         self.forget_falls(now);
+    }
+
+    /// Sets the addresses that copies show as taken out, for [`Targets::suspects`].
+    pub fn set_taken_out(&mut self, addresses: BTreeSet<IpAddr>) {
+        self.taken_out = addresses;
     }
 
     /// Records that an attempt begins. `now` must differ from the start of every other attempt at this target. The
@@ -115,16 +123,19 @@ impl Targets {
         })
     }
 
-    /// The targets that a leader asks the other replicas about.
+    /// The targets that a leader asks the other replicas about. A target that a previous leader took out is one of them
+    /// after its first failure, although this replica may never have seen it well. Otherwise a leader that alone cannot
+    /// reach the target would keep it out for its whole term.
     #[must_use]
     pub fn suspects(&self) -> BTreeSet<Target> {
-        let is_suspected = |state: &TargetState| match state.phase {
+        let is_suspected = |target: Target, state: &TargetState| match state.phase {
+            Phase::New => state.first_failure.is_some() && self.taken_out.contains(&target.address()),
             Phase::Failing => state.failures >= SUSPECTED_AFTER,
             Phase::Down => true,
-            Phase::New | Phase::Well | Phase::Rising => false,
+            Phase::Well | Phase::Rising => false,
         };
         self.iter()
-            .filter(|(_, state)| is_suspected(state))
+            .filter(|(target, state)| is_suspected(*target, state))
             .map(|(target, _)| target)
             .collect()
     }

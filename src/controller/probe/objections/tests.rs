@@ -1,6 +1,6 @@
 //! Replicas that suspect and object, against an API server in memory.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 use testbed::{ApiServer, Effect, Fault, Match, Request, Rule, Store};
@@ -22,7 +22,7 @@ impl Attempts {
     /// Makes three API servers well.
     fn new(renewal_limit: Option<Duration>) -> Self {
         let attempts = Self(Scene::new(renewal_limit, ProbeConfig::default(), 0));
-        attempts.0.probes.list(&[1, 2, 3].map(target).into());
+        attempts.0.probes.list(&[1, 2, 3].map(target).into(), BTreeSet::new());
         for n in [1, 2, 3] {
             attempts.succeed(n);
         }

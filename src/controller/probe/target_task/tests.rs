@@ -173,7 +173,7 @@ impl Running {
     fn start_with(addresses: &[u8], config: ProbeConfig) -> Self {
         let scene = Scene::new(Some(ms(3_000)), config, 0);
         let targets: BTreeSet<_> = addresses.iter().map(|number| target(*number)).collect();
-        scene.probes.list(&targets);
+        scene.probes.list(&targets, BTreeSet::new());
         let task = |target| {
             let is_first = target == crate::controller::probe::tests::target(1);
             let phase = if is_first { PHASE } else { PHASE + ms(200) };

@@ -71,6 +71,21 @@ fn thresholds_decide_when_a_target_is_down_and_well() {
     assert_eq!(probes.phase(1), Phase::Well);
 }
 
+/// Rule: 7.suspected
+#[test]
+fn new_target_that_copies_show_as_taken_out_is_suspected() {
+    let mut probes = Probes::new(2);
+    probes.targets.set_taken_out([address(1)].into());
+    assert!(probes.targets.suspects().is_empty(), "no attempt has ended");
+    probes.refused(1, 0);
+    probes.refused(2, 0);
+    assert_eq!(probes.phase(1), Phase::New);
+    // Nobody has taken the second one out, and it never worked here.
+    assert_eq!(probes.targets.suspects(), [target(1)].into());
+    probes.well(1, 1_000);
+    assert!(probes.targets.suspects().is_empty());
+}
+
 /// Rule: 7.forgotten
 #[test]
 fn target_listed_again_is_new() {
