@@ -7,6 +7,8 @@ use std::time::Duration;
 use super::{Failure, Moment, Reply, Thresholds};
 use crate::model::words::words;
 
+/// The number of failures in a row after which a target is suspected.
+pub(super) const SUSPECTED_AFTER: u32 = 2;
 /// How long a relapse makes later rises longer.
 pub(super) const RELAPSE_MEMORY: Duration = Duration::from_secs(600);
 /// The longest rise, however often a target relapsed.
@@ -66,8 +68,8 @@ pub struct TargetState {
     pub(super) last_failure: Option<Moment>,
     /// The first failure since the target was well. Unlike the run, it survives a rise that fails.
     pub(super) unhealthy_since: Option<Moment>,
-    /// The failure to report. It stays the same while a target is new or down, because a server may fail in changing
-    /// ways.
+    /// The failure to report. It stays the same while a target is down, and from the second failure of a new target,
+    /// because a server may fail in changing ways.
     pub(super) what: Option<Failure>,
     /// The number of attempts in a row that had failed when `what` was set.
     pub(super) failures: u32,
@@ -158,7 +160,12 @@ impl TargetState {
             Phase::Rising => 1,
             _ => self.failures.saturating_add(1),
         };
-        if self.what.is_none() || !matches!(self.phase, Phase::New | Phase::Down) {
+        let is_settled = match self.phase {
+            Phase::New => failures > SUSPECTED_AFTER,
+            Phase::Down => true,
+            Phase::Well | Phase::Failing | Phase::Rising => false,
+        };
+        if !is_settled {
             (self.what, self.failures) = (Some(failure), failures);
         }
         self.phase = match self.phase {

@@ -4,13 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::state::{Attempt, RELAPSE_MEMORY};
+use super::state::{Attempt, RELAPSE_MEMORY, SUSPECTED_AFTER};
 use super::{Moment, Phase, Reply, Target, TargetState, Thresholds};
 
 /// An attempt without a response puts its target in doubt when it takes this much longer than recent responses.
 const DOUBT_AFTER: Duration = Duration::from_millis(250);
-/// The number of failures in a row after which a target is suspected.
-const SUSPECTED_AFTER: u32 = 2;
 
 /// All targets, by address and port.
 #[derive(Clone, Debug, Default)]
@@ -124,12 +122,12 @@ impl Targets {
     }
 
     /// The targets that a leader asks the other replicas about. A target that a previous leader took out is one of them
-    /// after its first failure, although this replica may never have seen it well. Otherwise a leader that alone cannot
+    /// even if this replica has never seen it well. Otherwise a leader that alone cannot
     /// reach the target would keep it out for its whole term.
     #[must_use]
     pub fn suspects(&self) -> BTreeSet<Target> {
         let is_suspected = |target: Target, state: &TargetState| match state.phase {
-            Phase::New => state.first_failure.is_some() && self.taken_out.contains(&target.address()),
+            Phase::New => state.failures >= SUSPECTED_AFTER && self.taken_out.contains(&target.address()),
             Phase::Failing => state.failures >= SUSPECTED_AFTER,
             Phase::Down => true,
             Phase::Well | Phase::Rising => false,

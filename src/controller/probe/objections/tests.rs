@@ -22,7 +22,10 @@ impl Attempts {
     /// Makes three API servers well.
     fn new(renewal_limit: Option<Duration>) -> Self {
         let attempts = Self(Scene::new(renewal_limit, ProbeConfig::default(), 0));
-        attempts.0.probes.list(&[1, 2, 3].map(target).into(), BTreeSet::new());
+        attempts
+            .0
+            .probes
+            .list(&[1, 2, 3].map(target).into(), BTreeSet::new());
         for n in [1, 2, 3] {
             attempts.succeed(n);
         }

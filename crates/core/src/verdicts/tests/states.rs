@@ -76,9 +76,11 @@ fn thresholds_decide_when_a_target_is_down_and_well() {
 fn new_target_that_copies_show_as_taken_out_is_suspected() {
     let mut probes = Probes::new(2);
     probes.targets.set_taken_out([address(1)].into());
-    assert!(probes.targets.suspects().is_empty(), "no attempt has ended");
-    probes.refused(1, 0);
-    probes.refused(2, 0);
+    for begun in [0, 200] {
+        assert!(probes.targets.suspects().is_empty(), "it has not failed twice");
+        probes.refused(1, begun);
+        probes.refused(2, begun);
+    }
     assert_eq!(probes.phase(1), Phase::New);
     // Nobody has taken the second one out, and it never worked here.
     assert_eq!(probes.targets.suspects(), [target(1)].into());
