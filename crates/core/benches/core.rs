@@ -1,4 +1,4 @@
-//! What the pure core costs: the index, a plan and verdicts. `make bench-core` runs it.
+//! Benchmarks of the core: the index, the plan and the verdicts. `make bench-core` runs them.
 
 #![expect(missing_docs, reason = "a macro of criterion makes a public function")]
 
@@ -14,7 +14,7 @@ use endpoint_copier_core::testing::world::World;
 use endpoint_copier_core::testing::{Build as _, BuildService as _, BuildSlice as _, facts, service, slice};
 use endpoint_copier_core::verdicts::{Candidate, Leadership, Report, Target, judge};
 
-/// The source slice with this many endpoints.
+/// The source slice with this many endpoints. `last` changes the address of one of them.
 fn source(endpoints: usize, last: u8) -> EndpointSlice {
     let mut addresses: Vec<_> = (1..endpoints)
         .map(|n| format!("10.0.{}.{}", n / 250, n % 250))
@@ -23,19 +23,19 @@ fn source(endpoints: usize, last: u8) -> EndpointSlice {
     slice("kubernetes").endpoints(addresses.iter().map(String::as_str))
 }
 
-/// A change of a source with three endpoints, which makes each of its followers dirty.
+/// A change of a source with three endpoints. It makes every managed Service that copies the source dirty.
 fn index(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group("index: change of a source by its followers");
-    for followers in [1, 500, 5000] {
+    let mut group = criterion.benchmark_group("index: change of a source by managed Services");
+    for services in [1, 500, 5000] {
         let mut world = World::new().slice(source(3, 1));
-        for number in 0..followers {
+        for number in 0..services {
             world.put_service(service(&format!("vip-{number}")).source("default", "kubernetes"));
         }
         let mut index = world.index();
         let scope = Scope::Named(BTreeSet::from(["kubernetes".to_owned()]).into());
         let mut version = 1000;
-        group.throughput(Throughput::Elements(followers));
-        group.bench_function(BenchmarkId::from_parameter(followers), |bencher| {
+        group.throughput(Throughput::Elements(services));
+        group.bench_function(BenchmarkId::from_parameter(services), |bencher| {
             bencher.iter(|| {
                 version += 1;
                 let changed = source(3, u8::try_from(version % 250).unwrap_or_default()).version(version);
@@ -47,7 +47,7 @@ fn index(criterion: &mut Criterion) {
 }
 
 /// The plan for a Service after one endpoint of its source has changed.
-fn a_plan(criterion: &mut Criterion) {
+fn plan_by_endpoints(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("plan: one changed endpoint by endpoints");
     for endpoints in [3, 100, 1000] {
         let mut world = World::new()
@@ -64,12 +64,12 @@ fn a_plan(criterion: &mut Criterion) {
 }
 
 /// The plan for a Service after one of its ports has changed, with a source of many slices.
-fn a_plan_of_many_slices(criterion: &mut Criterion) {
+fn plan_by_slices(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("plan: a changed port by slices");
     group.sample_size(10);
     for slices in [1000, 10_000] {
-        let follower = || service("vip").source("default", "app");
-        let mut world = World::new().service(follower());
+        let vip = || service("vip").source("default", "app");
+        let mut world = World::new().service(vip());
         for number in 0..slices {
             let address = format!("10.0.{}.{}", number / 250, number % 250);
             world.put(
@@ -79,7 +79,7 @@ fn a_plan_of_many_slices(criterion: &mut Criterion) {
             );
         }
         let mut world = world.settled("vip");
-        world.put_service(follower().number("more", 8443));
+        world.put_service(vip().number("more", 8443));
         let snapshot = world.snapshot(&ServiceKey::new("default", "vip"));
         group.bench_function(BenchmarkId::from_parameter(slices), |bencher| {
             bencher.iter(|| black_box(plan(black_box(&snapshot), &Verdicts::Off)));
@@ -88,7 +88,7 @@ fn a_plan_of_many_slices(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// The verdicts on API servers of which one is down.
+/// The verdicts on API servers, one of which is down.
 fn verdicts(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("verdicts: one server down by servers");
     for servers in [3_u8, 16] {
@@ -119,5 +119,5 @@ fn verdicts(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, index, a_plan, a_plan_of_many_slices, verdicts);
+criterion_group!(benches, index, plan_by_endpoints, plan_by_slices, verdicts);
 criterion_main!(benches);

@@ -1,18 +1,18 @@
-//! Everything that exists only for clusters on which the Go operator ran. Its objects are removed once our copies
-//! exist, because otherwise kube-proxy would keep sending traffic to the endpoints in its slices. Those of a Service
-//! with `enabled: "false"` are removed too, because nothing else would do it.
+//! Support for clusters on which the Go operator ran. Objects of the Go operator are removed once our copies exist,
+//! because otherwise kube-proxy would keep sending traffic to the endpoints in its slices. For a Service with
+//! `enabled: "false"`, they are removed as well, because nothing else would remove them.
 //!
-//! - This module knows which slices the Go operator made. Version 0.3 made them.
+//! - This module recognizes the slices that version 0.3 of the Go operator made.
 //! - `controller::migration` of the operator removes the `Endpoints` objects that version 0.2 made.
-//! - `cli::migration` of the operator accepts its flags.
+//! - `cli::migration` of the operator accepts the flags of the Go operator.
 //!
-//! All three may be removed in release 1.0, with `Plan::leftovers` and the finding `LegacyEndpoints`. The Lease, the
-//! annotations and the chart values stay, because this operator uses them too.
+//! All three can be removed in release 1.0, together with `Plan::leftovers` and the finding `LegacyEndpoints`. The
+//! Lease, the annotations and the chart values stay, because this operator uses them too.
 
 use crate::model::{EndpointSlice, ServiceKey, SliceKey, label, label_of};
 
-/// Whether the Go operator made a slice for a Service: its name is that of the Service, a label names its source, its
-/// managed-by label names no controller, and it has no owner.
+/// Whether the Go operator made a slice for a Service: it has the name of the Service, a label that names its source,
+/// no managed-by label, and no owner.
 #[must_use]
 pub fn is_leftover(slice: &EndpointSlice, service: &ServiceKey) -> bool {
     slice.key() == SliceKey::new(service.namespace(), service.name())

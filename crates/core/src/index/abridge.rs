@@ -8,17 +8,18 @@ use crate::model::{
     provenance,
 };
 
-/// The largest metadata of a copy that is kept whole, as JSON. The operator itself writes less than half of it.
+/// The size of the largest metadata of a copy that is kept whole, in bytes of JSON. The operator itself writes less
+/// than half of that.
 const LARGEST_METADATA: usize = 4096;
 
-/// The largest endpoints and ports that are kept although nobody needs them, as JSON. Those of a few endpoints are
-/// smaller, so ordinary slices do not have to be read again.
+/// The size of the largest endpoints and ports that are kept although nobody needs them, in bytes of JSON. A few
+/// endpoints are smaller, so ordinary slices do not have to be read again.
 const LARGEST_UNNEEDED: usize = 1024;
 
-/// The longest value of an annotation that the operator writes, with some reserve.
+/// The length in bytes of the longest annotation value that the operator writes, with some reserve.
 const LONGEST_VALUE: usize = 1024;
 
-/// The length of a time, with some reserve.
+/// The length of a time in bytes, with some reserve.
 const LONGEST_TIME: usize = 64;
 
 /// The labels that are read from slices that are not copies.
@@ -85,20 +86,20 @@ fn strip_copy(slice: &mut EndpointSlice) {
     metadata.finalizers = None;
 }
 
-/// The value, unless it is longer than any that the operator writes. An empty one is just as wrong.
+/// The value, or an empty one if it is longer than any that the operator writes. An empty value is just as wrong.
 fn possible(value: &str) -> &str {
     if value.len() > LONGEST_VALUE { "" } else { value }
 }
 
-/// The labels of a slice with these keys. A new map, because retaining in place would keep the memory of removed
-/// entries.
+/// The labels of a slice with these keys, in a new map, because a map that removes entries in place would keep their
+/// memory.
 fn labels(slice: &EndpointSlice, keys: &[&'static str]) -> Option<StringMap> {
     slice.metadata.labels.as_ref()?;
     let read = |key: &&'static str| Some(((*key).into(), label_of(&slice.metadata, key)?.into()));
     Some(keys.iter().filter_map(read).collect())
 }
 
-/// The size of a value as JSON.
+/// The size of a value in bytes of JSON.
 fn bytes(value: &impl Serialize) -> usize {
     serde_json::to_vec(value).map_or(usize::MAX, |json| json.len())
 }

@@ -1,4 +1,4 @@
-//! The conditions of the operator that Services show.
+//! The conditions that the operator has written into the status of Services.
 
 use super::services::Known;
 use super::{Dirty, Index};
@@ -12,7 +12,7 @@ pub(super) struct Conditions {
 }
 
 impl Conditions {
-    /// Notes the condition that a Service shows, and returns it if conditions are wanted.
+    /// Records the condition that a Service has, and returns it if conditions are wanted.
     pub fn shown(
         &mut self,
         key: &ServiceKey,
@@ -27,19 +27,19 @@ impl Conditions {
     }
 }
 
-/// What the index knows about the condition of a Service.
+/// The known condition of a Service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shown {
     /// The UID of the Service if it is managed.
     pub managed: Option<String>,
     /// The resourceVersion of the Service.
     pub version: Option<u64>,
-    /// The condition.
+    /// The condition, if the Service has one.
     pub condition: Option<Condition>,
 }
 
 impl Index {
-    /// Keeps the conditions that Services show. Call this before the index is filled.
+    /// From now on, the index keeps the conditions of Services. Call this before the index is filled.
     pub fn want_conditions(&mut self) {
         self.conditions.are_wanted = true;
     }
@@ -49,13 +49,13 @@ impl Index {
         std::mem::take(&mut self.conditions.changed)
     }
 
-    /// The Services that show a condition, managed or not.
+    /// The Services that have a condition, managed or not.
     pub fn with_condition(&self) -> impl Iterator<Item = &ServiceKey> {
         let shows = |(key, known): (_, &Known)| known.condition.is_some().then_some(key);
         self.services.iter().filter_map(shows)
     }
 
-    /// What a Service shows, or `None` if it does not exist.
+    /// The known condition of a Service, or `None` if the Service does not exist.
     #[must_use]
     pub fn shown_condition(&self, key: &ServiceKey) -> Option<Shown> {
         let known = self.services.get(key)?;

@@ -1,4 +1,4 @@
-//! Which managed Services may copy their sources, and which copies may stay.
+//! Consent: which managed Services may copy their sources, and which copies may stay.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -8,22 +8,23 @@ use crate::model::{
     is_dns_label, provenance::Provenance,
 };
 
-/// The consent of sources for one Service. Each one requires a search of all grants in a namespace.
+/// Earlier decisions about consent for one Service, by source. Each decision requires a search of all grants in a
+/// namespace.
 type Consents = HashMap<ServiceKey, Consent>;
 
 impl Index {
-    /// Takes in a ReferenceGrant that was added or changed.
+    /// Records a ReferenceGrant that was added or changed.
     pub fn apply_grant(&mut self, metadata: &ObjectMeta, grant: Grant) -> Dirty {
         let changed = self.grants.apply(metadata, grant);
         self.reconsider_namespace(changed)
     }
 
-    /// Takes in a ReferenceGrant that was added or changed and cannot be decoded. Its last readable state counts.
+    /// Records a ReferenceGrant that was added or changed and cannot be decoded. Its last readable state still counts.
     pub fn apply_unreadable_grant(&mut self, metadata: &ObjectMeta) {
         self.grants.apply_unreadable(metadata);
     }
 
-    /// Takes in a ReferenceGrant that was removed.
+    /// Removes a ReferenceGrant that was deleted.
     pub fn delete_grant(&mut self, metadata: &ObjectMeta) -> Dirty {
         let changed = self.grants.remove(metadata);
         self.reconsider_namespace(changed)
@@ -37,22 +38,23 @@ impl Index {
         })
     }
 
-    /// Takes in a complete list of ReferenceGrants. `None` stands for one that cannot be decoded.
+    /// Records a complete list of ReferenceGrants. `None` stands for a ReferenceGrant that cannot be decoded.
     pub fn grants_listed(&mut self, listed: impl IntoIterator<Item = (ObjectMeta, Option<Grant>)>) -> Dirty {
         self.grants.replace(listed);
         self.revoked.clear();
         self.reconsider_all()
     }
 
-    /// Notes that the API server does not serve ReferenceGrants. Existing copies stay until this has lasted for some
+    /// Records that the API server does not serve ReferenceGrants. Existing copies stay until this has lasted for some
     /// time and the caller passes an empty list to [`Index::grants_listed`].
     pub fn grants_absent(&mut self) -> Dirty {
         self.grants.absent();
         self.reconsider_all()
     }
 
-    /// Whether Services ask for sources that depend on ReferenceGrants, or copies of such sources exist. A Service with
-    /// a typo in an annotation asks for nothing, but its copies are still deleted when consent is withdrawn.
+    /// Whether Services ask for sources that may depend on ReferenceGrants or, until Services and grants are known,
+    /// whether copies of such sources exist. A Service with a typo in an annotation asks for nothing, but its copies
+    /// are still deleted when consent is withdrawn.
     #[must_use]
     pub fn needs_grants(&self) -> bool {
         let is_across = |(source, service): &(ServiceKey, ServiceKey)| {
@@ -88,15 +90,15 @@ impl Index {
         }
     }
 
-    /// Notes that a managed Service asks for a source. It may have asked for the same one before.
+    /// Records that a managed Service asks for a source. It may have asked for the same source before.
     pub(super) fn request(&mut self, source: &ServiceKey, service: &ServiceKey) {
         if self.requests.insert((source.clone(), service.clone())) {
             self.reconsider(source, service);
         }
     }
 
-    /// Whether a Service asks for a source, or may do so as soon as Services are listed: the flags name it, or the
-    /// addresses of API servers come from it.
+    /// Whether a Service asks for a source, or might ask for it once Services are listed, because it is the default
+    /// source or the API source.
     pub(super) fn is_requested(&self, source: &ServiceKey) -> bool {
         let first = (source.clone(), ServiceKey::new("", ""));
         let mut requests = self.requests.range(first..);
@@ -105,14 +107,14 @@ impl Index {
             || requests.next().is_some_and(|(requested, _)| requested == source)
     }
 
-    /// Notes that a managed Service no longer asks for a source.
+    /// Records that a managed Service no longer asks for a source.
     pub(super) fn withdraw(&mut self, source: &ServiceKey, service: &ServiceKey) {
         let request = (source.clone(), service.clone());
         self.requests.remove(&request);
         self.uses.remove(&request);
     }
 
-    /// Takes in a changed annotation of a source. `had_one` says whether the source had an annotation before.
+    /// Records a changed annotation of a source. `had_one` says whether the source had an annotation before.
     pub(super) fn reconsider_source(&mut self, source: &ServiceKey, had_one: bool) -> Dirty {
         if had_one && !self.grants.are_listed() {
             self.revoked.insert(source.clone());
@@ -121,8 +123,9 @@ impl Index {
     }
 
     /// Reconsiders the requests for the sources that satisfy `is_meant`, of which `first` is the first by name. Returns
-    /// the Services whose consent has changed, and those with copies from this namespace, whatever they ask for now. It
-    /// leaves out a Service that may not copy the source, because a sync would show that the source exists.
+    /// the Services whose consent has changed, and those with copies from the namespace of `first`, whatever they ask
+    /// for now. A Service that still may not copy the source is left out, because a sync would show that the source
+    /// exists.
     fn reconsider_from(&mut self, first: &ServiceKey, is_meant: impl Fn(&ServiceKey) -> bool) -> Dirty {
         let mut dirty = self.copied.from(Some(first.namespace()));
         let requests = self.requests.range((first.clone(), ServiceKey::new("", ""))..);
@@ -146,8 +149,8 @@ impl Index {
         services.chain(self.copied.from(None)).collect()
     }
 
-    /// Updates whether a Service uses a source. It does only with consent and within the limits. Returns whether that
-    /// has changed.
+    /// Updates whether a Service uses a source. A Service uses a source only with consent and within the limits.
+    /// Returns whether this has changed.
     pub(super) fn reconsider(&mut self, source: &ServiceKey, service: &ServiceKey) -> bool {
         let request = (source.clone(), service.clone());
         let may_copy = self.quota.admits(service) && self.consent(service, source) == Consent::Given;
@@ -161,7 +164,7 @@ impl Index {
         has_changed
     }
 
-    /// The copies of sources that may not be copied, or may no longer be copied.
+    /// The copies of sources for which consent was never given or was withdrawn.
     pub(super) fn without_consent<'a>(
         &self,
         service: &ServiceKey,
@@ -175,7 +178,7 @@ impl Index {
 
     /// Copies name their source slice, but consent is for Services. The Service of the slice is the one in its label
     /// or, if the slice is not known, one after which the slice may be named. A slice with any other name has no
-    /// consent. `known` holds what was already decided for this Service.
+    /// consent. `known` holds the earlier decisions for this Service.
     fn consent_of_copy(&self, service: &ServiceKey, copy: &EndpointSlice, known: &mut Consents) -> Consent {
         let is_across = |claimed: &Provenance<'_>| claimed.namespace != service.namespace();
         let Some(claimed) = copy.provenance().filter(is_across) else {
@@ -188,15 +191,15 @@ impl Index {
         consents.max().unwrap_or(Consent::Refused)
     }
 
-    /// The Services to which the source slice of a copy may belong.
+    /// The Services to which the source slice of a copy might belong.
     fn sources_of(&self, claimed: &Provenance<'_>) -> Vec<ServiceKey> {
         let slice = SliceKey::new(claimed.namespace, claimed.name);
         let by_label = self.others.get(&slice).and_then(|slice| slice.service());
         by_label.map_or_else(|| named_after(&slice), |source| vec![source])
     }
 
-    /// The sources whose missing consent leads to the deletion of these copies. A watch may not yet show the consent
-    /// that a former leader has seen. Names that no Service can have are left out.
+    /// The sources whose missing consent leads to the deletion of these copies. The caller reads them first, because a
+    /// watch may not yet show the consent that a former leader has seen. Names that no Service can have are left out.
     #[must_use]
     pub fn missing_consent(
         &self,
@@ -220,8 +223,8 @@ impl Index {
     }
 }
 
-/// The Services that Kubernetes may have named a slice after: `<service>-<5 characters>`, or `<service>` as API servers
-/// do.
+/// The Services after which Kubernetes might have named a slice: `<service>-<5 characters>`, or `<service>` as API
+/// servers do.
 fn named_after(slice: &SliceKey) -> Vec<ServiceKey> {
     let stem = slice.name().rsplit_once('-').map(|(stem, _)| stem);
     [Some(slice.name()), stem]

@@ -1,5 +1,5 @@
-//! The Services that have copies, and the namespaces that these come from, so that a change of a source or of a copy
-//! does not require a search of all copies.
+//! The number of copies of each Service, also by the namespace of their source, so that a change of a source or of a
+//! copy does not require a search of all copies.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -10,7 +10,7 @@ use crate::model::{EndpointSlice, ServiceKey, SliceKey};
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct CopyCounts {
     by_service: HashMap<ServiceKey, usize>,
-    /// Those with a source in another namespace, by that namespace.
+    /// The number of copies whose source is in another namespace, by that namespace and by Service.
     across: BTreeMap<String, BTreeMap<ServiceKey, usize>>,
 }
 
@@ -20,7 +20,8 @@ impl CopyCounts {
         self.by_service.contains_key(service)
     }
 
-    /// The Services with copies from this namespace, if it is not their own. `None` means any other namespace.
+    /// The Services in other namespaces that have copies from this namespace. With `None`, the Services that have
+    /// copies from any namespace other than their own.
     pub fn from(&self, namespace: Option<&str>) -> Dirty {
         let services = match namespace {
             Some(namespace) => self.across.get(namespace).into_iter().collect(),
@@ -73,7 +74,8 @@ fn service_and_source(slice: &EndpointSlice) -> Option<(ServiceKey, Option<&str>
 }
 
 impl Index {
-    /// Adds, updates or removes a slice, and returns the Services that it concerns or concerned.
+    /// Adds, updates or removes a slice, and keeps the number of copies up to date. Returns the Services that the slice
+    /// concerns or concerned.
     pub(super) fn change(
         &mut self,
         scope: &Scope,

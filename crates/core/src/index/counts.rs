@@ -4,7 +4,8 @@ use super::Index;
 use crate::model::{EndpointCounts, ServiceKey, SourceAndCopies};
 
 impl Index {
-    /// The endpoints of a managed Service as the watches show them, or `None` if it is not managed.
+    /// The numbers of endpoints of a Service and of its source, as the watches show them. `None` if the Service is not
+    /// managed.
     #[must_use]
     pub fn endpoints(&self, key: &ServiceKey) -> Option<SourceAndCopies> {
         let service = self.managed_service(key)?;

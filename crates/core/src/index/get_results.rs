@@ -1,16 +1,16 @@
-//! Takes the results of GETs into the index. A GET may be newer than the watches, or may be outdated when its response
+//! Applies the results of GETs to the index. A GET may be newer than the watches, or may be outdated when its response
 //! arrives.
 
 use std::sync::Arc;
 
-use super::{Dirty, Index, Scope, Slices, bears_one_of};
+use super::{Dirty, Index, Scope, Slices, belongs_to_any_of};
 use crate::model::{EndpointSlice, ObjectMeta, SliceKey, version_of};
 
-/// Identity and version of a slice, or its absence, and the number of other slices deleted so far.
+/// The identity and version of a slice, or its absence, and the number of slices removed so far.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SliceState {
     known: Option<(Option<String>, Option<String>)>,
-    /// The version at which the slice was seen unreadable, if it is; 0 if the version cannot be read either.
+    /// The version at which the slice was unreadable, if it is; 0 if the version cannot be read either.
     unreadable: Option<u64>,
     removals: u64,
 }
@@ -27,10 +27,10 @@ impl Index {
         }
     }
 
-    /// Takes in a GET that shows this slice, or shows that no slice has this name. `before` is the state known when the
-    /// GET was sent. Returns the affected Services. Returns `None` if a watch has shown something since, because it is
-    /// then unknown which of the two is newer. Otherwise the GET is newer, even if it shows an older version, as it
-    /// does after etcd was restored from a backup.
+    /// Records the result of a GET: this slice, or `None` if no slice has this name. `before` is the state known when
+    /// the GET was sent. Returns the affected Services. Returns `None` if a watch has shown a change since then,
+    /// because it is unknown whether the change or the GET is newer. Otherwise the GET is newer, even if it shows an
+    /// older version, as it does after etcd was restored from a backup.
     #[must_use]
     pub fn observe(
         &mut self,
@@ -45,7 +45,7 @@ impl Index {
             Some(slice) if is_copy => (Some(slice), None),
             other => (
                 None,
-                other.filter(|slice| bears_one_of(&self.names_listed, slice)),
+                other.filter(|slice| belongs_to_any_of(&self.names_listed, slice)),
             ),
         };
         let now = self.state(key);
@@ -77,7 +77,8 @@ impl Index {
     }
 
     /// Whether a state of a slice is older than the latest one known. If the latest one is unreadable, the last
-    /// readable state does not count: its version is higher if etcd was restored from a backup between the two.
+    /// readable state does not count, because its version can be higher: etcd may have been restored from a backup
+    /// between the two.
     pub(super) fn knows_newer_slice(&self, scope: &Scope, metadata: &ObjectMeta) -> bool {
         let key = SliceKey::of(metadata);
         let known = match self.unreadable.shown_by(scope, &key) {
@@ -87,7 +88,7 @@ impl Index {
                 .get(&key)
                 .and_then(|slice| version_of(&slice.metadata)),
         };
-        // A slice that was recreated is never older. If versions cannot be compared, the latest event wins.
+        // A slice that was recreated never has a lower version. If versions cannot be compared, the latest event wins.
         known
             .zip(version_of(metadata))
             .is_some_and(|(known, new)| known > new)

@@ -45,10 +45,10 @@ pub use sources::{Listing, NamesByRequester, Requester};
 use unreadable::UnreadableObjects;
 use watch_progress::WatchProgress;
 
-/// Keys of managed Services whose copies may have to change.
+/// Keys of Services whose copies may have to change.
 pub type Dirty = BTreeSet<ServiceKey>;
 
-/// The two ways in which slices are watched. The managed-by label of a slice decides which one shows it.
+/// The two ways in which slices are watched. The managed-by label of a slice decides which of them shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Scope {
     /// Slices with our managed-by label, whatever their Service.
@@ -82,29 +82,29 @@ impl fmt::Display for NotFilled {
 
 impl Error for NotFilled {}
 
-/// The index; see the module.
+/// The index; see the documentation of the module.
 #[derive(Debug)]
 pub struct Index {
     defaults: Defaults,
-    /// Every Service. The index keeps only the name of a Service that is not managed.
+    /// Every Service. If a Service is neither managed nor disabled, the index keeps little more than its name.
     services: HashMap<ServiceKey, Known>,
     /// The number of managed Services.
     managed_services: usize,
     names_changed: u64,
     services_removed: u64,
     /// The UIDs of managed Services that a GET has shown to be gone, while the watch may still show older states of
-    /// them. An entry ends with the next list at the latest.
+    /// them. The next list removes the entry, if nothing else has.
     services_gone: HashMap<ServiceKey, String>,
-    /// All sources that managed Services ask for, each with one of these Services, whether or not it may copy it.
+    /// Pairs of a source and a managed Service that asks for it, whether or not the Service may copy the source.
     requests: BTreeSet<(ServiceKey, ServiceKey)>,
-    /// Sources in use, each with one of the managed Services that use it. One set, because a set for each source would take
-    /// 200 bytes more, and most sources are used once.
+    /// Pairs of a source in use and a managed Service that uses it. This is one set, because a set for each source
+    /// would take 200 bytes more, and most sources are used only once.
     uses: BTreeSet<(ServiceKey, ServiceKey)>,
     quota: ServiceQuota,
     conditions: Conditions,
     grants: Grants,
-    /// Sources whose annotation has changed or was removed since the start. That ends consent at once, even while it is
-    /// unknown whether there are grants.
+    /// Sources whose annotation changed or was removed before ReferenceGrants were listed. This ends consent
+    /// immediately, although it is unknown whether there are grants.
     revoked: BTreeSet<ServiceKey>,
     copies: Slices,
     copied: CopyCounts,
@@ -155,7 +155,7 @@ impl Index {
         }
     }
 
-    /// Adds or updates a slice that a watch or a GET shows.
+    /// Adds or updates a slice that a watch shows.
     pub fn apply_slice(&mut self, scope: &Scope, slice: EndpointSlice) -> Dirty {
         if self.knows_newer_slice(scope, &slice.metadata)
             || self.versions.is_superseded(scope, &slice.metadata)
@@ -165,9 +165,9 @@ impl Index {
         self.list_slice(scope, slice)
     }
 
-    /// Adds or updates a slice that is on a list. A list counts even if it is older than the known state, because a
-    /// list after a restore of etcd from a backup looks like this. The exception is a slice that a GET has shown as
-    /// deleted since the list began.
+    /// Adds or updates a slice that is on a list. A list counts even if it is older than the known state, because after
+    /// a restore of etcd from a backup a list is older. The exception is a slice that a GET has shown as deleted since
+    /// the list began.
     pub fn list_slice(&mut self, scope: &Scope, slice: EndpointSlice) -> Dirty {
         self.versions.saw(scope, version_of(&slice.metadata));
         if self.slices(scope).is_gone(&slice.metadata) {
@@ -181,7 +181,7 @@ impl Index {
     }
 
     /// Removes a slice that was deleted, or that has left the scope of this watch. `metadata` has the resourceVersion
-    /// at which that happened.
+    /// of that change.
     pub fn delete_slice(&mut self, scope: &Scope, metadata: &ObjectMeta) -> Dirty {
         if self.versions.is_superseded(scope, metadata) {
             return Dirty::new();
@@ -232,7 +232,7 @@ impl Index {
         dirty
     }
 
-    /// The known state of a slice, whether it is a copy or not.
+    /// The newest known state of a slice, whether it is a copy or not.
     #[must_use]
     pub fn slice(&self, key: &SliceKey) -> Option<&Arc<EndpointSlice>> {
         let (copy, other) = (self.copies.get(key), self.others.get(key));
@@ -242,13 +242,14 @@ impl Index {
             .max_by_key(|slice| version_of(&slice.metadata))
     }
 
-    /// The Service as the flags and its annotations define it, or `None` if they do not say whether it is managed.
+    /// The Service as its annotations and the flags define it, or `None` if they do not say whether it is managed.
     #[must_use]
     pub fn as_managed(&self, service: &Service) -> Option<ManagedService> {
         ManagedService::read(service, &self.defaults)
     }
 
-    /// Every key that has, wants or should lose copies, or what the Go operator left.
+    /// The keys of all Services that are managed or disabled, and of those that slices with our managed-by label
+    /// concern.
     #[must_use]
     pub fn all(&self) -> Dirty {
         let declared = self.declared().map(|service| &service.key);
@@ -260,17 +261,17 @@ impl Index {
         self.declared().filter(|service| service.is_managed())
     }
 
-    /// Services that are managed, and those that say that they are not.
+    /// Services that are managed or disabled.
     fn declared(&self) -> impl Iterator<Item = &Arc<ManagedService>> {
         self.services.values().filter_map(|known| known.declared.as_ref())
     }
 
-    /// A Service that is managed, or says that it is not.
+    /// A Service, if it is managed or disabled.
     fn declared_service(&self, key: &ServiceKey) -> Option<&Arc<ManagedService>> {
         self.services.get(key)?.declared.as_ref()
     }
 
-    /// A Service that is managed.
+    /// A Service, if it is managed.
     fn managed_service(&self, key: &ServiceKey) -> Option<&Arc<ManagedService>> {
         self.declared_service(key).filter(|service| service.is_managed())
     }
@@ -287,12 +288,13 @@ impl Index {
         self.managed_service(key).is_some()
     }
 
-    /// Whether the slices that mattered when Services were first listed are listed too. Later names do not count: a user
-    /// could change them all the time and keep a replica unready. Only the Service with such a name waits.
+    /// Whether the slices that mattered when Services were first listed are listed too. Later names do not count,
+    /// because a user could change them all the time and keep a replica unready. Only the Service that needs such a
+    /// name waits.
     ///
     /// # Errors
     ///
-    /// The kinds of objects that are missing.
+    /// Returns the kinds of objects that have not been listed.
     pub fn is_filled(&self) -> Result<(), NotFilled> {
         let mut missing = Vec::new();
         if !self.services_listed {
@@ -330,7 +332,7 @@ impl Index {
         }
     }
 
-    /// Unmanaged Services count too, because they may have copies to delete.
+    /// Services that are not managed count too, because they may have copies to delete.
     fn concerned_by_copies(&self, touched: &BTreeSet<ServiceKey>) -> Dirty {
         touched
             .iter()
@@ -347,7 +349,7 @@ impl Index {
         dependants.chain(own).cloned().collect()
     }
 
-    /// The managed Services of a source.
+    /// The managed Services that use a source.
     fn dependants<'a>(&'a self, source: &ServiceKey) -> impl Iterator<Item = &'a ServiceKey> + use<'a> {
         // The lowest possible key.
         let first = (source.clone(), ServiceKey::new("", ""));
@@ -356,8 +358,9 @@ impl Index {
             .map(|(_, service)| service)
     }
 
-    /// A slice as it is kept: whole only if it is a source that a Service asks for, or a copy of a Service that asks for
-    /// a source. If that changes later, a snapshot names the outlines, and they are read.
+    /// The slice as the index keeps it. It keeps endpoints and ports of any size only for a source that a Service asks
+    /// for, and for a copy for a Service that asks for a source. If that changes later, a snapshot lists the outlines,
+    /// and the reconciler reads them.
     fn abridged(&self, slice: EndpointSlice) -> EndpointSlice {
         let is_needed = if slice.is_labelled_as_copy() {
             let owner = slice.owner_of_copy();
@@ -389,8 +392,8 @@ fn service_name(slice: &EndpointSlice) -> Option<&str> {
     label_of(&slice.metadata, label::SERVICE_NAME)
 }
 
-/// Whether a slice belongs to a Service with one of these names.
-fn bears_one_of(names: &BTreeSet<String>, slice: &EndpointSlice) -> bool {
+/// Whether a label says that a slice belongs to a Service with one of these names.
+fn belongs_to_any_of(names: &BTreeSet<String>, slice: &EndpointSlice) -> bool {
     service_name(slice).is_some_and(|name| names.contains(name))
 }
 

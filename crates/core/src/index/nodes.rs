@@ -28,25 +28,25 @@ impl Default for NodeIndex {
 }
 
 impl Index {
-    /// Whether a managed Service needs Nodes, so that the operator has to watch them. It may change whenever
+    /// Whether a managed Service needs Nodes, so that the operator has to watch them. The answer may change whenever
     /// [`Index::api_servers_changed`] does.
     #[must_use]
     pub fn needs_nodes(&self) -> bool {
         self.services_that_need_nodes().next().is_some()
     }
 
-    /// Takes in a Node that was added or changed, or is on a list. A Node without a relevant change, for example after
-    /// a heartbeat, affects no Service.
+    /// Records a Node that was added or changed, or is on a list. A Node without a relevant change, for example after a
+    /// heartbeat, affects no Service.
     pub fn apply_node(&mut self, node: Node) -> Dirty {
         self.change_nodes(|nodes| nodes.insert(node))
     }
 
-    /// Takes in a Node that was added or changed, or is on a list, and cannot be decoded.
+    /// Records a Node that was added or changed, or is on a list, and cannot be decoded.
     pub fn apply_unreadable_node(&mut self, name: &str) -> Dirty {
         self.change_nodes(|nodes| nodes.insert_unreadable(name))
     }
 
-    /// Removes a Node that was deleted, or is no longer selected.
+    /// Removes a Node that was deleted, or that the selector no longer selects.
     pub fn delete_node(&mut self, name: &str) -> Dirty {
         self.change_nodes(|nodes| nodes.remove(name))
     }
@@ -67,7 +67,8 @@ impl Index {
         dirty
     }
 
-    /// Notes that Nodes cannot be listed. Until the next complete list, copies keep what they have from Nodes.
+    /// Records that Nodes cannot be listed. Until the next complete list, copies keep the data that they have from
+    /// Nodes.
     pub fn nodes_unknown(&mut self, why: NodesUnknown) -> Dirty {
         if self.nodes.unknown.replace(why) == Some(why) {
             return Dirty::new();
@@ -97,7 +98,7 @@ impl Index {
         slices.filter(move |slice| slice.belongs_to(&source))
     }
 
-    /// Whether the source lists endpoints of a family, ready or not. A slice that cannot be decoded does not count.
+    /// Whether the API source lists endpoints of a family, ready or not. A slice that cannot be decoded does not count.
     pub(super) fn lists_api_servers(&self, family: Family) -> bool {
         let mut slices = self.api_server_slices();
         slices.any(|slice| slice.address_type == family.as_str() && !slice.is_empty())
@@ -125,8 +126,8 @@ impl Index {
     }
 }
 
-/// Whether a Service wants a family that the source lacks. A source that is empty, or not listed yet, does not show
-/// which family it lacks: in most clusters, it has only one.
+/// Whether a Service wants a family that the source lacks. A source that is empty, or not listed yet, lacks both
+/// families, but in most clusters it will have one. So such a source counts only for a Service that wants both.
 fn needs_family(service: &ManagedService, lacks: [(Family, bool); 2]) -> bool {
     let is_empty = lacks.iter().all(|(_, lacks)| *lacks);
     let missing = lacks.iter().filter(|(_, lacks)| *lacks).map(|(family, _)| family);

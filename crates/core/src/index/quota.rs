@@ -1,9 +1,9 @@
-//! Which managed Services get copies when there are more than the limits allow.
+//! The choice of the managed Services that get copies when there are more than the limits allow.
 //!
 //! Services that have copies come first, then the oldest, then the first by name. Disabled Services come last, because
-//! their names are watched too. The decision depends only on the state of the cluster, so all replicas decide alike, even
-//! after a restart. A change of one Service costs a few operations on sorted sets,
-//! however many Services there are.
+//! their names are watched too. The decision depends only on the state of the cluster, so all replicas make the same
+//! choice, even after a restart. A change of one Service costs a few operations on sorted sets, however many Services
+//! there are.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -31,7 +31,7 @@ struct Ranking {
     waiting: BTreeSet<Rank>,
 }
 
-/// A Service that was admitted, or is no longer admitted.
+/// A Service that is now admitted, or is no longer admitted.
 enum Move {
     In(Rank),
     Out(Rank),
@@ -110,7 +110,7 @@ impl ServiceQuota {
             .is_none_or(|rank| self.total.admitted.contains(rank))
     }
 
-    /// Why a Service gets no copies.
+    /// Why limits keep a Service from getting copies, or `None` if they do not.
     fn refusal(&self, key: &ServiceKey) -> Option<Refusal> {
         let rank = self.ranks.get(key)?;
         let namespace = self.namespaces.get(key.namespace())?;
@@ -128,8 +128,8 @@ impl ServiceQuota {
         })
     }
 
-    /// Ranks a Service, or removes it if there is no rank. Returns the Services that this admits, that it no longer admits,
-    /// and those that another limit now refuses.
+    /// Ranks a Service, or removes it if there is no rank. Returns the Services that are now admitted, that are no
+    /// longer admitted, or that another limit now refuses.
     fn rank(&mut self, key: &ServiceKey, rank: Option<Rank>) -> Dirty {
         if self.ranks.get(key) == rank.as_ref() {
             return Dirty::new();
@@ -176,13 +176,12 @@ impl Index {
         self.quota = ServiceQuota::new(limits);
     }
 
-    /// The managed Services that limits do not keep from getting copies, and those that say that they are not managed, as
-    /// far as there is room for them.
+    /// The managed Services that the limits admit, and as many disabled Services as there is room for.
     pub(super) fn admitted(&self) -> impl Iterator<Item = &Arc<ManagedService>> {
         self.declared().filter(|service| self.quota.admits(&service.key))
     }
 
-    /// Why limits keep a Service from getting copies.
+    /// Why limits keep a Service from getting copies, or `None` if they do not.
     pub(super) fn over_limit(&self, key: &ServiceKey) -> Option<Refusal> {
         self.quota.refusal(key)
     }
@@ -209,7 +208,8 @@ impl Index {
         changed
     }
 
-    /// Whether a Service leads to the API servers, so that no limit applies to it. Only an admin can create one.
+    /// Whether no limit applies to a Service, because clients reach the API servers through it. Only an admin can
+    /// create such a Service.
     fn is_reserved(&self, service: &ManagedService) -> bool {
         let source = ServiceKey::api_source();
         self.defaults.managed.as_ref() == Some(&service.key)

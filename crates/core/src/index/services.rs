@@ -1,4 +1,4 @@
-//! Services as shown by the watch or by a newer GET, and which of them depend on which source.
+//! Services, in the state that the watch or a newer GET showed, and the sources on which they depend.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -11,13 +11,13 @@ use crate::model::{
 /// The known state of one Service.
 #[derive(Debug)]
 pub(super) struct Known {
-    /// Its resourceVersion. The index does not compare it, because most changes of a Service do not matter to the
-    /// operator.
+    /// Its resourceVersion. A new version alone does not make a Service dirty, because most changes of a Service do not
+    /// matter to the operator.
     pub version: Option<u64>,
-    /// The namespaces that may copy it, if an annotation names any. If it cannot be decoded, those of its last readable
-    /// state.
+    /// The namespaces that may copy it, if an annotation names any. If the Service cannot be decoded, those of its last
+    /// readable state.
     pub allow_from: Option<AllowFrom>,
-    /// `None` if it is neither managed nor disabled, because then only its name matters.
+    /// `None` if the Service is neither managed nor disabled.
     pub declared: Option<Arc<ManagedService>>,
     /// Its condition, if conditions are wanted.
     pub condition: Option<Box<Condition>>,
@@ -36,7 +36,7 @@ fn is_managed(service: Option<&Arc<ManagedService>>) -> bool {
 }
 
 impl Index {
-    /// Takes in a Service that was added or changed.
+    /// Records a Service that was added or changed.
     pub fn apply_service(&mut self, service: &Service) -> Dirty {
         let key = ServiceKey::of(&service.metadata);
         let new = ManagedService::read(service, &self.defaults).map(Arc::new);
@@ -57,7 +57,8 @@ impl Index {
         dirty
     }
 
-    /// Replaces the known state of a Service, which is `None` if nothing says whether it is managed.
+    /// Replaces the known state of a Service. `new` is `None` if neither an annotation nor a flag says whether it is
+    /// managed.
     pub(super) fn replace_service(
         &mut self,
         metadata: &ObjectMeta,
@@ -104,7 +105,7 @@ impl Index {
         dirty
     }
 
-    /// Takes in a deletion that the watch shows.
+    /// Records a deletion that the watch shows.
     pub fn service_deleted(&mut self, metadata: &ObjectMeta) -> Dirty {
         let key = ServiceKey::of(metadata);
         if self.is_service_gone(metadata) {
@@ -146,12 +147,13 @@ impl Index {
         dirty
     }
 
-    /// Notes that the watch of Services lists. The list is sent now, so it is newer than all GETs so far.
+    /// Records that the watch of Services begins to list. The request is sent now, so the list is newer than all
+    /// earlier GETs.
     pub fn services_list_begins(&mut self) {
         self.services_gone.clear();
     }
 
-    /// Completes a list of Services: those not on it are deleted.
+    /// Completes a list of Services. Services that are not on the list no longer exist.
     pub fn services_listed(&mut self, listed: &HashSet<ServiceKey>) -> Dirty {
         let gone: Vec<_> = self
             .services
@@ -168,8 +170,8 @@ impl Index {
         dirty
     }
 
-    /// Whether a GET has shown a later state of a Service than this one. If versions cannot be compared, the
-    /// latest event wins.
+    /// Whether the index knows a later state of a Service than this one, for example from a GET. If versions cannot be
+    /// compared, the latest event wins.
     #[must_use]
     pub fn knows_newer_service(&self, metadata: &ObjectMeta) -> bool {
         let known = self.services.get(&ServiceKey::of(metadata));
@@ -179,8 +181,8 @@ impl Index {
         }
     }
 
-    /// A counter that grows when a Service becomes managed or disabled, is no longer either, or gets another source. The
-    /// names to watch may then have changed.
+    /// A counter that grows whenever the names to watch may have changed: a Service becomes managed or disabled, is no
+    /// longer either, or gets another source, or consent or a limit changes for it.
     #[must_use]
     pub fn names_changed(&self) -> u64 {
         self.names_changed
@@ -196,9 +198,10 @@ impl Index {
         }
     }
 
-    /// Takes in a GET that shows this Service, decoded or not, or that no Service has this name. `before` is the version known
-    /// when the GET was sent. Returns the affected Services. Returns `None` if the watch has shown something since,
-    /// because it is then unknown which of the two is newer. Otherwise the GET is newer, as in [`Index::observe`].
+    /// Records the result of a GET: this Service, decoded or not, or `None` if no Service has this name. `before` is
+    /// the version known when the GET was sent. Returns the affected Services. Returns `None` if the watch has shown a
+    /// change since then, because it is unknown whether the change or the GET is newer. Otherwise the GET is newer, as
+    /// in [`Index::observe`].
     #[must_use]
     pub fn observe_service(
         &mut self,
@@ -207,7 +210,7 @@ impl Index {
         service: Option<Result<&Service, &Unreadable>>,
     ) -> Option<Dirty> {
         let now = self.service_version(key);
-        // Unknown before and now, but it may have been created and deleted meanwhile.
+        // The Service was unknown before and is unknown now, but it may have been created and deleted in between.
         let may_be_gone = !now.exists && service.is_some();
         let is_overtaken = (now.exists, now.version) != (before.exists, before.version);
         if is_overtaken || may_be_gone && now.removals != before.removals {

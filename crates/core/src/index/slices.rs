@@ -10,7 +10,7 @@ use crate::model::{EndpointSlice, ObjectMeta, ServiceKey, SliceKey, service_of_c
 #[derive(Debug, Default)]
 pub(super) struct Slices {
     by_key: HashMap<SliceKey, Arc<EndpointSlice>>,
-    /// Sorted by key.
+    /// The slices that concern each Service, sorted by key.
     by_service: HashMap<ServiceKey, Vec<Arc<EndpointSlice>>>,
     /// The number of slices removed so far.
     removals: u64,
@@ -29,7 +29,7 @@ struct Gone {
 }
 
 impl Slices {
-    /// The slices that concern a Service: by label, by owner, or by the name of one of its copies.
+    /// The slices that concern a Service: by label, by owner, or because a copy for the Service could have their name.
     pub fn of<'a>(&'a self, service: &ServiceKey) -> impl Iterator<Item = &'a Arc<EndpointSlice>> + use<'a> {
         self.by_service.get(service).into_iter().flatten()
     }
@@ -43,8 +43,8 @@ impl Slices {
     }
 
     /// The keys of the slices that satisfy the predicate.
-    pub fn keys_where(&self, is_so: impl Fn(&SliceKey, &EndpointSlice) -> bool) -> Vec<SliceKey> {
-        let chosen = self.by_key.iter().filter(|(key, slice)| is_so(key, slice));
+    pub fn keys_where(&self, predicate: impl Fn(&SliceKey, &EndpointSlice) -> bool) -> Vec<SliceKey> {
+        let chosen = self.by_key.iter().filter(|(key, slice)| predicate(key, slice));
         chosen.map(|(key, _)| key.clone()).collect()
     }
 
@@ -57,8 +57,8 @@ impl Slices {
         self.removals
     }
 
-    /// Adds or updates a slice. Returns the Services that it concerns or concerned, or none if nothing changed. An
-    /// equal version does not prove that nothing changed, because a restore of etcd reuses versions.
+    /// Adds or updates a slice. Returns the Services that it concerns or concerned, or no Services if nothing changed.
+    /// An equal version does not prove that nothing changed, because a restore of etcd reuses versions.
     pub fn insert(&mut self, slice: EndpointSlice) -> BTreeSet<ServiceKey> {
         let key = slice.key();
         if self
@@ -90,7 +90,8 @@ impl Slices {
         self.take(key)
     }
 
-    /// Removes a slice that a GET has shown to be gone, and ignores what watches still show of it.
+    /// Removes a slice that a GET has shown to be gone, and records this, because a watch may still show older states
+    /// of it.
     pub fn remove_for_good(&mut self, key: &SliceKey) -> BTreeSet<ServiceKey> {
         if let Some(slice) = self.by_key.get(key)
             && let Some(uid) = slice.metadata.uid.clone()
@@ -107,7 +108,7 @@ impl Slices {
         gone.is_some_and(|gone| metadata.uid.as_ref() == Some(&gone.uid))
     }
 
-    /// Keeps only those entries of deleted slices whose key and Service name satisfy the predicate.
+    /// Keeps only the records of deleted slices whose key and Service name satisfy the predicate.
     pub fn retain_gone(&mut self, may_still_be_shown: impl Fn(&SliceKey, Option<&str>) -> bool) {
         self.gone
             .retain(|key, gone| may_still_be_shown(key, gone.service.as_deref()));

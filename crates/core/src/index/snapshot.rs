@@ -30,7 +30,7 @@ impl Index {
                 Some(self.grantors(source).refusal(key.namespace(), source)?),
             ),
         };
-        // Before its slices are listed, a source only looks empty.
+        // Before its slices are listed, a source looks empty, but may not be.
         if source.is_some_and(|source| !self.names_listed.contains(source.name())) {
             return None;
         }
@@ -46,7 +46,7 @@ impl Index {
         let is_copy = |(_, slice): &(_, Arc<EndpointSlice>)| slice.is_copy_for(key);
         let (copies, others): (SlicesByKey, _) = slices.into_iter().partition(is_copy);
         let seen = source.map_or(0, |source| self.versions.seen_of(source.name()));
-        let in_doubt = source.is_some_and(|source| self.versions.lists_again(source.name()));
+        let in_doubt = source.is_some_and(|source| self.versions.is_relisting(source.name()));
         let mut unreadable = self.unreadable.of(key);
         let named_after_others = source.map_or_else(BTreeSet::new, |source| {
             self.named_after_others(source, copies.values().map(AsRef::as_ref))
@@ -82,8 +82,8 @@ impl Index {
         self.uses.contains(&(source.clone(), service.clone()))
     }
 
-    /// Copies whose source slice has the name of a Service that begins with the name of this source. Kubernetes names
-    /// the slices of the source in the same way.
+    /// Copies whose source slice has the same name as another Service, which is the name of this source and one more
+    /// word. Kubernetes names the slices of the source in the same way.
     fn named_after_others<'a>(
         &self,
         source: &ServiceKey,
@@ -99,7 +99,7 @@ impl Index {
         copies.filter(is_of_other).map(EndpointSlice::key).collect()
     }
 
-    /// The Services for whose copies it matters whether a Service of this name exists.
+    /// The Services whose copies depend on whether this Service exists; see [`Snapshot::named_after_others`].
     pub(super) fn with_copies_named_after(&self, service: &ServiceKey) -> Dirty {
         let Some(source) = shorter_by_a_word(service) else {
             return Dirty::new();
@@ -112,7 +112,7 @@ impl Index {
         self.dependants(&source).filter(is_copied).cloned().collect()
     }
 
-    /// Adds to `outlines` the slices of which only an outline is in memory.
+    /// The source of a Service. Adds to `outlines` the slices of which only an outline is in memory.
     fn source(&self, key: &ServiceKey, service: &ServiceKey, outlines: &mut BTreeSet<SliceKey>) -> Source {
         let belongs = |slice: &&Arc<EndpointSlice>| slice.belongs_to(key);
         let of_source = outlines_of(self.others.of(key).filter(belongs));
@@ -142,7 +142,7 @@ fn outlines_of<'a>(slices: impl IntoIterator<Item = &'a Arc<EndpointSlice>>) -> 
     outlines.map(|slice| slice.key()).collect()
 }
 
-/// `db` for `db-replica`.
+/// The Service whose name lacks the last word: `db` for `db-replica`.
 fn shorter_by_a_word(service: &ServiceKey) -> Option<ServiceKey> {
     let (shorter, _) = service.name().rsplit_once('-')?;
     Some(ServiceKey::new(service.namespace(), shorter))

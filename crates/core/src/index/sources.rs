@@ -1,9 +1,9 @@
-//! Queries about sources: which of them are in use, which copies are urgent, whether the watches are behind, and which
-//! addresses they show.
+//! Queries about sources: the sources in use, the priority of copies, whether the watches are behind, and the addresses
+//! that sources have.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Index, bears_one_of};
+use super::{Index, belongs_to_any_of};
 use crate::model::{EndpointSlice, ObjectMeta, Priority, ServiceKey, SliceKey, label, label_of, version_of};
 
 /// The content of a consistent list of slices.
@@ -16,7 +16,7 @@ pub struct Listing {
     /// The resourceVersion of the list.
     pub version: Option<u64>,
     slices: BTreeMap<SliceKey, ListedSlice>,
-    /// The number of slices that had been removed when the list was sent.
+    /// The number of slices that had been removed when the request was sent.
     removals: u64,
 }
 
@@ -41,7 +41,7 @@ impl Listing {
     }
 
     fn covers(&self, slice: &EndpointSlice) -> bool {
-        slice.metadata.namespace.as_ref() == Some(&self.namespace) && bears_one_of(&self.names, slice)
+        slice.metadata.namespace.as_ref() == Some(&self.namespace) && belongs_to_any_of(&self.names, slice)
     }
 }
 
@@ -58,8 +58,8 @@ pub enum Requester {
 pub type NamesByRequester = BTreeMap<Requester, BTreeSet<String>>;
 
 impl Index {
-    /// The names of the managed Services that get copies, of their sources, and of Services whose annotation says that
-    /// they are not managed: the Go operator may have left slices for those.
+    /// The names of the managed Services that get copies, of the sources that they use, and of disabled Services, for
+    /// which the Go operator may have left slices.
     #[must_use]
     pub fn names_by_requester(&self) -> NamesByRequester {
         let mut names = NamesByRequester::new();
@@ -80,8 +80,8 @@ impl Index {
         names
     }
 
-    /// Names of Services whose slices matter: the sources in use, the managed Services that get copies, and Services that
-    /// say that they are not managed.
+    /// Names of Services whose slices matter: the sources in use, the managed Services that get copies, disabled
+    /// Services, and the names that are always watched.
     #[must_use]
     pub fn names(&self) -> BTreeSet<String> {
         let managed = self.admitted().map(|service| service.key.name());
@@ -90,12 +90,13 @@ impl Index {
         managed.chain(sources).chain(always).map(str::to_owned).collect()
     }
 
-    /// From now on, slices of Services with this name are needed even while no managed Service uses them as a source.
+    /// From now on, slices of Services with this name matter, even while no managed Service uses such a Service as its
+    /// source.
     pub fn always_watch(&mut self, name: &str) {
         self.always.insert(name.to_owned());
     }
 
-    /// The names that never change while the process runs: those from the flags, and those that are always watched.
+    /// The names that are the same while the process runs: those from the flags, and those that are always watched.
     #[must_use]
     pub fn pinned_names(&self) -> BTreeSet<String> {
         let by_flag = [&self.defaults.source].into_iter().chain(&self.defaults.managed);
@@ -116,9 +117,8 @@ impl Index {
         }
     }
 
-    /// The sources in use that have been listed: names by namespace. Namespaces where none of them has a
-    /// Service or a slice are left out, because a user who may edit a Service can name any number of
-    /// namespaces.
+    /// The sources in use that have been listed: names by namespace. A namespace is left out if none of these sources
+    /// has a Service or a slice there, because a user who may edit a Service can name any number of namespaces.
     #[must_use]
     pub fn sources(&self) -> BTreeMap<String, BTreeSet<String>> {
         let mut sources: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
@@ -147,11 +147,11 @@ impl Index {
         }
     }
 
-    /// Whether the watches show everything that a list showed, or newer states of it.
+    /// Whether the watches show everything that was on a list, or newer states.
     #[must_use]
     pub fn shows(&self, listing: &Listing) -> bool {
         let may_be_gone = self.others.removals() != listing.removals;
-        // A name may have been dropped since the list was sent.
+        // A name may have been dropped since the request was sent.
         let is_watched = |listed: &ListedSlice| {
             let service = listed.service.as_ref();
             service.is_some_and(|service| self.names_listed.contains(service))
@@ -171,10 +171,10 @@ impl Index {
         are_shown && self.others.keys_where(gone).is_empty()
     }
 
-    /// The addresses and port numbers of the ready endpoints of a Service, by port name: those in the slice
-    /// that has the name of the Service, and those in its other slices. API servers write their own addresses
-    /// into the first and repair it when a user edits it. Any user with write access may have created the
-    /// others.
+    /// The addresses of the ready endpoints of a Service, each with the number of the port that has this name: first
+    /// those in the slice that has the name of the Service, then those in its other slices. API servers write their own
+    /// addresses into the former slice, and repair it when a user edits it. Any user with write access may have created
+    /// the latter.
     #[must_use]
     pub fn addresses_of(&self, service: &ServiceKey, port: &str) -> [BTreeSet<(String, u16)>; 2] {
         let slices = self
@@ -183,8 +183,8 @@ impl Index {
             .filter(|slice| slice.belongs_to(service) && slice.address_type != "FQDN");
         let mut addresses = [BTreeSet::new(), BTreeSet::new()];
         for slice in slices {
-            let is_named_like_it = slice.metadata.name.as_deref() == Some(service.name());
-            let addresses = &mut addresses[usize::from(!is_named_like_it)];
+            let has_name_of_service = slice.metadata.name.as_deref() == Some(service.name());
+            let addresses = &mut addresses[usize::from(!has_name_of_service)];
             let ports = slice.ports.iter().flatten();
             let number = ports
                 .filter(|other| other.name.as_deref() == Some(port))

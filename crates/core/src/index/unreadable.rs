@@ -12,9 +12,9 @@ use crate::model::{
 /// The known unreadable objects, by kind.
 #[derive(Debug, Default)]
 pub(super) struct UnreadableObjects {
-    /// Services that may or may not be managed. Those with copies count as managed.
+    /// Services of which it is unknown whether they are managed. Those with copies count as managed.
     pub services: HashMap<ServiceKey, Arc<ManagedService>>,
-    /// Services that could not be decoded since the start, so that it is not known who may copy them.
+    /// Services that have not been decodable since the start, so that it is not known which namespaces may copy them.
     pub sources: BTreeSet<ServiceKey>,
     slices: BTreeMap<SliceKey, Slice>,
     /// The number of slices removed so far.
@@ -26,15 +26,15 @@ pub(super) struct UnreadableObjects {
 pub(super) struct Slice {
     /// Whether the watch of copies shows it.
     is_copy: bool,
-    /// The names of the Services to which it may belong: the one in its label or, if no label can be read, those of the
-    /// watch that shows it.
+    /// The names of the Services to which it might belong: the one in its label or, if no label can be read, those of
+    /// the watch that shows it.
     names: Arc<BTreeSet<String>>,
     /// Its resourceVersion.
     pub version: Option<u64>,
 }
 
 impl Slice {
-    /// The Services to which it may belong.
+    /// The Services to which it might belong.
     fn services(&self, key: &SliceKey) -> BTreeSet<ServiceKey> {
         let names = self.names.iter();
         let by_label = names.map(|name| ServiceKey::new(key.namespace(), name.as_str()));
@@ -49,7 +49,7 @@ impl Slice {
         }
     }
 
-    /// Leaves out some of the names, and returns whether none is left.
+    /// Removes the names that are ruled out, and returns whether no name remains.
     fn rule_out(&mut self, is_ruled_out: impl Fn(&str) -> bool) -> bool {
         if self.names.iter().any(|name| is_ruled_out(name)) {
             let left = self.names.iter().filter(|name| !is_ruled_out(name));
@@ -60,7 +60,7 @@ impl Slice {
 }
 
 impl UnreadableObjects {
-    /// The unreadable slices that may belong to a Service.
+    /// The unreadable slices that might belong to a Service.
     pub fn of(&self, service: &ServiceKey) -> BTreeSet<SliceKey> {
         let may_belong = |(key, slice): &(&SliceKey, &Slice)| {
             key.namespace() == service.namespace()
@@ -76,8 +76,8 @@ impl UnreadableObjects {
         self.slices.get(key).is_some_and(|slice| slice.version >= version)
     }
 
-    /// Slices of `scope` that are not on a complete list are gone, are readable again, or belong to a Service of
-    /// another name. Returns the Services to which they may have belonged.
+    /// Completes a list of `scope`. Slices that are not on the list no longer exist, or belong to a Service with
+    /// another name. Returns the Services to which they can no longer belong.
     pub fn listed(&mut self, scope: &Scope, listed: &HashSet<SliceKey>) -> BTreeSet<ServiceKey> {
         let mut touched = BTreeSet::new();
         self.slices.retain(|key, slice| {
@@ -110,8 +110,8 @@ impl UnreadableObjects {
         self.get(key).filter(|slice| slice.is_in(scope))
     }
 
-    /// Forgets a slice that the watch of this scope shows as readable or gone, unless it has moved: then another watch
-    /// shows that it is unreadable.
+    /// Forgets a slice that the watch of this scope shows as readable or deleted, unless the slice has moved, and
+    /// another watch shows that it is unreadable. Returns the Services to which it might have belonged.
     pub fn replaced(&mut self, scope: &Scope, metadata: &ObjectMeta) -> BTreeSet<ServiceKey> {
         let key = SliceKey::of(metadata);
         let has_moved = |slice: &Slice| !slice.is_in(scope) && slice.version >= version_of(metadata);
@@ -121,7 +121,7 @@ impl UnreadableObjects {
         self.remove(&key)
     }
 
-    /// Forgets a slice, and returns the Services to which it may have belonged.
+    /// Forgets a slice, and returns the Services to which it might have belonged.
     pub fn remove(&mut self, key: &SliceKey) -> BTreeSet<ServiceKey> {
         let Some(slice) = self.slices.remove(key) else {
             return BTreeSet::new();
@@ -138,8 +138,9 @@ impl UnreadableObjects {
 }
 
 impl Index {
-    /// Takes in a Service that was added or changed and cannot be decoded. If it is or was managed, or if readable
-    /// annotations say so, its copies stay as they are. As a source, it allows what its last readable state allowed.
+    /// Records a Service that was added or changed and cannot be decoded. If it was managed, or if its name or its
+    /// readable annotations show that it might be, its copies stay as they are. As a source, it allows the namespaces
+    /// that its last readable state allowed.
     pub fn service_unreadable(&mut self, unreadable: &Unreadable) -> Dirty {
         let service = Arc::new(ManagedService::unreadable(unreadable));
         let key = service.key.clone();
@@ -149,8 +150,8 @@ impl Index {
             self.unreadable.sources.insert(key.clone());
         }
         let allow_from = known.and_then(|known| known.allow_from.clone());
-        let speaks_of_us = ManagedService::may_be_managed(unreadable, &self.defaults);
-        if speaks_of_us || self.is_managed(&key) {
+        let may_be_managed = ManagedService::may_be_managed(unreadable, &self.defaults);
+        if may_be_managed || self.is_managed(&key) {
             return self.replace_service(&unreadable.metadata, Some(service), allow_from, condition);
         }
         self.unreadable.services.insert(key.clone(), service);
@@ -161,7 +162,7 @@ impl Index {
         dirty
     }
 
-    /// Takes in a slice that was added or changed and cannot be decoded.
+    /// Records a slice that was added or changed and cannot be decoded.
     pub fn apply_unreadable_slice(&mut self, scope: &Scope, unreadable: &Unreadable) -> Dirty {
         if self.knows_newer_slice(scope, &unreadable.metadata) {
             return Dirty::new();
@@ -169,8 +170,8 @@ impl Index {
         self.list_unreadable_slice(scope, unreadable)
     }
 
-    /// Takes in a slice on a list that cannot be decoded. Ignores it if not even its name can be read, or if another
-    /// watch reports it.
+    /// Records a slice on a list that cannot be decoded. Ignores it if not even its name can be read, if a newer watch
+    /// has listed its Service, or if a GET has shown that it is deleted.
     pub fn list_unreadable_slice(&mut self, scope: &Scope, unreadable: &Unreadable) -> Dirty {
         let metadata = &unreadable.metadata;
         if metadata.name.is_none()
@@ -188,8 +189,8 @@ impl Index {
         self.keep_unreadable(metadata, *scope == Scope::Copies, names)
     }
 
-    /// Takes in a GET that shows a slice that cannot be decoded. Returns `None` if no watch covers the slice. It is not
-    /// kept then, because no watch would report its deletion.
+    /// Records the result of a GET: a slice that cannot be decoded. Returns `None` if no watch covers the slice. Such a
+    /// slice is not kept, because no watch would report its deletion.
     #[must_use]
     pub fn observe_unreadable(&mut self, unreadable: &Unreadable) -> Option<Dirty> {
         let metadata = &unreadable.metadata;
@@ -210,7 +211,7 @@ impl Index {
         is_shown.then(|| self.keep_unreadable(metadata, is_copy, names))
     }
 
-    /// Returns the Services to which a slice can no longer belong.
+    /// Records an unreadable slice. Returns the Services that are affected because it can no longer belong to them.
     fn keep_unreadable(
         &mut self,
         metadata: &ObjectMeta,

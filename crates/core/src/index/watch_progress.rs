@@ -17,15 +17,15 @@ struct Progress {
     /// The highest resourceVersion that it has shown since its last list began. Older values do not count:
     /// after etcd is restored from a backup, they belong to a different history.
     newest: u64,
-    /// Whether its list is incomplete: it has shown a version, but not everything older.
+    /// Whether its list is incomplete: it may have shown a version, but not everything older.
     is_listing: bool,
     /// Whether its list was complete at least once.
     has_listed: bool,
 }
 
 impl Index {
-    /// Records that the watch of this scope begins to list. The request is sent now, so the list is newer than all GETs
-    /// so far.
+    /// Records that the watch of this scope begins to list. The request is sent now, so the list is newer than all
+    /// earlier GETs.
     pub fn list_begins(&mut self, scope: &Scope) {
         self.slices_mut(scope)
             .retain_gone(|_, service| !scope.covers(service));
@@ -34,8 +34,8 @@ impl Index {
         }
     }
 
-    /// Records that from now on only slices of Services with these names are watched, each set in one watch. Forgets
-    /// the other watches.
+    /// Records that from now on only slices of Services with these names are watched, each set of names by one watch.
+    /// Forgets the other watches, and their slices.
     pub fn retain_names(&mut self, shards: &BTreeSet<Arc<BTreeSet<String>>>) {
         let versions = &self.versions;
         let is_watched = |name: &str| shards.iter().any(|names| names.contains(name));
@@ -54,22 +54,22 @@ impl Index {
 }
 
 impl WatchProgress {
-    /// Notes that the watch of this scope has reached this version. The version may be that of a deletion.
+    /// Records that the watch of this scope has reached this version. The version may be that of a deletion.
     pub fn saw(&mut self, scope: &Scope, version: Option<u64>) {
         if let Some(progress) = self.entry(scope) {
             progress.newest = version.unwrap_or(0).max(progress.newest);
         }
     }
 
-    /// Notes that the list of the watch of this scope is complete.
+    /// Records that the list of the watch of this scope is complete.
     pub fn listed(&mut self, scope: &Scope) {
         if let Some(progress) = self.entry(scope) {
             (progress.is_listing, progress.has_listed) = (false, true);
         }
     }
 
-    /// The version up to which all slices of Services with this name have been shown. Other watches prove nothing about
-    /// them.
+    /// The version up to which all slices of Services with this name have been shown. The versions of other watches
+    /// prove nothing about these slices.
     pub fn seen_of(&self, name: &str) -> u64 {
         let last = self.last_listed(name);
         last.filter(|progress| !progress.is_listing)
@@ -77,7 +77,7 @@ impl WatchProgress {
     }
 
     /// Whether the watch of this name is relisting. Slices that it showed before may no longer exist.
-    pub fn lists_again(&self, name: &str) -> bool {
+    pub fn is_relisting(&self, name: &str) -> bool {
         self.last_listed(name).is_some_and(|progress| progress.is_listing)
     }
 
@@ -98,9 +98,9 @@ impl WatchProgress {
     /// Whether the watch that last listed this name ends when only these watches continue. Events of older watches have
     /// been ignored since that list, and a newer watch has not listed yet.
     fn is_left_behind(&self, name: &str, shards: &BTreeSet<Arc<BTreeSet<String>>>) -> bool {
-        let goes_on = |progress: &Progress| shards.contains(&progress.names);
+        let continues = |progress: &Progress| shards.contains(&progress.names);
         let mut watches = self.0.iter().filter(|progress| progress.names.contains(name));
-        !self.last_listed(name).is_some_and(goes_on) && watches.any(goes_on)
+        !self.last_listed(name).is_some_and(continues) && watches.any(continues)
     }
 
     /// The most recent watch that has listed this name.

@@ -13,7 +13,7 @@ use serde::{Deserialize, Deserializer};
 
 use super::{label, provenance};
 
-/// Labels or annotations, sorted by key. Keys that the operator knows are not allocated.
+/// Labels or annotations, sorted by key. Keys that the operator knows need no allocation.
 pub type StringMap = LiteMap<Cow<'static, str>, Box<str>>;
 
 /// Keys that slices commonly have.
@@ -49,7 +49,7 @@ where
     Ok(list)
 }
 
-/// Decodes a time as seconds since 1970. No value makes the object unreadable.
+/// Decodes a time as seconds since 1970. A value that is not a time gives `None` and no error.
 pub(super) fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i64>, D::Error> {
     Ok(match Time::deserialize(deserializer)? {
         Time::Text(text) => seconds_since_1970(&text),
@@ -57,7 +57,7 @@ pub(super) fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Opti
     })
 }
 
-/// Reads a time of the API. Returns `None` if it is not a time, or is beyond the year 9999.
+/// Reads a time of the API. Returns `None` if the text is not a time, or if the time is after 30 December 9999.
 pub(super) fn seconds_since_1970(time: &str) -> Option<i64> {
     time.parse().ok().map(Timestamp::as_second)
 }
@@ -70,7 +70,7 @@ enum Time<'a> {
     Other(IgnoredAny),
 }
 
-/// For `#[serde(with)]`. By itself, an empty `LiteMap` is serialized as a sequence.
+/// For `#[serde(with)]`. Without it, an empty `LiteMap` would be serialized as a sequence.
 pub(super) mod string_map {
     use serde::{Serialize as _, Serializer};
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer};
 use super::finding::Finding;
 use super::words::words;
 
-/// The type of the condition.
+/// The type of the condition that the operator writes into the status of a managed Service.
 pub const IN_SYNC: &str = "endpoint-copier/InSync";
 
 words! {
@@ -15,7 +15,7 @@ words! {
     ConditionStatus {
         /// The copies are in sync.
         True => "True",
-        /// They are not.
+        /// The copies are not in sync.
         False => "False",
         /// The operator cannot decide.
         Unknown => "Unknown",
@@ -27,7 +27,7 @@ words! {
 pub struct Condition {
     /// Whether the copies are in sync.
     pub status: ConditionStatus,
-    /// The reason of a finding, or one that this file defines.
+    /// The reason of a finding, or `InSync`, `NotWritten` or `NotDecided`.
     pub reason: Cow<'static, str>,
     /// The details, for people.
     pub message: Cow<'static, str>,
@@ -40,14 +40,14 @@ pub fn is_in_sync<'a>(is_done: bool, findings: impl IntoIterator<Item = &'a Find
     is_done && undone(findings).is_none()
 }
 
-/// The most important finding because of which copies are not in sync.
+/// The most important finding that keeps the copies from being in sync.
 fn undone<'a>(findings: impl IntoIterator<Item = &'a Finding>) -> Option<&'a Finding> {
     let undone = findings.into_iter().filter(|it| it.reason.leaves_undone());
     undone.min()
 }
 
 impl Condition {
-    /// The condition after a sync that decided; see [`is_in_sync`].
+    /// The condition after a sync that could decide. `is_done` is as in [`is_in_sync`].
     pub fn decided<'a>(is_done: bool, findings: impl IntoIterator<Item = &'a Finding>) -> Self {
         match undone(findings) {
             Some(finding) => Self {
@@ -82,14 +82,14 @@ impl Condition {
         }
     }
 
-    /// Whether it usually passes within seconds, because the operator keeps trying.
+    /// Whether this condition usually lasts only seconds, because the operator keeps trying.
     #[must_use]
     pub fn is_passing(&self) -> bool {
         matches!(&*self.reason, "NotWritten" | "NotDecided")
     }
 }
 
-/// Decodes the conditions of a Service, and keeps this one.
+/// Decodes the conditions of a Service, and returns the operator's own.
 pub(super) fn own<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Box<Condition>>, D::Error> {
     #[derive(Default, Deserialize)]
     #[serde(default)]
@@ -108,7 +108,7 @@ pub(super) fn own<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<B
     Ok(own.and_then(|own| {
         let mut known = ConditionStatus::ALL.into_iter();
         Some(Box::new(Condition {
-            // Anything else counts as no condition, so that it is replaced.
+            // With any other status, the condition counts as missing, so that the operator replaces it.
             status: known.find(|status| status.as_str() == own.status)?,
             reason: own.reason.into_owned().into(),
             message: own.message.into_owned().into(),
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn only_own_condition_is_read_and_nothing_makes_it_unreadable() {
+    fn only_our_condition_is_read_and_invalid_ones_are_ignored() {
         let own = json!({"type": IN_SYNC, "status": "False", "reason": "A\"", "message": "b", "observedGeneration": 7,
             "lastTransitionTime": "9999-12-31T23:59:59Z"});
         let other = json!({"type": "Ready", "status": "True"});

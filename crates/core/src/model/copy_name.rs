@@ -8,14 +8,15 @@ use super::{EndpointSlice, Family, ServiceKey, SliceKey};
 /// The number of hash characters in a name.
 const HASH_LENGTH: usize = 10;
 
-/// The name of the copy of a source slice. The hash keeps slices of different namespaces and address types apart; `/`
-/// cannot occur in its parts.
+/// The name of the copy of a source slice. The hash distinguishes slices of different namespaces and address types. Its
+/// input is unambiguous, because no part of it contains `/`.
 #[must_use]
 pub fn copy_name(service: &str, source: &EndpointSlice) -> String {
     name_of_copy(service, &source.key(), &source.address_type)
 }
 
-/// The name of the copy that shows a source slice in one family: its own, or the other one, which comes from Nodes.
+/// The name of the copy of a source slice in this family: that of the slice, or the other one, whose addresses come
+/// from Nodes.
 #[must_use]
 pub fn copy_name_in(service: &str, source: &EndpointSlice, family: Family) -> String {
     name_of_copy(service, &source.key(), family.as_str())
@@ -26,12 +27,13 @@ pub(super) fn name_of_copy(service: &str, source: &SliceKey, address_type: &str)
     format!("{service}-{}", short_hash(&format!("{source}/{address_type}")))
 }
 
-/// The beginning of a hash, as it may occur in a name.
+/// The first characters of the hash of a text, in an alphabet that names allow.
 pub(crate) fn short_hash(text: &str) -> String {
     BASE32_NOPAD.encode(&Sha256::digest(text))[..HASH_LENGTH].to_ascii_lowercase()
 }
 
-/// The Service that a slice of this name would be a copy for. Any slice with such a name may be in the way of a copy.
+/// The Service that a slice of this name would be a copy for, or `None` if no copy has such a name. Any slice with such
+/// a name could be in the way of a copy.
 #[must_use]
 pub fn service_of_copy_name(slice: &SliceKey) -> Option<ServiceKey> {
     let (service, hash) = slice.name().rsplit_once('-')?;

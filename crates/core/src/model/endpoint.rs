@@ -17,7 +17,7 @@ pub struct Endpoint {
     /// Conditions that decide whether it gets traffic.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub conditions: Option<EndpointConditions>,
-    /// The zones and Nodes that should use it.
+    /// The zones and Nodes whose clients should use it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hints: Option<Box<EndpointHints>>,
     /// Its DNS name within a headless Service.
@@ -35,7 +35,7 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// Whether it gets traffic. An endpoint without the condition does.
+    /// Whether it gets traffic. An endpoint without the condition `ready` does.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         let conditions = self.conditions.as_ref();
@@ -50,7 +50,7 @@ impl Endpoint {
     }
 }
 
-/// A reference to an object, as JSON. As a structure, its fields would need five to eight allocations, although the
+/// A reference to an object, as JSON. In a structure, the fields would need five to eight allocations, although the
 /// operator only compares and copies them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TargetRef {
@@ -100,7 +100,7 @@ mod tests {
     /// Rule: survive.memory
     #[test]
     fn every_field_of_an_endpoint_is_read_and_written() {
-        // No `..`: the compiler reports a new field of the API, and someone has to decide about it.
+        // No `..`, so that the compiler reports each new field of the API, and someone has to decide about it.
         let v1::Endpoint {
             addresses: _,
             conditions: _,

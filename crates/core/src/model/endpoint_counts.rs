@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 
 use super::{EndpointSlice, Kept};
 
-/// Endpoints by condition. Each counts once.
+/// The numbers of endpoints by condition. Each endpoint counts once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EndpointCounts {
     /// Endpoints that get traffic.
     pub ready: usize,
     /// Endpoints that get no traffic.
     pub unready: usize,
-    /// Endpoints that are shutting down. They get no traffic while another is ready.
+    /// Endpoints that are shutting down. They get no traffic while another endpoint is ready.
     pub terminating: usize,
 }
 
@@ -24,7 +24,7 @@ pub struct SourceAndCopies {
     pub copies: EndpointCounts,
 }
 
-/// The traffic that an endpoint gets, the best first.
+/// Whether an endpoint gets traffic, the best case first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Traffic {
     Ready,
@@ -34,7 +34,7 @@ enum Traffic {
 
 impl EndpointCounts {
     /// Counts the endpoints of slices. An address in several slices counts once, in its best condition, as kube-proxy
-    /// uses it. An absent condition has the default of the API.
+    /// uses it. An absent condition has the default of the API. The counts of outlines are added.
     pub fn of<'a>(slices: impl IntoIterator<Item = &'a EndpointSlice>) -> Self {
         let mut by_address: BTreeMap<&str, Traffic> = BTreeMap::new();
         let mut outlined = Self::default();
@@ -47,7 +47,7 @@ impl EndpointCounts {
             slice.endpoints.iter().flatten()
         });
         for endpoint in endpoints {
-            // Its other addresses do not matter to consumers.
+            // Consumers do not use the other addresses.
             let address = endpoint.addresses.first().map_or("", String::as_str);
             let conditions = endpoint.conditions.as_ref();
             let is_terminating = conditions.and_then(|conditions| conditions.terminating) == Some(true);
@@ -67,7 +67,7 @@ impl EndpointCounts {
         }
     }
 
-    /// All of them.
+    /// The number of all endpoints.
     #[must_use]
     pub fn total(&self) -> usize {
         self.ready + self.unready + self.terminating
@@ -81,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn endpoints_are_ready_by_default_and_serving_while_terminating() {
+    fn endpoints_are_ready_unless_their_condition_says_otherwise() {
         let slice: EndpointSlice = serde_json::from_value(json!({
             "addressType": "IPv4",
             "endpoints": [

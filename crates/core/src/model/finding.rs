@@ -72,7 +72,7 @@ reasons! {
         means: "The Service names itself as its source. Its copies were deleted.",
         remedy: "Name another Service as the source.";
 
-    /// More Services are managed than the limits allow, and this one gets no copies; or it has too many ports.
+    /// The limits allow no more managed Services, so this one gets no copies. Or the Service has too many ports.
     LimitReached, leaves_undone: true,
         means: "More Services ask to be managed than the limit of the namespace or the cluster allows. Services that \
             have copies come first, then the oldest, then the first by name. This Service gets no copies, and the \
@@ -151,7 +151,7 @@ reasons! {
             listens there. Port 9345, where the supervisor of RKE2 listens, causes no Event.",
         remedy: "Set `targetPort` to the port that the API servers listen on, such as 6443.";
 
-    /// A slice of another owner has the name of a copy.
+    /// A slice that is not a copy has the name of a copy.
     NameTaken, leaves_undone: true,
         means: "An EndpointSlice that is not a copy has the name of a copy. The operator does not touch that \
             EndpointSlice, so the copy is missing.",
@@ -246,7 +246,7 @@ reasons! {
             not managed alone; for a managed Service, see `ForeignSlices`.";
 }
 
-/// The reason of the only Event that is not a warning.
+/// The reason of the only Event whose type is not `Warning`.
 pub const SYNCED: &str = "Synced";
 
 /// The meaning of [`SYNCED`], in Markdown.
@@ -254,7 +254,7 @@ pub const SYNCED_MEANING: &str = "The operator wrote the first copies, or the ca
                                   copies are in sync with the source. The operator does not send this Event for each \
                                   change.";
 
-/// The longest note of an Event. The API server rejects 1,024 bytes and more.
+/// The maximum length of a note in bytes. The API server rejects 1,024 bytes and more.
 const LONGEST_NOTE: usize = 1000;
 
 /// A problem with a Service.
@@ -281,7 +281,7 @@ impl Finding {
     }
 }
 
-/// Names for a note: the first few, and the number of the others.
+/// A list of names for a note: the first three, and the number of the rest.
 #[must_use]
 pub fn a_few(names: impl IntoIterator<Item: Display>) -> String {
     const NAMED: usize = 3;

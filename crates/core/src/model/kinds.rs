@@ -11,7 +11,7 @@ words! {
         Sources => "sources",
         /// The slices with our managed-by label.
         Copies => "copies",
-        /// The Lease.
+        /// The Lease of the leader election.
         Lease => "lease",
         /// The Nodes on which API servers run, while a managed Service needs them.
         Nodes => "nodes",
@@ -21,7 +21,7 @@ words! {
 }
 
 impl WatchKind {
-    /// The watches that a replica does not need. Without them, copies keep the data that they already have.
+    /// The watches that a replica can do without. While one of them fails, copies keep the data that they already have.
     pub const OPTIONAL: [Self; 2] = [Self::Nodes, Self::Grants];
 
     /// The watches on which copies depend.
@@ -49,7 +49,7 @@ words! {
         Error => "error",
         /// A problem that only a person can fix.
         Refused => "refused",
-        /// The Service waits for the watch to show its own write, or for its turn.
+        /// The Service waits for the watch to show the operator's own write, or for its turn.
         Requeued => "requeued",
     }
 }
@@ -61,7 +61,7 @@ words! {
         Success => "success",
         /// The sync is retried after a growing pause.
         Error => "error",
-        /// The sync is retried at once. This operator never does that.
+        /// The sync is retried immediately. This operator never does that.
         Requeue => "requeue",
         /// The sync continues at a known time.
         RequeueAfter => "requeue_after",

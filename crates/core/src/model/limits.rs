@@ -2,8 +2,8 @@
 
 use super::{Finding, Reason, ServiceKey, annotation};
 
-/// The highest numbers of managed Services that get copies. These do not count: the Service that the
-/// flags name, and Services in the namespace of the API source that copy it.
+/// The limits on the number of managed Services that get copies. The Service that the flags name, and Services in the
+/// namespace of the API source that copy it, do not count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ServiceLimits {
     /// The limit in one namespace.
@@ -32,8 +32,8 @@ pub enum Exceeded {
 }
 
 impl ServiceLimits {
-    /// The finding of a Service that gets no copies. Its text does not contain the number of Services that wait,
-    /// because each change of the text causes an Event.
+    /// The finding of a Service that gets no copies because of a limit. Its text does not contain the number of
+    /// Services that wait, because each change of the text causes an Event.
     #[must_use]
     pub fn finding(&self, exceeded: Exceeded, service: &ServiceKey) -> Finding {
         let (place, limit, flag) = match exceeded {

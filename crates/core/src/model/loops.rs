@@ -8,8 +8,9 @@ use std::sync::Arc;
 use super::{Endpoint, Family, ManagedService, SlicesByKey};
 
 impl ManagedService {
-    /// The slices of its source without the endpoints whose address is one of this Service, and these addresses: traffic
-    /// to them would come back. They stay in a family that has no other endpoint, because an empty copy would be worse.
+    /// Removes endpoints whose address belongs to this Service itself from the slices of its source, because traffic to
+    /// them would come back. In a family without other endpoints, they stay, because an empty copy would be worse.
+    /// Returns the slices, and all such addresses.
     #[must_use]
     pub fn without_loops<'a>(&self, slices: &'a SlicesByKey) -> (Cow<'a, SlicesByKey>, BTreeSet<IpAddr>) {
         let own: HashSet<_> = self.own_addresses.iter().copied().collect();

@@ -1,7 +1,7 @@
-//! The vocabulary that users and the operator share, as types: keys, labels, annotations, families, the request of a
-//! Service.
+//! The vocabulary that users and the operator share, as types: keys, labels, annotations, families, and the request of
+//! a Service.
 //!
-//! This is pure: it uses no client, no clock, no environment and no logging.
+//! These types are pure: they use no client, no clock, no environment and no logging.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -56,7 +56,7 @@ pub use snapshot::{SlicesByKey, Snapshot, Source};
 pub mod annotation {
     use super::words::documented;
 
-    /// The common prefix.
+    /// The prefix of all these annotations.
     pub const PREFIX: &str = "endpoint-copier/";
 
     documented! {
@@ -65,10 +65,10 @@ pub mod annotation {
         REFERENCE;
         /// `true`: managed; `false`: not managed, whatever the flags say.
         ENABLED = "endpoint-copier/enabled" =>
-            "`\"true\"`: the Service is managed. `\"false\"`: it is not, whatever the flags say, and its copies are \
-             deleted, and so is what the Go operator left for it. With any other value, even an empty one, the copies \
-             stay as they are until you fix it (`InvalidAnnotation`). Without the annotation, only the Service that \
-             `--managed-endpoint-name` names is managed.";
+            "`\"true\"`: the Service is managed. `\"false\"`: it is not, whatever the flags say. Its copies are \
+             deleted, and so is everything that the Go operator left for it. With any other value, even an empty one, \
+             the copies stay as they are until you fix the value (`InvalidAnnotation`). Without the annotation, only \
+             the Service that `--managed-endpoint-name` names is managed.";
         /// Name of the source Service.
         SOURCE_NAME = "endpoint-copier/default-service-name" =>
             "Name of the source Service. Without it, the source is the default source, which is `default/kubernetes` \
@@ -85,9 +85,9 @@ pub mod annotation {
              source.";
         /// `off`: probes do not change the copies of this Service.
         PROBE = "endpoint-copier/probe" =>
-            "`off`: an API server that does not answer probes keeps its place in the copies of this Service. Any \
-             other value is ignored (`InvalidAnnotation`). It matters only for copies of `default/kubernetes`, \
-             because the operator probes no other source.";
+            "`off`: an API server that does not answer probes is not taken out of the copies of this Service. Any \
+             other value is ignored (`InvalidAnnotation`). The annotation matters only for copies of \
+             `default/kubernetes`, because the operator probes no other source.";
     }
 
     documented! {
@@ -124,21 +124,21 @@ pub mod label {
                 label.";
     }
 
-    /// The labels that only the operator may set on a copy. It removes them if they should not be there.
+    /// The labels that only the operator sets on a copy. It removes those that should not be there.
     pub const OF_COPIES: [&str; 4] = [SERVICE_NAME, MANAGED_BY, SOURCE, HEADLESS];
 }
 
 /// Our value of [`label::MANAGED_BY`].
 pub const MANAGED_BY_US: &str = "endpoint-copier-operator";
 
-/// Its value on slices that Kubernetes writes for a Service with a selector.
+/// The value of [`label::MANAGED_BY`] on slices that Kubernetes writes for a Service with a selector.
 pub const ENDPOINT_SLICE_CONTROLLER: &str = "endpointslice-controller.k8s.io";
 
-/// Its value on slices into which Kubernetes mirrors an `Endpoints` object.
+/// The value of [`label::MANAGED_BY`] on slices into which Kubernetes mirrors an `Endpoints` object.
 pub const MIRRORING_CONTROLLER: &str = "endpointslicemirroring-controller.k8s.io";
 
-/// A key by namespace and name. Each kind has its own type. A clone shares its text: a dozen tables hold the key of a
-/// Service.
+/// Declares a key that consists of a namespace and a name. Each kind of object has its own type. Clones share the text,
+/// because a dozen tables hold the key of a Service.
 macro_rules! key {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
@@ -183,7 +183,7 @@ macro_rules! key {
 }
 
 key! {
-    /// Names a Service, managed or source.
+    /// The key of a Service, which may be managed or a source.
     ServiceKey
 }
 
@@ -202,18 +202,18 @@ impl ServiceKey {
 }
 
 key! {
-    /// Names an EndpointSlice.
+    /// The key of an EndpointSlice.
     SliceKey
 }
 
-/// The settings of the flags for Services without annotations.
+/// The settings that the flags give for Services without annotations.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Defaults {
     /// The source of a managed Service that names none.
     pub source: ServiceKey,
-    /// The Service that is managed without an annotation, or `None` if this is disabled.
+    /// The Service that is managed without an annotation, or `None` if the flags name none.
     pub managed: Option<ServiceKey>,
-    /// Which sources in other namespaces may be copied.
+    /// The settings for sources in other namespaces.
     pub consent: ConsentPolicy,
 }
 
@@ -301,7 +301,7 @@ mod tests {
 
     /// Rule: 1.illegal-name
     #[test]
-    fn a_dns_label_is_short_lower_case_without_outer_dashes() {
+    fn a_dns_label_is_short_lower_case_and_has_no_outer_dashes() {
         for (name, legal) in [
             ("kubernetes", true),
             ("a", true),
@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dns_subdomain_is_made_of_labels_and_ends_at_253_characters() {
+    fn a_dns_subdomain_has_labels_and_at_most_253_characters() {
         for (name, legal) in [
             ("kubernetes", true),
             ("a.b-c.0", true),
@@ -355,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn resource_versions_are_numbers_or_nothing() {
+    fn a_resource_version_is_read_as_a_number_or_none() {
         assert_eq!(version(Some("42")), Some(42));
         assert_eq!(version(Some("")), None);
         assert_eq!(version(Some("v1")), None);

@@ -13,7 +13,7 @@ words! {
     NodeAddressKind {
         /// An address within the cluster.
         Internal => "InternalIP",
-        /// An address that others can reach.
+        /// An address that clients outside the cluster can reach.
         External => "ExternalIP",
     }
 }
@@ -32,7 +32,7 @@ pub struct NodeAddress {
 pub struct Node {
     /// Its name.
     pub name: Arc<str>,
-    /// The addresses of the Node that an endpoint may have, in the order of the Node.
+    /// The addresses of the Node that the API server accepts in an endpoint, in the order of the Node.
     pub addresses: Box<[NodeAddress]>,
     /// The value of the label `topology.kubernetes.io/zone`, unless it is empty.
     pub zone: Option<Box<str>>,
@@ -56,7 +56,8 @@ impl Node {
         wanted.map(|known| known.address)
     }
 
-    /// The kind of one address of the Node. An address of both kinds counts as internal, in either order.
+    /// The kind of this address of the Node, or `None` if the Node does not have it. An address of both kinds counts as
+    /// internal, whatever their order.
     #[must_use]
     pub fn kind_of(&self, address: IpAddr) -> Option<NodeAddressKind> {
         let known = self.addresses.iter().filter(|known| known.address == address);
@@ -64,7 +65,7 @@ impl Node {
     }
 }
 
-/// The maximum number of addresses that are read from one Node, so that no Node takes much more memory than others.
+/// The maximum number of addresses that are read from one Node, so that no Node takes much more memory than another.
 const MOST_ADDRESSES: usize = 64;
 
 /// The label of a Node that names its zone.
@@ -123,7 +124,7 @@ fn read(shown: &RawAddress) -> Option<NodeAddress> {
     may_be_endpoint(address).then_some(NodeAddress { kind, address })
 }
 
-/// The API server rejects a slice with any other address.
+/// Whether the API server accepts a slice with this address.
 fn may_be_endpoint(address: IpAddr) -> bool {
     let is_link_local = match address {
         IpAddr::V4(address) => address.is_link_local(),
@@ -144,7 +145,7 @@ mod tests {
 
     /// Rule: 8.addresses
     #[test]
-    fn a_node_is_read_in_canonical_form_and_in_its_order() {
+    fn node_addresses_are_read_in_canonical_form_and_in_order() {
         let object = read(&json!({
             "metadata": {"name": "a", "uid": "u", "resourceVersion": "7", "annotations": {"x": "y"},
                 "labels": {"other": "z", "topology.kubernetes.io/zone": "north"},
@@ -224,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_with_nothing_in_it_is_read() {
+    fn a_node_with_empty_fields_is_read() {
         for status in [json!(null), json!({}), json!({"addresses": null})] {
             let object =
                 read(&json!({"metadata": {"labels": {"topology.kubernetes.io/zone": ""}}, "status": status}));

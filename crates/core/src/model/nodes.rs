@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::{Family, Node, NodeAddressKind};
 
-/// The known Nodes, or why they are unknown. While they are unknown, copies keep what they have from Nodes.
+/// The known Nodes, or why they are unknown. While they are unknown, copies keep the data that they have from Nodes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KnownNodes {
     /// Nodes are unknown, for this reason.
@@ -18,11 +18,11 @@ pub enum KnownNodes {
 /// Why Nodes are not known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum NodesUnknown {
-    /// They are not watched, or their first list is not complete. This is not an error.
+    /// Nodes are not watched, or their first list is not complete. This is not an error.
     NotListed,
     /// The API server refuses the list: 401 or 403.
     Forbidden,
-    /// The list fails.
+    /// The list fails in another way.
     Failing,
 }
 
@@ -44,11 +44,11 @@ pub struct Nodes {
 /// Why a server has no usable address in the other family.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NoCounterpart {
-    /// No Node has its address.
+    /// No Node has the listed address.
     NoNode,
-    /// Several Nodes have its address.
+    /// Several Nodes have the listed address.
     Several(Vec<Arc<str>>),
-    /// Its Node has no address of that kind in the other family.
+    /// The Node has no usable address of the same kind in the other family.
     NoAddress(Arc<str>, NodeAddressKind),
 }
 
@@ -101,7 +101,7 @@ impl Nodes {
         self.unreadable.iter()
     }
 
-    /// Whether a Node that cannot be decoded may have this address, because no readable one has it.
+    /// Whether a Node that cannot be decoded might have this address, because no readable Node has it.
     #[must_use]
     pub fn may_be_of_unreadable(&self, address: IpAddr) -> bool {
         !self.unreadable.is_empty() && self.with(address).next().is_none()
@@ -116,21 +116,21 @@ impl Nodes {
         names.filter_map(|(_, name)| self.readable.get(name))
     }
 
-    /// The only readable Node that has this address. `None` if there is none, or more than one.
+    /// The only readable Node that has this address. `None` if no such Node has it, or several do.
     #[must_use]
     pub fn only_with(&self, address: IpAddr) -> Option<&Arc<Node>> {
         let mut nodes = self.with(address);
         nodes.next().filter(|_| nodes.next().is_none())
     }
 
-    /// Given the listed address of a server, returns its address in `family`. Candidates are the addresses of the only
-    /// Node that has `listed`, of the same kind, except those in `own`, the addresses of the managed Service itself. If
-    /// other Nodes share some of them, only the unshared ones count, because a shared one may be that of another server.
-    /// Of those that count, the lowest that a copy shows wins, because the order of a Node's addresses may change; if no
-    /// copy shows any, the first.
+    /// Given the listed address of a server, returns its address in `family`. Candidates are the addresses of the same
+    /// kind of the only Node that has `listed`, except those in `own`, the addresses of the managed Service itself. If
+    /// only some candidates are shared with other Nodes, these are left out, because they may belong to other servers.
+    /// Of the remaining candidates, the result is the lowest one in `shown`, the addresses that copies show, because
+    /// the order of a Node's addresses may change. If `shown` has none of them, the result is the first candidate.
     ///
     /// # Errors
-    /// If there is no such address, the reason.
+    /// Returns the reason if there is no such address.
     pub fn counterpart(
         &self,
         listed: IpAddr,
@@ -187,7 +187,7 @@ mod tests {
 
     /// Rule: 8.counterpart, 8.several-nodes
     #[test]
-    fn the_counterpart_is_of_the_one_node_and_the_same_kind() {
+    fn the_counterpart_is_on_the_only_node_and_of_the_same_kind() {
         let a = || node("a").internal("192.0.2.1");
         let no_address = || Err(NoCounterpart::NoAddress("a".into(), NodeAddressKind::Internal));
         for (what, given, expected) in [
@@ -219,7 +219,7 @@ mod tests {
                 Ok("2001:db8::1".to_owned()),
             ),
             (
-                "nobody",
+                "no Node",
                 vec![node("a").internal("192.0.2.10").internal("2001:db8::1")],
                 Err(NoCounterpart::NoNode),
             ),
@@ -260,10 +260,10 @@ mod tests {
 
     /// Rule: 8.address-kept
     #[test]
-    fn an_address_that_another_node_has_too_comes_last() {
+    fn an_address_shared_with_another_node_comes_last() {
         let a = || node("a").internal("192.0.2.1").internal("2001:db8::2");
         let b = || node("b").internal("192.0.2.2").internal("2001:db8::2");
-        // The copy shows it for the other server.
+        // The copy shows the shared address for the other server.
         let shown = &["2001:db8::2"][..];
         for (given, expected) in [
             ([a().internal("2001:db8::1"), b()], "2001:db8::1"),
@@ -276,7 +276,7 @@ mod tests {
     #[test]
     fn a_node_that_is_replaced_or_gone_leaves_no_address_behind() {
         let mut nodes = nodes([node("a").internal("192.0.2.1"), node("b").internal("192.0.2.2")]);
-        assert!(!nodes.insert(node("a").internal("192.0.2.1")), "no news");
+        assert!(!nodes.insert(node("a").internal("192.0.2.1")), "nothing changed");
         assert!(nodes.insert(node("a").internal("192.0.2.3")));
         assert_eq!(nodes.with(ip("192.0.2.1")).count(), 0);
         assert!(nodes.only_with(ip("192.0.2.3")).is_some());

@@ -1,9 +1,9 @@
 //! The parts of Services and EndpointSlices that the operator reads.
 //!
 //! Field names and optionality are those of the API, as in `k8s-openapi`. These types leave out most times,
-//! `managedFields` and most of `status`. The API server stores values there that a client may not be able to decode,
-//! such as a `managedFields` entry from the year 9999, or one that is nested hundreds of levels deep. One
-//! object that cannot be decoded must not affect others.
+//! `managedFields` and most of `status`. The API server accepts values there that a client may not be able to decode,
+//! such as a `managedFields` entry from the year 9999, or one that is nested hundreds of levels deep. An object that
+//! cannot be decoded must not affect other objects.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -45,16 +45,16 @@ pub struct ObjectMeta {
     /// Present once the object is being deleted. Never parsed, because only its presence counts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deletion_timestamp: Option<String>,
-    /// All labels, including those of others, because an update of a copy keeps them.
+    /// All labels, because an update of a copy keeps those that others added.
     #[serde(with = "string_map", skip_serializing_if = "Option::is_none")]
     pub labels: Option<StringMap>,
-    /// All annotations, for the same reason.
+    /// All annotations, because an update of a copy keeps those that others added.
     #[serde(with = "string_map", skip_serializing_if = "Option::is_none")]
     pub annotations: Option<StringMap>,
-    /// All owners, for the same reason.
+    /// All owners, because an update of a copy keeps those that others added.
     #[serde(deserialize_with = "compact::list", skip_serializing_if = "Option::is_none")]
     pub owner_references: Option<Vec<OwnerReference>>,
-    /// All finalizers, for the same reason.
+    /// All finalizers, because an update of a copy keeps those that others added.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub finalizers: Option<Vec<String>>,
 }
@@ -71,13 +71,13 @@ pub struct OwnerReference {
     pub name: String,
     /// The owner's UID.
     pub uid: String,
-    /// Whether the owner is the managing controller. At most one is.
+    /// Whether the owner is the managing controller. At most one owner is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub controller: Option<bool>,
     /// Whether a foreground deletion of the owner waits for the object.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub block_owner_deletion: Option<bool>,
-    /// Fields of a later API version, which an update keeps.
+    /// Fields of later API versions, which an update keeps.
     #[serde(flatten)]
     pub other: Map<String, Value>,
 }
@@ -95,7 +95,7 @@ pub struct Service {
 }
 
 impl Service {
-    /// Where its load balancer takes traffic.
+    /// The addresses and host names at which its load balancer receives traffic.
     pub fn ingress(&self) -> impl Iterator<Item = &LoadBalancerIngress> {
         let status = self.status.as_ref();
         let balancer = status.and_then(|status| status.load_balancer.as_ref());
@@ -113,16 +113,16 @@ pub struct ServiceSpec {
     /// `ClusterIP`, `NodePort`, `LoadBalancer` or `ExternalName`.
     #[serde(rename = "type")]
     pub type_: Option<String>,
-    /// `None` for a headless Service.
+    /// The word `None` for a headless Service.
     #[serde(rename = "clusterIP")]
     pub cluster_ip: Option<String>,
-    /// One of each family.
+    /// One cluster IP of each family.
     #[serde(rename = "clusterIPs")]
     pub cluster_ips: Option<Vec<String>>,
-    /// Addresses that its user routes to the Nodes.
+    /// Addresses that the user routes to the Nodes.
     #[serde(rename = "externalIPs")]
     pub external_ips: Option<Vec<String>>,
-    /// The load-balancer address that its user asks for. Deprecated, and still in use.
+    /// The load-balancer address that the user requests. Deprecated, but still in use.
     #[serde(rename = "loadBalancerIP")]
     pub load_balancer_ip: Option<String>,
     /// `IPv4`, `IPv6`, or both; the primary one first.
@@ -137,7 +137,7 @@ pub struct ServiceSpec {
     pub external_traffic_policy: Option<String>,
     /// `Cluster` or `Local`.
     pub internal_traffic_policy: Option<String>,
-    /// `PreferClose`, `PreferSameZone` or similar.
+    /// `PreferClose`, `PreferSameZone` or `PreferSameNode`.
     pub traffic_distribution: Option<String>,
 }
 
@@ -147,7 +147,7 @@ pub struct ServiceSpec {
 pub struct ServiceStatus {
     /// The state of the load balancer.
     pub load_balancer: Option<LoadBalancerStatus>,
-    /// The condition of the operator. Those of others are not kept.
+    /// The condition that the operator writes. The conditions of others are not kept.
     #[serde(rename = "conditions", deserialize_with = "condition::own")]
     pub condition: Option<Box<Condition>>,
 }
@@ -156,7 +156,7 @@ pub struct ServiceStatus {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct LoadBalancerStatus {
-    /// Where the load balancer takes traffic.
+    /// The addresses and host names at which the load balancer receives traffic.
     pub ingress: Option<Vec<LoadBalancerIngress>>,
 }
 
@@ -178,13 +178,13 @@ pub struct EndpointSlice {
     pub metadata: ObjectMeta,
     /// `IPv4`, `IPv6` or `FQDN`. Immutable.
     pub address_type: String,
-    /// Its endpoints; the API server stores an absent list and an empty one alike.
+    /// Its endpoints. The API server stores an absent list and an empty list in the same way.
     #[serde(deserialize_with = "compact::list", skip_serializing_if = "Option::is_none")]
     pub endpoints: Option<Vec<Endpoint>>,
-    /// The ports of each of them.
+    /// The ports of each endpoint.
     #[serde(deserialize_with = "compact::list", skip_serializing_if = "Option::is_none")]
     pub ports: Option<Vec<EndpointPort>>,
-    /// How much of it is in memory.
+    /// How much of the slice is in memory.
     #[serde(skip)]
     pub kept: Kept,
 }
@@ -192,12 +192,13 @@ pub struct EndpointSlice {
 /// How much of a slice the index keeps in memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Kept {
-    /// All that is read of such a slice.
+    /// Everything that the operator reads of a slice.
     #[default]
     Whole,
-    /// All but the metadata that others added to a copy. An update of the copy must keep that metadata.
+    /// Everything except the metadata that others added to a copy. An update must keep that metadata, so the copy is
+    /// read first.
     WithoutOthersMetadata,
-    /// Neither that metadata nor endpoints and ports, only the number of endpoints.
+    /// No endpoints and no ports, only the numbers of endpoints by condition. Metadata of others can be missing too.
     Outline(EndpointCounts),
 }
 
@@ -239,7 +240,7 @@ impl EndpointSlice {
 pub struct Unreadable {
     /// The readable fields of its metadata.
     pub metadata: ObjectMeta,
-    /// The condition of the operator, if it is a Service that has one.
+    /// The condition that the operator wrote, if the object is a Service that has it.
     pub condition: Option<Box<Condition>>,
     /// The reason why it cannot be decoded.
     pub error: String,
@@ -294,7 +295,7 @@ impl Unreadable {
     }
 }
 
-/// The fields of an object, unread.
+/// The fields of an object, not decoded.
 fn fields_of(object: &RawValue) -> Option<BTreeMap<String, &RawValue>> {
     serde_json::from_str(object.get()).ok()
 }

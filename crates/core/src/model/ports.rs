@@ -11,13 +11,13 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 pub struct LeftOut {
     /// Target ports whose number is not known.
     pub unresolved: BTreeSet<String>,
-    /// Numbers and protocols that copies of this source may not have.
+    /// Numbers and protocols that are not permitted in copies of this source.
     pub refused: BTreeSet<String>,
 }
 
-/// The ports of a copy: those of the Service, with numbers from the ports of a slice. A port without a number is left
-/// out, because with a guessed number traffic might reach the wrong process. So is a port that is not permitted. `None`
-/// if the Service has ports and all of them are left out.
+/// The ports of a copy: those of the managed Service. If a target port is a name, its number comes from the ports of
+/// `slice`. A port without a number is left out, because with a guessed number traffic might reach the wrong process. A
+/// port that is not permitted is left out too. Returns `None` if the Service has ports and all of them are left out.
 #[must_use]
 pub fn ports(
     wanted: &[ServicePort],
@@ -73,7 +73,7 @@ pub fn named(port: &EndpointPort) -> (&str, &str) {
     (name, protocol(port.protocol.as_deref()))
 }
 
-/// The number of a port, or the name of a target port that the slice does not have.
+/// The number of the target port. The error is its name, if the slice has no port with that name and protocol.
 fn number<'a>(port: &'a ServicePort, slice: &Numbers<'_>) -> Result<i32, &'a str> {
     let target = match &port.target_port {
         None => return Ok(port.port),
@@ -90,7 +90,7 @@ pub fn protocol(word: Option<&str>) -> &str {
     word.filter(|word| !word.is_empty()).unwrap_or("TCP")
 }
 
-/// The numbers of the TCP ports whose names are wanted.
+/// The numbers of the TCP ports whose names satisfy `is_wanted`.
 pub fn tcp_numbers(
     ports: &[EndpointPort],
     is_wanted: impl Fn(Option<&str>) -> bool,

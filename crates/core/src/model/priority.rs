@@ -3,12 +3,13 @@
 /// How urgent the copies of a Service are, the most urgent first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Priority {
-    /// The Service that `--managed-endpoint-namespace` and `--managed-endpoint-name` name: it leads clients and nodes
-    /// to the API servers.
+    /// The Service that `--managed-endpoint-namespace` and `--managed-endpoint-name` name. Clients and nodes reach the
+    /// API servers through it.
     Flagged,
-    /// The other Services in namespace `default` that copy `default/kubernetes`. Only an administrator can
-    /// create one there.
+    /// The other Services in namespace `default` that copy `default/kubernetes`. Only an administrator can create
+    /// Services there.
     ApiServers,
-    /// All others, whatever their source, because any user may copy the API servers' list.
+    /// All other Services, whatever their source, because any user can create a Service that copies
+    /// `default/kubernetes`.
     Other,
 }

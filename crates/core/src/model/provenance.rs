@@ -23,7 +23,7 @@ documented! {
     /// resourceVersion of the source slice that the copy was last written from.
     RESOURCE_VERSION = "endpoint-copier/source-resource-version" =>
         "resourceVersion of the source EndpointSlice that the copy was last written from.";
-    /// An annotation of Kubernetes: when the endpoints last changed. Copied from the source.
+    /// An annotation of Kubernetes: when the endpoints last changed. The value of the source is copied, if it has one.
     TRIGGER_TIME = "endpoints.kubernetes.io/last-change-trigger-time" =>
         "Time of the last change of the endpoints: that of the source if it has one, else when the operator first saw \
          the cause, such as a change of the source or a failed probe. kube-proxy measures from this time how long a \
@@ -48,8 +48,8 @@ pub struct Provenance<'a> {
 }
 
 impl Provenance<'_> {
-    /// The key of the source slice, or `None` if the value cannot be the name of a slice. The name becomes part of a
-    /// URL.
+    /// The key of the source slice, or `None` if the annotations have no valid names, because the names become parts of
+    /// a URL.
     #[must_use]
     pub fn source(&self) -> Option<SliceKey> {
         let is_legal = is_dns_label(self.namespace) && is_dns_subdomain(self.name);
@@ -87,7 +87,7 @@ impl EndpointSlice {
         })
     }
 
-    /// The source that the annotations state, or `None` if one of them is missing.
+    /// The source that the annotations state, or `None` if the namespace, the name or the UID is missing.
     #[must_use]
     pub fn provenance(&self) -> Option<Provenance<'_>> {
         let read = |key| annotation_of(&self.metadata, key);
@@ -99,24 +99,23 @@ impl EndpointSlice {
         })
     }
 
-    /// The source slice of a copy.
+    /// The key of the source slice of a copy, or `None` if the annotations do not name a valid one.
     #[must_use]
     pub fn source(&self) -> Option<SliceKey> {
         self.provenance().and_then(|provenance| provenance.source())
     }
 
-    /// Whether no controller owns the slice. A copy without one was restored by a backup tool, which removes
-    /// ownerReferences: what it shows is as old as the backup.
+    /// Whether no controller owns the slice. A copy without a controller was restored by a backup tool, which removes
+    /// ownerReferences. Such a copy is as old as the backup.
     #[must_use]
     pub fn has_no_controller(&self) -> bool {
         let mut owners = self.metadata.owner_references.iter().flatten();
         !owners.any(|owner| owner.controller == Some(true))
     }
 
-    /// The managed Service of one of our copies: a slice with our managed-by label, source annotations and either a
-    /// controller reference to a Service, or no controller and the name that a copy for the Service in its label would
-    /// have.
-    /// `None` if the slice is not ours and must not be touched.
+    /// The managed Service that a copy of ours is for. A slice is a copy of ours if it has our managed-by label, source
+    /// annotations, and either a controller reference to a Service, or no controller and the name that a copy for the
+    /// Service in its label would have. Returns `None` for any other slice, which must not be touched.
     #[must_use]
     pub fn owner_of_copy(&self) -> Option<ServiceKey> {
         if !self.is_labelled_as_copy() {

@@ -12,41 +12,41 @@ use super::{
     Unreadable, label, label_of,
 };
 
-/// Slices by their keys. A user may have thousands, so no code may search all of them for each of them.
+/// Slices by their keys. A user can have thousands, so no code may search all slices once per slice.
 pub type SlicesByKey = BTreeMap<SliceKey, Arc<EndpointSlice>>;
 
 /// Everything that determines the copies of one Service at one moment.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
-    /// Its key.
+    /// The key of the Service.
     pub key: ServiceKey,
     /// The Service, if it exists and is managed, or says that it is not.
     pub service: Option<Arc<ManagedService>>,
-    /// Its source, if it names a valid one that it may copy.
+    /// The source, if the Service names a valid one and is allowed to copy it.
     pub source: Option<Source>,
-    /// Why it may not copy its source: consent or a limit.
+    /// Why the Service is not allowed to copy its source: there is no consent, or a limit is exceeded.
     pub refusal: Option<Refusal>,
-    /// Copies of sources that may not be copied, or may no longer be copied. They are deleted, even if another rule
+    /// Copies of sources for which consent was never given or was withdrawn. They are deleted, even if another rule
     /// would keep them.
     pub without_consent: BTreeSet<SliceKey>,
-    /// Copies whose source slice has the name of a Service that begins with that of the source: if the slice is gone, it
-    /// was probably one of that Service.
+    /// Copies whose source slice has the same name as another Service, such as `db-replica` if the source is `db`. If
+    /// such a slice no longer exists, it probably belonged to that Service.
     pub named_after_others: BTreeSet<SliceKey>,
     /// Our copies for the Service.
     pub copies: SlicesByKey,
-    /// Other slices that belong to the Service by label, or that have a name that one of its copies may have.
+    /// Other slices that belong to the Service by label, or that have a name that a copy for the Service could have.
     pub others: SlicesByKey,
-    /// Slices that may belong to the Service and cannot be decoded. They stay as they are.
+    /// Slices that might belong to the Service and cannot be decoded. They stay as they are.
     pub unreadable: BTreeSet<SliceKey>,
-    /// Slices of the source, and copies, of which only an outline is in memory. They are read first. If that fails, they
-    /// count as unreadable.
+    /// Slices of the source, and copies, of which only an outline is in memory. Before anything is written, a GET reads
+    /// them. If the GET fails, they count as unreadable.
     pub outlines: BTreeSet<SliceKey>,
-    /// The resourceVersion up to which all changes of its source were seen.
+    /// The resourceVersion up to which the watches showed all changes of the source.
     pub seen: u64,
-    /// Whether source slices may be gone, because their watch is interrupted or relists. No copy is then created before
-    /// a GET.
+    /// Whether source slices might no longer exist, because their watch is interrupted or relists. Then a GET must
+    /// confirm the source slice before a copy is created.
     pub in_doubt: bool,
-    /// When the change that caused this snapshot was first seen, as RFC 3339. `None` if nothing is written.
+    /// When the change that caused this snapshot was first seen, as RFC 3339. `None` if the plan is only displayed.
     pub cause: Option<String>,
     /// Whether findings of probes are reported: for the Service that the flags name, and in the namespace of the API
     /// source. Other users do not learn which API servers fail.
@@ -58,7 +58,7 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// All slices that concern the Service.
+    /// The copies, and the other slices that concern the Service.
     pub fn slices(&self) -> impl Iterator<Item = &Arc<EndpointSlice>> {
         self.copies.values().chain(self.others.values())
     }
@@ -76,7 +76,7 @@ impl Snapshot {
         self.slice(key).filter(|slice| slice.is_copy_for(&self.key))
     }
 
-    /// Whether a slice of others has the name of a copy, so that nobody gets the endpoints of the copy.
+    /// Whether a slice that is not a copy has the name of this copy, so that the copy cannot be written.
     #[must_use]
     pub fn is_name_taken(&self, copy: &EndpointSlice) -> bool {
         let current = self.slice(&copy.key());
@@ -91,7 +91,7 @@ pub struct Source {
     pub key: ServiceKey,
     /// Whether a Service of that name exists.
     pub exists: bool,
-    /// Whether our copies belong to it, because it is a managed Service itself.
+    /// Whether it has copies of ours, because it is a managed Service itself.
     pub has_copies: bool,
     /// Its slices, without our copies and without slices that cannot be decoded.
     pub slices: SlicesByKey,
@@ -116,7 +116,7 @@ impl Source {
         self.unreadable.is_empty() && !is_invalid && self.slices.values().all(|slice| slice.is_empty())
     }
 
-    /// The ports of a copy of one of its slices. `None` if there is no copy, because all ports are left out.
+    /// The ports of a copy of one of its slices. Returns `None` if there is no copy, because all ports are left out.
     #[must_use]
     pub fn ports_of_copy(
         &self,
@@ -135,8 +135,8 @@ impl Source {
             .is_some_and(|slice| self.unreadable.contains(&slice))
     }
 
-    /// Whether a slice that cannot be decoded has endpoints of a family. It counts as unchanged, so they are those that
-    /// its copy shows.
+    /// Whether a slice that cannot be decoded has endpoints of a family. Such a slice counts as unchanged, so its
+    /// endpoints are those of its copy.
     #[must_use]
     pub fn has_unreadable(&self, family: Family, copies: &SlicesByKey) -> bool {
         copies.values().any(|copy| {
@@ -144,8 +144,9 @@ impl Source {
         })
     }
 
-    /// Sets aside a slice that a GET shows as undecodable, and that no watch covers. If its label names another
-    /// Service, it belongs to that one. Otherwise it may be one of these slices, and counts as unchanged.
+    /// Removes a slice that no watch covers, and that cannot be decoded according to a GET. If a label of the slice
+    /// names a Service, that is not this source. Without such a label, the slice might belong to the source, and counts
+    /// as unchanged.
     pub fn set_aside(&mut self, slice: &SliceKey, unreadable: &Unreadable) {
         self.slices.remove(slice);
         if label_of(&unreadable.metadata, label::SERVICE_NAME).is_none() {

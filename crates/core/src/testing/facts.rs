@@ -1,11 +1,11 @@
-//! Facts that a replica may know about an API server.
+//! Facts about an API server, for tests.
 
 use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::verdicts::{Failure, Moment, Phase, TargetFacts};
 
-/// A server that answers, and was listed some time ago.
+/// The facts of a server that answers, and was listed some time ago.
 #[must_use]
 pub fn well() -> TargetFacts {
     TargetFacts {
@@ -18,8 +18,8 @@ pub fn well() -> TargetFacts {
     }
 }
 
-/// A server that meets all conditions to be taken out. It has failed for 10 s, and 192.0.2.1 to 192.0.2.9 have answered
-/// since.
+/// The facts of a server that meets all conditions to be taken out. Its first failure was 10 s after the start of the
+/// replica, and 192.0.2.1 to 192.0.2.9 have answered since.
 #[must_use]
 pub fn down() -> TargetFacts {
     let second = |n| Some(Moment::new(Duration::from_secs(n)));

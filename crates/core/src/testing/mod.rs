@@ -38,7 +38,7 @@ pub fn service(name: &str) -> Service {
         .number("https", 6443)
 }
 
-/// A Service `default/<name>` that is not managed.
+/// A Service `default/<name>` without annotations.
 pub fn plain_service(name: &str) -> Service {
     Service {
         metadata: metadata(name),
@@ -199,7 +199,7 @@ impl Build for EndpointSlice {
 pub trait BuildService: Build {
     fn spec_mut(&mut self) -> &mut ServiceSpec;
 
-    /// Names the source.
+    /// Sets the annotations that name the source.
     fn source(self, namespace: &str, name: &str) -> Self {
         self.annotate(annotation::SOURCE_NAMESPACE, namespace)
             .annotate(annotation::SOURCE_NAME, name)
@@ -218,12 +218,12 @@ pub trait BuildService: Build {
         self.edit(|service| service.spec_mut().ports = None)
     }
 
-    /// A port with a name as its target.
+    /// Adds a port whose target is a name.
     fn port(self, name: &str, target: &str) -> Self {
         self.add_port(name, IntOrString::String(target.to_owned()))
     }
 
-    /// A port with a number as its target.
+    /// Adds a port whose target is a number.
     fn number(self, name: &str, target: i32) -> Self {
         self.add_port(name, IntOrString::Int(target))
     }
@@ -253,7 +253,7 @@ impl BuildService for Service {
 
 /// Methods for slices.
 pub trait BuildSlice: Build {
-    /// The Service that the slice belongs to.
+    /// Sets the Service that the slice belongs to.
     fn of(self, service: &str) -> Self {
         self.label(label::SERVICE_NAME, service)
     }

@@ -12,7 +12,7 @@ use crate::model::{
 };
 use crate::plan::{Plan, Verdicts, plan};
 
-/// One write that the API server accepted.
+/// A write that the API server accepted.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Write {
     Create(SliceKey),
@@ -25,7 +25,7 @@ pub enum Write {
 pub struct World {
     pub services: BTreeMap<ServiceKey, Service>,
     pub slices: BTreeMap<SliceKey, EndpointSlice>,
-    /// The results of probes that plans use.
+    /// The verdicts that plans use.
     pub probes: Verdicts,
     /// The flags.
     pub defaults: Defaults,
@@ -107,14 +107,14 @@ impl World {
             .collect()
     }
 
-    /// The one copy of a Service of namespace `default`.
+    /// The only copy of a Service of namespace `default`.
     pub fn copy(&self, service: &str) -> &EndpointSlice {
         let copies = self.copies(service);
         assert_eq!(copies.len(), 1, "copies of {service}: {copies:#?}");
         copies[0]
     }
 
-    /// The index of an operator that has seen everything.
+    /// The index of an operator whose watches have shown everything.
     pub fn index(&self) -> Index {
         let mut index = Index::new(self.defaults.clone());
         for service in self.services.values() {
@@ -159,27 +159,27 @@ impl World {
         self.index().snapshot(key).expect("everything is listed")
     }
 
-    /// The plan for a Service of namespace `default`.
+    /// The plan for a Service of namespace `default`; see [`World::plan_for`].
     pub fn plan(&self, service: &str) -> Plan {
         self.plan_for(&ServiceKey::new("default", service))
     }
 
-    /// The plan after a GET has confirmed everything that it depends on.
+    /// The plan for a Service, after GETs have confirmed everything that the plan depends on.
     pub fn plan_for(&self, key: &ServiceKey) -> Plan {
         let mut snapshot = self.snapshot(key);
-        let mut asked = BTreeSet::new();
+        let mut confirmed = BTreeSet::new();
         loop {
-            snapshot.confirmed.clone_from(&asked);
+            snapshot.confirmed.clone_from(&confirmed);
             let plan = plan(&snapshot, &self.probes);
             if plan.confirm.is_empty() {
                 return plan;
             }
             assert!(
-                plan.confirm.is_disjoint(&asked),
-                "asked again: {:?}",
+                plan.confirm.is_disjoint(&confirmed),
+                "confirmed before: {:?}",
                 plan.confirm
             );
-            asked.extend(plan.confirm);
+            confirmed.extend(plan.confirm);
         }
     }
 
@@ -188,7 +188,7 @@ impl World {
         self.plan(service).findings
     }
 
-    /// The reasons of these findings.
+    /// The reasons of the findings of a Service of namespace `default`.
     pub fn reasons(&self, service: &str) -> Vec<Reason> {
         self.findings(service)
             .into_iter()
@@ -198,7 +198,7 @@ impl World {
 
     /// Carries out a plan, with the preconditions of an API server, and returns the writes.
     pub fn apply(&mut self, plan: Plan) -> Vec<Write> {
-        assert!(plan.confirm.is_empty(), "questions first: {:?}", plan.confirm);
+        assert!(plan.confirm.is_empty(), "not confirmed: {:?}", plan.confirm);
         let mut writes = Vec::new();
         for slice in plan.creates {
             let key = SliceKey::of(&slice.metadata);
@@ -223,7 +223,10 @@ impl World {
             writes.push(Write::Update(self.put(slice)));
         }
         for delete in plan.deletes.into_iter().chain(plan.leftovers) {
-            let known = self.slices.remove(&delete.key).expect("DELETE of what is there");
+            let known = self
+                .slices
+                .remove(&delete.key)
+                .unwrap_or_else(|| panic!("DELETE {}: it does not exist", delete.key));
             assert_eq!(Some(delete.uid), known.metadata.uid, "DELETE {}: UID", delete.key);
             assert_eq!(
                 Some(delete.resource_version),
@@ -242,12 +245,12 @@ impl World {
         let left = self.plan(service);
         assert!(
             left.is_done(),
-            "the plan of an applied plan is not empty: {left:#?}"
+            "the plan is not empty after it was applied: {left:#?}"
         );
         writes
     }
 
-    /// Does the same, and returns `self` for a chain of calls.
+    /// Like [`World::settle`], but returns `self` for a chain of calls.
     pub fn settled(mut self, service: &str) -> Self {
         self.settle(service);
         self

@@ -1,7 +1,7 @@
-//! What replicas say to each other through the annotations of the probe Lease.
+//! The exchange of suspicions and objections between replicas, in the annotations of the probe Lease.
 //!
 //! The leader names the targets that it suspects, each with a round number. A replica that sees one of them well
-//! repeats the target and the round under its own key. Text that cannot be parsed counts as absent.
+//! objects: it writes the target and the round under its own key. Text that cannot be parsed counts as absent.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -10,15 +10,14 @@ use std::time::Duration;
 use super::{Moment, Target};
 use crate::model::short_hash;
 
-/// The annotation in which the leader names what it suspects: `192.0.2.12:6443=17,192.0.2.12:9345=18`.
+/// The annotation in which the leader names the targets that it suspects: `192.0.2.12:6443=17,192.0.2.12:9345=18`.
 pub const SUSPECTED: &str = "endpoint-copier/suspected";
 /// The prefix of the annotation keys of objections.
 const OBJECTION: &str = "objection.endpoint-copier/";
-/// The maximum number of entries that are read from one text: 16 addresses of each of two families, with two ports
-/// each.
+/// The maximum number of entries that are read from one text: two families of 16 addresses, with two ports each.
 const MOST_ENTRIES: usize = 64;
-/// A leader ignores a round that exceeds its own by more than this, because only a forged round does. Otherwise a
-/// forged round could use up all numbers, and later suspicions could not differ from earlier ones.
+/// A leader ignores a round that exceeds its highest one by more than this, because only a forged round does. Otherwise
+/// a forged round could use up all numbers, and later suspicions could not differ from earlier ones.
 const FURTHEST_ROUND: u64 = 1 << 32;
 /// The time that the other replicas have to object.
 const HEARD_AFTER: Duration = Duration::from_millis(300);
@@ -26,7 +25,7 @@ const HEARD_AFTER: Duration = Duration::from_millis(300);
 const OBJECTION_LASTS: Duration = Duration::from_secs(10);
 /// The time after which a replica repeats its objection.
 const REPEAT_AFTER: Duration = Duration::from_secs(5);
-/// The leader removes an objection that has not changed for this long.
+/// The leader removes an objection that has not changed for longer than this.
 const STALE_AFTER: Duration = Duration::from_secs(60);
 
 /// The annotation key of the objections of a replica.
@@ -35,7 +34,7 @@ pub fn objection_key(identity: &str) -> String {
     format!("{OBJECTION}{}", short_hash(identity))
 }
 
-/// Reads suspected targets and their rounds; nothing if the text is not valid.
+/// Reads suspected targets and their rounds. Returns an empty map if the text is not valid.
 #[must_use]
 pub fn suspicions(text: &str) -> BTreeMap<Target, u64> {
     let entry = |entry: &str| {
@@ -54,11 +53,11 @@ fn text_of(rounds: &BTreeMap<Target, u64>) -> String {
     entries.join(",")
 }
 
-/// The leader's side of the exchange. Every replica keeps one, so that a new leader knows which rounds were used.
+/// The leader's side of the exchange. Every replica has one, so that a new leader knows which rounds were used.
 #[derive(Clone, Debug, Default)]
 pub struct Hearing {
     suspected: BTreeMap<Target, Suspicion>,
-    /// The last known value of [`SUSPECTED`] in the Lease. It is empty if there is none.
+    /// The last known value of [`SUSPECTED`] in the Lease. Empty if the Lease has no such annotation.
     stored: String,
     highest_round: u64,
     objections: BTreeMap<String, Objection>,
@@ -82,7 +81,7 @@ struct Objection {
 }
 
 impl Hearing {
-    /// Without leader election, no other replica is asked.
+    /// Creates the state of a replica without leader election, which asks no other replica.
     #[must_use]
     pub fn without_peers() -> Self {
         Self {
@@ -91,12 +90,13 @@ impl Hearing {
         }
     }
 
-    /// Starts a term. Suspicions of an earlier term need new rounds.
+    /// Starts a term. Suspicions of an earlier term are dropped, because they need new rounds.
     pub fn start_term(&mut self) {
         self.suspected.clear();
     }
 
-    /// Sets what the leader suspects. Returns the value that [`SUSPECTED`] must get, until the Lease has it.
+    /// Sets the targets that the leader suspects. Returns the value that [`SUSPECTED`] must get, or `None` if the Lease
+    /// has it.
     pub fn suspect(&mut self, suspects: &BTreeSet<Target>) -> Option<String> {
         self.suspected.retain(|target, _| suspects.contains(target));
         for target in suspects {
@@ -115,7 +115,7 @@ impl Hearing {
         (text != self.stored).then_some(text)
     }
 
-    /// Notes that the API server confirmed a value of [`SUSPECTED`].
+    /// Records that the API server confirmed a value of [`SUSPECTED`].
     pub fn stored(&mut self, value: &str, now: Moment) {
         let rounds = suspicions(value);
         let furthest = self.highest_round.saturating_add(FURTHEST_ROUND);
@@ -129,13 +129,14 @@ impl Hearing {
         value.clone_into(&mut self.stored);
     }
 
-    /// Notes the annotations of the Lease as the watch shows them; none if it does not exist. They confirm a value even
-    /// if the response to its write was lost. Call this before the first [`Hearing::suspect`], so that no round is used
-    /// twice.
+    /// Records the annotations of the Lease as the watch shows them; an empty map if the Lease does not exist. They
+    /// confirm a value even if the response to its write was lost. Call this before the first [`Hearing::suspect`], so
+    /// that no round is used twice.
     pub fn see(&mut self, annotations: &BTreeMap<String, String>, now: Moment) {
         let value = annotations.get(SUSPECTED).map_or("", String::as_str);
         self.stored(value, now);
-        // If somebody removed a suspicion, the others must be asked again, because their objections may be lost too.
+        // If somebody removed a suspicion, the other replicas must be asked again, because their objections may be lost
+        // too.
         let rounds = suspicions(value);
         for (target, suspicion) in &mut self.suspected {
             if rounds.get(target) != Some(&suspicion.round) {
@@ -144,7 +145,7 @@ impl Hearing {
         }
         self.objections.retain(|key, _| annotations.contains_key(key));
         for (key, text) in annotations.iter().filter(|(key, _)| key.starts_with(OBJECTION)) {
-            // The same text is the same objection, and does not count for longer.
+            // An unchanged text is the same objection, and does not count for longer.
             if self
                 .objections
                 .get(key)
@@ -160,7 +161,7 @@ impl Hearing {
         }
     }
 
-    /// The annotation keys of objections that have not changed for a minute. The leader removes them.
+    /// The annotation keys of objections that have not changed for more than a minute. The leader removes them.
     #[must_use]
     pub fn stale(&self, now: Moment) -> Vec<String> {
         let objections = self.objections.iter();
@@ -168,7 +169,7 @@ impl Hearing {
         stale.map(|(key, _)| key.clone()).collect()
     }
 
-    /// Whether another replica sees a suspected target well.
+    /// Whether another replica objects to the suspicion of a target.
     #[must_use]
     pub fn is_objected(&self, target: Target, now: Moment) -> bool {
         self.suspected.get(&target).is_some_and(|suspicion| {
@@ -187,11 +188,11 @@ impl Hearing {
     }
 }
 
-/// The side of a replica that does not lead.
+/// The side of a replica that does not lead, in the same exchange.
 #[derive(Clone, Debug)]
 pub struct Peer {
     key: String,
-    /// A counter in each value, so that each repetition is a change that the leader sees.
+    /// A counter in each value, so that each repetition is a change that the watch of the leader shows.
     counter: u64,
     said: Said,
 }
@@ -205,7 +206,7 @@ enum Said {
 }
 
 impl Peer {
-    /// Creates the state of a replica that has not objected yet. `identity` is that of the election.
+    /// Creates the state of a replica that has not objected yet. `identity` is its identity in the leader election.
     #[must_use]
     pub fn new(identity: &str) -> Self {
         Self {
@@ -221,10 +222,10 @@ impl Peer {
         &self.key
     }
 
-    /// Returns the change of this replica's annotation that is due now, if any: its key, and its value, or `None` to
-    /// remove it. `suspected` is the Lease's value of [`SUSPECTED`]. It leaves out targets on this node's own
-    /// addresses, because reaching these says nothing about the network. The change counts as written; if it fails,
-    /// call [`Peer::failed`].
+    /// Returns the change of this replica's annotation that is due now, if any: the key, and the new value, or `None`
+    /// to remove the annotation. `suspected` is the Lease's value of [`SUSPECTED`]. Targets at this node's own
+    /// addresses are left out, because reaching these says nothing about the network. The change counts as written; if
+    /// the write fails, call [`Peer::failed`].
     pub fn answer(
         &mut self,
         suspected: &str,
@@ -250,7 +251,7 @@ impl Peer {
         Some((self.key.clone(), Some(text)))
     }
 
-    /// Notes that the last write failed, so that the next call of [`Peer::answer`] repeats it.
+    /// Records that the last write failed, so that the next call of [`Peer::answer`] repeats it.
     pub fn failed(&mut self) {
         self.said = Said::Unknown;
     }

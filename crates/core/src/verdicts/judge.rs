@@ -1,5 +1,5 @@
-//! The verdict on the endpoints of one managed Service and family. The numbers are those of the rules in the
-//! documentation of probes.
+//! The verdict on the endpoints of one managed Service and family. Comments name rules by their ids in
+//! `docs/contributing/rules.md`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -13,7 +13,7 @@ use super::{Failure, Leadership, Moment, Phase, Report, SUPERVISOR_PORT, Target,
 pub struct Candidate {
     /// The address.
     pub address: IpAddr,
-    /// The copy remembers that it was taken out.
+    /// Whether the copy remembers that the address was taken out.
     pub was_out: bool,
 }
 
@@ -22,15 +22,15 @@ pub struct Candidate {
 pub struct Unreachable {
     /// The port that failed.
     pub port: u16,
-    /// What failed; `None` while a new leader waits for the first result.
+    /// The failure; `None` while a new leader waits for the first result.
     pub what: Option<Failure>,
-    /// How many attempts in a row had failed when it was considered down.
+    /// How many attempts in a row had failed when `what` was recorded.
     pub failures: u32,
-    /// First failure; `None` while a new leader waits for the first result.
+    /// The first failure; `None` while a new leader waits for the first result.
     pub since: Option<Moment>,
 }
 
-/// `readyz timed out 3 times`, with the port's own request.
+/// For example `readyz timed out 3 times`. The first word is the request that the port gets.
 impl fmt::Display for Unreachable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let request = if self.port == SUPERVISOR_PORT {
@@ -50,17 +50,17 @@ impl fmt::Display for Unreachable {
     }
 }
 
-/// What follows from a report for one managed Service and family.
+/// The result of [`judge`] for one managed Service and family.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Judgment {
     /// The addresses that must not get traffic.
     pub out: BTreeMap<IpAddr, Unreachable>,
-    /// No endpoint has answered 2xx for 3 s, so nothing is out.
+    /// Whether no endpoint has answered 2xx for 3 s, so that none is out.
     pub blind: bool,
     /// Targets that answer 401 or 403.
     pub unauthorized: Vec<Target>,
-    /// Targets that did not answer for a minute since they were listed, while another port of the address does, or no
-    /// port of it ever did and another address does.
+    /// Targets that have not answered in a minute or more since they were listed, while another port of the address
+    /// answers. If no port of the address has ever answered, it is enough that another address answers.
     pub not_answering: Vec<Target>,
 }
 
@@ -85,25 +85,25 @@ pub fn judge(candidates: &[Candidate], ports: &BTreeSet<u16>, report: &Report) -
 /// The facts of an address that is not probed yet, which are those of a target that was just listed.
 static UNLISTED: LazyLock<TargetFacts> = LazyLock::new(TargetFacts::default);
 
-/// Everything that is known about the candidates.
+/// Everything that a judgment of the candidates depends on.
 struct Evidence<'a> {
     addresses: BTreeSet<IpAddr>,
     ports: Vec<Port<'a>>,
     leadership: Leadership,
 }
 
-/// The candidates on one port.
+/// One port of the candidates.
 struct Port<'a> {
     number: u16,
     /// The facts of each candidate.
     facts: BTreeMap<IpAddr, &'a TargetFacts>,
 }
 
-/// Decides which addresses go out if there are too many. The lowest rank goes out first.
+/// Decides which addresses are taken out if there are too many. The address with the lowest rank is the first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Rank {
     class: Class,
-    /// Among addresses that are out and down, the one that answered last returns first (rule 9).
+    /// Among addresses that are out and down, the one that answered last returns first (`7.return-order`).
     last_success: Option<Moment>,
     /// An address that has no result yet gives its place to one that failed.
     is_unknown: bool,
@@ -135,9 +135,10 @@ impl<'a> Evidence<'a> {
         }
     }
 
-    /// The addresses that are out. The next judgment starts from what this one remembers, so it is repeated until it
-    /// stays the same. This causes one write instead of several. The repetition ends, because an address that returns
-    /// is taken out again only if it is down, and an address that is out and down keeps its place.
+    /// The addresses that are out. A judgment depends on which addresses were out before, so it is repeated with its
+    /// own result until the result stays the same. This causes one write instead of several. The repetition ends,
+    /// because an address that returns is taken out again only if it is down, and an address that is out and down stays
+    /// out.
     fn out(&self, candidates: &[Candidate]) -> BTreeMap<IpAddr, Unreachable> {
         let remembered = candidates.iter().filter(|candidate| candidate.was_out);
         let mut memory: BTreeSet<_> = remembered.map(|candidate| candidate.address).collect();
@@ -161,7 +162,7 @@ impl<'a> Evidence<'a> {
             .map(|(address, (rank, port))| (*rank, *address, *port))
             .collect();
         ranked.sort_by_key(|(rank, address, _)| (*rank, *address));
-        // Rule 7: at least half stay, so a single one always stays.
+        // `7.half`: at least half of the addresses stay in, so a single one always does.
         ranked.truncate(self.addresses.len() / 2);
         ranked
             .into_iter()
@@ -169,7 +170,8 @@ impl<'a> Evidence<'a> {
             .collect()
     }
 
-    /// Rules 7 and 10: the addresses to take or keep out, as long as there are places, each with the port that decides.
+    /// `7.conditions` and `7.stays-out`: the addresses to take or keep out, as long as there are places, each with the
+    /// port that decides.
     fn wanted(&self, memory: &BTreeSet<IpAddr>) -> BTreeMap<IpAddr, (Rank, &Port<'a>)> {
         let worst = |address: IpAddr| {
             let was_out = memory.contains(&address);
@@ -190,8 +192,9 @@ impl<'a> Evidence<'a> {
             .collect()
     }
 
-    /// Rule 9: an address answers on one of its ports, and no address that certainly stays listed has answered
-    /// recently. Addresses that could be out do not count as listed, even if there is no place for them.
+    /// `7.only-one-that-answers`: whether an address answers on one of its ports, while no address that certainly stays
+    /// in has answered on that port recently. An address that could be out does not count as one that stays in, even if
+    /// there is no place for it.
     fn is_needed(&self, address: IpAddr, wanted: &BTreeMap<IpAddr, (Rank, &Port<'a>)>) -> bool {
         self.ports.iter().any(|port| {
             let mut listed = port
@@ -202,14 +205,16 @@ impl<'a> Evidence<'a> {
         })
     }
 
-    /// Rule 9: if nothing has succeeded for 3 s, the fault may be ours. A family that was just listed is not blind yet.
+    /// `7.blind`: whether no endpoint has answered 2xx for 3 s, so that the fault may be ours. A family that was just
+    /// listed is not blind yet.
     fn is_blind(&self) -> bool {
         let mut all = self.ports.iter().flat_map(|port| port.facts.values());
         let had_time = all.clone().any(|facts| facts.had_time);
         had_time && !all.any(|facts| facts.is_recent)
     }
 
-    /// Rule 13: another port of the address answers. Rule 15: no port of the address ever did, but another address does.
+    /// `7.not-answering`: whether another port of the address answers or, if no port of it ever did, whether another
+    /// address does.
     fn others_answer(&self, address: IpAddr) -> bool {
         // This does not use the latest result, so that one lost response does not end the finding.
         let answers = |facts: &TargetFacts| matches!(facts.phase, Phase::Well | Phase::Failing);
@@ -222,8 +227,8 @@ impl<'a> Evidence<'a> {
         }
     }
 
-    fn targets(&self, is_it: impl Fn(Target, &TargetFacts) -> bool) -> Vec<Target> {
-        let found = self.all().filter(|(target, facts)| is_it(*target, facts));
+    fn targets(&self, is_reported: impl Fn(Target, &TargetFacts) -> bool) -> Vec<Target> {
+        let found = self.all().filter(|(target, facts)| is_reported(*target, facts));
         let mut targets: Vec<_> = found.map(|(target, _)| target).collect();
         targets.sort_unstable();
         targets
@@ -242,13 +247,13 @@ impl Port<'_> {
         self.facts.get(&address).copied().unwrap_or(&UNLISTED)
     }
 
-    /// Rule 6: a port that works on no address says nothing about a single one.
+    /// `7.ignored`: whether the port works on no address, so that it says nothing about any one of them.
     fn is_ignored(&self) -> bool {
         let mut all = self.facts.values();
         all.all(|facts| matches!(facts.phase, Phase::Down | Phase::New))
     }
 
-    /// Rule 7: whether to take out an address that gets traffic.
+    /// `7.conditions`: whether to take out an address that gets traffic.
     fn takes_out(&self, address: IpAddr, leadership: Leadership) -> bool {
         let facts = self.fact(address);
         // A target is down only after it was well.
@@ -257,7 +262,7 @@ impl Port<'_> {
         is_down && leadership.may_take_out && facts.is_heard && !facts.is_objected && has_contrast()
     }
 
-    /// Rules 10 and 12: whether an address that was taken out stays out. A late objection puts it back.
+    /// `7.stays-out`: whether an address that was taken out stays out. With a late objection, it does not.
     fn keeps_out(&self, address: IpAddr, leadership: Leadership) -> bool {
         let facts = self.fact(address);
         let another_answers = || {

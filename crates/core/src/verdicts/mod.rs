@@ -7,10 +7,9 @@
 //!     endpoints, and what the copy remembers ──┘
 //! ```
 //!
-//! [`Targets`] holds the state of each address and port, and [`Hearing`] holds what the other replicas say about
-//! suspected ones. A [`Report`] combines both at one moment, as facts that change only when the judgment may change.
-//! So the caller compares two reports, and judges only when they differ. [`judge`] runs once per managed Service and
-//! family.
+//! [`Targets`] holds the state of each address and port, and [`Hearing`] holds the objections of other replicas to
+//! suspicions. A [`Report`] combines both at one moment, as facts that change only when the judgment may change. So the
+//! caller compares two reports, and judges only when they differ. [`judge`] runs once per managed Service and family.
 //!
 //! When a rule leaves a choice, the code keeps an endpoint in: a dead server that stays costs some connections, but a
 //! live server that is removed may cost all of them.
@@ -45,7 +44,7 @@ impl Moment {
         Self(since_start)
     }
 
-    /// The time since an earlier moment; zero if `earlier` is not earlier.
+    /// The time since an earlier moment; zero if `earlier` is later.
     #[must_use]
     pub const fn since(self, earlier: Self) -> Duration {
         self.0.saturating_sub(earlier.0)

@@ -1,4 +1,4 @@
-//! What one replica knows about all targets, as facts without a clock.
+//! The facts that one replica has about all targets, which need no clock.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -6,28 +6,28 @@ use std::time::Duration;
 
 use super::{Failure, Hearing, Moment, Phase, Reply, Target, TargetState, Targets};
 
-/// A failure contrasts with a response of another target if it comes this long after the response. A short disturbance
-/// would affect both.
+/// A failure contrasts with a response of another target if it comes at least this long after the response. A short
+/// disturbance would affect both.
 const CONTRAST_AFTER: Duration = Duration::from_millis(300);
 /// The time for which a success counts as recent. A family without a recent success is blind.
 pub const RECENT: Duration = Duration::from_secs(3);
-/// A target that stays new for this long is silent.
+/// A target that has been new for this long is silent.
 const SILENT_AFTER: Duration = Duration::from_secs(60);
 
-/// What the replica may do.
+/// Whether the replica leads, as far as a judgment depends on it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Leadership {
-    /// Whether it has a valid Term whose last renewal was answered within 1.5 renewal intervals.
+    /// Whether the replica has a valid Term whose last renewal was answered within 1.5 renewal intervals.
     pub may_take_out: bool,
     /// Whether its Term began less than 5 s ago.
     pub is_new: bool,
 }
 
-/// All facts on which a judgment is based. Two reports are equal unless a judgment may differ, because each moment in
-/// a report stays the same as long as the state that it belongs to.
+/// All facts on which a judgment is based. Two reports are equal unless a judgment may differ, because each moment in a
+/// report stays the same for as long as the state to which it belongs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
-    /// What the replica may do.
+    /// Whether the replica leads.
     pub leadership: Leadership,
     /// The facts of each listed target.
     pub targets: BTreeMap<Target, TargetFacts>,
@@ -54,9 +54,9 @@ pub struct TargetFacts {
     pub had_time: bool,
     /// Whether it has been new for a minute.
     pub is_silent: bool,
-    /// The first failure since it was well. `None` while it is well or no attempt has failed.
+    /// When it first failed since it was well. `None` while it is well or no attempt has failed.
     pub since: Option<Moment>,
-    /// The last 2xx, while it is failing or down.
+    /// When it last answered 2xx, while it is failing or down.
     pub last_success: Option<Moment>,
     /// Addresses that answered 2xx on this port to an attempt begun after this target's first failure, and at least
     /// 300 ms before its last failure.
@@ -65,9 +65,9 @@ pub struct TargetFacts {
     pub is_objected: bool,
     /// Whether the other replicas have had time to object.
     pub is_heard: bool,
-    /// What failed, while it is not well.
+    /// The failure to report, while it is not well.
     pub what: Option<Failure>,
-    /// How many attempts in a row had failed when that was noted.
+    /// How many attempts in a row had failed when `what` was recorded.
     pub failures: u32,
 }
 

@@ -9,24 +9,24 @@ use crate::model::words::words;
 
 /// The number of failures in a row after which a target is suspected.
 pub(super) const SUSPECTED_AFTER: u32 = 2;
-/// How long a relapse makes later rises longer.
+/// The time for which a relapse makes later rises longer.
 pub(super) const RELAPSE_MEMORY: Duration = Duration::from_secs(600);
-/// The longest rise, however often a target relapsed.
+/// The longest rise, however often a target has relapsed.
 const LONGEST_RISE: Duration = Duration::from_secs(60);
 /// An upper bound for the number of doublings, above what [`LONGEST_RISE`] allows.
 const MOST_DOUBLINGS: u32 = 16;
 
 words! {
-    /// The phase of a target. The word is a label of metrics.
+    /// The phase of a target. The word is the value of a label in metrics.
     Phase {
-        /// It has not been healthy since it was listed. It never becomes down, so that an endpoint that never worked is
-        /// not taken out.
+        /// It has not been healthy since it was listed. A new target never becomes down, so that an endpoint that never
+        /// worked is not taken out.
         New => "new",
         /// It answers.
         Well => "well",
         /// It was well, and the last attempts failed.
         Failing => "failing",
-        /// It was well, and then failed as many times in a row as the threshold says.
+        /// It was well, and then failed as many times in a row as the threshold requires.
         Down => "down",
         /// It was down, and answers again.
         Rising => "rising",
@@ -47,11 +47,11 @@ pub(super) struct Attempt {
     pub ended: Moment,
 }
 
-/// What is known about one target since it was listed.
+/// The state of one target since it was listed.
 #[derive(Clone, Debug)]
 pub struct TargetState {
     pub(super) phase: Phase,
-    /// When the first counted success of a rise came, and the number of them.
+    /// When the first counted success of a rise arrived, and the number of counted successes.
     rise: (Moment, u32),
     pub(super) listed_since: Moment,
     /// When the newest 2xx arrived.
@@ -66,14 +66,15 @@ pub struct TargetState {
     pub(super) first_failure: Option<Moment>,
     /// The last failure of that run.
     pub(super) last_failure: Option<Moment>,
-    /// The first failure since the target was well. Unlike the run, it survives a rise that fails.
+    /// The first failure since the target was well. Unlike `first_failure`, it stays when a rise fails.
     pub(super) unhealthy_since: Option<Moment>,
     /// The failure to report. It stays the same while a target is down, and from the second failure of a new target,
     /// because a server may fail in changing ways.
     pub(super) what: Option<Failure>,
     /// The number of attempts in a row that had failed when `what` was set.
     pub(super) failures: u32,
-    /// For each address of the same port and family: its first 2xx to an attempt begun after the run's first failure.
+    /// For each other address with the same port and family: when its first 2xx arrived, of those to an attempt begun
+    /// after the run's first failure.
     pub(super) answers_since: BTreeMap<IpAddr, Moment>,
     /// When the attempts without a result began.
     pub(super) unanswered: BTreeSet<Moment>,
@@ -105,7 +106,8 @@ impl TargetState {
         self.latest == Some(Reply::Success)
     }
 
-    /// Counts a response. `counts` says whether it counts for a rise; `relapses` is the number of recent relapses.
+    /// Counts a response. `counts` says whether the response counts for a rise; `relapses` is the number of recent
+    /// relapses.
     pub(super) fn answer(
         &mut self,
         attempt: Attempt,
@@ -144,7 +146,8 @@ impl TargetState {
         (self.unhealthy_since, self.what, self.failures) = (None, None, 0);
     }
 
-    /// Counts a failure. Returns `true` if it is the first of a run.
+    /// Counts a failure, unless the server has answered a newer attempt. Returns `true` if the failure is the first of
+    /// a run.
     pub(super) fn fail(&mut self, attempt: Attempt, failure: Failure, thresholds: &Thresholds) -> bool {
         // The server has answered a newer attempt, so this failure came from the network, or from a problem that is
         // over.

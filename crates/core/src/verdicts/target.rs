@@ -9,7 +9,7 @@ use crate::model::Family;
 /// The port of RKE2's supervisor, which answers `GET /ping` without credentials.
 pub const SUPERVISOR_PORT: u16 = 9345;
 
-/// An address and port, shared by all managed Services that have it.
+/// An address and port, shared by all managed Services whose copies have it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Target {
     address: IpAddr,
@@ -77,7 +77,7 @@ pub enum Reply {
 pub enum Failure {
     /// No process listens on the port.
     Refused,
-    /// The server cut the connection off.
+    /// The server reset the connection.
     Reset,
     /// No response within the limit.
     TimedOut,
@@ -85,7 +85,7 @@ pub enum Failure {
     Certificate(String),
     /// A status that is neither 2xx nor 401, 403 or 429.
     Status(u16),
-    /// Something else, in words.
+    /// Any other failure, in words.
     Other(String),
 }
 

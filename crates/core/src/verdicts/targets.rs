@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::state::{Attempt, RELAPSE_MEMORY, SUSPECTED_AFTER};
 use super::{Moment, Phase, Reply, Target, TargetState, Thresholds};
 
-/// An attempt without a response puts its target in doubt when it takes this much longer than recent responses.
+/// A target is in doubt when an attempt without a response takes this much longer than recent responses.
 const DOUBT_AFTER: Duration = Duration::from_millis(250);
 
 /// All targets, by address and port.
@@ -48,7 +48,8 @@ impl Targets {
     }
 
     /// Records that an attempt begins. `now` must differ from the start of every other attempt at this target. The
-    /// attempt counts until the caller passes the same moment to [`Targets::end`] or [`Targets::discard`].
+    /// attempt counts as unanswered until the caller passes the same moment to [`Targets::end`] or
+    /// [`Targets::discard`].
     pub fn begin(&mut self, target: Target, now: Moment) {
         if let Some(state) = self.states.get_mut(&target) {
             state.unanswered.insert(now);
@@ -56,7 +57,7 @@ impl Targets {
     }
 
     /// Counts the result of an attempt. Returns `true` if it is the first failure of a run; the caller then probes all
-    /// other addresses at once. An unknown attempt, which began before the target was last listed or was discarded,
+    /// other addresses immediately. An attempt that began before the target was last listed, or that was discarded,
     /// changes nothing.
     pub fn end(&mut self, target: Target, begun: Moment, ended: Moment, reply: Reply) -> bool {
         let another_answers = self.others(target).any(|(_, state)| state.answers());
@@ -109,9 +110,9 @@ impl Targets {
         self.states.iter().map(|(target, state)| (*target, state))
     }
 
-    /// Whether this replica may object to the suspicion of a target. It may not while its own attempt hangs. If
-    /// responses are usually slow, a slow response does not count as hanging, because otherwise the replica would
-    /// object and withdraw its objection with each attempt.
+    /// Whether this replica may object to the suspicion of a target. It may not object while one of its own attempts
+    /// hangs. If responses are usually slow, a slow response does not count as hanging, because otherwise the replica
+    /// would object and withdraw its objection with each attempt.
     #[must_use]
     pub fn is_clearly_well(&self, target: Target, now: Moment) -> bool {
         self.states.get(&target).is_some_and(|state| {

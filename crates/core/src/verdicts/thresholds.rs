@@ -1,15 +1,15 @@
-//! What it takes to change a verdict.
+//! The thresholds for a change of a verdict.
 
 use std::time::Duration;
 
-/// How many results, and how much time, it takes to change a verdict.
+/// The number of results, and the time, that it takes to change a verdict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Thresholds {
-    /// Failures in a row until a target that was well is down.
+    /// The number of failures in a row until a target that was well is down.
     pub failures: u32,
-    /// Successes until a target that was down is well.
+    /// The number of successes until a target that was down is well.
     pub successes: u32,
-    /// The minimum time that these successes take. Each relapse doubles it.
+    /// The minimum time that these successes take. Each recent relapse doubles it, up to 60 s.
     pub rise: Duration,
 }
 

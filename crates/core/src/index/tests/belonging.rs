@@ -11,7 +11,7 @@ fn a_copy_belongs_to_its_owner_whatever_its_label_says() {
 }
 
 #[test]
-fn a_slice_with_a_copys_name_is_found_for_any_owner() {
+fn a_slice_with_the_name_of_a_copy_is_found_for_its_service() {
     let name = copy_slice().metadata.name.unwrap();
     let stranger = || slice(&name).of("kubernetes");
     for (scope, slice) in [
@@ -81,13 +81,13 @@ fn a_slice_that_moves_between_two_watches_is_in_one_of_them() {
                 .slices
                 .len(),
             1,
-            "not this watch's to lose"
+            "another watch shows it"
         );
     }
 }
 
 #[test]
-fn a_slice_that_changes_owner_is_read_at_its_newest_version() {
+fn a_slice_shown_by_two_watches_counts_at_its_newest_version() {
     let scope = named(&["kubernetes", "vip"]);
     let copy = copy_slice();
     let lost = copy
@@ -101,7 +101,11 @@ fn a_slice_that_changes_owner_is_read_at_its_newest_version() {
         let snapshot = index.snapshot(&key("vip")).unwrap();
         (snapshot.copies.len(), snapshot.others.len())
     };
-    assert_eq!(copies_and_others(&index), (0, 1), "one slice, as it is now");
+    assert_eq!(
+        copies_and_others(&index),
+        (0, 1),
+        "one slice, at its newest version"
+    );
     index.delete_slice(&Scope::Copies, &copy.clone().version(105).metadata);
     assert_eq!(copies_and_others(&index), (0, 1));
     index.apply_slice(&Scope::Copies, copy.version(106));
@@ -142,7 +146,7 @@ fn a_get_does_not_prove_that_the_watch_saw_a_slice() {
         Some(slice("new").version(200)),
     );
     assert_eq!(index.snapshot(&key("vip")).unwrap().seen, 100);
-    // A list from before the GET removes the slice again, so its copy must put the source in doubt.
+    // A list that is older than the GET removes the slice, so its copy must put the source in doubt.
     index.slices_listed(&scope, &[SliceKey::new("default", "kubernetes")].into());
     let mut copied = copy_slice().annotate("endpoint-copier/source-slice", "new");
     copied = copied.annotate("endpoint-copier/source-resource-version", "200");
@@ -172,7 +176,7 @@ fn a_slice_from_a_get_that_no_watch_covers_is_not_kept() {
 }
 
 #[test]
-fn a_slice_that_no_watch_covers_was_passed_by_none() {
+fn a_get_of_a_slice_that_no_watch_covers_is_not_overtaken() {
     let mut index = filled();
     index.apply_slice(&named(&["kubernetes", "vip"]), slice("kubernetes").version(300));
     let stranger = slice("x")
@@ -187,7 +191,7 @@ fn a_slice_that_no_watch_covers_was_passed_by_none() {
 }
 
 #[test]
-fn a_deletion_counts_as_seen() {
+fn a_deletion_advances_the_seen_version() {
     let mut index = filled();
     let scope = named(&["kubernetes", "vip"]);
     index.apply_slice(&scope, slice("kubernetes"));

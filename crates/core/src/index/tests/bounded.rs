@@ -1,10 +1,10 @@
-//! The memory of the index depends on what is managed, and not on what others write.
+//! The memory that the index takes depends on the managed Services, and not on the size of other objects.
 
 use super::*;
 use crate::model::{OwnerReference, Reason};
 use crate::plan::{Plan, Verdicts, plan};
 
-/// The addresses of a slice that is too large to be kept if nobody needs it.
+/// The addresses of a slice whose endpoints are too large to be kept if nobody needs them.
 fn many() -> Vec<String> {
     (0..1000)
         .map(|n| format!("10.1.{}.{}", n / 250, n % 250))
@@ -22,7 +22,7 @@ fn large_copy() -> EndpointSlice {
 }
 
 fn kept<'a>(index: &'a Index, slice: &EndpointSlice) -> &'a EndpointSlice {
-    index.slice(&slice.key()).expect("it exists")
+    index.slice(&slice.key()).expect("the slice is known")
 }
 
 fn plan_of(index: &Index, confirmed: &[&SliceKey]) -> Plan {
@@ -31,14 +31,14 @@ fn plan_of(index: &Index, confirmed: &[&SliceKey]) -> Plan {
     plan(&snapshot, &Verdicts::Off)
 }
 
-/// `vip`, with a typo.
+/// The Service `vip`, with a typo in an annotation.
 fn frozen() -> Service {
     service("vip").annotate(annotation::ENABLED, "ture").version(2)
 }
 
 /// Rule: survive.memory
 #[test]
-fn large_slices_that_nobody_copies_are_kept_in_outline() {
+fn large_slices_that_nobody_copies_are_kept_as_outlines() {
     let mut index = filled();
     let sources = named(&["kubernetes", "vip"]);
     let theirs = large(slice("theirs").namespace("tenant"));
@@ -46,12 +46,12 @@ fn large_slices_that_nobody_copies_are_kept_in_outline() {
     for slice in [&theirs, &foreign] {
         index.apply_slice(&sources, slice.clone());
     }
-    let labelled = large(slice("labelled").label(label::MANAGED_BY, "endpoint-copier-operator"));
+    let labeled = large(slice("labeled").label(label::MANAGED_BY, "endpoint-copier-operator"));
     let stray = large(slice("stray").copied("nobody", "kubernetes"));
-    for slice in [&labelled, &stray] {
+    for slice in [&labeled, &stray] {
         index.apply_slice(&Scope::Copies, slice.clone());
     }
-    for slice in [theirs, foreign, labelled, stray] {
+    for slice in [theirs, foreign, labeled, stray] {
         let kept = kept(&index, &slice);
         assert_eq!((&kept.endpoints, &kept.ports), (&None, &None), "{}", slice.key());
         assert!(!kept.is_empty(), "{}", slice.key());
@@ -68,7 +68,7 @@ fn large_slices_that_nobody_copies_are_kept_in_outline() {
 
 /// Rule: survive.memory
 #[test]
-fn copies_of_a_frozen_service_are_kept_in_outline() {
+fn copies_of_a_frozen_service_are_kept_as_outlines() {
     let mut index = filled();
     index.apply_service(&frozen());
     let copy = large_copy().annotate("note", &"x".repeat(250_000));
@@ -85,7 +85,7 @@ fn copies_of_a_frozen_service_are_kept_in_outline() {
 fn slices_that_matter_are_kept_whole_in_any_order() {
     let (source, copy) = (large(slice("kubernetes")), large_copy());
     let mut index = Index::new(defaults());
-    // The API servers' list may be listed before the Services.
+    // Slices of the API source may be listed before the Services.
     index.list_slice(&named(&["kubernetes"]), source.clone());
     assert_eq!(kept(&index, &source), &source);
     let mut index = filled();
@@ -99,15 +99,15 @@ fn slices_that_matter_are_kept_whole_in_any_order() {
 
 /// Rule: survive.memory
 #[test]
-fn outlined_source_that_begins_to_matter_is_read_before_it_is_copied() {
+fn outlined_source_is_read_before_it_is_first_copied() {
     let mut index = filled();
     let source = large(slice("theirs").namespace("tenant"));
     index.apply_slice(&named(&["kubernetes", "vip"]), source.clone());
     index.apply_slice(&Scope::Copies, copy_slice().endpoints(["10.0.0.1"]));
     index.apply_service(&service("vip").source("tenant", "kubernetes").version(2));
-    let asks = plan_of(&index, &[]);
-    assert_eq!(asks.confirm, [source.key()].into());
-    // It could not be read, so it counts as present and unchanged.
+    let first = plan_of(&index, &[]);
+    assert_eq!(first.confirm, [source.key()].into());
+    // The slice could not be read, so it counts as present and unchanged.
     let without = plan_of(&index, &[&source.key()]);
     assert!(
         without.creates.is_empty() && without.updates.is_empty(),
@@ -145,7 +145,7 @@ fn outlined_copies_are_read_when_a_typo_is_corrected() {
 
 /// Rule: survive.memory
 #[test]
-fn much_metadata_of_others_on_a_copy_is_not_kept() {
+fn large_metadata_of_others_on_a_copy_is_not_kept() {
     let mut index = filled();
     let small = copy_slice().annotate("note", "x").label("team", "x");
     index.apply_slice(&Scope::Copies, small.clone());
@@ -167,7 +167,7 @@ fn much_metadata_of_others_on_a_copy_is_not_kept() {
         index.apply_slice(&Scope::Copies, large.clone());
         assert_eq!(kept(&index, &large).metadata, own.metadata);
     }
-    // A value that the operator would never write is as wrong when it is cut.
+    // A value that the operator would never write stays wrong when it is emptied.
     for annotation in ["source-slice", "source-uid", "unreachable"] {
         let wrong = own
             .clone()

@@ -1,4 +1,4 @@
-//! A GET shows that a slice is deleted, and a watch still shows older states of it.
+//! A GET has shown that a slice is deleted, and a watch still shows older states of it.
 
 use super::*;
 
@@ -6,7 +6,7 @@ fn kubernetes() -> SliceKey {
     SliceKey::new("default", "kubernetes")
 }
 
-/// A watch showed `kubernetes`, and then a GET showed that it is deleted.
+/// An index for which a watch showed `kubernetes`, and then a GET showed that the slice is deleted.
 fn gone() -> (Index, Scope) {
     let (mut index, scope) = (filled(), named(&["kubernetes", "vip"]));
     index.apply_slice(&scope, slice("kubernetes"));
@@ -23,15 +23,15 @@ fn a_late_watch_does_not_restore_a_deleted_slice() {
     assert!(source_slices(&index).is_empty());
     index.delete_slice(&scope, &late.clone().version(400).metadata);
     index.apply_slice(&scope, late);
-    assert_eq!(source_slices(&index), ["kubernetes"], "nothing is kept forever");
+    assert_eq!(source_slices(&index), ["kubernetes"], "the UID is forgotten");
 }
 
 /// Rule: 2.gone
 #[test]
-fn a_recreated_slice_is_shown() {
+fn a_recreated_slice_counts() {
     let (mut index, scope) = gone();
-    let made_again = slice("kubernetes").uid("made again").version(90);
-    assert_eq!(index.apply_slice(&scope, made_again), keys(&["vip"]));
+    let recreated = slice("kubernetes").uid("recreated").version(90);
+    assert_eq!(index.apply_slice(&scope, recreated), keys(&["vip"]));
     assert_eq!(source_slices(&index), ["kubernetes"]);
 }
 
@@ -42,15 +42,15 @@ fn a_list_in_progress_does_not_restore_a_deleted_slice() {
     index.list_slice(&scope, slice("kubernetes").version(300));
     index.slices_listed(&scope, &[kubernetes()].into());
     assert!(source_slices(&index).is_empty());
-    // The watch continues from the list and has not reached the deletion.
+    // The watch continues from the list, and has not shown the deletion yet.
     index.apply_slice(&scope, slice("kubernetes").version(350));
     assert!(source_slices(&index).is_empty());
     index.slices_listed(&scope, &HashSet::new());
     index.apply_slice(&scope, slice("kubernetes"));
-    assert_eq!(source_slices(&index), ["kubernetes"], "no deletion would come");
+    assert_eq!(source_slices(&index), ["kubernetes"], "no deletion will follow");
 }
 
-/// The same applies after etcd was restored from a backup, with the old UID.
+/// After etcd was restored from a backup, the slice exists again with its old UID.
 /// Rule: 2.gone
 #[test]
 fn a_later_list_or_get_restores_a_deleted_slice() {
@@ -59,7 +59,7 @@ fn a_later_list_or_get_restores_a_deleted_slice() {
     index.list_slice(&scope, slice("kubernetes"));
     assert!(
         source_slices(&index).is_empty(),
-        "that is the list of another watch"
+        "another watch has begun to list"
     );
     index.list_begins(&scope);
     index.list_slice(&scope, slice("kubernetes"));
@@ -69,7 +69,7 @@ fn a_later_list_or_get_restores_a_deleted_slice() {
     look(&mut index, &kubernetes(), Some(slice("kubernetes").version(50)));
     assert_eq!(source_slices(&index), ["kubernetes"]);
     index.apply_slice(&scope, slice("kubernetes").version(300));
-    let known = index.slice(&kubernetes()).expect("it is there");
+    let known = index.slice(&kubernetes()).expect("the slice is known");
     assert_eq!(known.metadata.resource_version.as_deref(), Some("300"));
 }
 

@@ -1,4 +1,4 @@
-//! Each change returns the keys that it affects.
+//! A change returns the keys of the Services that it affects.
 
 use super::*;
 use crate::model::{Priority, annotation, copy_name};
@@ -34,7 +34,7 @@ fn shards(names: BTreeSet<String>) -> BTreeSet<Arc<BTreeSet<String>>> {
     [Arc::new(names)].into()
 }
 
-/// An index that has listed everything: `vip`, which copies `kubernetes`.
+/// An index that has listed everything. The only object is the Service `vip`, which copies `kubernetes`.
 fn filled() -> Index {
     let mut index = Index::new(defaults());
     index.apply_service(&service("vip"));
@@ -57,9 +57,9 @@ fn copy_slice() -> EndpointSlice {
     slice(&copy_name("vip", &slice("kubernetes"))).copied("vip", "kubernetes")
 }
 
-/// A user may change the source of a Service faster than sources can be listed.
+/// A user can change the source of a Service faster than sources can be listed.
 #[test]
-fn names_after_the_first_list_do_not_delay_a_filled_index() {
+fn names_added_after_the_first_list_do_not_delay_filling() {
     let mut index = Index::new(defaults());
     index.apply_service(&service("vip").source("default", "first"));
     index.services_listed(&[key("vip")].into());
@@ -110,7 +110,7 @@ fn a_source_named_for_the_first_time_never_looks_empty() {
     assert!(index.names().contains("app"));
     let scope = named(&["app"]);
     index.list_slice(&scope, slice("app-1").of("app").namespace("web"));
-    assert!(index.snapshot(&key("vip")).is_none(), "half a list is none");
+    assert!(index.snapshot(&key("vip")).is_none(), "the list is not complete");
     let dirty = index.slices_listed(&scope, &[SliceKey::new("web", "app-1")].into());
     assert_eq!(dirty, keys(&["vip"]));
     assert_eq!(source_slices(&index), ["app-1"]);
@@ -128,7 +128,7 @@ fn a_name_that_was_dropped_has_to_be_listed_again() {
     index.retain_names(&shards(index.names()));
     assert!(
         index.slice(&SliceKey::new("default", "kubernetes")).is_none(),
-        "it is forgotten"
+        "its name is no longer watched"
     );
 
     index.apply_service(&service("vip"));
@@ -160,20 +160,20 @@ fn names_that_stay_keep_their_slices() {
 
 /// Rule: 3.source-service
 #[test]
-fn a_service_change_marks_itself_and_services_that_copy_it() {
+fn a_service_change_marks_it_and_the_services_that_copy_it() {
     let mut index = filled();
     assert_eq!(index.apply_service(&service("vip")), keys(&[]), "no change");
     assert_eq!(
         index.apply_service(&service("vip").version(7).label("a", "b")),
         keys(&[]),
-        "none that counts"
+        "no relevant change"
     );
     assert_eq!(index.apply_service(&service("vip").uid("new")), keys(&["vip"]));
     assert_eq!(index.apply_service(&service("vip").deleting()), keys(&["vip"]));
     assert_eq!(
         index.apply_service(&plain_service("other")),
         keys(&[]),
-        "it asks for nothing"
+        "it is not managed"
     );
     assert_eq!(
         index.apply_service(&plain_service("kubernetes")),
@@ -183,12 +183,12 @@ fn a_service_change_marks_itself_and_services_that_copy_it() {
     assert_eq!(
         index.delete_service(&key("kubernetes")),
         keys(&["vip"]),
-        "the source goes"
+        "the source is deleted"
     );
     assert_eq!(
         index.delete_service(&key("kubernetes")),
         keys(&[]),
-        "it is gone already"
+        "it does not exist"
     );
     assert_eq!(index.delete_service(&key("vip")), keys(&["vip"]));
 }
@@ -211,7 +211,7 @@ fn a_service_that_is_not_on_the_list_is_gone() {
     assert_eq!(
         index.services_listed(&[key("vip")].into()),
         keys(&["vip"]),
-        "its source is gone"
+        "its source no longer exists"
     );
     assert_eq!(index.services_listed(&HashSet::new()), keys(&["vip"]));
     assert!(!index.is_managed(&key("vip")));
@@ -229,11 +229,11 @@ fn a_source_slice_marks_every_service_that_copies_it() {
         index.apply_slice(&scope, source.clone()),
         keys(&["second", "vip"])
     );
-    assert_eq!(index.apply_slice(&scope, source.clone()), keys(&[]), "no news");
+    assert_eq!(index.apply_slice(&scope, source.clone()), keys(&[]), "no change");
     assert_eq!(
         index.apply_slice(&scope, source.clone().version(99)),
         keys(&[]),
-        "old news"
+        "an older version"
     );
     assert_eq!(
         index.apply_slice(&scope, slice("x").namespace("web")),
@@ -256,7 +256,7 @@ fn a_source_slice_marks_every_service_that_copies_it() {
 }
 
 #[test]
-fn a_list_is_the_truth_even_if_it_is_older() {
+fn a_list_replaces_the_known_state_even_if_it_is_older() {
     let mut index = filled();
     let scope = named(&["kubernetes", "vip"]);
     index.apply_slice(&scope, slice("kubernetes").version(200));
@@ -269,7 +269,7 @@ fn a_list_is_the_truth_even_if_it_is_older() {
 }
 
 #[test]
-fn a_copy_marks_its_service_when_it_changes_and_is_deleted() {
+fn a_copy_marks_its_service_when_it_is_changed_or_deleted() {
     for service in [Some(service("vip")), Some(plain_service("vip")), None] {
         let mut index = filled();
         index.services_listed(&HashSet::new());
@@ -287,7 +287,7 @@ fn a_copy_marks_its_service_when_it_changes_and_is_deleted() {
 }
 
 #[test]
-fn slices_without_a_version_are_always_news() {
+fn slices_without_a_version_always_count_as_changed() {
     let mut index = filled();
     let scope = named(&["kubernetes", "vip"]);
     let bare = |slice: EndpointSlice| slice.edit(|slice| slice.metadata.resource_version = None);
@@ -328,7 +328,7 @@ fn the_names_in_use_are_the_sources_and_the_managed_services() {
 
 /// Rule: 1.enabled-false-leftovers
 #[test]
-fn a_disabled_service_is_watched_and_dirty_with_a_leftover() {
+fn a_disabled_service_is_watched_and_its_leftover_marks_it() {
     let disabled = service("vip").annotate(annotation::ENABLED, "false");
     let leftover = || slice("vip").of("vip").label(label::SOURCE, "kubernetes");
     let mut index = Index::new(defaults());
@@ -347,7 +347,7 @@ fn a_disabled_service_is_watched_and_dirty_with_a_leftover() {
 
 /// Rule: survive.api-servers-first
 #[test]
-fn the_api_servers_are_urgent_in_their_own_namespace_only() {
+fn copies_of_the_api_source_are_urgent_only_in_its_namespace() {
     let mut index = Index::new(Defaults {
         source: ServiceKey::new("web", "app"),
         ..defaults()
@@ -368,7 +368,7 @@ fn the_api_servers_are_urgent_in_their_own_namespace_only() {
 
 /// Rule: 2.create-confirmed
 #[test]
-fn a_source_is_in_doubt_while_its_watch_lists_again() {
+fn a_source_is_in_doubt_while_its_watch_relists() {
     let mut index = filled();
     let scope = named(&["kubernetes", "vip"]);
     let is_in_doubt = |index: &Index| {
@@ -389,7 +389,7 @@ fn a_source_is_in_doubt_while_its_watch_lists_again() {
     );
 }
 
-/// A GET that no watch overtakes.
+/// Applies the result of a GET that no watch overtakes.
 fn look(index: &mut Index, key: &SliceKey, slice: Option<EndpointSlice>) -> Dirty {
     let before = index.state(key);
     index.observe(key, &before, slice).unwrap_or_default()
@@ -405,17 +405,17 @@ fn a_get_that_a_watch_has_overtaken_changes_nothing() {
         index.slices_listed(&names, &HashSet::new());
         index
     };
-    // Sent when there was none. The slice was created, and the GET was answered with 404 before that.
+    // The GET was answered with 404, and then the slice was created. The watch is faster than the response.
     let mut index = new();
     let before = index.state(&key);
     index.apply_slice(&names, source(10));
     assert_eq!(index.observe(&key, &before, None), None);
     assert!(index.slice(&key).is_some());
-    // Sent when there was none. The slice was created and deleted again, and the GET was answered in between.
+    // The slice was created, the GET was answered, and the slice was deleted. The watch is faster than the response.
     let mut index = new();
     let before = index.state(&key);
     index.apply_slice(&names, source(10));
     index.delete_slice(&names, &source(11).metadata);
     assert_eq!(index.observe(&key, &before, Some(source(10))), None);
-    assert!(index.slice(&key).is_none(), "a ghost");
+    assert!(index.slice(&key).is_none(), "the slice is deleted");
 }

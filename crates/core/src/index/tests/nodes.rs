@@ -4,7 +4,8 @@ use super::*;
 use crate::model::{KnownNodes, NodesUnknown, Unreadable};
 use crate::testing::node;
 
-/// `vip` copies the API servers under IPv4, `dual` under both families, and `app` another source.
+/// An index with three Services: `vip` copies the API source for IPv4, `dual` for both families, and `app` copies
+/// another source.
 fn with_sources() -> Index {
     let mut index = filled();
     index.apply_service(&service("dual").families(&["IPv4", "IPv6"]));
@@ -29,7 +30,7 @@ fn names(index: &Index) -> Vec<String> {
 
 /// Rule: 8.watched-when-needed
 #[test]
-fn nodes_are_needed_for_a_family_the_source_lacks_and_for_names() {
+fn nodes_are_needed_for_a_missing_family_or_for_node_names() {
     let local = |service: Service| {
         service.edit(|it| it.spec_mut().external_traffic_policy = Some("Local".to_owned()))
     };
@@ -72,7 +73,7 @@ fn nodes_are_needed_for_a_family_the_source_lacks_and_for_names() {
 
 /// Rule: 8.heartbeat
 #[test]
-fn only_a_change_of_what_is_read_concerns_those_who_need_nodes() {
+fn relevant_node_changes_mark_only_services_that_need_nodes() {
     let mut index = with_sources();
     let a = || node("a").internal("192.0.2.1");
     assert_eq!(index.apply_node(a()), Dirty::new(), "the list is not complete");
@@ -89,7 +90,7 @@ fn only_a_change_of_what_is_read_concerns_those_who_need_nodes() {
 
 /// Rule: 8.unknown-nodes
 #[test]
-fn nodes_are_unknown_until_listed_and_while_they_cannot_be() {
+fn nodes_are_unknown_until_listed_and_while_lists_fail() {
     let mut index = with_sources();
     assert_eq!(names(&index), ["NotListed"]);
     index.apply_node(node("a"));
@@ -110,7 +111,7 @@ fn nodes_are_unknown_until_listed_and_while_they_cannot_be() {
 }
 
 #[test]
-fn a_source_slice_that_cannot_be_decoded_tells_no_family() {
+fn an_undecodable_source_slice_shows_no_missing_family() {
     let mut index = filled();
     let unreadable = Unreadable {
         metadata: slice("kubernetes").metadata,

@@ -74,7 +74,7 @@ fn services_beyond_a_limit_wait_and_the_note_names_it() {
 
 /// Rule: 10.limits
 #[test]
-fn disabled_services_take_no_place_of_others() {
+fn disabled_services_take_no_places_from_managed_ones() {
     let mut index = limited(2, 10);
     let disabled = |name, created| tenant("web", name, created).annotate(annotation::ENABLED, "false");
     for service in [disabled("a", 1), disabled("b", 2), disabled("c", 3)] {
@@ -92,7 +92,7 @@ fn disabled_services_take_no_place_of_others() {
 
 /// Rule: 10.limits
 #[test]
-fn copies_count_first_then_age_and_then_the_name() {
+fn services_rank_by_copies_then_by_age_then_by_name() {
     let mut index = limited(2, 10);
     for (name, created) in [("b", 20), ("c", 20), ("a", 30)] {
         index.apply_service(&tenant("web", name, created));
@@ -140,7 +140,7 @@ fn the_next_service_gets_a_place_that_becomes_free() {
 
 /// Rule: 10.limits
 #[test]
-fn a_service_is_dirty_when_another_limit_keeps_it_out() {
+fn a_service_is_dirty_when_another_limit_refuses_it() {
     let mut index = limited(1, 1);
     index.apply_service(&tenant("a", "first", 1));
     index.apply_service(&tenant("web", "a", 2));
@@ -159,7 +159,8 @@ fn services_that_lead_to_the_api_servers_are_exempt() {
     for name in ["kubernetes-vip", "second", "third"] {
         index.apply_service(&service(name).created(9));
     }
-    // A tenant's copy of the API servers' list counts, and so does another source in the same namespace.
+    // A tenant's Service that copies the API source counts, and so does a Service with another source in namespace
+    // `default`.
     let tenants = service("vip").namespace("web").source("default", "kubernetes");
     index.apply_service(&tenants.created(0));
     index.apply_service(&service("fourth").source("default", "app").created(9));
@@ -172,7 +173,7 @@ fn services_that_lead_to_the_api_servers_are_exempt() {
             "web/vip"
         ]
     );
-    // The Service stays managed, loses its exemption, and is the next one of its namespace.
+    // The Service stays managed and loses its exemption. Because of its age, it takes the place in its namespace.
     let changed = index.apply_service(&service("third").source("default", "app").created(5));
     assert_eq!(shown(&changed), ["default/fourth", "default/third"]);
     assert_eq!(
@@ -183,7 +184,7 @@ fn services_that_lead_to_the_api_servers_are_exempt() {
 
 /// A Service that waits must cost neither a watch nor memory for its source.
 #[test]
-fn nothing_of_a_service_that_waits_is_watched() {
+fn names_of_a_waiting_service_are_not_watched() {
     let mut index = limited(1, 10);
     index.apply_service(&service("a").source("web", "app").namespace("web").created(1));
     let waits = service("b").source("web", "other").namespace("web");
@@ -198,7 +199,7 @@ fn nothing_of_a_service_that_waits_is_watched() {
     assert_ne!(index.names_changed(), before);
 }
 
-/// The admitted Services, computed from the text of the rule.
+/// The admitted Services, computed as the documentation states the rule.
 fn expected(services: &BTreeSet<ServiceKey>, copies: &BTreeSet<ServiceKey>, limits: (usize, usize)) -> Dirty {
     let rank = |key: &ServiceKey| (!copies.contains(key), age(key), key.clone());
     let mut by_rank: Vec<_> = services.iter().collect();
@@ -221,7 +222,7 @@ proptest! {
 
     /// Rule: 10.limits
     #[test]
-    fn the_admitted_are_the_first_of_each_namespace_and_of_all(
+    fn admitted_services_rank_first_in_namespace_and_cluster(
         steps in vec((0..3usize, 0..6usize, 0..4u8), 0..60),
         limits in (1..4usize, 1..7usize),
     ) {

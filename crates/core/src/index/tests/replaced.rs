@@ -1,4 +1,4 @@
-//! Replacement of a watch of names: for a while, two watches show slices of the same name.
+//! Replacement of a watch of names. Until it is complete, two watches show slices with the same Service name.
 
 use super::*;
 
@@ -83,7 +83,7 @@ fn a_name_whose_watch_has_ended_has_to_be_listed_again() {
     };
     index.retain_names(&[old.clone(), new].into());
     assert!(index.snapshot(&key("vip")).is_some());
-    // Events of the remaining watch were ignored.
+    // Events of the remaining watch have been ignored until now.
     index.retain_names(&[old].into());
     assert!(index.snapshot(&key("vip")).is_none());
 }

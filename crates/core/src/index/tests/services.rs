@@ -1,12 +1,12 @@
-//! GETs of Services, in addition to the watch.
+//! Results of GETs of Services, in addition to the watch.
 
 use super::*;
 
-/// A GET that the watch does not overtake.
+/// Applies the result of a GET that the watch does not overtake.
 fn look(index: &mut Index, service: Option<&Service>) -> Dirty {
     let before = index.service_version(&key("vip"));
     let dirty = index.observe_service(&key("vip"), &before, service.map(Ok));
-    dirty.expect("nothing has overtaken it")
+    dirty.expect("no watch has overtaken the GET")
 }
 
 fn uid(index: &Index) -> Option<String> {
@@ -15,7 +15,7 @@ fn uid(index: &Index) -> Option<String> {
 
 /// Rule: 2.late-watch
 #[test]
-fn a_late_watch_does_not_undo_what_a_get_has_shown() {
+fn a_late_watch_does_not_undo_a_newer_get() {
     let mut index = filled();
     let read = service("vip").uid("new").version(200);
     assert_eq!(look(&mut index, Some(&read)), keys(&["vip"]));
@@ -26,9 +26,9 @@ fn a_late_watch_does_not_undo_what_a_get_has_shown() {
     }
     assert!(!index.knows_newer_service(&service("other").metadata));
     look(&mut index, None);
-    let made_again = service("vip").uid("made again").version(150);
-    assert!(!index.knows_newer_service(&made_again.metadata));
-    assert!(!index.is_service_gone(&made_again.metadata));
+    let recreated = service("vip").uid("recreated").version(150);
+    assert!(!index.knows_newer_service(&recreated.metadata));
+    assert!(!index.is_service_gone(&recreated.metadata));
 }
 
 /// Rule: 2.gone
@@ -40,11 +40,11 @@ fn a_service_missing_in_a_get_stays_gone_until_the_watch_agrees() {
     assert!(!index.is_service_gone(&read.metadata));
     assert_eq!(look(&mut index, None), keys(&["vip"]));
     assert!(index.is_service_gone(&read.clone().version(300).metadata));
-    // The watch first reaches the deletion of an earlier Service of this name.
+    // The watch first shows the deletion of an earlier Service with this name.
     index.service_deleted(&service("vip").version(150).metadata);
     assert!(index.is_service_gone(&read.metadata));
     index.service_deleted(&read.clone().version(400).metadata);
-    assert!(!index.is_service_gone(&read.metadata), "nothing is kept forever");
+    assert!(!index.is_service_gone(&read.metadata), "the UID is forgotten");
 }
 
 /// Rule: 2.gone
@@ -67,11 +67,11 @@ fn a_list_that_begins_after_a_get_decides_which_services_exist() {
     let mut index = filled();
     look(&mut index, None);
     look(&mut index, Some(&read));
-    assert!(!index.is_service_gone(&read.metadata), "a GET shows it as well");
+    assert!(!index.is_service_gone(&read.metadata), "a later GET shows it");
 }
 
 #[test]
-fn a_list_of_services_is_the_truth_even_where_it_is_older() {
+fn a_list_of_services_counts_even_if_it_is_older() {
     let mut index = filled();
     look(&mut index, Some(&service("vip").uid("new").version(200)));
     index.apply_service(&service("vip").version(100));
@@ -95,24 +95,24 @@ fn a_service_get_older_than_the_watch_changes_nothing() {
     index.apply_service(&read);
     index.delete_service(&key("vip"));
     assert_eq!(index.observe_service(&key("vip"), &before, Some(Ok(&read))), None);
-    assert_eq!(uid(&index), None, "a ghost");
+    assert_eq!(uid(&index), None, "the Service is deleted");
 }
 
 #[test]
-fn names_from_a_get_are_noticed_when_the_watch_reaches_them() {
+fn names_from_a_get_are_counted_before_the_watch_shows_them() {
     let mut index = filled();
     let before = index.names_changed();
     let read = service("vip").source("web", "app").version(200);
     look(&mut index, Some(&read));
-    assert_eq!(index.apply_service(&read), keys(&[]), "no news for the watch");
+    assert_eq!(index.apply_service(&read), keys(&[]), "no change for the watch");
     assert_ne!(index.names_changed(), before);
     assert!(index.names().contains("app"));
 }
 
-/// The names of thousands of Services are collected when they may have changed, and a user may change a Service all the
-/// time.
+/// The names of thousands of Services are collected when the names may have changed, and a user can change a Service
+/// all the time.
 #[test]
-fn changes_that_concern_no_names_are_not_counted() {
+fn changes_without_effect_on_names_are_not_counted() {
     let mut index = filled();
     let mut changed = |change: &mut dyn FnMut(&mut Index)| {
         let before = index.names_changed();

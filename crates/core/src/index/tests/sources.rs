@@ -5,7 +5,7 @@ use crate::index::Listing;
 use crate::testing::{endpoint, slice_port};
 use k8s_openapi::api::discovery::v1::EndpointConditions;
 
-/// A list of namespace `default` at a version, sent now.
+/// A list of namespace `default` at a version, whose request is sent now.
 fn listing(index: &Index, version: u64, slices: &[&EndpointSlice]) -> Listing {
     let mut listing = index.listing("default".to_owned(), ["kubernetes".to_owned()].into());
     listing.version = Some(version);
@@ -32,7 +32,7 @@ fn a_watch_that_shows_what_a_list_shows_or_more_is_not_behind() {
     };
     assert!(shows(with(&[&new]), 7, &[&new]));
     assert!(shows(with(&[&new]), 6, &[&old]), "the watch is ahead");
-    assert!(shows(with(&[&new]), 6, &[]), "it was made after the list");
+    assert!(shows(with(&[&new]), 6, &[]), "it was created after the list");
     assert!(shows(filled(), 9, &[]));
 }
 
@@ -50,7 +50,7 @@ fn a_watch_that_lacks_any_change_is_behind() {
     let other = slice("vip-1").of("vip").version(900);
     assert!(
         !shows(with(&[&other]), &[&new]),
-        "what the watch shows of others proves nothing"
+        "slices of other Services prove nothing"
     );
 }
 
@@ -58,13 +58,13 @@ fn a_watch_that_lacks_any_change_is_behind() {
 fn a_slice_deleted_before_the_list_arrives_is_not_missed() {
     let (first, second) = (slice("kubernetes").version(5), slice("kubernetes-2").version(9));
     let mut index = with(&[&first]);
-    let asked = listing(&index, 6, &[&first]);
+    let listed = listing(&index, 6, &[&first]);
     index.delete_slice(&named(&["kubernetes"]), &first.clone().version(8).metadata);
     index.apply_slice(&named(&["kubernetes"]), second.clone());
-    assert!(index.shows(&asked));
+    assert!(index.shows(&listed));
     assert!(
         !index.shows(&listing(&index, 10, &[&first, &second])),
-        "nothing has gone since this list"
+        "no slice was removed since this list"
     );
 }
 
@@ -88,7 +88,7 @@ fn a_list_ignores_slices_of_other_services_and_namespaces() {
     assert!(index.shows(&listing(&index, 9, &[])));
     let mut blue = listing(&index, 9, &[]);
     blue.namespace = "blue".to_owned();
-    assert!(!index.shows(&blue), "there it is missed");
+    assert!(!index.shows(&blue), "the list of that namespace does not have it");
 }
 
 #[test]
@@ -109,7 +109,7 @@ fn sources_in_use_are_those_of_listed_managed_services() {
 
 /// Rule: survive.check-scope
 #[test]
-fn namespaces_without_a_source_that_exists_are_not_in_use() {
+fn namespaces_without_an_existing_source_are_not_in_use() {
     let mut index = filled();
     index.apply_service(&service("web").source("invented", "app"));
     index.apply_service(&service("shop").source("blue", "app"));
@@ -174,7 +174,7 @@ fn addresses_are_ready_endpoints_at_the_named_port() {
     assert_eq!(
         index.addresses_of(&key("kubernetes"), "https"),
         [own.into(), others.into()],
-        "those of the slice that is named as the Service is, and others"
+        "those in the slice with the name of the Service, and those in others"
     );
 }
 

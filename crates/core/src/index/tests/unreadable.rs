@@ -1,4 +1,4 @@
-//! Slices that cannot be decoded, and for how long they protect their copies.
+//! Slices that cannot be decoded, and the time for which they protect their copies.
 
 use super::*;
 use crate::model::Unreadable;
@@ -45,7 +45,10 @@ fn a_list_of_other_names_keeps_a_slice_without_labels() {
     index.slices_listed(&named(&["another"]), &HashSet::new());
     assert!(is_protected(&index), "a GET shows it too");
     index.slices_listed(&named(&["another", "kubernetes", "vip"]), &HashSet::new());
-    assert!(!is_protected(&index), "the list of a watch that replaces its own");
+    assert!(
+        !is_protected(&index),
+        "the list of the watch that replaces its watch"
+    );
 }
 
 fn kubernetes() -> SliceKey {
@@ -53,10 +56,10 @@ fn kubernetes() -> SliceKey {
 }
 
 #[test]
-fn a_slice_without_labels_goes_with_the_names_of_its_watch() {
+fn a_slice_without_labels_is_forgotten_with_its_names() {
     let mut index = filled();
     index.apply_unreadable_slice(&named(&["kubernetes", "gone"]), &without_labels("kubernetes"));
-    // The watch is replaced by one with fewer names. Its list shows that the slice has none of them.
+    // A watch with fewer names replaces this one. Its list shows that the slice has none of them.
     index.retain_names(&shards(["kubernetes".to_owned()].into()));
     assert!(is_protected(&index));
     let dirty = index.slices_listed(&named(&["kubernetes"]), &HashSet::new());
@@ -88,16 +91,16 @@ fn a_slice_that_only_a_get_shows_is_not_kept() {
     assert!(!is_protected(&index));
 }
 
-/// After a restart no readable state of it is known.
+/// After a restart, no readable state of the slice is known.
 #[test]
 fn the_end_of_an_unreadable_slice_marks_its_service() {
     let scope = named(&["kubernetes", "vip"]);
-    let labelled = Unreadable {
+    let labeled = Unreadable {
         metadata: slice("kubernetes").metadata,
         condition: None,
         error: String::new(),
     };
-    for unreadable in [labelled, without_labels("kubernetes")] {
+    for unreadable in [labeled, without_labels("kubernetes")] {
         let shown = || {
             let mut index = filled();
             assert_eq!(index.apply_unreadable_slice(&scope, &unreadable), keys(&[]));
@@ -128,7 +131,7 @@ fn an_unreadable_slice_that_moves_marks_its_former_service() {
     );
 }
 
-/// Otherwise a GET that was sent before the watch showed the deletion would keep the slice forever.
+/// Otherwise the result of a GET that was sent before the watch showed the deletion would stay forever.
 #[test]
 fn the_end_of_an_unreadable_slice_overtakes_a_get() {
     let mut index = filled();
@@ -140,7 +143,7 @@ fn the_end_of_an_unreadable_slice_overtakes_a_get() {
 }
 
 #[test]
-fn an_unreadable_slice_in_a_restored_etcd_may_change_and_go() {
+fn unreadable_slice_in_restored_etcd_can_change_or_be_deleted() {
     let scope = named(&["kubernetes", "vip"]);
     let restored = || {
         let mut index = filled();
@@ -159,19 +162,19 @@ fn an_unreadable_slice_in_a_restored_etcd_may_change_and_go() {
 }
 
 #[test]
-fn a_late_watch_does_not_undo_what_a_get_has_shown() {
+fn a_late_watch_does_not_undo_a_newer_get() {
     let (mut index, scope) = (filled(), named(&["kubernetes", "vip"]));
     let shown = slice("kubernetes").endpoints(["192.0.2.1"]).version(200);
     look(&mut index, &kubernetes(), Some(shown));
     index.apply_unreadable_slice(&scope, &at(150));
-    assert!(!is_protected(&index), "it is readable by now");
+    assert!(!is_protected(&index), "it has become readable");
     index.apply_slice(&scope, slice("kubernetes").endpoints([]).version(160));
     assert!(!index.slice(&kubernetes()).unwrap().is_empty());
 
     assert!(index.observe_unreadable(&at(300)).is_some());
     index.apply_slice(&scope, slice("kubernetes").version(250));
     index.delete_slice(&scope, &slice("kubernetes").version(250).metadata);
-    assert!(is_protected(&index), "it is unreadable by now");
+    assert!(is_protected(&index), "it has become unreadable");
 }
 
 #[test]
@@ -184,7 +187,7 @@ fn an_unreadable_slice_overtakes_a_get() {
     assert!(is_protected(&index));
 }
 
-/// Another watch shows it before the first one shows that it has left.
+/// The new watch of the slice shows it before the old watch shows that it has left.
 #[test]
 fn an_unreadable_slice_that_moves_stays_protected() {
     let (one, two) = (named(&["other"]), named(&["kubernetes", "vip"]));
@@ -202,7 +205,7 @@ fn an_unreadable_slice_that_moves_stays_protected() {
     assert_eq!(
         index.slice(&kubernetes()),
         None,
-        "its last readable state is not its state"
+        "the last readable state no longer counts"
     );
     assert!(is_protected(&index));
 
@@ -214,7 +217,7 @@ fn an_unreadable_slice_that_moves_stays_protected() {
     assert!(index.snapshot(&key("vip")).unwrap().unreadable.contains(&name));
 }
 
-/// Otherwise its key would wait for it, and so would all other copies of the Service.
+/// Otherwise the Service would wait for this copy, and none of its other copies would be written.
 #[test]
 fn a_copy_without_labels_that_a_get_shows_is_kept() {
     let copy = copy_slice().version(100);

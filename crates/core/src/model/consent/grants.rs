@@ -1,4 +1,4 @@
-//! ReferenceGrants of the Gateway API, with which a namespace lets others refer to its Services.
+//! ReferenceGrants of the Gateway API, with which a namespace allows other namespaces to refer to its Services.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,7 +11,7 @@ use super::Consent;
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct ReferenceGrant {
-    /// Its name.
+    /// Its name and namespace.
     pub metadata: ObjectMeta,
     /// The permissions that it grants.
     pub spec: ReferenceGrantSpec,
@@ -21,9 +21,9 @@ pub struct ReferenceGrant {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct ReferenceGrantSpec {
-    /// The objects that may refer.
+    /// The objects that may refer to objects in the namespace of the grant.
     pub from: Option<Vec<ReferenceGrantFrom>>,
-    /// The objects to which they may refer.
+    /// The objects in the namespace of the grant that they may refer to.
     pub to: Option<Vec<ReferenceGrantTo>>,
 }
 
@@ -51,17 +51,18 @@ pub struct ReferenceGrantTo {
     pub name: Option<String>,
 }
 
-/// What a ReferenceGrant means for copies.
+/// The Services that a ReferenceGrant allows other namespaces to copy.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Grant {
-    /// The namespaces whose Services may copy. Empty if it does not concern Services.
+    /// The namespaces whose Services may copy. Empty if the ReferenceGrant allows no copies.
     from: BTreeSet<String>,
     /// The names of the sources. `None` means all Services of the grant's namespace.
     to: Option<BTreeSet<String>>,
 }
 
 impl Grant {
-    /// Reads a ReferenceGrant. One that does not concern Services, and a name that is not valid, grant nothing.
+    /// Reads a ReferenceGrant. A ReferenceGrant that does not concern Services allows nothing, and an invalid name in
+    /// it is ignored.
     #[must_use]
     pub fn read(grant: &ReferenceGrant) -> Self {
         let from = grant.spec.from.iter().flatten();
@@ -104,21 +105,21 @@ enum Listed {
 #[derive(Debug, Default)]
 pub struct Grants {
     listed: Listed,
-    /// The last readable state of each grant, or `None` if it could not be decoded since the start.
+    /// The last readable state of each grant, or `None` if the grant has not been decodable since the start.
     by_namespace: BTreeMap<String, BTreeMap<String, Option<Grant>>>,
 }
 
 impl Grants {
     pub(super) fn consent(&self, namespace: &str, source: &ServiceKey) -> Consent {
-        let there = || self.by_namespace.get(source.namespace()).into_iter().flatten();
+        let in_namespace = || self.by_namespace.get(source.namespace()).into_iter().flatten();
         let allows = |grant: &Grant| grant.allows(namespace, source.name());
-        if there().any(|(_, grant)| grant.as_ref().is_some_and(allows)) {
+        if in_namespace().any(|(_, grant)| grant.as_ref().is_some_and(allows)) {
             return Consent::Given;
         }
         match self.listed {
             Listed::Never => Consent::Unknown,
             Listed::Absent => Consent::RefusedForNow,
-            Listed::Yes if there().any(|(_, grant)| grant.is_none()) => Consent::RefusedForNow,
+            Listed::Yes if in_namespace().any(|(_, grant)| grant.is_none()) => Consent::RefusedForNow,
             Listed::Yes => Consent::Refused,
         }
     }
@@ -128,48 +129,48 @@ impl Grants {
         self.listed == Listed::Yes
     }
 
-    /// Whether a namespace without a grant is known to have none, as far as the API server serves grants.
+    /// Whether a namespace without a known grant has none, as far as the API server serves grants.
     pub(crate) fn are_known(&self) -> bool {
         self.listed != Listed::Never
     }
 
-    /// Takes in a grant that was added or changed. Returns the namespace whose sources it affects, if anything changed.
+    /// Records a grant that was added or changed. Returns its namespace if consent for sources there may have changed.
     pub fn apply(&mut self, metadata: &ObjectMeta, grant: Grant) -> Option<String> {
-        let (namespace, name) = place(metadata);
-        let there = self.by_namespace.entry(namespace.clone()).or_default();
-        let has_changed = match there.insert(name, Some(grant.clone())) {
+        let (namespace, name) = namespace_and_name(metadata);
+        let known = self.by_namespace.entry(namespace.clone()).or_default();
+        let has_changed = match known.insert(name, Some(grant.clone())) {
             Some(before) => before != Some(grant),
             None => !grant.from.is_empty(),
         };
         has_changed.then_some(namespace)
     }
 
-    /// Takes in a grant that was added or changed and cannot be decoded. Its last readable state counts. A new one has
-    /// none, so it has never granted anything.
+    /// Records a grant that was added or changed and cannot be decoded. Its last readable state still counts. A new
+    /// grant has no such state, so it allows nothing.
     pub fn apply_unreadable(&mut self, metadata: &ObjectMeta) {
-        let (namespace, name) = place(metadata);
-        let there = self.by_namespace.entry(namespace).or_default();
-        there.entry(name).or_insert_with(|| Some(Grant::default()));
+        let (namespace, name) = namespace_and_name(metadata);
+        let known = self.by_namespace.entry(namespace).or_default();
+        known.entry(name).or_insert_with(|| Some(Grant::default()));
     }
 
-    /// Takes in a grant that was removed. Returns the namespace whose sources it affects, if it was known.
+    /// Removes a grant that was deleted. Returns its namespace if the grant allowed anything, or was never decoded.
     pub fn remove(&mut self, metadata: &ObjectMeta) -> Option<String> {
-        let (namespace, name) = place(metadata);
-        let there = self.by_namespace.get_mut(&namespace)?;
-        let grant = there.remove(&name);
-        if there.is_empty() {
+        let (namespace, name) = namespace_and_name(metadata);
+        let known = self.by_namespace.get_mut(&namespace)?;
+        let grant = known.remove(&name);
+        if known.is_empty() {
             self.by_namespace.remove(&namespace);
         }
         let granted = grant?.is_none_or(|grant| !grant.from.is_empty());
         granted.then_some(namespace)
     }
 
-    /// Replaces all known grants with a complete list. The last readable state of a grant that cannot be decoded, which
-    /// is `None` on the list, still counts.
+    /// Replaces all known grants with a complete list. `None` stands for a grant that cannot be decoded: its last
+    /// readable state still counts.
     pub fn replace(&mut self, listed: impl IntoIterator<Item = (ObjectMeta, Option<Grant>)>) {
         let mut known = std::mem::take(&mut self.by_namespace);
         for (metadata, grant) in listed {
-            let (namespace, name) = place(&metadata);
+            let (namespace, name) = namespace_and_name(&metadata);
             let mut last = || known.get_mut(&namespace)?.remove(&name)?;
             let grant = grant.or_else(&mut last);
             self.by_namespace
@@ -180,8 +181,9 @@ impl Grants {
         self.listed = Listed::Yes;
     }
 
-    /// Notes that the API server does not serve ReferenceGrants. Existing copies stay until grants are listed, or until
-    /// this has lasted for some time and the caller passes an empty list to [`Grants::replace`].
+    /// Records that the API server does not serve ReferenceGrants. This changes nothing if they were listed before.
+    /// Existing copies stay until grants are listed, or until this has lasted for some time and the caller passes an
+    /// empty list to [`Grants::replace`].
     pub fn absent(&mut self) {
         if self.listed == Listed::Never {
             self.listed = Listed::Absent;
@@ -190,7 +192,7 @@ impl Grants {
 }
 
 /// The namespace and the name of a grant.
-fn place(metadata: &ObjectMeta) -> (String, String) {
+fn namespace_and_name(metadata: &ObjectMeta) -> (String, String) {
     let text = |value: &Option<String>| value.clone().unwrap_or_default();
     (text(&metadata.namespace), text(&metadata.name))
 }

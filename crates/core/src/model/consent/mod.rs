@@ -2,11 +2,11 @@
 //!
 //! ```text
 //!   own namespace ── default source ── --allow-source ── ReferenceGrant ── endpoint-copier/allow-from
-//!         any of them says yes: the source is copied, and only then does anything depend on it
+//!      if any of them allows it, the source is copied; before that, nothing depends on the source
 //! ```
 //!
-//! The operator may write EndpointSlices everywhere, but most users who annotate Services may not (CVE-2021-25740). So
-//! an annotation in one namespace is not enough to expose a Service in another one.
+//! The operator is allowed to write EndpointSlices everywhere, but most users who annotate Services are not
+//! (CVE-2021-25740). So an annotation in one namespace is not enough to expose a Service in another.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,13 +20,13 @@ pub use grants::{Grant, Grants, ReferenceGrant, ReferenceGrantFrom, ReferenceGra
 pub use ports::PermittedPorts;
 
 words! {
-    /// What users may do with sources in other namespaces, as decided by the admin.
+    /// The admin's choice of the sources in other namespaces that users may copy.
     CrossNamespace {
-        /// Copy those that the owner of the source or the admin allows.
+        /// Users may copy those that the owner of the source or the admin allows.
         Consent => "consent",
-        /// Copy any of them.
+        /// Users may copy any of them.
         Allow => "allow",
-        /// Copy only those that the flags name.
+        /// Users may copy only those that the flags name.
         Deny => "deny",
     }
 }
@@ -34,7 +34,7 @@ words! {
 /// The settings for sources in other namespaces.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConsentPolicy {
-    /// What users may do.
+    /// The sources in other namespaces that users may copy.
     pub cross_namespace: CrossNamespace,
     /// Sources that the admin allows, with the namespaces that may copy each of them.
     pub allowed_sources: BTreeMap<ServiceKey, AllowFrom>,
@@ -52,12 +52,12 @@ impl Default for ConsentPolicy {
     }
 }
 
-/// Namespaces that may copy a source: names separated by commas, or `*`. It stays unparsed, because the operator keeps
-/// the annotation of every Service that has one.
+/// Namespaces that may copy a source: names separated by commas, or `*`. The text stays unparsed to save memory,
+/// because the operator keeps the annotation of every Service that has one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AllowFrom(Box<str>);
 
-/// The length of the longest valid annotation. A longer one allows nothing.
+/// The length in bytes of the longest valid annotation. A longer one allows nothing.
 pub const LONGEST_ALLOW_FROM: usize = 4096;
 
 impl AllowFrom {
@@ -67,7 +67,7 @@ impl AllowFrom {
         Self(value.into())
     }
 
-    /// The annotation of a Service, if it allows anything.
+    /// The annotation of a Service. `None` if it is missing, empty or too long.
     #[must_use]
     pub fn of(metadata: &ObjectMeta) -> Option<Self> {
         let value = annotation_of(metadata, annotation::ALLOW_FROM)?;
@@ -75,7 +75,7 @@ impl AllowFrom {
         is_read.then(|| Self::new(value))
     }
 
-    /// The namespaces of two lists.
+    /// A list that allows the namespaces of both lists.
     #[must_use]
     pub fn or(&self, other: &Self) -> Self {
         match (&*self.0, &*other.0) {
@@ -84,7 +84,8 @@ impl AllowFrom {
         }
     }
 
-    /// Whether this namespace may copy. An entry that is not a valid name allows nothing, because there are no patterns.
+    /// Whether the list allows this namespace. An entry that is not a valid name allows nothing, because there are no
+    /// patterns.
     #[must_use]
     pub fn allows(&self, namespace: &str) -> bool {
         &*self.0 == "*" || is_dns_label(namespace) && self.0.split(',').any(|name| name == namespace)
@@ -96,10 +97,10 @@ impl AllowFrom {
 pub enum Consent {
     /// Neither the owner of the source nor the admin allows it.
     Refused,
-    /// Nobody is known to allow it, but the cluster has no ReferenceGrants or has just stopped serving them, or what may
-    /// allow it cannot be decoded. No copy is created, and existing copies stay.
+    /// Nobody is known to allow it, but the API server has not served ReferenceGrants since the start, or an object
+    /// that might allow it cannot be decoded. No copy is created, and existing copies stay.
     RefusedForNow,
-    /// It is not known yet, so nothing changes.
+    /// It is not known yet whether anybody allows it, so nothing changes.
     Unknown,
     /// The owner of the source or the admin allows it.
     Given,
@@ -114,13 +115,14 @@ pub struct Grantors<'a> {
     pub default_source: &'a ServiceKey,
     /// The annotation of the source, if it allows anything.
     pub annotation: Option<&'a AllowFrom>,
-    /// Whether the source cannot be decoded and could not be since the start, so that its annotation is not known.
+    /// Whether the source has not been decodable since the start, so that its annotation is not known.
     pub is_unread: bool,
     /// Whether all Services have been listed, so that a missing annotation means something.
     pub services_listed: bool,
     /// All ReferenceGrants.
     pub grants: &'a Grants,
-    /// Whether the annotation has changed since the start. If so, somebody has decided, and a refusal is final.
+    /// Whether the annotation of the source changed before ReferenceGrants were listed. If so, somebody has decided,
+    /// and a refusal is final.
     pub is_revoked: bool,
 }
 
@@ -153,7 +155,7 @@ impl Grantors<'_> {
         }
     }
 
-    /// Which ports copies of a source may have in this namespace.
+    /// The ports that copies of a source may have in this namespace.
     #[must_use]
     pub fn ports(&self, namespace: &str, source: &ServiceKey) -> PermittedPorts {
         if source.namespace() == namespace {
@@ -165,8 +167,8 @@ impl Grantors<'_> {
         }
     }
 
-    /// Why a Service has no copies, and who can change that. The text depends only on names and flags, so it does not
-    /// show whether the source exists.
+    /// The finding that says why a Service has no copies, and how to change that. The text depends only on names and
+    /// flags, so it does not show whether the source exists.
     fn finding(&self, namespace: &str, source: &ServiceKey) -> Finding {
         let note = if self.policy.cross_namespace == CrossNamespace::Deny {
             format!(
@@ -184,7 +186,7 @@ impl Grantors<'_> {
         Finding::new(Reason::NotPermitted, note)
     }
 
-    /// Why a Service in this namespace may not copy this source. `None` if it may, or if that is not known.
+    /// Why a Service in this namespace may not copy this source. Returns `None` if it may, or if that is not known yet.
     #[must_use]
     pub fn refusal(&self, namespace: &str, source: &ServiceKey) -> Option<Refusal> {
         let is_final = match self.consent(namespace, source) {
@@ -202,7 +204,7 @@ impl Grantors<'_> {
 pub struct Refusal {
     /// The finding that the user sees.
     pub finding: Finding,
-    /// Whether existing copies are deleted. If not, they stay, but none is created.
+    /// Whether existing copies are deleted. If not, they stay, but no copies are created.
     pub is_final: bool,
 }
 

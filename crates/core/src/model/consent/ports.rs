@@ -1,4 +1,4 @@
-//! Which ports a copy may have.
+//! The ports that a copy may have.
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -11,20 +11,20 @@ use super::super::ports::protocol;
 pub enum PermittedPorts {
     /// Any port, because the source is in the namespace of the copies.
     Any,
-    /// The ports of the source slice, and these TCP ports. With any port, a Service could expose the kubelet of a
-    /// control-plane node.
+    /// The ports of the source slice, and these TCP ports. If any port were permitted, a Service could expose the
+    /// kubelet of a control-plane node.
     OfSlice(BTreeSet<u16>),
 }
 
 impl PermittedPorts {
-    /// Whether a copy of a slice with these ports may have a port.
+    /// Returns a predicate: whether a copy of a slice with these ports may have a port.
     pub fn for_slice<'a>(&'a self, slice: &'a [EndpointPort]) -> impl Fn(&EndpointPort) -> bool {
-        let of_slice: HashSet<_> = slice.iter().map(number).collect();
+        let of_slice: HashSet<_> = slice.iter().map(number_and_protocol).collect();
         move |port| {
             let Self::OfSlice(others) = self else {
                 return true;
             };
-            let wanted = number(port);
+            let wanted = number_and_protocol(port);
             let tcp = port.port.filter(|_| wanted.1 == "TCP");
             let tcp = tcp.and_then(|number| u16::try_from(number).ok());
             let is_allowed = tcp.is_some_and(|number| others.contains(&number));
@@ -34,6 +34,6 @@ impl PermittedPorts {
 }
 
 /// The number and the protocol of a port.
-fn number(port: &EndpointPort) -> (Option<i32>, &str) {
+fn number_and_protocol(port: &EndpointPort) -> (Option<i32>, &str) {
     (port.port, protocol(port.protocol.as_deref()))
 }

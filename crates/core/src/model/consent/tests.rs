@@ -70,7 +70,7 @@ fn consent(
 
 /// Rule: 9.own-namespace, 9.default-source, 9.allow-source
 #[test]
-fn admin_and_own_namespace_sources_need_no_consent() {
+fn own_namespace_default_and_flag_sources_need_no_consent() {
     let flags = ConsentPolicy {
         allowed_sources: [(key(WEB), AllowFrom::new("apps,other"))].into(),
         ..ConsentPolicy::default()
@@ -152,7 +152,7 @@ fn a_reference_grant_allows_what_it_names_in_its_namespace() {
         assert_eq!(
             elsewhere,
             Consent::Refused,
-            "of another namespace: {from:?} {to:?}"
+            "a source in another namespace: {from:?} {to:?}"
         );
     }
 }
@@ -177,7 +177,7 @@ fn a_grant_for_one_name_and_for_all_allows_all() {
 
 /// Rule: 9.modes
 #[test]
-fn the_mode_beats_what_users_allow_and_not_what_the_admin_does() {
+fn the_mode_overrides_consent_of_users_but_not_of_the_admin() {
     let mode = |cross_namespace| ConsentPolicy {
         cross_namespace,
         allowed_sources: [(key(("web", "by-flag")), AllowFrom::new("apps"))].into(),

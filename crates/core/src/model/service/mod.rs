@@ -1,4 +1,4 @@
-//! The request that a Service makes of the operator, parsed once when the Service arrives.
+//! The request of a Service to the operator, parsed once, when the index receives the Service.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -17,20 +17,20 @@ pub enum Intent {
     Copy(ServiceKey),
     /// The annotations are invalid: create nothing, and leave the copies as they are.
     Unclear(Finding),
-    /// The Service cannot have copies: remove ours.
+    /// The Service cannot have copies: delete ours.
     Refused(Finding),
-    /// `enabled: "false"`: remove ours, and what the Go operator left.
+    /// `enabled: "false"`: delete our copies, and what the Go operator left.
     Disabled,
 }
 
-/// A managed Service, reduced to the fields that determine its copies, or one that says that it is not managed.
+/// A managed or disabled Service, reduced to the fields that determine its copies.
 #[derive(Clone, Debug, PartialEq)]
 #[expect(
     clippy::struct_excessive_bools,
     reason = "the fields are independent of each other"
 )]
 pub struct ManagedService {
-    /// Its name.
+    /// Its key.
     pub key: ServiceKey,
     /// Its UID.
     pub uid: String,
@@ -40,7 +40,7 @@ pub struct ManagedService {
     pub deleting: bool,
     /// Its request.
     pub intent: Intent,
-    /// Whether the last good copies stay when the source is empty.
+    /// Whether the last good copies stay while the source is empty.
     pub holds: bool,
     /// Whether probes may take endpoints out of its copies. They do so only for the API source.
     pub probed: bool,
@@ -71,7 +71,7 @@ pub enum Distribution {
     SameZone,
     /// Those on the Node of the client: `PreferSameNode`.
     SameNode,
-    /// A word that a later version of Kubernetes may know.
+    /// A value that a later version of Kubernetes may define.
     Other,
 }
 
@@ -144,7 +144,7 @@ impl ManagedService {
         }
     }
 
-    /// Whether a Service that cannot be decoded is or may be managed, according to its readable fields.
+    /// Whether a Service that cannot be decoded is managed or might be, according to its readable fields.
     #[must_use]
     pub fn may_be_managed(unreadable: &Unreadable, defaults: &Defaults) -> bool {
         let annotations = unreadable.metadata.annotations.iter().flatten();
@@ -160,7 +160,7 @@ impl ManagedService {
         self.local_traffic || self.distribution.is_some()
     }
 
-    /// Whether it is managed. Otherwise it says that it is not.
+    /// Whether it is managed. Otherwise it is disabled.
     #[must_use]
     pub fn is_managed(&self) -> bool {
         self.intent != Intent::Disabled
@@ -235,7 +235,7 @@ fn refusal(spec: &ServiceSpec) -> Option<Finding> {
     })
 }
 
-/// Whether a Service holds its copies, and a finding if the annotation is invalid.
+/// Whether the copies of a Service are held while its source is empty, and a finding if the annotation is invalid.
 fn holds(service: &Service, intent: &Intent) -> (bool, Option<Finding>) {
     // An API server that answers must be on its own list, so an empty list is wrong.
     let by_default = matches!(intent, Intent::Copy(source) if source.is_api_source());
@@ -253,7 +253,7 @@ fn holds(service: &Service, intent: &Intent) -> (bool, Option<Finding>) {
     }
 }
 
-/// Whether a Service is probed, and a finding if the annotation is invalid.
+/// Whether probes may change the copies of a Service, and a finding if the annotation is invalid.
 fn probed(service: &Service) -> (bool, Option<Finding>) {
     match annotation_of(&service.metadata, annotation::PROBE) {
         None | Some("") => (true, None),
@@ -265,8 +265,8 @@ fn probed(service: &Service) -> (bool, Option<Finding>) {
     }
 }
 
-/// The API server sets ipFamilies on every Service that has a type with endpoints. If they are missing anyway, IPv4 is
-/// what it would have set on a cluster with one family.
+/// The IP families that a Service wants. The API server sets ipFamilies on every Service of a type that has endpoints.
+/// If the field is missing anyway, the family is IPv4, as in most clusters with one family.
 fn families(spec: &ServiceSpec) -> Vec<Family> {
     match &spec.ip_families {
         Some(families) if !families.is_empty() => families
@@ -277,7 +277,7 @@ fn families(spec: &ServiceSpec) -> Vec<Family> {
     }
 }
 
-/// Topology is requested by a field, or by an annotation in its old or new spelling.
+/// Whether a Service asks for topology-aware routing, in a field, or in an annotation with its old or new name.
 fn wants_hints(service: &Service, spec: &ServiceSpec) -> bool {
     let asks = |key| {
         annotation_of(&service.metadata, key)
@@ -297,8 +297,8 @@ fn distribution(spec: &ServiceSpec) -> Option<Distribution> {
     }
 }
 
-/// The maximum number of ports of a copy. The API allows no more in an EndpointSlice, although later API servers store
-/// them.
+/// The maximum number of ports of a copy. The API documentation allows no more in an EndpointSlice, although newer API
+/// servers accept more.
 const MOST_PORTS: usize = 100;
 
 /// The ports that copies need, and a finding if there are more than they can have.
@@ -319,7 +319,7 @@ fn ports(spec: &ServiceSpec, intent: &Intent) -> (Vec<ServicePort>, Option<Findi
     (ports.iter().take(MOST_PORTS).cloned().collect(), too_many)
 }
 
-/// The maximum number of the Service's own addresses that are read, so that a long list of external ones takes little
+/// The maximum number of the Service's own addresses that are read, so that a long list of external IPs takes little
 /// memory.
 const MOST_OWN_ADDRESSES: usize = 64;
 
@@ -346,7 +346,7 @@ fn invalid(annotation: &str, value: &str, help: &str) -> Finding {
     )
 }
 
-/// Shortens a value, because an annotation may be 256 KiB long and a note must not.
+/// Shortens a value, because an annotation can be 256 KiB long, but a note cannot.
 fn shorten(value: &str) -> String {
     const LONGEST_VALUE: usize = 100;
     match value.char_indices().nth(LONGEST_VALUE) {

@@ -60,7 +60,7 @@ fn a_flag_manages_only_its_namespace_and_can_be_off() {
 /// Rule: 1.source-named, 1.source-own-namespace, 1.source-default, 1.source-namespace-alone
 /// Rule: 1.empty-is-absent, 1.illegal-name, 1.source-is-self
 #[test]
-fn the_source_is_named_by_annotations_and_else_by_flags() {
+fn the_source_is_named_by_annotations_or_else_by_flags() {
     let long = "a".repeat(64);
     for (namespace, name, expected) in [
         (None, None, "default/kubernetes"),
@@ -95,7 +95,7 @@ fn the_source_is_named_by_annotations_and_else_by_flags() {
 
 /// Rule: 1.annotation-beats-flag
 #[test]
-fn annotations_beat_flags_on_the_flags_own_service() {
+fn annotations_beat_flags_on_the_service_that_flags_name() {
     let service = plain_service("kubernetes-vip").source("web", "app");
     assert_eq!(intent_of(&service), "web/app");
 }
@@ -108,7 +108,7 @@ fn a_service_that_is_its_own_default_source_is_refused() {
 
 /// Rule: 1.has-selector, 1.external-name
 #[test]
-fn a_service_whose_slices_have_another_owner_is_refused() {
+fn a_service_with_a_selector_or_external_name_is_refused() {
     let with_selector = |service: Service, selector: &[(&str, &str)]| {
         let selector = selector
             .iter()
@@ -137,17 +137,17 @@ fn a_service_whose_slices_have_another_owner_is_refused() {
             "refused: ExternalName",
         ),
         (
-            "selector and a source that cannot be understood",
+            "selector and an invalid source",
             with_selector(typo(service("vip")), &[("app", "web")]),
             "refused: HasSelector",
         ),
         (
-            "ExternalName and a source that cannot be understood",
+            "ExternalName and an invalid source",
             external(typo(service("vip"))),
             "refused: ExternalName",
         ),
         (
-            "selector, and not known whether it is managed",
+            "selector and an invalid enabled annotation",
             with_selector(service("vip"), &[("app", "web")]).annotate(annotation::ENABLED, "yes"),
             "unclear: InvalidAnnotation",
         ),
@@ -183,7 +183,7 @@ fn a_finding_says_which_annotation_is_wrong_and_what_to_do() {
         ),
     ] {
         let Intent::Unclear(finding) = managed(&service).intent else {
-            panic!("{words:?} is understood");
+            panic!("not invalid: {words:?}");
         };
         for word in words {
             assert!(finding.note.contains(word), "{word} is not in {:?}", finding.note);
@@ -191,7 +191,7 @@ fn a_finding_says_which_annotation_is_wrong_and_what_to_do() {
     }
 }
 
-/// Without the annotation, the flags may still name the Service.
+/// It is not enough to remove the annotation, because the flags can name the Service.
 /// Rule: 3.events-note
 #[test]
 fn note_about_a_rejected_service_says_how_to_disable_it() {
@@ -211,7 +211,7 @@ fn note_about_a_rejected_service_says_how_to_disable_it() {
 
 /// Rule: 3.when-source-empty-typo
 #[test]
-fn an_empty_source_is_held_by_default_for_the_api_source() {
+fn copies_are_held_by_default_only_for_the_api_source() {
     let own = ServiceKey::new("default", "kubernetes");
     let others = [
         ServiceKey::new("default", "app"),
@@ -361,7 +361,7 @@ fn a_note_stays_short_whatever_an_annotation_holds() {
 
 /// Rule: 8.never-vip
 #[test]
-fn the_own_addresses_are_those_of_spec_and_status() {
+fn own_addresses_come_from_spec_and_status() {
     let text = |address: &str| Some(address.to_owned());
     let service = service("vip").edit(|service| {
         let spec = service.spec_mut();

@@ -15,7 +15,7 @@ fn annotations(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
         .collect()
 }
 
-/// A leader that suspects the first target with round 1, confirmed at 0.
+/// A leader that suspects the first target in round 1, confirmed at 0 ms.
 fn hearing() -> Hearing {
     let mut hearing = Hearing::default();
     hearing.suspect(&suspects(&[1]));
@@ -98,7 +98,7 @@ fn suspicion_is_heard_300_ms_after_it_was_stored() {
 
 /// Rule: 7.heard
 #[test]
-fn watch_confirms_a_suspicion_whose_answer_was_lost() {
+fn watch_confirms_a_suspicion_whose_response_was_lost() {
     let mut hearing = Hearing::default();
     hearing.suspect(&suspects(&[1]));
     hearing.see(&annotations(&[(SUSPECTED, "192.0.2.1:6443=1")]), at(1_000));
@@ -142,15 +142,15 @@ fn objection_counts_for_ten_seconds_from_a_change() {
     assert!(hearing.is_objected(target(1), at(10_999)));
     assert!(
         !hearing.is_objected(target(1), at(11_000)),
-        "seen twice, said once"
+        "the same text, shown twice"
     );
     hearing.see(&annotations(&[(THEIRS, "192.0.2.1:6443=1;2")]), at(12_000));
-    assert!(hearing.is_objected(target(1), at(21_999)), "repeated");
+    assert!(hearing.is_objected(target(1), at(21_999)), "a repetition");
 }
 
 /// Rule: 7.withdrawn
 #[test]
-fn objection_withdrawn_no_longer_counts() {
+fn withdrawn_objection_no_longer_counts() {
     let mut hearing = hearing();
     hearing.see(&annotations(&[(THEIRS, "192.0.2.1:6443=1;1")]), at(1_000));
     hearing.see(&annotations(&[]), at(1_100));
@@ -190,7 +190,7 @@ fn at_most_64_entries_of_a_text_are_read() {
 
 /// Rule: 7.forged
 #[test]
-fn forged_round_is_not_the_last_one() {
+fn forged_high_round_does_not_use_up_the_rounds() {
     for forged in [u64::MAX, u64::MAX - 1, 1 << 53] {
         let mut hearing = Hearing::default();
         let text = format!("192.0.2.1:6443={forged}");
@@ -243,7 +243,7 @@ fn peer_objects_repeats_and_withdraws() {
     assert_eq!(answer("", &[1, 2], 0), None, "nothing is suspected");
     assert_eq!(answer(both, &[], 0), None, "nothing is well");
     assert_eq!(answer(both, &[1, 3], 100), Some(set("192.0.2.1:6443=1;1")));
-    assert_eq!(answer(both, &[1], 5_099), None, "said already");
+    assert_eq!(answer(both, &[1], 5_099), None, "objected already");
     assert_eq!(answer(both, &[1], 5_100), Some(set("192.0.2.1:6443=1;2")));
     assert_eq!(
         answer(both, &[1, 2], 5_200),
@@ -267,7 +267,7 @@ fn peer_objects_repeats_and_withdraws() {
 
 /// Rule: 7.own-node
 #[test]
-fn peer_does_not_object_to_its_own_node() {
+fn peer_does_not_object_for_targets_on_its_own_node() {
     let mut peer = Peer::new("operator-1");
     let both = "192.0.2.1:6443=1,192.0.2.2:6443=2";
     let write = peer.answer(both, |_| true, &[address(1)].into(), at(0));
@@ -297,7 +297,7 @@ fn peer_repeats_a_write_that_failed() {
 
 /// Rule: 7.objection
 #[test]
-fn leader_reads_what_a_peer_writes() {
+fn leader_understands_the_objection_of_a_peer() {
     let mut leader = Hearing::default();
     let mut peer = Peer::new("operator-1");
     let suspected = leader.suspect(&suspects(&[1, 2])).unwrap();

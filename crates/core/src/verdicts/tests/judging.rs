@@ -1,4 +1,4 @@
-//! Which endpoints are taken out.
+//! The choice of the endpoints that are taken out.
 
 use super::*;
 
@@ -42,7 +42,7 @@ fn removal_needs_each_condition() {
         ("no contrast", |scene| {
             scene.edit(2, |facts| facts.contrasts.clear())
         }),
-        ("no right to", |mut scene| {
+        ("may not take out", |mut scene| {
             scene.report.leadership.may_take_out = false;
             scene
         }),
@@ -55,7 +55,7 @@ fn removal_needs_each_condition() {
 
 /// Rule: 7.contrast
 #[test]
-fn contrast_of_an_endpoint_that_is_not_in_the_copy_is_none() {
+fn contrast_with_an_endpoint_outside_the_copy_is_ignored() {
     let scene = Scene::new(3).set(2, down());
     let only = |n| {
         scene
@@ -134,7 +134,7 @@ fn endpoints_return_in_the_order_of_their_last_success() {
 
 /// Rule: 7.ports
 #[test]
-fn one_port_is_enough() {
+fn endpoint_down_on_one_port_is_taken_out() {
     let scene = Scene::new(3).port(SUPERVISOR).set_on(SUPERVISOR, 3, down());
     assert_eq!(scene.out(), [3]);
     assert_eq!(scene.judge().out[&address(3)].port, SUPERVISOR);
@@ -142,7 +142,7 @@ fn one_port_is_enough() {
 
 /// Rule: 7.ports
 #[test]
-fn service_without_the_port_is_judged_without_it() {
+fn port_that_the_service_lacks_is_not_judged() {
     let mut scene = Scene::new(3).port(SUPERVISOR).set_on(SUPERVISOR, 3, down());
     scene.ports = [API].into();
     assert_eq!(scene.out(), [0; 0]);
@@ -159,7 +159,7 @@ fn port_down_or_new_everywhere_is_ignored() {
     assert_eq!(
         scene.clone().remembers(&[1]).out(),
         [0; 0],
-        "nor does it keep out"
+        "it does not keep an endpoint out either"
     );
     assert_eq!(scene.clone().set_on(SUPERVISOR, 2, never_well()).out(), [0; 0]);
     assert_eq!(
@@ -184,9 +184,9 @@ fn blind_family_has_nothing_out() {
         .remembers(&[1]);
     assert!(scene.judge().blind);
     assert_eq!(scene.out(), [0; 0]);
-    let sees = scene.set(3, well());
-    assert!(!sees.judge().blind);
-    assert_eq!(sees.out(), [1]);
+    let sighted = scene.set(3, well());
+    assert!(!sighted.judge().blind);
+    assert_eq!(sighted.out(), [1]);
 }
 
 /// Rule: 7.blind
@@ -204,7 +204,7 @@ fn family_just_listed_is_not_blind() {
 
 /// Rule: 7.only-one-that-answers
 #[test]
-fn endpoint_that_alone_answers_returns() {
+fn only_endpoint_that_answers_returns() {
     let quiet = TargetFacts {
         answers: false,
         is_recent: false,
@@ -214,7 +214,7 @@ fn endpoint_that_alone_answers_returns() {
     assert_eq!(scene.out(), [1], "the other answers");
     assert_eq!(scene.clone().set(2, quiet.clone()).out(), [0; 0]);
     assert_eq!(scene.clone().set(2, failing()).out(), [1], "it answered just now");
-    // It is down on the other port, and is the only one on this port.
+    // The endpoint is down on the other port, and is the only one that answers on this port.
     let scene = Scene::new(2)
         .port(SUPERVISOR)
         .set_on(SUPERVISOR, 1, down())

@@ -1,4 +1,4 @@
-//! Laws that hold whatever happens.
+//! Laws that always hold.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -31,7 +31,7 @@ fn facts() -> impl Strategy<Value = TargetFacts> {
         facts.is_recent = facts.phase != Phase::New && (facts.answers || flags[0]);
         facts.is_objected = flags[1] && flags[2];
         facts.is_heard = flags[3];
-        // Well by 429, for example.
+        // A target is also well after 429, for example.
         facts.answers &= flags[4] || facts.phase != Phase::Well;
         facts
     })
@@ -77,7 +77,7 @@ proptest! {
 
     /// Rule: 7.only-one-that-answers
     #[test]
-    fn the_only_one_that_answers_is_never_out(scene in scene()) {
+    fn the_only_endpoint_that_answers_is_never_out(scene in scene()) {
         let out = scene.judge().out;
         for address in out.keys() {
             for port in &scene.ports {
@@ -116,7 +116,7 @@ proptest! {
 
     /// Rule: 7.blind
     #[test]
-    fn everything_returns_when_blind(mut scene in scene()) {
+    fn all_endpoints_return_when_blind(mut scene in scene()) {
         for facts in scene.report.targets.values_mut() {
             (facts.is_recent, facts.had_time) = (false, true);
         }
@@ -151,10 +151,11 @@ proptest! {
 /// A step of one of three targets.
 #[derive(Clone, Debug)]
 enum Step {
-    /// An attempt on a target takes this long.
+    /// An attempt on a target ends with this result after this many milliseconds.
     Attempt(u8, u64, Reply),
     /// A target leaves the source and returns.
     Relist(u8),
+    /// This many milliseconds pass.
     Pass(u64),
 }
 
@@ -175,14 +176,15 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// The steps in the order of time: begins and ends of attempts.
+/// Runs steps, and ends attempts in the order of time.
 struct Run {
     probes: Probes,
     now: u64,
     pending: BTreeMap<(u64, usize), (u8, u64, Reply)>,
     begun: usize,
-    /// The ends of attempts since the target was listed, each with its time and whether it was a response.
+    /// The targets that have answered since they were listed.
     seen_well: BTreeSet<u8>,
+    /// When each target that was down last failed.
     down_since: BTreeMap<u8, u64>,
 }
 
@@ -244,7 +246,7 @@ impl Run {
         assert!(is_seen_well || phase == Phase::New, "{n} is {phase:?}");
         assert!(!is_seen_well || phase != Phase::New, "{n} is {phase:?}");
         if is_failure && before.answered.is_some_and(|answered| at(begun) <= answered) {
-            assert_eq!(phase, before.phase, "a failure older than the last answer");
+            assert_eq!(phase, before.phase, "a failure older than the last response");
         }
         match phase {
             Phase::Down if is_failure => _ = self.down_since.insert(n, self.now),
@@ -272,7 +274,7 @@ proptest! {
 
     /// Rule: 7.contrast, 7.new
     #[test]
-    fn what_is_taken_out_was_well_and_contrasts(steps in vec(step(), 1..120)) {
+    fn an_endpoint_taken_out_was_well_and_has_contrast(steps in vec(step(), 1..120)) {
         let mut run = Run::new();
         let candidates = [1, 2, 3].map(|n| Candidate { address: address(n), was_out: false });
         let leadership = Leadership { may_take_out: true, is_new: false };
@@ -294,7 +296,7 @@ proptest! {
 
     /// Rule: 7.clearly-well
     #[test]
-    fn answers_that_take_about_as_long_leave_no_doubt(quickest in 0..2_000u64, more in vec(0..=250u64, 1..50)) {
+    fn responses_of_similar_duration_leave_no_doubt(quickest in 0..2_000u64, more in vec(0..=250u64, 1..50)) {
         let mut probes = Probes::new(1);
         let mut begun = 0;
         probes.attempt(1, begun, begun + quickest, Reply::Success);
@@ -309,7 +311,7 @@ proptest! {
 
     /// Rule: 7.clearly-well
     #[test]
-    fn an_attempt_longer_than_any_answer_casts_a_doubt(answers in vec(0..1_000u64, 1..50)) {
+    fn an_attempt_longer_than_any_response_casts_doubt(answers in vec(0..1_000u64, 1..50)) {
         let mut probes = Probes::new(1);
         for (n, took) in (0..).zip(&answers) {
             probes.attempt(1, n * 1_000, n * 1_000 + took, Reply::Success);
@@ -321,7 +323,7 @@ proptest! {
 
     /// Rule: 7.forged
     #[test]
-    fn any_text_in_the_lease_can_only_object(text in "[0-9.:,;=\\[\\]a-f-]{0,40}", key in "[a-z2-7]{0,12}") {
+    fn text_in_the_lease_can_only_cause_objections(text in "[0-9.:,;=\\[\\]a-f-]{0,40}", key in "[a-z2-7]{0,12}") {
         let mut hearing = Hearing::default();
         hearing.suspect(&[target(1)].into());
         let annotations: BTreeMap<_, _> = [

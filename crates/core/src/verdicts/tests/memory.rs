@@ -1,4 +1,4 @@
-//! What a copy remembers.
+//! The endpoints that a copy remembers as taken out.
 
 use super::*;
 
@@ -51,7 +51,7 @@ fn new_endpoint_stays_out_only_while_another_answers() {
 
 /// Rule: 7.new-leader
 #[test]
-fn new_leader_keeps_an_endpoint_out_until_it_knows_better() {
+fn new_leader_keeps_an_endpoint_out_until_results_arrive() {
     let young = TargetFacts {
         is_known: true,
         had_time: false,

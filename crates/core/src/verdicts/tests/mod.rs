@@ -1,4 +1,4 @@
-//! The rules of the probes as tables, and what holds whatever happens as laws.
+//! The rules of the probes, as tables of cases and as laws that always hold.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -38,7 +38,7 @@ struct Probes {
 }
 
 impl Probes {
-    /// `n` addresses on the port of the API server, listed at 0.
+    /// `n` addresses on the port of the API server, listed at 0 ms.
     fn new(n: u8) -> Self {
         let mut targets = Targets::default();
         targets.list(&(1..=n).map(target).collect(), at(0));
@@ -48,23 +48,23 @@ impl Probes {
         }
     }
 
-    /// An attempt with its begin and end in milliseconds.
+    /// Makes an attempt that begins and ends at these times, in milliseconds.
     fn attempt(&mut self, n: u8, begun: u64, ended: u64, reply: Reply) -> bool {
         self.targets.begin(target(n), at(begun));
         self.targets.end(target(n), at(begun), at(ended), reply)
     }
 
-    /// An attempt that succeeds within 10 ms.
+    /// Makes an attempt that succeeds after 10 ms.
     fn well(&mut self, n: u8, begun: u64) {
         self.attempt(n, begun, begun + 10, Reply::Success);
     }
 
-    /// An attempt that is refused within 10 ms.
+    /// Makes an attempt that is refused after 10 ms.
     fn refused(&mut self, n: u8, begun: u64) -> bool {
         self.attempt(n, begun, begun + 10, Reply::Failure(Failure::Refused))
     }
 
-    /// Well at 0 and refused three times from 1 s on.
+    /// Makes a target well at 0 s, and then down, with three refused attempts from 1 s on.
     fn down(&mut self, n: u8) {
         self.well(n, 0);
         for begun in [1_000, 1_200, 1_400] {
@@ -83,7 +83,7 @@ impl Probes {
     }
 }
 
-/// A copy and what the leader knows of its endpoints.
+/// A copy, and the facts that the leader has about its endpoints.
 #[derive(Clone, Debug)]
 struct Scene {
     candidates: Vec<Candidate>,
@@ -123,7 +123,7 @@ impl Scene {
     }
 
     fn set_on(mut self, port: u16, n: u8, mut facts: TargetFacts) -> Self {
-        // The others, not itself.
+        // An endpoint is no contrast to itself.
         facts.contrasts.remove(&address(n));
         self.report.targets.insert(Target::new(address(n), port), facts);
         self
@@ -134,7 +134,7 @@ impl Scene {
         self
     }
 
-    /// The copy remembers that these endpoints were taken out.
+    /// Makes the copy remember that these endpoints were taken out.
     fn remembers(mut self, out: &[u8]) -> Self {
         for candidate in &mut self.candidates {
             candidate.was_out = out.iter().any(|n| address(*n) == candidate.address);
@@ -142,7 +142,7 @@ impl Scene {
         self
     }
 
-    /// The leader's first seconds.
+    /// Makes the leader new: it is in its first 5 s.
     fn new_leader(mut self) -> Self {
         self.report.leadership.is_new = true;
         self
@@ -180,7 +180,7 @@ fn rising() -> TargetFacts {
     }
 }
 
-/// Listed some time ago, and every attempt failed.
+/// The facts of a target that was listed some time ago, and whose attempts have all failed.
 fn never_well() -> TargetFacts {
     TargetFacts {
         phase: Phase::New,
@@ -189,7 +189,7 @@ fn never_well() -> TargetFacts {
     }
 }
 
-/// Listed just now.
+/// The facts of a target that was just listed.
 fn unknown() -> TargetFacts {
     TargetFacts::default()
 }

@@ -8,7 +8,7 @@ fn timeout() -> Reply {
 
 /// Rule: 7.states
 #[test]
-fn target_goes_through_its_phases() {
+fn target_changes_phase_with_its_results() {
     let mut probes = Probes::new(1);
     let seen_now = |probes: &Probes| (probes.phase(1), probes.facts(1, 0).failures);
     let mut seen = vec![seen_now(&probes)];
@@ -98,7 +98,7 @@ fn target_listed_again_is_new() {
     assert!(probes.targets.get(target(1)).is_none());
     probes.targets.list(&[target(1)].into(), at(2_100));
     assert_eq!(probes.phase(1), Phase::New);
-    // An attempt from before the listing does not belong to the new target.
+    // An attempt that began before the target was listed again does not count.
     assert!(
         !probes
             .targets
@@ -119,7 +119,7 @@ fn target_still_listed_keeps_its_state() {
 
 /// Rule: 7.first-failure
 #[test]
-fn first_failure_of_a_run_probes_the_others_at_once() {
+fn first_failure_of_each_run_is_reported() {
     let mut probes = Probes::new(1);
     for (begun, is_first) in [
         (0, Some(true)),
@@ -201,7 +201,7 @@ fn alive_counts_for_the_rise_only_without_another_2xx() {
 
 /// Rule: 7.alive-rise
 #[test]
-fn alive_is_judged_by_the_same_port_and_family() {
+fn alive_rises_despite_2xx_on_another_port_or_family() {
     let others = [
         Target::new(address(2), SUPERVISOR),
         Target::new("2001:db8::1".parse().unwrap(), API),
@@ -241,7 +241,7 @@ fn rise_takes_three_successes_and_three_seconds() {
 
 /// Rule: 7.rise
 #[test]
-fn failure_during_the_rise_starts_it_again() {
+fn failure_during_a_rise_restarts_it() {
     let mut probes = Probes::new(1);
     probes.down(1);
     probes.well(1, 2_000);
@@ -252,12 +252,12 @@ fn failure_during_the_rise_starts_it_again() {
         probes.well(1, begun);
         assert_ne!(probes.phase(1), Phase::Well);
     }
-    // It was not well before it failed, so this was not a relapse.
+    // The target was not well before it failed, so this was no relapse.
     probes.well(1, 8_000);
     assert_eq!(probes.phase(1), Phase::Well);
 }
 
-/// How long the next rise takes, in seconds, after falling at these seconds.
+/// The duration of the next rise, in seconds, after the target has become down at these times, in seconds.
 fn rise_after(falls: &[u64]) -> u64 {
     let mut probes = Probes::new(1);
     probes.well(1, 0);
@@ -302,13 +302,13 @@ fn relapse_within_ten_minutes_doubles_the_rise() {
 
 /// Rule: 7.relapse
 #[test]
-fn relapses_outlast_the_source() {
-    for (away, seconds) in [(1_000, 6), (700_000, 3)] {
+fn relapses_still_count_after_the_target_is_relisted() {
+    for (listed, seconds) in [(1_000, 6), (700_000, 3)] {
         let mut probes = Probes::new(1);
         probes.down(1);
         probes.targets.list(&[].into(), at(2_000));
-        probes.targets.list(&[target(1)].into(), at(away));
-        let second = |second: u64| away + 2_000 + second * 1_000;
+        probes.targets.list(&[target(1)].into(), at(listed));
+        let second = |second: u64| listed + 2_000 + second * 1_000;
         probes.well(1, second(0));
         for begun in [100, 300, 500] {
             probes.refused(1, second(0) + begun);
@@ -317,7 +317,7 @@ fn relapses_outlast_the_source() {
             probes.well(1, second(*n));
             probes.phase(1) == Phase::Well
         });
-        assert_eq!(rise.unwrap() - 1, seconds, "listed again after {away} ms");
+        assert_eq!(rise.unwrap() - 1, seconds, "listed again after {listed} ms");
     }
 }
 
@@ -336,7 +336,8 @@ fn target_is_clearly_well_while_no_attempt_hangs() {
     assert!(!probes.targets.is_clearly_well(target(1), at(1_300)), "failing");
 }
 
-/// How long an attempt may be unanswered after responses that took this long.
+/// The time in milliseconds for which an attempt can be unanswered until the target is in doubt, after responses that
+/// took this long.
 fn patience(answers: &[u64]) -> u64 {
     let mut probes = Probes::new(1);
     for (n, took) in (1..).zip(answers) {
@@ -349,7 +350,7 @@ fn patience(answers: &[u64]) -> u64 {
 
 /// Rule: 7.clearly-well
 #[test]
-fn slow_answers_do_not_count_as_hanging_where_answers_are_slow() {
+fn slow_response_is_not_hanging_if_responses_are_slow() {
     for (answers, expected) in [
         (&[0][..], 250),
         (&[900], 1_150),

@@ -17,7 +17,7 @@ fn target_is_written_and_read_in_canonical_form() {
 }
 
 #[test]
-fn text_that_is_no_target_is_refused() {
+fn text_that_is_no_target_is_rejected() {
     for text in [
         "",
         "192.0.2.1",

@@ -31,7 +31,7 @@ pub(super) fn scopes() -> [Scope; 3] {
     ]
 }
 
-/// Names of slices that matter: one of a source, one of a copy, and one of another Service.
+/// Names of slices: that of the source, another one, and those of two copies.
 pub(super) fn slice_names() -> Vec<String> {
     let copy_of = |service| copy_name(service, &slice("kubernetes"));
     ["kubernetes", "other"]
@@ -64,7 +64,7 @@ pub(super) enum Step {
     Forget,
     /// A Node is changed, becomes undecodable, or is deleted.
     Node(usize, u8),
-    /// Nodes are listed, or cannot be.
+    /// Nodes are listed, or the list fails.
     Nodes(u8),
 }
 
@@ -73,7 +73,8 @@ pub(super) struct Change {
     pub(super) namespace: &'static str,
     pub(super) name: usize,
     pub(super) of: Option<&'static str>,
-    /// Neither label nor annotations, the label alone, or everything that makes a slice ours.
+    /// 0: nothing that makes a slice ours; 1: only our managed-by label; 2: the label, the source annotations and the
+    /// owner.
     pub(super) ours: u8,
     pub(super) endpoints: u8,
 }
@@ -162,7 +163,7 @@ impl Cluster {
         }
     }
 
-    /// Changes the slice in the store, and queues for each watch the event that its selector makes of it.
+    /// Changes the slice in the store, and queues the event that each watch shows according to its selector.
     fn write(&mut self, key: &SliceKey, new: Option<EndpointSlice>) {
         self.version += 1;
         let old = self.slices.remove(key);
@@ -213,7 +214,7 @@ impl Cluster {
         SliceKey::new(namespace, &self.names[name])
     }
 
-    /// An index that was filled from lists of this cluster alone.
+    /// A new index, filled only from lists of this cluster.
     pub(super) fn listed_again(&self) -> Index {
         let (services, slices) = (self.services.clone(), self.slices.clone());
         let mut fresh = Self {
@@ -299,7 +300,7 @@ impl Cluster {
                     .nodes_listed(&listed.map(|(name, _)| (*name).to_owned()).collect())
             }
             Step::Forget => {
-                // If the watch of copies is behind, only the other watch knows that a slice is no longer ours.
+                // If the watch of copies is behind, only the other watch has shown that a slice is no longer ours.
                 let mut dirty = Dirty::new();
                 while let Some(event) = self.watches[0].pending.pop_front() {
                     dirty.extend(self.deliver(0, event));
@@ -311,7 +312,7 @@ impl Cluster {
         }
     }
 
-    /// All plans that are possible, with nothing left to confirm by a GET.
+    /// The plan for each Service, as if GETs had confirmed everything; `None` while the index knows too little.
     pub(super) fn plans(&self) -> Vec<(ServiceKey, Option<Plan>)> {
         let plan_for = |key: &ServiceKey| {
             let mut snapshot = self.index.snapshot(key)?;

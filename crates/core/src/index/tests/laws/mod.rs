@@ -1,4 +1,4 @@
-//! The index fed by watches of a cluster that changes at random, in any order between the watches.
+//! The index, with the watches of a cluster that changes at random. Events of different watches arrive in any order.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -43,7 +43,7 @@ fn recounted(index: &Index) -> CopyCounts {
     counts
 }
 
-/// Limits that a few Services reach.
+/// Limits that a few Services exceed.
 fn few(total: usize) -> ServiceLimits {
     ServiceLimits {
         per_namespace: 1,
@@ -57,8 +57,8 @@ fn marks_its_key_dirty(mut cluster: Cluster, steps: Vec<Step>) -> Result<(), Tes
         let dirty = cluster.take(step.clone());
         let after = cluster.plans();
         for ((key, old), (_, new)) in before.iter().zip(&after) {
-            // If a copy's name was forgotten, the POST meets the slice that has the name. A forgotten source is
-            // unknown until it is listed, which marks its dependants.
+            // If the name of a copy was forgotten, the POST fails because of the slice that has the name. A forgotten
+            // source is unknown until it is listed, and the list marks the Services that use it.
             let is_unknown = new.is_none() || old.as_ref().is_some_and(has_name_taken);
             let forgotten = matches!(step, Step::Forget) && is_unknown;
             prop_assert!(
@@ -81,7 +81,7 @@ fn equals_a_fresh_list(mut cluster: Cluster, steps: Vec<Step>) -> Result<(), Tes
             cluster.deliver(watch, event);
         }
     }
-    // A dropped name that is used again is watched again, from a list.
+    // If a dropped name is used again, its watch begins with a list.
     for watch in if forgot { 1..3 } else { 0..0 } {
         cluster.relist(watch);
     }
@@ -103,7 +103,7 @@ proptest! {
 
     /// Rule: 10.limits
     #[test]
-    fn a_service_is_dirty_once_a_limit_admits_it_or_not(steps in vec(step(), 1..40), total in 1..4usize) {
+    fn a_service_is_dirty_when_a_limit_admits_or_refuses_it(steps in vec(step(), 1..40), total in 1..4usize) {
         marks_its_key_dirty(Cluster::with_limits(few(total)), steps)?;
     }
 
@@ -124,7 +124,7 @@ proptest! {
         changes in vec((0..3usize, 0..3u8), 1..12).prop_shuffle(),
         order in vec(any::<prop::sample::Index>(), 0..40),
     ) {
-        // States of source slices, each with its own version. The newest of each must win.
+        // States of source slices, each with its own version. The newest state of each slice must win.
         let scope = &scopes()[1];
         let states: Vec<_> = changes.iter().zip(200..).map(|(&(name, endpoints), version)| {
             let change = Change { namespace: "default", name, of: Some("kubernetes"), ours: 0, endpoints };
