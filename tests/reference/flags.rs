@@ -43,7 +43,7 @@ fn the_page_of_flags_is_up_to_date() {
     check("docs/reference/flags.md", &text);
 }
 
-/// All flags except those that clap adds.
+/// All flags except those that clap adds. Positional arguments are not flags.
 fn flags(command: &Command) -> impl Iterator<Item = &Arg> {
     let flags = command.get_arguments();
     flags.filter(|flag| !flag.is_positional() && !["help", "version"].contains(&name(flag)))
@@ -67,7 +67,7 @@ fn row(flag: &Arg) -> [String; 4] {
     ]
 }
 
-/// The help text states a default that depends on the environment.
+/// The meaning and the default of a flag. A default that depends on the environment is part of the help text.
 fn meaning_and_default(flag: &Arg) -> (String, String) {
     let help = flag.get_help().map(ToString::to_string).unwrap_or_default();
     let values = flag.get_default_values();
@@ -81,7 +81,7 @@ fn meaning_and_default(flag: &Arg) -> (String, String) {
     }
 }
 
-/// Only the names of flags.
+/// The names of flags, separated by commas.
 fn list<'a>(flags: impl IntoIterator<Item = &'a Arg>) -> String {
     let flags = flags.into_iter().map(|flag| code(&format!("--{}", name(flag))));
     flags.collect::<Vec<_>>().join(", ") + ".\n"

@@ -55,7 +55,7 @@ const SECTIONS: [(&[&str], &str); 4] = [
 struct Label {
     /// Names of labels with the same values.
     names: &'static [&'static str],
-    /// The prefix of the metrics. Empty: all metrics that have such a label.
+    /// Prefixes of the names of metrics. Empty: all metrics that have such a label.
     of: &'static [&'static str],
     /// If some values are in backticks, there are no others.
     values: &'static str,
@@ -163,7 +163,7 @@ const LABELS: &[Label] = &[
     },
 ];
 
-/// A metric on the page.
+/// A metric on the page, with the values of its labels.
 #[derive(Default)]
 struct Family {
     kind: String,
