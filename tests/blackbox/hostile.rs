@@ -12,19 +12,19 @@ use serde_json::{Value, json};
 use crate::events::events_on;
 use crate::on_both;
 
-/// The limit of API servers for all annotations of an object.
+/// The maximum size of all annotations of an object, in bytes, which API servers enforce.
 const ANNOTATIONS: usize = 256 * 1024;
 
-/// The operator has read everything, and its memory stayed small.
+/// Checks that the operator becomes ready and syncs a new Service, and that its peak memory stays below 60 MiB.
 async fn serves_within_60_mib(cluster: &Cluster, operator: &Operator) {
     operator.until_ready().await;
-    until_the_next_is_served(cluster, operator).await;
+    until_next_service_is_synced(cluster, operator).await;
     let peak = operator.peak_memory();
     assert!(peak < 60 * 1024 * 1024, "{} MiB", peak / 1024 / 1024);
 }
 
 /// Checks that a new Service with a new source is synced, now and after a change, and that nothing panicked.
-async fn until_the_next_is_served(cluster: &Cluster, operator: &Operator) {
+async fn until_next_service_is_synced(cluster: &Cluster, operator: &Operator) {
     for address in ["10.255.0.1", "10.255.0.2"] {
         cluster
             .put::<EndpointSlice>(slice("default", "next-source", "next-source", &[address]))
@@ -74,7 +74,8 @@ async fn poison(cluster: &Cluster, path: &str, mut object: Value) {
     assert!(stored.contains("9999-12-31T23:59:59Z"), "{stored}");
 }
 
-/// A managed Service `tenant/web` with a typo, so that its copies stay as they are. Returns its UID.
+/// Creates a Service `tenant/web` with a typo in its `enabled` annotation, so that its copies stay as they are. Returns
+/// its UID.
 async fn frozen_web(cluster: &Cluster) -> String {
     let mut service = managed("tenant", "web", "tenant", "source");
     service["metadata"]["annotations"]["endpoint-copier/enabled"] = json!("ture");
@@ -95,7 +96,7 @@ fn claimed_by_web(mut slice: Value, uid: &str) -> Value {
     slice
 }
 
-/// The object at a path, without fields that prevent writing it back.
+/// Adds the label `poison` to the object at a path. Returns the stored object.
 async fn shown(cluster: &Cluster, path: &str) -> Value {
     let mut object = cluster.get(path).await;
     object["metadata"]["labels"]["poison"] = json!("yes");
@@ -117,7 +118,7 @@ on_both! {
             poison(cluster, &path, object).await;
         }
         // The entry arrives in a watch, in the response to a write of the copy, and then in lists.
-        until_the_next_is_served(cluster, &running).await;
+        until_next_service_is_synced(cluster, &running).await;
         let operator = Operator::start(cluster, "two", 1);
         operator.until_ready().await;
         drop(running);
@@ -133,7 +134,7 @@ on_both! {
             .await;
         }
         let copy = cluster.get(&format!("{SLICES}/{copy}")).await;
-        assert_eq!(copy["metadata"]["labels"]["poison"], "yes", "what others add stays");
+        assert_eq!(copy["metadata"]["labels"]["poison"], "yes", "labels of others are kept");
         assert!(!operator.log().contains("managedFields"), "{}", operator.log());
     }
 
@@ -148,11 +149,12 @@ on_both! {
         serves_within_60_mib(cluster, &operator).await;
     }
 
-    async fn large_slices_of_a_tenant_are_kept_small(cluster: &mut Cluster) {
+    async fn large_slices_of_a_tenant_take_little_memory(cluster: &mut Cluster) {
         cluster.namespace("tenant").await;
         let annotation = "x".repeat(ANNOTATIONS - 1000);
         for number in 0..200 {
-            // The watch of the API servers' list shows them, and half of them claim to be copies.
+            // The watch of sources shows half of them. The others claim to be copies, so the watch of copies shows
+            // them.
             let mut large = slice("tenant", "kubernetes", &format!("large-{number}"), &["10.0.0.9"]);
             large["metadata"]["annotations"] = json!({"note": annotation});
             if number % 2 == 0 {
@@ -165,12 +167,12 @@ on_both! {
     }
 
     /// Rule: survive.memory
-    async fn slices_of_a_tenant_with_many_addresses_are_kept_small(cluster: &mut Cluster) {
+    async fn slices_with_many_addresses_take_little_memory(cluster: &mut Cluster) {
         cluster.namespace("tenant").await;
         let web = frozen_web(cluster).await;
         let endpoints: Value = (0..1000).map(|_| json!({"addresses": vec!["10.0.0.9"; 100]})).collect();
         for number in 0..26 {
-            // The watch of the API servers' list shows them, or that of the copies. One of three looks like a copy.
+            // Either the watch of sources or the watch of copies shows each slice. One in three looks like a copy.
             let mut large = slice("tenant", "kubernetes", &format!("large-{number}"), &[]);
             large["endpoints"] = endpoints.clone();
             if number % 3 == 1 {
@@ -182,7 +184,7 @@ on_both! {
         }
         let operator = Operator::start(cluster, "one", 0);
         serves_within_60_mib(cluster, &operator).await;
-        // A slice counts as soon as a Service asks for it.
+        // The operator reads a slice in full once a managed Service copies it.
         for number in 0..26 {
             if number % 3 != 0 {
                 cluster.delete::<EndpointSlice>("tenant", &format!("large-{number}")).await;
@@ -196,7 +198,7 @@ on_both! {
     }
 
     /// Rule: survive.memory
-    async fn large_copies_of_a_frozen_service_are_kept_small(cluster: &mut Cluster) {
+    async fn large_copies_of_a_frozen_service_take_little_memory(cluster: &mut Cluster) {
         cluster.namespace("tenant").await;
         let web = frozen_web(cluster).await;
         let annotation = "x".repeat(ANNOTATIONS - 1000);
@@ -211,7 +213,7 @@ on_both! {
     }
 
     /// Rule: survive.memory
-    async fn services_with_a_thousand_ports_are_kept_small(cluster: &mut Cluster) {
+    async fn services_with_a_thousand_ports_take_little_memory(cluster: &mut Cluster) {
         cluster.namespace("tenant").await;
         let mut service = managed("tenant", "vip", "tenant", "source");
         service["spec"]["ports"] = (0..1000).map(|n| json!({"name": format!("p-{n}"), "port": 1 + n, "targetPort": 1 + n})).collect();
@@ -223,7 +225,7 @@ on_both! {
         }
         let operator = Operator::start(cluster, "one", 0);
         operator.until_ready().await;
-        until_the_next_is_served(cluster, &operator).await;
+        until_next_service_is_synced(cluster, &operator).await;
         for number in 0..20 {
             cluster.create::<EndpointSlice>(slice("tenant", "source", &format!("source-{number}"), &["10.0.0.1"])).await;
         }
@@ -251,9 +253,9 @@ on_both! {
         let ports = copies[0].ports.as_ref().expect("ports");
         assert_eq!(ports.len(), 100);
         assert!(ports.iter().all(|port| port.port.is_some_and(|number| (1000..1100).contains(&number))));
-        until_the_next_is_served(cluster, &operator).await;
+        until_next_service_is_synced(cluster, &operator).await;
         let updates = "endpoint_copier_slice_changes_total{operation=\"update\"}";
-        until("one update is counted, of the next one", async || operator.metric(updates).await == Some(1)).await;
+        until("one update is counted, that of the Service next", async || operator.metric(updates).await == Some(1)).await;
     }
 
     /// Rule: 2.name-whole, 2.label-source-fits, survive.large
@@ -270,14 +272,14 @@ on_both! {
         }
         cluster.delete::<EndpointSlice>("default", &long).await;
         cluster.until_addresses("default", &service, &["10.0.0.1"]).await;
-        until_the_next_is_served(cluster, &operator).await;
+        until_next_service_is_synced(cluster, &operator).await;
     }
 
     /// Rule: survive.selector-length
     async fn a_thousand_long_names_of_sources_are_listed(cluster: &mut Cluster) {
         let operator = Operator::start(cluster, "one", 0);
         operator.until_ready().await;
-        // The next one is the thousandth, and a namespace may not have more.
+        // The Service `next`, which is created last, is the thousandth. A namespace may have no more by default.
         for number in 0..999 {
             let source = format!("{number:a>63}");
             let mut service = managed("default", &format!("web-{number}"), "default", &source);
@@ -289,8 +291,8 @@ on_both! {
             cluster.create::<EndpointSlice>(slice("default", &source, &format!("source-{number}"), &["10.0.0.1"])).await;
             cluster.until_addresses("default", &format!("web-{number}"), &["10.0.0.1"]).await;
         }
-        until_the_next_is_served(cluster, &operator).await;
-        // All names are in one list now.
+        until_next_service_is_synced(cluster, &operator).await;
+        // A replica that starts now lists all names at once.
         let restarted = Operator::start(cluster, "two", 1);
         restarted.until_ready().await;
     }
@@ -314,7 +316,7 @@ on_both! {
                 count += 1;
             }
         }
-        until_the_next_is_served(cluster, &operator).await;
+        until_next_service_is_synced(cluster, &operator).await;
         let invalid = "endpoint_copier_findings{reason=\"InvalidAnnotation\"}";
         until("all of them are counted", async || operator.metric(invalid).await == Some(count)).await;
         assert!(cluster.list::<EndpointSlice>("default").await.iter().all(|slice| {
@@ -366,7 +368,7 @@ on_both! {
             }]);
             cluster.create::<EndpointSlice>(stray).await;
         }
-        until_the_next_is_served(cluster, &operator).await;
+        until_next_service_is_synced(cluster, &operator).await;
         if let Some((store, _)) = cluster.testbed() {
             let asked = store.requests().matching(|request| request.user_agent.starts_with("endpoint-copier"));
             let strange = |uri: &str| ["x=", "..", "secrets", "%2f", "%20", "/A", "a b"].iter().any(|part| uri.contains(part));
@@ -408,13 +410,13 @@ on_both! {
         cluster.put::<EndpointSlice>(slice("default", "source", "source-x", &["10.0.0.2"])).await;
         cluster.until_addresses("default", "web", &["10.0.0.2"]).await;
         let copy = cluster.try_get::<EndpointSlice>("default", &name).await.expect("a copy");
-        assert!(copy.metadata.annotations.is_some_and(|annotations| annotations["team"] == huge), "what others add stays");
-        until_the_next_is_served(cluster, &operator).await;
+        assert!(copy.metadata.annotations.is_some_and(|annotations| annotations["team"] == huge), "annotations of others are kept");
+        until_next_service_is_synced(cluster, &operator).await;
         assert!(operator.log().len() < 100_000, "{} bytes of log", operator.log().len());
     }
 
     /// Rule: 2.conditions, survive.odd-objects
-    async fn missing_null_and_unknown_fields_and_conditions_are_read(cluster: &mut Cluster) {
+    async fn missing_null_and_unknown_fields_are_accepted(cluster: &mut Cluster) {
         let operator = Operator::start(cluster, "one", 0);
         let source = |name: &str, rest: Value| {
             let mut slice = json!({
@@ -450,7 +452,7 @@ on_both! {
         // Two of the slices have no endpoint, and an empty slice has no copy.
         let copies = cluster.until_slices("default", "web", "five copies", |slices| slices.len() == 5).await;
         let mut seen: Vec<_> = copies.iter().flat_map(|copy| copy.endpoints.iter().flatten()).map(|endpoint| {
-            let conditions = endpoint.conditions.clone().expect("always said");
+            let conditions = endpoint.conditions.clone().expect("conditions are always set");
             (endpoint.addresses[0].clone(), conditions.ready, conditions.serving, conditions.terminating)
         }).collect();
         seen.sort();
@@ -459,11 +461,11 @@ on_both! {
             said("10.0.0.1", true, true), said("10.0.0.2", true, true), said("10.0.0.3", true, false),
             said("10.0.0.4", false, false), said("10.0.0.5", true, true),
         ]);
-        // A port without a name, whose number no port of the source gives.
+        // A port without a name. No port of the source gives its number.
         let nameless = json!({"spec": {"ports": [{"name": null, "port": 80, "targetPort": "portless"}]}});
         let service = cluster.patch::<Service>("default", "web", nameless).await;
         until_event(cluster, &service, "PortUnresolved").await;
-        until_the_next_is_served(cluster, &operator).await;
+        until_next_service_is_synced(cluster, &operator).await;
     }
 
     /// Rule: survive.restless
@@ -488,7 +490,7 @@ on_both! {
                 changes += 1;
             }
         };
-        tokio::join!(change, until_the_next_is_served(cluster, &operator));
+        tokio::join!(change, until_next_service_is_synced(cluster, &operator));
         let last = json!({
             "metadata": {"annotations": {"endpoint-copier/enabled": "true", "endpoint-copier/default-service-name": "other"}},
             "spec": {"ports": [{"name": "http", "port": 80, "targetPort": 9}]},
@@ -505,8 +507,8 @@ on_both! {
             let requests = store.requests().matching(is_ours);
             let writes = requests.iter().filter(|request| request.is_write()).count();
             let reads = requests.len() - writes;
-            // One sync every 20 ms, each with a create and a delete or an update, a GET of a source slice, and two GETs
-            // of the Service.
+            // One sync every 20 ms. Each has at most two writes (a create and a delete, or one update) and three reads (a
+            // GET of a source slice and two of the Service).
             let syncs = start.elapsed().as_millis() / 20 + 10;
             assert!(writes as u128 <= 2 * syncs, "{writes} writes in {syncs} syncs for {changes} changes");
             assert!(reads as u128 <= 3 * syncs, "{reads} reads in {syncs} syncs for {changes} changes");

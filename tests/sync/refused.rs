@@ -10,7 +10,7 @@ use crate::harness::{
 
 /// Rule: 2.write-refused, 2.write-refused-pause
 #[tokio::test(start_paused = true)]
-async fn a_refused_write_is_retried_after_5_to_30_s_and_sent_once() {
+async fn a_refused_write_is_retried_after_5_to_30_s_and_reported_once() {
     for code in [422, 403] {
         let operator = Operator::start(&cluster(&["192.0.2.1"]));
         let create = Match::any().verb("create").resource("endpointslices");
@@ -71,7 +71,7 @@ fn writes_in(namespaces: &[&str]) -> Vec<Rule> {
 
 /// Rule: 2.write-refused-pause, chart.namespaces
 #[tokio::test(start_paused = true)]
-async fn services_of_a_namespace_without_rights_share_a_pause() {
+async fn services_in_a_namespace_without_permission_share_a_pause() {
     let store = cluster(&["192.0.2.1"]);
     for namespace in ["blue", "red"] {
         put(&store, namespace_named(namespace));
@@ -88,7 +88,8 @@ async fn services_of_a_namespace_without_rights_share_a_pause() {
     put(&store, service("vip"));
     operator.until_addresses("vip", &["192.0.2.1"]).await;
     pass(seconds(100)).await;
-    // After 0, 5, 15, 35, 65 and 95 s: one request for each Service that is synced at once, instead of 200.
+    // After 0, 5, 15, 35, 65 and 95 s, there is one request for each of the few Services in progress at the same time,
+    // instead of 200.
     let tries = operator.slice_requests("create").len();
     assert!((6..=80).contains(&tries), "{tries}");
     let refused = "endpoint_copier_findings{reason=\"WriteRefused\"}";
@@ -145,7 +146,7 @@ async fn old_copies_wait_for_replacements_that_may_still_succeed() {
 
 /// Rule: 2.namespace-terminating
 #[tokio::test(start_paused = true)]
-async fn a_terminating_namespace_is_left_until_the_service_changes() {
+async fn a_terminating_namespace_is_left_alone_until_service_changes() {
     let mut service = service("vip");
     service["metadata"]["namespace"] = json!("blue");
     service["metadata"]["annotations"]["endpoint-copier/default-service-namespace"] = json!("default");
@@ -213,7 +214,7 @@ async fn a_terminating_service_gets_no_new_copies() {
 
 /// Rule: 3.old-after-new
 #[tokio::test(start_paused = true)]
-async fn empty_copy_goes_after_its_replacement_is_written() {
+async fn empty_copy_is_deleted_after_its_replacement_is_written() {
     let operator = Operator::start(&cluster(&[]));
     put(&operator.store, slice("web", "web-1", &["192.0.2.1"]));
     put(&operator.store, service_of("vip", "web"));
@@ -233,14 +234,15 @@ async fn empty_copy_goes_after_its_replacement_is_written() {
     assert_eq!(addresses(&operator.store, "vip"), ["192.0.2.1"]);
 }
 
-/// Otherwise each sync would compute a plan, and with planned deletes send a GET of the Service.
+/// If a pending refusal made the key due all the time, each sync would compute a plan and, with planned deletes, send a
+/// GET of the Service.
 #[tokio::test(start_paused = true)]
-async fn a_waiting_refusal_is_planned_again_only_when_due() {
+async fn a_refused_write_is_planned_again_only_when_due() {
     let operator = Operator::start(&cluster(&["192.0.2.1"]));
     put(&operator.store, slice("app", "app-1", &["10.0.0.1"]));
     put(&operator.store, service("vip"));
     operator.until_addresses("vip", &["192.0.2.1"]).await;
-    // One copy is refused, another is written, and a third must be deleted.
+    // The copy of the new source is refused, and the copy of the old source must be deleted.
     let create = Match::any().verb("create").resource("endpointslices");
     operator.writer.faults().add(Fault::status(create, 422));
     let source = json!({"metadata": {"annotations": {"endpoint-copier/default-service-name": "app"}}});

@@ -1,4 +1,4 @@
-//! One write, from the right to make it until its response.
+//! One write, from the right to make it to its response.
 
 use std::time::Duration;
 
@@ -14,8 +14,8 @@ use crate::apiserver::{SendDeadline, TooLate};
 use crate::leader_election::term::{Term, TermOver};
 use crate::telemetry::watchdog::Watchdog;
 
-/// Sends a write, and returns the object as it is now, if it exists. It waits for the response up to `limit`. The end
-/// of the call is a step of `watchdog`.
+/// Sends a write, and returns the object as it is now, if it exists. Waits for the response up to `limit`, but not
+/// beyond the deadline of the term, unless the term is renewed. The end of the call counts as progress for `watchdog`.
 ///
 /// # Errors
 /// The term is over.
@@ -27,7 +27,8 @@ pub(in crate::controller) async fn send<T: DeserializeOwned>(
     mut request: Request<Vec<u8>>,
 ) -> Result<kube::Result<Option<T>>, TermOver> {
     let write = term.begin_write()?;
-    // Also checked if this process was paused while it looked for a server.
+    // The deadline is checked again before the request is sent, because this process may have been paused while it
+    // looked for a server.
     request.extensions_mut().insert(SendDeadline(write.deadline));
     let answer = timeout(limit, async {
         tokio::select! {

@@ -4,19 +4,19 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-/// The longest head start. A write takes a few milliseconds. If one hangs, the others do not wait for it.
+/// The longest head start. A write takes a few milliseconds. If a write hangs, other keys wait no longer than this.
 const LONGEST: Duration = Duration::from_millis(20);
 
-/// The time from the beginning of a head start to that of the next. Keys with reserved slots that are always in
-/// progress delay the others for a fifth of the time.
-const APART: Duration = Duration::from_millis(100);
+/// The minimum time between the beginnings of two head starts. So keys with reserved slots that are always in progress
+/// delay other keys for at most a fifth of the time.
+const INTERVAL: Duration = Duration::from_millis(100);
 
-/// Keeps other keys from starting for a moment while keys with reserved slots are in progress. So when a source with
-/// hundreds of followers changes, the first requests to the API server do not compete with hundreds of others.
+/// Briefly keeps other keys from starting while keys with reserved slots are in progress. So when a source that
+/// hundreds of managed Services copy changes, the requests for these keys do not compete with hundreds of others.
 #[derive(Debug, Default)]
 pub(super) struct HeadStart {
     began: Option<Instant>,
-    /// The end of the current head start, until [`HeadStart::over`] has returned.
+    /// When the current head start ends. `None` after [`HeadStart::end`], and once [`HeadStart::over`] has returned.
     until: Option<Instant>,
 }
 
@@ -29,7 +29,7 @@ impl HeadStart {
     /// Begins a head start, unless the last one began a moment ago.
     pub fn begin(&mut self) {
         let now = Instant::now();
-        if self.began.is_none_or(|began| now - began >= APART) {
+        if self.began.is_none_or(|began| now - began >= INTERVAL) {
             (self.began, self.until) = (Some(now), Some(now + LONGEST));
         }
     }

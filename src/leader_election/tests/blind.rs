@@ -7,7 +7,7 @@ use super::*;
 use crate::telemetry::watch_health::Running;
 use endpoint_copier_core::model::WatchKind;
 
-/// A view that counts as filled when this returns true, with a watch of Services that the test controls.
+/// A view that counts as filled while `filled` is true, and its watch of Services, which the test controls.
 fn view(filled: &Arc<AtomicBool>) -> (View, Running) {
     let (filled, watch_health) = (filled.clone(), WatchHealth::default());
     let running = watch_health.start(WatchKind::Services);
@@ -20,7 +20,7 @@ fn view(filled: &Arc<AtomicBool>) -> (View, Running) {
 
 /// Rule: 5.caches-filled
 #[tokio::test(start_paused = true)]
-async fn replica_with_empty_caches_races_after_10_s_without_leader() {
+async fn replica_with_empty_caches_competes_after_10_s_without_leader() {
     for fills in [true, false] {
         let filled = Arc::new(AtomicBool::new(false));
         let (view, _running) = view(&filled);
@@ -29,7 +29,7 @@ async fn replica_with_empty_caches_races_after_10_s_without_leader() {
         sleep(seconds(5)).await;
         assert!(
             one.terms.borrow().is_none() && one.requests() <= 2,
-            "it watches, and tries nothing"
+            "it only watches, and does not try to take the Lease"
         );
         filled.store(fills, Ordering::SeqCst);
         one.leads().await;
@@ -49,7 +49,7 @@ async fn a_replica_with_empty_caches_leaves_a_free_lease_to_another() {
     let term = two.leads().await;
     sleep(seconds(60)).await;
     assert!(one.terms.borrow().is_none() && !term.is_over());
-    // Its holder dies, and no other replica runs.
+    // The holder dies, and only the replica with empty caches is left.
     two.task.abort();
     let died = Instant::now();
     one.leads().await;
@@ -62,7 +62,7 @@ async fn a_replica_with_empty_caches_leaves_a_free_lease_to_another() {
 
 /// Rule: 5.caches-filled
 #[tokio::test(start_paused = true)]
-async fn a_replica_whose_watch_is_not_answered_does_not_race() {
+async fn a_replica_whose_watch_is_unanswered_does_not_compete() {
     let (view, running) = view(&Arc::new(AtomicBool::new(true)));
     running.state().set_open(false);
     let mut one = Runner::with_view(&Store::new(), "one", view);
@@ -111,7 +111,7 @@ async fn blind_leader_releases_after_30_s_and_stays_out_for_30_s() {
 
 /// Rule: 5.blind
 #[tokio::test(start_paused = true)]
-async fn leader_refused_like_all_others_keeps_the_lease() {
+async fn leader_whose_watch_fails_for_every_replica_keeps_the_lease() {
     let (view, running) = view(&Arc::new(AtomicBool::new(true)));
     let mut one = Runner::with_view(&Store::new(), "one", view);
     let term = one.leads().await;
@@ -125,7 +125,7 @@ async fn leader_refused_like_all_others_keeps_the_lease() {
 
 /// Rule: 5.blind
 #[tokio::test(start_paused = true)]
-async fn where_no_replica_sees_anything_each_term_lasts_30_s() {
+async fn terms_last_30_s_while_no_replica_sees_anything() {
     let store = Store::new();
     let (views, running): (Vec<_>, Vec<_>) = [(); 2]
         .map(|()| view(&Arc::new(AtomicBool::new(true))))
@@ -188,8 +188,8 @@ async fn blind_replica_releases_lease_at_most_once_a_minute() {
     }
 }
 
-/// Its first look finds no Lease only after it has waited for 10 s, which is too late to count as a look without gaps.
-/// Rule: 5.caches-filled
+/// The replica sends its first GET of the missing Lease only after 10 s without a leader. After such a gap, the wait
+/// for the lease duration restarts. Rule: 5.caches-filled
 #[tokio::test(start_paused = true)]
 async fn blind_replica_takes_deleted_lease_of_dead_holder() {
     let store = Store::new();

@@ -1,7 +1,7 @@
-//! The metrics of the process itself, read from `/proc` at each scrape. What cannot be read is absent.
+//! The metrics of the process itself, read from `/proc` at each scrape. A metric that cannot be read is absent.
 //!
-//! The `process` feature of the prometheus crate counts CPU time in whole seconds. A quiet replica takes a quarter of
-//! an hour to use one, so its rate would be zero or a spike.
+//! The `process` feature of the prometheus crate counts CPU time in whole seconds. An idle replica takes a quarter of
+//! an hour to use one second, so the rate of the metric would be zero or a spike.
 
 use std::fmt::Write as _;
 
@@ -21,7 +21,7 @@ pub(super) fn render(text: &mut String, process: ProcResult<Process>, began: Opt
     let Ok(process) = process else { return };
     let stat = process.stat().ok();
     let of_stat = |value: fn(&Stat) -> f64| stat.as_ref().map(value);
-    // One of them is the directory that is being read.
+    // One open file is the directory in /proc that procfs opened for this.
     let open_files = process
         .fd_count()
         .map(|count| number(count.saturating_sub(1) as u64));
@@ -128,7 +128,7 @@ mod tests {
         assert!(last < 60.0, "{last}");
     }
 
-    /// The metrics of a process of which only these files can be read.
+    /// The sorted names of the metrics of a process for which only these files can be read.
     fn with_files(files: &[&str]) -> String {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().join("1");
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unreadable_file_takes_its_own_metrics_alone() {
+    fn an_unreadable_file_removes_only_its_own_metrics() {
         assert_eq!(with_files(&[]), "");
         assert_eq!(with_files(&["limits"]), "process_max_fds");
         assert_eq!(

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::{VICTIM, front, is_hidden, is_refused, victim};
 use crate::on_both;
 
-/// A ReferenceGrant from objects of one kind in a namespace.
+/// The spec of a ReferenceGrant that allows references from objects of one kind in a namespace.
 fn spec((group, kind, namespace): (&str, &str, &str), to: Value) -> Value {
     json!({"from": [{"group": group, "kind": kind, "namespace": namespace}], "to": [to]})
 }
@@ -15,7 +15,7 @@ fn spec((group, kind, namespace): (&str, &str, &str), to: Value) -> Value {
 on_both! {
     servers: 1;
     /// Rule: 9.reference-grant
-    async fn forged_grants_give_no_consent(cluster: &mut Cluster) {
+    async fn grants_that_do_not_match_give_no_consent(cluster: &mut Cluster) {
         const SERVICE: (&str, &str, &str) = ("", "Service", "team-a");
         victim(cluster).await;
         cluster.serve_reference_grants().await;

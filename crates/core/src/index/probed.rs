@@ -11,7 +11,7 @@ use crate::verdicts::{SUPERVISOR_PORT, Target};
 /// Addresses and their ports.
 type Found = BTreeMap<IpAddr, BTreeSet<u16>>;
 
-/// The highest number of addresses of a family that are probed. No cluster has as many API servers.
+/// The maximum number of addresses that are probed in each family. No cluster has that many API servers.
 const MOST: usize = 16;
 
 impl Index {
@@ -37,8 +37,8 @@ impl Index {
 
     /// The addresses and ports of the copies of the API source, without exempt Services: the first address of each
     /// endpoint, with each port that is in `https` or is the supervisor's. The operator probes no other source and no
-    /// other port, because otherwise anyone who may write a Service could scan ports. It probes an address that Nodes
-    /// give for a second family before a copy shows the address.
+    /// other port, because otherwise anyone who may write a Service could scan ports. An address that Nodes give for a
+    /// second family is probed even before a copy shows it.
     #[must_use]
     pub fn probe_targets(&self, https: &BTreeSet<u16>) -> BTreeSet<Target> {
         let is_probed = |port: &u16| *port == SUPERVISOR_PORT || https.contains(port);
@@ -90,8 +90,8 @@ impl Index {
             .collect()
     }
 
-    /// The addresses that API servers write themselves, into the slice with the name of their Service. Users may add
-    /// other slices.
+    /// The addresses in the slice that has the same name as the API source. The API servers write this slice
+    /// themselves, and users may add others.
     fn own_addresses_of_api_servers(&self) -> BTreeSet<IpAddr> {
         let source = ServiceKey::api_source();
         let is_own = |slice: &&Arc<EndpointSlice>| slice.metadata.name.as_deref() == Some(source.name());
@@ -137,7 +137,7 @@ impl Index {
         found
     }
 
-    /// Counts a change of slices of these Services.
+    /// Counts a change to the slices of these Services if it concerns the API source or copies of it.
     pub(super) fn note_api_servers(&mut self, scope: &Scope, touched: &BTreeSet<ServiceKey>) {
         let source = ServiceKey::api_source();
         let concerns = match scope {

@@ -18,8 +18,9 @@ const BLIND: Duration = Duration::from_secs(30);
 /// The time between two such releases of one replica.
 const GIVES_UP_EVERY: Duration = Duration::from_secs(60);
 
-/// Within this time, a list without a response has failed, and the leader has noticed.
-const NOTICED: Duration = Duration::from_secs(12);
+/// Within this time, a list without a response has failed (13 s), and the leader has noticed. Copies are listed only once
+/// the list of Services is complete or has failed.
+const NOTICED: Duration = Duration::from_secs(15);
 
 /// Within this time, a decision from before is carried out.
 const IN_DOUBT: Duration = Duration::from_secs(17);

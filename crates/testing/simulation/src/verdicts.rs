@@ -20,9 +20,10 @@ use crate::hearing::Hearing;
 use crate::replica::Life;
 use crate::sent::Sent;
 use crate::slices::{
-    Key, SERVICE_NAME, UNREACHABLE, addresses, annotation, endpoint_list, is_ours, key, label, owner,
-    provenance, restored_ready, unreachable, version,
+    Key, UNREACHABLE, addresses, annotation, endpoint_list, is_ours, key, owner, provenance, restored_ready,
+    unreachable, version,
 };
+use crate::topology::is_api_source;
 use crate::world::{REPLICAS, State, World};
 
 /// A leader takes endpoints out for this time after the response to its last renewal, and until its next check.
@@ -69,6 +70,8 @@ pub struct Probed {
     pub disturbed: Duration,
     /// Lies of a client may keep endpoints in the copies until then.
     pub disturbed_by_lies: Duration,
+    /// When a slice of the API source last appeared, was filled or emptied, or disappeared.
+    pub sources_changed: Duration,
     /// When a node that was off was last removed from the source or returned to it.
     pub relisted: Duration,
 }
@@ -154,6 +157,10 @@ impl Group {
 impl Probed {
     /// A slice was written.
     pub fn copy(&mut self, now: Duration, old: Option<&Value>, new: Option<&Value>) {
+        let is_filled = |slice: Option<&Value>| slice.is_some_and(|it| endpoint_list(it).next().is_some());
+        if old.or(new).is_some_and(is_api_source) && is_filled(old) != is_filled(new) {
+            self.sources_changed = now;
+        }
         for copy in old.into_iter().chain(new).filter(|copy| is_of_api_servers(copy)) {
             for address in unreachable(copy) {
                 self.out.insert((service_of(copy), address), now);
@@ -259,10 +266,9 @@ impl World {
     /// family, each slice of the other family leads to one.
     fn is_only_source(&self, copy: &Value) -> bool {
         let slices = self.store.list("endpointslices", Some("default"));
-        let is_source = |slice: &&Value| label(slice, SERVICE_NAME) == Some("kubernetes") && !is_ours(slice);
         let (of_family, others): (Vec<_>, Vec<_>) = slices
             .iter()
-            .filter(is_source)
+            .filter(|slice| is_api_source(slice))
             .partition(|slice| slice["addressType"] == copy["addressType"]);
         let is_empty = |slice: &&Value| endpoint_list(slice).next().is_none();
         let leading = if of_family.iter().all(is_empty) {
@@ -270,7 +276,8 @@ impl World {
         } else {
             of_family
         };
-        leading.len() < 2
+        // A leader whose watches are silent does not know yet that another slice has gone.
+        leading.len() < 2 && self.now() > self.state().probed.sources_changed + UNSEEN
     }
 
     /// Whether a Service has been exempt from probes for so long that each leader has seen it.

@@ -1,4 +1,4 @@
-//! Many Services of one source, and their effect on other Services.
+//! Many managed Services that copy one source, and their effect on other Services.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
@@ -21,16 +21,16 @@ use crate::cost::NO_PROBES;
 use crate::rows::Outcome;
 use crate::stage::Stage;
 
-/// Flags for more Services of one namespace than the default allows.
+/// Flags that allow more managed Services in one namespace than the default.
 const RAISED: &[&str] = &["--max-services-per-namespace=10000"];
 
-/// The Service of the API servers. A Service in another namespace may copy only ports that its slices have.
+/// The API source. A managed Service in another namespace may copy only ports that the slices of this source have.
 const API_SOURCE: (&str, &str) = ("default", "kubernetes");
 
-/// The limit for the copies of all Services.
+/// The maximum time to wait until all copies show an address.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// The second namespace, next to that of the many Services.
+/// The namespace of the other tenant, whose delay is measured.
 const OTHER: &str = "other";
 
 /// The number of changes from which a percentile is taken.
@@ -47,7 +47,7 @@ pub async fn fan_out(stage: &mut Stage, followers: usize) -> Result<Outcome, Str
     stage.flags = RAISED;
     let tenant = Tenant::new(stage, followers).await;
     stage.begin(1).await?;
-    tenant.shows_again(stage, followers).await?;
+    tenant.change_and_wait(stage, followers).await?;
     let address = tenant.change(stage).await;
     let start = Instant::now();
     let last = tenant.copies.show(&address, followers).await?;
@@ -79,8 +79,8 @@ pub async fn busy_tenant(stage: &mut Stage, keys: usize) -> Result<Outcome, Stri
     let tenant = Tenant::new(stage, keys).await;
     let other = Tenant::in_namespace(stage, OTHER, 1).await;
     stage.begin(1).await?;
-    tenant.shows_again(stage, keys).await?;
-    other.shows_again(stage, 1).await?;
+    tenant.change_and_wait(stage, keys).await?;
+    other.change_and_wait(stage, 1).await?;
     let mut slowest = Duration::ZERO;
     for _ in 0..FEW_CHANGES {
         let address = tenant.change(stage).await;
@@ -90,16 +90,18 @@ pub async fn busy_tenant(stage: &mut Stage, keys: usize) -> Result<Outcome, Stri
     Ok(Outcome::Took(slowest))
 }
 
-/// The same while writes of a tenant hang.
+/// Measures the time until a change reaches a Service in another namespace while writes of a tenant hang.
 pub async fn hanging_writes(stage: &mut Stage) -> Result<Outcome, String> {
     if stage.cluster.testbed().is_none() {
-        return Ok(Outcome::Skipped("only the testbed can hang".to_owned()));
+        return Ok(Outcome::Skipped(
+            "only the testbed can make writes hang".to_owned(),
+        ));
     }
     let tenant = Tenant::in_namespace(stage, "hanging", HANGING).await;
     let other = Tenant::in_namespace(stage, OTHER, 1).await;
     stage.begin(1).await?;
-    tenant.shows_again(stage, HANGING).await?;
-    other.shows_again(stage, 1).await?;
+    tenant.change_and_wait(stage, HANGING).await?;
+    other.change_and_wait(stage, 1).await?;
     let updates = Match::any()
         .verb("update")
         .resource("endpointslices")
@@ -148,8 +150,8 @@ impl Tenant {
         address
     }
 
-    /// Changes the source, and waits until all copies show it.
-    async fn shows_again(&self, stage: &mut Stage, followers: usize) -> Result<(), String> {
+    /// Changes the source, and waits until all copies show the new address.
+    async fn change_and_wait(&self, stage: &mut Stage, followers: usize) -> Result<(), String> {
         let address = self.change(stage).await;
         self.copies.show(&address, followers).await.map(drop)
     }
@@ -213,7 +215,7 @@ impl Copies {
             let mut seen = BTreeMap::<String, String>::new();
             let mut stream = pin!(watcher(slices, config));
             while let Some(event) = stream.next().await {
-                let (Event::Apply(slice) | Event::InitApply(slice)) = event.expect("a watch that holds")
+                let (Event::Apply(slice) | Event::InitApply(slice)) = event.expect("a watch without errors")
                 else {
                     continue;
                 };
@@ -232,7 +234,7 @@ impl Copies {
         Self { by_address, task }
     }
 
-    /// Waits until this many copies show an address, and returns when the last one did.
+    /// Waits until this many copies show an address. Returns the time at which the last of them showed it.
     async fn show(&self, address: &str, copies: usize) -> Result<Instant, String> {
         let mut by_address = self.by_address.clone();
         let shown = by_address.wait_for(|(_, counts)| counts.get(address) == Some(&copies));

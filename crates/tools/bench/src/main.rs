@@ -1,8 +1,8 @@
 //! Measures failover, fan-out and cost: every row several times, on the testbed and on real API servers, compared with
 //! its limit.
 //!
-//! The time runs from the fault, or from the return of the API, to the moment when a watch of an unaffected server
-//! shows the copy. Exit code 1: a limit was missed.
+//! A time is measured from the fault, the return of the API or the change of the source to the moment when a watch
+//! through an unaffected server shows the copy. Exit code 1 means that a run failed or exceeded its limit.
 
 mod cost;
 mod fair;
@@ -22,7 +22,7 @@ use rows::Row;
 use stage::Stages;
 use table::Table;
 
-const USAGE: &str = "usage: bench-failover --operator BINARY [--runs N] [--long] [--only WORDS]";
+const USAGE: &str = "usage: bench-failover --operator BINARY [--runs N] [--long] [--only TEXT]";
 
 /// The parsed command line.
 struct Arguments {
@@ -31,7 +31,7 @@ struct Arguments {
     runs: usize,
     /// Whether to include rows that take minutes.
     long: bool,
-    /// Only rows whose names contain these words. Empty: all rows.
+    /// Selects rows whose names contain this text. If it is empty, all rows run.
     only: String,
 }
 
@@ -50,7 +50,7 @@ fn arguments() -> Result<Arguments, String> {
     }
     let operator = operator.ok_or(USAGE)?;
     if !operator.is_file() {
-        return Err(format!("there is no {}: make build", operator.display()));
+        return Err(format!("{} does not exist: run make build", operator.display()));
     }
     if runs == 0 {
         return Err("--runs: at least 1".to_owned());
@@ -63,7 +63,7 @@ fn arguments() -> Result<Arguments, String> {
     })
 }
 
-/// Runs all rows on one platform, and prints the results.
+/// Runs the selected rows on one platform, and prints the results. Returns whether every limit was met.
 async fn measure(arguments: &Arguments, platform: Platform, name: &str) -> bool {
     let mut table = Table::new(name, arguments.runs);
     let mut stages = Stages::new(platform, &arguments.operator);
@@ -89,7 +89,7 @@ async fn all(arguments: &Arguments) -> bool {
         good &= measure(arguments, Platform::Real, "real API servers").await;
     } else {
         println!(
-            "skipped: real API servers: needs KUBEBUILDER_ASSETS, a folder with etcd and kube-apiserver"
+            "skipped real API servers: set KUBEBUILDER_ASSETS to a directory with etcd and kube-apiserver"
         );
     }
     good

@@ -11,8 +11,8 @@ pub fn service(readme: &Path) -> Result<Value, String> {
     let mut services = blocks.filter(|block| block.lines().any(|line| line == "kind: Service"));
     let block = services
         .next()
-        .ok_or_else(|| format!("{} shows no Service", readme.display()))?;
-    serde_saphyr::from_str(&block).map_err(|error| format!("the Service of {}: {error}", readme.display()))
+        .ok_or_else(|| format!("{} contains no YAML block with a Service", readme.display()))?;
+    serde_saphyr::from_str(&block).map_err(|error| format!("the Service in {}: {error}", readme.display()))
 }
 
 fn yaml_blocks(markdown: &str) -> Vec<String> {

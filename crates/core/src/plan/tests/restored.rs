@@ -7,7 +7,7 @@ use crate::model::{
 use crate::testing::world::{World, Write};
 use crate::testing::{Build, BuildService, BuildSlice, node, owner, plain_service, service, slice};
 
-/// What the backup tool adds.
+/// The label that the backup tool adds.
 const RESTORED_BY: &str = "velero.io/restore-name";
 
 /// Changes a copy as the restore of a backup of another cluster does.
@@ -158,14 +158,14 @@ fn restored_address_is_not_kept_as_the_last_of_its_family() {
         copy.metadata.owner_references = None;
     });
     world.settle("vip");
-    // Nothing gives this family endpoints, and a restored copy is no reason to have an empty one.
+    // Nothing gives this family endpoints, so the restored copy is deleted instead of kept empty.
     assert!(!world.slices.contains_key(&six));
 }
 
 /// Rule: 2.restored
 #[test]
-fn restored_copy_concerns_only_the_service_of_its_namespace() {
-    // With namespaces mapped by the restore, or forged by somebody who may write slices there.
+fn restored_copy_affects_only_the_service_in_its_namespace() {
+    // The restore may map namespaces, or somebody who may write slices in that namespace may forge a copy.
     let copy = world().settled("vip").copy("vip").clone();
     let elsewhere = copy.namespace("web").edit(restore);
     let mut world = World::new()
