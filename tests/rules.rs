@@ -1,7 +1,7 @@
 //! Fills docs/contributing/rules.md with the tests of each rule, and checks that each rule and each attack has a test.
 //!
 //! A test names its rules in its doc comment, as `Rule: 1.enabled-true, 1.enabled-false`. `make docs` sets `BLESS=1`, which
-//! writes the page; otherwise a page that differs fails.
+//! writes the page. Otherwise, the test fails if the page is out of date.
 
 #[path = "reference/generated.rs"]
 mod generated;
@@ -103,7 +103,7 @@ fn tests_of(text: &str) -> Tests {
             tests.insert(name.to_owned(), std::mem::take(&mut rules));
         }
         if !line.starts_with("#[") && !line.starts_with("//") {
-            // Nothing but a test may name a rule, because the rule would get lost.
+            // Only a test may name a rule. Elsewhere, the rule would be lost.
             assert!(rules.is_empty(), "{rules:?} is named above {line}");
             marked = false;
         }
@@ -111,7 +111,7 @@ fn tests_of(text: &str) -> Tests {
     tests
 }
 
-/// Every test of the operator and of its core.
+/// Every test of the operator and of its core, with the rules that it names.
 fn tests() -> Tests {
     let mut tests = Tests::new();
     for folder in ["src", "crates/core/src", "tests"] {
@@ -147,8 +147,8 @@ fn every_rule_has_a_test_and_the_page_is_up_to_date() {
     check(PAGE, &filled(&page, &tests));
 }
 
-/// The cells of the rows about attacks. The last table also names controls: mutants without the check, with which the
-/// attack succeeds.
+/// The cells of the rows about attacks. Some tables also name controls: mutants that remove the check, so that the attack
+/// succeeds.
 fn attacks(page: &str) -> Vec<Vec<&str>> {
     let mut is_attack = false;
     let rows = page.lines().filter_map(|line| {

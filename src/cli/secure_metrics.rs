@@ -23,8 +23,8 @@ pub(super) struct SecureMetricsFlags {
     )]
     metrics_secure: bool,
 
-    /// Directory with tls.crt and tls.key for --metrics-secure; they may change at any time [default: a self-signed
-    /// certificate]
+    /// Directory with tls.crt and tls.key for --metrics-secure; changed files are used without a restart [default: a
+    /// self-signed certificate]
     #[arg(long, value_name = "DIRECTORY")]
     metrics_cert_path: Option<String>,
 }

@@ -10,16 +10,16 @@ const ON_A_SERVICE: &str = "\
 
 ## Annotations on a managed Service
 
-You write these on the Service that should get copies. An annotation takes precedence over a flag. An empty value counts
-as no annotation, except for `endpoint-copier/enabled`. The operator does not trim values. Names and namespaces must be
-DNS labels.
+Set these annotations on the Service that should get copies. An annotation takes precedence over a flag. An empty value
+counts as no annotation, except for `endpoint-copier/enabled`. The operator does not trim values. Names and namespaces
+must be DNS labels.
 
 ";
 
 const ON_A_SOURCE: &str = "
 ## Annotations on a source
 
-You write these on the Service that others copy; see [Copy a source in another
+Set this annotation on a Service that other Services copy; see [Copy a source in another
 namespace](../how-to/copy-across-namespaces.md).
 
 ";
@@ -27,8 +27,8 @@ namespace](../how-to/copy-across-namespaces.md).
 const ON_A_COPY: &str = "
 ## Annotations on a copy
 
-The operator writes these on every EndpointSlice that it creates. Do not edit them, because the operator recognizes its
-copies by them.
+The operator sets these annotations on the EndpointSlices that it creates. Do not edit them, because the operator
+recognizes its copies by them.
 
 ";
 

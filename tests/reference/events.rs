@@ -12,13 +12,13 @@ The operator reports problems with a managed Service as Events on that Service. 
 them.
 
 All Events are of type `Warning`, except `Synced`. The operator sends a Warning when it finds a problem, when the
-details of the problem change, every 30 minutes while the problem lasts, and after each leader change. For one
-Service it sends at most 25 Events at once, and then one every 5 minutes. Only the leader sends Events. It also logs
+details of the problem change, every 30 minutes while the problem lasts, and after each change of the leader. For one
+Service, it sends at most 25 Events at once, and then one every 5 minutes. Only the leader sends Events. It also logs
 each finding, and counts it in the metric `endpoint_copier_findings{reason}`.
 
-The column *in sync* says whether a Service with this finding still counts as in sync: for `status`, `wait`, the
-condition `endpoint-copier/InSync` and the metrics. \"yes\" means only that the copies contain
-everything that the source and the Service allow. It does not mean that the VIP works.
+The column *in sync* says whether a Service with this finding still counts as in sync in `status`, in `wait`, in the
+condition `endpoint-copier/InSync` and in the metrics. \"yes\" means only that the copies contain everything that the
+source and the Service allow. It does not mean that the VIP works.
 
 ";
 

@@ -13,7 +13,8 @@ Each flag has an environment variable. A flag takes precedence over its variable
 `--flag=value`, and durations such as `1m30s`. `endpoint-copier-operator --help` shows the same list.
 
 The exit code is 0 after a request to stop, 1 after a failure that a restart may fix, and 2 if a flag or the
-configuration is invalid. An invalid flag also prints one line to standard error.
+configuration is invalid. If a flag is invalid, the operator also
+prints one line to standard error.
 ";
 
 #[test]
@@ -35,14 +36,14 @@ fn the_page_of_flags_is_up_to_date() {
             ));
         }
     }
-    text.push_str("\n## Subcommands\n\nWithout a subcommand the operator runs.\n");
+    text.push_str("\n## Subcommands\n\nWithout a subcommand, the operator runs.\n");
     for subcommand in command.get_subcommands() {
         text.push_str(&of_subcommand(&command, subcommand));
     }
     check("docs/reference/flags.md", &text);
 }
 
-/// All flags except those that clap adds.
+/// All flags except those that clap adds. Positional arguments are not flags.
 fn flags(command: &Command) -> impl Iterator<Item = &Arg> {
     let flags = command.get_arguments();
     flags.filter(|flag| !flag.is_positional() && !["help", "version"].contains(&name(flag)))
@@ -66,7 +67,7 @@ fn row(flag: &Arg) -> [String; 4] {
     ]
 }
 
-/// The help text states a default that depends on the environment.
+/// The meaning and the default of a flag. A default that depends on the environment is part of the help text.
 fn meaning_and_default(flag: &Arg) -> (String, String) {
     let help = flag.get_help().map(ToString::to_string).unwrap_or_default();
     let values = flag.get_default_values();
@@ -80,7 +81,7 @@ fn meaning_and_default(flag: &Arg) -> (String, String) {
     }
 }
 
-/// Only the names of flags.
+/// The names of flags, separated by commas.
 fn list<'a>(flags: impl IntoIterator<Item = &'a Arg>) -> String {
     let flags = flags.into_iter().map(|flag| code(&format!("--{}", name(flag))));
     flags.collect::<Vec<_>>().join(", ") + ".\n"
@@ -113,7 +114,7 @@ fn of_subcommand(operator: &Command, subcommand: &Command) -> String {
     words.extend(positionals.filter_map(|arg| Some(arg.get_value_names()?.first()?.to_string())));
     let shared = flags(subcommand).filter(|flag| !flag.is_hide_set() && !is_own(flag));
     format!(
-        "\n### {}\n\n{about}.\n\n{}\n\n{}\nIt accepts all flags above. These have an effect: {}",
+        "\n### {}\n\n{about}.\n\n{}\n\n{}\nThis command accepts all flags above. Only these have an effect: {}",
         code(&words.join(" ")),
         after.replace('\n', "\n\n"),
         table(["flag", "default", "meaning"], own),

@@ -14,11 +14,11 @@ use crate::table::{code, generated_from, table};
 const INTRO: &str = "\
 # Metrics
 
-Every replica serves `/metrics`. Only the leader knows the state of Services: other replicas do not show
+Every replica serves `/metrics`. Only the leader knows the state of Services: other replicas do not export
 `endpoint_copier_out_of_sync_seconds`, `endpoint_copier_last_success_timestamp_seconds` and `endpoint_copier_endpoints`,
 and their `endpoint_copier_managed_services`, `endpoint_copier_services_in_sync` and `endpoint_copier_findings` are 0.
-Use the maximum over all replicas, not the sum, because during a takeover the last scrape of the old leader may still
-count.
+Use the maximum over all replicas, not the sum, because during a takeover, Prometheus may still have the last scrape of
+the old leader.
 
 A managed Service has 8 series: one of `out_of_sync_seconds`, one of `last_success_timestamp_seconds`, and 6 of
 `endpoints`. Nothing else grows with the number of Services. The series of a Service end when the Service is no longer
@@ -26,14 +26,15 @@ managed, and the series of all Services end when the term ends. The series of a 
 it anymore. Counters start at 0 for every label value that is known in advance.
 
 Two histograms show how long a change takes to reach the copies. `endpoint_copier_propagation_seconds` starts when the
-change arrives at this replica. It leaves out changes that arrived before this replica led, because the previous leader
-may have copied them. `endpoint_copier_trigger_propagation_seconds` starts at the time that the source states, so it
-includes the time without a leader. If a change is older than the term, `endpoint_copier_out_of_sync_seconds` counts
-from the start of the term.
+change arrives at this replica. It leaves out changes that arrived before this replica became the leader, because the
+previous leader may have copied them. `endpoint_copier_trigger_propagation_seconds` starts at the time that the source
+states, so it includes the time without a leader. If a change is older than the term,
+`endpoint_copier_out_of_sync_seconds` counts from the start of the term.
 
-A replica renders the page at most once a second, for all clients together, so a page may be one second old. A client
-that reads so slowly that the replica has rendered two newer pages gets only part of the page. A replica serves 32
-connections. If there are more, it closes the oldest idle connection of the peer with the most connections.
+A replica renders the page at most once a second, for all clients together, so a page may be one second old. If a client
+reads so slowly that the replica renders two newer pages before it has finished, it gets only a part of its page. A
+replica serves at most 32 connections. If there are more, it closes the oldest idle connection of the peer with the most
+connections.
 ";
 
 /// The sections, by the prefix of the metric names in them.
@@ -54,7 +55,7 @@ const SECTIONS: [(&[&str], &str); 4] = [
 struct Label {
     /// Names of labels with the same values.
     names: &'static [&'static str],
-    /// The prefix of the metrics. Empty: all metrics that have such a label.
+    /// Prefixes of the names of metrics. Empty: all metrics that have such a label.
     of: &'static [&'static str],
     /// If some values are in backticks, there are no others.
     values: &'static str,
@@ -93,13 +94,13 @@ const LABELS: &[Label] = &[
     Label {
         names: &["address", "port"],
         of: &[],
-        values: "A probed API server. These are the only labels that hold an address.",
+        values: "A probed API server. No other label holds the address of an endpoint.",
     },
     Label {
         names: &["state"],
         of: &["endpoint_copier_probe_state"],
-        values: "`new`: never healthy so far. `well`: healthy. `failing`: the last probes failed. `down`: too many \
-                 probes in a row failed. `rising`: it answers again, but not for long enough.",
+        values: "`new`: not seen healthy since it was listed. `well`: healthy. `failing`: the last probes failed. \
+                 `down`: too many probes in a row failed. `rising`: it answers again, but not for long enough.",
     },
     Label {
         names: &["result"],
@@ -132,7 +133,8 @@ const LABELS: &[Label] = &[
     Label {
         names: &["resource"],
         of: &[],
-        values: "A watch: `services`, `sources`, `copies`, `lease`; `nodes` and `grants` once a Service needs them",
+        values: "A watch: `services`, `sources`, `copies`, `lease`, and, once a Service needs them, `nodes` and \
+            `grants`.",
     },
     Label {
         names: &["controller"],
@@ -161,7 +163,7 @@ const LABELS: &[Label] = &[
     },
 ];
 
-/// A metric on the page.
+/// A metric on the page, with the values of its labels.
 #[derive(Default)]
 struct Family {
     kind: String,

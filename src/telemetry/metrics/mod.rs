@@ -81,8 +81,8 @@ metrics! {
             "Writes of copies that the API server acknowledged, by operation.", &["operation"]),
         propagation: page.histogram("endpoint_copier_propagation_seconds",
             "Time from the arrival of a change (to the source, the Service or a copy) at this replica to the last \
-             acknowledged write of the copies. It leaves out changes that arrived before this replica led, because the \
-             previous leader may have copied them.",
+             acknowledged write of the copies. It leaves out changes that arrived before this replica became the \
+             leader, because the previous leader may have copied them.",
              &PROPAGATION_BUCKETS),
         trigger_propagation: page.histogram("endpoint_copier_trigger_propagation_seconds",
             "Time from the event that made Kubernetes change the source (the annotation last-change-trigger-time, by \

@@ -12,16 +12,16 @@ metrics! {
     /// The results of the probes, and their effects.
     pub struct ProbeMetrics(page) {
         state: page.gauges("endpoint_copier_probe_state",
-            "1 for the state in which this replica sees an API server, else 0. new: not seen healthy since it \
-             was listed; well: healthy; failing: the last probes failed; down: too many probes in a row failed; rising: \
-             it answers again, but not for long enough.",
+            "1 for the state of an API server according to this replica's probes, else 0. new: not seen healthy since \
+             it was listed; well: healthy; failing: the last probes failed; down: too many probes in a row failed; \
+             rising: it answers again, but not for long enough.",
              &["address", "port", "state"]),
         listed: page.gauges("endpoint_copier_probe_listed",
             "1 while default/kubernetes lists an API server as ready, 0 while only copies do: the list is empty and \
              the copies are held, or the address comes from a Node.", &["address", "port"]),
         attempts: page.counters("endpoint_copier_probe_attempts_total",
-            "Probes of an API server by result. alive: it answers, but not whether it is ready (401, 403 or 429); \
-             status: any other status except 2xx.", &["address", "port", "result"]),
+            "Probes of an API server by result. alive: it answers, but does not say whether it is ready (401, 403 or \
+             429); status: any other status except 2xx.", &["address", "port", "result"]),
         duration: page.histograms("endpoint_copier_probe_duration_seconds",
             "How long answered probes of an API server took, including the connection if it was new. If it is close to \
              the time limit (1 second by default), the API server may soon be taken out.", &["address", "port"], &PROBE_BUCKETS),

@@ -74,12 +74,12 @@ reasons! {
 
     /// The limits allow no more managed Services, so this one gets no copies. Or the Service has too many ports.
     LimitReached, leaves_undone: true,
-        means: "More Services ask to be managed than the limit of the namespace or the cluster allows. Services that \
-            have copies come first, then the oldest, then the first by name. This Service gets no copies, and the \
-            operator deleted those that it had. Or the Service has more than 100 ports, the most that an EndpointSlice \
-            may have: its copies have the first 100.",
+        means: "There are more managed Services than the limit of the namespace or of the cluster allows. Services \
+            that have copies come first, then the oldest, then the first by name. This Service gets no copies, and the \
+            operator deleted those that it had. Or the Service has more than 100 ports, which is the maximum of an \
+            EndpointSlice: its copies have the first 100.",
         remedy: "Remove the annotation `endpoint-copier/enabled` from Services that need no copies. The next Service \
-            in line then gets its copies at once. Or raise `--max-services-per-namespace` or `--max-services`; the \
+            in line then gets its copies immediately. Or raise `--max-services-per-namespace` or `--max-services`; the \
             note says which. Spread more than 100 ports over several Services.";
 
     /// The source is in another namespace, and there is no consent for the managed Service to copy it.
@@ -99,7 +99,7 @@ reasons! {
     /// All slices of the source are copies made by this operator.
     SourceIsCopy, leaves_undone: false,
         means: "All EndpointSlices of the source are copies that this operator made. The operator does not copy copies.",
-        remedy: "Set the source to the Service that those copies come from.";
+        remedy: "Set the source to the Service from which those copies were made.";
 
     /// Neither the source Service nor slices of it exist.
     SourceNotFound, leaves_undone: false,
@@ -111,8 +111,8 @@ reasons! {
     UnsupportedAddressType, leaves_undone: false,
         means: "The source has an EndpointSlice whose `addressType` is neither IPv4 nor IPv6. The operator does not \
             copy that slice.",
-        remedy: "Nothing, if the other slices are enough: kube-proxy does not use such slices either. Otherwise, list the \
-            addresses in an EndpointSlice of type IPv4 or IPv6.";
+        remedy: "Nothing, if the endpoints in the other slices are sufficient: kube-proxy does not use such slices \
+            either. Otherwise, list the addresses in an EndpointSlice of type IPv4 or IPv6.";
 
     /// The source has no endpoint of an IP family that the managed Service wants.
     FamilyMissing, leaves_undone: false,
@@ -125,9 +125,9 @@ reasons! {
 
     /// In an IP family that the API source lacks, Nodes do not show the address of each API server.
     FamilyIncomplete, leaves_undone: false,
-        means: "The Service wants an IP family that `default/kubernetes` lacks. Its addresses come from Nodes, but \
-            the addresses of some API servers are unknown, not unique, or have never answered, so the copies leave \
-            them out. Or the operator cannot list Nodes, and the copies keep the addresses that they have.",
+        means: "The Service wants an IP family that `default/kubernetes` lacks. The addresses of that family come from \
+            Nodes, but those of some API servers are unknown, are not unique, or have never answered, so the copies \
+            leave them out. Or the operator cannot list Nodes, and the copies keep the addresses that they have.",
         remedy: "Fix the problem that the note names: `status.addresses` of the Node, `--nodes-selector`, the permission to \
             list Nodes, or an API server that listens on one family only.";
 
@@ -139,16 +139,17 @@ reasons! {
 
     /// The source lists an address of the managed Service itself.
     EndpointIsVip, leaves_undone: false,
-        means: "The source lists an address of the Service itself: its load balancer IP, an external IP or its \
-            cluster IP. Traffic to that endpoint would come back to the Service. The copy leaves out the endpoint \
-            while the source has another one of the family.",
+        means: "The source lists an address of the Service itself: its load balancer IP, an external IP or its cluster \
+            IP. Traffic to that endpoint would come back to the Service. The copy leaves out the endpoint while the \
+            source has another endpoint of the same family.",
         remedy: "Correct the source. An API server lists its `--advertise-address`: set it to the address of its node, \
             not to the VIP.";
 
     /// A copy of the API source has a port that the source does not list.
     PortNotInSource, leaves_undone: false,
-        means: "The Service copies `default/kubernetes` with a port that no EndpointSlice of it lists. Perhaps nothing \
-            listens there. Port 9345, where the supervisor of RKE2 listens, causes no Event.",
+        means: "The Service copies `default/kubernetes`, but has a port that no EndpointSlice of `default/kubernetes` \
+            lists. Perhaps nothing listens on that port. Port 9345, where the supervisor of RKE2 listens, causes no \
+            Event.",
         remedy: "Set `targetPort` to the port that the API servers listen on, such as 6443.";
 
     /// A slice that is not a copy has the name of a copy.
@@ -168,9 +169,9 @@ reasons! {
     /// Something else keeps writing our copies.
     OtherInstallation, leaves_undone: false,
         means: "Something else wrote a copy three times within a minute, and the operator repaired it each time. The \
-            writer is usually a second installation of the operator in another namespace. Neither installation gives way. The operator \
-            repairs differences that clients notice (endpoints, ports and what kube-proxy reads) immediately, and other differences \
-            once a minute. The finding ends two minutes after the last such write.",
+            writer is usually a second installation of the operator in another namespace. Neither installation yields. \
+            The operator repairs differences that clients notice (endpoints, ports and what kube-proxy reads) \
+            immediately, and other differences once a minute. The finding ends two minutes after the last such write.",
         remedy: "Uninstall one of the two installations, or stop the other writer. The note has commands that find them.";
 
     /// The source is empty, and the operator keeps the last good copies.
@@ -178,9 +179,9 @@ reasons! {
         means: "The source lists no endpoint of an IP family, and the operator keeps the last good copy, because the \
             source is `default/kubernetes` or the annotation `endpoint-copier/when-source-empty` is `hold`.",
         remedy: "List the EndpointSlices of the source to find out why it is empty: `kubectl get endpointslices \
-            --namespace default --selector kubernetes.io/service-name=kubernetes` for `default/kubernetes`. An API server \
-            that answers must be in its own list, so check whether the API servers are just starting. To empty the \
-            copy as well, set `endpoint-copier/when-source-empty: follow`.";
+            --namespace default --selector kubernetes.io/service-name=kubernetes` for `default/kubernetes`. An API \
+            server that answers should itself be in the list, so check whether the API servers are just starting. To \
+            empty the copy as well, set `endpoint-copier/when-source-empty: follow`.";
 
     /// The source is empty, and there is no copy to hold.
     SourceEmpty, leaves_undone: true,
@@ -230,9 +231,9 @@ reasons! {
     /// Other controllers also write slices for the managed Service.
     ForeignSlices, leaves_undone: false,
         means: "The Service has EndpointSlices that are not copies. kube-proxy sends traffic to their endpoints too. \
-            The operator does not touch them. There is one Event for each kind of writer. Kubernetes may mirror \
-            an `Endpoints` object with the name of the Service. It may have written the slices while the Service had a \
-            selector, and nothing removes them. Or another component writes the slices.",
+            The operator does not touch them. There is one Event for each kind of writer: Kubernetes mirrors an \
+            `Endpoints` object with the name of the Service, Kubernetes wrote the slices while the Service had a \
+            selector and nothing has removed them since, or another component writes the slices.",
         remedy: "Run the commands in the note. A mirrored slice keeps coming back until the `Endpoints` object is deleted. If another \
             component writes the slices, stop it before you delete them.";
 
@@ -240,10 +241,10 @@ reasons! {
     LegacyEndpoints, leaves_undone: false,
         means: "Kubernetes mirrors an `Endpoints` object with the name of the Service into an EndpointSlice, and the \
             operator is not allowed to read or delete it. Version 0.2 of the Go operator leaves such an object behind.",
-        remedy: "An object that the Go operator created has the label \
-            `endpointslice.kubernetes.io/managed-by: endpoint-copier-operator`: delete it with the command in the note, \
-            or set `rbac.goOperator: true` in the chart until it is deleted. Leave any other object of a Service that is \
-            not managed alone; for a managed Service, see `ForeignSlices`.";
+        remedy: "An object that the Go operator created has the label `endpointslice.kubernetes.io/managed-by: \
+            endpoint-copier-operator`: delete it with the command in the note, or set `rbac.goOperator: true` in the \
+            chart until it is deleted. Do not delete any other object of a Service that is not managed; for a managed \
+            Service, see `ForeignSlices`.";
 }
 
 /// The reason of the only Event whose type is not `Warning`.

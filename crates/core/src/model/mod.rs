@@ -65,19 +65,19 @@ pub mod annotation {
         REFERENCE;
         /// `true`: managed; `false`: not managed, whatever the flags say.
         ENABLED = "endpoint-copier/enabled" =>
-            "`\"true\"`: the Service is managed. `\"false\"`: it is not, whatever the flags say. Its copies are \
-             deleted, and so is everything that the Go operator left for it. With any other value, even an empty one, \
+            "`\"true\"`: the Service is managed. `\"false\"`: the Service is not managed, whatever the flags say. Its \
+             copies are deleted, and also what the Go operator left for it. With any other value, even an empty one, \
              the copies stay as they are until you fix the value (`InvalidAnnotation`). Without the annotation, only \
              the Service that `--managed-endpoint-name` names is managed.";
         /// Name of the source Service.
         SOURCE_NAME = "endpoint-copier/default-service-name" =>
-            "Name of the source Service. Without it, the source is the default source, which is `default/kubernetes` \
-             unless flags name another. A source that does not exist counts as empty, so a misspelled name empties \
-             the copies (`SourceNotFound`).";
+            "Name of the source Service. Without this annotation, the source is the default source, which is \
+             `default/kubernetes` unless flags name another one. A source that does not exist counts as empty, so a \
+             misspelled name empties the copies (`SourceNotFound`).";
         /// Namespace of the source Service.
         SOURCE_NAMESPACE = "endpoint-copier/default-service-namespace" =>
-            "Namespace of the source Service. Without it, a source with a name is in the namespace of the managed \
-             Service. A namespace without a name is invalid (`InvalidAnnotation`).";
+            "Namespace of the source Service. Without this annotation, a source that `default-service-name` names is \
+             in the namespace of the managed Service. A namespace without a name is invalid (`InvalidAnnotation`).";
         /// `hold` or `follow`: whether the copies stay or follow when the source is empty.
         WHEN_SOURCE_EMPTY = "endpoint-copier/when-source-empty" =>
             "`hold`: while the source has no endpoints, the last good copy stays (`SourceEmptyHeld`). `follow`: the \
@@ -85,9 +85,9 @@ pub mod annotation {
              source.";
         /// `off`: probes do not change the copies of this Service.
         PROBE = "endpoint-copier/probe" =>
-            "`off`: an API server that does not answer probes is not taken out of the copies of this Service. Any \
-             other value is ignored (`InvalidAnnotation`). The annotation matters only for copies of \
-             `default/kubernetes`, because the operator probes no other source.";
+            "`off`: API servers that do not answer probes stay ready in the copies of this Service. Any other value is \
+             ignored (`InvalidAnnotation`). The annotation matters only for copies of `default/kubernetes`, because \
+             the operator probes no other source.";
     }
 
     documented! {
@@ -97,7 +97,7 @@ pub mod annotation {
         ALLOW_FROM = "endpoint-copier/allow-from" =>
             "Namespaces whose Services may copy this one, separated by commas without spaces, or `\"*\"` for all. \
              There are no other patterns; an empty value, or one of more than 4,096 characters, allows no namespace. \
-             Services in its own namespace may always copy it.";
+             Services in the namespace of the source may always copy it.";
     }
 }
 
@@ -120,8 +120,8 @@ pub mod label {
             "Name of the source EndpointSlice. The label is missing if the name is longer than 63 characters.";
         /// Marks slices of a Service that has no cluster IP. kube-proxy ignores slices with this label.
         HEADLESS = "service.kubernetes.io/headless" =>
-            "Empty. A copy has it only if the managed Service is headless: kube-proxy ignores slices with this \
-                label.";
+            "Empty. A copy has this label only if the managed Service is headless. kube-proxy ignores slices with this \
+             label.";
     }
 
     /// The labels that only the operator sets on a copy. It removes those that should not be there.

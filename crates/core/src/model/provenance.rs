@@ -22,16 +22,16 @@ documented! {
         "UID of the source EndpointSlice.";
     /// resourceVersion of the source slice that the copy was last written from.
     RESOURCE_VERSION = "endpoint-copier/source-resource-version" =>
-        "resourceVersion of the source EndpointSlice that the copy was last written from.";
-    /// An annotation of Kubernetes: when the endpoints last changed. The value of the source is copied, if it has one.
+        "resourceVersion of the source EndpointSlice from which the copy was last written.";
+    /// An annotation of Kubernetes: when the endpoints last changed. Copied from the source.
     TRIGGER_TIME = "endpoints.kubernetes.io/last-change-trigger-time" =>
-        "Time of the last change of the endpoints: that of the source if it has one, else when the operator first saw \
-         the cause, such as a change of the source or a failed probe. kube-proxy measures from this time how long a \
-         change takes.";
+        "Time of the last change of the endpoints. If the source EndpointSlice has this annotation, its value is \
+         copied. Otherwise, this is the time at which the operator first saw the cause, such as a change of the \
+         source or a failed probe. kube-proxy measures from this time how long a change takes.";
     /// Addresses that probes took out of the copy, separated by commas.
     UNREACHABLE = "endpoint-copier/unreachable" =>
-        "Addresses that probes took out of the copy, separated by commas. This annotation counts only for endpoints that \
-         are not ready: a new leader then keeps them out until they answer.";
+        "Addresses that probes took out of the copy, separated by commas. A new leader keeps these endpoints out until \
+         they answer. The annotation has no effect on endpoints that are ready.";
 }
 
 /// The source slice of a copy, as the annotations of the copy state it. Users can edit them.
