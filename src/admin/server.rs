@@ -34,7 +34,7 @@ use super::secure::{Secure, Stream};
 /// probe.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(250);
 
-/// The page of a path, or `None` if the path does not exist. Called with path and query. Must not block.
+/// Returns the page for a path and a query, or `None` if the path does not exist. It must not block.
 pub(super) type Pages = Arc<dyn Fn(&str, Option<&str>) -> Option<BoxFuture<'static, Document>> + Send + Sync>;
 
 /// The pages of a server, and how it protects them.
@@ -196,7 +196,7 @@ async fn connection(
     }
 }
 
-/// The same body, which keeps `kept` alive until hyper has consumed it.
+/// Returns `body`, which now keeps `kept` alive until hyper has consumed it.
 fn keeping(
     body: Either<Full<Bytes>, SharedPage>,
     kept: Weak<()>,
