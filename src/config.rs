@@ -40,7 +40,7 @@ pub struct Config {
     pub nodes_selector: String,
     /// Whether to write a condition into the status of managed Services.
     pub service_conditions: bool,
-    /// What to log, and how.
+    /// The settings of the log.
     pub log: LogConfig,
 }
 
@@ -102,7 +102,7 @@ impl Default for ElectionConfig {
 }
 
 impl ElectionConfig {
-    /// The pause between two renewals while they succeed. Two of them fit into the deadline, whatever the flags say.
+    /// The pause between two renewals while they succeed. Two renewals fit into the deadline, whatever the flags say.
     #[must_use]
     pub fn renew_interval(&self) -> Duration {
         self.retry_period.saturating_mul(2).min(self.renew_deadline / 2)
@@ -112,7 +112,7 @@ impl ElectionConfig {
 /// Whether and how to probe the API servers that copies list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProbeConfig {
-    /// What the probes may change.
+    /// The effect that probes may have.
     pub mode: ProbeMode,
     /// The time between the beginnings of two attempts while they succeed; 500 ms to 2 s. The default is
     /// [`crate::timing::PROBE_PERIOD`].
@@ -124,7 +124,7 @@ pub struct ProbeConfig {
     pub thresholds: Thresholds,
 }
 
-/// What the probes may change.
+/// The effect that probes may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProbeMode {
     /// Endpoints that are down are taken out of the copies.
@@ -147,7 +147,7 @@ impl Default for ProbeConfig {
     }
 }
 
-/// What to log, and how.
+/// The settings of the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogConfig {
     /// Which events to log: valid directives of a tracing filter, such as `info` or `info,kube=debug`, each with a

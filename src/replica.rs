@@ -92,11 +92,11 @@ fn named(name: &'static str, task: impl Future<Output = ()> + Send + 'static) ->
 
 /// A replica that is not running yet.
 pub struct Replica {
-    /// What the replica knows about the cluster.
+    /// The replica's view of the cluster.
     pub index: SharedIndex,
     /// The current term, while this replica leads.
     pub terms: channel::Receiver<Option<Term>>,
-    /// What the replica knows about the Lease. `None` without leader election.
+    /// The replica's view of the Lease. `None` without leader election.
     pub lease: Option<LeaseObserver>,
     /// The watchdog of its worker.
     pub watchdog: Watchdog,

@@ -91,8 +91,8 @@ pub(super) struct Flags {
     )]
     service_conditions: bool,
 
-    /// Maximum number of managed Services that get copies, in one namespace; those that have copies come first, then the
-    /// oldest
+    /// Maximum number of managed Services that get copies, in one namespace; those that have copies come first, then
+    /// the oldest
     #[arg(long, value_name = "COUNT", help_heading = "Limits", default_value = "1000", value_parser = count)]
     max_services_per_namespace: usize,
 

@@ -21,7 +21,7 @@ use crate::config::Config;
 pub use flags::{command, parse, variable};
 pub use task::Task;
 
-/// What the command line asks for.
+/// The task and the settings that the command line asks for.
 #[derive(Debug)]
 pub struct Invocation {
     /// Run the operator, or inspect a cluster.
@@ -32,7 +32,7 @@ pub struct Invocation {
     pub warnings: Vec<String>,
 }
 
-/// What to print instead of running.
+/// The output and the exit code of a process that runs no task.
 #[derive(Debug)]
 pub struct Exit {
     /// 0 for `--help` and `--version`, 2 for bad arguments.

@@ -16,7 +16,7 @@ pub enum Task {
     Run,
     /// Inspect a cluster, write nothing, and exit.
     Inspect {
-        /// What to show.
+        /// Selects what to show.
         what: Inspect,
         /// How to print it.
         format: OutputFormat,
