@@ -121,7 +121,7 @@ impl Filler<'_> {
     fn fill(&self, verdicts: &Verdicts, left_out: &mut LeftOut) -> SecondFamily {
         let mut second = SecondFamily::default();
         let answering = self.ports_that_answer(verdicts);
-        // The source may have a slice of this family that cannot be decoded. No further copy is created then.
+        // The source may have a slice of this family that cannot be decoded. In that case, no further copy is created.
         let has_unreadable = self.source.has_unreadable(self.family, &self.snapshot.copies);
         for slice in self.source.slices_of(self.family.other()) {
             second.has_source |= !slice.is_empty();
@@ -291,7 +291,7 @@ impl Filler<'_> {
         }
     }
 
-    /// The ports that work on at least one candidate. Other ports say nothing about any candidate, as in a judgment.
+    /// The ports that work on at least one candidate. As in a judgment, the other ports do not count.
     fn ports_that_answer(&self, verdicts: &Verdicts) -> BTreeSet<u16> {
         let (Verdicts::Judged(judged), KnownNodes::Known(nodes)) = (verdicts, &self.snapshot.nodes) else {
             return BTreeSet::new();

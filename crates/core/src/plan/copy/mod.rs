@@ -62,8 +62,8 @@ pub fn fresh(service: &ManagedService, source: &EndpointSlice, ports: Vec<Endpoi
     copy_of(service, source, name, annotations(&source.metadata), ports)
 }
 
-/// A held copy: the endpoints stay, and the rest follows the Service. If its source slice still exists, its annotations
-/// are those of a new copy of that slice. Otherwise they stay.
+/// A held copy: the endpoints stay, and the rest follows the Service. If its source slice still exists, its source
+/// annotations name that slice. Otherwise they stay.
 #[must_use]
 pub fn held(
     service: &ManagedService,
