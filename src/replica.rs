@@ -98,7 +98,7 @@ pub struct Replica {
     pub terms: channel::Receiver<Option<Term>>,
     /// The replica's view of the Lease. `None` without leader election.
     pub lease: Option<LeaseObserver>,
-    /// The watchdog of its worker.
+    /// The watchdog of the worker.
     pub watchdog: Watchdog,
     health: Health,
     stop_election: CancellationToken,

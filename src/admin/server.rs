@@ -160,7 +160,7 @@ async fn connection(
 ) {
     let stream = match &site.secure {
         Some(secure) => {
-            // Boxed, because it would make the futures of all connections larger.
+            // The future is boxed, because it would make the futures of all connections larger.
             let handshake = Box::pin(secure.handshake(stream, limits.header_time));
             shutdown.run_until_cancelled(handshake).await.flatten()
         }

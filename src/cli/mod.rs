@@ -1,7 +1,8 @@
 //! Turns the flags and the environment into a validated [`Config`].
 //!
-//! Every flag has an environment variable, `ENDPOINT_COPIER_` and the flag in upper snake case, and takes precedence
-//! over it. To add a flag, add a field to `flags.rs`, and the field of [`Config`] that it sets.
+//! Every flag that has an effect can also be set by an environment variable: `ENDPOINT_COPIER_` and the flag in upper
+//! snake case. The flag takes precedence over its variable. To add a flag, add a field to `flags.rs`, and the field of
+//! [`Config`] that it sets.
 
 mod address;
 mod checks;

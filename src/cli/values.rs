@@ -42,7 +42,7 @@ pub(super) fn is_subdomain(text: &str) -> bool {
 }
 
 pub(super) fn log_filter(text: &str) -> Result<String, String> {
-    // A bare word would be taken for a target at its most verbose level: "inof" must not mean that. Numbers are levels
+    // A bare word would be read as a target at its most verbose level, which "inof" must not mean. Numbers are levels
     // too, but it is not obvious which.
     let is_level = |word: &str| {
         word.starts_with(|c: char| c.is_ascii_alphabetic()) && word.parse::<LevelFilter>().is_ok()

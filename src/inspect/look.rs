@@ -337,7 +337,7 @@ pub(super) fn add_reported(rows: &mut [&mut Row], reason: Reason, events: &[Dyna
                 && service["name"] == row.name
                 && service["uid"].as_str().is_none_or(is_of_it)
         });
-        // By the clock of the API server: each replica that led has a clock of its own.
+        // Events are ordered by the clock of the API server, because each replica that led has its own clock.
         let newest = of_row.max_by_key(|event| (event.creation_timestamp(), last_reported(event)));
         let newest = newest.filter(|event| event.data["reason"] == reason.as_str());
         row.findings.extend(newest.map(|event| Finding {

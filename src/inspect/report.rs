@@ -40,9 +40,9 @@ pub(super) struct ClusterReport {
 pub(super) struct Row {
     pub namespace: String,
     pub name: String,
-    /// Whether it is managed, by its annotation or by the flags of this command.
+    /// Whether the Service is managed, by its annotation or by the flags of this command.
     pub managed: bool,
-    /// Whether its annotation says that it is not managed.
+    /// Whether the annotation says that the Service is not managed.
     #[serde(skip)]
     pub disabled: bool,
     /// The UID of the Service; empty if it is not known.
@@ -81,9 +81,9 @@ pub(super) struct ReadyCount {
 #[serde(rename_all = "camelCase")]
 pub(super) struct Leader {
     pub namespace: String,
-    /// `None` if it was released, or if no replica has taken it.
+    /// `None` if the Lease was released, or if no replica has taken it.
     pub holder: Option<String>,
-    /// Whether it has a holder that has renewed it in time.
+    /// Whether the Lease has a holder that has renewed it in time.
     pub leads: bool,
     pub since: Option<Timestamp>,
     pub renewed: Option<Timestamp>,

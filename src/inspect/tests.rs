@@ -289,7 +289,7 @@ fn foreign_text_is_escaped_for_terminals_and_stays_on_its_line() {
 fn only_a_managed_service_in_sync_ends_a_wait() {
     let report = report(&world(), &[lease()]);
     let waited = |name| wait::is_in_sync(&report, &ServiceKey::new("default", name));
-    // One of its endpoints is taken out.
+    // One endpoint of `vip` is taken out.
     assert!(waited("vip"));
     assert!(!waited("web"), "refused");
     assert!(!waited("new"), "without copies");

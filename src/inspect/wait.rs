@@ -61,7 +61,7 @@ pub(super) fn is_in_sync(report: &ClusterReport, service: &ServiceKey) -> bool {
     rows.any(|row| row.key() == *service && row.managed && row.in_sync)
 }
 
-/// The text for a Service that is not in sync: why, as `status` shows it for this Service alone.
+/// The text for a Service that is not in sync: the output of `status` for this Service alone.
 pub(super) fn not_in_sync(mut report: ClusterReport, service: &ServiceKey, limit: Duration) -> String {
     report.services.retain(|row| row.key() == *service);
     let after = if limit.is_zero() {

@@ -45,19 +45,19 @@ struct WatchStatus {
     last: Instant,
     /// The end of the pause that an overloaded API server has asked for. The pause does not count as silence.
     pause_ends: Option<Instant>,
-    /// The highest resourceVersion that it has shown or asked for.
+    /// The highest resourceVersion that the watch has shown or asked for.
     version: u64,
-    /// Since when its list has been complete.
+    /// Since when the list of the watch has been complete.
     listed: Option<Instant>,
-    /// Since when the API server has answered it, if it does.
+    /// Since when the API server has answered the watch. `None` if it does not.
     open: Option<Instant>,
-    /// Whether it continued after a break, without a list.
+    /// Whether the watch continued after a break, without a list.
     resumed: bool,
     restart: Option<Cause>,
-    /// When its list or watch last worked, or when it began if it never has.
+    /// When the list or the watch last worked, or when the watch began if neither ever has.
     well: Instant,
     has_worked: bool,
-    /// Whether it has failed since, for a cause that may concern only this replica.
+    /// Whether the list or the watch has failed since then, for a cause that may concern only this replica.
     failing: bool,
 }
 
@@ -68,47 +68,47 @@ impl WatchStatus {
 }
 
 impl WatchState {
-    /// Records activity.
+    /// Records activity of the watch.
     pub fn touch(&self) {
         self.status.lock().last = Instant::now();
     }
 
-    /// Records that an overloaded API server has asked it to wait until this moment.
+    /// Records that an overloaded API server has asked the watch to wait until this moment.
     pub fn pause_until(&self, until: Instant) {
         self.status.lock().pause_ends = Some(until);
     }
 
-    /// For how long it has shown no life, not counting pauses that an API server asked for.
+    /// For how long the watch has shown no life, not counting pauses that an API server asked for.
     fn silence(&self) -> Duration {
         let state = self.status.lock();
         let since = state.pause_ends.map_or(state.last, |end| end.max(state.last));
         since.elapsed()
     }
 
-    /// Records that it begins with a list. Earlier events no longer count, and a requested restart is done.
+    /// Records that the watch begins with a list. Earlier events no longer count, and a requested restart is done.
     pub fn list_begins(&self) {
         let mut state = self.status.lock();
         (state.version, state.listed, state.restart) = (0, None, None);
         state.resumed = false;
     }
 
-    /// Records that its list is complete.
+    /// Records that the list of the watch is complete.
     pub fn record_list(&self) {
         self.status.lock().listed = Some(Instant::now());
     }
 
-    /// Records that it has reached this version, or asks for changes after it.
+    /// Records that the watch has reached this version, or asks for changes after it.
     pub fn record_version(&self, version: Option<u64>) {
         let mut state = self.status.lock();
         state.version = version.unwrap_or(0).max(state.version);
     }
 
-    /// Records that an object was read from it.
+    /// Records that the list or the watch works.
     pub fn record_success(&self) {
         self.status.lock().record_success();
     }
 
-    /// Records that its list or watch has failed. `for_all` says whether it fails for every replica, for example
+    /// Records that the list or the watch has failed. `for_all` says whether it fails for every replica, for example
     /// because a permission is missing.
     pub fn record_failure(&self, for_all: bool) {
         if for_all {
@@ -118,7 +118,7 @@ impl WatchState {
         }
     }
 
-    /// For how long its lists and watches have failed.
+    /// For how long the lists and the watch have failed. Zero if they work.
     fn failing(&self) -> Duration {
         let state = self.status.lock();
         let is_answered = state.open.is_some_and(|since| since.elapsed() >= WORKING_TIME);
@@ -129,7 +129,7 @@ impl WatchState {
         }
     }
 
-    /// Records whether the API server answers it from now on.
+    /// Records whether the API server answers the watch from now on.
     pub fn set_open(&self, is_open: bool) {
         let mut state = self.status.lock();
         if state.open.is_some_and(|since| since.elapsed() >= WORKING_TIME) {
@@ -140,20 +140,20 @@ impl WatchState {
         state.open = is_open.then(Instant::now);
     }
 
-    /// Whether it shows the current state, as far as is known. Events that were missed follow the response.
+    /// Whether the watch shows the current state, as far as is known. Events that were missed follow the response.
     fn is_current(&self) -> bool {
         let resumed = self.status.lock().resumed;
         self.is_open(if resumed { CAUGHT_UP } else { Duration::ZERO })
     }
 
-    /// Whether it may show an outdated state: its list was complete some time ago, and the watch after it was cut off.
-    /// A watch that is still listing shows nothing, so it shows nothing outdated.
+    /// Whether the watch may show an outdated state: its list was complete some time ago, and the connection after the
+    /// list was cut off. A watch that is still listing shows nothing, so it shows nothing outdated.
     fn is_doubtful(&self) -> bool {
         let listed = self.status.lock().listed;
         listed.is_some_and(|listed| listed.elapsed() > WATCH_START) && !self.is_current()
     }
 
-    /// Whether the API server has answered it for at least this time.
+    /// Whether the API server has answered the watch for at least this time.
     pub fn is_open(&self, time: Duration) -> bool {
         let open = self.status.lock().open;
         open.is_some_and(|since| since.elapsed() >= time)

@@ -21,7 +21,7 @@ pub(super) struct Facts {
     pub services: Vec<ServiceFacts>,
     /// All Nodes by name, and whether load balancers leave them out.
     pub nodes: Result<BTreeMap<String, bool>, Unknown>,
-    /// The Nodes from which MetalLB announces a Service in layer 2, by its namespace and name.
+    /// The Nodes from which MetalLB announces Services in layer 2, by the key of the Service.
     pub metallb: Result<BTreeMap<ServiceKey, BTreeSet<String>>, Unknown>,
     /// The API servers that the Services lead to, and the answer of each.
     pub servers: BTreeMap<Target, Result<Server, Failure>>,
@@ -34,20 +34,20 @@ pub(super) struct Facts {
 pub(super) struct ServiceFacts {
     pub row: Row,
     pub announced: Announced,
-    /// The API servers that it leads to. Empty if its source is not the API source.
+    /// The API servers that the Service leads to. Empty if its source is not the API source.
     pub servers: BTreeSet<Target>,
-    /// The Nodes that ready endpoints of its copies name.
+    /// The Nodes that ready endpoints of the copies name.
     pub endpoint_nodes: BTreeSet<String>,
 }
 
 /// The answer of an API server.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Server {
-    /// The names of its certificate.
+    /// The names in the certificate.
     pub names: Vec<String>,
-    /// The addresses and host names of Services that its certificate does not have.
+    /// The addresses and host names of Services that the certificate does not have.
     pub missing: BTreeSet<String>,
-    /// By how many seconds our clock is ahead of its clock, as far as is certain.
+    /// By how many seconds our clock is ahead of the server's clock, as far as is certain.
     pub ahead: Option<f64>,
 }
 

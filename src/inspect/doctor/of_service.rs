@@ -15,7 +15,7 @@ pub(super) const EXCLUDE_LABEL: &str = "node.kubernetes.io/exclude-from-external
 /// The findings that have a check of their own.
 const WITH_OWN_CHECK: [Reason; 2] = [Reason::ForeignSlices, Reason::NodeNameMissing];
 
-/// The results for one Service. A check that does not concern it has none.
+/// The results for one Service. A check that does not concern the Service has no result.
 pub(super) fn checks(service: &ServiceFacts, facts: &Facts) -> Vec<Check> {
     let row = &service.row;
     let mut checks = if row.managed {
@@ -74,7 +74,7 @@ fn copies(row: &Row) -> Vec<Check> {
     checks
 }
 
-/// The remedy as on the page of Events, without its Markdown.
+/// The remedy as on the page of Events, without Markdown.
 fn remedy_of(reason: Reason) -> String {
     reason.remedy().replace('`', "")
 }

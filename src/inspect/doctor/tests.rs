@@ -118,7 +118,7 @@ fn fail(facts: &mut Facts, at: &str, why: Failure) {
     facts.servers.insert(target(at), Err(why));
 }
 
-/// The worst result of a check and its detail; `None` if it was not made.
+/// The worst result of a check and its detail. `None` if the check was not made.
 fn result(facts: &Facts, name: &str) -> Option<(Verdict, String)> {
     let checks = Diagnosis::of(facts).checks.into_iter();
     let worst = |check: &Check| match check.result {
