@@ -22,7 +22,7 @@ pub struct Config {
     pub health_probe_bind_address: Option<ServerAddress>,
     /// Whether to compete for the Lease. Without leader election, this replica may always write.
     pub leader_elect: bool,
-    /// The source and the managed Service that apply without annotations.
+    /// The settings that apply without annotations: the source, the managed Service, and consent.
     pub defaults: Defaults,
     /// How many Services may be managed.
     pub limits: ServiceLimits,
@@ -40,11 +40,11 @@ pub struct Config {
     pub nodes_selector: String,
     /// Whether to write a condition into the status of managed Services.
     pub service_conditions: bool,
-    /// What to log, and how.
+    /// The settings of the log.
     pub log: LogConfig,
 }
 
-/// `/metrics` over TLS, for clients whose token may get it.
+/// The settings for serving `/metrics` over TLS, only to clients whose token allows them to get it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SecureMetrics {
     /// A directory with `tls.crt` and `tls.key`. `None` means a self-signed certificate.
@@ -56,7 +56,7 @@ pub struct SecureMetrics {
 pub struct ApiServerConfig {
     /// Which addresses to use. `None` means [`ApiServerMode::Auto`] in a Pod, and [`ApiServerMode::Cluster`] elsewhere.
     pub mode: Option<ApiServerMode>,
-    /// More addresses, which apply in any mode.
+    /// Additional addresses, which apply in any mode.
     pub addresses: Vec<ServerAddress>,
 }
 
@@ -77,14 +77,14 @@ pub struct ElectionConfig {
     /// How long a Lease is valid after its last renewal; whole seconds, 2 to 60. The default is
     /// [`crate::timing::LEASE_DURATION`].
     pub lease_duration: Duration,
-    /// How long after the last successful renewal the leader may write; shorter than `lease_duration`.
+    /// How long the leader may write after it sent its last successful renewal; shorter than `lease_duration`.
     pub renew_deadline: Duration,
-    /// The pause after a failed attempt; 1.2 times this is shorter than `renew_deadline`.
+    /// The pause after a failed attempt; 1.2 times this pause is shorter than `renew_deadline`.
     pub retry_period: Duration,
     /// The namespace of the Lease, from the flag or `POD_NAMESPACE`. `None` means that of the service account or the
     /// context.
     pub namespace: Option<String>,
-    /// Name of the Lease.
+    /// The name of the Lease.
     pub lease_name: String,
 }
 
@@ -102,7 +102,7 @@ impl Default for ElectionConfig {
 }
 
 impl ElectionConfig {
-    /// The pause between two renewals while they succeed. Two of them fit into the deadline, whatever the flags say.
+    /// The pause between two renewals while they succeed. Two renewals fit into the deadline, whatever the flags say.
     #[must_use]
     pub fn renew_interval(&self) -> Duration {
         self.retry_period.saturating_mul(2).min(self.renew_deadline / 2)
@@ -112,18 +112,19 @@ impl ElectionConfig {
 /// Whether and how to probe the API servers that copies list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProbeConfig {
-    /// What the probes may change.
+    /// The effect that probes may have.
     pub mode: ProbeMode,
-    /// Time between the beginnings of two attempts while they succeed; 500 ms to 2 s. The default is
+    /// The time between the beginnings of two attempts while they succeed; 500 ms to 2 s. The default is
     /// [`crate::timing::PROBE_PERIOD`].
     pub period: Duration,
-    /// Time limit of an attempt, with its connection; 100 ms to 2 s. The default is [`crate::timing::PROBE_LIMIT`].
+    /// The time limit of an attempt, including its connection; 100 ms to 2 s. The default is
+    /// [`crate::timing::PROBE_LIMIT`].
     pub limit: Duration,
-    /// The number of results that change a verdict.
+    /// The numbers of results that change a verdict, and the time that successes must last.
     pub thresholds: Thresholds,
 }
 
-/// What the probes may change.
+/// The effect that probes may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProbeMode {
     /// Endpoints that are down are taken out of the copies.
@@ -146,7 +147,7 @@ impl Default for ProbeConfig {
     }
 }
 
-/// What to log, and how.
+/// The settings of the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogConfig {
     /// Which events to log: valid directives of a tracing filter, such as `info` or `info,kube=debug`, each with a
@@ -171,7 +172,7 @@ pub struct ServerAddress {
     /// An IP address without brackets, or a DNS name. Empty means every address of the host, in both families if it has
     /// them.
     pub host: String,
-    /// TCP port; 0 lets the kernel choose where to listen.
+    /// The TCP port. 0 lets the kernel choose a port to listen on.
     pub port: u16,
 }
 

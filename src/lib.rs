@@ -1,6 +1,6 @@
 //! Keeps the EndpointSlices of managed Services in sync with those of their sources.
 //!
-//! [`replica`] is the table of contents, and [`endpoint_copier_core::plan`] the specification.
+//! [`replica`] is the table of contents, and [`endpoint_copier_core::plan`] is the specification.
 
 pub mod admin;
 pub mod apiserver;

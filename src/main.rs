@@ -1,4 +1,4 @@
-//! Parses the arguments, and returns the exit code.
+//! Parses the arguments, runs the task that they name, and returns the exit code.
 
 use std::process::ExitCode;
 
@@ -41,11 +41,11 @@ fn main() -> ExitCode {
             |()| 0,
         ),
         cli::Task::Inspect { what, format } => {
-            answered(runtime.block_on(inspect::inspect(&config, what, format)))
+            exit_code(runtime.block_on(inspect::inspect(&config, what, format)))
         }
-        cli::Task::Doctor { format } => answered(runtime.block_on(inspect::doctor(&config, format))),
+        cli::Task::Doctor { format } => exit_code(runtime.block_on(inspect::doctor(&config, format))),
         cli::Task::Wait { service, limit } => {
-            answered(runtime.block_on(inspect::wait(&config, &service, limit)))
+            exit_code(runtime.block_on(inspect::wait(&config, &service, limit)))
         }
     };
     // Work that still runs, such as a name lookup, must not delay the exit.
@@ -54,7 +54,7 @@ fn main() -> ExitCode {
 }
 
 /// The exit code of a command that only reads.
-fn answered(result: Result<bool, inspect::Error>) -> u8 {
+fn exit_code(result: Result<bool, inspect::Error>) -> u8 {
     match result {
         Ok(is_good) => u8::from(!is_good),
         Err(error) => {

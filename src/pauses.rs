@@ -10,7 +10,7 @@ use backoff::backoff::Backoff as _;
 pub struct Pauses(ExponentialBackoff);
 
 impl Pauses {
-    /// `jitter` is the fraction by which a pause may be shorter or longer.
+    /// Begins with the pause `first`. `jitter` is the fraction by which a pause may be shorter or longer.
     #[must_use]
     pub fn new(first: Duration, longest: Duration, factor: f64, jitter: f64) -> Self {
         Self(ExponentialBackoff {
@@ -29,7 +29,7 @@ impl Pauses {
         self.0.next_backoff().unwrap_or(self.0.max_interval)
     }
 
-    /// After a success, the next pause is the first one again.
+    /// Records a success, so that the next pause is the first one again.
     pub fn reset(&mut self) {
         self.0.reset();
     }

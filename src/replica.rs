@@ -1,7 +1,7 @@
 //! One replica of the operator: its parts, wired together, and the order in which they stop.
 //!
-//! [`crate::run`] runs one in a process. The tests under paused time and the simulation run the same one against API
-//! servers in memory.
+//! [`crate::run`] runs a replica in a process. Tests under paused time and the simulation run it against API servers in
+//! memory.
 //!
 //! To follow a slice from watch to write, read these in turn: `controller/watch` receives it, the index of
 //! `crates/core` knows which Services it affects, `controller/worker.rs` takes their keys from the queue,
@@ -56,18 +56,19 @@ pub const SOURCE_CHECK: &str = "check of sources";
 pub struct Parts {
     /// The client for everything except the election and the probe Lease.
     pub client: Client,
-    /// The source and the managed Service that apply without annotations.
+    /// The settings that apply without annotations: the source, the managed Service, and consent.
     pub defaults: Defaults,
     /// The metrics of the replica.
     pub metrics: Metrics,
-    /// Receives the checks that show whether it is ready and alive.
+    /// Receives the checks that show whether the replica is ready and alive.
     pub health: Health,
-    /// The name under which it reports Events.
+    /// The name under which the replica reports Events.
     pub reporter: String,
     /// The settings of the leader election. The lease duration also decides when a loop counts as stuck, even without
     /// leader election.
     pub election: ElectionConfig,
-    /// The parts that compete for the Lease. Without them, this replica leads from the start.
+    /// The client, namespace and identity with which this replica competes for the Lease. Without them, it leads from
+    /// the start.
     pub candidacy: Option<Candidacy>,
     /// The label selector of the Nodes on which API servers run. An empty one selects all Nodes.
     pub nodes_selector: String,
@@ -77,7 +78,7 @@ pub struct Parts {
     pub service_conditions: bool,
 }
 
-/// A task has ended that should run as long as the replica.
+/// A task that should run as long as the replica has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the task {0} has ended unexpectedly")]
 pub struct TaskEnded(&'static str);
@@ -91,19 +92,19 @@ fn named(name: &'static str, task: impl Future<Output = ()> + Send + 'static) ->
 
 /// A replica that is not running yet.
 pub struct Replica {
-    /// What the replica knows about the cluster.
+    /// The replica's view of the cluster.
     pub index: SharedIndex,
-    /// The current term, while it leads.
+    /// The current term, while this replica leads.
     pub terms: channel::Receiver<Option<Term>>,
-    /// What the replica knows about the Lease. `None` without leader election.
+    /// The replica's view of the Lease. `None` without leader election.
     pub lease: Option<LeaseObserver>,
-    /// The watchdog of its worker.
+    /// The watchdog of the worker.
     pub watchdog: Watchdog,
     health: Health,
     stop_election: CancellationToken,
     /// Tasks that run until the end.
     watching: Vec<Named>,
-    /// The election and the worker, which end by themselves when they are asked to stop.
+    /// The election and the workers, which end by themselves when they are asked to stop.
     writing: Vec<Named>,
 }
 
@@ -144,7 +145,7 @@ impl Replica {
         let mut watching = watch_cluster(&all, conditions.clone(), nodes_selector);
 
         let (stop_election, limit) = (CancellationToken::new(), election.lease_duration + GRACE);
-        let (race, terms, lease) = if let Some(candidacy) = candidacy.clone() {
+        let (election_task, terms, lease) = if let Some(candidacy) = candidacy.clone() {
             let view = View::new(move || filled().is_ok(), watch_health.clone());
             let observer = LeaseObserver::new(&candidacy.identity, election.lease_duration, metrics.clone());
             let (reader, watched) = (reader(&candidacy.client), observer.clone());
@@ -161,8 +162,8 @@ impl Replica {
                 watch::lease(reader, &namespace, &name, watched).await;
             }));
             report_liveness(&health, "renewal", candidate.watchdog(), limit);
-            let race = named("election", candidate.run(stop_election.clone()));
-            (race, terms, Some(observer))
+            let election_task = named("election", candidate.run(stop_election.clone()));
+            (election_task, terms, Some(observer))
         } else {
             let (leadership, terms) = leader_election::without_election(&metrics, stop_election.clone());
             (named("election", leadership), terms, None)
@@ -202,7 +203,7 @@ impl Replica {
             metrics: Some(metrics),
             terms: terms.clone(),
         };
-        let mut writing = vec![race, named(WORKER, worker.run())];
+        let mut writing = vec![election_task, named(WORKER, worker.run())];
         writing.extend(condition_worker.map(|worker| named("conditions", worker.run())));
         Self {
             index,
@@ -216,8 +217,9 @@ impl Replica {
         }
     }
 
-    /// Runs until `asked_to_stop`, and then stops in order. `spawn` gets the name and the future of each task, and
-    /// returns a future that completes when the task has ended. Dropping that future ends the task.
+    /// Runs until `asked_to_stop` completes or a task ends, and then stops the tasks in order. `spawn` gets the name
+    /// and the future of each task, and returns a future that completes when the task has ended. Dropping that future
+    /// ends the task.
     ///
     /// # Errors
     /// If a task has ended that should not have.
@@ -255,8 +257,8 @@ impl Replica {
     }
 }
 
-/// Whether everything has been listed once. After that it stays true: a new Service waits for its own source,
-/// and no other Service waits.
+/// Returns a check that passes once everything has been listed, and always from then on: a new Service waits for its
+/// own source, and no other Service waits.
 fn filled(index: &SharedIndex) -> impl Fn() -> Result<(), NotFilled> + Clone + Send + Sync + use<> {
     let (index, filled) = (index.clone(), Arc::new(OnceLock::new()));
     move || match filled.get() {
@@ -265,7 +267,8 @@ fn filled(index: &SharedIndex) -> impl Fn() -> Result<(), NotFilled> + Clone + S
     }
 }
 
-/// Ready: everything has been listed and every watch is alive. A replica does not have to lead to be ready.
+/// Adds the checks of readiness: everything has been listed, and every required watch is alive. A replica does not have
+/// to lead to be ready.
 fn report_readiness(
     health: &Health,
     filled: impl Fn() -> Result<(), NotFilled> + Send + Sync + 'static,
@@ -278,12 +281,13 @@ fn report_readiness(
     });
 }
 
-/// Alive: every loop that has work makes progress. An unavailable API server does not stop it.
+/// Adds a check of liveness: a loop that has work makes progress. An unavailable API server does not count as a lack of
+/// progress.
 fn report_liveness(health: &Health, name: &'static str, watchdog: Watchdog, limit: Duration) {
     health.check(name, Probe::Liveness, move || watchdog.check(limit));
 }
 
-/// The worker that writes conditions of Services. The index keeps them from now on.
+/// The worker that writes conditions of Services. From now on, the index keeps the conditions.
 fn condition_worker(
     client: Client,
     dirty: DirtySet,
@@ -302,7 +306,7 @@ fn condition_worker(
     }
 }
 
-/// One task for each watch.
+/// The tasks that watch the cluster, and the one that compares the sources with consistent lists.
 fn watch_cluster(watches: &Watches, conditions: DirtySet, nodes_selector: String) -> Vec<Named> {
     let watches = || watches.clone();
     let (names, names_wanted) = channel::channel(0);
@@ -374,7 +378,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn stopping_replica_waits_for_its_writes_but_not_for_ever() {
+    async fn stopping_replica_waits_for_its_writes_but_not_forever() {
         for (writes, took) in [(2000, 2000), (10_000, 3050)].map(|(a, b)| (ms(a), ms(b))) {
             let mut replica = replica(vec![named("Events", pending())], Vec::new());
             let stopped = replica.stop_election.clone().cancelled_owned();

@@ -1,4 +1,4 @@
-//! Runs one [`Replica`] in a process: signals, access to the API, the servers for metrics and probes, and the exit
+//! Runs one [`Replica`] in a process: signals, access to the API, the servers for metrics and health, and the exit
 //! code. [`Replica`] is the table of contents of the operator.
 
 use std::hash::{BuildHasher as _, RandomState};
@@ -36,7 +36,7 @@ pub enum Error {
     /// The process cannot listen on an address or wait for a signal.
     #[error(transparent)]
     System(#[from] std::io::Error),
-    /// Metrics contradict each other.
+    /// The metrics cannot be registered.
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
     /// A task that should run forever has ended.
@@ -55,7 +55,7 @@ impl Error {
     }
 }
 
-/// Runs until asked to stop.
+/// Runs the operator until SIGTERM or SIGINT.
 ///
 /// # Errors
 /// See [`Error`].
@@ -78,7 +78,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
     };
     let spawn = |_, task| AbortOnDropHandle::new(tokio::spawn(task)).map(drop);
     let ended = replica.run(asked_to_stop, spawn).await;
-    // The probes are answered until the last moment.
+    // Health probes are answered until the last moment.
     stop_http.cancel();
     _ = timeout(STOP_HTTP, async { while servers.join_next().await.is_some() {} }).await;
     Ok(ended?)
@@ -126,7 +126,7 @@ fn replica(config: &Config, access: &Access, metrics: &Metrics, health: &Health)
     Ok(replica)
 }
 
-/// Serves metrics and probes, each on its own address.
+/// Serves metrics and health, each on its own address.
 async fn serve(
     config: &Config,
     access: &Access,
@@ -155,7 +155,7 @@ async fn serve(
     Ok(servers)
 }
 
-/// The namespace of the Lease: from the flag or `POD_NAMESPACE`, else that of the ServiceAccount or the context.
+/// The namespace of the Lease: from the flag or `POD_NAMESPACE`, or else that of the ServiceAccount or the context.
 fn lease_namespace(config: &Config, access: &Access) -> Result<String, Error> {
     let context = || Some(access.namespace().to_owned()).filter(|namespace| !namespace.is_empty());
     config
@@ -166,7 +166,7 @@ fn lease_namespace(config: &Config, access: &Access) -> Result<String, Error> {
         .ok_or(Error::LeaseNamespace)
 }
 
-/// The identity of this replica. It is also a field manager, which has at most 128 printable bytes.
+/// The identity of this replica. It is also used as a field manager, which may have at most 128 bytes, all printable.
 fn identity() -> String {
     let uuid = uuid::Uuid::new_v4().to_string();
     let mut name = pod_name();
@@ -175,7 +175,7 @@ fn identity() -> String {
     format!("{name}_{uuid}")
 }
 
-/// The Pod's name, or the host's.
+/// The name of the Pod, or else that of the host.
 fn pod_name() -> String {
     let pod = std::env::var("POD_NAME").ok().filter(|name| !name.is_empty());
     let host = || std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();

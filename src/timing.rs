@@ -10,27 +10,28 @@ use k8s_openapi::jiff::SignedDuration;
 
 // Connections and calls
 
-/// The period of pings on a connection, even while it is idle. The connection is dead if a ping takes longer than that.
-/// Stretched while no server answers.
+/// The period of pings on a connection, even while it is idle. If a ping takes longer than this, the connection is
+/// dead. This limit is stretched while no server answers.
 pub const PING: Duration = Duration::from_secs(1);
 
-/// The time limit of a dial, including TLS. Stretched while no server answers.
+/// The time limit of a dial, including TLS. It is stretched while no server answers.
 pub const DIAL_LIMIT: Duration = Duration::from_millis(1500);
 
 /// The silence after which a GET of one object counts against its API server, whatever the reason for abandoning it. A
-/// server reads one object within milliseconds. Stretched while no server answers.
+/// server reads one object within milliseconds. This limit is stretched while no server answers.
 pub const READ_SILENCE: Duration = Duration::from_millis(600);
 
 /// The silence after which a list or a watch counts against its API server. A list may take seconds, and a watch begins
 /// with one.
 pub const LIST_SILENCE: Duration = Duration::from_secs(4);
 
-/// The time limit until the response to a GET of one object begins, and again until it is complete. The server does not
-/// wait for webhooks here, and the caller may delay others. Stretched while no server answers.
+/// The time limit for the beginning of the response to a GET of one object, and another one for its end. The server
+/// does not wait for webhooks here, and the caller may delay other work. These limits are stretched while no server
+/// answers.
 pub const READ_LIMIT: Duration = Duration::from_secs(5);
 
-/// The time limit until any other response begins. A watch answers at once and then continues. A write may wait for a
-/// webhook.
+/// The time limit for the beginning of any other response. The response to a watch begins at once and then continues. A
+/// write may wait for a webhook.
 pub const ANSWER_LIMIT: Duration = Duration::from_secs(13);
 
 /// The time limit for the rest of a response, such as a page of 500 large objects on a slow network.
@@ -43,10 +44,10 @@ pub const STRETCHED_LIMIT: Duration = Duration::from_secs(10);
 pub const LARGEST_STRETCH: u32 = 16;
 
 /// How long an API server waits for a webhook by default.
-const WEBHOOK: Duration = Duration::from_secs(10);
+const WEBHOOK_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The time limit of a write of a copy. An unavailable webhook takes all of its time even if its failure is ignored, so
-/// a client that times out earlier never gets a response.
+/// The time limit of a write of a copy. An unavailable webhook uses its whole timeout even if its failure is ignored,
+/// so a client that times out earlier never gets a response.
 pub const WRITE_LIMIT: Duration = Duration::from_secs(12);
 
 /// The time limit of one attempt to write an Event.
@@ -55,10 +56,10 @@ pub const EVENT_LIMIT: Duration = Duration::from_secs(2);
 /// The time limit of the whole removal of an `Endpoints` object.
 pub const REMOVAL_LIMIT: Duration = Duration::from_secs(5);
 
-/// The longest pause that an API server can request.
+/// The longest pause that an API server can request with `Retry-After`. A longer one is cut to this.
 pub const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(60);
 
-/// The time for which an address is skipped after it failed. Doubles with each failure.
+/// The time for which an address is skipped after it failed. The time doubles with each failure.
 pub const EJECTION: Duration = Duration::from_secs(10);
 /// The longest time for which an address is skipped.
 pub const LONGEST_EJECTION: Duration = Duration::from_secs(160);
@@ -73,13 +74,13 @@ const _: () = {
     assert!(shorter(READ_SILENCE, PING) && shorter(times(READ_SILENCE, 2), DIAL_LIMIT));
     // An abandoned call counts against a silent server.
     assert!(shorter(READ_SILENCE, READ_LIMIT) && shorter(READ_SILENCE, EVENT_LIMIT));
-    // Each factor applies even to the shortest limit.
+    // Even the largest factor does not take the shortest limit above the upper bound.
     assert!(shorter(times(READ_SILENCE, LARGEST_STRETCH), STRETCHED_LIMIT));
     assert!(shorter(READ_LIMIT, STRETCHED_LIMIT));
     assert!(shorter(LIST_SILENCE, CHECK_LIMIT) && shorter(CHECK_LIMIT, ANSWER_LIMIT));
-    assert!(shorter(WEBHOOK, WRITE_LIMIT) && shorter(WRITE_LIMIT, ANSWER_LIMIT));
+    assert!(shorter(WEBHOOK_TIMEOUT, WRITE_LIMIT) && shorter(WRITE_LIMIT, ANSWER_LIMIT));
     assert!(shorter(DIAL_LIMIT, EJECTION) && shorter(EJECTION, LONGEST_EJECTION));
-    // The next check must not find the same server.
+    // The next check of the sources must not use the same server.
     assert!(shorter(CHECK_PERIOD, BEHIND_EJECTION));
 };
 
@@ -94,17 +95,17 @@ pub const RENEW_DEADLINE: Duration = Duration::from_secs(4);
 /// The pause after a failed attempt, by default.
 pub const RETRY_PERIOD: Duration = Duration::from_secs(1);
 
-/// The longest stated duration that a candidate honors. An absurd duration must not lock every replica out. A longer
-/// duration of our own would let a successor start while we believe that we hold the Lease.
+/// The longest duration of a Lease that a candidate honors, so that an absurd duration does not lock every replica out.
+/// Our own duration must not be longer, or a successor could start while this replica believes that it holds the Lease.
 pub const LONGEST_LEASE: Duration = Duration::from_secs(60);
 
-/// The longest pause of a candidate between two failed attempts, so that a replica leads within a second of the API's
-/// return.
+/// The longest pause of a candidate between two failed attempts, so that a replica leads within a second after the API
+/// is available again.
 pub const LONGEST_RACE_PAUSE: Duration = Duration::from_millis(500);
 
 /// The time after which an unanswered renewal is repeated in parallel, or a sixth of the lease duration if that is
-/// shorter. Each later repetition follows after half of the time until the deadline, but at most four times as fast as
-/// the first.
+/// shorter. Each later repetition follows after half of the time until the deadline, but after no less than a quarter
+/// of the first pause, and no more than all of it.
 pub const REPEAT_RENEWAL: Duration = Duration::from_secs(1);
 
 /// The time in which our own renewals must appear on the watch of the Lease. Otherwise the watch is behind.
@@ -117,30 +118,30 @@ pub const LEADERLESS: Duration = Duration::from_secs(10);
 /// The time after which a leader whose lists or watches fail releases the Lease, because another replica may see more.
 pub const BLIND: Duration = Duration::from_secs(30);
 
-/// How long a leader does not compete after it has released the Lease because it sees too little.
+/// How long a replica does not compete after it has released the Lease because its lists or watches failed.
 pub const ASIDE: Duration = Duration::from_secs(30);
 
-/// How long a loop that has work may make no progress, beyond the lease duration. Every call has a shorter time limit,
-/// and a call that fails is progress, so an unavailable API never makes a loop look stuck.
+/// How long a loop that has work may make no progress, in addition to the lease duration. Every call has a shorter time
+/// limit, and a call that fails is progress, so an unavailable API never makes a loop look stuck.
 pub const GRACE: Duration = Duration::from_secs(20);
 
 const _: () = {
     assert!(shorter(RENEW_DEADLINE, LEASE_DURATION) && shorter(LEASE_DURATION, LONGEST_LEASE));
-    // As the flags require.
+    // The flags require this, too.
     assert!(shorter(times(RETRY_PERIOD, 6), times(RENEW_DEADLINE, 5)));
     assert!(shorter(times(REPEAT_RENEWAL, 2), RENEW_DEADLINE));
     // A dead connection is replaced in time.
     assert!(shorter(plus(times(PING, 2), DIAL_LIMIT), RENEW_DEADLINE));
     assert!(shorter(LONGEST_RACE_PAUSE, RETRY_PERIOD));
-    // The pause between two renewals.
+    // Two retry periods are the pause between two renewals.
     assert!(shorter(times(RETRY_PERIOD, 2), OWN_RENEWAL));
     assert!(shorter(LEASE_DURATION, LEADERLESS));
-    // Others take the Lease before it competes again, even with stale caches.
+    // Other replicas take the Lease before this one competes again, even with stale caches.
     assert!(shorter(LEADERLESS, ASIDE));
     // If no other replica sees more, any leader is better than none, so such a release happens at most once a minute.
     assert!(!shorter(plus(ASIDE, BLIND), Duration::from_secs(60)));
     assert!(shorter(WRITE_LIMIT, GRACE) && shorter(REMOVAL_LIMIT, GRACE) && shorter(RENEW_DEADLINE, GRACE));
-    // A GET of one object: its head, then its body.
+    // A GET of one object may take two such limits: one for its head, and one for its body.
     assert!(!shorter(GRACE, times(STRETCHED_LIMIT, 2)));
 };
 
@@ -149,7 +150,7 @@ const _: () = {
 /// The default time between the beginnings of two attempts at one address and port while they succeed.
 pub const PROBE_PERIOD: Duration = Duration::from_secs(1);
 
-/// The longest period: an address counts as answering for 3 s.
+/// The longest period of probes. It must be shorter than the 3 s for which an answer counts.
 pub const LONGEST_PROBE_PERIOD: Duration = Duration::from_secs(2);
 
 /// The default time limit of an attempt.
@@ -165,42 +166,43 @@ pub const PROBE_OVERLAP: Duration = Duration::from_millis(500);
 /// The pause after a failed connection, which costs the server nothing.
 pub const PROBE_CONNECT_PAUSE: Duration = Duration::from_millis(200);
 
-/// The delay of a timer after which a timeout does not count, because this process was paused.
+/// If a timer fires later than this after it was due, its timeout does not count, because this process was paused.
 pub const PROBE_LATE: Duration = Duration::from_millis(100);
 
 const _: () = {
     assert!(!shorter(LONGEST_PROBE_PERIOD, PROBE_PERIOD) && !shorter(LONGEST_PROBE_LIMIT, PROBE_LIMIT));
     assert!(shorter(LONGEST_PROBE_PERIOD, RECENT));
-    // A healthy server is never probed in parallel to an attempt that waits for its turn.
+    // A failed connection is followed by the shortest pause, and a parallel attempt starts before the next regular one
+    // would.
     assert!(shorter(PROBE_CONNECT_PAUSE, PROBE_OVERLAP) && shorter(PROBE_OVERLAP, PROBE_PERIOD));
     assert!(shorter(PROBE_LATE, PROBE_OVERLAP));
 };
 
 // Shutdown
 
-/// The time in which running syncs may end when this replica is asked to stop.
+/// The time that running syncs have to end when this replica is asked to stop.
 pub const DRAIN: Duration = Duration::from_secs(1);
 
 /// The time for which a release waits for writes in flight. If they do not end, there is no release: the successor then
 /// waits for the lease duration, and no two replicas write at once.
 pub const WRITES_SETTLE: Duration = Duration::from_secs(1);
 
-/// The time limit of the release: a write to an API server that takes 1.5 s per request.
+/// The time limit of the release. It is enough for an API server that takes 1.5 s per request.
 pub const RELEASE: Duration = Duration::from_secs(2);
 
 /// The time limit for the end of the election, including its writes and its release.
 pub const STOP_ELECTION: Duration = Duration::from_millis(3050);
 
-/// The time limit for finishing responses to probes.
+/// The time limit for finishing HTTP responses.
 pub const STOP_HTTP: Duration = Duration::from_millis(250);
 
 /// The chart's `terminationGracePeriodSeconds`, after which the process is killed.
-const KILLED: Duration = Duration::from_secs(10);
+const KILL_DELAY: Duration = Duration::from_secs(10);
 
 const _: () = {
     assert!(!shorter(WRITES_SETTLE, DRAIN));
     assert!(shorter(plus(WRITES_SETTLE, RELEASE), STOP_ELECTION));
-    assert!(shorter(plus(STOP_ELECTION, STOP_HTTP), KILLED));
+    assert!(shorter(plus(STOP_ELECTION, STOP_HTTP), KILL_DELAY));
 };
 
 // Watches
@@ -217,18 +219,19 @@ pub const WATCH_LIFE: Duration = Duration::from_secs(90);
 /// The pause after the first failure of a watch. It doubles with each failure.
 pub const WATCH_PAUSE: Duration = Duration::from_millis(100);
 
-/// The longest such pause. With jitter it is 650 ms, so copies are correct within a second of the return of the API
-/// server, including the attempt.
+/// The longest pause after a failure of a watch. With jitter, it is 650 ms. So copies are correct within a second after
+/// the API server is available again, including the attempt.
 pub const LONGEST_WATCH_PAUSE: Duration = Duration::from_millis(500);
 
-/// The longest pause of a watch for an overloaded API server, unless the server requests more.
+/// The longest pause of a watch of an overloaded API server, unless the server requests a longer one.
 pub const LONGEST_OVERLOAD_PAUSE: Duration = Duration::from_secs(30);
 
 /// The longest pause before another list of a watch that fails again and again right after its list.
 pub const LONGEST_RELIST_PAUSE: Duration = Duration::from_secs(30);
 
-/// The longest wait of a new term for watches that are answered. A replica that wins its term just after an outage
-/// still has the view from before. This is longer than the first pauses of a watch, and short compared with a takeover.
+/// The longest time that a new term waits until its watches are answered. A replica that wins its term just after an
+/// outage still has the view from before. This is longer than the first pauses of a watch, and short compared with a
+/// takeover.
 pub const VIEW_SETTLE: Duration = Duration::from_secs(1);
 
 /// The time in which a watch that continues after an interruption catches up.
@@ -243,7 +246,7 @@ pub const CHECK_PERIOD: Duration = Duration::from_secs(10);
 /// The time limit of one list of such a comparison.
 pub const CHECK_LIMIT: Duration = Duration::from_secs(5);
 
-/// The time in which a watch should catch up with such a list.
+/// The time in which a watch should catch up with the list of such a comparison.
 pub const CATCH_UP: Duration = Duration::from_secs(1);
 
 const _: () = {
@@ -268,7 +271,7 @@ const _: () = {
 /// The time after which a lasting finding is reported again. API servers delete Events after an hour.
 pub const REPEAT_EVENT: Duration = Duration::from_secs(30 * 60);
 
-/// The age after which an Event is about a finding that has ended.
+/// The age after which an Event counts as being about a finding that has ended.
 pub const EVENT_LASTS: SignedDuration = SignedDuration::from_mins(35);
 
 const _: () = {

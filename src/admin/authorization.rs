@@ -30,12 +30,12 @@ const LIMIT: Duration = Duration::from_secs(5);
 const CAPACITY: usize = 256;
 
 /// The pause after a failed review of a token, and the shortest pause while the API server is overloaded.
-const RETRY: Duration = Duration::from_secs(1);
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 /// The maximum number of unknown tokens that are reviewed in a second: for one peer, and for all. A token that was
 /// allowed the last time does not count, so invalid tokens never keep a known scraper out. A new scraper may get 503
 /// while clients send many invalid tokens.
-const UNKNOWN: (usize, usize) = (3, 12);
+const UNKNOWN_TOKENS: (usize, usize) = (3, 12);
 
 /// The verdict of a review that may still be running; `None` if the review failed. It is shared, so concurrent requests
 /// with the same token cause only one review.
@@ -49,7 +49,7 @@ pub(super) struct Authorization {
 }
 
 struct State {
-    /// By a hash of the token. The tokens themselves are not kept.
+    /// The newest review of each token, by a hash of the token. The tokens themselves are not kept.
     reviews: HashMap<[u8; 32], Review>,
     unknown: Pace,
     /// An overloaded API server gets no review before this time.
@@ -71,7 +71,7 @@ impl Review {
             Some(Some(Verdict::Allowed)) => Duration::from_secs(60),
             Some(Some(Verdict::Unauthenticated | Verdict::Forbidden)) => Duration::from_secs(10),
             // Another request may cause another review, but not a hot loop.
-            Some(None) => RETRY,
+            Some(None) => RETRY_PAUSE,
             None => LIMIT,
         };
         now.saturating_duration_since(self.begun) < lasts
@@ -93,7 +93,7 @@ impl Authorization {
             log: FailureLog::new("reviewing a client of /metrics"),
             state: Arc::new(Mutex::new(State {
                 reviews: HashMap::new(),
-                unknown: Pace::new(UNKNOWN.0, UNKNOWN.1),
+                unknown: Pace::new(UNKNOWN_TOKENS.0, UNKNOWN_TOKENS.1),
                 paused_until: None,
             })),
         }
@@ -157,7 +157,7 @@ impl Authorization {
                 }
                 Ok(Err(error)) => {
                     if let Some(pause) = error.throttled() {
-                        let until = Some(Instant::now() + pause.max(RETRY));
+                        let until = Some(Instant::now() + pause.max(RETRY_PAUSE));
                         let mut state = state.lock();
                         state.paused_until = state.paused_until.max(until);
                     }
@@ -251,7 +251,7 @@ mod tests {
 
     /// Rule: survive.metrics-authorized
     #[tokio::test(start_paused = true)]
-    async fn a_client_needs_a_valid_token_and_the_right() {
+    async fn client_needs_a_valid_token_and_the_permission() {
         let fixture = Fixture::start();
         for (header, expected) in [
             ("Bearer scraper", Verdict::Allowed),
@@ -273,7 +273,7 @@ mod tests {
 
     /// Rule: survive.metrics-authorized
     #[tokio::test(start_paused = true)]
-    async fn a_yes_is_kept_for_a_minute_and_a_no_for_ten_seconds() {
+    async fn allowed_verdict_lasts_a_minute_and_others_ten_seconds() {
         let fixture = Fixture::start();
         for (token, verdict, seconds) in [
             ("scraper", Verdict::Allowed, 60),
@@ -426,7 +426,10 @@ mod tests {
                 fixture.header(&header, number % 10).await;
             }
             let caused = fixture.reviews() - before;
-            assert!((1..=UNKNOWN.1).contains(&caused), "{caused} in second {second}");
+            assert!(
+                (1..=UNKNOWN_TOKENS.1).contains(&caused),
+                "{caused} in second {second}"
+            );
             let verdict = fixture.verdict("scraper").await;
             assert_eq!(verdict, Some(Verdict::Allowed), "in second {second}");
             advance(Duration::from_secs(1)).await;
@@ -441,7 +444,7 @@ mod tests {
         for number in 0..100 {
             fixture.header(&format!("Bearer {number}"), 1).await;
         }
-        assert_eq!(fixture.reviews(), UNKNOWN.0);
+        assert_eq!(fixture.reviews(), UNKNOWN_TOKENS.0);
         assert_eq!(fixture.header("Bearer scraper", 1).await, None);
         advance(Duration::from_secs(1)).await;
         for number in 0..100 {

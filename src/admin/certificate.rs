@@ -40,8 +40,8 @@ struct Files {
 }
 
 impl Certificate {
-    /// Reads the files in a directory. Creates a self-signed certificate if there is no directory or the files cannot be
-    /// used, because the operator must start without a Secret too.
+    /// Reads the files in a directory. Creates a self-signed certificate if there is no directory or the files cannot
+    /// be used, because the operator must start without a Secret too.
     ///
     /// # Errors
     /// No certificate can be created.
@@ -140,7 +140,7 @@ fn usable(read: &io::Result<Files>) -> io::Result<ServerConfig> {
     }
 }
 
-/// A certificate that no client can verify.
+/// TLS settings with a self-signed certificate, which no client can verify.
 fn self_signed() -> io::Result<ServerConfig> {
     let made = || -> Result<_, rcgen::Error> {
         let key = KeyPair::generate()?;
@@ -239,7 +239,7 @@ mod tests {
 
     /// Rule: survive.metrics-certificate
     #[test]
-    fn unusable_files_at_the_start_are_replaced_by_a_self_signed_one() {
+    fn self_signed_certificate_is_used_until_files_are_usable() {
         let (log, _guard) = logged();
         let directory = tempfile::tempdir().unwrap();
         let directory = directory.path();

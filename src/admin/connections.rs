@@ -7,7 +7,7 @@ use tokio::task::AbortHandle;
 
 /// Peers with at most this many connections count as equal. The kubelet opens two or three at once, and should not be
 /// the first to lose one among many peers with one each.
-const FEW: usize = 8;
+const FEW_CONNECTIONS: usize = 8;
 
 /// Open connections, the oldest first.
 #[derive(Default)]
@@ -42,15 +42,15 @@ impl Connections {
         }
     }
 
-    /// Chooses the connection to close: of the peer with the most connections, the oldest one without a complete
-    /// request, or else the one whose response has been in progress longest. The newest connection stays, because it
-    /// has had no time to send anything.
+    /// Returns the position of the connection to close: of the peer with the most connections, the oldest one without a
+    /// complete request, or else the oldest one. The newest connection stays, because it has had no time to send
+    /// anything.
     fn first_to_close(&self) -> usize {
         let of_peer = |peer| self.0.iter().filter(|other| other.peer == peer).count();
         let older = self.0.iter().enumerate().rev().skip(1);
         let first = older.max_by_key(|(_, connection)| {
             (
-                of_peer(connection.peer).max(FEW),
+                of_peer(connection.peer).max(FEW_CONNECTIONS),
                 Arc::weak_count(&connection.answers) == 0,
             )
         });
@@ -73,7 +73,8 @@ mod tests {
 
     use super::*;
 
-    /// Open connections, the oldest first, each named by its peer. Capitals are being answered.
+    /// Open connections, the oldest first, each named by its peer. A capital letter means that its request is being
+    /// answered.
     struct Open {
         connections: Connections,
         _answers: Vec<Weak<()>>,

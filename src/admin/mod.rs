@@ -1,4 +1,4 @@
-//! Metrics and health over HTTP, each on its own address.
+//! Serves metrics and health over HTTP, each on its own address.
 
 mod authorization;
 mod certificate;
@@ -33,8 +33,8 @@ use server::{Document, Limits, Site};
 /// library uses 128.
 const BACKLOG: u32 = 4096;
 
-/// Bytes that the kernel buffers in each direction of a connection. The kernel doubles this for its own records and counts
-/// it against the memory limit of the Pod; its default limit is several MB.
+/// Bytes that the kernel buffers in each direction of a connection. The kernel doubles this for its own records and
+/// counts it against the memory limit of the Pod; its default limit is several MB.
 const KERNEL_BUFFER: u32 = 8 * 1024;
 
 /// Listens on `address`. Without a host, it listens on both families, or on IPv4 alone if the host has no IPv6.
@@ -53,7 +53,7 @@ pub async fn bind(address: &ServerAddress) -> io::Result<TcpListener> {
 /// On Linux, a socket on `[::]` accepts IPv4 too.
 fn listen_on_all(port: u16) -> io::Result<TcpListener> {
     match listen((Ipv6Addr::UNSPECIFIED, port).into()) {
-        // These errors would also occur with IPv4, or would leave half of the port to another process.
+        // With IPv4 alone, these errors would also occur, or another process would keep the port in the other family.
         Err(error)
             if !matches!(
                 error.kind(),

@@ -1,4 +1,4 @@
-//! Limits what clients may cause in a second: each peer alone, and all peers together.
+//! Limits how often clients may do something within a second: those of one peer, and all together.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use super::connections::network;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Counts the last second.
+/// Counts what was admitted within the last second.
 pub(super) struct Pace {
     per_peer: usize,
     total: usize,
@@ -17,7 +17,7 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    /// Limits for each second.
+    /// Creates limits: at most `per_peer` admissions for one peer and `total` for all peers within a second.
     pub(super) fn new(per_peer: usize, total: usize) -> Self {
         Self {
             per_peer,

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use crate::telemetry::metrics::Metrics;
 
 /// How long a page is served after its rendering began.
-const FRESH: Duration = Duration::from_secs(1);
+const PAGE_LIFETIME: Duration = Duration::from_secs(1);
 
 /// The size of a piece in bytes. A client that does not read keeps at most two or three pieces of a page in memory.
 const PIECE: usize = 4 * 1024;
@@ -32,7 +32,7 @@ pub(super) struct Rendering {
 
 #[derive(Default)]
 struct Kept {
-    /// Shared, so that a client that disconnects during a rendering does not cause another one.
+    /// The future is shared, so that a client that disconnects during a rendering does not cause another one.
     newest: Option<(Instant, Shared<BoxFuture<'static, Pieces>>)>,
     /// The page before the newest one, so that each client has at least a second to read its page.
     previous: Option<Pieces>,
@@ -53,7 +53,7 @@ impl Rendering {
     fn newest(&self) -> Shared<BoxFuture<'static, Pieces>> {
         let mut kept = self.kept.lock();
         if let Some((begun, rendering)) = &kept.newest
-            && begun.elapsed() < FRESH
+            && begun.elapsed() < PAGE_LIFETIME
         {
             return rendering.clone();
         }
@@ -163,7 +163,7 @@ mod tests {
 
     /// Rule: survive.metrics-once
     #[tokio::test(start_paused = true)]
-    async fn all_clients_of_a_second_get_the_same_page() {
+    async fn clients_within_one_second_get_the_same_page() {
         let metrics = managing(1);
         let rendering = Rendering::new(metrics.clone());
         let first = rendering.page().await;
@@ -181,10 +181,10 @@ mod tests {
     async fn a_page_is_kept_until_two_newer_ones_are_rendered() {
         let rendering = Rendering::new(managing(100));
         let (slow, slower) = (rendering.page().await, rendering.page().await);
-        tokio::time::advance(FRESH).await;
+        tokio::time::advance(PAGE_LIFETIME).await;
         let next = rendering.page().await;
         assert!(read(slow).await.is_some());
-        tokio::time::advance(FRESH).await;
+        tokio::time::advance(PAGE_LIFETIME).await;
         let newest = rendering.page().await;
         assert_eq!(read(slower).await, None);
         assert!(read(next).await.is_some());
@@ -195,7 +195,7 @@ mod tests {
     async fn an_unread_page_is_not_kept_beside_a_newer_one() {
         let rendering = Rendering::new(managing(1));
         drop(rendering.page().await);
-        tokio::time::advance(FRESH).await;
+        tokio::time::advance(PAGE_LIFETIME).await;
         drop(rendering.page().await);
         assert!(rendering.kept.lock().previous.is_none());
     }
@@ -207,7 +207,7 @@ mod tests {
         let rendering = Rendering::new(metrics.clone());
         assert!(
             rendering.page().now_or_never().is_none(),
-            "it has not ended with its first piece"
+            "the rendering does not end with its first piece"
         );
         metrics.leader_changed();
         assert_eq!(transitions(rendering.page().await).await.as_deref(), Some("0"));

@@ -51,7 +51,7 @@ impl Secure {
         })
     }
 
-    /// Uses each new certificate. Never returns.
+    /// Switches to each new certificate. Never returns.
     pub(super) async fn follow_certificate(&self) {
         self.certificate.follow().await;
     }
@@ -75,7 +75,7 @@ impl Secure {
         }
     }
 
-    /// Refuses a client that may not read the metrics, with a status and a text.
+    /// Checks whether a client may read the metrics. If not, the error has the status and the text for the client.
     pub(super) async fn check(
         &self,
         headers: &HeaderMap,
@@ -132,7 +132,7 @@ mod tests {
         answer.expect("an answer in time").unwrap().code
     }
 
-    async fn is_cut(mut stream: TcpStream) {
+    async fn assert_cut(mut stream: TcpStream) {
         let mut rest = Vec::new();
         let read = timeout(PATIENCE, stream.read_to_end(&mut rest)).await;
         _ = read.expect("the server closes");
@@ -164,7 +164,7 @@ mod tests {
         let mut plain = server.connect_from(ONE).await;
         let request = harness::request("/metrics", token);
         plain.write_all(request.as_bytes()).await.unwrap();
-        is_cut(plain).await;
+        assert_cut(plain).await;
     }
 
     /// Rule: survive.metrics-handshakes
@@ -187,9 +187,9 @@ mod tests {
         assert_eq!(answer(&server, ONE, "/metrics", None).await, 401);
         assert!(began.elapsed() < limits.header_time, "{:?}", began.elapsed());
         for stream in slow {
-            is_cut(stream).await;
+            assert_cut(stream).await;
         }
-        // More of them than there are places.
+        // More slow handshakes than there may be connections.
         let slow = [(); 10].map(|()| server.connect_from(ONE));
         let _slow = join_all(slow).await;
         assert_eq!(answer(&server, TWO, "/metrics", None).await, 401);
@@ -201,7 +201,10 @@ mod tests {
         let server = start(Limits::default());
         let handshakes = [(); 40].map(async |()| tls(server.connect_from(ONE).await).await.is_err());
         let cut = join_all(handshakes).await;
-        assert!(cut.contains(&true), "40 handshakes in much less than a second");
+        assert!(
+            cut.contains(&true),
+            "40 handshakes in much less than a second exceed the limit"
+        );
         assert_eq!(answer(&server, TWO, "/metrics", None).await, 401);
     }
 
@@ -218,6 +221,6 @@ mod tests {
         let began = Instant::now();
         timeout(PATIENCE, server.task).await.expect("ends").unwrap();
         assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
-        is_cut(slow).await;
+        assert_cut(slow).await;
     }
 }

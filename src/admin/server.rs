@@ -34,7 +34,7 @@ use super::secure::{Secure, Stream};
 /// probe.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(250);
 
-/// The page of a path, or `None` if the path does not exist. Called with path and query. Must not block.
+/// Returns the page for a path and a query, or `None` if the path does not exist. It must not block.
 pub(super) type Pages = Arc<dyn Fn(&str, Option<&str>) -> Option<BoxFuture<'static, Document>> + Send + Sync>;
 
 /// The pages of a server, and how it protects them.
@@ -160,7 +160,7 @@ async fn connection(
 ) {
     let stream = match &site.secure {
         Some(secure) => {
-            // Boxed, because it would make the futures of all connections larger.
+            // The future is boxed, because it would make the futures of all connections larger.
             let handshake = Box::pin(secure.handshake(stream, limits.header_time));
             shutdown.run_until_cancelled(handshake).await.flatten()
         }
@@ -196,7 +196,7 @@ async fn connection(
     }
 }
 
-/// The same body, which keeps `kept` alive until hyper has consumed it.
+/// Returns `body`, which now keeps `kept` alive until hyper has consumed it.
 fn keeping(
     body: Either<Full<Bytes>, SharedPage>,
     kept: Weak<()>,

@@ -56,9 +56,9 @@ impl Server {
         TcpStream::connect(self.address).await.unwrap()
     }
 
-    /// Sends these requests, and waits for the beginning of the responses without reading it. Its kernel does not
-    /// buffer much either.
-    async fn connect_deaf(&self, requests: &[u8]) -> TcpStream {
+    /// Sends these requests, and waits for the beginning of the responses without reading them. The kernel of the
+    /// client does not buffer much either.
+    async fn connect_without_reading(&self, requests: &[u8]) -> TcpStream {
         let socket = TcpSocket::new_v4().unwrap();
         socket.set_recv_buffer_size(4096).unwrap();
         let mut stream = socket.connect(self.address).await.unwrap();
@@ -75,7 +75,7 @@ impl Server {
     }
 
     /// Sends `request` and reads until the server closes.
-    async fn say(&self, request: impl AsRef<[u8]>) -> String {
+    async fn send(&self, request: impl AsRef<[u8]>) -> String {
         let mut stream = self.connect().await;
         // The server may close before it has read everything.
         let _ = stream.write_all(request.as_ref()).await;
@@ -83,7 +83,7 @@ impl Server {
     }
 
     async fn get(&self, path: &str) -> String {
-        self.say(format!(
+        self.send(format!(
             "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
         ))
         .await
@@ -99,7 +99,7 @@ async fn rest(stream: &mut TcpStream) -> String {
     String::from_utf8(bytes).unwrap()
 }
 
-/// Reads one answer with a body of known length. The connection stays open.
+/// Reads one response with a body of known length. The connection stays open.
 async fn answer(stream: &mut TcpStream) -> String {
     let mut bytes = Vec::new();
     loop {
@@ -159,7 +159,7 @@ fn page_of(bytes: usize) -> server::Pages {
     })
 }
 
-/// Checks that a client of the connection gets a response to a request that is sent in one or two parts.
+/// Sends a request, or the rest of one, and checks that the response is `ok`.
 async fn assert_answered(stream: &mut TcpStream, request: &[u8]) {
     stream.write_all(request).await.unwrap();
     assert_alive(&answer(stream).await);
@@ -192,7 +192,7 @@ async fn the_metrics_address_serves_metrics_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn scrapes_of_one_second_show_the_same_page() {
+async fn scrapes_within_one_second_show_the_same_page() {
     let metrics = Metrics::new("lease").unwrap();
     let server = Server::start(metrics_pages(metrics.clone()), Limits::default());
     for _ in 0..10 {
@@ -244,7 +244,7 @@ async fn a_failed_check_is_named_with_its_reason() {
 }
 
 #[tokio::test]
-async fn a_stuck_loop_fails_livez_by_name_and_readyz() {
+async fn stuck_loop_fails_livez_and_readyz_by_name() {
     let (health, watchdog) = (Health::default(), Watchdog::default());
     health.check("caches", Probe::Readiness, || Ok::<_, Infallible>(()));
     let steps = watchdog.clone();
@@ -325,21 +325,21 @@ async fn a_check_that_panics_harms_one_connection_only() {
 async fn head_is_get_without_the_body() {
     let server = Server::health(&Health::default(), Limits::default());
     let response = server
-        .say("HEAD /livez HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        .send("HEAD /livez HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
         .await;
     assert_eq!((status(&response), body(&response)), (200, ""));
     assert_eq!(header(&response, "content-length"), Some("2"));
 }
 
 #[tokio::test]
-async fn other_methods_are_refused_where_a_path_is_known() {
+async fn other_methods_are_refused_on_known_paths() {
     let server = Server::health(&Health::default(), Limits::default());
     for method in ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "NONSENSE"] {
         let request = |path| format!("{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
-        let response = server.say(request("/readyz")).await;
+        let response = server.send(request("/readyz")).await;
         assert_eq!(status(&response), 405, "{method}");
         assert_eq!(header(&response, "allow"), Some("GET, HEAD"), "{method}");
-        let response = server.say(request("/nonsense")).await;
+        let response = server.send(request("/nonsense")).await;
         assert_eq!(
             (status(&response), header(&response, "allow")),
             (404, None),
@@ -349,7 +349,7 @@ async fn other_methods_are_refused_where_a_path_is_known() {
     assert_eq!(
         status(
             &server
-                .say("CONNECT x:1 HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+                .send("CONNECT x:1 HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
                 .await
         ),
         404
@@ -357,7 +357,7 @@ async fn other_methods_are_refused_where_a_path_is_known() {
     assert_eq!(
         status(
             &server
-                .say("OPTIONS * HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+                .send("OPTIONS * HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
                 .await
         ),
         404
@@ -365,11 +365,11 @@ async fn other_methods_are_refused_where_a_path_is_known() {
 }
 
 #[tokio::test]
-async fn requests_in_one_go_are_answered_in_their_order() {
+async fn pipelined_requests_are_answered_in_order() {
     let server = Server::keeping_connections(Limits::default());
     let mut requests = KEEP_ALIVE.repeat(50);
     requests.extend_from_slice(b"GET /nonsense HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
-    let response = server.say(requests).await;
+    let response = server.send(requests).await;
     assert_eq!(response.matches("HTTP/1.1 200 OK\r\n").count(), 50);
     assert_eq!(response.matches("HTTP/1.1 ").count(), 51);
     assert!(response.ends_with("404 page not found\n"));
@@ -392,7 +392,7 @@ async fn malformed_requests_end_their_connection_and_no_other() {
         b"GET /livez HTTP/1.1\r\ntransfer-encoding: nonsense\r\n\r\n",
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     ] {
-        let response = server.say(request).await;
+        let response = server.send(request).await;
         assert!(
             response.is_empty() || status(&response) == 400,
             "{request:?}: {response}"
@@ -402,14 +402,14 @@ async fn malformed_requests_end_their_connection_and_no_other() {
 }
 
 #[tokio::test]
-async fn the_body_of_a_request_is_not_waited_for() {
+async fn server_does_not_wait_for_the_body_of_a_request() {
     let server = Server::health(&Health::default(), Limits::default());
     let response = server
-        .say("GET /livez HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000\r\n\r\nabc")
+        .send("GET /livez HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000\r\n\r\nabc")
         .await;
     assert_alive(&response);
     let chunk = "GET /livez HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\nffffff\r\nabc";
-    assert_alive(&server.say(chunk).await);
+    assert_alive(&server.send(chunk).await);
 }
 
 #[tokio::test]
@@ -419,7 +419,7 @@ async fn more_headers_than_the_limit_are_refused() {
         let lines = "x: y\r\n".repeat(headers);
         format!("GET /livez HTTP/1.1\r\n{lines}\r\n")
     };
-    assert_eq!(status(&server.say(request(33)).await), 431);
+    assert_eq!(status(&server.send(request(33)).await), 431);
     let mut stream = server.connect().await;
     stream.write_all(request(32).as_bytes()).await.unwrap();
     assert_alive(&answer(&mut stream).await);
@@ -430,10 +430,10 @@ async fn a_head_larger_than_the_buffer_is_refused() {
     let server = Server::health(&Health::default(), Limits::default());
     let long = "y".repeat(9 * 1024);
     assert_eq!(
-        status(&server.say(format!("GET /livez HTTP/1.1\r\nx: {long}")).await),
+        status(&server.send(format!("GET /livez HTTP/1.1\r\nx: {long}")).await),
         431
     );
-    let response = server.say(format!("GET /{long}")).await;
+    let response = server.send(format!("GET /{long}")).await;
     assert!(
         response.is_empty() || matches!(status(&response), 414 | 431),
         "{response}"
@@ -495,10 +495,10 @@ async fn a_client_that_never_reads_is_cut_with_little_buffered() {
         ..Limits::default()
     };
     let server = Server::start(page_of(16 << 20), limits);
-    let mut deaf = server.connect_deaf(KEEP_ALIVE).await;
-    // This test is about real time.
+    let mut unread = server.connect_without_reading(KEEP_ALIVE).await;
+    // This test needs real time.
     sleep(Duration::from_secs(1)).await;
-    let response = rest(&mut deaf).await;
+    let response = rest(&mut unread).await;
     // The client receives what was already sent. The rest is not buffered anywhere.
     assert!(response.len() < 128 << 10, "{} bytes", response.len());
 }
@@ -508,7 +508,7 @@ async fn a_client_that_never_reads_is_cut_with_little_buffered() {
 async fn a_connection_of_health_ends_with_its_first_answer() {
     let server = Server::health(&Health::default(), Limits::default());
     for requests in [1, 50] {
-        let response = server.say(KEEP_ALIVE.repeat(requests)).await;
+        let response = server.send(KEEP_ALIVE.repeat(requests)).await;
         assert_alive(&response);
         assert_eq!(header(&response, "connection"), Some("close"));
     }
@@ -545,7 +545,7 @@ async fn a_new_connection_ends_the_oldest_without_a_request() {
         server.connect().await,
         server.connect().await,
     ];
-    // Incomplete bytes are not a request, and do not make a connection any younger.
+    // An incomplete request does not count, and does not make a connection newer.
     for beginning in [&b"GET /livez"[..], b" HTTP/1.1\r\n", b"host: x\r\n"] {
         open[0].write_all(beginning).await.unwrap();
     }
@@ -601,7 +601,7 @@ async fn a_peer_with_many_connections_loses_its_own() {
 async fn an_idle_connection_ends_before_one_that_reads_its_answer() {
     let server = Server::start(page_of(256 << 10), three());
     let request = b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
-    let mut reading = server.connect_deaf(request).await;
+    let mut reading = server.connect_without_reading(request).await;
     let mut idle = [server.connect().await, server.connect().await];
     for _ in 0..10 {
         assert_eq!(body(&server.get("/").await).len(), 256 << 10);
@@ -616,9 +616,9 @@ async fn an_idle_connection_ends_before_one_that_reads_its_answer() {
 #[tokio::test]
 async fn clients_that_do_not_read_block_no_other() {
     let server = Server::start(page_of(1 << 20), three());
-    let mut deaf = Vec::new();
+    let mut unread = Vec::new();
     for _ in 0..10 {
-        deaf.push(server.connect_deaf(&KEEP_ALIVE.repeat(10)).await);
+        unread.push(server.connect_without_reading(&KEEP_ALIVE.repeat(10)).await);
     }
     assert_eq!(body(&server.get("/").await).len(), 1 << 20);
 }
@@ -703,7 +703,7 @@ async fn shutdown_works_while_all_slots_are_taken() {
 
 /// Rule: 4.metrics-address
 #[tokio::test]
-async fn all_addresses_means_ipv4_in_any_case() {
+async fn empty_host_always_includes_ipv4() {
     let listener = bind(&ServerAddress::new("", 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
     assert!(TcpStream::connect(("127.0.0.1", port)).await.is_ok());

@@ -16,7 +16,7 @@ pub(super) fn bind(text: &str) -> Result<Option<ServerAddress>, String> {
 fn parse(text: &str) -> Option<ServerAddress> {
     let socket = text.parse::<SocketAddr>().ok().map(|socket| socket.to_string());
     let (host, port) = socket.as_deref().unwrap_or(text).rsplit_once(':')?;
-    // `parse` alone would take "+80".
+    // `parse` alone would accept "+80".
     let port = port
         .bytes()
         .all(|b| b.is_ascii_digit())
@@ -89,7 +89,7 @@ mod tests {
 
     /// Rule: 4.metrics-address
     #[test]
-    fn addresses_are_those_of_go() {
+    fn listen_addresses_have_the_syntax_of_go() {
         for text in [
             ":8080",
             ":0",
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_is_refused() {
+    fn other_listen_addresses_are_refused() {
         for text in [
             "",
             ":",

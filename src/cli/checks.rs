@@ -5,7 +5,8 @@ use std::time::Duration;
 use crate::config::{ElectionConfig, ProbeConfig};
 use crate::timing::{LONGEST_LEASE, LONGEST_PROBE_LIMIT, LONGEST_PROBE_PERIOD, PROBE_LATE, PROBE_OVERLAP};
 
-/// `origin` returns where the value of a flag comes from.
+/// Checks these rules. The error names the flag or the variable, the value and the rule. `origin` returns the name of
+/// the flag or the variable that the value comes from.
 pub(super) fn check(
     election: &ElectionConfig,
     probe: &ProbeConfig,

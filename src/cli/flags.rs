@@ -1,4 +1,4 @@
-//! The flags: one field each, whose doc comment is its help. Below them are the rules that a value must meet.
+//! The flags, with one field for each. The doc comment of a field is the help of its flag.
 
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsString;
@@ -28,8 +28,8 @@ use endpoint_copier_core::model::{
 };
 use endpoint_copier_core::verdicts::Thresholds;
 
-/// The command line, as clap fills it. An `Option` in full is a value that may be none; clap takes a short one for a flag
-/// that may be absent.
+/// The command line, as clap fills it. For clap, a field of type `Option` is a flag that may be absent. A value that
+/// may itself be `None` therefore has the type `std::option::Option`.
 #[derive(Parser)]
 #[command(
     name = env!("CARGO_PKG_NAME"),
@@ -91,8 +91,8 @@ pub(super) struct Flags {
     )]
     service_conditions: bool,
 
-    /// Maximum number of managed Services that get copies, in one namespace; those that have copies come first, then the
-    /// oldest
+    /// Maximum number of managed Services that get copies, in one namespace; those that have copies come first, then
+    /// the oldest
     #[arg(long, value_name = "COUNT", help_heading = "Limits", default_value = "1000", value_parser = count)]
     max_services_per_namespace: usize,
 
@@ -244,7 +244,7 @@ pub fn command() -> Command {
 
 /// Reads the command line (`args` begins with the program's name) and the environment through `env`.
 ///
-/// A variable that is set to an empty text counts as set.
+/// A variable with an empty value counts as set.
 ///
 /// # Errors
 /// Help or version was asked for, or the arguments are wrong.

@@ -1,4 +1,4 @@
-//! What the Go operator's flag package accepts: durations, booleans, one dash or two, `=` or a space.
+//! The syntax of Go's flag package: durations, booleans, one dash or two, `=` or a space.
 
 use std::ffi::OsString;
 use std::time::Duration;
@@ -8,11 +8,11 @@ use clap::{Arg, Command};
 /// The long name of a flag as it was given, with its value if there was one.
 pub(super) type Given = (String, Option<String>);
 
-/// Sorts arguments (without the program's name) into flags of `command` and as many other words as it takes. An error is
-/// one line for people.
+/// Sorts arguments (without the program's name) into flags of `command` and as many other words as `command` takes. An
+/// error is one line of text.
 ///
-/// Go stops silently at the first argument that is no flag, so that in `--leader-elect false --kubeconfig x`
-/// both words and the kubeconfig are lost. Here that is an error.
+/// Go silently stops at the first argument that is not a flag: of `--leader-elect false --kubeconfig x`, it ignores
+/// `false` and everything after it. Here, this is an error.
 pub(super) fn sort(
     command: &Command,
     args: impl IntoIterator<Item = OsString>,
@@ -84,7 +84,7 @@ pub(super) fn boolean(text: &str) -> Result<bool, String> {
 
 /// A duration in Go's notation, such as `1m30s`, `1.5h` or `500ms`; never negative.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
-    // kube's parser takes an empty text for 0, and panics at durations that Rust cannot hold and at a second sign.
+    // kube's parser reads an empty text as 0, and panics on durations that Rust cannot represent and on a second sign.
     let unsigned = text.strip_prefix('+').unwrap_or(text);
     let mut numbers = unsigned
         .split(|c: char| !c.is_ascii_digit())
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn what_go_refuses_as_a_duration_is_refused() {
+    fn durations_that_go_refuses_are_refused() {
         for text in [
             "",
             "+",
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn booleans_are_those_of_go() {
+    fn booleans_are_read_as_go_reads_them() {
         for text in ["1", "t", "T", "TRUE", "true", "True"] {
             assert_eq!(boolean(text), Ok(true), "{text}");
         }

@@ -1,4 +1,4 @@
-//! The syntax of label selectors, as `labels.Parse` of apimachinery reads it.
+//! Checks the syntax of label selectors, as `labels.Parse` of apimachinery reads it.
 //!
 //! The API server rejects an invalid selector in each list. This check finds an invalid flag at the start.
 
@@ -9,7 +9,7 @@ pub(super) fn is_valid(text: &str) -> bool {
     text.trim().is_empty() || requirements(text).into_iter().all(is_requirement)
 }
 
-/// Commas inside parentheses end no requirement.
+/// Splits a selector at its commas, except for those inside parentheses.
 fn requirements(text: &str) -> Vec<&str> {
     let mut is_in_list = false;
     text.split(move |c| {

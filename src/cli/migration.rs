@@ -1,4 +1,4 @@
-//! The flags of the Go operator that this operator does not need, so that its command line can be kept during an
+//! Accepts the flags of the Go operator that this operator does not need, so that a command line can be kept during an
 //! upgrade.
 //!
 //! Only for the migration from the Go operator; see [`endpoint_copier_core::migration`].
@@ -11,7 +11,7 @@ use crate::config::LogFormat;
 /// Flags under this heading only cause a warning.
 pub(super) const WITHOUT_EFFECT: &str = "Accepted from the Go operator, without effect";
 
-/// As the zap and controller-runtime packages define them.
+/// The flags that the zap and controller-runtime packages define.
 #[derive(Args)]
 pub(super) struct GoOperatorFlags {
     /// The Go operator's --log-level: debug, info, warn, error, panic, or an integer from 1 to 127
@@ -38,7 +38,7 @@ pub(super) struct GoOperatorFlags {
     apiserver_protocol: Option<String>,
 }
 
-/// Zap counts verbosity upward from info: 1 is debug, and there is no upper limit.
+/// Zap counts verbosity upward from info, in an 8-bit integer: 1 is debug, and higher levels log more.
 fn level(text: &str) -> Result<String, String> {
     let level = match text.to_ascii_lowercase().as_str() {
         "debug" => "debug",

@@ -1,7 +1,8 @@
 //! Turns the flags and the environment into a validated [`Config`].
 //!
-//! Every flag has an environment variable, `ENDPOINT_COPIER_` and the flag in upper snake case, and takes precedence
-//! over it. To add a flag, add a field to `flags.rs`, and the field of [`Config`] that it sets.
+//! Every flag that has an effect can also be set by an environment variable: `ENDPOINT_COPIER_` and the flag in upper
+//! snake case. The flag takes precedence over its variable. To add a flag, add a field to `flags.rs`, and the field of
+//! [`Config`] that it sets.
 
 mod address;
 mod checks;
@@ -21,7 +22,7 @@ use crate::config::Config;
 pub use flags::{command, parse, variable};
 pub use task::Task;
 
-/// What the command line asks for.
+/// The task and the settings that the command line asks for.
 #[derive(Debug)]
 pub struct Invocation {
     /// Run the operator, or inspect a cluster.
@@ -32,7 +33,7 @@ pub struct Invocation {
     pub warnings: Vec<String>,
 }
 
-/// What to print instead of running.
+/// The output and the exit code of a process that runs no task.
 #[derive(Debug)]
 pub struct Exit {
     /// 0 for `--help` and `--version`, 2 for bad arguments.

@@ -1,4 +1,4 @@
-//! Rejects arguments in the words of this program.
+//! Rejects arguments with messages of this program instead of those of clap.
 
 use std::collections::HashMap;
 
@@ -6,12 +6,12 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use super::Exit;
 
-/// A flag's name as the user knows it: the variable if the value came from there.
+/// The name by which the user set a flag: that of the environment variable if the value comes from there.
 pub(super) fn origin(flag: &str, from_env: &HashMap<String, String>) -> String {
     from_env.get(flag).cloned().unwrap_or_else(|| format!("--{flag}"))
 }
 
-/// What the process prints and returns after an error of clap. Help and version count as errors too.
+/// The output and the exit code after an error of clap, which reports help and version as errors too.
 pub(super) fn exit(error: &clap::Error, from_env: &HashMap<String, String>) -> Exit {
     if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
         let text = error.render().to_string();

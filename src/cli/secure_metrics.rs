@@ -30,7 +30,8 @@ pub(super) struct SecureMetricsFlags {
 }
 
 impl SecureMetricsFlags {
-    /// `origin` returns where the value of a flag comes from.
+    /// Checks that these flags fit together. `origin` returns the name of the flag or the variable that a value comes
+    /// from.
     pub(super) fn check(self, origin: impl Fn(&str) -> String) -> Result<Option<SecureMetrics>, String> {
         let cert_path = not_empty(self.metrics_cert_path);
         match cert_path {

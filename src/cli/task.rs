@@ -1,4 +1,4 @@
-//! The subcommands, and what the program should do.
+//! The subcommands, and the task that the command line names.
 
 use std::time::Duration;
 
@@ -9,14 +9,14 @@ use super::values::service;
 use crate::inspect::{Inspect, OutputFormat};
 use endpoint_copier_core::model::ServiceKey;
 
-/// What the program should do.
+/// The task of the program.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Task {
     /// Keep copies in sync: no subcommand.
     Run,
     /// Inspect a cluster, write nothing, and exit.
     Inspect {
-        /// What to show.
+        /// Selects what to show.
         what: Inspect,
         /// How to print it.
         format: OutputFormat,
@@ -36,7 +36,7 @@ pub enum Task {
 }
 
 impl Task {
-    /// What is logged if no flag says so. Commands that only read print nothing but their result.
+    /// The log level if no flag sets it. Commands that only read log only errors.
     pub(super) fn log_level(&self) -> &'static str {
         match self {
             Self::Run => "info",
@@ -84,9 +84,9 @@ const TIMEOUT: &str = "timeout";
 const OUTPUT: &str = "output";
 const CONSENT: &str = "consent";
 
-/// Flags that commands that only read show in their help. They accept all flags of the operator, so that its own command line
-/// can be reused.
-const SHOWN: [&str; 8] = [
+/// The beginnings of the flags that the help of commands that only read shows. These commands accept all flags of the
+/// operator, so that its command line can be reused.
+const SHOWN_PREFIXES: [&str; 8] = [
     "kubeconfig",
     "cross-namespace",
     "allow-",
@@ -96,9 +96,10 @@ const SHOWN: [&str; 8] = [
     "api-server-",
     "nodes-",
 ];
-const SHOWN_WHOLE: [&str; 3] = ["leader-election-namespace", "leader-election-id", "log-level"];
+/// The other flags that this help shows.
+const SHOWN_FLAGS: [&str; 3] = ["leader-election-namespace", "leader-election-id", "log-level"];
 
-/// Features that need additional permissions, which `doctor` checks.
+/// The flags of features that need additional permissions, which `doctor` checks.
 const SHOWN_BY_DOCTOR: [&str; 2] = ["metrics-secure", "service-conditions"];
 
 /// Adds the subcommands to the command of the operator.
@@ -171,8 +172,8 @@ fn inspection(operator: &Command, name: &'static str) -> Command {
 fn reading(operator: &Command, name: &'static str) -> Command {
     let flags = operator.get_arguments().map(|arg| {
         let flag = arg.get_long().unwrap_or_default();
-        let is_shown = SHOWN.iter().any(|shown| flag.starts_with(shown))
-            || SHOWN_WHOLE.contains(&flag)
+        let is_shown = SHOWN_PREFIXES.iter().any(|prefix| flag.starts_with(prefix))
+            || SHOWN_FLAGS.contains(&flag)
             || (name == DOCTOR && SHOWN_BY_DOCTOR.contains(&flag));
         arg.clone().hide(!is_shown)
     });

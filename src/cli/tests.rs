@@ -43,7 +43,7 @@ fn config(args: &str) -> Config {
     run(args, &[]).0
 }
 
-/// The line without the program's name in front.
+/// The error line, without the name of the program.
 #[track_caller]
 fn refused(args: &str, env: &[(&str, &str)]) -> String {
     match parsed(args, env) {
@@ -65,7 +65,7 @@ fn service(namespace: &str, name: &str) -> ServiceKey {
 
 /// Rule: 4.defaults, 5.lease-name
 #[test]
-fn without_flags_the_defaults_hold() {
+fn defaults_apply_without_flags() {
     let (config, warnings) = run("", &[]);
     assert_eq!(
         config,
@@ -176,7 +176,7 @@ fn a_value_may_begin_with_a_dash() {
 }
 
 #[test]
-fn what_is_no_flag_is_refused() {
+fn unexpected_arguments_and_unknown_flags_are_refused() {
     for (args, expected) in [
         (
             "--leader-elect false",
@@ -205,7 +205,7 @@ fn what_is_no_flag_is_refused() {
 
 #[cfg(unix)]
 #[test]
-fn an_argument_that_is_no_text_is_refused() {
+fn argument_that_is_not_utf8_is_refused() {
     use std::os::unix::ffi::OsStringExt;
     let args = [OsString::from(PROGRAM), OsString::from_vec(vec![b'-', 0xff])];
     assert!(matches!(parse(args, |_| None), Err(Exit { code: 2, .. })));
@@ -213,7 +213,7 @@ fn an_argument_that_is_no_text_is_refused() {
 
 /// Rule: 4.bad-values
 #[test]
-fn a_bad_value_is_refused_by_the_flags_name() {
+fn bad_value_is_refused_with_the_name_of_the_flag() {
     for (args, expected) in [
         (
             "--leader-elect=maybe",
@@ -253,7 +253,7 @@ fn a_bad_value_is_refused_by_the_flags_name() {
 }
 
 #[test]
-fn a_value_with_a_newline_still_makes_one_line() {
+fn error_about_a_value_with_a_newline_is_one_line() {
     let env = [("ENDPOINT_COPIER_LOG_LEVEL", "in\nfo")];
     assert!(refused("", &env).starts_with("ENDPOINT_COPIER_LOG_LEVEL \"in\\nfo\": must be "));
 }
@@ -290,7 +290,7 @@ fn names_are_dns_labels() {
 
 /// Rule: 1.flags-service-off
 #[test]
-fn an_empty_name_of_the_managed_service_switches_it_off() {
+fn empty_name_of_the_managed_service_disables_it() {
     assert_eq!(config("--managed-endpoint-name=").defaults.managed, None);
     assert_eq!(
         run("", &[("ENDPOINT_COPIER_MANAGED_ENDPOINT_NAME", "")])
@@ -303,7 +303,7 @@ fn an_empty_name_of_the_managed_service_switches_it_off() {
 
 /// Rule: 4.health-address
 #[test]
-fn zero_switches_a_listener_off() {
+fn zero_disables_a_listener() {
     let config = config("--metrics-bind-address=0 --health-probe-bind-address 0");
     assert_eq!(
         (config.metrics_bind_address, config.health_probe_bind_address),
@@ -415,7 +415,7 @@ fn each_flag_is_also_read_from_the_environment() {
 
 /// Rule: 4.environment
 #[test]
-fn a_flag_beats_the_environment_even_a_bad_one() {
+fn flag_overrides_even_a_bad_environment_value() {
     for value in ["true", "nonsense"] {
         let env = [("ENDPOINT_COPIER_LEADER_ELECT", value)];
         assert!(!run("--leader-elect=false", &env).0.leader_elect);
@@ -424,7 +424,7 @@ fn a_flag_beats_the_environment_even_a_bad_one() {
 
 /// Rule: 4.bad-values
 #[test]
-fn bad_environment_value_is_refused_by_variable_name() {
+fn bad_value_is_refused_with_the_name_of_the_variable() {
     assert_eq!(
         refused("", &[("ENDPOINT_COPIER_LEADER_ELECT", "")]),
         "ENDPOINT_COPIER_LEADER_ELECT \"\": must be true or false"
@@ -437,7 +437,7 @@ fn bad_environment_value_is_refused_by_variable_name() {
 
 /// Rule: 4.election-flags, 5.lease-namespace
 #[test]
-fn the_namespace_of_the_lease_is_the_flags_else_that_of_the_pod() {
+fn namespace_of_the_lease_comes_from_the_flag_or_the_pod() {
     let pod = [("POD_NAMESPACE", "pod")];
     for (args, env, expected) in [
         ("", &pod[..], Some("pod")),
@@ -449,9 +449,8 @@ fn the_namespace_of_the_lease_is_the_flags_else_that_of_the_pod() {
     }
 }
 
-/// Rule: 4.election-flags, 4.durations
 #[test]
-fn node_addresses_are_host_ips_else_host_ip() {
+fn node_addresses_are_those_of_host_ips_or_else_of_host_ip() {
     for (env, expected) in [
         (&[][..], &[][..]),
         (&[("HOST_IP", "192.0.2.1")], &["192.0.2.1"]),
@@ -473,8 +472,9 @@ fn node_addresses_are_host_ips_else_host_ip() {
     assert_eq!(warnings, [warning]);
 }
 
+/// Rule: 4.election-flags, 4.durations
 #[test]
-fn times_of_the_election_must_leave_room_for_each_other() {
+fn invalid_election_times_are_refused() {
     let (lease, deadline) = (
         "--leader-election-lease-duration",
         "--leader-election-renew-deadline",
@@ -607,7 +607,7 @@ fn the_go_operators_log_flags_are_mapped() {
 
 /// Rule: 4.zap-mapped
 #[test]
-fn our_log_flags_beat_the_go_operators() {
+fn our_log_flags_override_those_of_the_go_operator() {
     let config = config("--log-level=warn --zap-log-level=debug --log-format=text --zap-encoder=json");
     assert_eq!(
         config.log,
@@ -620,7 +620,7 @@ fn our_log_flags_beat_the_go_operators() {
 
 /// Rule: 4.accepted-with-warning
 #[test]
-fn meaningless_flags_are_accepted_with_one_warning_each() {
+fn flags_without_effect_are_accepted_with_one_warning_each() {
     for flag in [
         "zap-devel",
         "zap-stacktrace-level",
@@ -694,7 +694,7 @@ fn service_variables_of_kubernetes_are_not_flags() {
 }
 
 #[test]
-fn the_definition_of_the_flags_holds_together() {
+fn definitions_of_the_flags_are_consistent() {
     use clap::CommandFactory;
     flags::Flags::command().debug_assert();
 }
@@ -792,7 +792,7 @@ fn mode_local_needs_the_address_of_this_node() {
 }
 
 #[test]
-fn a_word_before_the_flags_asks_for_a_look() {
+fn word_before_the_flags_names_a_command() {
     let status = |format| Task::Inspect {
         what: Inspect::Status,
         format,
@@ -874,7 +874,7 @@ fn wait_takes_a_service_and_a_timeout() {
 }
 
 #[test]
-fn who_looks_is_not_told_what_an_operator_logs() {
+fn reading_commands_log_only_errors_by_default() {
     let level = |args: &str| match parsed(args, &[]) {
         Ok(Invocation { config, .. }) => config.log.filter,
         other => panic!("{args}: {other:?}"),
@@ -884,7 +884,7 @@ fn who_looks_is_not_told_what_an_operator_logs() {
 }
 
 #[test]
-fn help_of_a_look_shows_the_flags_that_matter_to_it() {
+fn help_of_a_reading_command_shows_only_its_flags() {
     let help = |args: &str| match parsed(args, &[]) {
         Err(Exit { code: 0, text }) => text,
         other => panic!("{args}: {other:?}"),
@@ -959,7 +959,7 @@ fn probes_are_set_by_flag_within_their_limits() {
 
 /// Rule: 9.allow-source
 #[test]
-fn source_allowed_twice_may_come_from_all_its_namespaces() {
+fn source_given_twice_allows_the_namespaces_of_both_flags() {
     let flags = "--allow-source=web/app=a,b -allow-source web/app=c;web/db=d --allow-source=web/db=*";
     let (config, _) = run(flags, &[]);
     let allowed = config.defaults.consent.allowed_sources;
@@ -972,7 +972,7 @@ fn source_allowed_twice_may_come_from_all_its_namespaces() {
 
 /// Rule: 9.allow-source, 9.ports, 9.modes
 #[test]
-fn a_consent_flag_that_is_not_understood_is_refused() {
+fn invalid_consent_flag_is_refused() {
     let source = "must be namespace/name=namespace,... or namespace/name=*, such as web/app=team-a,team-b";
     for (flag, rule) in [
         ("--allow-source=web/app", source),

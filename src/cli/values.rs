@@ -29,7 +29,7 @@ pub(super) fn label_or_empty(text: &str) -> Result<String, String> {
     }
 }
 
-/// A DNS subdomain, which is what the name of a Lease may be.
+/// A DNS subdomain, such as the name of a Lease.
 pub(super) fn subdomain(text: &str) -> Result<String, String> {
     if is_subdomain(text) {
         return Ok(text.to_owned());
@@ -42,8 +42,8 @@ pub(super) fn is_subdomain(text: &str) -> bool {
 }
 
 pub(super) fn log_filter(text: &str) -> Result<String, String> {
-    // A bare word would be taken for a target at its most verbose level: "inof" must not mean that. Numbers are levels
-    // too, but nobody knows which.
+    // A bare word would be read as a target at its most verbose level, which "inof" must not mean. Numbers are levels
+    // too, but it is not obvious which.
     let is_level = |word: &str| {
         word.starts_with(|c: char| c.is_ascii_alphabetic()) && word.parse::<LevelFilter>().is_ok()
     };
@@ -129,7 +129,7 @@ pub(super) fn count(text: &str) -> Result<usize, String> {
     count.ok_or_else(|| "must be a number, at least 1".to_owned())
 }
 
-/// The number of probes that decide.
+/// A number of probes after which a verdict changes.
 pub(super) fn threshold(text: &str) -> Result<u32, String> {
     let count = text.parse().ok().filter(|count| (2..=10).contains(count));
     count.ok_or_else(|| "must be a number, 2 to 10".to_owned())
@@ -160,7 +160,7 @@ pub(super) fn node_addresses(text: &str, warnings: &mut Vec<String>) -> BTreeSet
     addresses
 }
 
-/// A source that is given twice may be copied from all its namespaces.
+/// Collects allowed sources. If a source is given twice, the namespaces of both values may copy it.
 pub(super) fn by_source(given: Vec<(ServiceKey, AllowFrom)>) -> BTreeMap<ServiceKey, AllowFrom> {
     let mut by_source = BTreeMap::<_, AllowFrom>::new();
     for (source, allowed) in given {

@@ -21,7 +21,7 @@ pub(super) struct Announced {
     pub addresses: BTreeSet<IpAddr>,
     /// Host names that the load balancer reports instead.
     pub host_names: BTreeSet<String>,
-    /// The Node from which kube-vip announces it, as it writes to an annotation.
+    /// The Node from which kube-vip announces the address, according to its annotation.
     pub kube_vip_node: Option<String>,
 }
 

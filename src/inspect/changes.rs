@@ -1,7 +1,8 @@
-//! What a plan would write, as a diff. Pure.
+//! The writes of a plan, as a diff. Pure functions.
 //!
-//! A slice is shown as one line for each of its properties: the order of endpoints means nothing, and neither do the
-//! resourceVersion and the UID of the source, which a copy takes over when it is written for another reason.
+//! A slice is shown as a set of lines, one for each of its properties, because the order of endpoints does not matter.
+//! The resourceVersion, the UID and the trigger time of the source are left out, because any write of a copy updates
+//! them.
 
 use std::collections::BTreeSet;
 
@@ -27,7 +28,7 @@ pub(super) struct Change {
 /// The writes of a plan, in order.
 pub(super) fn changes(snapshot: &Snapshot, plan: &Plan) -> Vec<Change> {
     let change = |operation: Operation, key: SliceKey, new: Option<&EndpointSlice>| {
-        let [old, new] = [snapshot.slice(&key), new].map(|slice| slice.map(says).unwrap_or_default());
+        let [old, new] = [snapshot.slice(&key), new].map(|slice| slice.map(lines_of).unwrap_or_default());
         Change {
             operation: operation.as_str(),
             slice: key.name().to_owned(),
@@ -44,9 +45,9 @@ pub(super) fn changes(snapshot: &Snapshot, plan: &Plan) -> Vec<Change> {
     creates.chain(updates).chain(deletes).collect()
 }
 
-/// Everything that matters about a slice, one line each.
-fn says(slice: &EndpointSlice) -> BTreeSet<String> {
-    let passes_by = [
+/// The properties of a slice that matter, one line each.
+fn lines_of(slice: &EndpointSlice) -> BTreeSet<String> {
+    let left_out = [
         provenance::RESOURCE_VERSION,
         provenance::UID,
         provenance::TRIGGER_TIME,
@@ -56,7 +57,7 @@ fn says(slice: &EndpointSlice) -> BTreeSet<String> {
     let labels = labels.map(|(name, value)| format!("label {name}={value}"));
     let annotations = metadata.annotations.iter().flatten();
     let annotations = annotations
-        .filter(|(name, _)| !passes_by.contains(&name.as_ref()))
+        .filter(|(name, _)| !left_out.contains(&name.as_ref()))
         .map(|(name, value)| format!("annotation {name}={value}"));
     let owners = metadata.owner_references.iter().flatten();
     let owners = owners.map(|owner| format!("owner {}/{} {}", owner.kind, owner.name, owner.uid));

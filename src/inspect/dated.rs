@@ -1,4 +1,4 @@
-//! The time of the last change of objects, which only reports need.
+//! The times of the last changes of objects. Only reports need them.
 
 use std::collections::HashMap;
 
@@ -23,14 +23,15 @@ impl Dates {
     }
 }
 
-/// An object, and the last change outside its status that the API server records.
+/// An object, and the time of the last recorded change outside its status.
 #[derive(Clone, Debug)]
 pub(super) struct Dated<K> {
     pub object: K,
     pub changed: Option<Timestamp>,
 }
 
-/// Times out of range do not count.
+/// The time of the last recorded change outside the status, or of the creation. Times that are out of range do not
+/// count.
 fn last_change(object: &Value) -> Option<Timestamp> {
     let time = |time: &Value| time.as_str()?.parse().ok();
     let metadata = &object["metadata"];
@@ -67,7 +68,7 @@ mod tests {
     use endpoint_copier_core::model::Service;
 
     #[test]
-    fn a_time_that_is_out_of_range_hides_no_other() {
+    fn time_that_is_out_of_range_does_not_count() {
         let object = json!({"metadata": {
             "name": "a",
             "creationTimestamp": "2026-01-01T00:00:00Z",

@@ -1,4 +1,4 @@
-//! Reads a cluster once: lists into an index, and a report from it.
+//! Reads a cluster: lists objects into an index, and makes a report from it.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt::Debug;
@@ -34,19 +34,19 @@ const PAGE: u32 = 500;
 
 /// Up to this number of namespaces, the Events of each are listed separately, because a list of all Events costs the
 /// API server more.
-const NAMESPACES: usize = 20;
+const MOST_NAMESPACES: usize = 20;
 
 /// The maximum number of pages that are read of each list of Events.
-const PAGES: usize = 10;
+const MOST_PAGES: usize = 10;
 
 /// The findings that only the leader knows, because it tried to write or saw how often others write. The leader reports
 /// them as Events.
-const REPORTED: [Reason; 2] = [Reason::WriteRefused, Reason::OtherInstallation];
+const REPORTED_BY_EVENTS: [Reason; 2] = [Reason::WriteRefused, Reason::OtherInstallation];
 
-/// How far the clock of a replica may be ahead.
-const EARLY: SignedDuration = SignedDuration::from_mins(1);
+/// How far the clock of a replica may be ahead of the API server's.
+const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_mins(1);
 
-/// What was listed.
+/// The objects that were listed.
 pub(super) struct Seen {
     pub index: Index,
     pub changed: Dates,
@@ -54,8 +54,8 @@ pub(super) struct Seen {
     pub announced: HashMap<ServiceKey, Announced>,
 }
 
-/// Reads the cluster each time it is asked to.
-pub(super) struct Looker<'a> {
+/// Reads a cluster.
+pub(super) struct ClusterReader<'a> {
     pub client: Client,
     pub metrics: Metrics,
     pub config: &'a Config,
@@ -65,12 +65,12 @@ pub(super) struct Looker<'a> {
     pub is_in_pod: bool,
 }
 
-impl Looker<'_> {
-    /// Reads everything that a report needs.
-    pub async fn look(&self) -> Result<ClusterReport, Error> {
+impl ClusterReader<'_> {
+    /// Reads everything that a report needs, and returns the report.
+    pub async fn report(&self) -> Result<ClusterReport, Error> {
         let seen = self.read().await?;
         let leases = self.leases().await;
-        Ok(self.report(&seen, leases).await)
+        Ok(self.report_on(&seen, leases).await)
     }
 
     /// Lists copies before sources, so that a copy is never newer than the listed state of its source.
@@ -119,22 +119,22 @@ impl Looker<'_> {
     }
 
     /// The report on what was read, with the Events on Services that are out of sync.
-    pub async fn report(&self, seen: &Seen, leases: Result<Vec<Lease>, kube::Error>) -> ClusterReport {
+    pub async fn report_on(&self, seen: &Seen, leases: Result<Vec<Lease>, kube::Error>) -> ClusterReport {
         let now = self.now();
         let known = leases.as_deref().unwrap_or_default();
         let mut report = ClusterReport::of(&seen.index, &seen.changed, known, now);
         report.leaders_error = leases.err().map(|error| one_line(&error));
         let behind = report.services.iter_mut().filter(|row| !row.in_sync);
         let mut behind: Vec<_> = behind.collect();
-        for reason in REPORTED {
+        for reason in REPORTED_BY_EVENTS {
             let error = self.add_reported(&mut behind, reason, now).await;
             report.events_error = report.events_error.or(error);
         }
         report
     }
 
-    /// Adds a finding that only Events show to the rows of the Services that have it. Returns why not all Events could be
-    /// read.
+    /// Adds a finding that only Events show to the rows of the Services that have it. Returns the error if not all
+    /// Events could be read.
     pub async fn add_reported(
         &self,
         rows: &mut [&mut Row],
@@ -166,7 +166,7 @@ impl Looker<'_> {
         let params = ListParams::default().fields(&fields);
         let namespaces: BTreeSet<_> = rows.iter().map(|row| row.namespace.as_str()).collect();
         let client = || self.client.clone();
-        let apis: Vec<_> = if namespaces.len() > NAMESPACES {
+        let apis: Vec<_> = if namespaces.len() > MOST_NAMESPACES {
             vec![Api::all_with(client(), &kind)]
         } else {
             let one = |namespace| Api::namespaced_with(client(), namespace, &kind);
@@ -174,8 +174,8 @@ impl Looker<'_> {
         };
         let (mut events, mut error) = (Vec::new(), None);
         for api in apis {
-            let found = list(&api, params.clone(), PAGES, |event| events.push(event)).await;
-            // The table is useful without these Events too.
+            let found = list(&api, params.clone(), MOST_PAGES, |event| events.push(event)).await;
+            // The report is useful without these Events too.
             error = found.err().map(|why| one_line(&why)).or(error);
         }
         (events, error)
@@ -297,7 +297,7 @@ fn readable(leases: impl IntoIterator<Item = Guarded<Lease>>) -> Vec<Lease> {
     leases.map(|lease| lease.object.unwrap_or_default()).collect()
 }
 
-/// Passes each object of up to `most` pages to `handle`, so that only one page is in memory.
+/// Passes each object of up to `most` pages to `handle`, with only one page in memory at a time.
 async fn list<K>(
     api: &Api<K>,
     params: ListParams,
@@ -319,16 +319,16 @@ where
     Ok(())
 }
 
-/// Adds to each row the newest Event on its Service, unless it was followed by one that says that the finding has ended.
-/// Events on an earlier Service of that name do not count. Others may write Events too: those that do not say that they
-/// are ours do not count, and neither do those from the future.
+/// Adds the finding to each row whose Service has an Event with this reason, unless a newer Event says that the finding
+/// has ended. Some Events do not count: those on an earlier Service of the same name, those that do not name the
+/// operator as their reporter, those that are too old, and those from the future.
 pub(super) fn add_reported(rows: &mut [&mut Row], reason: Reason, events: &[DynamicObject], now: Timestamp) {
-    let holds = |event: &&DynamicObject| {
-        let age = said(event).map(|at| now.duration_since(at));
-        age.is_some_and(|age| age < EVENT_LASTS && age > -EARLY)
+    let is_current = |event: &&DynamicObject| {
+        let age = last_reported(event).map(|at| now.duration_since(at));
+        age.is_some_and(|age| age < EVENT_LASTS && age > -CLOCK_TOLERANCE)
             && event.data["reportingComponent"] == MANAGED_BY_US
     };
-    let events: Vec<_> = events.iter().filter(holds).collect();
+    let events: Vec<_> = events.iter().filter(is_current).collect();
     for row in rows {
         let of_row = events.iter().filter(|event| {
             let service = &event.data["involvedObject"];
@@ -337,8 +337,8 @@ pub(super) fn add_reported(rows: &mut [&mut Row], reason: Reason, events: &[Dyna
                 && service["name"] == row.name
                 && service["uid"].as_str().is_none_or(is_of_it)
         });
-        // By the clock of the API server: each replica that led has a clock of its own.
-        let newest = of_row.max_by_key(|event| (event.creation_timestamp(), said(event)));
+        // Events are ordered by the clock of the API server, because each replica that led has its own clock.
+        let newest = of_row.max_by_key(|event| (event.creation_timestamp(), last_reported(event)));
         let newest = newest.filter(|event| event.data["reason"] == reason.as_str());
         row.findings.extend(newest.map(|event| Finding {
             reason,
@@ -348,7 +348,7 @@ pub(super) fn add_reported(rows: &mut [&mut Row], reason: Reason, events: &[Dyna
 }
 
 /// When an Event was last reported.
-fn said(event: &DynamicObject) -> Option<Timestamp> {
+fn last_reported(event: &DynamicObject) -> Option<Timestamp> {
     let data = &event.data;
     let times = [
         &data["series"]["lastObservedTime"],

@@ -1,6 +1,7 @@
-//! `status`, `plan`, `wait` and `doctor`: the commands that show a cluster to a person, and write nothing.
+//! `status`, `plan`, `wait` and `doctor`: the commands that inspect a cluster and write nothing.
 //!
-//! They use the same index and the same plan as the operator. Only the reads differ: lists, and no watches.
+//! They use the same index and the same plan as the operator. Only the reads differ: these commands list objects and do
+//! not watch them.
 
 use std::io::Write as _;
 use std::time::Duration;
@@ -23,18 +24,18 @@ mod table;
 mod wait;
 
 pub use doctor::doctor;
-use look::Looker;
+use look::ClusterReader;
 use report::ClusterReport;
 pub use wait::wait;
 
-/// What to show.
+/// Selects what to show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Inspect {
     /// Every managed Service, and whether its copies are in sync.
     Status,
-    /// What would be written now.
+    /// The writes that the operator would make now.
     Plan,
-    /// The Services that need consent, and what has to be added.
+    /// The Services that need consent, and what to add.
     Consent,
 }
 
@@ -48,8 +49,8 @@ pub enum OutputFormat {
 }
 
 /// The number of further reads while a Service is out of sync, because a change may be on its way to the copies.
-const AGAIN: usize = 2;
-const LOOK_PAUSE: Duration = Duration::from_millis(500);
+const MORE_READS: usize = 2;
+const READ_PAUSE: Duration = Duration::from_millis(500);
 
 /// Why the cluster could not be shown.
 #[derive(Debug, thiserror::Error)]
@@ -57,7 +58,7 @@ pub enum Error {
     /// The configuration cannot be used.
     #[error(transparent)]
     Configuration(#[from] apiserver::Error),
-    /// Metrics contradict each other.
+    /// The metrics cannot be registered.
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
     /// A read failed.
@@ -71,14 +72,14 @@ pub enum Error {
     Output(#[from] std::io::Error),
 }
 
-/// Prints the state of the cluster, and returns whether everything is in sync or, for a plan, whether there is nothing
-/// to write.
+/// Prints what `what` selects, and returns whether nothing is left to do: all Services are in sync, there is nothing to
+/// write, or no Service needs consent.
 ///
 /// # Errors
 /// The cluster cannot be read, or the result cannot be printed.
 pub async fn inspect(config: &Config, what: Inspect, format: OutputFormat) -> Result<bool, Error> {
-    let looker = connect(config).await?;
-    let report = settled(&looker, what).await?;
+    let reader = connect(config).await?;
+    let report = settled(&reader, what).await?;
     let text = match (what, format) {
         (Inspect::Status, OutputFormat::Text) => table::status(&report),
         (Inspect::Plan, OutputFormat::Text) => table::plan(&report),
@@ -95,10 +96,10 @@ pub async fn inspect(config: &Config, what: Inspect, format: OutputFormat) -> Re
     })
 }
 
-async fn connect(config: &Config) -> Result<Looker<'_>, Error> {
+async fn connect(config: &Config) -> Result<ClusterReader<'_>, Error> {
     let metrics = Metrics::new(&config.election.lease_name)?;
     let access = Access::find(config.kubeconfig.as_deref(), &config.api_server, metrics.clone()).await?;
-    Ok(Looker {
+    Ok(ClusterReader {
         client: access.client("reads")?,
         metrics,
         config,
@@ -107,14 +108,14 @@ async fn connect(config: &Config) -> Result<Looker<'_>, Error> {
     })
 }
 
-/// Reads the cluster, and reads it again while a change may be on its way. A plan shows such a change, so it needs one
-/// read.
-async fn settled(looker: &Looker<'_>, what: Inspect) -> Result<ClusterReport, Error> {
-    let mut report = looker.look().await?;
-    let mut again = if what == Inspect::Status { AGAIN } else { 0 };
+/// Reads the cluster. For `status`, reads it again while a change may be on its way to the copies. A plan shows such a
+/// change, so it needs only one read.
+async fn settled(reader: &ClusterReader<'_>, what: Inspect) -> Result<ClusterReport, Error> {
+    let mut report = reader.report().await?;
+    let mut again = if what == Inspect::Status { MORE_READS } else { 0 };
     while again > 0 && !report.in_sync {
-        sleep(LOOK_PAUSE).await;
-        report = looker.look().await?;
+        sleep(READ_PAUSE).await;
+        report = reader.report().await?;
         again -= 1;
     }
     Ok(report)

@@ -28,7 +28,8 @@ pub(super) struct ClusterReport {
     /// Why the Lease could not be read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub leaders_error: Option<String>,
-    /// Why Events could not be read while a Service is out of sync: findings that only Events show are missing.
+    /// Why Events could not be read. Findings that only Events show may be missing. Events are read only while a
+    /// Service is out of sync.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub events_error: Option<String>,
 }
@@ -39,15 +40,15 @@ pub(super) struct ClusterReport {
 pub(super) struct Row {
     pub namespace: String,
     pub name: String,
-    /// Whether it is managed, by its annotation or by the flags of this command.
+    /// Whether the Service is managed, by its annotation or by the flags of this command.
     pub managed: bool,
-    /// Whether it says that it is not managed.
+    /// Whether the annotation says that the Service is not managed.
     #[serde(skip)]
     pub disabled: bool,
     /// The UID of the Service; empty if it is not known.
     #[serde(skip)]
     pub uid: String,
-    /// The number of slices of the Go operator that are left.
+    /// The number of slices of the Go operator that would be deleted.
     #[serde(skip)]
     pub leftovers: usize,
     /// `<namespace>/<name>`, even if it may not be copied. `None` if the Service names no valid source.
@@ -60,29 +61,29 @@ pub(super) struct Row {
     /// Endpoints that our copies show as not ready because the API servers did not answer the probes of a replica.
     pub taken_out: BTreeSet<IpAddr>,
     pub in_sync: bool,
-    /// The last change of the copies if they are in sync. Otherwise the later of the last changes of the Service and
-    /// the source.
+    /// The time of the last change of the copies if they are in sync. Otherwise the time of the last change of the
+    /// Service or its source, whichever is later.
     pub since: Option<Timestamp>,
     pub findings: Vec<Finding>,
-    /// What would be written.
+    /// The writes that the operator would make.
     pub changes: Vec<Change>,
 }
 
-/// Endpoints.
+/// The number of endpoints, and how many of them are ready.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub(super) struct ReadyCount {
     pub ready: usize,
     pub total: usize,
 }
 
-/// A Lease.
+/// The state of one Lease.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Leader {
     pub namespace: String,
-    /// `None` if it was released, or if no replica has taken it.
+    /// `None` if the Lease was released, or if no replica has taken it.
     pub holder: Option<String>,
-    /// Whether it has a holder that has renewed it in time.
+    /// Whether the Lease has a holder that has renewed it in time.
     pub leads: bool,
     pub since: Option<Timestamp>,
     pub renewed: Option<Timestamp>,
@@ -121,14 +122,14 @@ impl ClusterReport {
         all.filter(move |(_, finding)| is_about_consent(finding))
     }
 
-    /// The same as one document.
+    /// These findings as one JSON document.
     pub fn consent(&self) -> Value {
         let of_service = |(row, finding): (&Row, &Finding)| json!({"namespace": row.namespace, "name": row.name, "source": row.source, "reason": finding.reason, "note": finding.note});
         let services: Vec<_> = self.without_consent().map(of_service).collect();
         json!({"at": self.at, "services": services})
     }
 
-    /// What would be written, Service by Service.
+    /// The writes of each Service, as one JSON document.
     pub fn plan(&self) -> Value {
         let of_service = |row: &Row| json!({"namespace": row.namespace, "name": row.name, "source": row.source, "changes": row.changes});
         let services: Vec<_> = self.to_write().map(of_service).collect();
@@ -137,7 +138,7 @@ impl ClusterReport {
 }
 
 impl Row {
-    /// The Service that it is about.
+    /// The key of the Service.
     pub fn key(&self) -> ServiceKey {
         ServiceKey::new(&*self.namespace, &*self.name)
     }
@@ -200,12 +201,13 @@ impl Row {
     }
 }
 
-/// What the operator would decide. Sources were listed after copies, so their listed state is the latest.
+/// The snapshot and the plan that the operator would have. Source slices were listed after copies, so their listed
+/// state counts as confirmed.
 fn decide(index: &Index, key: &ServiceKey) -> Option<(Snapshot, Plan)> {
     let mut snapshot = index.snapshot(key)?;
     let mut confirmed = BTreeSet::new();
     loop {
-        // This process does not know what the probes of a replica know, but the copies remember what they decided.
+        // This process has no results of probes, but the copies record which endpoints are taken out.
         let plan = plan(&snapshot, &Verdicts::AsCopied);
         let before = confirmed.len();
         confirmed.extend(plan.confirm.iter().cloned());

@@ -1,4 +1,4 @@
-//! Reports as people read them.
+//! Formats reports as text for people.
 
 use std::fmt::Write as _;
 
@@ -18,7 +18,7 @@ const HEADER: [&str; 9] = [
     "FINDINGS",
 ];
 
-/// The table of Services, what is wrong with them, and who leads.
+/// The table of Services, the notes on problems, and the leaders.
 pub(super) fn status(report: &ClusterReport) -> String {
     let now = report.at;
     // Problems must be visible without scrolling.
@@ -71,7 +71,7 @@ pub(super) fn consent(report: &ClusterReport) -> String {
     text
 }
 
-/// What is wrong, in full.
+/// The notes on all problems.
 fn notes(report: &ClusterReport) -> String {
     let mut text = String::new();
     for row in &report.services {
@@ -105,7 +105,7 @@ pub(super) fn unmanaged(row: &Row) -> &'static str {
 const DISABLED: &str = "has the annotation endpoint-copier/enabled: \"false\", so its copies and what the Go operator \
                         left are deleted.";
 
-/// Without the operator's flags, its copies look like leftovers.
+/// Without the operator's flags, the copies of a Service that only flags make managed look like leftovers.
 const UNMANAGED: &str = "has copies but is not managed, as far as this command knows: the copies would be deleted. \
                          If flags of the operator make it managed, pass the same flags here.";
 
@@ -174,8 +174,8 @@ fn leader(leader: &Leader, now: Timestamp) -> String {
     text
 }
 
-/// Text that others have written, made safe for a terminal: without control characters, so it is no command to the
-/// terminal and adds no line that looks like one of ours.
+/// Replaces control characters in text that others have written, so that it cannot control the terminal or add a line
+/// that looks like one of ours.
 pub(super) fn shown(text: &str) -> String {
     text.replace(char::is_control, "\u{fffd}")
 }

@@ -31,7 +31,7 @@ fn renewed(moment: &str) -> Lease {
     serde_json::from_value(lease).unwrap()
 }
 
-/// `new` and `web` were edited an hour ago.
+/// The report on a world in which `new` and `web` were edited an hour ago.
 fn report(world: &World, leases: &[Lease]) -> ClusterReport {
     let edited = ["new", "web"].map(|name| (ServiceKey::new("default", name), at("2026-01-02T11:00:00Z")));
     let copies = world.copies("vip").into_iter();
@@ -63,7 +63,7 @@ fn world() -> World {
     world
 }
 
-/// As the probes of a leader do.
+/// Takes an endpoint out, as the probes of a leader do.
 fn take_out(world: &mut World, address: &str) {
     let copy = SliceKey::of(&world.copy("vip").metadata);
     world.edit(&copy, |copy| {
@@ -100,7 +100,7 @@ default/web HasSelector: ";
 }
 
 #[test]
-fn no_leader_no_lease_and_no_right_to_read_it_are_told_apart() {
+fn missing_leader_lease_and_permission_are_distinguished() {
     let world = World::new();
     let last_line = |report: &ClusterReport| {
         let text = table::status(report);
@@ -129,7 +129,7 @@ fn no_leader_no_lease_and_no_right_to_read_it_are_told_apart() {
 }
 
 #[test]
-fn status_is_in_sync_with_no_services_or_right_copies() {
+fn status_without_services_is_in_sync() {
     let world = World::new();
     assert!(report(&world, &[]).in_sync);
     assert!(table::status(&report(&world, &[])).starts_with("No Service is managed.\n"));
@@ -149,11 +149,11 @@ fn annotation_of_a_ready_endpoint_is_not_shown_as_out() {
     });
     let report = report(&world, &[]);
     assert!(report.services.iter().all(|row| row.taken_out.is_empty()));
-    assert!(!report.in_sync, "the annotation has to go");
+    assert!(!report.in_sync, "the annotation must be removed");
 }
 
 #[test]
-fn a_plan_shows_what_changes_and_nothing_else() {
+fn plan_shows_only_what_changes() {
     let mut world = World::new()
         .service(plain_service("kubernetes"))
         .slice(slice("kubernetes").endpoints(["192.0.2.1", "192.0.2.2"]))
@@ -169,7 +169,7 @@ fn a_plan_shows_what_changes_and_nothing_else() {
 }
 
 #[test]
-fn copies_of_a_service_that_is_managed_no_more_are_to_go() {
+fn plan_deletes_copies_of_a_service_that_is_no_longer_managed() {
     let mut world = World::new()
         .slice(slice("kubernetes").endpoints(["192.0.2.1"]))
         .service(service("vip"))
@@ -193,7 +193,7 @@ fn copies_of_a_service_that_is_managed_no_more_are_to_go() {
 
 /// Rule: 1.enabled-false-leftovers
 #[test]
-fn disabled_service_is_shown_while_something_is_left() {
+fn disabled_service_is_shown_while_it_has_leftovers() {
     let disabled = service("vip").annotate(annotation::ENABLED, "false");
     let mut world = World::new().service(disabled);
     assert!(report(&world, &[]).services.is_empty());
@@ -225,19 +225,19 @@ fn finding_of_an_event_ends_with_synced_or_with_its_service() {
     let mut report = report(&world(), &[]);
     let row = report.services.iter_mut().find(|row| row.name == "vip").unwrap();
     let uid = row.uid.clone();
-    let (fight, synced) = ("OtherInstallation", "Synced");
+    let (contested, synced) = ("OtherInstallation", "Synced");
     for (events, holds) in [
-        (events(&[("11:59:00", fight, &uid)]), true),
+        (events(&[("11:59:00", contested, &uid)]), true),
         (
-            events(&[("11:58:00", synced, &uid), ("11:59:00", fight, &uid)]),
+            events(&[("11:58:00", synced, &uid), ("11:59:00", contested, &uid)]),
             true,
         ),
         (
-            events(&[("11:59:00", synced, &uid), ("11:58:00", fight, &uid)]),
+            events(&[("11:59:00", synced, &uid), ("11:58:00", contested, &uid)]),
             false,
         ),
-        (events(&[("11:59:00", fight, "another")]), false),
-        (events(&[("11:20:00", fight, &uid)]), false),
+        (events(&[("11:59:00", contested, "another")]), false),
+        (events(&[("11:20:00", contested, &uid)]), false),
     ] {
         row.findings.clear();
         look::add_reported(&mut [&mut *row], Reason::OtherInstallation, &events, at(NOW));
@@ -266,7 +266,7 @@ fn json_is_as_documented() {
     }
 }
 
-/// A user who may write an annotation, a Lease or an Event controls nothing in the terminal of the user who asks.
+/// A user who may write an annotation, a Lease or an Event cannot control the terminal of the user who runs a command.
 #[test]
 fn foreign_text_is_escaped_for_terminals_and_stays_on_its_line() {
     let mut hostile = lease();
@@ -289,7 +289,7 @@ fn foreign_text_is_escaped_for_terminals_and_stays_on_its_line() {
 fn only_a_managed_service_in_sync_ends_a_wait() {
     let report = report(&world(), &[lease()]);
     let waited = |name| wait::is_in_sync(&report, &ServiceKey::new("default", name));
-    // One of its endpoints is taken out.
+    // One endpoint of `vip` is taken out.
     assert!(waited("vip"));
     assert!(!waited("web"), "refused");
     assert!(!waited("new"), "without copies");
@@ -300,7 +300,7 @@ fn only_a_managed_service_in_sync_ends_a_wait() {
 }
 
 #[test]
-fn a_wait_that_is_over_says_why() {
+fn wait_that_times_out_says_why() {
     let report = report(&world(), &[lease()]);
     let text = |name| {
         wait::not_in_sync(

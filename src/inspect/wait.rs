@@ -9,29 +9,29 @@ use super::{Error, connect, print, table};
 use crate::config::Config;
 use endpoint_copier_core::model::ServiceKey;
 
-/// The pause between two reads, because each of them lists all Services.
+/// The pause between two reads. Each read lists all Services, so it is not shorter.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// The minimum time for the first read, so that a limit of 0 reads once.
-const FIRST_LOOK: Duration = Duration::from_secs(5);
+const FIRST_READ: Duration = Duration::from_secs(5);
 
-/// Waits until the copies of a Service are in sync, prints the result, and returns whether they are. A Service that does
-/// not exist or is not managed may still become so. Failed reads are repeated.
+/// Waits until the copies of a Service are in sync, prints the result, and returns whether they are. A Service that
+/// does not exist or is not managed may still be created or become managed. Failed reads are repeated.
 ///
 /// # Errors
 /// The last read of the cluster failed, or the result cannot be printed.
 pub async fn wait(config: &Config, service: &ServiceKey, limit: Duration) -> Result<bool, Error> {
-    let looker = connect(config).await?;
+    let reader = connect(config).await?;
     let start = Instant::now();
-    // A limit beyond what the clock can hold is no limit.
+    // If the clock cannot represent the end, there is no limit.
     let end = start.checked_add(limit);
-    let end_of_look = end.map(|end| end.max(start + FIRST_LOOK));
+    let end_of_read = end.map(|end| end.max(start + FIRST_READ));
     let mut last = Err(Error::NoAnswer);
     loop {
-        let look = looker.look();
-        let result = match end_of_look {
-            Some(end) => timeout_at(end, look).await,
-            None => Ok(look.await),
+        let read = reader.report();
+        let result = match end_of_read {
+            Some(end) => timeout_at(end, read).await,
+            None => Ok(read.await),
         };
         match result {
             Ok(report) => last = report,
@@ -54,13 +54,14 @@ pub async fn wait(config: &Config, service: &ServiceKey, limit: Duration) -> Res
     Ok(in_sync)
 }
 
-/// An endpoint that the probes took out does not count as a difference, as in `status`.
+/// Whether a Service is managed and in sync. As in `status`, an endpoint that the probes took out does not count as a
+/// difference.
 pub(super) fn is_in_sync(report: &ClusterReport, service: &ServiceKey) -> bool {
     let mut rows = report.services.iter();
     rows.any(|row| row.key() == *service && row.managed && row.in_sync)
 }
 
-/// What `status` shows for this Service alone.
+/// The text for a Service that is not in sync: the output of `status` for this Service alone.
 pub(super) fn not_in_sync(mut report: ClusterReport, service: &ServiceKey, limit: Duration) -> String {
     report.services.retain(|row| row.key() == *service);
     let after = if limit.is_zero() {

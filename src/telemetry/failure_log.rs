@@ -1,4 +1,4 @@
-//! Limits the log of repeated failures: one line at the first failure and for each other cause, one a minute with a
+//! Limits the log of repeated failures: one line at the first failure, one for each other cause, one a minute with a
 //! count while the outage lasts, and one at the end.
 
 use std::sync::Arc;
@@ -8,25 +8,25 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-/// The pause between two lines on one outage.
-const REPEAT: Duration = Duration::from_secs(60);
+/// The time after which a line is logged again, although its cause is known.
+const REPEAT_PAUSE: Duration = Duration::from_secs(60);
 
-/// The maximum number of causes that are distinguished in one outage.
-const CAUSES: usize = 8;
+/// The maximum number of causes that are logged within one such time.
+const MOST_CAUSES: usize = 8;
 
 /// The state of one thing that may fail, with its current outage if there is one. Clones share it.
 #[derive(Clone, Debug)]
 pub struct FailureLog {
     what: Arc<str>,
-    since: Arc<Mutex<Option<Since>>>,
+    outage: Arc<Mutex<Option<Outage>>>,
 }
 
 #[derive(Debug)]
-struct Since {
+struct Outage {
     began: Instant,
-    /// When the last line was logged, for any cause.
-    said: Instant,
-    /// The causes logged in this minute, without digits.
+    /// When the outage began, or when the last repeated line was logged.
+    last_repeat: Instant,
+    /// The causes logged since `last_repeat`.
     causes: Vec<String>,
     failures: u64,
 }
@@ -37,7 +37,7 @@ impl FailureLog {
     pub fn new(what: impl Into<Arc<str>>) -> Self {
         Self {
             what: what.into(),
-            since: Arc::default(),
+            outage: Arc::default(),
         }
     }
 
@@ -50,27 +50,27 @@ impl FailureLog {
     /// Records a failure. `cause` distinguishes the causes.
     pub fn failed_by(&self, cause: String, error: &str) {
         let what = &self.what;
-        let mut outage = self.since.lock();
+        let mut current = self.outage.lock();
         let now = Instant::now();
-        let since = outage.get_or_insert(Since {
+        let outage = current.get_or_insert(Outage {
             began: now,
-            said: now,
+            last_repeat: now,
             causes: Vec::new(),
             failures: 0,
         });
-        since.failures += 1;
-        let is_new = !since.causes.contains(&cause) && since.causes.len() < CAUSES;
-        if since.failures == 1 {
+        outage.failures += 1;
+        let is_new = !outage.causes.contains(&cause) && outage.causes.len() < MOST_CAUSES;
+        if outage.failures == 1 {
             warn!(error, "{what} failed; trying again");
-            since.causes.push(cause);
-        } else if now >= since.said + REPEAT {
-            let (failures, seconds) = (since.failures, since.began.elapsed().as_secs());
+            outage.causes.push(cause);
+        } else if now >= outage.last_repeat + REPEAT_PAUSE {
+            let (failures, seconds) = (outage.failures, outage.began.elapsed().as_secs());
             warn!(error, failures, seconds, "{what} still fails");
-            since.said = now;
-            since.causes = vec![cause];
+            outage.last_repeat = now;
+            outage.causes = vec![cause];
         } else if is_new {
             warn!(error, "{what} failed in another way");
-            since.causes.push(cause);
+            outage.causes.push(cause);
         } else {
             debug!(error, "{what} failed again");
         }
@@ -78,15 +78,15 @@ impl FailureLog {
 
     /// Records a success.
     pub fn recovered(&self) {
-        if let Some(since) = self.since.lock().take() {
-            let (failures, seconds) = (since.failures, since.began.elapsed().as_secs());
+        if let Some(outage) = self.outage.lock().take() {
+            let (failures, seconds) = (outage.failures, outage.began.elapsed().as_secs());
             info!(failures, seconds, "{} works again", self.what);
         }
     }
 
     /// Forgets the outage, because there will be no more attempts.
     pub fn forget(&self) {
-        *self.since.lock() = None;
+        *self.outage.lock() = None;
     }
 }
 
@@ -109,7 +109,7 @@ mod tests {
         for number in 0..=u8::MAX {
             outage.failed(&"x".repeat(number.into()));
         }
-        assert_eq!(log.lines().len(), CAUSES, "there is an end to it");
+        assert_eq!(log.lines().len(), MOST_CAUSES, "the number of lines is limited");
     }
 
     #[tokio::test(start_paused = true)]
@@ -118,7 +118,7 @@ mod tests {
         let outage = FailureLog::new("the watch of services");
         outage.recovered();
         for attempt in 0..1000_u64 {
-            // A text that differs only in numbers is not news.
+            // A text that differs only in numbers is not a new cause.
             outage.failed(&format!("no response within {attempt} ms"));
             advance(Duration::from_millis(150)).await;
         }

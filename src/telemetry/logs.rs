@@ -17,7 +17,7 @@ use crate::config::{LogConfig, LogFormat};
 
 /// Directives that make libraries quieter, each with the range of requested levels to which it applies. A name stands
 /// for all crates whose names begin with it.
-const QUIET: [(&str, RangeInclusive<LevelFilter>); 4] = [
+const QUIET_LIBRARIES: [(&str, RangeInclusive<LevelFilter>); 4] = [
     // The crate of the lock logs every attempt that fails because of another holder at info, about once a second.
     (
         "kube_leader_election=warn",
@@ -25,12 +25,12 @@ const QUIET: [(&str, RangeInclusive<LevelFilter>); 4] = [
     ),
     // The HTTP/2 crate logs every ping at debug, several times a second.
     ("h2=warn", LevelFilter::INFO..=LevelFilter::DEBUG),
-    // They log internals at info.
+    // These crates log internals at info.
     (
         "hyper=warn,kube=warn,rustls=warn,tower=warn",
         LevelFilter::INFO..=LevelFilter::INFO,
     ),
-    // It logs each failed handshake as an error, in addition to our line.
+    // This crate logs each failed handshake as an error, in addition to our line.
     (
         "rustls_platform_verifier=off",
         LevelFilter::ERROR..=LevelFilter::INFO,
@@ -40,7 +40,7 @@ const QUIET: [(&str, RangeInclusive<LevelFilter>); 4] = [
 /// At warn, these crates log the whole body of a response that they cannot decode, with the annotations of all users,
 /// and each failed attempt of a watch. Our own log says what failed, once a minute. A directive that names kube enables
 /// all of its lines.
-const BODIES: &str = "kube_client=error,kube_runtime=error";
+const WITHOUT_BODIES: &str = "kube_client=error,kube_runtime=error";
 
 /// The maximum number of lines that wait to be written. More lines are dropped, because they would take unlimited
 /// memory.
@@ -48,7 +48,7 @@ const WAITING_LINES: usize = 1024;
 
 /// Sends the logs of this process and its libraries, and panics, to standard error, in color if that is a terminal and
 /// `NO_COLOR` is unset. Call this once. A separate thread writes the lines, the last of them when the guard is dropped.
-/// If standard error is a pipe that nothing reads, lines are lost, but the term continues.
+/// If standard error is a pipe that nothing reads, lines are lost, but the operator continues to work.
 #[must_use = "the last lines are written when it is dropped"]
 pub fn init(log: &LogConfig) -> WorkerGuard {
     let color = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
@@ -99,12 +99,12 @@ where
 fn directives(asked: &str) -> String {
     let everywhere = asked.split(',').filter_map(|part| part.parse().ok()).next_back();
     let everywhere = everywhere.unwrap_or(LevelFilter::OFF);
-    let quiet = QUIET
+    let quiet = QUIET_LIBRARIES
         .iter()
         .filter(|(_, while_asked)| while_asked.contains(&everywhere));
     let hides_bodies = everywhere >= LevelFilter::WARN && !asked.contains("kube");
     let quiet = quiet.map(|(directive, _)| *directive);
-    let directives = quiet.chain(hides_bodies.then_some(BODIES)).chain([asked]);
+    let directives = quiet.chain(hides_bodies.then_some(WITHOUT_BODIES)).chain([asked]);
     directives.collect::<Vec<_>>().join(",")
 }
 
@@ -143,7 +143,7 @@ mod tests {
 
     use super::*;
 
-    /// What was logged.
+    /// The captured log.
     #[derive(Clone, Default)]
     struct Sink(Arc<Mutex<Vec<u8>>>);
 
@@ -170,7 +170,7 @@ mod tests {
     const INFO: &str = "info";
 
     #[test]
-    fn libraries_are_quieter_than_we_unless_more_is_asked_for() {
+    fn libraries_log_less_unless_more_is_requested() {
         let lock = "kube_leader_election=warn";
         let libraries = format!("{lock},h2=warn,hyper=warn,kube=warn,rustls=warn,tower=warn");
         let (bodies, verifier) = (
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directive_beats_what_keeps_a_library_quiet() {
+    fn directive_of_the_user_makes_a_library_log_more() {
         let act = || {
             info!(target: "kube_client::client", "of a library");
             info!(target: "kube_leader_election::lease", "of the lock");
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn text_is_one_line_an_event_and_coloured_on_request_only() {
+    fn text_is_one_line_per_event_and_colored_only_on_request() {
         let act = || info!(service = "default/vip", endpoints = 3, "copied");
         let text = logged(INFO, LogFormat::Text, false, act);
         assert!(
@@ -227,7 +227,7 @@ mod tests {
 
     /// Rule: 4.log-flags
     #[test]
-    fn json_is_one_flat_object_a_line() {
+    fn json_is_one_flat_object_per_line() {
         let text = logged(INFO, LogFormat::Json, false, || {
             let span = tracing::info_span!("sync", service = "in a span");
             let _entered = span.enter();
@@ -285,7 +285,7 @@ mod tests {
 
     /// Rule: survive.blocked-log
     #[test]
-    fn a_line_that_cannot_be_written_blocks_nobody() {
+    fn line_that_cannot_be_written_blocks_nothing() {
         let (reader, pipe) = std::sync::mpsc::channel();
         let (writer, guard) = non_blocking(Pipe(pipe));
         let log = LogConfig {
@@ -309,7 +309,7 @@ mod tests {
 
     /// Rule: survive.blocked-log
     #[test]
-    fn the_last_line_is_written_before_the_end() {
+    fn last_line_is_written_before_the_process_ends() {
         let sink = Sink::default();
         let (writer, guard) = non_blocking(sink.clone());
         let log = LogConfig {
@@ -322,7 +322,7 @@ mod tests {
         assert!(text.ends_with(" stopping\n"), "{text}");
     }
 
-    /// The one test that touches what is global to the process.
+    /// The only test that changes global state of the process.
     #[test]
     fn a_panic_is_one_line() {
         let log = LogConfig {

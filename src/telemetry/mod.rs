@@ -1,4 +1,4 @@
-//! What people and probes see of the process: logs, metrics, and the health of watches and loops.
+//! Telemetry of the process for people and health probes: logs, metrics, and the health of watches and loops.
 
 pub mod failure_log;
 pub mod logs;

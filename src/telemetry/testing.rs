@@ -27,7 +27,7 @@ pub(crate) fn logged() -> (Log, DefaultGuard) {
 }
 
 impl Log {
-    /// Level, message and fields of each event.
+    /// The level, message and fields of each event, one line for each.
     pub(crate) fn lines(&self) -> Vec<String> {
         let text = String::from_utf8(self.0.lock().clone()).expect("text");
         text.lines().map(|line| line.trim().to_owned()).collect()

@@ -1,4 +1,4 @@
-//! Signs of life of watches. The view of a watch that shows none is stale, however quiet the cluster is.
+//! Records signs of life of watches. The view of a watch without such a sign is stale, however quiet the cluster is.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -12,20 +12,20 @@ use tracing::warn;
 use crate::timing::CAUGHT_UP;
 use endpoint_copier_core::model::WatchKind;
 
-/// How often a watch is polled until it is answered. This is short, because a first copy waits for it.
+/// How often watches are checked until they are current. This is short, because a first copy waits for it.
 const CURRENT_POLL: Duration = Duration::from_millis(5);
 
-/// A watch counts as working once it has been answered for this time, because a watch that breaks at once shows
+/// A watch counts as working once it has been answered for this time, because a watch that breaks at once proves
 /// nothing.
-const ANSWERED: Duration = Duration::from_secs(1);
+const WORKING_TIME: Duration = Duration::from_secs(1);
 
 /// A watch starts within this time after its list. Until then the list is current enough.
-const FOLLOWS: Duration = Duration::from_secs(1);
+const WATCH_START: Duration = Duration::from_secs(1);
 
 /// Why a watch has to restart with a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
-    /// It does not show what the API shows. If its API server answers the watch, that server is behind.
+    /// The watch does not show what the API shows. If its API server answers the watch, that server is behind.
     Behind,
     /// The API server continues from an earlier resourceVersion than the watch has reached, so the watch would show
     /// nothing until that version is passed. This happens when etcd is restored from a backup, and is not the fault of
@@ -45,19 +45,19 @@ struct WatchStatus {
     last: Instant,
     /// The end of the pause that an overloaded API server has asked for. The pause does not count as silence.
     pause_ends: Option<Instant>,
-    /// The highest resourceVersion that it has shown or asked for.
+    /// The highest resourceVersion that the watch has shown or asked for.
     version: u64,
-    /// Since when its list has been complete.
+    /// Since when the list of the watch has been complete.
     listed: Option<Instant>,
-    /// Since when the API server has answered it, if it does.
+    /// Since when the API server has answered the watch. `None` if it does not.
     open: Option<Instant>,
-    /// Whether it continued after a break, without a list.
+    /// Whether the watch continued after a break, without a list.
     resumed: bool,
     restart: Option<Cause>,
-    /// When its list or watch last worked, or when it began if it never has.
+    /// When the list or the watch last worked, or when the watch began if neither ever has.
     well: Instant,
     has_worked: bool,
-    /// Whether it has failed since, for a cause that may concern only this replica.
+    /// Whether the list or the watch has failed since then, for a cause that may concern only this replica.
     failing: bool,
 }
 
@@ -68,47 +68,47 @@ impl WatchStatus {
 }
 
 impl WatchState {
-    /// Records activity.
+    /// Records activity of the watch.
     pub fn touch(&self) {
         self.status.lock().last = Instant::now();
     }
 
-    /// Records that an overloaded API server has asked it to wait until this moment.
+    /// Records that an overloaded API server has asked the watch to wait until this moment.
     pub fn pause_until(&self, until: Instant) {
         self.status.lock().pause_ends = Some(until);
     }
 
-    /// For how long it has shown no life, not counting pauses that an API server asked for.
+    /// For how long the watch has shown no life, not counting pauses that an API server asked for.
     fn silence(&self) -> Duration {
         let state = self.status.lock();
         let since = state.pause_ends.map_or(state.last, |end| end.max(state.last));
         since.elapsed()
     }
 
-    /// Records that it begins with a list. Earlier events no longer count, and a requested restart is done.
+    /// Records that the watch begins with a list. Earlier events no longer count, and a requested restart is done.
     pub fn list_begins(&self) {
         let mut state = self.status.lock();
         (state.version, state.listed, state.restart) = (0, None, None);
         state.resumed = false;
     }
 
-    /// Records that its list is complete.
+    /// Records that the list of the watch is complete.
     pub fn record_list(&self) {
         self.status.lock().listed = Some(Instant::now());
     }
 
-    /// Records that it has reached this version, or asks for changes after it.
+    /// Records that the watch has reached this version, or asks for changes after it.
     pub fn record_version(&self, version: Option<u64>) {
         let mut state = self.status.lock();
         state.version = version.unwrap_or(0).max(state.version);
     }
 
-    /// Records that an object was read from it.
+    /// Records that the list or the watch works.
     pub fn record_success(&self) {
         self.status.lock().record_success();
     }
 
-    /// Records that its list or watch has failed. `for_all` says whether it fails for every replica, for example
+    /// Records that the list or the watch has failed. `for_all` says whether it fails for every replica, for example
     /// because a permission is missing.
     pub fn record_failure(&self, for_all: bool) {
         if for_all {
@@ -118,10 +118,10 @@ impl WatchState {
         }
     }
 
-    /// For how long its lists and watches have failed.
+    /// For how long the lists and the watch have failed. Zero if they work.
     fn failing(&self) -> Duration {
         let state = self.status.lock();
-        let is_answered = state.open.is_some_and(|since| since.elapsed() >= ANSWERED);
+        let is_answered = state.open.is_some_and(|since| since.elapsed() >= WORKING_TIME);
         if state.failing && !is_answered {
             state.well.elapsed()
         } else {
@@ -129,10 +129,10 @@ impl WatchState {
         }
     }
 
-    /// Records whether the API server answers it from now on.
+    /// Records whether the API server answers the watch from now on.
     pub fn set_open(&self, is_open: bool) {
         let mut state = self.status.lock();
-        if state.open.is_some_and(|since| since.elapsed() >= ANSWERED) {
+        if state.open.is_some_and(|since| since.elapsed() >= WORKING_TIME) {
             state.record_success();
         }
         // A watch that follows a list begins with the state of the list. A watch that follows a break has to catch up.
@@ -140,20 +140,20 @@ impl WatchState {
         state.open = is_open.then(Instant::now);
     }
 
-    /// Whether it shows the current state, as far as is known. Events that were missed follow the response.
+    /// Whether the watch shows the current state, as far as is known. Events that were missed follow the response.
     fn is_current(&self) -> bool {
         let resumed = self.status.lock().resumed;
         self.is_open(if resumed { CAUGHT_UP } else { Duration::ZERO })
     }
 
-    /// Whether it may show an outdated state: its list was complete some time ago, and the watch after it was cut off.
-    /// A watch that is still listing shows nothing, so it shows nothing outdated.
+    /// Whether the watch may show an outdated state: its list was complete some time ago, and the connection after the
+    /// list was cut off. A watch that is still listing shows nothing, so it shows nothing outdated.
     fn is_doubtful(&self) -> bool {
         let listed = self.status.lock().listed;
-        listed.is_some_and(|listed| listed.elapsed() > FOLLOWS) && !self.is_current()
+        listed.is_some_and(|listed| listed.elapsed() > WATCH_START) && !self.is_current()
     }
 
-    /// Whether the API server has answered it for this time.
+    /// Whether the API server has answered the watch for at least this time.
     pub fn is_open(&self, time: Duration) -> bool {
         let open = self.status.lock().open;
         open.is_some_and(|since| since.elapsed() >= time)
@@ -167,7 +167,7 @@ impl WatchState {
         }
     }
 
-    /// Waits until this watch has to restart.
+    /// Waits until this watch has to restart, and returns the cause.
     pub async fn restart(&self) -> Cause {
         loop {
             if let Some(cause) = self.status.lock().restart.take() {
@@ -245,7 +245,7 @@ impl WatchHealth {
         self.answered.notify_waiters();
     }
 
-    /// The pause of a watch that failed. It ends early, but not at once, when another watch is answered again.
+    /// The pause of a watch that failed. It ends early when another watch is answered again, but not before `shortest`.
     /// Otherwise a server that accepts one request and drops the next would get requests without a pause.
     pub(crate) async fn pause(&self, shortest: Duration, longest: Duration) {
         let answered = self.answered.notified();
@@ -270,7 +270,7 @@ impl WatchHealth {
         versions.max().unwrap_or(0)
     }
 
-    /// Whether a watch of this kind has been answered for this time.
+    /// Whether a watch of this kind has been answered for at least this time.
     #[must_use]
     pub fn is_open(&self, watch: WatchKind, time: Duration) -> bool {
         self.of(&[watch]).iter().any(|(_, watch)| watch.is_open(time))
@@ -289,9 +289,10 @@ impl WatchHealth {
         }
     }
 
-    /// The names of these kinds whose lists and watches have all failed for this time. If one of several watches of a
-    /// kind works, the cause is in the request of the others, for example a tenant's selector. One that has never
-    /// worked proves nothing: each new Service name begins one, and any user who may edit a Service can add names.
+    /// The names of those kinds of which no watch works and at least one has failed for this time. If one of several
+    /// watches of a kind works, the cause is in the requests of the others, for example a tenant's selector. A watch
+    /// that has never worked does not count as working: each new Service name starts one, and any user who may edit a
+    /// Service can add names.
     #[must_use]
     pub fn failing(&self, watches: &[WatchKind], time: Duration) -> Vec<&'static str> {
         let (mut failing, mut working) = (BTreeSet::new(), BTreeSet::new());
@@ -369,7 +370,7 @@ mod tests {
 
     /// Rule: 5.readyz
     #[tokio::test(start_paused = true)]
-    async fn a_watch_without_life_is_named_and_one_that_ended_is_not() {
+    async fn silent_watch_is_named_and_one_that_ended_is_not() {
         let watch_health = WatchHealth::default();
         let services = watch_health.start(WatchKind::Services);
         let copies = watch_health.start(WatchKind::Copies);
@@ -389,7 +390,7 @@ mod tests {
 
     /// Rule: 8.not-ready
     #[tokio::test(start_paused = true)]
-    async fn a_silent_watch_of_nodes_is_shown_and_makes_nobody_unready() {
+    async fn silent_watch_of_nodes_is_shown_and_the_replica_stays_ready() {
         let watch_health = WatchHealth::default();
         let _nodes = watch_health.start(WatchKind::Nodes);
         tokio::time::advance(Duration::from_secs(1000)).await;
@@ -398,7 +399,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_watch_that_lists_already_does_not_begin_again_once_more() {
+    async fn watch_that_is_listing_is_not_restarted_again() {
         let watch_health = WatchHealth::default();
         let running = watch_health.start(WatchKind::Sources);
         let watch = running.state();
@@ -409,14 +410,14 @@ mod tests {
         watch.list_begins();
         watch_health.restart(WatchKind::Sources, Cause::Behind);
         watch.record_list();
-        assert_eq!(is_asked().await, None, "the list is newer than the wish");
+        assert_eq!(is_asked().await, None, "the list is newer than the request");
         // No task waits while the watch pauses after an error; it then restarts for another reason.
         watch_health.rewound();
         watch.list_begins();
         assert_eq!(is_asked().await, None);
         watch.record_list();
         watch_health.restart(WatchKind::Copies, Cause::Behind);
-        assert_eq!(is_asked().await, None, "another");
+        assert_eq!(is_asked().await, None, "another kind");
         watch_health.restart(WatchKind::Sources, Cause::Behind);
         assert_eq!(is_asked().await, Some(Cause::Behind));
         assert_eq!(is_asked().await, None, "once");
@@ -444,7 +445,7 @@ mod tests {
 
     /// Rule: 5.blind
     #[tokio::test(start_paused = true)]
-    async fn a_watch_fails_since_it_last_did_well() {
+    async fn failure_of_a_watch_counts_from_its_last_success() {
         let [second, nearly, limit] = [1, 29, 30].map(Duration::from_secs);
         let watch_health = WatchHealth::default();
         let running = watch_health.start(WatchKind::Services);
@@ -479,7 +480,7 @@ mod tests {
     /// For example, one tenant's selector is longer than a server accepts.
     /// Rule: 5.blind
     #[tokio::test(start_paused = true)]
-    async fn of_several_watches_of_a_name_all_must_fail() {
+    async fn all_watches_of_a_kind_must_fail() {
         let limit = Duration::from_secs(30);
         let watch_health = WatchHealth::default();
         let names = [(); 2].map(|()| watch_health.start(WatchKind::Sources));
@@ -493,7 +494,7 @@ mod tests {
         assert_eq!(watch_health.failing(&[WatchKind::Sources], limit), ["sources"]);
     }
 
-    /// Any user who may edit a Service can have watches of new names begin again and again.
+    /// Any user who may edit a Service can cause new watches again and again.
     #[tokio::test(start_paused = true)]
     async fn watch_that_never_worked_does_not_hide_other_failures() {
         let limit = Duration::from_secs(30);
@@ -529,17 +530,17 @@ mod tests {
         assert!(!is_doubtful(1000).await, "just listed");
         assert!(is_doubtful(1).await, "no watch follows its list");
         watch.set_open(true);
-        assert!(!is_doubtful(0).await, "it goes on from there");
+        assert!(!is_doubtful(0).await, "the watch continues from its list");
         watch.set_open(false);
         assert!(is_doubtful(0).await);
         watch.set_open(true);
-        assert!(is_doubtful(49).await, "what was missed is on its way");
+        assert!(is_doubtful(49).await, "missed events are on their way");
         assert!(!is_doubtful(1).await);
-        assert!(!watch_health.is_doubtful(WatchKind::Copies), "another");
+        assert!(!watch_health.is_doubtful(WatchKind::Copies), "another kind");
     }
 
     #[test]
-    fn how_far_a_watch_has_come_is_forgotten_when_it_lists() {
+    fn version_of_a_watch_is_reset_when_it_lists() {
         let watch_health = WatchHealth::default();
         let (sources, lease) = (
             watch_health.start(WatchKind::Sources),

@@ -16,7 +16,7 @@ pub struct Stuck(pub Duration);
 pub struct Watchdog(Arc<Mutex<Option<Instant>>>);
 
 impl Watchdog {
-    /// Records that there is work, from now on unless there was some before.
+    /// Records that there is work. If there was none before, the time without progress begins now.
     pub fn busy(&self) {
         self.0.lock().get_or_insert_with(Instant::now);
     }
@@ -36,7 +36,7 @@ impl Watchdog {
     /// Whether there was progress within `limit`, or there is nothing to do.
     ///
     /// # Errors
-    /// How long ago the last progress was.
+    /// The time since the last progress.
     pub fn check(&self, limit: Duration) -> Result<(), Stuck> {
         let last = *self.0.lock();
         match last.map(|last| last.elapsed()).filter(|age| *age > limit) {
@@ -53,7 +53,7 @@ mod tests {
     const LIMIT: Duration = Duration::from_secs(26);
 
     #[tokio::test(start_paused = true)]
-    async fn only_work_without_a_step_is_stuck() {
+    async fn only_work_without_progress_is_stuck() {
         let (watchdog, second) = (Watchdog::default(), Duration::from_secs(1));
         watchdog.tick();
         tokio::time::advance(LIMIT + second).await;
@@ -66,7 +66,7 @@ mod tests {
         assert_eq!(
             watchdog.check(LIMIT),
             Err(Stuck(LIMIT + second)),
-            "more work is no step"
+            "more work is not progress"
         );
         watchdog.clone().tick();
         assert_eq!(watchdog.check(LIMIT), Ok(()));

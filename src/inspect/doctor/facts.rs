@@ -21,33 +21,33 @@ pub(super) struct Facts {
     pub services: Vec<ServiceFacts>,
     /// All Nodes by name, and whether load balancers leave them out.
     pub nodes: Result<BTreeMap<String, bool>, Unknown>,
-    /// The Nodes from which MetalLB announces a Service in layer 2, by its namespace and name.
+    /// The Nodes from which MetalLB announces Services in layer 2, by the key of the Service.
     pub metallb: Result<BTreeMap<ServiceKey, BTreeSet<String>>, Unknown>,
-    /// The API servers that the Services lead to, and what each answered.
+    /// The API servers that the Services lead to, and the answer of each.
     pub servers: BTreeMap<Target, Result<Server, Failure>>,
     pub installations: Installations,
     pub rights: Result<Rights, Unknown>,
 }
 
-/// A Service that is managed, or has copies.
+/// The facts about a Service that is managed, or has copies.
 #[derive(Debug)]
 pub(super) struct ServiceFacts {
     pub row: Row,
     pub announced: Announced,
-    /// The API servers that it leads to. Empty for any other source.
+    /// The API servers that the Service leads to. Empty if its source is not the API source.
     pub servers: BTreeSet<Target>,
-    /// The Nodes that ready endpoints of its copies name.
+    /// The Nodes that ready endpoints of the copies name.
     pub endpoint_nodes: BTreeSet<String>,
 }
 
-/// What an API server answered.
+/// The answer of an API server.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Server {
-    /// The names of its certificate.
+    /// The names in the certificate.
     pub names: Vec<String>,
-    /// The addresses and host names of Services that its certificate does not have.
+    /// The addresses and host names of Services that the certificate does not have.
     pub missing: BTreeSet<String>,
-    /// By how many seconds our clock is ahead of its clock, as far as is certain.
+    /// By how many seconds our clock is ahead of the server's clock, as far as is certain.
     pub ahead: Option<f64>,
 }
 
@@ -94,15 +94,15 @@ impl ServiceFacts {
         }
     }
 
-    /// The addresses and names that clients may use for it.
+    /// The addresses and names by which clients may reach the Service.
     pub fn names(&self) -> impl Iterator<Item = String> {
         let addresses = self.announced.addresses.iter().map(ToString::to_string);
         addresses.chain(self.announced.host_names.iter().cloned())
     }
 }
 
-/// The addresses that source and copies list, on the ports that the source lists, and on the supervisor's if the Service
-/// has it. Other ports and other sources are not contacted, because they do not belong to the operator.
+/// The addresses that source and copies list, on the ports that the source lists, and on the supervisor's if the
+/// Service has it. Other ports and other sources are not contacted, because the servers there need not be API servers.
 fn servers(snapshot: &Snapshot) -> BTreeSet<Target> {
     let (Some(service), Some(source)) = (&snapshot.service, &snapshot.source) else {
         return BTreeSet::new();

@@ -29,7 +29,7 @@ use facts::Facts;
 /// check that could not run has not failed.
 ///
 /// # Errors
-/// The cluster cannot be read, or nothing can be printed.
+/// The cluster cannot be read, or the result cannot be printed.
 pub async fn doctor(config: &Config, format: OutputFormat) -> Result<bool, Error> {
     let diagnosis = Diagnosis::of(&read::facts(&connect(config).await?).await?);
     print(&match format {
@@ -44,7 +44,7 @@ pub async fn doctor(config: &Config, format: OutputFormat) -> Result<bool, Error
 struct Diagnosis {
     /// When the cluster was read, by the API server's clock.
     at: Timestamp,
-    /// No check failed.
+    /// Whether no check failed.
     ok: bool,
     checks: Vec<Check>,
 }
@@ -58,7 +58,7 @@ struct Check {
     service: Option<String>,
     result: Verdict,
     detail: String,
-    /// What to do. `None` if there is nothing to do.
+    /// The remedy. `None` if there is nothing to do.
     remedy: Option<String>,
 }
 

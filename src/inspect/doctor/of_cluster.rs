@@ -10,7 +10,7 @@ use super::{Check, Verdict};
 use endpoint_copier_core::model::a_few;
 use endpoint_copier_core::verdicts::{Failure, SUPERVISOR_PORT, Target};
 
-/// Clocks that differ by more are wrong. The alert on the skew of replicas has the same limit.
+/// The largest difference between clocks that is acceptable. The alert on the skew of replicas has the same limit.
 const CLOCK_LIMIT: SignedDuration = SignedDuration::from_secs(10);
 
 /// The results for the cluster.
@@ -70,12 +70,12 @@ fn reachability(port: u16, facts: &Facts) -> Check {
     Check::failed(NAME, detail, remedy)
 }
 
-/// Whether nothing has answered, so that the fault may be on our side.
+/// Whether the failure shows no answer of the server, so that the fault may be on our side.
 fn is_silent(failure: &Failure) -> bool {
     matches!(failure, Failure::TimedOut | Failure::Other(_))
 }
 
-/// Whether one installation has a replica that leads.
+/// Whether a replica leads, and only those of one installation do.
 fn installations(facts: &Facts) -> Option<Check> {
     const NAME: &str = "installations";
     let found = &facts.installations;
@@ -123,7 +123,7 @@ fn installations(facts: &Facts) -> Option<Check> {
     })
 }
 
-/// Whether the operator may do what it has to.
+/// Whether the operator has the permissions that it needs.
 fn rights(facts: &Facts) -> Check {
     const NAME: &str = "rights";
     const REMEDY: &str = "Install or upgrade the chart with rbac.create=true. If rbac.namespaces lists namespaces, add those \

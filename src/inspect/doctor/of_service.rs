@@ -10,12 +10,12 @@ use endpoint_copier_core::model::{Reason, a_few};
 use endpoint_copier_core::verdicts::Target;
 
 /// Nodes with this label are left out by MetalLB and by the load balancers of clouds, whatever its value is.
-pub(super) const EXCLUDED: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
+pub(super) const EXCLUDE_LABEL: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
 
 /// The findings that have a check of their own.
-const OF_OWN_CHECK: [Reason; 2] = [Reason::ForeignSlices, Reason::NodeNameMissing];
+const WITH_OWN_CHECK: [Reason; 2] = [Reason::ForeignSlices, Reason::NodeNameMissing];
 
-/// The results for one Service. A check that does not concern it has none.
+/// The results for one Service. A check that does not concern the Service has no result.
 pub(super) fn checks(service: &ServiceFacts, facts: &Facts) -> Vec<Check> {
     let row = &service.row;
     let mut checks = if row.managed {
@@ -47,7 +47,7 @@ fn copies(row: &Row) -> Vec<Check> {
     let others = row
         .findings
         .iter()
-        .filter(|finding| !OF_OWN_CHECK.contains(&finding.reason));
+        .filter(|finding| !WITH_OWN_CHECK.contains(&finding.reason));
     let mut checks: Vec<_> = others
         .map(|finding| {
             let verdict = if finding.reason.leaves_undone() {
@@ -74,7 +74,7 @@ fn copies(row: &Row) -> Vec<Check> {
     checks
 }
 
-/// The remedy as on the page of Events, without its Markdown.
+/// The remedy as on the page of Events, without Markdown.
 fn remedy_of(reason: Reason) -> String {
     reason.remedy().replace('`', "")
 }
@@ -158,7 +158,8 @@ fn foreign_slices(row: &Row) -> Check {
     }
 }
 
-/// Any Node may announce the address or, with the policy `Local`, only those of ready endpoints.
+/// Whether load balancers leave out Nodes that may announce the address. With the policy `Local`, only Nodes of ready
+/// endpoints may announce it, and otherwise any Node.
 fn excluded_nodes(service: &ServiceFacts, facts: &Facts) -> Option<Check> {
     const NAME: &str = "excluded-nodes";
     let announced = &service.announced;
@@ -189,17 +190,17 @@ fn excluded_nodes(service: &ServiceFacts, facts: &Facts) -> Option<Check> {
         return Some(Check::ok(NAME, detail));
     }
     let mut remedy = format!(
-        "kubectl label nodes --selector {EXCLUDED} {EXCLUDED}- removes the label. If something sets it again, install \
-         MetalLB with speaker.ignoreExcludeLB=true."
+        "kubectl label nodes --selector {EXCLUDE_LABEL} {EXCLUDE_LABEL}- removes the label. If something sets it again, \
+         install MetalLB with speaker.ignoreExcludeLB=true."
     );
     if announced.is_local {
         remedy.push_str(" Or set externalTrafficPolicy: Cluster, so that other Nodes announce the address.");
     }
     if count < all {
-        let detail = format!("Nodes that the policy Local needs have the label {EXCLUDED}: {names}");
+        let detail = format!("Nodes that the policy Local needs have the label {EXCLUDE_LABEL}: {names}");
         return Some(Check::warning(NAME, detail, remedy));
     }
-    let detail = format!("all Nodes that may announce the address have the label {EXCLUDED}: {names}");
+    let detail = format!("all Nodes that may announce the address have the label {EXCLUDE_LABEL}: {names}");
     Some(match &facts.metallb {
         Ok(_) => Check::failed(NAME, detail, remedy),
         Err(why) => Check {

@@ -12,37 +12,37 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::Unknown;
 use super::facts::{Facts, Installation, Installations, Server, ServiceFacts};
-use super::of_service::EXCLUDED;
+use super::of_service::EXCLUDE_LABEL;
 use super::rights::{Right, Rights, Uses, needed};
 use crate::apiserver::decode::{Guarded, NodeMetadata};
 use crate::apiserver::http_status::is_not_served;
 use crate::apiserver::serving_certificate::{Shown, ask};
-use crate::inspect::look::{Looker, Seen};
+use crate::inspect::look::{ClusterReader, Seen};
 use crate::inspect::report::{ClusterReport, Leader};
-use crate::inspect::{AGAIN, Error, LOOK_PAUSE};
+use crate::inspect::{Error, MORE_READS, READ_PAUSE};
 use endpoint_copier_core::model::{Reason, ServiceKey, label_of};
 use endpoint_copier_core::verdicts::{Failure, Target};
 
 /// The time limit for all lists together. A large cluster takes some seconds.
-const LOOK_LIMIT: Duration = Duration::from_secs(30);
+const LISTS_LIMIT: Duration = Duration::from_secs(30);
 
-/// The time limit for what follows the lists, in parallel: the request to each API server, the list of Nodes, and the
-/// reviews of permissions.
+/// The time limit for each of the requests that follow the lists, in parallel: one to each API server, the list of
+/// Nodes, the list of MetalLB's announcements, and the reviews of permissions.
 const LIMIT: Duration = Duration::from_secs(10);
 
 /// The time between two reads of a Lease. It is longer than the pause between two renewals.
 const RENEWAL: Duration = Duration::from_secs(3);
 
 /// The maximum number of namespaces in which permissions are reviewed.
-const NAMESPACES: usize = 20;
+const MOST_NAMESPACES: usize = 20;
 
-/// Reads everything.
-pub(super) async fn facts(looker: &Looker<'_>) -> Result<Facts, Error> {
-    let Look { seen, report, hidden } = settled(looker).await?;
+/// Reads all facts.
+pub(super) async fn facts(reader: &ClusterReader<'_>) -> Result<Facts, Error> {
+    let Reading { seen, report, hidden } = settled(reader).await?;
     let at = report.at;
     let leaders = report.leaders.into_iter();
     let mut installations = Installations {
-        elect: looker.config.leader_elect,
+        elect: reader.config.leader_elect,
         seen: leaders.map(|leader| Installation::of(leader, at)).collect(),
         hidden: hidden.or(report.leaders_error.map(Unknown)),
     };
@@ -55,23 +55,23 @@ pub(super) async fn facts(looker: &Looker<'_>) -> Result<Facts, Error> {
         .iter()
         .filter(|service| service.row.managed)
         .map(|service| service.row.namespace.as_str())
-        .take(NAMESPACES)
+        .take(MOST_NAMESPACES)
         .collect();
     let operator = async {
-        look_again(looker, &mut installations).await;
+        read_leases_again(reader, &mut installations).await;
         let uses = Uses {
             nodes: seen.index.needs_nodes(),
-            service_conditions: looker.config.service_conditions,
-            secure_metrics: looker.config.secure_metrics.is_some(),
+            service_conditions: reader.config.service_conditions,
+            secure_metrics: reader.config.secure_metrics.is_some(),
         };
-        let rights = rights(looker, &installations, &namespaces, uses);
+        let rights = rights(reader, &installations, &namespaces, uses);
         let limited = timeout(LIMIT, rights).await;
         limited.unwrap_or_else(|_| Err(Unknown::late("the rights of the operator")))
     };
     let (servers, nodes, metallb, rights) = tokio::join!(
         servers,
-        nodes(looker),
-        announced_by_metallb(&looker.client),
+        nodes(reader),
+        announced_by_metallb(&reader.client),
         operator
     );
     let servers: BTreeMap<_, _> = servers.into_iter().collect();
@@ -87,7 +87,7 @@ pub(super) async fn facts(looker: &Looker<'_>) -> Result<Facts, Error> {
 }
 
 /// The result of one read.
-struct Look {
+struct Reading {
     seen: Seen,
     report: ClusterReport,
     /// Why Leases of other namespaces are not known.
@@ -96,58 +96,59 @@ struct Look {
 
 /// Reads the cluster, and reads it again while a change is on its way to the copies. Only the first read has to
 /// succeed.
-async fn settled(looker: &Looker<'_>) -> Result<Look, Error> {
-    let end = Instant::now() + LOOK_LIMIT;
-    let first = timeout_at(end, look(looker)).await;
+async fn settled(reader: &ClusterReader<'_>) -> Result<Reading, Error> {
+    let end = Instant::now() + LISTS_LIMIT;
+    let first = timeout_at(end, read(reader)).await;
     let mut last = first.map_err(|_| Error::NoAnswer)??;
-    for _ in 0..AGAIN {
+    for _ in 0..MORE_READS {
         if last.report.in_sync {
             break;
         }
-        sleep(LOOK_PAUSE).await;
-        match timeout_at(end, look(looker)).await {
-            Ok(Ok(look)) => last = look,
+        sleep(READ_PAUSE).await;
+        match timeout_at(end, read(reader)).await {
+            Ok(Ok(reading)) => last = reading,
             _ => break,
         }
     }
     Ok(last)
 }
 
-async fn look(looker: &Looker<'_>) -> Result<Look, Error> {
-    let seen = looker.read().await?;
-    let (leases, hidden) = match looker.leases_everywhere().await {
+async fn read(reader: &ClusterReader<'_>) -> Result<Reading, Error> {
+    let seen = reader.read().await?;
+    let (leases, hidden) = match reader.leases_everywhere().await {
         Err(error) => {
             let hidden = Unknown::of("list leases.coordination.k8s.io in all namespaces", &error);
-            (looker.leases().await, Some(hidden))
+            (reader.leases().await, Some(hidden))
         }
         leases => (leases, None),
     };
-    let mut report = looker.report(&seen, leases).await;
+    let mut report = reader.report_on(&seen, leases).await;
     // Without permission to read Events, only Leases show a second installation.
     let in_sync = report
         .services
         .iter_mut()
         .filter(|row| row.managed && row.in_sync);
     let mut in_sync: Vec<_> = in_sync.collect();
-    _ = looker
+    _ = reader
         .add_reported(&mut in_sync, Reason::OtherInstallation, report.at)
         .await;
-    Ok(Look { seen, report, hidden })
+    Ok(Reading { seen, report, hidden })
 }
 
-/// A holder that renews its Lease is alive, whatever its clock says.
-async fn look_again(looker: &Looker<'_>, installations: &mut Installations) {
+/// Reads the Leases again if one has a holder but seems to have expired: a holder that renews its Lease is alive,
+/// whatever its clock says.
+async fn read_leases_again(reader: &ClusterReader<'_>, installations: &mut Installations) {
     let is_doubtful = |it: &Installation| it.leader.holder.is_some() && !it.leader.leads;
     if !installations.seen.iter().any(is_doubtful) {
         return;
     }
     sleep(RENEWAL).await;
     let leases = if installations.hidden.is_some() {
-        looker.leases().await
+        reader.leases().await
     } else {
-        looker.leases_everywhere().await
+        reader.leases_everywhere().await
     };
-    let at = looker.now();
+    let at = reader.now();
     let leases = leases.unwrap_or_default();
     let leaders = leases.iter().map(|lease| Leader::of(lease, at));
     let now: BTreeMap<_, _> = leaders.map(|leader| (leader.namespace.clone(), leader)).collect();
@@ -178,11 +179,11 @@ async fn answer(target: Target, names: &BTreeSet<String>) -> (Target, Result<Ser
 }
 
 /// All Nodes, and whether load balancers leave them out.
-async fn nodes(looker: &Looker<'_>) -> Result<BTreeMap<String, bool>, Unknown> {
+async fn nodes(reader: &ClusterReader<'_>) -> Result<BTreeMap<String, bool>, Unknown> {
     let mut nodes = BTreeMap::new();
-    let listed = looker.list(ListParams::default(), |node: Guarded<NodeMetadata>| {
+    let listed = reader.list(ListParams::default(), |node: Guarded<NodeMetadata>| {
         let metadata = node.slim_metadata();
-        let is_excluded = label_of(metadata, EXCLUDED).is_some();
+        let is_excluded = label_of(metadata, EXCLUDE_LABEL).is_some();
         nodes.insert(metadata.name.clone().unwrap_or_default(), is_excluded);
     });
     match timeout(LIMIT, listed).await {
@@ -192,7 +193,7 @@ async fn nodes(looker: &Looker<'_>) -> Result<BTreeMap<String, bool>, Unknown> {
     }
 }
 
-/// What MetalLB writes about the Services that it announces in layer 2. Empty if there is no MetalLB.
+/// The Nodes from which MetalLB announces each Service in layer 2, as it reports them. Empty without MetalLB.
 async fn announced_by_metallb(client: &Client) -> Result<BTreeMap<ServiceKey, BTreeSet<String>>, Unknown> {
     let list = Request::get("/apis/metallb.io/v1beta1/servicel2statuses").body(Vec::new());
     let list = match timeout(LIMIT, answer_to(client, list)).await {
@@ -212,10 +213,10 @@ async fn announced_by_metallb(client: &Client) -> Result<BTreeMap<ServiceKey, BT
     Ok(announced)
 }
 
-/// The permissions of the replicas: our own in one of their Pods, and otherwise those of the ServiceAccount of the
-/// leader's Pod.
+/// Reviews the permissions of the replicas. In one of their Pods, these are our own. Otherwise, they are those of the
+/// ServiceAccount of the leader's Pod.
 async fn rights(
-    looker: &Looker<'_>,
+    reader: &ClusterReader<'_>,
     installations: &Installations,
     namespaces: &BTreeSet<&str>,
     uses: Uses,
@@ -224,10 +225,10 @@ async fn rights(
     let leader = leader.map(|it| &it.leader);
     let lease_namespace = match leader {
         Some(leader) => leader.namespace.as_str(),
-        None => &looker.own_namespace,
+        None => &reader.own_namespace,
     };
-    let lease = (lease_namespace, looker.config.election.lease_name.as_str());
-    let account = if looker.is_in_pod {
+    let lease = (lease_namespace, reader.config.election.lease_name.as_str());
+    let account = if reader.is_in_pod {
         None
     } else {
         let no_leader = || {
@@ -235,7 +236,7 @@ async fn rights(
             Unknown(why.to_owned())
         };
         let leader = leader.ok_or_else(no_leader)?;
-        Some(service_account(&looker.client, leader).await?)
+        Some(service_account(&reader.client, leader).await?)
     };
     let subject = account.as_deref().map(|name| (lease_namespace, name));
     let who = match subject {
@@ -244,7 +245,7 @@ async fn rights(
     };
     let rights = needed(lease, namespaces, uses);
     let reviews = rights.into_iter().map(async |right| {
-        let allowed = is_allowed(&looker.client, &right, subject).await?;
+        let allowed = is_allowed(&reader.client, &right, subject).await?;
         Ok::<_, Unknown>((!allowed).then_some(right))
     });
     let reviewed: Result<Vec<_>, _> = join_all(reviews).await.into_iter().collect();
@@ -252,7 +253,8 @@ async fn rights(
     Ok(Rights { who, missing })
 }
 
-/// The name of the ServiceAccount of a leader's Pod. The Lease has the name of the Pod before the underscore.
+/// The name of the ServiceAccount of a leader's Pod. In the Lease, the name of the holder begins with that of the Pod,
+/// up to the last underscore.
 async fn service_account(client: &Client, leader: &Leader) -> Result<String, Unknown> {
     let namespace = &leader.namespace;
     let holder = leader.holder.as_deref().unwrap_or_default();
@@ -271,8 +273,8 @@ async fn service_account(client: &Client, leader: &Leader) -> Result<String, Unk
     Ok(name.unwrap_or("default").to_owned())
 }
 
-/// Asks for a review, which stores nothing. `subject`: namespace and name of a ServiceAccount, or `None` for our own
-/// permissions.
+/// Whether a review says that a permission is granted. A review stores nothing. `subject`: namespace and name of a
+/// ServiceAccount, or `None` for our own permissions.
 async fn is_allowed(client: &Client, right: &Right, subject: Option<(&str, &str)>) -> Result<bool, Unknown> {
     let mut spec = right.attributes();
     let (kind, resource) = match subject {

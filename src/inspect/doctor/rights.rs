@@ -7,18 +7,18 @@ use serde_json::{Value, json};
 
 use crate::apiserver::reference_grant;
 
-/// What the operator does only in some clusters, or with some settings.
+/// The features that the operator uses only in some clusters, or with some settings.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Uses {
-    /// The source lists addresses of Nodes.
+    /// Whether a managed Service needs Nodes.
     pub nodes: bool,
-    /// `--service-conditions`
+    /// Whether `--service-conditions` is set.
     pub service_conditions: bool,
-    /// `--metrics-secure`
+    /// Whether `--metrics-secure` is set.
     pub secure_metrics: bool,
 }
 
-/// What the operator is not allowed to do.
+/// The user of the replicas, and the permissions that this user lacks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Rights {
     /// The user of the replicas.
@@ -30,13 +30,14 @@ pub(super) struct Rights {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Right {
     pub verb: &'static str,
-    what: What,
-    /// Whether copies are not written without it. The absence of the others is not noticed in most clusters.
+    object: Object,
+    /// Whether copies cannot be written without this permission. In most clusters, the absence of the other permissions
+    /// is not noticed.
     pub is_needed: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum What {
+enum Object {
     Resource {
         group: &'static str,
         /// With the subresource, such as `services/status`.
@@ -51,42 +52,42 @@ enum What {
 
 const DISCOVERY: &str = "discovery.k8s.io";
 const COORDINATION: &str = "coordination.k8s.io";
-const READ: [&str; 3] = ["get", "list", "watch"];
-const ELECT: [&str; 4] = ["get", "list", "watch", "patch"];
+const READ_VERBS: [&str; 3] = ["get", "list", "watch"];
+const ELECTION_VERBS: [&str; 4] = ["get", "list", "watch", "patch"];
 
-/// What replicas need if they use the Lease with this namespace and name, and have managed Services in these
-/// namespaces.
+/// The permissions that replicas need if they use the Lease with this namespace and name, and have managed Services in
+/// these namespaces.
 pub(super) fn needed(lease: (&str, &str), namespaces: &BTreeSet<&str>, uses: Uses) -> Vec<Right> {
     let (lease_namespace, lease_name) = lease;
-    let everywhere = |group, resource| What::Resource {
+    let everywhere = |group, resource| Object::Resource {
         group,
         resource,
         name: None,
         namespace: None,
     };
-    let within = |group, resource, namespace: &str, name: Option<String>| What::Resource {
+    let within = |group, resource, namespace: &str, name: Option<String>| Object::Resource {
         group,
         resource,
         name,
         namespace: Some(namespace.to_owned()),
     };
     let mut rights = Vec::new();
-    let mut add = |what: &What, verbs: &[&'static str], is_needed| {
+    let mut add = |object: &Object, verbs: &[&'static str], is_needed| {
         rights.extend(verbs.iter().map(|verb| Right {
             verb,
-            what: what.clone(),
+            object: object.clone(),
             is_needed,
         }));
     };
-    add(&everywhere("", "services"), &READ, true);
-    add(&everywhere(DISCOVERY, "endpointslices"), &READ, true);
-    add(&everywhere("", "nodes"), &READ, uses.nodes);
+    add(&everywhere("", "services"), &READ_VERBS, true);
+    add(&everywhere(DISCOVERY, "endpointslices"), &READ_VERBS, true);
+    add(&everywhere("", "nodes"), &READ_VERBS, uses.nodes);
     add(
         &everywhere(reference_grant::GROUP, "referencegrants"),
         &["list", "watch"],
         false,
     );
-    add(&What::Path("/readyz"), &["get"], false);
+    add(&Object::Path("/readyz"), &["get"], false);
     if uses.secure_metrics {
         let tokens = everywhere("authentication.k8s.io", "tokenreviews");
         add(&tokens, &["create"], false);
@@ -105,17 +106,21 @@ pub(super) fn needed(lease: (&str, &str), namespaces: &BTreeSet<&str>, uses: Use
     }
     let lease = |name| within(COORDINATION, "leases", lease_namespace, name);
     add(&lease(None), &["create"], true);
-    add(&lease(Some(lease_name.to_owned())), &ELECT, true);
-    add(&lease(Some(format!("{lease_name}-probes"))), &ELECT, false);
+    add(&lease(Some(lease_name.to_owned())), &ELECTION_VERBS, true);
+    add(
+        &lease(Some(format!("{lease_name}-probes"))),
+        &ELECTION_VERBS,
+        false,
+    );
     rights
 }
 
 impl Right {
     /// The attributes of a `SubjectAccessReview`.
     pub fn attributes(&self) -> Value {
-        match &self.what {
-            What::Path(path) => json!({"nonResourceAttributes": {"path": path, "verb": self.verb}}),
-            What::Resource {
+        match &self.object {
+            Object::Path(path) => json!({"nonResourceAttributes": {"path": path, "verb": self.verb}}),
+            Object::Resource {
                 group,
                 resource,
                 name,
@@ -134,9 +139,9 @@ impl Right {
 
 impl fmt::Display for Right {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.what {
-            What::Path(path) => write!(f, "{} {path}", self.verb),
-            What::Resource {
+        match &self.object {
+            Object::Path(path) => write!(f, "{} {path}", self.verb),
+            Object::Resource {
                 group,
                 resource,
                 name,
@@ -205,13 +210,13 @@ mod tests {
         rights
     }
 
-    /// The same lines for the permissions that `doctor` reviews.
+    /// Such lines for the permissions that `doctor` reviews.
     fn reviewed(uses: Uses) -> BTreeSet<String> {
         let lease = ("ops", "f668ae63.endpoint-copier-operator");
         let needed = needed(lease, &BTreeSet::from(["default"]), uses);
-        let line = |right: &Right| match &right.what {
-            What::Path(path) => format!("{} {path}", right.verb),
-            What::Resource {
+        let line = |right: &Right| match &right.object {
+            Object::Path(path) => format!("{} {path}", right.verb),
+            Object::Resource {
                 group,
                 resource,
                 name,
@@ -225,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn rights_are_those_that_the_chart_gives() {
+    fn rights_are_those_that_the_chart_grants() {
         let default = of_chart(include_str!(
             "../../../crates/testing/harness/rights/default.json"
         ));
@@ -280,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn a_right_reads_as_people_say_it() {
+    fn right_is_shown_with_verb_resource_name_and_namespace() {
         let rights = needed(("ops", "lease"), &BTreeSet::from(["blue"]), Uses::default());
         let shown: Vec<_> = rights.iter().map(ToString::to_string).collect();
         for expected in [

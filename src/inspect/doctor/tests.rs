@@ -118,7 +118,7 @@ fn fail(facts: &mut Facts, at: &str, why: Failure) {
     facts.servers.insert(target(at), Err(why));
 }
 
-/// The worst result of a check and its detail; `None` if it was not made.
+/// The worst result of a check and its detail. `None` if the check was not made.
 fn result(facts: &Facts, name: &str) -> Option<(Verdict, String)> {
     let checks = Diagnosis::of(facts).checks.into_iter();
     let worst = |check: &Check| match check.result {
@@ -150,14 +150,14 @@ fn assert_results(cases: &[Case]) {
             }
             _ => panic!("{case}"),
         }
-        // Only what failed counts.
+        // Only failed checks count.
         let failed = found.is_some_and(|(verdict, _)| verdict == Verdict::Failed);
         assert!(!failed || !Diagnosis::of(&facts).ok, "{case}");
     }
 }
 
 #[test]
-fn nothing_is_wrong_with_a_vip_that_is_right() {
+fn healthy_vip_passes_all_checks() {
     let diagnosis = Diagnosis::of(&facts());
     assert!(diagnosis.ok);
     let wrong: Vec<_> = diagnosis
@@ -194,7 +194,7 @@ fn copies_and_their_findings_are_checked() {
             |facts| find(facts, Reason::PortNotInSource),
             Some((Warning, "PortNotInSource: note of PortNotInSource")),
         ),
-        // It has its own check.
+        // This finding has its own check.
         (
             "copies",
             |facts| find(facts, Reason::ForeignSlices),
@@ -406,7 +406,7 @@ fn names_of_serving_certificates_are_checked() {
                 "of 192.0.2.2:6443 is not valid for 192.0.2.100, but for 127.0.0.1, kubernetes.default.svc",
             )),
         ),
-        // Nodes join there.
+        // Nodes join the cluster at this port.
         (
             "tls-san",
             |facts| lacks(facts, "192.0.2.3:9345", VIP),
@@ -477,7 +477,7 @@ fn reachability_is_checked_for_each_port() {
             |facts| all(facts, 9345, &Failure::TimedOut),
             Some((Failed, "9345")),
         ),
-        // A laptop may not get there.
+        // A laptop may be unable to reach these addresses.
         (
             "reachability",
             |facts| {
@@ -525,7 +525,7 @@ fn installations_are_counted_by_their_leaders() {
                 "in 2 namespaces, and undo each other's writes: pod-1_uuid in namespace ops",
             )),
         ),
-        // What is left of one that was uninstalled.
+        // The Lease of an installation that was uninstalled.
         (
             "installations",
             |facts| {
@@ -746,9 +746,9 @@ fn every_check_is_documented() {
     }
 }
 
-/// A user who may write a Lease, a certificate or a Node controls nothing in the terminal of the user who asks.
+/// A user who may write a Lease, a certificate or a Node cannot control the terminal of the user who runs the command.
 #[test]
-fn nothing_from_the_cluster_is_a_command_to_a_terminal() {
+fn text_from_the_cluster_cannot_control_a_terminal() {
     let hostile = "x\n\u{1b}]0;y\u{7}\u{9b}31m";
     let mut facts = facts();
     facts.installations.seen[0].leader.holder = Some(hostile.to_owned());

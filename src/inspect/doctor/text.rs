@@ -1,11 +1,11 @@
-//! A diagnosis as people read it.
+//! Formats a diagnosis as text for people.
 
 use std::fmt::Write as _;
 
 use super::{Check, Diagnosis, Verdict};
 use crate::inspect::table::shown;
 
-/// One section for each Service, those with a problem first, and one for the cluster.
+/// One section for each Service, those with a problem first, then one for the cluster, and the totals.
 pub(super) fn text(diagnosis: &Diagnosis) -> String {
     let mut sections: Vec<(Option<&str>, Vec<&Check>)> = Vec::new();
     for check in &diagnosis.checks {

@@ -18,7 +18,7 @@ const RECONCILE_BUCKETS: [f64; 40] = [
     50.0, 60.0,
 ];
 
-/// The buckets of its queues.
+/// The buckets of the queues of controller-runtime.
 const QUEUE_BUCKETS: [f64; 12] = [
     1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0, 1000.0,
 ];
@@ -60,20 +60,20 @@ impl Controller {
         Ok(made)
     }
 
-    /// A key was added to the queue.
+    /// Records that a key was added to the queue.
     pub fn queued(&self) {
         self.adds.inc();
         self.depth.inc();
     }
 
-    /// The worker has taken a key, which had waited in the queue for `waited`.
+    /// Records that the worker has taken a key, which had waited in the queue for `waited`.
     pub fn begun(&self, waited: Duration) {
         self.depth.dec();
         self.active.inc();
         self.waited.observe(waited.as_secs_f64());
     }
 
-    /// The worker has finished a key, which took `took`.
+    /// Records that the worker has finished a key, which took `took`.
     pub fn ended(&self, took: Duration, ending: ReconcileResult) {
         self.active.dec();
         self.time.observe(took.as_secs_f64());
@@ -85,7 +85,7 @@ impl Controller {
         }
     }
 
-    /// The queue has ended, and the work with it.
+    /// Records that the queue has ended, and the work with it.
     pub fn stopped(&self) {
         self.depth.set(0.0);
         self.active.set(0.0);

@@ -1,11 +1,11 @@
-//! All metrics, on one page. The help text of each metric is next to its name: most are in this file, those of probes in
-//! `probes`, those of each Service in `services`, and those that other programs also have under the same names in
-//! `controller` and `process`. Help texts are for an engineer on call: they say what the number means, and when it shows
-//! a problem.
+//! All metrics, on one page. The help text of each metric is next to its name: most are in this file, those of probes
+//! in `probes`, those of each Service in `services`, and those that other programs also have under the same names in
+//! `controller` and `process`. Help texts are for an engineer on call: they say what the number means, and when it
+//! shows a problem.
 //!
 //! Callers use the typed methods, and never the text of a label. Counters start at 0 for every label value that is
-//! known in advance, so that the first error is an increase. No label holds the name of a slice, the text of an error or
-//! the address of an endpoint, except for the addresses of probed API servers (`probes`).
+//! known in advance, so that the first error is an increase. No label holds the name of a slice, the text of an error
+//! or the address of an endpoint, except for the addresses of probed API servers (`probes`).
 
 mod controller;
 mod page;
@@ -37,8 +37,8 @@ const PROPAGATION_BUCKETS: [f64; 15] = [
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
 ];
 
-/// From the resolution of another machine's clock, which shows whole seconds, to the time that a lost API server may
-/// cost.
+/// Only a few short times, because a trigger time comes from the clock of another machine, often in whole seconds. The
+/// longest ones cover the delay that a lost API server may cause.
 const TRIGGER_BUCKETS: [f64; 10] = [0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0];
 
 /// Up to the default renew deadline, with a step at half of it.
@@ -127,7 +127,8 @@ metrics! {
 }
 
 impl Metrics {
-    /// All metrics, in their own registry. `lease_name` is the label of the leader's status.
+    /// All metrics, in their own registry. `lease_name` is the value of the label `name` of
+    /// `leader_election_master_status`.
     ///
     /// # Errors
     ///
@@ -183,7 +184,7 @@ impl Metrics {
         &self.0.services
     }
 
-    /// Drops what is known of Services, because the term is over and the next leader reports them.
+    /// Drops the metrics of Services, because the term is over and the next leader reports them.
     pub fn forget_services(&self) {
         self.0.services.forget();
         self.set_services(0, 0);
@@ -243,7 +244,8 @@ impl Metrics {
             .inc();
     }
 
-    /// Sets the source of the times at which the running watches were last active. Only the first call counts.
+    /// Sets the health of the watches, from which the times of their last activity are read. Only the first call
+    /// counts.
     pub fn read_watch_life(&self, watch_health: WatchHealth) {
         _ = self.0.watch_health.set(watch_health);
     }
@@ -279,10 +281,9 @@ impl Metrics {
         self.pieces().collect()
     }
 
-    /// The same text, in pieces of whole lines. Each piece takes less than a millisecond, however many Services there
-    /// are.
+    /// The page in pieces of whole lines. Each piece takes less than a millisecond, however many Services there are.
     pub fn pieces(&self) -> impl Iterator<Item = String> {
-        let blind = self.0.look_at_watches();
+        let blind = self.0.update_from_watches();
         let mut text = String::new();
         if let Err(error) = TextEncoder::new().encode_utf8(&self.0.registry.gather(), &mut text) {
             tracing::error!(%error, "some metrics could not be rendered");
@@ -293,9 +294,9 @@ impl Metrics {
 }
 
 impl MetricsInner {
-    /// Updates the metrics that depend on the health of the watches. The sync state is unknown while a watch that copies
-    /// depend on is silent. Returns for how long it has been unknown.
-    fn look_at_watches(&self) -> Option<Duration> {
+    /// Updates the metrics that depend on the health of the watches. The sync state is unknown while a watch that
+    /// copies depend on is silent. If there is such a watch, returns for how long it has been silent.
+    fn update_from_watches(&self) -> Option<Duration> {
         let life = self.watch_health.get().map(WatchHealth::last).unwrap_or_default();
         self.watch_last_event.reset();
         for (watch, moment) in &life {

@@ -1,4 +1,5 @@
-//! Makes metrics, registers them, and writes values. Their names and help texts are in the files that declare them.
+//! Creates metrics, registers them, and formats values. The names and help texts of metrics are in the files that
+//! declare them.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -53,7 +54,7 @@ pub(super) struct MetricsPage {
 }
 
 impl MetricsPage {
-    /// The same page, for metrics with these labels.
+    /// This page, for metrics with these labels.
     pub fn with_labels<const N: usize>(&self, labels: [(&str, &str); N]) -> Self {
         Self {
             registry: self.registry.clone(),
@@ -117,7 +118,10 @@ pub(super) fn unix(moment: SystemTime) -> f64 {
     since.unwrap_or_default().as_secs_f64()
 }
 
-#[expect(clippy::cast_precision_loss, reason = "Prometheus knows no other numbers")]
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "all numbers of Prometheus are of this type"
+)]
 pub(super) fn number(value: u64) -> f64 {
     value as f64
 }

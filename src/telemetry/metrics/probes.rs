@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::page::{metrics, number};
 use endpoint_copier_core::verdicts::{Failure, Phase, Reply, Target};
 
-/// From the response of a healthy server to the longest time limit.
+/// From the usual response time of a healthy server to the longest time limit.
 const PROBE_BUCKETS: [f64; 7] = [0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.0];
 
 metrics! {
@@ -34,7 +34,7 @@ metrics! {
 }
 
 impl ProbeMetrics {
-    /// An attempt has ended with `reply`.
+    /// Records an attempt that ended with `reply`.
     pub fn attempt(&self, target: Target, reply: &Reply, took: Duration) {
         let (address, port) = labels(target);
         let result = result(reply);
@@ -49,7 +49,7 @@ impl ProbeMetrics {
         }
     }
 
-    /// The target is now in the phase `phase`.
+    /// Records the current phase of a target.
     pub fn set_state(&self, target: Target, phase: Phase) {
         let (address, port) = labels(target);
         for other in Phase::ALL {
@@ -59,7 +59,7 @@ impl ProbeMetrics {
         }
     }
 
-    /// Whether the source lists the target.
+    /// Records whether the source lists a target as ready.
     pub fn set_listed(&self, target: Target, is_listed: bool) {
         let (address, port) = labels(target);
         self.listed
@@ -67,7 +67,7 @@ impl ProbeMetrics {
             .set(f64::from(u8::from(is_listed)));
     }
 
-    /// The target is no longer probed.
+    /// Removes the series of a target that is no longer probed.
     pub fn forget(&self, target: Target) {
         let (address, port) = labels(target);
         // Removing a series fails if its labels were never used, which is fine.
@@ -81,12 +81,12 @@ impl ProbeMetrics {
         }
     }
 
-    /// The number of endpoints that are taken out, over all copies.
+    /// Sets the number of endpoints, in all copies, that probes find unreachable.
     pub fn set_unreachable(&self, endpoints: usize) {
         self.unreachable.set(number(endpoints as u64));
     }
 
-    /// A write has taken an endpoint out of a copy.
+    /// Counts an endpoint that a write took out of a copy.
     pub fn endpoint_removed(&self) {
         self.removals.inc();
     }

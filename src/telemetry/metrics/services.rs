@@ -1,8 +1,8 @@
 //! The metrics of each managed Service. Only the leader has them, because only the leader syncs. The totals over all
 //! Services are in [`super`].
 //!
-//! They are written as text and not kept in the registry, because hundreds of Services have thousands of lines, and
-//! each scrape computes how long a Service has been out of sync.
+//! These metrics are written as text and not kept in the registry, because hundreds of Services have thousands of
+//! lines, and each scrape computes how long a Service has been out of sync.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -16,11 +16,11 @@ use tokio::time::Instant;
 use super::page::{header, number, unix};
 use endpoint_copier_core::model::{ServiceKey, SourceAndCopies};
 
-/// The number of bytes after which a piece ends, once it has all lines of the current Service. A piece takes about 50
-/// µs.
+/// The number of bytes after which a piece of the page ends, once it has all lines of the current Service. Rendering a
+/// piece takes about 50 µs.
 const SERVICES_PIECE: usize = 16 * 1024;
 
-/// All managed Services, while this replica leads.
+/// The metrics of all managed Services, while this replica leads.
 #[derive(Default)]
 pub struct Services(Mutex<BTreeMap<ServiceKey, ServiceMetrics>>);
 
@@ -35,14 +35,14 @@ struct ServiceMetrics {
 }
 
 impl Services {
-    /// A managed Service may have been out of sync since this moment.
+    /// Records that a managed Service may have been out of sync since this moment.
     pub fn changed(&self, service: &ServiceKey, since: Instant) {
         let mut services = self.0.lock();
         let state = services.entry(service.clone()).or_default();
         state.changed.get_or_insert(since);
     }
 
-    /// A sync of the Service has begun, which sees all changes so far.
+    /// Records that a sync of the Service has begun. The sync sees all changes up to now.
     pub fn begun(&self, service: &ServiceKey) {
         if let Some(state) = self.0.lock().get_mut(service) {
             state.behind = state.since();
@@ -50,8 +50,8 @@ impl Services {
         }
     }
 
-    /// A sync of the Service has ended. `in_sync` says whether the copies are in sync, if the sync got that far.
-    /// `endpoints` is what the watches show, or `None` if the Service is no longer managed.
+    /// Records that a sync of the Service has ended. `in_sync` says whether the copies are in sync, if the sync got
+    /// that far. `endpoints` has the counts that the watches show, or `None` if the Service is no longer managed.
     pub fn ended(&self, service: &ServiceKey, in_sync: Option<bool>, endpoints: Option<SourceAndCopies>) {
         let mut services = self.0.lock();
         if endpoints.is_none() {
@@ -164,7 +164,8 @@ impl ServiceMetrics {
     }
 }
 
-/// Names are DNS labels if an API server has validated them. Any other name must not end the label.
+/// The labels of a Service. Its names are DNS labels if an API server has validated them. Any other name is escaped, so
+/// that it cannot end the value of the label.
 fn labels(key: &ServiceKey) -> String {
     let escaped = |name: &str| {
         name.replace('\\', "\\\\")

@@ -13,7 +13,7 @@ fn key(name: &str) -> ServiceKey {
     ServiceKey::new("default", name)
 }
 
-/// This many ready endpoints, in the source and in the copies.
+/// The counts for this many ready endpoints, in the source and in the copies.
 fn endpoints(ready: usize) -> SourceAndCopies {
     let counts = EndpointCounts {
         ready,
@@ -25,7 +25,7 @@ fn endpoints(ready: usize) -> SourceAndCopies {
     }
 }
 
-/// One of everything, so that metrics without a series at the start appear too.
+/// Metrics after one call of each kind, so that those without a series at the start appear too.
 fn exercised() -> Metrics {
     let metrics = metrics();
     metrics.set_leader(true);
@@ -58,7 +58,7 @@ fn exercised() -> Metrics {
 
 /// Rule: 7.metrics
 #[test]
-fn the_series_of_a_probed_address_go_with_it() {
+fn series_of_a_probed_address_end_with_its_probes() {
     let metrics = exercised();
     assert_line(
         &metrics,
@@ -81,7 +81,7 @@ fn assert_line(metrics: &Metrics, line: &str) {
 /// Name, type and labels of every metric.
 #[cfg(target_os = "linux")]
 #[test]
-fn names_types_and_labels_are_these() {
+fn names_types_and_labels_of_metrics_do_not_change() {
     let text = exercised().render();
     let mut found = BTreeMap::<String, (String, BTreeSet<String>)>::new();
     let mut current = String::new();
@@ -226,7 +226,7 @@ fn counters_begin_at_zero_and_nobody_leads() {
 }
 
 #[test]
-fn what_happens_is_counted() {
+fn each_call_changes_its_metric() {
     let metrics = exercised();
     metrics.api_request(&Method::PUT, None, "10.0.0.1:6443");
     for line in [
@@ -253,7 +253,7 @@ fn what_happens_is_counted() {
 }
 
 #[test]
-fn a_finding_that_is_gone_goes_to_zero() {
+fn count_of_a_finding_that_ended_is_zero() {
     let metrics = metrics();
     metrics.set_findings(&BTreeMap::from([
         (Reason::HasSelector, 2),
@@ -265,7 +265,7 @@ fn a_finding_that_is_gone_goes_to_zero() {
 }
 
 #[test]
-fn metrics_of_two_instances_do_not_meet() {
+fn metrics_of_two_instances_are_separate() {
     let (a, b) = (metrics(), metrics());
     a.clone().leader_changed();
     assert_line(&a, "endpoint_copier_leader_transitions_total 1");
@@ -314,7 +314,7 @@ async fn out_of_sync_age_grows_until_a_sync_that_saw_the_change() {
     assert_eq!(
         out_of_sync(&metrics, "vip"),
         Some(2.0),
-        "a sync that did not get so far"
+        "a sync that did not get that far"
     );
     metrics.services().begun(&vip);
     metrics.services().ended(&vip, Some(true), Some(endpoints(1)));
@@ -329,7 +329,7 @@ async fn out_of_sync_age_grows_until_a_sync_that_saw_the_change() {
 
 /// It is unknown whether a view that has not been renewed is correct.
 #[tokio::test(start_paused = true)]
-async fn dead_watch_means_out_of_sync_since_its_last_sign() {
+async fn silent_watch_means_out_of_sync_since_its_last_activity() {
     for (watch, age, is_blind) in [
         (WatchKind::Services, 91, true),
         (WatchKind::Copies, 91, true),
@@ -366,7 +366,7 @@ async fn dead_watch_means_out_of_sync_since_its_last_sign() {
 }
 
 #[test]
-fn series_of_a_service_go_with_it_and_all_go_with_the_term() {
+fn series_of_a_service_end_with_it_or_with_the_term() {
     let metrics = metrics();
     for name in ["a", "b"] {
         metrics
@@ -389,7 +389,7 @@ fn series(metrics: &Metrics) -> usize {
         .count()
 }
 
-/// With these Services, as the leader shows them.
+/// The metrics of a leader with this number of Services.
 fn managing(count: usize) -> Metrics {
     let metrics = exercised();
     metrics.forget_services();
@@ -417,7 +417,7 @@ fn service_has_eight_series_and_nothing_else_grows() {
 /// Everything runs on one thread, and other work runs after each piece.
 /// Rule: survive.metrics-once
 #[test]
-fn page_chunk_has_whole_lines_and_stays_short() {
+fn each_piece_of_the_page_has_whole_lines_and_is_short() {
     for count in [0, 1, 100, 10_000] {
         let metrics = managing(count);
         let pieces: Vec<_> = metrics.pieces().collect();

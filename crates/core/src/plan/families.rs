@@ -6,8 +6,9 @@
 use super::Plan;
 use crate::model::{Family, ManagedService, Reason, Source};
 
-/// Reports families of the Service in which the source has no endpoint. Kubernetes keeps an empty slice of each family of
-/// a Service. A source without any endpoint is reported elsewhere.
+/// Reports families of the Service in which the source has no endpoint, if it lacks all of them or the Service requires
+/// each. Empty slices do not count, because Kubernetes keeps one for each family of a Service. A source without any
+/// endpoint is reported elsewhere.
 pub(super) fn missing(service: &ManagedService, source: &Source, plan: &mut Plan) {
     if source.slices.values().all(|slice| slice.is_empty()) {
         return;
@@ -39,7 +40,7 @@ fn is_second(source: &Source, family: Family) -> bool {
     source.key.is_api_source() && has_endpoints(source, family.other())
 }
 
-/// What to do about missing families. `other` is one that the source has.
+/// The remedy for missing families. `other` is a family in which the source has endpoints.
 fn remedy(service: &ManagedService, missing: &[Family], other: Option<Family>) -> String {
     let Some(other) = other else {
         return "give it endpoints of a family of this Service".to_owned();

@@ -1,7 +1,7 @@
 //! Reports slices that others write for a managed Service. kube-proxy sends traffic to their endpoints too.
 //!
-//! The remedy depends on the writer, which the managed-by label names: a slice that a controller keeps comes back when
-//! it is deleted.
+//! The remedy depends on the writer, which the managed-by label names: if a controller maintains a slice, it recreates
+//! the slice after a deletion.
 
 use std::collections::BTreeMap;
 
@@ -12,12 +12,12 @@ use crate::model::{
     label, label_of,
 };
 
-/// The writers of slices that need different remedies.
+/// The kinds of writers, each with its own remedy.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Writer {
     /// Kubernetes, from an `Endpoints` object with the name of the Service.
     Mirroring,
-    /// Kubernetes, while the Service had a selector. It forgets the slices when the selector is removed.
+    /// Kubernetes, while the Service had a selector. When the selector is removed, Kubernetes leaves the slices behind.
     Selector,
     /// Anything else.
     Other,
@@ -32,7 +32,7 @@ impl Writer {
         }
     }
 
-    /// What is wrong, and the command that helps. The names of the slices follow.
+    /// Describes the problem and the command that helps. The caller appends the names of the slices.
     fn remedy(self, service: &ServiceKey) -> String {
         let (namespace, name) = (service.namespace(), service.name());
         match self {
@@ -52,7 +52,7 @@ impl Writer {
     }
 }
 
-/// Reports slices of others, by writer.
+/// Reports slices of others, with one finding for each kind of writer.
 pub(super) fn report(snapshot: &Snapshot, plan: &mut Plan) {
     let is_foreign = |slice: &&EndpointSlice| {
         slice.owner_of_copy().is_none()
@@ -73,7 +73,8 @@ pub(super) fn report(snapshot: &Snapshot, plan: &mut Plan) {
     }
 }
 
-/// The name of a slice, followed by the manager that its label names, if that is not a known controller.
+/// The name of a slice, followed by the manager that its label names, unless that is a known controller or this
+/// operator.
 fn name_of(slice: &EndpointSlice) -> String {
     let name = slice.key().name().to_owned();
     match label_of(&slice.metadata, label::MANAGED_BY) {

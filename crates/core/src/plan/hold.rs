@@ -1,5 +1,5 @@
-//! Copies that outlive an empty source: when they do ([`applies`]), which copies, and with which ports. Their endpoints
-//! stay, and the rest follows the Service.
+//! Holds copies while their source is empty: [`applies`] decides when, and [`copies`] decides which ones and with which
+//! ports. A held copy keeps its endpoints. Everything else in it follows the Service.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,15 +9,17 @@ use super::{copy, last_ports};
 use crate::model::ports::LeftOut;
 use crate::model::{EndpointSlice, Family, ManagedService, Snapshot, Source, copy_name_in};
 
-/// Whether the copies of one family are held, once the caller ([`super::wanted_copies`]) has found that their source has
-/// no endpoints of it: the Service asks for that (`holds` in `model/service/mod.rs`; the default for `default/kubernetes`),
-/// no slice that cannot be decoded has endpoints, and Nodes give none.
+/// Whether the copies of one family are held. The caller ([`super::wanted_copies`]) has found that the source has no
+/// endpoints of this family. The copies are held if the Service asks for it (`holds` in `model/service/mod.rs`, the
+/// default for `default/kubernetes`), no slice that cannot be decoded has endpoints of the family, and Nodes provide no
+/// ready one.
 pub(super) fn applies(service: &ManagedService, has_unreadable: bool, second: &SecondFamily) -> bool {
     service.holds && !has_unreadable && !second.is_filled()
 }
 
-/// The last good copies of one family, made for this UID of the Service. Their source slice is one of this source, or
-/// is gone and has a name that such a slice would have: the Service may have named another source before.
+/// Returns the held copies of one family. A copy is held if it has endpoints, was made for this UID of the Service, and
+/// was made from a slice of this source. If that slice is gone, its name must be one that a slice of this source would
+/// have, because the Service may have named another source before.
 pub(super) fn copies(
     service: &ManagedService,
     source: &Source,
@@ -35,7 +37,7 @@ pub(super) fn copies(
         .map(|slice| (copy_name_in(service.key.name(), slice, family), slice))
         .collect();
     let held = snapshot.copies.values().filter(is_good).filter_map(|current| {
-        // Users can edit what a copy claims, but not its name.
+        // Users can edit the annotations of a copy, but not its name.
         let slice = there.get(current.metadata.name.as_deref()?).copied();
         let claimed = current
             .provenance()
@@ -54,8 +56,8 @@ pub(super) fn copies(
     held.collect()
 }
 
-/// Whether a slice has the name of a Service, as the API server's own slice does, or that name and one more word, as
-/// Kubernetes names slices: `<service>-`, cut to 58 characters, and 5 random characters.
+/// Whether a slice is named like the slices of a Service. The API servers' own slice has the name of its Service. Other
+/// names consist of `<service>-`, cut to 58 characters, and 5 random characters. Any letters and digits count as those.
 fn is_named_after(slice: &str, service: &str) -> bool {
     const LONGEST_STEM: usize = 58;
     let stem = format!("{service}-");

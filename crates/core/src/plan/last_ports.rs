@@ -1,5 +1,5 @@
-//! Ports of copies whose source slice has no endpoints or is gone: a slice that lists no port says nothing about ports.
-//! Kubernetes keeps such a slice for a Service without Pods.
+//! The ports of copies whose source slice has no endpoints or is gone. A slice that lists no ports does not mean that
+//! its Service has none: Kubernetes keeps such a slice for a Service without Pods.
 
 use std::collections::HashMap;
 
@@ -9,8 +9,9 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use crate::model::ports::{LeftOut, named, ports, protocol};
 use crate::model::{EndpointSlice, ManagedService, Source};
 
-/// The ports of such a copy. Numbers and permission come from the slice if it lists ports, and otherwise from the copy,
-/// which shows what was last known and permitted. `None` if all ports are left out.
+/// The ports of a copy whose source slice has no endpoints or is gone. A number comes from the slice if the slice lists
+/// the port, and otherwise from the copy. The permitted ports are those of the slice if it lists any, and otherwise
+/// those of the copy. `None` if all ports are left out.
 pub(super) fn of_copy(
     service: &ManagedService,
     source: &Source,
@@ -30,7 +31,8 @@ pub(super) fn of_copy(
     )
 }
 
-/// The ports that a slice lists, and those that its copy shows, under the names that the Service gives them.
+/// The ports that a slice lists, followed by those that its copy shows. Ports of the copy get the names of the target
+/// ports that they stand for.
 fn known(service: &ManagedService, listed: &[EndpointPort], shown: &[EndpointPort]) -> Vec<EndpointPort> {
     let mut known = listed.to_vec();
     // Of ports with the same name and protocol, the first counts.

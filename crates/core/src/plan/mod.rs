@@ -1,13 +1,13 @@
 //! Plans the writes that make a Service's copies correct: the specification of the operator as code.
 //!
 //! ```text
-//!   source slices ──┐
-//!   managed Service ┤                   ┌─ not there ─────> creates
-//!   slices there ───┼─> wanted copies ──┼─ different ─────> updates
-//!   Nodes, probes ──┘                   └─ not wanted ────> deletes
+//!   source slices ────┐
+//!   managed Service ──┤                   ┌─ missing ───────> creates
+//!   existing slices ──┼─> wanted copies ──┼─ different ─────> updates
+//!   Nodes, probes ────┘                   └─ not wanted ────> deletes
 //! ```
 //!
-//! Pure: a [`Snapshot`] in, a [`Plan`] out. The plan of an applied plan is empty.
+//! Planning is pure: a [`Snapshot`] in, a [`Plan`] out. After a plan has been applied, the next plan is empty.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -38,32 +38,33 @@ pub use verdicts::{Judged, Verdicts};
 pub struct Plan {
     /// Slices to POST.
     pub creates: Vec<EndpointSlice>,
-    /// Slices to PUT, with the resourceVersion and UID of what they replace.
+    /// Slices to PUT, with the resourceVersion and the UID of the slices that they replace.
     pub updates: Vec<EndpointSlice>,
-    /// The updates that change nothing for clients.
+    /// The keys of the updates that change nothing for clients.
     pub cosmetic: BTreeSet<SliceKey>,
     /// Slices to DELETE.
     pub deletes: Vec<Delete>,
-    /// Slices of the Go operator, to DELETE if every write before has succeeded: a copy that was
-    /// refused replaces nothing.
+    /// Slices of the Go operator, to DELETE after all other writes have succeeded: a copy that was refused replaces
+    /// nothing.
     pub leftovers: Vec<Delete>,
-    /// Whether what the Go operator made may be deleted: the copies replace it, an empty source is followed, or the
-    /// Service is disabled.
+    /// Whether the objects that the Go operator made may be deleted, because the copies replace them, an empty source
+    /// is followed, or the Service is disabled.
     pub removes_leftovers: bool,
-    /// Addresses that the copies show after all these writes.
+    /// The number of endpoints in the wanted copies. An address counts once.
     pub endpoints: usize,
-    /// When the changes that the updates carry over were triggered, as the source states it.
+    /// The trigger times of the changes that the updates copy, as the source states them.
     pub triggers: Vec<String>,
     /// Addresses that the probes of this replica judge unreachable, whether or not the copies change because of it.
     pub unreachable: BTreeSet<IpAddr>,
-    /// Those that the updates take out of the copies, and why.
+    /// Addresses that the updates take out of the copies, and why.
     pub taken_out: BTreeMap<IpAddr, String>,
     /// Addresses that the updates put back.
     pub returned: BTreeSet<IpAddr>,
     /// The problems that the user should know about.
     pub findings: Vec<Finding>,
-    /// Slices to read first. They are source slices whose copies claim to be newer than what we see or are to be
-    /// created from a view that may be outdated, and slices of which only an outline is in memory.
+    /// Slices that have to be read before the plan is complete: source slices whose copies claim to be newer than what
+    /// this replica sees, source slices whose copies would be created from a view that may be outdated, and slices of
+    /// which only an outline is in memory.
     pub confirm: BTreeSet<SliceKey>,
 }
 
@@ -79,7 +80,7 @@ pub struct Delete {
 }
 
 impl Plan {
-    /// Nothing has to be written or read.
+    /// Whether nothing has to be written or read.
     #[must_use]
     pub fn is_done(&self) -> bool {
         self.creates.is_empty()
@@ -149,7 +150,7 @@ pub fn plan(snapshot: &Snapshot, verdicts: &Verdicts) -> Plan {
     plan
 }
 
-/// The source without endpoints that lead back to the Service.
+/// Returns the source without endpoints that lead back to the Service, and reports those.
 fn without_loops<'a>(service: &ManagedService, source: &'a Source, plan: &mut Plan) -> Cow<'a, Source> {
     let (slices, loops) = service.without_loops(&source.slices);
     report::loops(source, &loops, plan);
@@ -162,7 +163,8 @@ fn without_loops<'a>(service: &ManagedService, source: &'a Source, plan: &mut Pl
     }
 }
 
-/// One wanted copy: nothing, a create, an update, or a reason why not. `in_doubt`: source slices may be gone.
+/// Plans for one wanted copy: a write, a read before the write, a finding, or nothing. `in_doubt` says whether source
+/// slices may be gone.
 fn write(
     service: &ManagedService,
     snapshot: &Snapshot,
@@ -213,8 +215,8 @@ fn write(
     }
 }
 
-/// Whether source slices may be gone: a copy that is created would restore dead endpoints. They may be if the watches
-/// say so, or if one of our copies was made from a newer state of the source than we see.
+/// Whether source slices may be gone, so that a created copy could restore dead endpoints. This is so if their watch is
+/// in doubt, or if one of our copies was made from a newer state of the source than this replica sees.
 fn is_in_doubt(source: &Source, snapshot: &Snapshot) -> bool {
     let is_newer = |copy: &Arc<EndpointSlice>| {
         copy.provenance().is_some_and(|claimed| {
@@ -224,7 +226,8 @@ fn is_in_doubt(source: &Source, snapshot: &Snapshot) -> bool {
     snapshot.in_doubt || snapshot.copies.values().any(is_newer)
 }
 
-/// kube-proxy measures from this time how long a change took to reach the nodes. The source's own comes first.
+/// Adds the time at which the cause of the plan was first seen, unless the source states a trigger time. kube-proxy
+/// measures from this time how long a change takes to reach the nodes.
 fn with_cause(mut copy: EndpointSlice, snapshot: &Snapshot) -> EndpointSlice {
     if let Some(cause) = &snapshot.cause
         && annotation_of(&copy.metadata, provenance::TRIGGER_TIME).is_none()
@@ -235,16 +238,17 @@ fn with_cause(mut copy: EndpointSlice, snapshot: &Snapshot) -> EndpointSlice {
     copy
 }
 
-/// The trigger of the change that makes a copy differ from its source. Recreating a copy is no such change.
+/// The trigger time that an update copies, if it is new. Recreating a copy does not count, because the source has not
+/// changed.
 fn new_trigger(current: &EndpointSlice, copy: &EndpointSlice) -> Option<String> {
     let trigger = |slice| annotation_of(slice, provenance::TRIGGER_TIME);
     let new = trigger(&copy.metadata)?;
     (trigger(&current.metadata) != Some(new)).then(|| new.to_owned())
 }
 
-/// The source slice of a copy that claims to be made from a newer state than we see: perhaps ours
-/// is the stale view, and overwriting would bring back a dead endpoint. Users can edit what a copy claims, so the slice
-/// that is read is the one that we see.
+/// The source slice to read before an update, if the existing copy claims to be made from a newer state of it than this
+/// replica sees. Our view may be stale, and the update could bring back a dead endpoint. Users can edit what a copy
+/// claims, so the result is the source slice that this replica sees, not the one that the copy names.
 fn newer_source(current: &EndpointSlice, copy: &EndpointSlice, snapshot: &Snapshot) -> Option<SliceKey> {
     let (claimed, seen) = (current.provenance()?, copy.provenance()?);
     let is_ahead = claimed.uid == seen.uid && seen.version.is_some() && claimed.version > seen.version;
@@ -252,7 +256,8 @@ fn newer_source(current: &EndpointSlice, copy: &EndpointSlice, snapshot: &Snapsh
         .filter(|source| is_ahead && !snapshot.confirmed.contains(source))
 }
 
-/// Deletes every copy of ours that is not wanted.
+/// Deletes the copies that are not wanted. A copy stays if it, or its source slice, cannot be decoded, or if that slice
+/// has to be read first.
 fn remove_unwanted(snapshot: &Snapshot, wanted: &BTreeSet<SliceKey>, plan: &mut Plan) {
     for (key, slice) in &snapshot.copies {
         if wanted.contains(key) || slice.metadata.deletion_timestamp.is_some() || is_frozen(slice, snapshot) {
@@ -265,8 +270,8 @@ fn remove_unwanted(snapshot: &Snapshot, wanted: &BTreeSet<SliceKey>, plan: &mut 
     }
 }
 
-/// Deletes copies of sources that may not be copied, or may no longer be copied, unless they are about to show another
-/// source. This takes precedence over every rule that keeps copies.
+/// Deletes copies of sources that may not be copied, or may no longer be copied, unless an update turns them into
+/// copies of another source. This takes precedence over every rule that keeps copies.
 fn remove_without_consent(snapshot: &Snapshot, plan: &mut Plan) {
     let deleted = plan.deletes.iter().map(|delete| delete.key.clone());
     let planned: BTreeSet<_> = plan
@@ -290,8 +295,8 @@ fn is_frozen(copy: &EndpointSlice, snapshot: &Snapshot) -> bool {
         || source.is_some_and(|source| source.has_unreadable_source_of(copy))
 }
 
-/// Whether what the Go operator made may be deleted: either all copies exist, because until then it keeps the Service
-/// working, or an empty source is followed, and there is no copy.
+/// Whether the objects that the Go operator made may be deleted. Until all wanted copies exist or are created by this
+/// plan, those objects keep the Service working. If there are no wanted copies, an empty source must be followed.
 fn may_replace_leftovers(
     service: &ManagedService,
     source: &Source,
@@ -309,7 +314,7 @@ fn may_replace_leftovers(
     }
 }
 
-/// Deletes what the Go operator made.
+/// Deletes the slices that the Go operator made, and allows the deletion of its other objects.
 fn remove_leftovers(snapshot: &Snapshot, plan: &mut Plan) {
     plan.removes_leftovers = true;
     let leftovers = snapshot
@@ -320,8 +325,8 @@ fn remove_leftovers(snapshot: &Snapshot, plan: &mut Plan) {
     plan.leftovers.extend(alive.filter_map(|slice| delete(slice)));
 }
 
-/// The source slice of an unwanted copy that was made from a newer state than we see: the slice may exist and have
-/// endpoints, and our view may be too old to show it.
+/// The source slice to read before an unwanted copy is deleted, if the copy was made from a newer state than this
+/// replica sees: the slice may exist and have endpoints, and our view may be too old to show it.
 fn unseen_source(copy: &EndpointSlice, snapshot: &Snapshot) -> Option<SliceKey> {
     let source = snapshot.source.as_ref()?;
     let claimed = copy.provenance()?;

@@ -16,7 +16,7 @@ use crate::model::{
 };
 use crate::verdicts::{Judgment, Moment, SUPERVISOR_PORT, Target, Unreachable};
 
-/// The note about copies of a family that are not as empty as their source.
+/// The note on the held copies of a family.
 pub(super) fn held(source: &Source, family: Family) -> String {
     format!(
         "{} has no {} endpoint, so its last good copy is kept. Check the source, or empty the copy with endpoint-copier/when-source-empty: follow",
@@ -49,7 +49,7 @@ pub(super) fn left_out(source: &Source, left_out: &LeftOut, plan: &mut Plan) {
     }
 }
 
-/// Reports endpoints that are an address of the Service itself.
+/// Reports endpoints whose address is one of the Service itself.
 pub(super) fn loops(source: &Source, loops: &BTreeSet<IpAddr>, plan: &mut Plan) {
     if !loops.is_empty() {
         plan.find(
@@ -63,7 +63,8 @@ pub(super) fn loops(source: &Source, loops: &BTreeSet<IpAddr>, plan: &mut Plan) 
     }
 }
 
-/// Reports ports on which no API server listens, as far as the source says. RKE2's supervisor is not in its list.
+/// Reports ports of copies that the API source does not list, because probably nothing listens there. The port of
+/// RKE2's supervisor is an exception: the source never lists it.
 pub(super) fn ports(source: &Source, wanted: &BTreeMap<SliceKey, EndpointSlice>, plan: &mut Plan) {
     if !source.key.is_api_source() || !source.unreadable.is_empty() {
         return;
@@ -93,7 +94,7 @@ pub(super) fn ports(source: &Source, wanted: &BTreeMap<SliceKey, EndpointSlice>,
     }
 }
 
-/// Reports problems of the source.
+/// Reports problems with the source.
 pub(super) fn source(service: &ManagedService, source: &Source, plan: &mut Plan) {
     if !source.unreadable.is_empty() {
         return;
@@ -136,7 +137,8 @@ pub(super) fn source(service: &ManagedService, source: &Source, plan: &mut Plan)
     families::missing(service, source, plan);
 }
 
-/// A Service without endpoints although its source would be held: there is nothing to hold.
+/// Reports a Service without endpoints whose copies would be held while the source is empty, but which has no copy to
+/// hold.
 pub(super) fn emptiness(service: &ManagedService, source: &Source, plan: &mut Plan) {
     let is_there = source.unreadable.is_empty() && (source.exists || !source.slices.is_empty());
     let has_endpoints = source.slices.values().any(|slice| !slice.is_empty());
@@ -148,7 +150,7 @@ pub(super) fn emptiness(service: &ManagedService, source: &Source, plan: &mut Pl
     }
 }
 
-/// Reports API servers without an address in the second family.
+/// Reports Nodes that are unknown, and API servers without a usable address in the second family.
 pub(super) fn second_family(source: &Source, family: Family, second: &SecondFamily, plan: &mut Plan) {
     let family = family.as_str();
     if let Some(why) = second.unknown {
@@ -202,7 +204,7 @@ impl fmt::Display for Missing {
     }
 }
 
-/// Reports endpoints that no node will announce.
+/// Reports ready endpoints without a node name if a traffic policy is `Local`: their nodes do not announce the address.
 pub(super) fn endpoints(
     service: &ManagedService,
     source: &Source,
@@ -216,7 +218,7 @@ pub(super) fn endpoints(
     let is_api_source = source.key.is_api_source();
     let remedy = match &snapshot.nodes {
         _ if !is_api_source => "name their nodes in the source, or set the policy to Cluster",
-        // They may be listed in a moment.
+        // Nodes may be listed soon.
         KnownNodes::Unknown(NodesUnknown::NotListed) => return,
         KnownNodes::Unknown(why) => unknown_nodes(*why),
         KnownNodes::Known(_) => {
@@ -243,7 +245,7 @@ pub(super) fn endpoints(
     }
 }
 
-/// Why no Node is known to have an address.
+/// Why the Node of an address is not known.
 fn without_node(nodes: &Nodes, address: &str) -> Missing {
     let address = address.parse().ok().map(|address: IpAddr| address.to_canonical());
     let with = address.iter().flat_map(|address| nodes.with(*address));
@@ -256,7 +258,7 @@ fn without_node(nodes: &Nodes, address: &str) -> Missing {
     }
 }
 
-/// What the probes found.
+/// Reports what the probes found.
 pub(super) fn judgment(family: Family, judgment: &Judgment, started: Timestamp, plan: &mut Plan) {
     if !judgment.out.is_empty() {
         let out = judgment.out.iter();
@@ -305,7 +307,7 @@ fn unreachable_since(address: IpAddr, unreachable: &Unreachable, started: Timest
         .and_then(|since| SignedDuration::try_from(since.since(Moment::default())).ok())
         .and_then(|since| started.checked_add(since).ok());
     match since {
-        Some(since) => format!("{target} is unreachable since {since:.0} ({unreachable})"),
+        Some(since) => format!("{target} has been unreachable since {since:.0} ({unreachable})"),
         None => format!("{target} is unreachable ({unreachable})"),
     }
 }

@@ -1,12 +1,13 @@
-//! Fills a family that the API source lacks with the addresses that Nodes have in it.
+//! Fills an IP family that the API source lacks with addresses of Nodes.
 //!
-//! `default/kubernetes` lists each API server in one family. Its Node has the address in the other one:
+//! `default/kubernetes` lists each API server in one family. The address in the other family comes from the server's
+//! Node:
 //!
 //! ```text
 //!   listed 192.0.2.1 ──> the one Node that has it ──> its IPv6 address of the same kind ──> additional copy
 //! ```
 //!
-//! Each source slice gives one additional copy. An address that is not certain is left out, and reported.
+//! There is one additional copy for each source slice. An address that is not certain is left out and reported.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -24,24 +25,25 @@ use crate::verdicts::{Phase, Report, SUPERVISOR_PORT, Target, TargetFacts};
 /// The additional copies of one family.
 #[derive(Debug, Default)]
 pub(super) struct SecondFamily {
-    /// Those that should be there. They are empty while the source is.
+    /// The copies that should exist. They have no endpoints while the source has none.
     pub copies: Vec<EndpointSlice>,
-    /// Their keys, and those of copies that should not be there, because no port is known.
+    /// The keys that the copies of all source slices have, whether or not these copies should exist.
     keys: BTreeSet<SliceKey>,
-    /// The source has endpoints in the other family, so an address that is not in these copies should not be.
+    /// Whether the source has endpoints in the other family. If it has, an address that these copies lack must not be
+    /// shown.
     has_source: bool,
-    /// The API servers that this family lacks, or that do not answer in it, and why.
+    /// The listed addresses of API servers that are missing in this family or do not answer in it, and why.
     pub missing: BTreeMap<IpAddr, Missing>,
-    /// Why Nodes cannot be asked, if that is a problem.
+    /// Why Nodes are unknown. `None` if they are known, or not listed yet.
     pub unknown: Option<NodesUnknown>,
 }
 
-/// What is wrong with an API server in the second family.
+/// The problem with an API server in the second family.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Missing {
-    /// Nodes do not show its address.
+    /// Nodes provide no address for it.
     Nodes(NoCounterpart),
-    /// Its Node may be one of those that cannot be decoded.
+    /// Its Node may be one of these, which cannot be decoded.
     Unreadable(Vec<Arc<str>>),
     /// This address of the server does not answer probes.
     Silent(IpAddr),
@@ -50,7 +52,7 @@ pub(super) enum Missing {
 }
 
 impl SecondFamily {
-    /// Whether an endpoint gets traffic, apart from probes.
+    /// Whether one of these copies has an endpoint that is ready, not considering probes.
     pub(super) fn is_filled(&self) -> bool {
         let mut endpoints = self
             .copies
@@ -59,7 +61,7 @@ impl SecondFamily {
         endpoints.any(Endpoint::is_ready)
     }
 
-    /// Whether a slice with this key must show no more than these copies do.
+    /// Whether these copies decide what the copy with this key shows. Such a copy is not held.
     pub(super) fn decides(&self, slice: &SliceKey) -> bool {
         self.has_source && self.keys.contains(slice)
     }
@@ -93,25 +95,25 @@ pub(super) fn copies(
     filler.fill(verdicts, left_out)
 }
 
-/// Everything that determines the copies of one family.
+/// The data that determines the copies of one family, except for the results of probes.
 struct Filler<'a> {
     service: &'a ManagedService,
     source: &'a Source,
     family: Family,
     snapshot: &'a Snapshot,
-    /// The addresses that copies show in this family.
+    /// The addresses that existing copies show in this family.
     shown: BTreeSet<IpAddr>,
-    /// The ports that the source calls `https`.
+    /// The TCP ports that the source names `https`.
     https: BTreeSet<u16>,
 }
 
 /// Which addresses may enter a copy that does not show them yet.
 enum Entrance<'a> {
-    /// All.
+    /// All addresses.
     Open,
-    /// None: this plan has no probes, and the operator may be waiting for them.
+    /// No address: this plan has no results of probes, and the operator may be waiting for them.
     Closed,
-    /// Those that this replica sees well on these ports.
+    /// The addresses at which probes of this replica succeed on all of these ports.
     SeenWell(&'a Report, BTreeSet<u16>),
 }
 
@@ -119,7 +121,7 @@ impl Filler<'_> {
     fn fill(&self, verdicts: &Verdicts, left_out: &mut LeftOut) -> SecondFamily {
         let mut second = SecondFamily::default();
         let answering = self.ports_that_answer(verdicts);
-        // The source slice may be of this family itself, as long as it cannot be decoded.
+        // The source may have a slice of this family that cannot be decoded. In that case, no further copy is created.
         let has_unreadable = self.source.has_unreadable(self.family, &self.snapshot.copies);
         for slice in self.source.slices_of(self.family.other()) {
             second.has_source |= !slice.is_empty();
@@ -195,7 +197,7 @@ impl Filler<'_> {
             }
         }
         if !unclear.is_empty() {
-            // Which of them belongs to which server is not known either.
+            // It is not known either which address belongs to which server.
             let kept = self.kept(current, |address| nodes.may_be_of_unreadable(address));
             if kept.len() < unclear.len() {
                 let why = Missing::Unreadable(nodes.unreadable().cloned().collect());
@@ -210,7 +212,7 @@ impl Filler<'_> {
         nodes.counterpart(listed, self.family, &self.service.own_addresses, &self.shown)
     }
 
-    /// Endpoints that the copy shows, without what depends on Nodes and as if probes had taken nothing out.
+    /// Endpoints of the current copy, without node names, zones and hints, and as if probes had taken nothing out.
     fn kept(&self, current: Option<&EndpointSlice>, is_kept: impl Fn(IpAddr) -> bool) -> Vec<Endpoint> {
         let restored = current.map(EndpointSlice::restored);
         let endpoints = restored.iter().flat_map(|copy| copy.endpoints.iter().flatten());
@@ -220,7 +222,8 @@ impl Filler<'_> {
         kept.map(|(endpoint, _)| without_topology(endpoint)).collect()
     }
 
-    /// Doubt about Nodes never removes the last ready endpoint of the family. It stays until another one is ready.
+    /// Keeps the last ready endpoint of the family if only doubt about Nodes would remove it. It stays until another
+    /// endpoint is ready.
     fn keep_the_last(&self, second: &mut SecondFamily) {
         let KnownNodes::Known(nodes) = &self.snapshot.nodes else {
             return;
@@ -236,7 +239,7 @@ impl Filler<'_> {
             let node = nodes.only_with(address);
             node.is_some_and(|node| !node.addresses.iter().any(|known| listed.contains(&known.address)))
         };
-        // Neither is one that the source lists as not ready.
+        // A server that the source lists as not ready is not in doubt either.
         let decided: BTreeSet<_> = second.copies.iter().flat_map(EndpointSlice::addresses).collect();
         let is_doubtful = |address: &IpAddr| !decided.contains(address) && !has_left(*address);
         let may_stay =
@@ -260,14 +263,14 @@ impl Filler<'_> {
         }
     }
 
-    /// The existing copy under this name. A copy from a backup does not count, because it is no reason to keep an
-    /// address.
+    /// The existing copy with this key. A copy that was restored from a backup does not count, because it is no reason
+    /// to keep an address.
     fn current(&self, copy: &SliceKey) -> Option<&EndpointSlice> {
         let current = self.snapshot.copy(copy);
         current.filter(|current| !current.has_no_controller())
     }
 
-    /// `answering` has the ports that work for some server.
+    /// Which addresses may enter a copy. `answering` has the ports that work on at least one server.
     fn entrance<'v>(
         &self,
         verdicts: &'v Verdicts,
@@ -288,7 +291,7 @@ impl Filler<'_> {
         }
     }
 
-    /// A port that works on no candidate says nothing about any of them, as in a judgment.
+    /// The ports that work on at least one candidate. As in a judgment, the other ports do not count.
     fn ports_that_answer(&self, verdicts: &Verdicts) -> BTreeSet<u16> {
         let (Verdicts::Judged(judged), KnownNodes::Known(nodes)) = (verdicts, &self.snapshot.nodes) else {
             return BTreeSet::new();
@@ -319,8 +322,8 @@ impl Entrance<'_> {
         }
     }
 
-    /// Why an address is not as good as the others. One that was just found has some time to answer, and one that is
-    /// shown has more: it may be the path to it that fails.
+    /// Why an address is reported, if it is. An address that was just found has some time to answer. An address that a
+    /// copy shows has more time, because the fault may lie in the path to it.
     fn doubts(&self, address: IpAddr, is_shown: bool) -> Option<Missing> {
         match self {
             Self::Open => None,
@@ -343,7 +346,8 @@ impl Entrance<'_> {
     }
 }
 
-/// Adds an endpoint under another address. Two that one Node serves are one.
+/// Adds an endpoint with another address. If two endpoints get the same address, because one Node serves both, a ready
+/// one is kept.
 fn add(endpoints: &mut Vec<Endpoint>, endpoint: &Endpoint, address: IpAddr) {
     let endpoint = Endpoint {
         addresses: vec![address.to_string()],

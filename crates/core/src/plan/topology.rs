@@ -1,4 +1,4 @@
-//! Adds the Node and the zone of an API server if its source does not name them.
+//! Fills in the node names, zones and hints of API servers in copies where the source does not state them.
 //!
 //! This applies only to Services that ask for it: those with a traffic policy `Local` or a `trafficDistribution`.
 
@@ -56,7 +56,8 @@ fn shown_by(copy: Option<&EndpointSlice>) -> Shown<'_> {
         .collect()
 }
 
-/// Fills in an endpoint from the Node of its address. While Nodes are unknown, the values of the current copy stay.
+/// Fills in the node name and the zone of an endpoint from the Node that has its address. While that Node is unknown,
+/// the values in the current copy stay.
 fn fill(endpoint: &mut Endpoint, address: IpAddr, shown: &Shown<'_>, nodes: &KnownNodes) {
     let (node, is_unclear) = match nodes {
         KnownNodes::Known(nodes) => (nodes.only_with(address), nodes.may_be_of_unreadable(address)),
@@ -80,7 +81,7 @@ fn fill(endpoint: &mut Endpoint, address: IpAddr, shown: &Shown<'_>, nodes: &Kno
 
 type Hint = fn(&Endpoint) -> Option<EndpointHints>;
 
-/// The hint that a distribution asks for.
+/// Returns a function that makes the hint of an endpoint, or `None` if the distribution asks for no hint.
 fn hint_of(distribution: Distribution) -> Option<Hint> {
     match distribution {
         Distribution::SameZone => Some(|endpoint| {

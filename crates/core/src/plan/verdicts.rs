@@ -1,4 +1,4 @@
-//! Takes API servers that do not answer out of the wanted copies, and records them there.
+//! Takes API servers that do not answer probes out of the wanted copies, and records their addresses in these copies.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -11,22 +11,23 @@ use super::{Plan, report};
 use crate::model::{Endpoint, EndpointSlice, Family, ManagedService, SliceKey, Snapshot, Source, provenance};
 use crate::verdicts::{Candidate, Report, judge};
 
-/// What the plan knows from probes.
+/// The results of probes that a plan uses.
 #[derive(Clone, Debug, Default)]
 pub enum Verdicts {
     /// Probes are off. Endpoints that were taken out return.
     #[default]
     Off,
-    /// The plan keeps what the copies remember. For commands that only show a plan.
+    /// There are no results, so endpoints that the copies record as taken out stay out. This is for commands that only
+    /// show a plan.
     AsCopied,
-    /// The judgment of this replica's probes.
+    /// The results of this replica's probes.
     Judged(Judged),
 }
 
 /// The report of the probes, and what to do with it.
 #[derive(Clone, Debug)]
 pub struct Judged {
-    /// The facts.
+    /// The facts that the probes found.
     pub report: Arc<Report>,
     /// The wall-clock time of [`Moment::default`](crate::verdicts::Moment).
     pub started: Timestamp,
@@ -34,8 +35,9 @@ pub struct Judged {
     pub enforced: bool,
 }
 
-/// Adds the copies of API servers whose source slices cannot be decoded. Such a slice counts as unchanged, so its
-/// endpoints are still judged: an endpoint must not stay out because of a slice that cannot be decoded.
+/// Adds the copies of those slices of the API source that cannot be decoded. Such a slice counts as unchanged, so the
+/// endpoints of its copy are still judged. Otherwise an endpoint would stay out only because the slice cannot be
+/// decoded.
 pub(super) fn add_unchanged(
     source: &Source,
     snapshot: &Snapshot,
@@ -54,7 +56,7 @@ pub(super) fn add_unchanged(
                 .annotations
                 .get_or_insert_default()
                 .remove(provenance::UNREACHABLE);
-            // A write keeps the owners that others added.
+            // The wanted copy does not list the owners that others added, because a write keeps them anyway.
             let owners = metadata.owner_references.get_or_insert_default();
             owners.retain(|owner| owner.controller == Some(true));
             copy
@@ -105,7 +107,7 @@ pub(super) fn apply(
 }
 
 impl Judged {
-    /// The addresses to take out, if endpoints may be taken out at all.
+    /// Reports the judgment, and returns the addresses to take out. If the judgment is not enforced, there are none.
     fn judge(
         &self,
         family: Family,
@@ -129,8 +131,7 @@ impl Judged {
     }
 }
 
-/// The distinct addresses that would be ready without probes, and whether the existing copies remember them as taken
-/// out.
+/// The distinct addresses that would be ready without probes, and whether the existing copies record them as taken out.
 fn candidates<'a>(snapshot: &Snapshot, wanted: impl Iterator<Item = &'a EndpointSlice>) -> Vec<Candidate> {
     let mut was_out: BTreeMap<IpAddr, bool> = BTreeMap::new();
     for copy in wanted.filter(|copy| !snapshot.is_name_taken(copy)) {
@@ -151,7 +152,7 @@ fn candidates<'a>(snapshot: &Snapshot, wanted: impl Iterator<Item = &'a Endpoint
     was_out.into_iter().map(candidate).collect()
 }
 
-/// The ports of the copies that are probed.
+/// The ports of the copies on which candidates are probed.
 fn probed_ports<'a>(
     copies: impl Iterator<Item = &'a EndpointSlice>,
     candidates: &[Candidate],
@@ -165,7 +166,8 @@ fn probed_ports<'a>(
     ports.filter(|port| probed.contains(port)).collect()
 }
 
-/// Takes endpoints out. They stay in the copy, so that users can see that they exist but should not be used.
+/// Marks the endpoints with these addresses as not ready, and records them in an annotation. They stay in the copy, so
+/// that users can see that they exist but get no traffic.
 fn take_out(copy: &mut EndpointSlice, out: &BTreeSet<IpAddr>) {
     let mut taken_out = BTreeSet::new();
     for endpoint in copy.endpoints.iter_mut().flatten() {
@@ -192,8 +194,8 @@ fn conditions(ready: bool) -> EndpointConditions {
 }
 
 impl EndpointSlice {
-    /// The addresses that this copy remembers as taken out. The annotation alone does not count: the endpoint must be
-    /// unready as well.
+    /// The addresses that this copy records as taken out. The annotation alone does not count: the endpoint must not be
+    /// ready either.
     #[must_use]
     pub fn unreachable(&self) -> BTreeSet<IpAddr> {
         let Some(list) = crate::model::annotation_of(&self.metadata, provenance::UNREACHABLE) else {
@@ -212,7 +214,7 @@ impl EndpointSlice {
             .collect()
     }
 
-    /// The copy as it would be if nothing had been taken out.
+    /// The copy with its endpoints as they would be if nothing had been taken out. The annotation stays.
     pub(super) fn restored(&self) -> Self {
         let (mut copy, unreachable) = (self.clone(), self.unreachable());
         for endpoint in copy.endpoints.iter_mut().flatten() {

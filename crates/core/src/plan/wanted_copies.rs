@@ -1,5 +1,5 @@
-//! The copies that a Service should have, before topology and probes change their endpoints. Their names are made by
-//! [`crate::model::copy_name`].
+//! The copies that a Service should have, before topology and probes change their endpoints.
+//! [`crate::model::copy_name`] makes their names.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use super::{Plan, Verdicts, copy, hold, last_ports, report, second_family};
 use crate::model::ports::LeftOut;
 use crate::model::{EndpointSlice, ManagedService, Reason, SliceKey, Snapshot, Source};
 
-/// The copies that should be there, by name.
+/// The copies that should exist, by key.
 pub(super) fn copies(
     service: &ManagedService,
     source: &Source,
@@ -55,7 +55,7 @@ pub(super) fn copies(
     wanted
 }
 
-/// The copies of some slices, as far as their ports are known and permitted.
+/// The copies of these slices. A slice has no copy if all of its ports are left out.
 fn fresh_copies(
     service: &ManagedService,
     source: &Source,
@@ -69,8 +69,9 @@ fn fresh_copies(
     fresh.collect()
 }
 
-/// The copies of empty slices that exist. An empty slice never causes a create; that would also undo a deletion by hand.
-/// So a slice of others does not block one, and nothing is missing if no port is known.
+/// The copies of empty slices, if they exist already. An empty slice never causes a create, which would also undo a
+/// deletion by hand. For the same reason, a foreign slice with the name of such a copy is not reported, and neither are
+/// ports without a number.
 fn existing_copies(
     service: &ManagedService,
     source: &Source,

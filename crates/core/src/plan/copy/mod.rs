@@ -62,8 +62,8 @@ pub fn fresh(service: &ManagedService, source: &EndpointSlice, ports: Vec<Endpoi
     copy_of(service, source, name, annotations(&source.metadata), ports)
 }
 
-/// A held copy: the endpoints stay, and the rest follows the Service. Its annotations name its source slice if that is
-/// still there. If not, they stay.
+/// A held copy: the endpoints stay, and the rest follows the Service. If its source slice still exists, its source
+/// annotations name that slice. Otherwise they stay.
 #[must_use]
 pub fn held(
     service: &ManagedService,
@@ -86,7 +86,7 @@ pub fn held(
     copy_of(service, &current.restored(), name, annotations, ports)
 }
 
-/// A copy with the endpoints of `shown`. The annotations of `shown` say which source slice they come from.
+/// A copy with the endpoints of `shown`. `annotations` name the source slice that they come from.
 fn copy_of(
     service: &ManagedService,
     shown: &EndpointSlice,
@@ -161,7 +161,7 @@ fn owner(service: &ManagedService) -> OwnerReference {
     }
 }
 
-/// Whether both slices are the same for clients: those who read labels, ports and endpoints, as kube-proxy does.
+/// Whether both slices are the same for clients such as kube-proxy, which read labels, ports and endpoints.
 #[must_use]
 pub fn serves_alike(current: &EndpointSlice, wanted: &EndpointSlice) -> bool {
     let (is, should) = (&current.metadata, &wanted.metadata);
@@ -172,7 +172,7 @@ pub fn serves_alike(current: &EndpointSlice, wanted: &EndpointSlice) -> bool {
         && same_endpoints(current.endpoints.as_deref(), wanted.endpoints.as_deref())
 }
 
-/// Whether `current` shows what `wanted` shows.
+/// Whether `current` has the content of `wanted`, so that no update is needed.
 #[must_use]
 pub fn same(current: &EndpointSlice, wanted: &EndpointSlice) -> bool {
     let (is, should) = (&current.metadata, &wanted.metadata);
@@ -188,20 +188,21 @@ pub fn same(current: &EndpointSlice, wanted: &EndpointSlice) -> bool {
         && serves_alike(current, wanted)
 }
 
-/// If the source has no trigger time, the copy has that of its own last change, which is no reason to write.
+/// Whether the trigger times are the same. If the source has none, the copy may have that of its own last change, which
+/// is no reason to write.
 fn same_trigger_time(is: &ObjectMeta, should: &ObjectMeta) -> bool {
     let read = |metadata| annotation_of(metadata, provenance::TRIGGER_TIME);
     read(should).is_none() || read(is) == read(should)
 }
 
-/// An older version counts as the same, because the source was updated without a change. A version that is not a number
-/// does not, because it would disable the check for newer copies.
+/// Whether the versions of the source count as the same. Another number does, because the source may have been updated
+/// without a change. Text that is not a number does not, because it would disable the check for newer copies.
 fn same_version(is: &ObjectMeta, should: &ObjectMeta) -> bool {
     let read = |metadata| annotation_of(metadata, provenance::RESOURCE_VERSION);
     version(read(is)).is_some() || read(is) == read(should)
 }
 
-/// The API server stores an absent list and an empty one alike.
+/// Whether the ports are the same. The API server stores an absent list and an empty one alike.
 fn same_ports(is: Option<&[EndpointPort]>, should: Option<&[EndpointPort]>) -> bool {
     let normal = |port: &EndpointPort| EndpointPort {
         name: Some(port.name.clone().unwrap_or_default()),
@@ -212,7 +213,7 @@ fn same_ports(is: Option<&[EndpointPort]>, should: Option<&[EndpointPort]>) -> b
     is.len() == should.len() && is.iter().map(normal).eq(should.iter().map(normal))
 }
 
-/// The order of endpoints does not matter.
+/// Whether the endpoints are the same, in any order.
 fn same_endpoints(is: Option<&[Endpoint]>, should: Option<&[Endpoint]>) -> bool {
     let (is, should) = (is.unwrap_or_default(), should.unwrap_or_default());
     if is.len() != should.len() {

@@ -17,7 +17,7 @@ fn vip() -> ServiceKey {
     ServiceKey::new("default", "vip")
 }
 
-/// `default/vip` asks for `web/app`, which has a slice.
+/// `default/vip` names the source `web/app`, which has a slice.
 fn world() -> World {
     let mut world = World::new()
         .service(service("vip").source("web", "app"))
@@ -62,7 +62,7 @@ fn consenting() -> [World; 4] {
     [allowed(), by_flag, by_grant, by_name]
 }
 
-/// The same world without consent.
+/// The world without consent.
 fn withdrawn(world: &World) -> World {
     let mut world = world.clone();
     world.put_service(app());
@@ -73,7 +73,7 @@ fn withdrawn(world: &World) -> World {
 
 /// Rule: 9.allow-from, 9.allow-source, 9.reference-grant, 9.withdrawal
 #[test]
-fn copies_come_with_consent_and_go_when_it_is_withdrawn() {
+fn copies_exist_only_while_there_is_consent() {
     for mut world in consenting() {
         world.settle("vip");
         assert_eq!(world.copies("vip").len(), 1);
@@ -138,7 +138,7 @@ fn withdrawal_removes_copies_of_a_slice_that_cannot_be_decoded() {
     }
 }
 
-/// `web/app`, of which only the metadata can be decoded, with this annotation.
+/// `web/app`, of which only the metadata can be decoded, with this value of the annotation `allow-from`.
 fn undecodable(allow_from: Option<&str>) -> Unreadable {
     let mut app = app().version(300);
     if let Some(value) = allow_from {
@@ -166,7 +166,7 @@ fn plan_of(index: &Index) -> Plan {
 
 /// Rule: 9.unreadable
 #[test]
-fn a_source_that_cannot_be_decoded_keeps_its_last_answer() {
+fn consent_of_an_undecodable_source_does_not_change() {
     for readable in [None, Some("other"), Some("default")] {
         let (mut given, mut refused) = (allowed().settled("vip").index(), world().index());
         assert!(!given.service_unreadable(&undecodable(readable)).contains(&vip()));
@@ -177,7 +177,7 @@ fn a_source_that_cannot_be_decoded_keeps_its_last_answer() {
                 .contains(&vip())
         );
         assert!(plan_of(&refused).creates.is_empty(), "{readable:?}");
-        // Its next readable state decides.
+        // The next readable state of the source decides.
         assert!(given.apply_service(&app().version(301)).contains(&vip()));
         assert_eq!(plan_of(&given).deletes.len(), 1);
     }
@@ -185,7 +185,7 @@ fn a_source_that_cannot_be_decoded_keeps_its_last_answer() {
 
 /// Rule: 9.unreadable
 #[test]
-fn after_a_restart_an_undecodable_source_keeps_copies_and_gets_none() {
+fn restart_with_an_undecodable_source_changes_no_copy() {
     for readable in [None, Some("default")] {
         let index = started_with(&allowed().settled("vip"), &undecodable(readable));
         assert!(plan_of(&index).is_done(), "{readable:?}");
@@ -207,7 +207,7 @@ fn after_a_restart_an_undecodable_source_keeps_copies_and_gets_none() {
 
 /// Rule: 9.unreadable
 #[test]
-fn a_grant_that_cannot_be_decoded_keeps_its_last_answer() {
+fn consent_of_an_undecodable_grant_does_not_change() {
     let mut world = world();
     world.grants = vec![grant(None)];
     let world = world.settled("vip");
@@ -220,9 +220,9 @@ fn a_grant_that_cannot_be_decoded_keeps_its_last_answer() {
     assert!(index.apply_grant(&metadata, Grant::default()).contains(&vip()));
     index.apply_unreadable_grant(&metadata);
     index.grants_listed([(metadata.clone(), None)]);
-    assert_eq!(plan_of(&index).deletes.len(), 1, "it granted nothing");
+    assert_eq!(plan_of(&index).deletes.len(), 1, "the grant allowed nothing");
 
-    // A replica that starts does not know what it granted.
+    // A replica that starts does not know what the grant allowed.
     let started = |world: &World| {
         let mut world = world.clone();
         world.grants.clear();
@@ -282,7 +282,7 @@ fn deletes_without_consent_depend_on_the_sources_of_the_copies() {
     world = withdrawn(&world);
     let app = ServiceKey::new("web", "app");
     assert!(missing(&world).contains(&app));
-    // The Service asks for it, and has no copy of it.
+    // The Service names this source, and has no copy of it.
     let own = slice("own").of("own").endpoints(["192.0.2.1"]);
     let mut moves = self::world()
         .slice(own)
@@ -290,10 +290,10 @@ fn deletes_without_consent_depend_on_the_sources_of_the_copies() {
     moves.settle("vip");
     moves.put_service(service("vip").source("web", "app"));
     assert_eq!(missing(&moves), [app].into());
-    // Nothing but flags decides.
+    // Only flags decide.
     world.defaults.consent.cross_namespace = CrossNamespace::Deny;
     assert!(missing(&world).is_empty());
-    // No Service has such a name.
+    // No Service can have such a name.
     world.defaults.consent.cross_namespace = CrossNamespace::Consent;
     let key = world.copy("vip").key();
     for (what, name) in [
@@ -311,10 +311,10 @@ fn deletes_without_consent_depend_on_the_sources_of_the_copies() {
     }
 }
 
-/// A replica that starts knows the copy, but no Service that asks for the source.
+/// A replica that starts knows the copy, but no Service that names the source.
 /// Rule: 9.withdrawal
 #[test]
-fn a_frozen_copy_of_another_namespace_needs_grants() {
+fn frozen_copy_of_a_source_in_another_namespace_needs_grants() {
     let mut world = allowed().settled("vip");
     world.put_service(service("vip").annotate(annotation::ENABLED, "tru"));
     let world = withdrawn(&world);
@@ -357,19 +357,19 @@ fn refusal_is_the_same_for_existing_and_missing_sources() {
             world.index().names(),
         )
     };
-    let there = world();
+    let existing = world();
     let mut missing = world();
     missing.services.remove(&ServiceKey::new("web", "app"));
     missing.slices.clear();
     let mut copied = world().slice(slice("app").namespace("web").of("app").endpoints(["192.0.2.9"]));
     copied.put_service(app().annotate(annotation::ALLOW_FROM, "other"));
-    assert_eq!(seen(&there), seen(&missing));
-    assert_eq!(seen(&there), seen(&copied));
+    assert_eq!(seen(&existing), seen(&missing));
+    assert_eq!(seen(&existing), seen(&copied));
 }
 
 /// Rule: 9.refusal-is-blind
 #[test]
-fn a_change_of_a_source_without_consent_marks_nobody() {
+fn change_of_a_source_without_consent_marks_no_service() {
     let mut index = world().index();
     let names = Scope::Named(std::sync::Arc::new(["app", "vip"].map(str::to_owned).into()));
     let changed = slice("app-x7k2p")
@@ -409,7 +409,7 @@ fn nothing_is_touched_before_services_and_grants_are_listed() {
     assert!(index.snapshot(&vip()).is_none(), "grants are not listed");
     assert!(index.grants_absent().contains(&vip()));
     let absent = plan(&index.snapshot(&vip()).unwrap(), &Verdicts::Off);
-    assert!(absent.is_done(), "they may come back");
+    assert!(absent.is_done(), "the grants may come back");
     assert!(index.grants_listed([]).contains(&vip()));
     let none = plan(&index.snapshot(&vip()).unwrap(), &Verdicts::Off);
     assert_eq!(none.deletes.len(), 1);
@@ -417,7 +417,7 @@ fn nothing_is_touched_before_services_and_grants_are_listed() {
 
 /// Rule: 9.withdrawal
 #[test]
-fn removed_annotation_withdraws_at_once_without_grants_too() {
+fn removed_annotation_withdraws_even_without_grants() {
     let world = allowed().settled("vip");
     let mut index = Index::new(world.defaults.clone());
     for service in world.services.values() {
@@ -489,7 +489,7 @@ fn a_held_copy_gets_no_port_that_it_did_not_have() {
     assert_eq!(ports, [6443]);
 }
 
-/// Takes endpoints and ports from the slice, as Kubernetes does when a Service has no Pods.
+/// Removes endpoints and ports from the slice, as Kubernetes does when a Service has no Pods.
 fn scale_to_zero(world: &mut World) {
     world.edit(&SliceKey::new("web", "app-x7k2p"), |slice| {
         *slice = slice.clone().endpoints([]).ports(&[]);
@@ -513,7 +513,7 @@ fn a_held_copy_keeps_its_ports_when_the_slice_loses_them() {
     assert_eq!(
         world.copy("vip").ports,
         before.ports,
-        "no port that was not permitted"
+        "a port that was not permitted is not added"
     );
 }
 
@@ -530,7 +530,7 @@ fn permitted_ports_of_an_emptied_copy_stay() {
 
 /// Rule: 9.copies-by-annotation
 #[test]
-fn a_copy_that_names_another_source_is_made_right_or_removed() {
+fn copy_that_names_another_source_is_repaired_or_removed() {
     let mut world = allowed().settled("vip");
     let key = SliceKey::of(&world.copy("vip").metadata);
     world.edit(&key, |slice| {
@@ -558,7 +558,7 @@ struct SourceState {
     allow_from: Option<String>,
     is_external_name: bool,
     has_selector: bool,
-    /// The slices: family, addresses, and whether they claim to be copies.
+    /// The slices: whether they are of IPv6, how many addresses they have, and whether they are labelled as copies.
     slices: Vec<(bool, usize, bool)>,
     /// A grant for other Services, or from other namespaces.
     grant: Option<(bool, String)>,
@@ -632,7 +632,7 @@ impl SourceState {
 }
 
 proptest! {
-    /// Event, status, metrics and log are made only from these.
+    /// Events, status, metrics and logs depend only on what this test compares.
     /// Rule: 9.refusal-is-blind
     #[test]
     fn a_refusal_is_byte_equal_whatever_the_source_is(
@@ -666,7 +666,7 @@ proptest! {
 
     /// Rule: 9.allow-from, 9.reference-grant, 9.withdrawal
     #[test]
-    fn an_index_that_saw_changes_is_as_one_that_lists_now(
+    fn names_after_changes_are_those_of_a_new_list(
         changes in proptest::collection::vec((0_u8..7, "[ab]{1}"), 1..20),
     ) {
         let mut world = world();

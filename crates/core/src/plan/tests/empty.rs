@@ -11,7 +11,7 @@ fn hold(service: Service) -> Service {
     service.annotate(annotation::WHEN_SOURCE_EMPTY, "hold")
 }
 
-/// `vip` with a copy of the API servers' list.
+/// `vip` with a copy of the API source.
 fn copied() -> World {
     World::new()
         .service(service("vip"))
@@ -37,7 +37,7 @@ fn key(name: &str) -> SliceKey {
     SliceKey::new("default", name)
 }
 
-fn app(name: &str) -> SliceKey {
+fn app_key(name: &str) -> SliceKey {
     SliceKey::new("web", name)
 }
 
@@ -45,7 +45,7 @@ fn copy_of(source: &EndpointSlice) -> SliceKey {
     key(&copy_name("vip", source))
 }
 
-/// The two ways in which the API servers' list looks empty.
+/// The two ways in which the API source becomes empty: its slice is gone, or has no endpoints.
 fn emptied() -> [World; 2] {
     let (mut gone, mut bare) = (copied(), copied());
     gone.slices.remove(&key("kubernetes"));
@@ -70,7 +70,7 @@ fn empty_api_server_list_holds_the_last_good_copy() {
 
 /// Rule: 3.held
 #[test]
-fn the_api_servers_list_is_held_for_a_service_of_any_namespace() {
+fn copies_of_the_api_source_are_held_in_any_namespace() {
     let key = crate::model::ServiceKey::new("apps", "vip");
     let mut world = World::new()
         .service(service("vip").namespace("apps").source("default", "kubernetes"))
@@ -87,7 +87,7 @@ fn the_api_servers_list_is_held_for_a_service_of_any_namespace() {
 }
 
 #[test]
-fn copies_follow_again_when_the_source_is_back() {
+fn copies_follow_again_when_the_source_has_endpoints() {
     for mut world in emptied() {
         world.settle("vip");
         world.put(slice("kubernetes").endpoints(["192.0.2.2"]));
@@ -101,7 +101,7 @@ fn copies_follow_again_when_the_source_is_back() {
 
 /// Rule: 3.empty-followed
 #[test]
-fn an_unready_endpoint_is_an_endpoint() {
+fn source_with_only_unready_endpoints_is_not_empty() {
     let mut world = copied();
     world.edit(&key("kubernetes"), |slice| {
         for endpoint in slice.endpoints.iter_mut().flatten() {
@@ -118,7 +118,7 @@ fn an_unready_endpoint_is_an_endpoint() {
 /// Empties these slices of `web/app`.
 fn empty_app(world: &mut World, names: &[&str]) {
     for name in names {
-        world.edit(&app(name), |slice| slice.endpoints = None);
+        world.edit(&app_key(name), |slice| slice.endpoints = None);
     }
 }
 
@@ -146,8 +146,8 @@ fn empty_slice_never_causes_a_create() {
             .service(annotated.source("web", "app"))
             .slice(app_slice("app-aaaaa"))
             .slice(app_slice("app-bbbbb"));
-        assert_eq!(world.settle("vip"), [], "all are empty");
-        world.edit(&app("app-aaaaa"), |slice| {
+        assert_eq!(world.settle("vip"), [], "all slices are empty");
+        world.edit(&app_key("app-aaaaa"), |slice| {
             *slice = slice.clone().endpoints(["192.0.2.1"]);
         });
         let copy = copy_of(&app_slice("app-aaaaa"));
@@ -157,7 +157,7 @@ fn empty_slice_never_causes_a_create() {
 
 /// Rule: 2.empty-beside-others
 #[test]
-fn empty_copy_goes_while_another_slice_has_endpoints() {
+fn empty_copy_is_deleted_while_another_slice_has_endpoints() {
     let copies = ["app-aaaaa", "app-bbbbb"].map(|name| copy_of(&app_slice(name)));
     for annotated in [service("vip"), hold(service("vip"))] {
         let mut world = copied_app(annotated);
@@ -169,7 +169,7 @@ fn empty_copy_goes_while_another_slice_has_endpoints() {
     let mut world = copied_app(service("vip"));
     empty_app(&mut world, &["app-aaaaa", "app-bbbbb"]);
     world.settle("vip");
-    world.edit(&app("app-bbbbb"), |slice| {
+    world.edit(&app_key("app-bbbbb"), |slice| {
         *slice = slice.clone().endpoints(["192.0.2.3"]);
     });
     let [first, second] = copies;
@@ -178,7 +178,7 @@ fn empty_copy_goes_while_another_slice_has_endpoints() {
 
 /// Rule: 2.empty-beside-others
 #[test]
-fn moved_endpoints_arrive_before_the_old_copy_goes() {
+fn moved_endpoints_are_copied_before_the_old_copy_is_deleted() {
     let mut world = World::new()
         .service(service("vip").source("web", "app"))
         .slice(app_slice("app-aaaaa").endpoints(["192.0.2.1"]))
@@ -209,7 +209,7 @@ fn empty_copy_stays_beside_a_slice_of_the_other_family() {
 
 /// Rule: 2.empty-in-place
 #[test]
-fn copy_whose_name_is_taken_gives_no_endpoints() {
+fn copy_whose_name_is_taken_does_not_replace_an_empty_one() {
     let mut world = World::new()
         .service(service("vip").source("web", "app"))
         .slice(app_slice("app-aaaaa").endpoints(["192.0.2.1"]))
@@ -223,7 +223,7 @@ fn copy_whose_name_is_taken_gives_no_endpoints() {
     let reasons = world.reasons("vip");
     assert_eq!(reasons, [Reason::NameTaken, Reason::ForeignSlices]);
 
-    world.edit(&app("app-bbbbb"), |slice| slice.endpoints = None);
+    world.edit(&app_key("app-bbbbb"), |slice| slice.endpoints = None);
     assert_eq!(
         world.reasons("vip"),
         [Reason::ForeignSlices],
@@ -231,16 +231,16 @@ fn copy_whose_name_is_taken_gives_no_endpoints() {
     );
 }
 
-/// Takes endpoints and ports from slices of `web/app`, as Kubernetes does when a Service has no Pods.
+/// Removes endpoints and ports from slices of `web/app`, as Kubernetes does when a Service has no Pods.
 fn scale_to_zero(world: &mut World, names: &[&str]) {
     for name in names {
-        world.edit(&app(name), |slice| {
+        world.edit(&app_key(name), |slice| {
             *slice = slice.clone().endpoints([]).ports(&[]);
         });
     }
 }
 
-/// `vip`, whose port is that of `web/app` by its name.
+/// `vip`, which refers to the port of `web/app` by its name.
 fn with_named_app_port() -> Service {
     service("vip")
         .source("web", "app")
@@ -267,7 +267,7 @@ fn an_emptied_copy_keeps_the_ports_that_its_slice_lost() {
 #[test]
 fn an_empty_copy_beside_a_held_one_keeps_its_ports() {
     let mut world = copied_app(hold(with_named_app_port()));
-    // As it is after a change from `follow` to `hold`.
+    // This is the state after a change from `follow` to `hold`.
     world.edit(&copy_of(&app_slice("app-bbbbb")), |copy| copy.endpoints = None);
     scale_to_zero(&mut world, &["app-aaaaa", "app-bbbbb"]);
     assert_eq!(world.settle("vip"), []);
@@ -283,7 +283,7 @@ fn ports_of_an_empty_slice_beside_others_do_not_matter() {
         .slice(app_slice("app-bbbbb").ports(&[]));
     assert_eq!(world.settle("vip").len(), 1);
     assert_eq!(world.reasons("vip"), []);
-    world.slices.remove(&app("app-aaaaa"));
+    world.slices.remove(&app_key("app-aaaaa"));
     assert_eq!(
         world.reasons("vip"),
         [],
@@ -293,7 +293,7 @@ fn ports_of_an_empty_slice_beside_others_do_not_matter() {
 
 /// Rule: 3.when-source-empty
 #[test]
-fn an_annotation_decides_otherwise() {
+fn annotation_overrides_whether_copies_are_held() {
     for (value, own_writes, app_writes) in [("hold", 0, 0), ("follow", 1, 1), ("", 0, 1), ("keep", 0, 1)] {
         let annotated = || service("vip").annotate(annotation::WHEN_SOURCE_EMPTY, value);
         let mut own = copied();
@@ -324,26 +324,26 @@ fn an_annotation_decides_otherwise() {
 #[test]
 fn an_empty_copy_stays_beside_a_held_one() {
     let mut world = copied_app(hold(service("vip")));
-    // As an older release left it.
+    // This is the state that an older release leaves behind.
     world.edit(&copy_of(&app_slice("app-bbbbb")), |copy| copy.endpoints = None);
     empty_app(&mut world, &["app-aaaaa", "app-bbbbb"]);
     assert_eq!(
         world.settle("vip"),
         [],
-        "nothing is written for a source that is held"
+        "nothing is written while copies are held"
     );
-    world.slices.remove(&app("app-bbbbb"));
+    world.slices.remove(&app_key("app-bbbbb"));
     assert_eq!(
         world.settle("vip").len(),
         1,
-        "its source is gone, and it shows nothing"
+        "its source slice is gone, and it has no endpoints"
     );
     assert_eq!(world.reasons("vip"), [Reason::SourceEmptyHeld]);
 }
 
 /// Rule: 3.held-deleted
 #[test]
-fn a_held_copy_that_is_deleted_by_hand_stays_gone() {
+fn held_copy_deleted_by_hand_is_not_recreated() {
     for mut world in emptied() {
         world.slices.remove(&copy_of(&slice("kubernetes")));
         assert_eq!(world.settle("vip"), []);
@@ -352,14 +352,14 @@ fn a_held_copy_that_is_deleted_by_hand_stays_gone() {
 }
 
 #[test]
-fn nothing_is_made_of_a_held_source_that_was_never_good() {
+fn source_that_was_always_empty_gets_no_copy() {
     let mut world = World::new().service(service("vip")).slice(slice("kubernetes"));
     assert_eq!(world.settle("vip"), []);
 }
 
 /// Rule: 3.held-per-family
 #[test]
-fn each_family_is_held_for_itself() {
+fn each_family_is_held_separately() {
     let mut world = World::new()
         .service(service("vip").families(&["IPv4", "IPv6"]))
         .slice(slice("kubernetes").endpoints(["192.0.2.1"]))
@@ -373,7 +373,7 @@ fn each_family_is_held_for_itself() {
 }
 
 #[test]
-fn a_family_that_the_service_gives_up_is_not_held() {
+fn family_that_the_service_no_longer_has_is_not_held() {
     let mut world = copied();
     world.edit(&key("kubernetes"), |slice| slice.endpoints = None);
     world.put_service(service("vip").families(&["IPv6"]));
@@ -385,7 +385,7 @@ fn a_family_that_the_service_gives_up_is_not_held() {
 
 /// Rule: 3.held-not-across
 #[test]
-fn nothing_is_held_over_from_another_source() {
+fn copies_of_another_source_are_not_held() {
     for (source, name) in [
         (slice("app-aaaaa").of("app").namespace("web"), ("web", "app")),
         (slice("app").of("app"), ("default", "app")),
@@ -406,7 +406,7 @@ fn nothing_is_held_over_from_another_source() {
 }
 
 #[test]
-fn copy_of_gone_slice_is_known_by_the_slice_name() {
+fn source_of_a_deleted_slice_is_recognized_by_its_name() {
     let long = "s".repeat(60);
     let longest = "s".repeat(63);
     for (source, slice_name, held) in [
@@ -435,8 +435,8 @@ fn copy_of_gone_slice_is_known_by_the_slice_name() {
 
 /// Rule: 3.held-not-across
 #[test]
-fn slice_named_as_another_service_is_not_held() {
-    for (is_there, held) in [(true, false), (false, true)] {
+fn copy_of_a_slice_named_after_another_service_is_not_held() {
+    for (exists, held) in [(true, false), (false, true)] {
         let mut world = World::new()
             .service(hold(service("vip").source("web", "db-replica")))
             .slice(
@@ -447,7 +447,7 @@ fn slice_named_as_another_service_is_not_held() {
             )
             .settled("vip");
         let other = plain_service("db-replica").namespace("web");
-        if is_there {
+        if exists {
             world.put_service(other.clone());
         }
         world.put_service(hold(service("vip").source("web", "db")));
@@ -455,17 +455,17 @@ fn slice_named_as_another_service_is_not_held() {
         assert_eq!(
             world.copies("vip").len(),
             usize::from(held),
-            "the Service is there: {is_there}"
+            "the Service exists: {exists}"
         );
         let marked = world.index().apply_service(&other);
         let vip = crate::model::ServiceKey::new("default", "vip");
-        assert_eq!(marked.contains(&vip), held, "the Service is there: {is_there}");
+        assert_eq!(marked.contains(&vip), held, "the Service exists: {exists}");
     }
 }
 
 /// Rule: 3.held-not-across
 #[test]
-fn nothing_is_held_over_from_another_uid_of_the_service() {
+fn copies_for_another_uid_of_the_service_are_not_held() {
     for mut world in emptied() {
         world.put_service(service("vip").uid("new"));
         world.settle("vip");
@@ -492,7 +492,7 @@ fn the_ports_of_a_held_copy_follow_the_service() {
     }
 }
 
-/// `vip`, whose port is that of its source by the name `api`.
+/// `vip`, which refers to the port `api` of its source by name.
 fn with_named_port() -> Service {
     service("vip").no_ports().port("https", "api")
 }
@@ -506,7 +506,7 @@ fn settled_with_named_port() -> World {
 }
 
 #[test]
-fn a_port_of_a_held_copy_keeps_the_last_number_that_was_known() {
+fn port_of_a_held_copy_keeps_its_last_known_number() {
     let mut world = settled_with_named_port();
     world.put(slice("kubernetes").ports(&[]));
     assert_eq!(world.settle("vip"), []);
@@ -520,7 +520,7 @@ fn a_port_of_a_held_copy_keeps_the_last_number_that_was_known() {
 }
 
 #[test]
-fn a_source_that_is_there_but_empty_still_knows_its_ports() {
+fn ports_that_an_empty_slice_lists_are_used() {
     let ports = |numbers: [(&str, i32); 2]| numbers.map(|(name, number)| slice_port(name, number));
     let mut world = settled_with_named_port();
     world.put(slice("kubernetes").ports(&ports([("api", 7443), ("m", 9090)])));
@@ -529,7 +529,7 @@ fn a_source_that_is_there_but_empty_still_knows_its_ports() {
     assert_eq!(
         world.copy("vip").ports,
         Some(vec![slice_port("https", 7443), slice_port("metrics", 9090)]),
-        "one port that is not known says nothing of the others"
+        "an unknown port does not affect the others"
     );
 }
 
@@ -577,7 +577,7 @@ fn source_annotations_of_a_held_copy_are_repaired() {
 
 /// Rule: 3.when-source-empty
 #[test]
-fn a_held_copy_goes_when_the_service_is_told_to_follow() {
+fn held_copy_is_emptied_or_deleted_when_the_service_follows() {
     let [mut gone, mut bare] = emptied();
     let follow = service("vip").annotate(annotation::WHEN_SOURCE_EMPTY, "follow");
     gone.put_service(follow.clone());
@@ -587,7 +587,7 @@ fn a_held_copy_goes_when_the_service_is_told_to_follow() {
 }
 
 #[test]
-fn service_left_empty_without_copy_to_hold_is_reported() {
+fn empty_source_without_a_copy_to_hold_is_reported() {
     let empty = || {
         World::new()
             .service(service("vip").source("default", "kubernetes"))
@@ -600,14 +600,14 @@ fn service_left_empty_without_copy_to_hold_is_reported() {
         .settled("vip");
     world.put(slice("kubernetes"));
     assert_eq!(world.reasons("vip"), [Reason::SourceEmptyHeld]);
-    let copy = world.plan("vip");
-    assert!(copy.is_done(), "{copy:#?}");
+    let plan = world.plan("vip");
+    assert!(plan.is_done(), "{plan:#?}");
     let held = SliceKey::of(&world.copies("vip")[0].metadata);
     world.slices.remove(&held);
     assert_eq!(
         world.reasons("vip"),
         [Reason::SourceEmpty],
-        "deleted by hand, and stays gone"
+        "a copy that was deleted by hand is not recreated"
     );
     let follows = service("vip")
         .source("default", "kubernetes")
@@ -618,6 +618,6 @@ fn service_left_empty_without_copy_to_hold_is_reported() {
             .slice(slice("kubernetes"))
             .reasons("vip")
             .is_empty(),
-        "as asked for"
+        "the annotation asks for an empty Service"
     );
 }

@@ -14,7 +14,7 @@ fn reasons(service: Service, slices: &[EndpointSlice]) -> Vec<Reason> {
         world.slice(slice.clone())
     });
     let (before, after) = (world.reasons("vip"), world.settled("vip").reasons("vip"));
-    assert_eq!(before, after, "writing changes nothing of what is wrong");
+    assert_eq!(before, after, "applying the plan changes no finding");
     after
 }
 
@@ -37,7 +37,7 @@ fn policy(service: Service, policy: &str) -> Service {
 }
 
 #[test]
-fn nothing_is_said_of_what_is_right() {
+fn correct_service_has_no_findings() {
     assert_eq!(reasons(service("vip"), &[good()]), []);
     assert_eq!(reasons(plain_service("vip"), &[good()]), []);
 }
@@ -49,15 +49,15 @@ fn missing_family_is_reported_if_required_or_if_none_is_there() {
     let dual = || service("vip").families(&["IPv4", "IPv6"]);
     let required = || policy(dual(), "RequireDualStack");
     for (what, service, slices, expected) in [
-        ("IPv4 alone, there", service("vip"), vec![good()], vec![]),
+        ("only IPv4, present", service("vip"), vec![good()], vec![]),
         (
-            "IPv4 alone, not there",
+            "only IPv4, missing",
             service("vip"),
             vec![good6()],
             vec![FamilyMissing],
         ),
         (
-            "IPv6 alone, not there",
+            "only IPv6, missing",
             service("vip").families(&["IPv6"]),
             vec![good()],
             vec![FamilyMissing],
@@ -75,7 +75,7 @@ fn missing_family_is_reported_if_required_or_if_none_is_there() {
             vec![FamilyMissing],
         ),
         (
-            "both required and there",
+            "both required and present",
             required(),
             vec![good(), good6()],
             vec![],
@@ -87,15 +87,10 @@ fn missing_family_is_reported_if_required_or_if_none_is_there() {
             vec![good6()],
             vec![],
         ),
-        (
-            "an empty slice is there",
-            service("vip"),
-            vec![slice("app")],
-            vec![],
-        ),
+        ("only an empty slice", service("vip"), vec![slice("app")], vec![]),
         // Kubernetes keeps an empty slice of each family of a Service.
         (
-            "IPv4 alone, empty beside IPv6",
+            "only IPv4, empty beside IPv6",
             service("vip"),
             vec![slice("app"), good6()],
             vec![FamilyMissing],
@@ -113,7 +108,7 @@ fn missing_family_is_reported_if_required_or_if_none_is_there() {
             vec![FamilyMissing],
         ),
         (
-            "IPv4 alone, not there, and IPv6 is empty",
+            "only IPv4, missing, and IPv6 is empty",
             service("vip"),
             vec![good6().endpoints([])],
             vec![],
@@ -183,7 +178,7 @@ fn note_of_a_missing_family_has_the_command_that_helps() {
 
 /// Rule: 2.fqdn, 3.events-note
 #[test]
-fn names_instead_of_addresses_are_reported() {
+fn slice_of_type_fqdn_is_reported() {
     use Reason::{FamilyMissing, UnsupportedAddressType};
     for (slices, expected) in [
         (vec![good(), fqdn()], vec![UnsupportedAddressType]),
@@ -199,7 +194,7 @@ fn names_instead_of_addresses_are_reported() {
 
 /// Rule: 1.source-without-service, 1.source-not-found, 3.source-service, 3.events-note
 #[test]
-fn a_source_that_is_not_there_is_reported() {
+fn missing_source_is_reported() {
     let world = World::new().service(service("vip").source("web", "app"));
     assert_eq!(world.reasons("vip"), [Reason::SourceNotFound]);
     let note = &world.findings("vip")[0].note;
@@ -254,7 +249,7 @@ fn a_port_without_a_number_is_reported_and_left_out() {
 
 /// Rule: 2.no-port-no-copy
 #[test]
-fn there_is_no_copy_where_no_port_has_a_number() {
+fn service_without_a_known_port_gets_no_copy() {
     let service = service("vip").no_ports().port("api", "api");
     let mut world = World::new().service(service).slice(good());
     assert_eq!(world.settle("vip"), []);
@@ -263,7 +258,7 @@ fn there_is_no_copy_where_no_port_has_a_number() {
 
 /// Rule: 2.no-port-no-copy
 #[test]
-fn a_copy_whose_last_port_loses_its_number_goes() {
+fn copy_without_a_known_port_is_deleted() {
     let mut world = World::new().service(service("vip")).slice(good()).settled("vip");
     world.put_service(service("vip").no_ports().port("api", "api"));
     assert_eq!(world.settle("vip").len(), 1);

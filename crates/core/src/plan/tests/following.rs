@@ -1,4 +1,4 @@
-//! Copies follow source and Service.
+//! Copies follow their source and their Service.
 
 use crate::model::{EndpointSlice, Service};
 use crate::model::{Reason, ServiceKey, SliceKey, annotation, copy_name, label};
@@ -16,7 +16,7 @@ fn key(name: &str) -> SliceKey {
     SliceKey::new("default", name)
 }
 
-/// The name of the copy of `default/<source>`, IPv4, for the Service `vip`.
+/// The key of the IPv4 copy of `default/<source>` for the Service `vip`.
 pub(super) fn copy_key(source: &str) -> SliceKey {
     key(&copy_name("vip", &slice(source)))
 }
@@ -69,7 +69,7 @@ fn a_created_copy_has_neither_uid_nor_version() {
 
 /// Rule: 2.family
 #[test]
-fn slices_of_families_that_the_service_has_not_are_not_copied() {
+fn slices_of_families_that_the_service_lacks_are_not_copied() {
     for (families, expected) in [
         (&["IPv4"][..], &["a4"][..]),
         (&["IPv6"], &["a6"]),
@@ -112,7 +112,7 @@ fn a_source_in_another_namespace_is_copied() {
 
 /// Rule: 3.source-slice
 #[test]
-fn a_changed_source_slice_is_one_update() {
+fn changed_source_slice_causes_one_update() {
     let mut world = world().slice(slice("more")).settled("vip");
     world.edit(&key("kubernetes"), |slice| {
         _ = slice.endpoints.as_mut().unwrap().pop();
@@ -123,7 +123,7 @@ fn a_changed_source_slice_is_one_update() {
 
 /// Rule: 2.put
 #[test]
-fn an_update_names_the_slice_that_was_seen() {
+fn update_has_the_uid_and_version_of_the_slice_that_was_seen() {
     let mut world = world().settled("vip");
     world.edit(&key("kubernetes"), |slice| slice.endpoints = None);
     world.put_service(service("vip").annotate(annotation::WHEN_SOURCE_EMPTY, "follow"));
@@ -138,7 +138,7 @@ fn an_update_names_the_slice_that_was_seen() {
 
 /// Rule: 2.touch-no-write
 #[test]
-fn a_source_touched_without_a_change_is_no_write() {
+fn source_touched_without_a_change_causes_no_write() {
     let mut world = world().settled("vip");
     let touches: [fn(&mut EndpointSlice); 4] = [
         |_| {},
@@ -157,7 +157,7 @@ fn a_source_touched_without_a_change_is_no_write() {
 
 /// Rule: 3.source-slice
 #[test]
-fn a_source_slice_that_goes_takes_its_copy_along() {
+fn copy_of_a_deleted_source_slice_is_deleted() {
     let mut world = world()
         .slice(slice("more").endpoints(["192.0.2.3"]))
         .settled("vip");
@@ -167,7 +167,7 @@ fn a_source_slice_that_goes_takes_its_copy_along() {
 
 /// Rule: 3.source-slice
 #[test]
-fn a_source_slice_recreated_under_its_name_is_an_update() {
+fn recreated_source_slice_causes_an_update() {
     let mut world = world().settled("vip");
     world.slices.remove(&key("kubernetes"));
     world.put(slice("kubernetes").endpoints(["192.0.2.7"]));
@@ -177,7 +177,7 @@ fn a_source_slice_recreated_under_its_name_is_an_update() {
 
 /// Rule: 3.re-annotated, 3.order
 #[test]
-fn another_source_is_creates_before_deletes() {
+fn change_of_source_creates_before_it_deletes() {
     let mut world = world()
         .slice(slice("app-1").of("app").namespace("web").endpoints(["192.0.2.9"]))
         .settled("vip");
@@ -192,12 +192,12 @@ fn another_source_is_creates_before_deletes() {
 
 /// Rule: 1.enabled-false, 1.refused-says-so
 #[test]
-fn copies_go_when_the_service_is_no_longer_managed() {
+fn copies_are_deleted_when_the_service_is_no_longer_managed() {
     let copied = world().settled("vip");
     let without = |service| {
         let mut world = copied.clone();
         world.services.clear();
-        service_or_nothing(&mut world, service);
+        put_if_some(&mut world, service);
         world
     };
     for (what, service) in [
@@ -229,7 +229,7 @@ fn copies_go_when_the_service_is_no_longer_managed() {
     }
 }
 
-fn service_or_nothing(world: &mut World, service: Option<Service>) {
+fn put_if_some(world: &mut World, service: Option<Service>) {
     if let Some(service) = service {
         world.put_service(service);
     }
@@ -254,7 +254,7 @@ fn a_typo_in_an_annotation_leaves_copies_as_they_are() {
         assert_eq!(world.reasons("vip"), [Reason::InvalidAnnotation]);
 
         let fresh = World::new().service(service).slice(slice("kubernetes"));
-        assert!(fresh.plan("vip").is_done(), "nothing new is made");
+        assert!(fresh.plan("vip").is_done(), "no copy is created");
     }
 }
 
@@ -274,7 +274,7 @@ fn flag_service_needs_no_annotation_and_may_be_absent() {
 
 /// Rule: 2.older-uid
 #[test]
-fn a_service_recreated_takes_its_copies_over() {
+fn recreated_service_takes_over_its_copies() {
     let mut world = world().settled("vip");
     world.put_service(service("vip").uid("new"));
     assert_eq!(world.settle("vip"), [Write::Update(copy_key("kubernetes"))]);
@@ -308,7 +308,7 @@ fn terminating_service_gets_updates_and_deletes_only() {
 
 /// Rule: 3.managed-service
 #[test]
-fn a_port_of_the_service_that_changes_is_an_update() {
+fn changed_port_of_the_service_causes_an_update() {
     let mut world = world().settled("vip");
     world.put_service(service("vip").number("metrics", 9090));
     assert_eq!(world.settle("vip"), [Write::Update(copy_key("kubernetes"))]);
@@ -332,7 +332,7 @@ fn a_slice_that_we_manage_is_never_a_source() {
 
 /// Rule: 1.copy-is-no-source
 #[test]
-fn a_slice_with_our_label_alone_is_no_source_either() {
+fn slice_with_only_our_label_is_never_a_source() {
     let world = World::new()
         .service(service("vip"))
         .slice(slice("odd").label(label::MANAGED_BY, crate::model::MANAGED_BY_US));
@@ -343,7 +343,7 @@ fn a_slice_with_our_label_alone_is_no_source_either() {
 }
 
 #[test]
-fn two_services_of_one_source_have_copies_of_their_own() {
+fn two_services_with_one_source_have_separate_copies() {
     let mut world = world().service(service("second"));
     assert_eq!(world.settle("vip").len(), 1);
     assert_eq!(world.settle("second").len(), 1);

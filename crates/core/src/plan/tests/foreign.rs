@@ -9,13 +9,13 @@ use crate::testing::world::{World, Write};
 use crate::testing::{Build, BuildService, BuildSlice, owner, plain_service, service, slice};
 
 /// The name that the copy of `default/kubernetes` for `vip` will have.
-fn taken() -> String {
+fn name_of_copy() -> String {
     copy_name("vip", &slice("kubernetes"))
 }
 
-/// Slices that each lack one mark of a copy, under each name that could matter.
+/// Slices with the name of a copy, each of which lacks one mark of a copy.
 fn almost_ours() -> Vec<(&'static str, EndpointSlice)> {
-    let name = taken();
+    let name = name_of_copy();
     let ours = || {
         slice(&name)
             .copied("vip", "kubernetes")
@@ -68,7 +68,7 @@ fn almost_ours() -> Vec<(&'static str, EndpointSlice)> {
 /// Rule: 2.ours, 3.foreign-untouched
 #[test]
 fn slice_that_lacks_our_marks_is_left_alone() {
-    for (what, slice_there) in almost_ours() {
+    for (what, existing) in almost_ours() {
         for service in [
             service("vip"),
             plain_service("vip"),
@@ -78,7 +78,7 @@ fn slice_that_lacks_our_marks_is_left_alone() {
             let world = World::new()
                 .service(service.clone())
                 .slice(slice("kubernetes").endpoints(["192.0.2.1"]))
-                .slice(slice_there.clone());
+                .slice(existing.clone());
             let plan = world.plan("vip");
             assert!(
                 plan.is_done(),
@@ -92,29 +92,29 @@ fn slice_that_lacks_our_marks_is_left_alone() {
 /// Rule: 2.name-taken
 #[test]
 fn a_name_taken_by_a_slice_that_is_not_ours_is_reported() {
-    for (what, slice_there) in almost_ours() {
-        let unlabelled = slice_there
+    for (what, existing) in almost_ours() {
+        let unlabelled = existing
             .clone()
             .without_label(label::SERVICE_NAME)
             .label(label::MANAGED_BY, MANAGED_BY_US);
-        let of_another = slice_there
+        let of_another = existing
             .clone()
             .of("other")
             .label(label::MANAGED_BY, MANAGED_BY_US);
-        for slice_there in [slice_there, unlabelled, of_another] {
-            if slice_there.owner_of_copy().is_some() {
+        for existing in [existing, unlabelled, of_another] {
+            if existing.owner_of_copy().is_some() {
                 continue;
             }
             let world = World::new()
                 .service(service("vip"))
                 .slice(slice("kubernetes").endpoints(["192.0.2.1"]))
-                .slice(slice_there);
+                .slice(existing);
             let findings = world.findings("vip");
             let finding = findings
                 .iter()
                 .find(|finding| finding.reason == Reason::NameTaken);
             let note = &finding.unwrap_or_else(|| panic!("{what}: {findings:?}")).note;
-            assert!(note.contains(&taken()), "{note}");
+            assert!(note.contains(&name_of_copy()), "{note}");
         }
     }
 }
@@ -122,26 +122,26 @@ fn a_name_taken_by_a_slice_that_is_not_ours_is_reported() {
 /// Rule: 2.name-taken
 #[test]
 fn a_name_that_is_free_again_is_used() {
-    for (_, slice_there) in almost_ours() {
+    for (_, existing) in almost_ours() {
         let mut world = World::new()
             .service(service("vip"))
             .slice(slice("kubernetes").endpoints(["192.0.2.1"]))
-            .slice(slice_there);
+            .slice(existing);
         world.settle("vip");
-        let key = SliceKey::new("default", taken());
+        let key = SliceKey::new("default", name_of_copy());
         world.slices.remove(&key);
         assert_eq!(world.settle("vip"), [Write::Create(key)]);
     }
 }
 
 #[test]
-fn one_name_taken_does_not_hold_up_the_other_copies() {
-    let (_, slice_there) = almost_ours().swap_remove(0);
+fn taken_name_does_not_block_the_other_copies() {
+    let (_, existing) = almost_ours().swap_remove(0);
     let mut world = World::new()
         .service(service("vip"))
         .slice(slice("kubernetes").endpoints(["192.0.2.1"]))
         .slice(slice("more").endpoints(["192.0.2.2"]))
-        .slice(slice_there);
+        .slice(existing);
     assert_eq!(world.settle("vip").len(), 1);
 }
 
@@ -240,7 +240,7 @@ fn the_note_on_many_slices_of_others_still_says_what_to_do() {
 }
 
 #[test]
-fn slices_of_unmanaged_service_are_left_alone() {
+fn slices_of_an_unmanaged_service_are_not_reported() {
     let selector = |service: crate::model::Service| {
         service.edit(|service| {
             service.spec_mut().selector = Some([("app".to_owned(), "web".to_owned())].into());
@@ -249,7 +249,7 @@ fn slices_of_unmanaged_service_are_left_alone() {
     for service in [
         plain_service("vip"),
         selector(service("vip")),
-        // If the note named these, a user who deletes them would empty the Service.
+        // If a note named these slices, a user who deletes them would empty the Service.
         selector(service("vip")).annotate(annotation::ENABLED, "yes"),
     ] {
         let world = World::new().service(service).slice(slice("vip-x7k2p").of("vip"));

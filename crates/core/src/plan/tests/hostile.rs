@@ -1,4 +1,4 @@
-//! No object in the cluster causes a panic, a long Event note, or a write that is repeated forever.
+//! No object in the cluster causes a panic, an Event note that is too long, or a write that is repeated forever.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -15,13 +15,13 @@ use crate::testing::world::World;
 use crate::testing::{Build, BuildService, BuildSlice, defaults, endpoint, service, slice, slice_port};
 
 /// Plans directly from objects, including objects that the index would not accept.
-fn plan_of(service: &Service, source: &[EndpointSlice], there: &[EndpointSlice]) -> Plan {
+fn plan_of(service: &Service, source: &[EndpointSlice], existing: &[EndpointSlice]) -> Plan {
     let managed = ManagedService::read(service, &defaults()).expect("a managed Service");
     let shared = |slices: &[EndpointSlice]| -> SlicesByKey {
         let slices = slices.iter().cloned().map(Arc::new);
         slices.map(|slice| (slice.key(), slice)).collect()
     };
-    let (copies, others) = shared(there)
+    let (copies, others) = shared(existing)
         .into_iter()
         .partition(|(_, slice)| slice.is_copy_for(&managed.key));
     let plan = plan(
@@ -60,7 +60,7 @@ fn plan_of(service: &Service, source: &[EndpointSlice], there: &[EndpointSlice])
 
 /// Rule: survive.odd-objects
 #[test]
-fn objects_with_nothing_in_them_are_planned_without_a_panic() {
+fn empty_objects_are_planned_without_a_panic() {
     let bare = Service::default().annotate(annotation::ENABLED, "true");
     let empty_spec = bare
         .clone()
@@ -90,7 +90,7 @@ fn copies_without_uid_or_version_are_not_deleted_blindly() {
 }
 
 #[test]
-fn sources_with_non_numeric_versions_are_written_once() {
+fn copy_of_a_source_with_an_invalid_version_is_written_once() {
     for version in [
         None,
         Some(""),
@@ -105,7 +105,7 @@ fn sources_with_non_numeric_versions_are_written_once() {
 }
 
 #[test]
-fn impossible_port_numbers_are_left_to_the_api_server() {
+fn invalid_port_numbers_are_left_to_the_api_server() {
     let ports = [i32::MIN, -1, 0, i32::MAX];
     let service = ports
         .iter()
@@ -172,7 +172,7 @@ fn removing_one_of_two_equal_endpoints_causes_a_write() {
 
 /// Rule: 3.events-note
 #[test]
-fn a_long_note_is_cut_between_characters() {
+fn long_note_is_truncated_between_characters() {
     for length in 990..1010 {
         let finding = Finding::new(
             crate::model::Reason::WriteRefused,
@@ -191,14 +191,14 @@ fn a_long_note_is_cut_between_characters() {
 
 #[test]
 fn a_slice_that_names_two_services_belongs_to_its_owner() {
-    let there = slice("x").copied("vip", "gone").of("other");
+    let existing = slice("x").copied("vip", "gone").of("other");
     let plan = plan_of(
         &service("vip"),
         &[slice("kubernetes")],
-        std::slice::from_ref(&there),
+        std::slice::from_ref(&existing),
     );
     assert_eq!(plan.deletes.len(), 1, "the owner decides, not the label");
-    let plan = plan_of(&service("other"), &[slice("kubernetes")], &[there]);
+    let plan = plan_of(&service("other"), &[slice("kubernetes")], &[existing]);
     assert_eq!(plan.deletes, []);
     assert_ne!(copy_name("vip", &slice("a")), copy_name("other", &slice("a")));
     assert_eq!(ServiceKey::new("a", "b").to_string(), "a/b");

@@ -1,3 +1,5 @@
+//! Slices of the Go operator, and when they are deleted.
+
 use crate::model::{EndpointSlice, Reason, Service, SliceKey, annotation, copy_name, label};
 use crate::plan::Plan;
 use crate::testing::world::{World, Write};
@@ -21,16 +23,16 @@ fn source() -> EndpointSlice {
     slice("kubernetes").of("kubernetes").endpoints(["192.0.2.1"])
 }
 
-fn removes(plan: &Plan) -> Vec<&str> {
+fn removed(plan: &Plan) -> Vec<&str> {
     plan.leftovers.iter().map(|delete| delete.key.name()).collect()
 }
 
 /// Rule: 3.leftover-slice
 #[test]
-fn a_slice_of_the_go_operator_goes_after_the_copies_have_come() {
+fn slice_of_the_go_operator_is_deleted_after_the_creates() {
     let mut world = world().slice(source());
     let plan = world.plan("vip");
-    assert_eq!((plan.creates.len(), removes(&plan)), (1, vec!["vip"]));
+    assert_eq!((plan.creates.len(), removed(&plan)), (1, vec!["vip"]));
     let writes = world.settle("vip");
     assert!(
         matches!(writes[..], [Write::Create(_), Write::Delete(_)]),
@@ -40,12 +42,12 @@ fn a_slice_of_the_go_operator_goes_after_the_copies_have_come() {
 
 /// Rule: 3.leftover-slice
 #[test]
-fn without_a_copy_to_replace_it_it_stays() {
+fn leftover_without_a_copy_to_replace_it_stays() {
     assert!(world().plan("vip").is_done(), "the source has no slice");
     let empty = source().endpoints([]);
     assert!(
         world().slice(empty).plan("vip").is_done(),
-        "the list of API servers is held while empty"
+        "copies of the API source are held while it is empty"
     );
     let follow = |service: Service| service.annotate(annotation::WHEN_SOURCE_EMPTY, "follow");
     let invalid = World::new()
@@ -56,32 +58,35 @@ fn without_a_copy_to_replace_it_it_stays() {
         .settled("other");
     assert!(
         invalid.plan("vip").is_done(),
-        "the source has copies only, which are no source"
+        "all slices of the source are copies, which are never a source"
     );
-    let nameless = follow(service("vip").no_ports().port("https", "nobody"));
-    let nameless = world().service(nameless).slice(source());
-    assert!(nameless.plan("vip").is_done(), "no port has a number");
-    let mut dying = world().slice(source());
-    dying.put_service(service("vip").source("default", "kubernetes").deleting());
-    assert!(dying.plan("vip").is_done(), "a dying Service gets no copies");
+    let unresolved = follow(service("vip").no_ports().port("https", "nobody"));
+    let unresolved = world().service(unresolved).slice(source());
+    assert!(unresolved.plan("vip").is_done(), "no port has a number");
+    let mut terminating = world().slice(source());
+    terminating.put_service(service("vip").source("default", "kubernetes").deleting());
+    assert!(
+        terminating.plan("vip").is_done(),
+        "a terminating Service gets no copies"
+    );
 }
 
 /// Rule: 3.leftover-empty
 #[test]
-fn leftover_goes_when_an_empty_source_is_followed() {
+fn leftover_is_deleted_when_an_empty_source_is_followed() {
     let follow = service("vip").annotate(annotation::WHEN_SOURCE_EMPTY, "follow");
     let world = world().service(follow);
     let empty = world.clone().slice(source().endpoints([]));
     let taken = slice(&copy_name("vip", &source())).of("vip");
     for world in [world, empty.clone(), empty.slice(taken)] {
         let plan = world.plan("vip");
-        assert_eq!((removes(&plan), plan.creates.len()), (vec!["vip"], 0));
+        assert_eq!((removed(&plan), plan.creates.len()), (vec!["vip"], 0));
     }
 }
 
 /// Rule: 1.enabled-false-leftovers
 #[test]
-fn leftover_goes_with_the_copies_of_a_disabled_service() {
+fn leftover_is_deleted_with_copies_of_a_disabled_service() {
     let disabled = service("vip").annotate(annotation::ENABLED, "false");
     let mut copied = World::new()
         .service(service("vip"))
@@ -91,16 +96,13 @@ fn leftover_goes_with_the_copies_of_a_disabled_service() {
     for service in [disabled.clone(), disabled.deleting()] {
         copied.put_service(service);
         let plan = copied.plan("vip");
-        assert_eq!((plan.deletes.len(), removes(&plan)), (1, vec!["vip"]));
+        assert_eq!((plan.deletes.len(), removed(&plan)), (1, vec!["vip"]));
         assert!(plan.findings.is_empty(), "{:?}", plan.findings);
     }
     copied.put_service(plain_service("vip"));
     let plan = copied.plan("vip");
     assert_eq!(plan.deletes.len(), 1);
-    assert!(
-        removes(&plan).is_empty(),
-        "an annotation that is gone is no \"false\""
-    );
+    assert!(removed(&plan).is_empty(), "a missing annotation is not \"false\"");
 }
 
 /// Rule: 3.leftover-slice
@@ -109,7 +111,7 @@ fn a_copy_whose_name_is_taken_replaces_nothing() {
     let mut world = world().slice(source());
     let name = SliceKey::of(&world.plan("vip").creates[0].metadata);
     world.put(slice(name.name()).of("vip"));
-    assert!(removes(&world.plan("vip")).is_empty());
+    assert!(removed(&world.plan("vip")).is_empty());
 }
 
 /// Rule: 3.leftover-slice
@@ -120,7 +122,7 @@ fn only_what_the_go_operator_made_is_a_leftover() {
         ("another name", |slice| {
             slice.edit(|slice| slice.metadata.name = Some("vip-2".to_owned()))
         }),
-        ("no source in a label", |slice| slice.without_label(label::SOURCE)),
+        ("no source label", |slice| slice.without_label(label::SOURCE)),
         ("managed by another", |slice| {
             slice.label(label::MANAGED_BY, "someone")
         }),
@@ -133,7 +135,7 @@ fn only_what_the_go_operator_made_is_a_leftover() {
             .service(service("vip").source("default", "kubernetes"))
             .slice(source())
             .slice(edit(leftover("vip")));
-        assert!(removes(&world.plan("vip")).is_empty(), "{what}");
+        assert!(removed(&world.plan("vip")).is_empty(), "{what}");
         assert!(world.reasons("vip").contains(&Reason::ForeignSlices), "{what}");
         world.put_service(service("vip").annotate(annotation::ENABLED, "false"));
         assert!(world.plan("vip").is_done(), "{what}");
@@ -143,6 +145,6 @@ fn only_what_the_go_operator_made_is_a_leftover() {
             .slice(source())
             .reasons("vip")
             .contains(&Reason::ForeignSlices),
-        "a leftover is no stranger"
+        "a leftover is not foreign"
     );
 }

@@ -1,5 +1,5 @@
-//! Thousands of slices or ports of one user: the time of a plan grows with their number, not with its square. The syncs
-//! of all users share a thread with the renewals of the Lease.
+//! Plans for thousands of slices or ports of one user. The time that a plan takes grows with their number, not with its
+//! square, because the syncs of all users share a thread with the renewals of the Lease.
 
 use std::time::Duration;
 
@@ -15,8 +15,8 @@ use crate::testing::{
 
 const MANY: usize = 10_000;
 
-/// Each of these tests takes a few seconds, even on a busy machine, and about a minute or more where time grows with the
-/// square of [`MANY`].
+/// The time limit of each test. A test takes a few seconds, even on a busy machine, and a minute or more if the time
+/// grows with the square of [`MANY`].
 const LIMIT: Duration = Duration::from_secs(15);
 
 /// Does something, and checks how long it took.
@@ -53,13 +53,13 @@ fn with_slices(mut world: World, slices: impl IntoIterator<Item = EndpointSlice>
     world
 }
 
-fn follower() -> Service {
+fn managed_vip() -> Service {
     service("vip").source("default", "app")
 }
 
 /// `vip` has copies of all slices of `app`.
 fn copied() -> World {
-    let world = with_slices(World::new().service(follower()), slices_of("app", "a"));
+    let world = with_slices(World::new().service(managed_vip()), slices_of("app", "a"));
     applied(world)
 }
 
@@ -72,7 +72,7 @@ fn applied(mut world: World) -> World {
 #[test]
 fn a_port_of_a_service_with_many_copies_changes_quickly() {
     quickly("the plan", || {
-        let world = copied().service(follower().number("more", 8443));
+        let world = copied().service(managed_vip().number("more", 8443));
         assert_eq!(world.plan("vip").updates.len(), MANY);
     });
 }
@@ -104,7 +104,7 @@ fn consent_for_many_copies_ends_quickly() {
 #[test]
 fn many_grants_are_read_quickly() {
     let grant = |number: usize| -> ReferenceGrant {
-        // The last one counts.
+        // Only the last grant allows this source.
         let to = if number + 1 == MANY { "app" } else { "other" };
         serde_json::from_value(serde_json::json!({
             "metadata": {"namespace": "web", "name": format!("grant-{number:05}")},
@@ -128,7 +128,7 @@ fn many_grants_are_read_quickly() {
 #[test]
 fn copies_of_many_empty_slices_are_held_quickly() {
     quickly("the plan", || {
-        let holding = follower().annotate(annotation::WHEN_SOURCE_EMPTY, "hold");
+        let holding = managed_vip().annotate(annotation::WHEN_SOURCE_EMPTY, "hold");
         let emptied = slices_of("app", "a").map(|slice| slice.endpoints([]));
         let world = with_slices(copied().service(holding.port("named", "https")), emptied);
         let plan = world.plan("vip");
@@ -141,7 +141,7 @@ fn copies_of_many_empty_slices_are_held_quickly() {
 fn many_slices_with_the_address_of_the_service_are_found_quickly() {
     quickly("the plan", || {
         let own = slices_of("app", "a").map(|slice| slice.endpoints(["10.96.0.10"]));
-        let world = with_slices(World::new().service(follower()), own);
+        let world = with_slices(World::new().service(managed_vip()), own);
         assert_eq!(world.plan("vip").creates.len(), MANY);
     });
 }
@@ -231,7 +231,7 @@ fn many_sources_allow_namespaces_quickly() {
 fn many_forged_copies_of_a_service_are_listed_quickly() {
     quickly("a list of copies", || {
         let mut index = Index::new(crate::testing::defaults());
-        index.apply_service(&follower());
+        index.apply_service(&managed_vip());
         for number in 0..MANY {
             let forged = slice(&format!("forged-{number}"))
                 .copied("other", "app-a")

@@ -32,7 +32,7 @@ fn a_copy_is_repaired_after_an_edit_by_hand() {
         ("no version", |copy| {
             *copy = copy.clone().without_annotation(provenance::RESOURCE_VERSION);
         }),
-        ("nonsense for a version", |copy| {
+        ("an invalid version", |copy| {
             *copy = copy.clone().annotate(provenance::RESOURCE_VERSION, "-1");
         }),
         ("owner", |copy| {
@@ -63,7 +63,7 @@ fn a_copy_is_recreated_after_a_deletion_by_hand() {
 
 /// Rule: 2.others-additions
 #[test]
-fn what_others_add_to_a_copy_is_no_reason_to_write() {
+fn additions_of_others_to_a_copy_cause_no_write() {
     let mut world = world().settled("vip");
     world.edit(&copy_key("kubernetes"), |copy| {
         *copy = copy.clone().label("app", "x").annotate("note", "y");
@@ -83,7 +83,7 @@ fn copy_with_owner_edited_to_another_service_is_replaced() {
 }
 
 #[test]
-fn copy_of_other_address_type_goes_before_right_one_comes() {
+fn copy_of_the_wrong_address_type_is_deleted_then_recreated() {
     // The type is immutable, so this is the only way.
     let mut world = world().settled("vip");
     world.edit(&copy_key("kubernetes"), |copy| {
@@ -95,7 +95,7 @@ fn copy_of_other_address_type_goes_before_right_one_comes() {
 }
 
 #[test]
-fn a_copy_that_is_being_deleted_already_is_not_deleted_again() {
+fn copy_that_is_being_deleted_is_not_deleted_again() {
     for spoil in [
         (|copy| *copy = copy.clone().deleting()) as fn(&mut EndpointSlice),
         |copy| *copy = copy.clone().deleting().family("IPv6"),

@@ -1,4 +1,4 @@
-//! A view that may be old: a GET comes before it overwrites what a newer view wrote.
+//! A view that may be outdated: a GET decides before a plan overwrites what was written from a newer view.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use crate::plan::{Plan, plan};
 use crate::testing::world::World;
 use crate::testing::{Build, BuildSlice, plain_service, service, slice};
 
-/// A copy that was made from version 200 of the source, while this replica sees the source at this version.
+/// A copy that was made from version 200 of the source, while this replica sees version `seen` of the source.
 fn ahead_of(seen: u64) -> World {
     World::new()
         .service(service("vip").annotate(crate::model::annotation::WHEN_SOURCE_EMPTY, "follow"))
@@ -58,7 +58,7 @@ fn copy_of_same_or_older_version_is_overwritten_at_once() {
 
 /// Rule: 2.newer-claim
 #[test]
-fn a_version_of_another_uid_says_nothing() {
+fn version_of_another_uid_is_ignored() {
     let world = ahead_of(150).slice(slice("kubernetes").version(150).uid("new").endpoints([]));
     let (before, _) = plans(&world);
     assert_eq!((before.updates.len(), before.confirm.len()), (1, 0));
@@ -80,7 +80,7 @@ fn a_newer_claim_makes_the_plan_read_its_own_source_only() {
 }
 
 #[test]
-fn a_copy_that_shows_the_same_needs_no_question() {
+fn copy_with_the_same_content_needs_no_read() {
     let world = ahead_of(150).slice(slice("kubernetes").version(150).endpoints(["192.0.2.1"]));
     let expected = Plan {
         endpoints: 1,
@@ -131,7 +131,7 @@ fn slice_missing_from_newer_view_needs_no_read() {
 }
 
 #[test]
-fn copies_of_a_service_that_asks_for_none_go_without_a_question() {
+fn copies_of_an_unmanaged_service_are_deleted_without_a_read() {
     let mut world = ahead_of(150);
     world.slices.remove(&source());
     world.put_service(plain_service("vip"));
@@ -140,7 +140,7 @@ fn copies_of_a_service_that_asks_for_none_go_without_a_question() {
 }
 
 #[test]
-fn no_other_update_waits_for_the_question() {
+fn other_updates_do_not_wait_for_the_read() {
     let world = World::new()
         .service(service("vip"))
         .slice(slice("kubernetes").version(200).endpoints(["192.0.2.1"]))
@@ -153,7 +153,7 @@ fn no_other_update_waits_for_the_question() {
 }
 
 #[test]
-fn a_claim_edited_by_hand_costs_a_question_and_no_more() {
+fn claim_edited_by_hand_causes_only_one_read() {
     let mut world = ahead_of(200).settled("vip");
     let copy = SliceKey::new("default", copy_name("vip", &slice("kubernetes")));
     let huge = u64::MAX.to_string();
@@ -177,15 +177,15 @@ fn uncopied() -> World {
 #[test]
 fn copy_from_doubtful_view_waits_for_read_of_slice() {
     let mut snapshot = uncopied().snapshot(&crate::model::ServiceKey::new("default", "vip"));
-    let is_made = |snapshot: &_| {
+    let planned = |snapshot: &_| {
         let plan = plan(snapshot, &crate::plan::Verdicts::Off);
         (plan.creates.len(), plan.confirm.contains(&source()))
     };
-    assert_eq!(is_made(&snapshot), (1, false), "no doubt, no question");
+    assert_eq!(planned(&snapshot), (1, false), "without doubt, nothing is read");
     snapshot.in_doubt = true;
-    assert_eq!(is_made(&snapshot), (0, true));
+    assert_eq!(planned(&snapshot), (0, true));
     snapshot.confirmed = BTreeSet::from([source()]);
-    assert_eq!(is_made(&snapshot), (1, false));
+    assert_eq!(planned(&snapshot), (1, false));
 }
 
 /// Rule: 2.create-confirmed

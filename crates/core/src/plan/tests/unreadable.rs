@@ -1,4 +1,4 @@
-//! Objects that cannot be decoded: nothing changes because of them.
+//! Objects that cannot be decoded change nothing.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ fn vip() -> ServiceKey {
     ServiceKey::new("default", "vip")
 }
 
-/// `vip` follows `kubernetes`, which has two slices.
+/// `vip` copies `kubernetes`, which has two slices.
 fn world() -> World {
     World::new()
         .service(service("vip"))
@@ -33,7 +33,7 @@ fn unreadable(metadata: &ObjectMeta) -> Unreadable {
     }
 }
 
-fn names() -> Scope {
+fn named_scope() -> Scope {
     Scope::Named(Arc::new(["kubernetes", "vip"].map(str::to_owned).into()))
 }
 
@@ -47,7 +47,7 @@ fn reasons(plan: &Plan) -> Vec<Reason> {
     plan.findings.iter().map(|finding| finding.reason).collect()
 }
 
-/// The index of a replica that starts and can decode everything except this object.
+/// The index of a replica that starts and can decode everything except this slice.
 pub(super) fn restarted(world: &World, broken: &EndpointSlice) -> Index {
     let mut without = world.clone();
     without.slices.remove(&SliceKey::of(&broken.metadata));
@@ -55,7 +55,7 @@ pub(super) fn restarted(world: &World, broken: &EndpointSlice) -> Index {
     let scope = if broken.is_labelled_as_copy() {
         Scope::Copies
     } else {
-        names()
+        named_scope()
     };
     index.apply_unreadable_slice(&scope, &unreadable(&broken.metadata));
     index
@@ -71,7 +71,7 @@ fn copies_stay_when_their_service_becomes_unreadable() {
     assert_eq!(reasons(&plan), [Reason::Unreadable]);
     assert!(
         index.service_unreadable(&unreadable(&metadata)).is_empty(),
-        "no news"
+        "nothing new"
     );
     assert_eq!(
         index.apply_service(&service("vip")),
@@ -82,7 +82,7 @@ fn copies_stay_when_their_service_becomes_unreadable() {
 }
 
 #[test]
-fn an_unreadable_service_is_managed_if_anything_says_so() {
+fn unreadable_service_with_copies_or_annotations_is_managed() {
     let bare = plain_service("vip").metadata;
     let annotated = plain_service("vip")
         .annotate(annotation::WHEN_SOURCE_EMPTY, "hold")
@@ -103,7 +103,7 @@ fn an_unreadable_service_is_managed_if_anything_says_so() {
 }
 
 #[test]
-fn the_flags_service_is_managed_though_unreadable() {
+fn service_named_by_flags_is_managed_even_if_unreadable() {
     let mut index = World::new().index();
     let key = ServiceKey::new("default", "kubernetes-vip");
     index.service_unreadable(&unreadable(&plain_service("kubernetes-vip").metadata));
@@ -118,7 +118,7 @@ fn the_copy_of_an_unreadable_slice_stays_and_the_others_follow() {
         let broken = slice("kubernetes");
         let index = if was_known {
             let mut index = world.index();
-            index.apply_unreadable_slice(&names(), &unreadable(&broken.metadata));
+            index.apply_unreadable_slice(&named_scope(), &unreadable(&broken.metadata));
             index
         } else {
             restarted(&world, &broken)
@@ -146,7 +146,7 @@ fn nothing_is_held_because_of_an_unreadable_slice() {
 
 /// Rule: 2.empty-beside-others
 #[test]
-fn empty_copy_goes_beside_the_copy_of_an_unreadable_slice() {
+fn empty_copy_is_deleted_beside_that_of_an_unreadable_slice() {
     let mut world = world();
     world.put(slice("more"));
     let (_, plan) = plan_of(&restarted(&world, &slice("kubernetes")));
@@ -156,9 +156,9 @@ fn empty_copy_goes_beside_the_copy_of_an_unreadable_slice() {
     assert!(plan.updates.is_empty() && plan.creates.is_empty(), "{plan:#?}");
 }
 
-/// Neither a slice that was never copied nor one of the other family has endpoints to show instead.
+/// A slice that was never copied provides no endpoints to show instead, and neither does one of the other family.
 #[test]
-fn an_unreadable_slice_without_a_copy_ends_no_hold() {
+fn unreadable_slice_without_a_copy_does_not_end_a_hold() {
     let mut world = World::new()
         .service(service("vip"))
         .slice(slice("kubernetes").endpoints(["192.0.2.1"]))
@@ -172,15 +172,15 @@ fn an_unreadable_slice_without_a_copy_ends_no_hold() {
 }
 
 #[test]
-fn the_copy_of_an_unreadable_slice_goes_with_it() {
+fn copy_of_an_unreadable_slice_is_deleted_with_the_slice() {
     let world = world();
     let broken = slice("kubernetes");
     let deleted = broken.clone().version(5000).metadata;
     let mut by_event = restarted(&world, &broken);
-    assert_eq!(by_event.delete_slice(&names(), &deleted), [vip()].into());
+    assert_eq!(by_event.delete_slice(&named_scope(), &deleted), [vip()].into());
     let mut by_list = restarted(&world, &broken);
     let listed: HashSet<_> = [SliceKey::of(&slice("more").metadata)].into();
-    assert_eq!(by_list.slices_listed(&names(), &listed), [vip()].into());
+    assert_eq!(by_list.slices_listed(&named_scope(), &listed), [vip()].into());
     for index in [by_event, by_list] {
         let (_, plan) = plan_of(&index);
         assert_eq!((plan.deletes.len(), plan.updates.len()), (1, 0), "{plan:#?}");
@@ -188,7 +188,7 @@ fn the_copy_of_an_unreadable_slice_goes_with_it() {
 }
 
 #[test]
-fn a_copy_that_is_unreadable_is_neither_written_nor_deleted() {
+fn unreadable_copy_is_neither_written_nor_deleted() {
     let mut world = world();
     let copy = world.copies("vip")[0].clone();
     world.put(slice("kubernetes").endpoints(["192.0.2.9"]));
@@ -224,7 +224,7 @@ fn copies_from_nodes_stay_when_a_source_slice_is_unreadable() {
     for (what, world, broken) in [
         ("one of two", single.clone(), slice("more")),
         (
-            "that of the second family itself",
+            "a slice of the second family",
             single.clone().slice(own.clone()).settled("vip"),
             own,
         ),

@@ -50,7 +50,7 @@ fn vip() -> World {
         .settled("kubernetes-vip")
 }
 
-/// `kubernetes-vip` when the source says that these of its endpoints are terminating.
+/// `kubernetes-vip`, whose source lists these endpoints as terminating.
 fn vip_with_unready(numbers: &[usize]) -> World {
     let mut world = vip();
     world.edit(&SliceKey::new("default", "kubernetes"), |source| {
@@ -101,7 +101,7 @@ fn an_unreachable_server_stays_in_the_copy_without_traffic() {
     let note = &world.findings("kubernetes-vip")[0].note;
     assert!(
         note.starts_with(
-            "192.0.2.1:6443 is unreachable since 1970-01-01T00:00:10Z (readyz timed out 3 times)"
+            "192.0.2.1:6443 has been unreachable since 1970-01-01T00:00:10Z (readyz timed out 3 times)"
         ),
         "{note}"
     );
@@ -109,7 +109,7 @@ fn an_unreachable_server_stays_in_the_copy_without_traffic() {
 
 /// Rule: 7.memory
 #[test]
-fn a_server_that_is_well_again_returns_and_is_forgotten() {
+fn server_that_answers_again_returns_and_its_record_ends() {
     let world = settled_with(settled_with(vip(), probes(1)), probes(0));
     let copy = world.copy("kubernetes-vip");
     assert_eq!(shown(copy), ["192.0.2.1 rs-", "192.0.2.2 rs-", "192.0.2.3 rs-"]);
@@ -142,7 +142,7 @@ fn observing_probes_take_nothing_out_and_clear_memory() {
 
 /// Rule: 7.memory
 #[test]
-fn a_plan_that_only_looks_keeps_what_the_copy_remembers() {
+fn plan_that_is_only_shown_keeps_what_the_copy_records() {
     let mut world = settled_with(vip(), probes(1));
     world.probes = Verdicts::AsCopied;
     assert!(world.plan("kubernetes-vip").is_done());
@@ -157,7 +157,7 @@ fn a_plan_that_only_looks_keeps_what_the_copy_remembers() {
     assert_eq!(
         shown(copy),
         all,
-        "the annotation counts together with ready=false only"
+        "the annotation counts only together with ready=false"
     );
 }
 
@@ -196,7 +196,7 @@ fn at_least_half_of_the_servers_keep_their_traffic() {
 
 /// Rule: 7.source-not-ready
 #[test]
-fn what_the_source_says_unready_is_copied_and_not_judged() {
+fn unready_endpoint_of_the_source_is_copied_and_not_judged() {
     let world = vip_with_unready(&[0]);
     let world = settled_with(world, probes(1));
     let copy = world.copy("kubernetes-vip");
@@ -206,12 +206,12 @@ fn what_the_source_says_unready_is_copied_and_not_judged() {
 
 /// Rule: 7.out
 #[test]
-fn server_the_source_says_unready_takes_no_place() {
+fn server_unready_in_the_source_does_not_count_as_out() {
     // Both ready servers count, so one may be out; the unready one is down as well.
     let world = settled_with(vip_with_unready(&[0]), probes(2));
     let copy = world.copy("kubernetes-vip");
     assert_eq!(shown(copy), ["192.0.2.1 -st", "192.0.2.2 ---", "192.0.2.3 rs-"]);
-    // The last ready server stays, although the unready ones answer.
+    // The last ready server stays, although the others answer.
     let world = settled_with(vip_with_unready(&[1, 2]), probes(1));
     let copy = world.copy("kubernetes-vip");
     assert_eq!(shown(copy), ["192.0.2.1 rs-", "192.0.2.2 -st", "192.0.2.3 -st"]);
@@ -253,7 +253,7 @@ fn the_copy_of_an_unreadable_slice_is_judged_as_before() {
 
 /// Rule: 7.exempt
 #[test]
-fn a_service_that_asks_for_it_is_not_judged() {
+fn service_with_probe_off_is_not_judged() {
     for (value, is_judged) in [("off", false), ("on", true), ("", true)] {
         let vip = service("kubernetes-vip").annotate(annotation::PROBE, value);
         let world = World::new()
@@ -266,10 +266,10 @@ fn a_service_that_asks_for_it_is_not_judged() {
             is_judged,
             "{value:?}"
         );
-        let complains = world
+        let is_reported = world
             .reasons("kubernetes-vip")
             .contains(&Reason::InvalidAnnotation);
-        assert_eq!(complains, value == "on", "{value:?}");
+        assert_eq!(is_reported, value == "on", "{value:?}");
     }
 }
 
@@ -301,7 +301,7 @@ fn other_users_do_not_learn_which_server_fails() {
 
 /// Rule: 2.trigger-time
 #[test]
-fn a_copy_says_when_its_last_change_was_first_seen() {
+fn copy_states_when_its_last_change_was_first_seen() {
     let trigger =
         |slice: &EndpointSlice| annotation_of(&slice.metadata, provenance::TRIGGER_TIME).map(str::to_owned);
     let key = crate::model::ServiceKey::new("default", "kubernetes-vip");

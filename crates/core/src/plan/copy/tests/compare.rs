@@ -1,18 +1,18 @@
-//! When a copy is written, and which parts of the old one stay.
+//! Tests of when a copy is updated, and of which parts of it stay.
 
 use super::*;
 
-/// A copy as it comes back from the API server.
+/// A copy as the API server stores it.
 fn stored(source: &EndpointSlice) -> EndpointSlice {
     copy_of(source).uid("uid-copy").version(7)
 }
 
 /// Rule: 2.written-when-different
 #[test]
-fn what_a_copy_shows_is_compared_and_nothing_else() {
+fn copy_is_updated_only_if_its_content_differs() {
     let source = slice("kubernetes").endpoints(["192.0.2.1", "192.0.2.2"]);
     let stored = || stored(&source);
-    let rename = |copy: &mut EndpointSlice, key: &str| {
+    let edit_owner = |copy: &mut EndpointSlice, key: &str| {
         for owner in copy.metadata.owner_references.iter_mut().flatten() {
             match key {
                 "uid" => owner.uid = "other".to_owned(),
@@ -30,7 +30,7 @@ fn what_a_copy_shows_is_compared_and_nothing_else() {
             true,
         ),
         (
-            "a version that is no number",
+            "a version that is not a number",
             stored().annotate(provenance::RESOURCE_VERSION, "new"),
             false,
         ),
@@ -68,10 +68,14 @@ fn what_a_copy_shows_is_compared_and_nothing_else() {
             stored().annotate(provenance::UNREACHABLE, "192.0.2.1"),
             false,
         ),
-        ("owner's UID", stored().edit(|copy| rename(copy, "uid")), false),
+        (
+            "owner's UID",
+            stored().edit(|copy| edit_owner(copy, "uid")),
+            false,
+        ),
         (
             "blockOwnerDeletion",
-            stored().edit(|copy| rename(copy, "block")),
+            stored().edit(|copy| edit_owner(copy, "block")),
             false,
         ),
         (
@@ -93,7 +97,7 @@ fn what_a_copy_shows_is_compared_and_nothing_else() {
 }
 
 #[test]
-fn lists_that_are_absent_are_as_good_as_empty_ones() {
+fn absent_lists_count_as_empty() {
     let source = slice("kubernetes");
     let service = read(&service("vip").headless().no_ports());
     let wanted = fresh(&service, &source, Vec::new());
@@ -104,7 +108,7 @@ fn lists_that_are_absent_are_as_good_as_empty_ones() {
 
 /// Rule: 2.written-when-different
 #[test]
-fn the_order_of_endpoints_with_one_address_means_nothing_either() {
+fn order_of_endpoints_with_one_address_does_not_matter() {
     let pod = |name: &str| Endpoint {
         target_ref: serde_json::from_value(json!({"name": name})).unwrap(),
         ..endpoint("192.0.2.1")
@@ -114,14 +118,14 @@ fn the_order_of_endpoints_with_one_address_means_nothing_either() {
     let current = stored(&with(["a", "b"]));
     assert!(
         same(&current, &copy_of(&with(["b", "a"]))),
-        "two pods on one host network"
+        "two Pods in the same host network"
     );
     assert!(!same(&current, &copy_of(&with(["a", "a"]))));
 }
 
 /// Rule: 2.others-additions
 #[test]
-fn what_others_added_stays_and_what_is_reserved_is_set_right() {
+fn additions_of_others_stay_and_reserved_fields_are_fixed() {
     let source = slice("kubernetes").endpoints(["192.0.2.1"]);
     let mut current = stored(&source)
         .label("app", "web")

@@ -1,4 +1,4 @@
-//! What a copy looks like.
+//! Tests of the content of a copy.
 
 use k8s_openapi::api::discovery::v1::{EndpointHints, ForZone};
 
@@ -43,7 +43,7 @@ fn a_long_service_name_is_not_truncated_in_the_name_of_a_copy() {
 
 /// Rule: 2.labels
 #[test]
-fn a_copy_bears_our_labels_and_none_of_its_source() {
+fn copy_has_our_labels_and_none_of_its_source() {
     let source = slice("kubernetes")
         .label(label::HEADLESS, "")
         .label("endpointslice.kubernetes.io/skip-mirror", "true")
@@ -75,7 +75,7 @@ fn a_copy_bears_our_labels_and_none_of_its_source() {
 
 /// Rule: 2.label-source-fits
 #[test]
-fn the_name_of_the_source_slice_is_a_label_only_where_it_fits() {
+fn name_of_the_source_slice_is_a_label_only_if_it_fits() {
     for (length, fits) in [(1, true), (63, true), (64, false), (253, false)] {
         let source = "x".repeat(length);
         let copy = copy_of(&slice(&source));
@@ -90,7 +90,7 @@ fn the_name_of_the_source_slice_is_a_label_only_where_it_fits() {
 
 /// Rule: 2.annotations
 #[test]
-fn a_copy_says_where_it_comes_from() {
+fn annotations_of_a_copy_name_its_source() {
     let source = slice("kubernetes")
         .namespace("web")
         .version(42)
@@ -134,7 +134,7 @@ fn udp(mut port: EndpointPort) -> EndpointPort {
 
 /// Rule: 2.ports
 #[test]
-fn ports_are_the_services_and_numbers_the_sources() {
+fn ports_come_from_the_service_and_numbers_from_the_source() {
     let no_target = |name: &str| {
         service("vip").no_ports().number(name, 0).edit(|service| {
             for port in service.spec_mut().ports.iter_mut().flatten() {
@@ -156,14 +156,14 @@ fn ports_are_the_services_and_numbers_the_sources() {
             vec![],
         ),
         (
-            "a number beats the source",
+            "a number overrides the source",
             plain().number("https", 8443),
             vec![slice_port("https", 6443)],
             vec![("https", 8443)],
             vec![],
         ),
         (
-            "no target is the port itself",
+            "without a target, the port itself",
             no_target("https"),
             vec![],
             vec![("https", 443)],
@@ -177,14 +177,14 @@ fn ports_are_the_services_and_numbers_the_sources() {
             vec![],
         ),
         (
-            "the only port of another name is no guess",
+            "the only port has another name",
             plain().port("https", "api"),
             vec![slice_port("https", 6443)],
             vec![],
             vec!["api"],
         ),
         (
-            "the protocol counts",
+            "another protocol",
             plain().port("https", "api"),
             vec![udp(slice_port("api", 53))],
             vec![],
@@ -198,21 +198,21 @@ fn ports_are_the_services_and_numbers_the_sources() {
             vec![],
         ),
         (
-            "a port without number",
+            "a port without a number",
             plain().port("https", "api"),
             vec![any],
             vec![],
             vec!["api"],
         ),
         (
-            "one of two",
+            "one of two is known",
             plain().port("https", "api").port("metrics", "m"),
             vec![slice_port("api", 6443)],
             vec![("https", 6443)],
             vec!["m"],
         ),
         (
-            "none at all",
+            "no ports",
             plain().headless(),
             vec![slice_port("api", 6443)],
             vec![],
@@ -263,7 +263,7 @@ fn a_port_keeps_protocol_and_app_protocol_of_the_service() {
 
 /// Rule: 2.headless-no-ports
 #[test]
-fn a_copy_without_ports_has_an_empty_list_of_them() {
+fn copy_without_ports_has_an_empty_list_of_ports() {
     let copy = fresh(
         &read(&service("vip").headless().no_ports()),
         &slice("a"),
@@ -274,7 +274,7 @@ fn a_copy_without_ports_has_an_empty_list_of_them() {
 
 /// Rule: 2.conditions
 #[test]
-fn conditions_are_always_said() {
+fn copy_states_all_conditions() {
     let (yes, no) = (Some(true), Some(false));
     for (given, expected) in [
         ((None, None, None), (true, true, false)),
@@ -331,7 +331,7 @@ fn an_endpoint_keeps_its_addresses_node_zone_and_hostname() {
 
 /// Rule: 2.target-ref
 #[test]
-fn a_target_is_kept_where_readers_of_the_copy_can_follow_it() {
+fn target_ref_is_kept_unless_it_names_another_namespace() {
     for (namespace, kept) in [
         (None, true),
         (Some(""), true),

@@ -1,4 +1,4 @@
-//! Random changes of a cluster.
+//! Random changes to a cluster.
 
 use k8s_openapi::api::discovery::v1::EndpointConditions;
 use proptest::collection::vec;
@@ -9,7 +9,7 @@ use crate::model::{EndpointSlice, OwnerReference, Service};
 use crate::model::{annotation, label, provenance};
 use crate::testing::{Build, BuildService, BuildSlice, endpoint, plain_service, slice, slice_port};
 
-/// Source slices, some of one Service, some of another, of all address types.
+/// Source slices of two Services, with all address types: namespace, name, Service and address type.
 pub(super) const SOURCES: [(&str, &str, &str, &str); 5] = [
     ("default", "kubernetes", "kubernetes", "IPv4"),
     ("default", "kubernetes-6", "kubernetes", "IPv6"),
@@ -23,17 +23,17 @@ pub(super) enum Change {
     Source(usize, Vec<u8>, u8),
     SourceGone(usize),
     Touch(usize),
-    Service(Ask),
+    Service(Settings),
     ServiceGone,
-    Edit(usize, Hand),
+    Edit(usize, ManualEdit),
     DeleteCopy(usize),
     Foreign(u8, Vec<u8>),
     Leftover,
 }
 
-/// The requests that a Service may make.
+/// The settings of a Service.
 #[derive(Clone, Debug)]
-pub(super) struct Ask {
+pub(super) struct Settings {
     pub(super) enabled: Option<&'static str>,
     pub(super) source: Option<(&'static str, &'static str)>,
     pub(super) families: &'static [&'static str],
@@ -47,7 +47,7 @@ pub(super) struct Ask {
 
 /// Manual edits of a copy.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Hand {
+pub(super) enum ManualEdit {
     Label(&'static str),
     Annotation(&'static str),
     NoAnnotation(&'static str),
@@ -60,7 +60,7 @@ pub(super) enum Hand {
     Finalizer,
 }
 
-pub(super) fn ask() -> impl Strategy<Value = Ask> {
+pub(super) fn settings() -> impl Strategy<Value = Settings> {
     let often = |value: &'static str| prop_oneof![8 => Just(Some(value)), 1 => Just(None)];
     let enabled = prop_oneof![6 => often("true"), 1 => select(vec![Some("false"), Some("ture"), Some("")])];
     let source = select(vec![
@@ -85,21 +85,23 @@ pub(super) fn ask() -> impl Strategy<Value = Ask> {
         ),
     )
         .prop_map(
-            |((enabled, source, families), ports, when_empty, (headless, selector, deleting, uid))| Ask {
-                enabled,
-                source,
-                families,
-                ports,
-                when_empty,
-                headless,
-                selector,
-                deleting,
-                uid,
+            |((enabled, source, families), ports, when_empty, (headless, selector, deleting, uid))| {
+                Settings {
+                    enabled,
+                    source,
+                    families,
+                    ports,
+                    when_empty,
+                    headless,
+                    selector,
+                    deleting,
+                    uid,
+                }
             },
         )
 }
 
-impl Ask {
+impl Settings {
     pub(super) fn service(&self) -> Service {
         let mut service = plain_service("vip")
             .families(self.families)
@@ -132,7 +134,7 @@ impl Ask {
     }
 }
 
-pub(super) fn hand() -> impl Strategy<Value = Hand> {
+pub(super) fn manual_edit() -> impl Strategy<Value = ManualEdit> {
     let annotations = [
         provenance::SLICE,
         provenance::UID,
@@ -141,20 +143,20 @@ pub(super) fn hand() -> impl Strategy<Value = Hand> {
         provenance::TRIGGER_TIME,
     ];
     prop_oneof![
-        select(vec![label::SERVICE_NAME, label::SOURCE, label::HEADLESS, "app"]).prop_map(Hand::Label),
-        select([&annotations[..], &["note"]].concat()).prop_map(Hand::Annotation),
-        select(annotations.to_vec()).prop_map(Hand::NoAnnotation),
-        select(vec!["uid", "name", "kind"]).prop_map(Hand::Owner),
-        Just(Hand::NoOwner),
-        Just(Hand::NoManager),
-        Just(Hand::Endpoints),
-        Just(Hand::NoEndpoints),
-        Just(Hand::Ports),
-        Just(Hand::Finalizer),
+        select(vec![label::SERVICE_NAME, label::SOURCE, label::HEADLESS, "app"]).prop_map(ManualEdit::Label),
+        select([&annotations[..], &["note"]].concat()).prop_map(ManualEdit::Annotation),
+        select(annotations.to_vec()).prop_map(ManualEdit::NoAnnotation),
+        select(vec!["uid", "name", "kind"]).prop_map(ManualEdit::Owner),
+        Just(ManualEdit::NoOwner),
+        Just(ManualEdit::NoManager),
+        Just(ManualEdit::Endpoints),
+        Just(ManualEdit::NoEndpoints),
+        Just(ManualEdit::Ports),
+        Just(ManualEdit::Finalizer),
     ]
 }
 
-impl Hand {
+impl ManualEdit {
     pub(super) fn edit(self, copy: &mut EndpointSlice) {
         let built = copy.clone();
         let owner = |change: &dyn Fn(&mut OwnerReference)| {
@@ -187,9 +189,9 @@ pub(super) fn change() -> impl Strategy<Value = Change> {
         4 => (source(), vec(0..6u8, 0..4), 0..3u8).prop_map(|(n, ends, port)| Change::Source(n, ends, port)),
         2 => source().prop_map(Change::SourceGone),
         1 => source().prop_map(Change::Touch),
-        4 => ask().prop_map(Change::Service),
+        4 => settings().prop_map(Change::Service),
         1 => Just(Change::ServiceGone),
-        4 => (any::<usize>(), hand()).prop_map(|(n, hand)| Change::Edit(n, hand)),
+        4 => (any::<usize>(), manual_edit()).prop_map(|(n, edit)| Change::Edit(n, edit)),
         1 => any::<usize>().prop_map(Change::DeleteCopy),
         1 => (0..3u8, vec(0..6u8, 0..2)).prop_map(|(n, ends)| Change::Foreign(n, ends)),
         1 => Just(Change::Leftover),

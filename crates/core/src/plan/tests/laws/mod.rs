@@ -1,12 +1,12 @@
-//! Laws that hold whatever happens. A cluster goes through random changes, and after each one the operator plans,
-//! writes and plans again.
+//! Laws that hold for any changes. A cluster is changed at random, and after each change the operator plans, writes and
+//! plans again.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use self::changes::{Ask, Change, Hand, SOURCES, ask, change, source_slice};
+use self::changes::{Change, ManualEdit, SOURCES, Settings, change, settings, source_slice};
 use crate::model::EndpointSlice;
 use crate::model::{Reason, ServiceKey, SliceKey, annotation_of, copy_name, label, label_of, provenance};
 use crate::plan::Plan;
@@ -15,10 +15,10 @@ use crate::testing::{Build, BuildService, BuildSlice, owner, service};
 
 mod changes;
 
-/// The namespace, name and address type of a source slice, which form the name of its copy.
+/// The namespace, name and address type of a source slice, which determine the name of its copy.
 type Origin = (String, String, String);
 
-/// The cluster, and everything that sources have ever shown.
+/// The cluster, and all addresses that its sources have ever listed.
 struct History {
     world: World,
     shown: BTreeMap<Origin, Vec<BTreeSet<Vec<String>>>>,
@@ -48,7 +48,7 @@ impl History {
         history
     }
 
-    /// Changes the cluster as others do.
+    /// Makes a change, as other clients of the API do.
     fn make(&mut self, change: &Change) {
         let copies: Vec<_> = self
             .world
@@ -74,11 +74,11 @@ impl History {
                     });
                 }
             }
-            Change::Service(ask) => self.world.put_service(ask.service()),
+            Change::Service(settings) => self.world.put_service(settings.service()),
             Change::ServiceGone => _ = self.world.services.remove(&ServiceKey::new("default", "vip")),
-            Change::Edit(n, hand) => {
+            Change::Edit(n, edit) => {
                 if let Some(key) = nth(*n) {
-                    self.world.edit(key, |copy| hand.edit(copy));
+                    self.world.edit(key, |copy| edit.edit(copy));
                 }
             }
             Change::DeleteCopy(n) => {
@@ -115,8 +115,8 @@ impl History {
     }
 }
 
-/// Endpoints that somebody wrote into a copy by hand. They stay if the source is empty and the copy is held, and while
-/// an annotation is invalid.
+/// Whether somebody edited a copy by hand. The endpoints of such a copy stay if the source is empty and the copy is
+/// held, and while an annotation is invalid.
 fn was_edited(copy: &EndpointSlice) -> bool {
     label_of(&copy.metadata, "edited").is_some()
 }
@@ -124,17 +124,17 @@ fn was_edited(copy: &EndpointSlice) -> bool {
 fn check_ownership(world: &World, key: &ServiceKey, plan: &Plan) {
     for update in &plan.updates {
         let name = SliceKey::of(&update.metadata);
-        let there = &world.slices[&name];
+        let existing = &world.slices[&name];
         assert_eq!(
-            there.owner_of_copy().as_ref(),
+            existing.owner_of_copy().as_ref(),
             Some(key),
             "an update of {name}, which is not ours"
         );
     }
     for delete in &plan.deletes {
-        let there = &world.slices[&delete.key];
+        let existing = &world.slices[&delete.key];
         assert_eq!(
-            there.owner_of_copy().as_ref(),
+            existing.owner_of_copy().as_ref(),
             Some(key),
             "a deletion of {}, which is not ours",
             delete.key
@@ -151,7 +151,7 @@ fn check_ownership(world: &World, key: &ServiceKey, plan: &Plan) {
         assert_eq!(
             written.owner_of_copy().as_ref(),
             Some(key),
-            "what we write is ours"
+            "a write of a slice that is not ours"
         );
         assert_eq!(label_of(&written.metadata, label::SERVICE_NAME), Some(key.name()));
     }
@@ -171,19 +171,20 @@ fn check_order(plan: &Plan) {
     assert_eq!(
         names.len(),
         written.len() + plan.deletes.len(),
-        "one write a slice: {plan:#?}"
+        "more than one write of a slice: {plan:#?}"
     );
 }
 
-/// With one of these a copy may show what its source no longer shows.
-const STAYS: [Reason; 2] = [Reason::SourceEmptyHeld, Reason::InvalidAnnotation];
+/// The findings with which a copy may show what its source no longer shows.
+const KEEPING_REASONS: [Reason; 2] = [Reason::SourceEmptyHeld, Reason::InvalidAnnotation];
 
-/// A copy shows what its source showed at some time, and what it shows now unless it is held.
+/// Checks that each copy shows what its source showed at some time and, unless it may stay as it is, what the source
+/// shows now.
 fn check_contents(history: &History, findings: &[Reason]) {
-    let as_they_are = findings.iter().any(|finding| STAYS.contains(finding));
+    let may_stay = findings.iter().any(|finding| KEEPING_REASONS.contains(finding));
     for copy in history.world.copies("vip") {
-        // A copy that is being deleted and is not wanted is not written either.
-        if as_they_are && was_edited(copy) || copy.metadata.deletion_timestamp.is_some() {
+        // A copy that is being deleted and is not wanted is not written.
+        if may_stay && was_edited(copy) || copy.metadata.deletion_timestamp.is_some() {
             continue;
         }
         let read = |key| annotation_of(&copy.metadata, key).unwrap_or_default().to_owned();
@@ -206,21 +207,21 @@ fn check_contents(history: &History, findings: &[Reason]) {
             shown_by(copy)
         );
         assert!(
-            as_they_are,
+            may_stay,
             "{origin:?} shows {now:?}, its copy {:?}: {findings:?}",
             shown_by(copy)
         );
     }
 }
 
-/// No empty copy exists next to one of its family that has endpoints, and none is created.
+/// Checks that no empty copy exists next to a copy of the same family that has endpoints.
 fn check_empty(world: &World, findings: &[Reason]) {
     let mut copies = world.copies("vip");
     copies.retain(|copy| copy.metadata.deletion_timestamp.is_none());
     let (empty, full): (Vec<_>, Vec<_>) = copies.into_iter().partition(|copy| copy.is_empty());
     let is_beside = |copy: &&&EndpointSlice| full.iter().any(|other| other.address_type == copy.address_type);
-    let as_they_are = findings.iter().any(|finding| STAYS.contains(finding));
-    assert_eq!(empty.iter().find(is_beside).filter(|_| !as_they_are), None);
+    let may_stay = findings.iter().any(|finding| KEEPING_REASONS.contains(finding));
+    assert_eq!(empty.iter().find(is_beside).filter(|_| !may_stay), None);
 }
 
 proptest! {
@@ -228,7 +229,7 @@ proptest! {
 
     /// Rule: 2.ours, 2.delete-preconditions, 3.order
     #[test]
-    fn one_plan_makes_copies_right_and_touches_nothing_else(changes in vec(change(), 1..16)) {
+    fn one_plan_fixes_copies_and_touches_nothing_else(changes in vec(change(), 1..16)) {
         let key = ServiceKey::new("default", "vip");
         let mut history = History::new();
         history.world.settle("vip");
@@ -240,28 +241,28 @@ proptest! {
             check_ownership(&history.world, &key, &plan);
             check_order(&plan);
             if matches!(change, Change::Touch(_)) {
-                prop_assert!(plan.is_done(), "a touched source plans a write: {plan:#?}");
+                prop_assert!(plan.is_done(), "a source that was touched causes a write: {plan:#?}");
             }
             let others: BTreeMap<_, _> = history.world.slices.clone().into_iter().filter(|(_, slice)| !slice.is_copy_for(&key)).collect();
-            // The plan also deletes what the Go operator left.
+            // The plan also deletes the slices of the Go operator.
             let leftovers = std::mem::take(&mut plan.leftovers);
             let writes = history.world.apply(plan);
             for (name, slice) in &others {
-                prop_assert_eq!(history.world.slices.get(name), Some(slice), "not ours, and written");
+                prop_assert_eq!(history.world.slices.get(name), Some(slice), "a slice that is not ours was changed");
             }
             history.world.apply(Plan { leftovers, ..Plan::default() });
             if let Change::Source(n, ..) | Change::SourceGone(n) = change {
-                // With the family no longer empty, or no longer held, its other slices are followed again.
+                // When the family is no longer empty or held, copies follow its other slices again.
                 let was_held = before.reasons("vip").contains(&Reason::SourceEmptyHeld);
                 let taken = before.reasons("vip").contains(&Reason::NameTaken);
                 let copied = before.copies("vip").len();
                 let missing = before.slices.values().filter(|slice| slice.owner_of_copy().is_none()).count() > copied;
-                // Empty copies go when another slice has endpoints.
+                // Empty copies are deleted when another slice has endpoints.
                 let had_empty = before.copies("vip").iter().any(|copy| copy.is_empty());
                 prop_assert!(writes.len() <= 1 || was_held || taken || missing || had_empty, "{writes:?} for slice {n}");
             }
             let left = history.world.plan("vip");
-            prop_assert!(left.is_done(), "after {change:?} and {writes:?} there is still to do {left:#?}");
+            prop_assert!(left.is_done(), "after {change:?} and {writes:?}, the next plan is not empty: {left:#?}");
             let findings: Vec<_> = left.findings.iter().map(|finding| finding.reason).collect();
             check_contents(&history, &findings);
             check_empty(&history.world, &findings);
@@ -269,32 +270,32 @@ proptest! {
     }
 
     #[test]
-    fn a_copy_is_the_same_however_it_came_about(
+    fn copies_do_not_depend_on_earlier_changes(
         changes in vec(change(), 1..12),
-        ask in ask(),
+        settings in settings(),
         ends in vec(0..6u8, 1..4),
     ) {
-        let source = ask.source.filter(|(_, name)| *name != "no name");
-        let follows = Ask { when_empty: Some("follow"), enabled: Some("true"), deleting: false, source, ..ask };
+        let source = settings.source.filter(|(_, name)| *name != "no name");
+        let follows = Settings { when_empty: Some("follow"), enabled: Some("true"), deleting: false, source, ..settings };
         let mut history = History::new();
         history.world.settle("vip");
         for change in changes.iter().chain(&[Change::Service(follows), Change::Source(0, ends, 0)]) {
-            // This leaves out changes that only a new Service or a person can undo.
-            if matches!(change, Change::Foreign(..) | Change::Edit(_, Hand::NoOwner | Hand::NoManager | Hand::Owner(_) | Hand::NoAnnotation(_) | Hand::Finalizer)) {
+            // Changes that only a new Service or another edit can undo are left out.
+            if matches!(change, Change::Foreign(..) | Change::Edit(_, ManualEdit::NoOwner | ManualEdit::NoManager | ManualEdit::Owner(_) | ManualEdit::NoAnnotation(_) | ManualEdit::Finalizer)) {
                 continue;
             }
             history.make(change);
             history.world.settle("vip");
         }
-        let mut decoded_again = history.world.clone();
-        decoded_again.slices.retain(|_, slice| slice.owner_of_copy().is_none());
-        decoded_again.settle("vip");
+        let mut recreated = history.world.clone();
+        recreated.slices.retain(|_, slice| slice.owner_of_copy().is_none());
+        recreated.settle("vip");
         let content = |world: &World| -> BTreeMap<_, _> {
-            // Whether an empty copy is there depends on what the source showed before.
+            // Whether an empty copy exists depends on what the source showed before.
             world.copies("vip").into_iter().filter(|copy| !copy.is_empty()).map(|copy| {
                 let mut copy = copy.clone();
                 (copy.metadata.uid, copy.metadata.resource_version) = (None, None);
-                // This alone causes no write, and additions of others stay.
+                // The resourceVersion alone causes no write, and additions of others stay.
                 copy = copy.without_annotation(provenance::RESOURCE_VERSION).without_annotation("note").without_label("app").without_label("edited");
                 if let Some(endpoints) = &mut copy.endpoints {
                     endpoints.sort_by_key(|endpoint| endpoint.addresses.clone());
@@ -302,11 +303,11 @@ proptest! {
                 (SliceKey::of(&copy.metadata), copy)
             }).collect()
         };
-        prop_assert_eq!(content(&history.world), content(&decoded_again));
+        prop_assert_eq!(content(&history.world), content(&recreated));
     }
 
     #[test]
-    fn a_held_source_changes_nothing_but_ports(ends in vec(0..6u8, 1..4), gone in any::<bool>(), port in 0..3u8) {
+    fn held_copies_change_only_their_ports(ends in vec(0..6u8, 1..4), gone in any::<bool>(), port in 0..3u8) {
         let mut history = History::new();
         history.make(&Change::Source(0, ends, 0));
         history.world.settle("vip");

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::*;
 
-/// The nodes of a slice on which an endpoint gets traffic.
+/// The nodes on which an endpoint of a slice gets traffic.
 fn healthy_nodes(slice: &EndpointSlice) -> BTreeSet<String> {
     let endpoints = slice.endpoints.iter().flatten();
     let healthy = endpoints.filter(|endpoint| {
@@ -28,7 +28,7 @@ fn purelb(slices: &[&EndpointSlice]) -> BTreeSet<String> {
         .collect()
 }
 
-/// For the whole Service and for each family.
+/// The nodes that each oracle chooses, for the whole Service and for each family.
 fn announced(world: &World) -> Vec<BTreeSet<String>> {
     let all = world.copies("vip");
     let of = |family: Family| copies(world, family);
@@ -46,7 +46,7 @@ fn all_announce(world: &World, nodes: &[&str]) {
     }
 }
 
-/// Down, with contrast, in both families.
+/// Results with which the server of this number is down in both families, with contrast.
 fn down(number: usize) -> Verdicts {
     let mut report = Report::default();
     report.leadership.may_take_out = true;
@@ -77,19 +77,19 @@ fn down(number: usize) -> Verdicts {
 
 /// Rule: 8.announced
 #[test]
-fn exactly_the_nodes_with_a_living_server_announce_the_vip() {
+fn exactly_the_nodes_with_a_healthy_server_announce_the_vip() {
     let mut world = world();
     world.put_service(dual().edit(|it| it.spec_mut().external_traffic_policy = Some("Local".to_owned())));
     world.settle("vip");
     all_announce(&world, &["a", "b", "c"]);
-    // A probe finds the fault first, and then the source.
+    // A probe finds the fault first. Later, the source removes the server.
     world.probes = down(1);
     world.settle("vip");
     all_announce(&world, &["a", "c"]);
     list(&mut world, &[V4[0], V4[2]]);
     world.settle("vip");
     all_announce(&world, &["a", "c"]);
-    // The server is well again.
+    // The server is healthy again.
     world.probes = Verdicts::Off;
     list(&mut world, &V4);
     world.settle("vip");

@@ -1,4 +1,4 @@
-//! Which addresses of a second family may enter a copy, and how they are judged there.
+//! Tests of which addresses of a second family enter a copy, and of how they are judged there.
 
 use super::*;
 
@@ -42,7 +42,7 @@ fn with(mut world: World, probes: Verdicts) -> World {
 
 /// Rule: 8.seen-well
 #[test]
-fn an_address_enters_once_it_was_seen_well() {
+fn address_enters_once_its_probes_succeed() {
     use Phase::{Down, Failing, New, Rising, Well};
     for phase in [New, Failing, Down, Rising, Well] {
         let report = report([(V6[0], facts(phase)), (V6[1], facts(Well))]);
@@ -60,7 +60,7 @@ fn an_address_enters_once_it_was_seen_well() {
 
 /// Rule: 8.seen-well
 #[test]
-fn an_address_that_is_listed_stays_whatever_probes_say_of_it() {
+fn address_in_a_copy_stays_whatever_probes_find() {
     let world = with(world().settled("vip"), judged(Report::default(), true));
     assert_eq!(shown6(&world), V6);
 }
@@ -101,10 +101,10 @@ fn each_probed_port_counts_unless_it_works_nowhere() {
         ("down on both", [Some(Phase::Down), Some(Phase::Down)], &V6[..2]),
     ] {
         let mut report = report([(V6[0], well()), (V6[1], well())]);
-        for (address, condition) in V6.into_iter().zip(supervisor) {
+        for (address, phase) in V6.into_iter().zip(supervisor) {
             report
                 .targets
-                .extend(condition.map(|it| (target(address, 9345), facts(it))));
+                .extend(phase.map(|it| (target(address, 9345), facts(it))));
         }
         let mut world = world();
         world.put_service(dual().number("join", 9345));
@@ -114,7 +114,7 @@ fn each_probed_port_counts_unless_it_works_nowhere() {
 
 /// Rule: 8.silent
 #[test]
-fn an_address_that_never_answers_is_named_after_its_time() {
+fn address_that_never_answers_is_reported_after_a_while() {
     let mut young = facts(Phase::New);
     young.had_time = false;
     let report = |silent: TargetFacts| {
@@ -129,7 +129,7 @@ fn an_address_that_never_answers_is_named_after_its_time() {
     let note = incomplete(&world_of(facts(Phase::New))).unwrap();
     assert!(note.contains("192.0.2.1 (2001:db8::1 does not answer)"), "{note}");
 
-    // An address that is already listed may be unreachable only for this replica.
+    // An address that a copy already shows may be unreachable only from this replica.
     let listed = |is_silent| {
         let facts = TargetFacts {
             is_silent,
@@ -144,7 +144,7 @@ fn an_address_that_never_answers_is_named_after_its_time() {
 
 /// Rule: 8.seen-well, 8.never-last
 #[test]
-fn an_address_that_changes_stays_until_the_new_one_answers() {
+fn old_address_stays_until_the_new_one_answers() {
     let mut world = with(world().nodes([server(0)]), Verdicts::Off);
     world.list_nodes([node("a").internal(V4[0]).internal("2001:db8::9")]);
     let mut world = with(world, judged(Report::default(), true));
@@ -156,7 +156,7 @@ fn an_address_that_changes_stays_until_the_new_one_answers() {
 
 /// Rule: 7.memory, 8.seen-well
 #[test]
-fn a_plan_that_only_looks_adds_no_address() {
+fn plan_that_is_only_shown_adds_no_address() {
     let world = with(world(), Verdicts::AsCopied);
     assert_eq!(shown6(&world), Vec::<String>::new());
     assert!(
@@ -196,6 +196,6 @@ fn the_second_family_is_judged_like_the_first() {
     // Nodes do not put it back.
     world.nodes = KnownNodes::Unknown(NodesUnknown::Failing);
     assert_eq!(world.settle("vip"), []);
-    world.nodes = unreadable(servers().split_off(1), &["a"]);
+    world.nodes = known_nodes(servers().split_off(1), &["a"]);
     assert_eq!(world.settle("vip"), []);
 }

@@ -1,4 +1,4 @@
-//! Laws that hold whatever Nodes, source, Service and probes do.
+//! Laws that hold for any Nodes, source, Service and probes.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -22,7 +22,7 @@ enum Change {
     Unknown(NodesUnknown),
     Source(Vec<&'static str>),
     Service(bool, bool, Option<&'static str>),
-    /// Probes see these addresses well.
+    /// Probes of these addresses succeed.
     Well(Vec<&'static str>),
     NoProbes,
 }
@@ -86,7 +86,7 @@ fn well(addresses: &[&str]) -> Verdicts {
 
 fn make(world: &mut World, change: &Change) {
     match change {
-        Change::Nodes(nodes, names) => world.nodes = unreadable(nodes.clone(), names),
+        Change::Nodes(nodes, names) => world.nodes = known_nodes(nodes.clone(), names),
         Change::Unknown(why) => world.nodes = KnownNodes::Unknown(*why),
         Change::Source(addresses) => list(world, addresses),
         Change::Service(four, local, distribution) => {
@@ -111,7 +111,7 @@ fn start() -> World {
         .settled("vip")
 }
 
-/// The same Nodes with their addresses in another order.
+/// These Nodes, with their addresses in reverse order.
 fn reordered(nodes: &KnownNodes) -> KnownNodes {
     let KnownNodes::Known(nodes) = nodes else {
         return nodes.clone();
@@ -126,7 +126,7 @@ fn reordered(nodes: &KnownNodes) -> KnownNodes {
         ..(**node).clone()
     });
     let names: Vec<_> = nodes.unreadable().map(AsRef::as_ref).collect();
-    unreadable(turned, &names)
+    known_nodes(turned, &names)
 }
 
 proptest! {
@@ -134,27 +134,28 @@ proptest! {
 
     /// Rule: 8.certain, 8.never-vip, 8.never-last
     #[test]
-    fn the_second_family_lists_only_what_is_certain(changes in vec(change(), 1..16)) {
+    fn second_family_lists_only_certain_addresses(changes in vec(change(), 1..16)) {
         let mut world = start();
         for change in &changes {
             make(&mut world, change);
             let before = addresses(&world);
             let was_ready = !shown6(&world).iter().all(|address| address.starts_with('('));
-            // The plan of an applied plan is empty.
+            // This also checks that the next plan is empty.
             world.settle("vip");
             let after = addresses(&world);
             prop_assert!(!after.contains(&VIP.parse().unwrap()), "{change:?}: the VIP");
             let source = world.slices[&source_key()].clone();
             let listed: BTreeSet<IpAddr> = source.endpoints.iter().flatten().filter_map(crate::model::Endpoint::address).collect();
             let KnownNodes::Known(nodes) = world.nodes.clone() else {
-                prop_assert_eq!(after, before, "{:?}: nothing is known", change);
+                prop_assert_eq!(after, before, "{:?}: Nodes are unknown", change);
                 continue;
             };
             if listed.is_empty() {
-                prop_assert_eq!(after, before, "{:?}: it is held", change);
+                prop_assert_eq!(after, before, "{:?}: the copies are held", change);
                 continue;
             }
-            // The only Node of a listed server has the address, and it is of the same kind.
+            // An address is certain if exactly one Node has the listed address, and this Node has it with the same
+            // kind.
             let is_certain = |address: &IpAddr| listed.iter().any(|listed| {
                 let with: Vec<_> = nodes.with(*listed).collect();
                 let kind = |node: &Node, address| NodeAddressKind::ALL.into_iter().find(|kind| node.addresses.contains(&NodeAddress { kind: *kind, address }));
@@ -165,13 +166,13 @@ proptest! {
                 let is_last = after.len() == 1 && before.contains(address);
                 prop_assert!(is_certain(address) || is_unclear || is_last, "{change:?}: {address} among {after:?}, before {before:?}");
             }
-            // Only the Service itself, or a server that leaves, empties the family.
+            // The family becomes empty only if its servers leave the source, or if its address is the VIP.
             let left = |address: &IpAddr| {
                 let node = nodes.only_with(*address);
                 node.is_some_and(|node| !node.addresses.iter().any(|known| listed.contains(&known.address)))
             };
             if after.is_empty() && was_ready {
-                prop_assert!(before.iter().all(|address| left(address) || *address == VIP.parse::<IpAddr>().unwrap()), "{change:?}: {before:?} is gone");
+                prop_assert!(before.iter().all(|address| left(address) || *address == VIP.parse::<IpAddr>().unwrap()), "{change:?}: {before:?} are gone");
             }
         }
     }
@@ -189,14 +190,14 @@ proptest! {
                 Some(_) => _ = world.put(six),
                 None => _ = world.slices.remove(&SliceKey::of(&six.metadata)),
             }
-            // The plan of an applied plan is empty.
+            // This also checks that the next plan is empty.
             world.settle("vip");
             let mut listed: BTreeSet<IpAddr> = own.iter().flatten().map(|address| address.parse().unwrap()).collect();
             if listed.len() > 1 {
                 listed.remove(&VIP.parse().unwrap());
             }
             if !listed.is_empty() {
-                prop_assert_eq!(addresses(&world), listed, "{:?}: the source has the family itself", change);
+                prop_assert_eq!(addresses(&world), listed, "{:?}: the source itself lists the family", change);
             }
         }
     }
@@ -206,7 +207,8 @@ proptest! {
     fn the_order_of_node_addresses_changes_nothing(changes in vec(change(), 1..10)) {
         let mut world = start();
         for change in &changes {
-            // The order of addresses matters only for an address that has not entered, which is the first of its kind.
+            // The order matters only for an address that has not entered a copy yet: the first one of its kind is
+            // chosen.
             if matches!(change, Change::Well(_)) {
                 continue;
             }
@@ -245,14 +247,14 @@ proptest! {
 
     /// Rule: 8.single-stack
     #[test]
-    fn a_service_that_needs_no_nodes_is_planned_without_them(
+    fn plan_of_a_service_that_needs_no_nodes_ignores_them(
         nodes in vec(some_node(), 0..6),
         source in subsequence(FOUR.to_vec(), 1..=4),
     ) {
         let mut world = World::new().service(service("vip")).slice(slice("kubernetes").endpoints(source));
         let key = crate::model::ServiceKey::new("default", "vip");
         let without = plan(&world.snapshot(&key), &Verdicts::Off);
-        world.nodes = unreadable(nodes, &["u"]);
+        world.nodes = known_nodes(nodes, &["u"]);
         prop_assert_eq!(without, plan(&world.snapshot(&key), &Verdicts::Off));
         prop_assert!(!world.index().needs_nodes());
     }

@@ -41,7 +41,7 @@ fn source_key() -> SliceKey {
     SliceKey::new("default", "kubernetes")
 }
 
-/// `vip`, which wants both families, of three API servers that are listed under IPv4.
+/// `vip`, which wants both families, and three API servers that the source lists in IPv4.
 fn world() -> World {
     World::new()
         .service(dual())
@@ -56,7 +56,7 @@ fn copies(world: &World, family: Family) -> Vec<&EndpointSlice> {
     copies
 }
 
-/// What the copies show in one family, sorted; an endpoint that gets no traffic in brackets.
+/// The addresses that the copies show in one family, sorted. An address that is not ready is in parentheses.
 fn shown(world: &World, family: Family) -> Vec<String> {
     let endpoints = copies(world, family)
         .into_iter()
@@ -95,19 +95,20 @@ fn incomplete(world: &World) -> Option<String> {
     note(world, Reason::FamilyIncomplete)
 }
 
-/// Sets what the source lists from now on.
+/// Sets the addresses that the source lists.
 fn list(world: &mut World, addresses: &[&str]) {
     world.edit(&source_key(), |slice| {
         *slice = slice.clone().endpoints(addresses.iter().copied());
     });
 }
 
-fn unreadable(readable: impl IntoIterator<Item = Node>, names: &[&str]) -> KnownNodes {
+/// These Nodes, and Nodes with these names that cannot be decoded.
+fn known_nodes(readable: impl IntoIterator<Item = Node>, unreadable: &[&str]) -> KnownNodes {
     let mut nodes = Nodes::default();
     for node in readable {
         nodes.insert(node);
     }
-    for name in names {
+    for name in unreadable {
         nodes.insert_unreadable(name);
     }
     KnownNodes::Known(Arc::new(nodes))
@@ -144,7 +145,7 @@ fn a_family_the_source_lacks_gets_a_copy_of_each_slice() {
 
 /// Rule: 8.second-family
 #[test]
-fn a_service_of_the_other_family_alone_is_filled_too() {
+fn service_with_only_the_other_family_is_filled() {
     let six = World::new()
         .service(service("vip").families(&["IPv6"]))
         .slice(slice("kubernetes").endpoints(V4))
@@ -221,7 +222,7 @@ fn copies_of_the_source_itself_replace_those_from_nodes() {
 
 /// Rule: 8.source-first
 #[test]
-fn what_the_source_showed_is_held_until_nodes_tell_more() {
+fn copies_of_the_source_are_held_until_nodes_give_addresses() {
     let own = || slice("kubernetes-6").family("IPv6").endpoints(V6);
     let mut world = world().slice(own()).nodes([]).settled("vip");
     world.slices.remove(&SliceKey::of(&own().metadata));
@@ -240,7 +241,7 @@ fn what_the_source_showed_is_held_until_nodes_tell_more() {
 
 /// Rule: 2.empty-beside-others
 #[test]
-fn empty_copy_goes_while_nodes_give_its_family_endpoints() {
+fn empty_copy_is_deleted_while_nodes_give_endpoints() {
     let own = || slice("kubernetes-6").family("IPv6").endpoints(V6);
     let mut world = world().slice(own()).settled("vip");
     world.put(own().endpoints([]));
@@ -256,7 +257,7 @@ fn empty_copy_goes_while_nodes_give_its_family_endpoints() {
 
 /// Rule: 2.empty-beside-others
 #[test]
-fn empty_copy_from_nodes_goes_beside_one_with_endpoints() {
+fn empty_copy_from_nodes_is_deleted_beside_one_with_endpoints() {
     let mut world = world()
         .slice(slice("kubernetes-more").endpoints([V4[2]]))
         .settled("vip");
@@ -286,7 +287,7 @@ fn both_families_are_held_or_emptied_together() {
                 "{when_empty}"
             );
         }
-        // Meanwhile, the Node does not matter.
+        // While the source is empty, Nodes do not matter.
         world.list_nodes([]);
         world.settle("vip");
         assert_eq!(shown6(&world).len(), expected, "{when_empty}");
@@ -299,7 +300,7 @@ fn both_families_are_held_or_emptied_together() {
 
 /// Rule: 8.held
 #[test]
-fn a_held_copy_from_nodes_that_is_deleted_stays_gone() {
+fn deleted_copy_from_nodes_is_not_recreated_during_a_hold() {
     let mut world = world().settled("vip");
     list(&mut world, &[]);
     world.settle("vip");
@@ -312,7 +313,7 @@ fn a_held_copy_from_nodes_that_is_deleted_stays_gone() {
 
 /// Rule: 8.held, 2.no-port-no-copy
 #[test]
-fn second_family_without_a_known_port_goes_with_the_first() {
+fn second_family_without_a_known_port_is_deleted_too() {
     let unknown = |service: Service| service.no_ports().port("https", "nobody");
     let mut both = world().settled("vip");
     both.put_service(unknown(dual()));
@@ -356,7 +357,7 @@ fn second_family_keeps_its_ports_when_the_slice_loses_them() {
 
 /// Rule: 8.left-out, 8.several-nodes
 #[test]
-fn an_address_that_is_not_certain_is_left_out_and_named() {
+fn uncertain_address_is_left_out_and_reported() {
     for (what, nodes, expected, words) in [
         (
             "gone",
@@ -376,7 +377,7 @@ fn an_address_that_is_not_certain_is_left_out_and_named() {
             &V6[1..],
             "192.0.2.1 (Node a has no usable InternalIP of this family)",
         ),
-        ("all is well", servers(), &V6[..], ""),
+        ("all Nodes are known", servers(), &V6[..], ""),
     ] {
         let mut world = world().settled("vip");
         world.list_nodes(nodes);
@@ -393,7 +394,7 @@ fn an_address_that_is_not_certain_is_left_out_and_named() {
 
 /// Rule: 8.never-last
 #[test]
-fn no_doubt_about_nodes_takes_the_last_endpoint() {
+fn doubt_about_nodes_never_removes_the_last_endpoint() {
     let mut world = world().settled("vip");
     world.list_nodes([]);
     world.settle("vip");
@@ -411,7 +412,7 @@ fn no_doubt_about_nodes_takes_the_last_endpoint() {
 
 /// Rule: 8.never-vip
 #[test]
-fn the_vip_on_a_node_is_no_endpoint_even_as_the_last() {
+fn vip_on_a_node_is_never_an_endpoint() {
     let with_vip =
         |service: Service| service.edit(|it| it.spec_mut().external_ips = Some(vec![V6[0].to_owned()]));
     let mut one = world()
@@ -425,7 +426,7 @@ fn the_vip_on_a_node_is_no_endpoint_even_as_the_last() {
     one.settle("vip");
     assert_eq!(shown6(&one), [V6[1]]);
 
-    // It does not take the place of the last one either.
+    // It does not replace the last endpoint either.
     let mut world = world().settled("vip");
     world.put_service(with_vip(dual()));
     world.list_nodes([]);
@@ -448,7 +449,7 @@ fn node_addresses_in_another_order_change_nothing() {
 
 /// Rule: 8.leaves-both
 #[test]
-fn a_server_that_leaves_the_source_leaves_both_copies_at_once() {
+fn server_that_leaves_the_source_leaves_both_copies_in_one_plan() {
     let mut world = world().settled("vip");
     list(&mut world, &V4[..2]);
     let writes = world.settle("vip");
@@ -467,7 +468,7 @@ fn a_server_that_leaves_the_source_leaves_both_copies_at_once() {
 
 /// Rule: 8.conditions
 #[test]
-fn a_server_is_as_ready_in_one_family_as_in_the_other() {
+fn server_has_the_same_conditions_in_both_families() {
     let mut world = world();
     world.edit(&source_key(), |slice| {
         let conditions = slice.endpoints.as_mut().unwrap()[0]
@@ -520,7 +521,7 @@ fn two_addresses_of_one_node_are_one_endpoint() {
 
 /// Rule: 2.ours, 3.repair
 #[test]
-fn a_copy_from_nodes_is_repaired_adopted_and_deleted_like_any() {
+fn copy_from_nodes_is_repaired_and_deleted_like_any_other() {
     let mut world = world().settled("vip");
     let key = SliceKey::of(&copies(&world, Family::V6)[0].metadata);
     world.edit(&key, |copy| {

@@ -1,4 +1,4 @@
-//! Names, zones and hints of endpoints.
+//! Node names, zones and hints of endpoints.
 
 use super::*;
 use crate::model::Endpoint;
@@ -54,12 +54,12 @@ fn topology(world: &World, family: Family) -> Vec<String> {
 
 /// Rule: 8.names-filled
 #[test]
-fn names_and_zones_are_filled_in_for_those_who_need_them() {
+fn node_names_and_zones_are_filled_in_if_a_service_needs_them() {
     let inner = |service: Service| {
         service.edit(|it| it.spec_mut().internal_traffic_policy = Some("Local".to_owned()))
     };
     for (what, service, expected) in [
-        ("nobody asks", dual(), ["-/-/", "-/-/", "-/-/"]),
+        ("no request", dual(), ["-/-/", "-/-/", "-/-/"]),
         (
             "external Local",
             local(dual()),
@@ -71,7 +71,7 @@ fn names_and_zones_are_filled_in_for_those_who_need_them() {
             ["a/north/", "b/north/", "c/south/"],
         ),
         (
-            "a later distribution",
+            "an unknown distribution",
             distribution(dual(), "Later"),
             ["a/north/", "b/north/", "c/south/"],
         ),
@@ -122,7 +122,7 @@ fn no_endpoint_has_a_hint_if_one_of_its_family_lacks_it() {
 
 /// Rule: 8.hints-all-or-none
 #[test]
-fn copy_whose_name_is_taken_does_not_end_the_hints() {
+fn copy_whose_name_is_taken_does_not_remove_hints() {
     let mut nodes = zoned();
     nodes[2] = server(2);
     let more = slice("kubernetes-more").endpoints([V4[2]]);
@@ -141,7 +141,7 @@ fn copy_whose_name_is_taken_does_not_end_the_hints() {
 
 /// Rule: 8.never-guessed
 #[test]
-fn what_the_source_says_is_kept_and_nothing_is_guessed() {
+fn topology_of_the_source_is_kept_and_nothing_is_guessed() {
     let mut world = with(distribution(local(dual()), "PreferSameNode"), zoned());
     world.edit(&source_key(), |slice| {
         let endpoints = slice.endpoints.as_mut().unwrap();
@@ -176,21 +176,21 @@ fn hints_of_the_source_itself_are_copied() {
 
 /// Rule: 3.node-name-missing
 #[test]
-fn an_endpoint_that_no_node_fits_is_named_with_the_reason() {
+fn endpoint_without_a_node_is_reported_with_the_reason() {
     for (what, nodes, words) in [
         (
             "gone",
-            unreadable(servers().split_off(1), &[]),
+            known_nodes(servers().split_off(1), &[]),
             "192.0.2.1 (no Node has this address)",
         ),
         (
             "two",
-            unreadable(servers().into_iter().chain([node("x").internal(V4[0])]), &[]),
+            known_nodes(servers().into_iter().chain([node("x").internal(V4[0])]), &[]),
             "192.0.2.1 (Nodes a, x have this address)",
         ),
         (
             "unreadable",
-            unreadable(servers().split_off(1), &["a"]),
+            known_nodes(servers().split_off(1), &["a"]),
             "192.0.2.1 (cannot be decoded: Node a)",
         ),
     ] {

@@ -1,9 +1,9 @@
-//! What copies keep while all Nodes, or one Node, are unknown.
+//! Copies keep what they have from Nodes while all Nodes, or some of them, are unknown.
 
 use super::*;
 
-/// `vip` with both families, names, zones and hints.
-fn close() -> Service {
+/// `vip` with both families, which asks for node names, zones and hints.
+fn dual_with_topology() -> Service {
     dual().edit(|it| {
         let spec = it.spec_mut();
         spec.external_traffic_policy = Some("Local".to_owned());
@@ -13,13 +13,13 @@ fn close() -> Service {
 
 fn settled() -> World {
     let mut world = world().nodes(servers().into_iter().map(|node| node.zone("north")));
-    world.put_service(close());
+    world.put_service(dual_with_topology());
     world.settled("vip")
 }
 
 /// Rule: 8.unknown-nodes
 #[test]
-fn copies_keep_all_that_they_have_from_nodes_that_are_unknown() {
+fn copies_keep_what_they_have_from_unknown_nodes() {
     use NodesUnknown::{Failing, Forbidden, NotListed};
     for why in [NotListed, Forbidden, Failing] {
         let mut world = settled();
@@ -57,7 +57,7 @@ fn findings_say_when_nodes_cannot_be_listed() {
         (NodesUnknown::Failing, Some("Nodes cannot be listed")),
     ] {
         let mut world = world();
-        world.put_service(close());
+        world.put_service(dual_with_topology());
         world.nodes = KnownNodes::Unknown(why);
         world.settle("vip");
         assert_eq!(
@@ -81,28 +81,32 @@ fn findings_say_when_nodes_cannot_be_listed() {
 fn a_node_that_cannot_be_decoded_changes_nothing() {
     let mut world = settled();
     let zoned = |number: usize| server(number).zone("north");
-    world.nodes = unreadable([zoned(1), zoned(2)], &["a"]);
+    world.nodes = known_nodes([zoned(1), zoned(2)], &["a"]);
     assert_eq!(world.settle("vip"), []);
     assert_eq!(world.reasons("vip"), []);
     // Copies still follow the other Nodes: b is deleted, and a is still unknown.
-    world.nodes = unreadable([zoned(2)], &["a"]);
+    world.nodes = known_nodes([zoned(2)], &["a"]);
     world.settle("vip");
     assert_eq!(
         shown6(&world),
         V6,
-        "which of both addresses is that of a is not known"
+        "it is not known which of the two addresses belongs to a"
     );
     list(&mut world, &V4[1..]);
-    world.nodes = unreadable([zoned(1), zoned(2)], &["a"]);
+    world.nodes = known_nodes([zoned(1), zoned(2)], &["a"]);
     world.settle("vip");
-    assert_eq!(shown6(&world), V6[1..], "all that are listed are known");
+    assert_eq!(
+        shown6(&world),
+        V6[1..],
+        "the Nodes of all listed servers are known"
+    );
 }
 
 /// Rule: 8.unreadable-node
 #[test]
-fn a_server_whose_node_cannot_be_decoded_is_named() {
+fn server_whose_node_cannot_be_decoded_is_reported() {
     let mut world = world();
-    world.nodes = unreadable([server(1), server(2)], &["a"]);
+    world.nodes = known_nodes([server(1), server(2)], &["a"]);
     world.settle("vip");
     assert_eq!(shown6(&world), V6[1..]);
     let note = incomplete(&world).unwrap();
