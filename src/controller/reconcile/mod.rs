@@ -17,7 +17,7 @@ use crate::controller::budget::Budgets;
 use crate::controller::conditions::Conditions;
 use crate::controller::error::SyncError;
 use crate::controller::events::EventRecorder;
-use crate::controller::migration::{Migration, REFUSED};
+use crate::controller::migration::{Migration, REFUSAL_PAUSE};
 use crate::controller::outcome::{Backoff, Outcome, Requeue};
 use crate::controller::worker::Reconcile;
 use crate::controller::workqueue::{DirtySet, PACE};
@@ -241,7 +241,7 @@ impl Reconciler {
             }
             Ok(None) => {}
             // The sync has not failed: the copies are correct.
-            Ok(Some(_)) => outcome.requeue = Requeue::At(Instant::now() + REFUSED),
+            Ok(Some(_)) => outcome.requeue = Requeue::At(Instant::now() + REFUSAL_PAUSE),
             Err(error) => outcome.requeue = error.outcome(None).requeue,
         }
         outcome.requeue = outcome.requeue.or_at(contested.map(|(_, next)| next));
