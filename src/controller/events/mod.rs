@@ -66,8 +66,8 @@ struct PendingEvent {
 enum Attempt {
     /// The Event is written, or never will be.
     Over,
-    /// The API server may accept the Event later. A pause means that the server is overloaded; zero if it requested no
-    /// pause.
+    /// The API server may accept the Event later. `Some` means that the server is overloaded, and has the pause that it
+    /// requested, or zero.
     Rejected(Option<Duration>),
 }
 
