@@ -48,7 +48,7 @@ impl Default for Scene {
 }
 
 impl Scene {
-    /// Without `renewal_limit`, there is no leader election.
+    /// Creates a scene. Without `renewal_limit`, there is no leader election.
     pub fn new(renewal_limit: Option<Duration>, config: ProbeConfig, seed: u64) -> Self {
         let defaults = Defaults {
             source: ServiceKey::api_source(),
