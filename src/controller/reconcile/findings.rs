@@ -109,7 +109,10 @@ impl Findings {
             }
         }
         let lasting: BTreeSet<_> = new.iter().map(|finding| finding.reason).collect();
-        for resolved in old.difference(new).filter(|old| !lasting.contains(&old.reason)) {
+        for resolved in old
+            .difference(new)
+            .filter(|finding| !lasting.contains(&finding.reason))
+        {
             if budgets.spend(key.clone(), Instant::now()) {
                 info!(service = %key, "{} is resolved", resolved.reason);
             }
