@@ -25,7 +25,7 @@ impl FairQueue {
         }
     }
 
-    /// Takes the first key of the next namespace that has room. Others keep their turn.
+    /// Takes the first key of the next namespace that has room. The namespaces that are skipped keep their turn.
     pub fn pop(&mut self, has_room: impl Fn(&str) -> bool) -> Option<ServiceKey> {
         let turn = self.turns.iter().position(|namespace| has_room(namespace))?;
         let namespace = self.turns.remove(turn)?;

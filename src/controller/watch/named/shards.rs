@@ -21,8 +21,8 @@ const NEW_SHARDS: usize = 8;
 /// time.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The time between the beginnings of the watches of a merge. Each of them begins with a list. Until it is complete,
-/// the old watches continue.
+/// The time between the beginnings of the watches of a merge. Each of them begins with a list, and the old watches
+/// continue until that list is complete.
 const BETWEEN_MERGED: Duration = Duration::from_secs(2);
 
 type Names = BTreeSet<String>;
