@@ -17,7 +17,8 @@ pub(super) fn causes<'a>(
     })
 }
 
-/// An error with its causes, in one line. A `Status` of the API server appears as code, reason and message, if it has one.
+/// An error with its causes, in one line. A `Status` of the API server appears as code, reason and message, if it has
+/// one.
 #[must_use]
 pub fn one_line(error: &(dyn Error + 'static)) -> String {
     let mut parts: Vec<String> = Vec::new();

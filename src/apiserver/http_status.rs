@@ -10,9 +10,9 @@
 //! pages are requested again in `apiserver::pages`, and `apiserver::channel` stays with the server.
 //! `controller::events` pauses, retries an Event three times, and then drops it. The comparison of the sources, the
 //! discovery of ReferenceGrants and the probe Lease pause in their own loops, and reviews of tokens in
-//! `admin::authorization`. To a probe, a server that answers 429 is alive (`apiserver::probe_client`). Two do not wait that
-//! long: the election does not wait at all, because its requests are few and its deadline is short, and the few Services
-//! with reserved slots wait 1 s (`controller::workqueue`).
+//! `admin::authorization`. To a probe, a server that answers 429 is alive (`apiserver::probe_client`). Two do not wait
+//! that long: the election does not wait at all, because its requests are few and its deadline is short, and the few
+//! Services with reserved slots wait 1 s (`controller::workqueue`).
 
 use std::time::Duration;
 
@@ -155,7 +155,8 @@ pub fn overload(status: &Status) -> Option<Duration> {
 }
 
 /// How long to wait after an overloaded API server rejects a call; `None` if it is not overloaded. Unlike [`overload`],
-/// this ignores a 503 without `Retry-After`: that server is unavailable, and a retry should find it soon after it returns.
+/// this ignores a 503 without `Retry-After`: that server is unavailable, and a retry should find it soon after it
+/// returns.
 #[must_use]
 pub fn throttled(status: &Status) -> Option<Duration> {
     overload(status).filter(|pause| status.code == 429 || !pause.is_zero())

@@ -146,8 +146,8 @@ impl Writer {
         applied
     }
 
-    /// Creates a slice, or updates it if it has the resourceVersion of the slice that it replaces. Returns whether it is
-    /// written.
+    /// Creates a slice, or updates it if it has the resourceVersion of the slice that it replaces. Returns whether it
+    /// is written.
     async fn write(
         &self,
         term: &Term,

@@ -50,8 +50,8 @@ pub struct Watches {
 
 impl Watches {
     /// Watches all Services. `names` gets a new number whenever the names of the Services whose slices matter may have
-    /// changed, and `conditions` the Services whose condition has changed. Sends to `listed_once` when the first list is
-    /// complete.
+    /// changed, and `conditions` the Services whose condition has changed. Sends to `listed_once` when the first list
+    /// is complete.
     pub async fn services(
         self,
         names: channel::Sender<u64>,

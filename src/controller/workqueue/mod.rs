@@ -33,7 +33,8 @@ use overload::Overload;
 /// second and not one for each change. The first change of a burst does not wait.
 pub const PACE: Duration = Duration::from_millis(20);
 
-/// The number of keys in progress at once. Each makes one call at a time, so this also limits the writes of copies in flight.
+/// The number of keys in progress at once. Each makes one call at a time, so this also limits the writes of copies in
+/// flight.
 const SLOTS: usize = 10;
 
 /// The number of slots that are reserved for the Service of [`Priority::Flagged`]. There is only one such Service, so

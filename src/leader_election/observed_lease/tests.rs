@@ -209,7 +209,10 @@ fn a_get_or_write_counts_even_if_versions_restart() {
     );
     // From here on, the watch counts again.
     assert!(observed.see_in_watch(Some(&lease(501, Some("a"), Some(6))), start + seconds(8)));
-    assert_eq!(observed.race("us", OUR_DURATION, false), Some(start + seconds(14)));
+    assert_eq!(
+        observed.race("us", OUR_DURATION, false),
+        Some(start + seconds(14))
+    );
 }
 
 #[test]
@@ -223,7 +226,10 @@ fn a_renewal_with_a_reused_version_is_a_change() {
     };
     observed.see_in_watch(Some(&renewed(50)), start);
     assert!(observed.see_in_watch(Some(&renewed(40)), start + seconds(5)));
-    assert_eq!(observed.race("us", OUR_DURATION, false), Some(start + seconds(11)));
+    assert_eq!(
+        observed.race("us", OUR_DURATION, false),
+        Some(start + seconds(11))
+    );
 }
 
 #[test]

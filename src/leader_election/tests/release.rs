@@ -44,7 +44,7 @@ async fn a_release_waits_for_the_writes_in_flight() {
 
 /// Rule: 5.release
 #[tokio::test(start_paused = true)]
-async fn with_a_write_that_does_not_end_there_is_no_release() {
+async fn a_write_that_does_not_end_prevents_the_release() {
     let store = Store::new();
     let mut one = Runner::start(&store, "one");
     let term = one.leads().await;
