@@ -37,7 +37,7 @@ pub enum NoVerdict {
 }
 
 impl NoVerdict {
-    /// How long to wait before the next review, if the API server is overloaded.
+    /// The pause before the next review, if the API server is overloaded.
     #[must_use]
     pub fn throttled(&self) -> Option<Duration> {
         match self {

@@ -155,9 +155,9 @@ pub fn overload(status: &Status) -> Option<Duration> {
     matches!(status.code, 429 | 503).then(|| Duration::from_secs(seconds.into()).min(LONGEST_RETRY_AFTER))
 }
 
-/// How long to wait after an overloaded API server rejects a call; `None` if it is not overloaded. Unlike [`overload`],
-/// this ignores a 503 without `Retry-After`: that server is unavailable, and a retry should find it soon after it
-/// returns.
+/// The pause after an overloaded API server has rejected a call, or `None` if the server is not overloaded. Unlike
+/// [`overload`], this ignores a 503 without `Retry-After`: that server is unavailable, and a retry should find it soon
+/// after it returns.
 #[must_use]
 pub fn throttled(status: &Status) -> Option<Duration> {
     overload(status).filter(|pause| status.code == 429 || !pause.is_zero())

@@ -30,7 +30,7 @@ pub struct Shown {
     /// The certificate of the server.
     pub certificate: ServingCertificate,
     /// The number of seconds by which our clock is ahead of the server's clock, as far as is certain; negative if it is
-    /// behind. `None` if the response has no date.
+    /// behind. `None` if the response has no usable date.
     pub ahead: Option<f64>,
 }
 

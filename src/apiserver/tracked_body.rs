@@ -55,7 +55,7 @@ impl InFlight {
         self
     }
 
-    /// How long the server has been silent.
+    /// The time for which the server has been silent.
     pub fn silence(&self) -> Duration {
         self.since.elapsed()
     }

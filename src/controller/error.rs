@@ -10,7 +10,7 @@ use crate::apiserver::http_status::{Rejection, missing_right, status_of, throttl
 use crate::controller::outcome::{Backoff, Outcome, Requeue};
 use endpoint_copier_core::model::{Finding, Operation, Reason, SliceKey, SyncResult};
 
-/// What to do if RBAC does not allow a write. This is appended to the server's reason.
+/// The remedy if RBAC does not allow a write. It is appended to the server's reason.
 const NAMESPACE_HINT: &str =
     "; to allow it, list this namespace in rbac.namespaces of the chart, or leave that empty";
 
@@ -53,7 +53,7 @@ pub enum SyncError {
         message: String,
         /// Whether RBAC does not allow such writes in the namespace.
         is_forbidden: bool,
-        /// When the same write may be tried again. `None` means after the backoff of the key.
+        /// The time at which the same write may be tried again. `None` means after the backoff of the key.
         retry_at: Option<Instant>,
     },
     /// A request got no response, or an unexpected one. It may succeed later.

@@ -1,4 +1,4 @@
-//! How a sync ended, and when its key is processed again.
+//! The outcome of a sync, and the time at which its key is processed again.
 
 use std::time::Duration;
 
@@ -6,12 +6,12 @@ use tokio::time::Instant;
 
 use endpoint_copier_core::model::{ReconcileResult, SyncResult};
 
-/// How a sync ended.
+/// The outcome of a sync.
 #[derive(Debug, PartialEq)]
 pub struct Outcome {
     /// The result for the copies.
     pub result: SyncResult,
-    /// When to process the key again.
+    /// The time at which the key is processed again.
     pub requeue: Requeue,
     /// Whether a request other than an Event was sent to the API server.
     pub has_sent: bool,
@@ -19,7 +19,7 @@ pub struct Outcome {
     pub has_written: bool,
 }
 
-/// When a key is processed again.
+/// The time at which a key is processed again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Requeue {
     /// When it gets dirty.

@@ -36,7 +36,7 @@ pub struct LeaderElector {
     watchdog: Watchdog,
 }
 
-/// How an attempt to take or renew the Lease ended.
+/// The result of an attempt to take or renew the Lease.
 enum LeaseAttempt {
     /// The Lease is ours. The write that took or renewed it was sent at this moment.
     Acquired(Instant),
@@ -120,7 +120,7 @@ impl LeaderElector {
     /// Tries to take the Lease, whenever that is allowed, until it is ours. Returns the time at which the successful
     /// write was sent, the previous holder, and why the Lease was free.
     async fn acquire(&self, leader: &mut Option<String>) -> (Instant, (Option<String>, &'static str)) {
-        // No replica writes meanwhile, so these pauses are shorter than a leader's.
+        // No replica writes during these pauses, so they are shorter than those of a leader.
         let longest = self.config.retry_period.min(LONGEST_RACE_PAUSE);
         let mut pauses = Pauses::new(Duration::from_millis(100), longest, 1.5, 0.3);
         let outage = FailureLog::new(format!("the attempt to take the Lease {}", self.lease));

@@ -1,8 +1,8 @@
 //! The decisions of [`super::cas`]: the Lease that the lock sees, and the version that makes its PATCH a
 //! compare-and-swap.
 //!
-//! This is pure: it uses no clock and no async. The model in `crates/testing/election-model` calls the same functions
-//! as [`super::cas`].
+//! This module is pure: it uses no clock and no async code. The model in `crates/testing/election-model` calls the same
+//! functions as [`super::cas`].
 
 use std::time::Duration;
 

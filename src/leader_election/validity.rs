@@ -1,7 +1,7 @@
 //! Decides when a term ends, and when its Lease may be released.
 //!
-//! This is pure: it uses no clock and no async. The model in `crates/testing/election-model` calls the same functions
-//! as [`super::term`].
+//! This module is pure: it uses no clock and no async code. The model in `crates/testing/election-model` calls the same
+//! functions as [`super::term`].
 
 use std::time::Duration;
 

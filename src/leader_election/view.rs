@@ -1,4 +1,4 @@
-//! Whether a replica sees enough of the cluster to lead.
+//! Decides whether a replica sees enough of the cluster to lead.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -42,7 +42,7 @@ const QUICK_PAGE: Duration = Duration::from_millis(50);
 const LARGEST_PAGE: usize = 4 * 1024 * 1024;
 
 /// The first pause before the next page is requested again from an overloaded API server; it doubles. The API server
-/// may ask for a longer pause. All pauses of one page together are limited, because the continue token is valid only
+/// may request a longer pause. All pauses of one page together are limited, because the continue token is valid only
 /// for some minutes, and because the caller knows better than this layer what to do in the meantime.
 const PAGE_PAUSE: Duration = Duration::from_secs(1);
 

@@ -79,7 +79,7 @@ async fn a_page_that_is_too_large_is_requested_with_fewer_objects() {
 }
 
 #[tokio::test]
-async fn an_object_that_is_larger_than_a_page_comes_alone() {
+async fn an_object_that_is_larger_than_a_page_is_listed_alone() {
     let requests = Requests::default();
     let paged = paged(server(LARGEST_PAGE + 1, u32::MAX, &requests));
     list(&paged, "limit=500").await.unwrap();

@@ -62,7 +62,7 @@ struct PendingEvent {
     pauses: std::slice::Iter<'static, Duration>,
 }
 
-/// What to do with an Event after an attempt to write it.
+/// The result of an attempt to write an Event.
 enum Attempt {
     /// The Event is written, or never will be.
     Over,
@@ -139,7 +139,7 @@ impl EventRecorder {
     }
 
     /// Records that the first copies of a Service were written. A `Synced` Event is due once all of them are written.
-    pub fn made_first(&self, service: &ServiceKey) {
+    pub fn record_first_copies(&self, service: &ServiceKey) {
         self.throttle.lock().owe_synced(service);
     }
 

@@ -196,7 +196,7 @@ impl Probes {
             .cloned()
             .collect();
         self.0.wiring.dirty.mark_since(services, since);
-        self.note_down(&report);
+        self.report_down(&report);
     }
 
     fn leadership(&self) -> Leadership {
@@ -251,7 +251,7 @@ impl Probes {
     }
 
     /// Makes our own connections avoid servers that are down while another one is well, until they are well again.
-    fn note_down(&self, report: &Report) {
+    fn report_down(&self, report: &Report) {
         let targets = report.targets.iter();
         let mut servers = targets.filter(|(target, _)| target.port() != SUPERVISOR_PORT);
         let is_down = |facts: &TargetFacts| matches!(facts.phase, Phase::Down | Phase::Rising);

@@ -40,7 +40,7 @@ pub(super) struct TargetTask {
     close_causes: (bool, bool),
 }
 
-/// How an attempt ended.
+/// The result of an attempt.
 struct Ended {
     /// `None` if the timer fired so late that the timeout says nothing about the server.
     reply: Option<Reply>,

@@ -216,7 +216,7 @@ impl Reconciler {
             self.measure(since, term, &triggers);
         }
         if applied.has_created() && snapshot.copies.is_empty() {
-            self.recorder.made_first(key);
+            self.recorder.record_first_copies(key);
         }
         let mut errors = applied
             .failures

@@ -1,9 +1,9 @@
 //! The knowledge of this replica about the Lease, by its own monotonic clock, and the time at which it may try to take
 //! the Lease.
 //!
-//! This is pure: callers pass in states of the Lease with the moment at which they saw them, and the wall clock never
-//! matters. The times in a Lease come from other machines, so only their changes count, never their values. The model
-//! in `crates/testing/election-model` calls the same functions.
+//! This module is pure: callers pass in states of the Lease with the moment at which they saw them, and the wall clock
+//! never matters. The times in a Lease come from other machines, so only their changes count, never their values. The
+//! model in `crates/testing/election-model` calls the same functions.
 
 use std::time::Duration;
 
@@ -16,7 +16,8 @@ use crate::timing::LONGEST_LEASE;
 /// The known state of the Lease.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ObservedLease {
-    /// The last seen state of the Lease, and the time since which it has lasted. `None` before the first look.
+    /// The last seen state of the Lease, and the time since which it has lasted. `None` before the Lease was first
+    /// looked at.
     state: Option<(LeaseState, Instant)>,
     /// The last holder that was seen. Deletions and empty states do not change it.
     holder: Option<String>,
@@ -95,11 +96,11 @@ impl ObservedLease {
     }
 
     /// The earliest time at which the candidate `us` may try, unless the Lease changes before then. `leads` says
-    /// whether the candidate has a valid term. `None` before the first look. A Lease that was released, or never showed
-    /// a holder, is free. A Lease that names us is ours to renew. Any other Lease belongs to its last holder until its
-    /// duration has passed since its present state was first seen, even if it was deleted, emptied or garbled, because
-    /// the holder may be alive and about to write it again. Only the leader may write such a Lease at once: if we are
-    /// the last holder that we saw but do not lead, there may have been another holder since.
+    /// whether the candidate has a valid term. `None` before the Lease was first looked at. A Lease that was released,
+    /// or never showed a holder, is free. A Lease that names us is ours to renew. Any other Lease belongs to its last
+    /// holder until its duration has passed since its present state was first seen, even if it was deleted, emptied or
+    /// garbled, because the holder may be alive and about to write it again. Only the leader may write such a Lease at
+    /// once: if we are the last holder that we saw but do not lead, there may have been another holder since.
     #[must_use]
     pub fn race(&self, us: &str, default_duration: Duration, leads: bool) -> Option<Instant> {
         let (state, since) = self.state.as_ref()?;
@@ -134,8 +135,8 @@ impl ObservedLease {
     }
 
     /// The time at which a candidate has to check again that a Lease that had a holder is still missing. It checks more
-    /// often than the holder would write the Lease again. `None` if the last look showed a Lease, or if no holder was
-    /// ever seen.
+    /// often than the holder would write the Lease again. `None` if the Lease was last seen to exist, or if no holder
+    /// was ever seen.
     #[must_use]
     pub fn next_look(&self, default_duration: Duration) -> Option<Instant> {
         let missed = self.missed.filter(|_| self.holder.is_some())?;
@@ -147,7 +148,8 @@ impl ObservedLease {
         default.min(self.duration.unwrap_or(default)) / 6
     }
 
-    /// The time since which the Lease has had its present state, or has been missing. `None` before the first look.
+    /// The time since which the Lease has had its present state, or has been missing. `None` before the Lease was first
+    /// looked at.
     #[must_use]
     pub fn since(&self) -> Option<Instant> {
         self.state.as_ref().map(|(_, since)| *since)

@@ -1,4 +1,4 @@
-//! How a candidate takes, keeps and loses the Lease.
+//! Tests of how a candidate takes, keeps and loses the Lease.
 
 use k8s_openapi::api::coordination::v1::Lease;
 

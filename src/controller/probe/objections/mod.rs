@@ -106,11 +106,11 @@ impl Objections {
             biased;
             () = forget_with_terms(terms, probes) => {}
             () = lease.follow(|shown| view.show(shown)) => {}
-            () = self.speak() => {}
+            () = self.write_and_read() => {}
         }
     }
 
-    async fn speak(&mut self) {
+    async fn write_and_read(&mut self) {
         let outage = FailureLog::new(format!("a write of the Lease {}", self.lease.key()));
         let mut pauses = pauses(LONGEST_PAUSE);
         let mut stored = Changes::new();

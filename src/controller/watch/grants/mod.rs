@@ -16,7 +16,7 @@ use crate::apiserver::reference_grant::{GROUP, Versioned};
 use endpoint_copier_core::index::{Dirty, Index};
 use endpoint_copier_core::model::{Grant, Unreadable, WatchKind};
 
-/// How often the operator checks whether the cluster serves ReferenceGrants, and in which version.
+/// The period in which the operator checks whether the cluster serves ReferenceGrants, and in which version.
 const DISCOVERY: Duration = Duration::from_secs(60);
 
 /// After this time without the API of ReferenceGrants, or without permission to read them, the operator assumes that

@@ -156,7 +156,7 @@ mod tests {
 
     /// Rule: survive.selector-pace
     #[tokio::test(start_paused = true)]
-    async fn pauses_grow_while_names_change_and_shrink_afterwards() {
+    async fn pauses_grow_while_names_change_and_shrink_afterward() {
         let mut pace = Pace::default();
         let mut pauses = Vec::new();
         for _ in 0..5 {

@@ -30,13 +30,13 @@ type Names = BTreeSet<String>;
 /// The role of a watch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Role {
-    /// Its names never change.
+    /// The names of the watch never change.
     Pinned,
-    /// It is one of the watches over which all names were spread at the last merge.
+    /// The watch is one of those over which all names were spread at the last merge.
     Merged,
-    /// Its names were added since.
+    /// The names of the watch were added since the last merge.
     New,
-    /// It is replaced, but continues until others have listed its names, so that no update is missed.
+    /// The watch is replaced, but continues until others have listed its names, so that no update is missed.
     Replaced,
 }
 

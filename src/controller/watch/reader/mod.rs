@@ -224,7 +224,7 @@ struct Last {
     watch_began: Option<Instant>,
     /// The server that answered last, on which the watch runs.
     server: Option<Server>,
-    /// Set if the next request must go to another server.
+    /// The server to avoid, if the next request must go to another one.
     avoid: Option<Avoid>,
     /// The number of failures without a response since the API server last responded.
     unanswered: u32,

@@ -111,7 +111,7 @@ async fn a_watch_that_honors_retry_after_counts_as_alive() {
     }
 }
 
-fn is_behind(reader: &Reader) {
+fn report_as_behind(reader: &Reader) {
     reader.watch_health.restart(WatchKind::Services, Cause::Behind);
 }
 
@@ -125,7 +125,7 @@ async fn a_watch_that_is_behind_or_stuck_moves_to_another_server() {
         assert_eq!(requests.recv().await, again);
         // After this time, the response and the name of its server have been read.
         sleep(Duration::from_secs(1)).await;
-        is_behind(&reader);
+        report_as_behind(&reader);
         let again = Some((false, Some((3, "its watch is behind"))));
         assert_eq!(requests.recv().await, again);
     };
@@ -297,11 +297,11 @@ async fn a_watch_unanswered_twice_avoids_its_server() {
     let look = async {
         sleep(Duration::from_secs(5)).await;
         while requests.try_recv().is_ok() {}
-        is_behind(&reader);
+        report_as_behind(&reader);
         assert_eq!(requests.recv().await, Some((false, None)));
         sleep(Duration::from_secs(5)).await;
         while requests.try_recv().is_ok() {}
-        is_behind(&reader);
+        report_as_behind(&reader);
         let (watches, avoid) = requests.recv().await.unwrap();
         assert!(!watches && avoid.is_some_and(|(_, why)| why == "its watch is behind"));
     };

@@ -325,7 +325,7 @@ async fn late_get_does_not_override_lease_seen_since() {
 /// The watch shows a release late. By the time of the GET, another candidate has taken the Lease, which the watch does
 /// not show yet.
 #[tokio::test(start_paused = true)]
-async fn lease_read_earlier_does_not_hide_release_seen_since() {
+async fn lease_read_earlier_does_not_override_a_release_seen_since() {
     let observer = unknown();
     observer.watched(Some(&parsed(lease(held("one", "2001-01-01T00:00:00.000000Z")))));
     let read = held("two", "2001-01-01T00:00:00.000000Z");
