@@ -17,8 +17,8 @@ use super::channel::Origin;
 /// The largest response that contains one object, and the longest line of a watch.
 ///
 /// The API server writes an object to etcd in a gRPC message of at most 2 MiB. In JSON, each byte of it takes at most
-/// six: Go writes `<` as `\u003c`. The rest is for the list or the event around the object. A lower limit would let a
-/// tenant make an object that breaks lists and watches.
+/// six bytes: Go writes `<` as `\u003c`. The rest is for the list or the event around the object. A lower limit would
+/// let a tenant create an object that breaks lists and watches.
 pub(super) const LARGEST_OBJECT: usize = 13 * MIB;
 
 /// The maximum number of bytes that are read of the body of an error. The status code has the meaning, and the text is

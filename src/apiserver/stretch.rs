@@ -1,4 +1,4 @@
-//! Stretches the time limits for API servers, because slow is not dead.
+//! Stretches the time limits for API servers, because a slow server is not a dead one.
 //!
 //! If a limit is shorter than the round trip to every server, the operator cannot work. If it suits the slowest
 //! network, the operator is slow to leave a dead server. So the limits start short, and double while no server answers

@@ -66,7 +66,7 @@ impl<R: Reconcile> Worker<R> {
                     Ok(term) => term.clone(),
                     Err(_) => return,
                 },
-                // The leader handles these. At the start of a term all keys are dirty anyway.
+                // The leader handles these keys. At the start of a term, all keys are dirty anyway.
                 _ = self.dirty.take() => continue,
             };
             if let Some(term) = term.filter(|term| !term.is_over()) {

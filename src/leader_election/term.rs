@@ -37,8 +37,8 @@ struct TermState {
     doubtful: Option<Instant>,
 }
 
-/// The permit of a write in flight. The Lease is not released while a permit exists, or for [`REQUEST_TIMEOUT`] after
-/// one was dropped without [`WritePermit::answered`].
+/// The permit of a write in flight. The Lease is not released while a permit exists, or for a minute after one was
+/// dropped without [`WritePermit::answered`].
 #[derive(Debug)]
 pub struct WritePermit {
     term: Term,

@@ -15,7 +15,7 @@ const VIEW_POLL: Duration = Duration::from_millis(5);
 /// The period in which a leader checks for failing lists and watches.
 const BLIND_POLL: Duration = Duration::from_secs(1);
 
-/// The view of a replica of the cluster.
+/// The view that a replica has of the cluster.
 #[derive(Clone)]
 pub struct View {
     is_filled: Arc<dyn Fn() -> bool + Send + Sync>,

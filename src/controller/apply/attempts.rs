@@ -115,7 +115,7 @@ mod tests {
     }
 
     impl Attempts {
-        /// Returns when the same content may be tried again.
+        /// Returns the time at which the same content may be tried again.
         fn refused(
             &mut self,
             operation: Operation,

@@ -63,7 +63,7 @@ pub(super) enum Next {
 #[derive(Debug, PartialEq)]
 pub(super) struct Change {
     pub seen: Shown,
-    /// `None` removes the condition.
+    /// The condition to write. `None` removes it.
     pub to: Option<Condition>,
 }
 

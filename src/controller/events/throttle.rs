@@ -22,7 +22,7 @@ pub(super) struct EventThrottle {
     budgets: Budgets<ServiceKey>,
 }
 
-/// The findings that were reported about a Service, and when.
+/// The findings that were reported about a Service, and the times of the reports.
 #[derive(Debug, Default)]
 struct Reported {
     /// The UID of the Service. An Event is about one UID, so a Service that was deleted and created again has none.

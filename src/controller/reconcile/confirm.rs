@@ -1,5 +1,5 @@
-//! Confirms deletes. If the watch of Services is late, neither the managed Service nor the consent of a source may be
-//! up to date. One consistent GET of each decides.
+//! Confirms deletes. If the watch of Services is late, both the managed Service and the consent of a source may be out
+//! of date. One consistent GET of each decides.
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;

@@ -15,7 +15,7 @@ use endpoint_copier_core::model::WatchKind;
 /// behind.
 const BETWEEN_RESTARTS: Duration = Duration::from_secs(10);
 
-/// The change that one watch has not shown yet.
+/// Detects whether one watch is late.
 pub(super) struct LateWatch {
     watch: WatchKind,
     watch_health: WatchHealth,

@@ -102,7 +102,7 @@ impl Reconcile for Reconciler {
         self.index().priority(key)
     }
 
-    /// Forgets expectations and findings, which are now up to the next leader. Knowledge about the cluster, pauses
+    /// Forgets expectations and findings, because the next leader has its own. Knowledge about the cluster, pauses
     /// after refusals and rate limits stay.
     fn forget(&self) {
         self.expectations.forget();
@@ -121,7 +121,7 @@ impl Reconcile for Reconciler {
 
 impl Reconciler {
     /// Creates a reconciler that reads and writes with `client` and reports findings through `recorder`. It puts keys
-    /// that its reads make dirty into `dirty`. `watch_health` has the watches that may be late, and `verdicts` returns
+    /// that its reads make dirty into `dirty`. `watch_health` says which watches may be late, and `verdicts` returns
     /// the results of the probes.
     #[must_use]
     pub fn new(

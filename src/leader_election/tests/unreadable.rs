@@ -1,4 +1,4 @@
-//! A Lease with times that no client can decode.
+//! A Lease with times that our clients cannot decode.
 
 use super::*;
 

@@ -135,7 +135,7 @@ impl ProbeLease {
             answer => return answer,
         };
         if changes.values().all(Option::is_none) {
-            // Nothing to remove.
+            // There is nothing to remove.
             return Ok(0);
         }
         match self.create(changes).await {

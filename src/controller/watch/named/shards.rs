@@ -83,8 +83,8 @@ impl Shards {
         wanted.iter().filter(|name| !is_watched(name)).cloned().collect()
     }
 
-    /// Watches missing names, which must fit into one selector. If there are many watches of new names, merges those
-    /// into the new one that fit as well.
+    /// Watches missing names, which must fit into one selector. If there are many watches of new names, the new watch
+    /// also replaces those whose names fit.
     pub(super) fn add(&mut self, mut missing: Names, wanted: &Names) {
         let is_first = self.running.iter().all(|shard| shard.role == Role::Pinned);
         let new = self.running.iter_mut().filter(|shard| shard.role == Role::New);

@@ -131,7 +131,7 @@ impl Reader {
                     }
                     Ok(Err(error)) => error,
                     Err(Cause::Behind) => {
-                        // If the watch has no response for the first time, the whole API may be down, and a list is
+                        // The first time that the watch has no response, the whole API may be down, and a list is
                         // enough. If that happens again, the fault is the server's.
                         let is_open = state.is_open(TIME_TO_BE_CURRENT);
                         if is_open || excused {
