@@ -43,8 +43,8 @@ impl LeaseCas {
             let upstream = self.upstream.clone();
             Box::pin(async move { ask(&upstream, request).await })
         };
-        let first_pause = REPEAT_RENEWAL.min(self.observer.default_duration / 6);
-        let first_repeat = Instant::now() + first_pause;
+        let longest = REPEAT_RENEWAL.min(self.observer.default_duration / 6);
+        let first_repeat = Instant::now() + longest;
         let mut tries = FuturesUnordered::from_iter([send(request.clone().map(Body::from))]);
         let hedging = Hedging::default();
         let applied = async {
@@ -75,7 +75,7 @@ impl LeaseCas {
                         let mut another = request.clone().map(Body::from);
                         another.extensions_mut().insert(hedging.clone());
                         tries.push(send(another));
-                        repeat = Some(Instant::now() + pause(first_pause, limit));
+                        repeat = Some(Instant::now() + pause(longest, limit));
                         continue;
                     }
                 }
@@ -103,9 +103,7 @@ impl LeaseCas {
                     if failed.is_none() || !is_unprocessed(code) {
                         failed = Some(answer);
                     }
-                    repeat = refused
-                        .is_none()
-                        .then(|| Instant::now() + pause(first_pause, limit));
+                    repeat = refused.is_none().then(|| Instant::now() + pause(longest, limit));
                 }
             }
         }
@@ -122,6 +120,6 @@ fn shortened(limit: Instant) -> Instant {
 }
 
 /// The time until the next repetition.
-fn pause(first_pause: Duration, limit: Instant) -> Duration {
-    (remaining(limit) / 2).clamp(first_pause / 4, first_pause)
+fn pause(longest: Duration, limit: Instant) -> Duration {
+    (remaining(limit) / 2).clamp(longest / 4, longest)
 }
