@@ -1,4 +1,4 @@
-//! Asks an API server for the user of a token, and whether that user may get a path: a TokenReview and a
+//! Asks an API server who the user of a token is, by a TokenReview, and whether that user may get a path, by a
 //! SubjectAccessReview.
 //!
 //! The responses stay JSON, because the user is passed from one review to the other unchanged. Errors keep no text of a
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::http_status::{missing_right, status_of, throttled};
 
-/// What an API server says about a token.
+/// The verdict of an API server on a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// The token is valid, and its user has the permission.
@@ -25,19 +25,19 @@ pub enum Verdict {
     Forbidden,
 }
 
-/// There is no verdict.
+/// The reason why there is no verdict.
 #[derive(Debug, thiserror::Error)]
 pub enum NoVerdict {
-    /// The API server did not accept the review.
+    /// The review failed, or the API server rejected it.
     #[error("the request failed")]
     Request(#[source] kube::Error),
-    /// The API server answered with something else.
+    /// The response is not a review of this kind.
     #[error("the response of the API server is not a {0}")]
     Answer(&'static str),
 }
 
 impl NoVerdict {
-    /// How long to wait before the next review, if the API server is overloaded.
+    /// The pause before the next review, if the API server is overloaded.
     #[must_use]
     pub fn throttled(&self) -> Option<Duration> {
         match self {
@@ -66,7 +66,7 @@ const ACCESS: Review = Review {
     plural: "subjectaccessreviews",
 };
 
-/// Whether the owner of this token may `get` this path. It has no time limit of its own.
+/// Whether the owner of this token may `get` this path. This call has no time limit of its own.
 ///
 /// # Errors
 /// See [`NoVerdict`].
@@ -84,7 +84,7 @@ pub async fn may_get(client: &Client, token: &str, path: &str) -> Result<Verdict
 }
 
 impl Review {
-    /// The status of the response.
+    /// Sends a review, and returns the status in the response.
     async fn send(&self, client: &Client, spec: Value) -> Result<Value, NoVerdict> {
         let Self {
             kind,
@@ -105,7 +105,7 @@ impl Review {
     }
 }
 
-/// The same error, with no text of the response except a missing permission.
+/// Removes the text of the response from an error, except for a missing permission.
 fn without_text(mut error: kube::Error) -> kube::Error {
     if let kube::Error::Api(status) = &mut error {
         let right = missing_right(status).map(str::to_owned);
@@ -119,13 +119,13 @@ fn owner(status: &Value) -> Result<Option<&Value>, NoVerdict> {
     let user = &status["user"];
     match &status["authenticated"] {
         Value::Bool(true) if user["username"].as_str().is_some_and(|name| !name.is_empty()) => Ok(Some(user)),
-        // API servers leave false out.
+        // API servers omit `false`.
         Value::Bool(false) | Value::Null if status.is_object() => Ok(None),
         _ => Err(NoVerdict::Answer(TOKEN.kind)),
     }
 }
 
-/// The question whether a user may get a path.
+/// The spec of a review of whether a user may get a path.
 fn access(user: &Value, path: &str) -> Value {
     json!({
         "user": user["username"], "uid": user["uid"], "groups": user["groups"], "extra": user["extra"],

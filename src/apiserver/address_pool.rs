@@ -1,6 +1,6 @@
-//! Which addresses lead to the API, and which of them to try first.
+//! The addresses that lead to the API, and the order in which to try them.
 //!
-//! This is pure: callers pass in the time.
+//! This module is pure: the current time is an argument.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
@@ -14,14 +14,14 @@ use crate::timing::{BEHIND_EJECTION, EJECTION, LONGEST_EJECTION};
 
 /// The maximum number of addresses that are learned, which is more than any cluster has API servers. A longer list is a
 /// mistake or an attack, and the rest of it is never dialed.
-const MOST: usize = 16;
+const MAX_LEARNED: usize = 16;
 
 /// The addresses of the API servers of one cluster, best first, and their recent failures.
 #[derive(Clone, Debug, Default)]
 pub(super) struct AddressPool {
     /// The configured addresses, in the preferred order.
     fixed: Vec<ServerAddress>,
-    /// The number of configured addresses that come before the learned ones. The others come after.
+    /// The number of configured addresses that come before the learned ones. The others come after them.
     pub first: usize,
     /// The addresses that the cluster lists: the more trusted group, and the others.
     learned: [Vec<ServerAddress>; 2],
@@ -60,7 +60,7 @@ impl AddressPool {
         self.down.send_replace(down);
     }
 
-    /// The addresses that probes find down, and each change of them. Clones of a pool share them.
+    /// A receiver of the addresses that probes find down. Clones of a pool share them.
     pub fn down(&self) -> watch::Receiver<BTreeSet<ServerAddress>> {
         self.down.subscribe()
     }
@@ -74,8 +74,8 @@ impl AddressPool {
     /// the servers has just sent it, so at least that one exists.
     pub fn learn(&mut self, [mut trusted, mut others]: [Vec<ServerAddress>; 2]) {
         others.retain(|address| !trusted.contains(address));
-        trusted.truncate(MOST);
-        others.truncate(MOST - trusted.len());
+        trusted.truncate(MAX_LEARNED);
+        others.truncate(MAX_LEARNED - trusted.len());
         if trusted.is_empty() && others.is_empty() {
             return;
         }
@@ -103,7 +103,7 @@ impl AddressPool {
         self.down.borrow().contains(address)
     }
 
-    /// Until when an address is skipped because of a failure. `None` if it is not skipped.
+    /// The time until which an address is skipped because of a failure, or `None` if it is not skipped.
     fn skipped_until(&self, address: &ServerAddress, now: Instant) -> Option<Instant> {
         let mark = self.ejections.get(address)?;
         Some(mark.until).filter(|until| now < *until)
@@ -127,7 +127,7 @@ impl AddressPool {
         self.is_down(address) || self.skipped_until(address, now).is_some()
     }
 
-    /// Whether no address is skipped.
+    /// Whether no address is skipped because of a failure.
     pub fn is_clear(&self, now: Instant) -> bool {
         self.ejections.values().all(|mark| now >= mark.until)
     }
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn address_behind_is_skipped_for_a_minute_after_failure_too() {
+    fn an_address_that_is_behind_is_skipped_for_a_minute() {
         for fails_too in [false, true] {
             let (mut pool, now) = (AddressPool::new(vec![address(1), address(2)], 0), Instant::now());
             if fails_too {
@@ -281,7 +281,7 @@ mod tests {
 
     /// Rule: survive.api-servers-learned
     #[test]
-    fn of_a_long_list_sixteen_are_learned() {
+    fn sixteen_addresses_of_a_long_list_are_learned() {
         let mut pool = AddressPool::new(vec![address(200)], 0);
         pool.learn([(1..=100).map(address).collect(), vec![address(101)]]);
         let wanted: Vec<u8> = std::iter::once(200).chain(1..=16).collect();
@@ -290,7 +290,7 @@ mod tests {
 
     /// Rule: survive.api-servers-learned
     #[test]
-    fn addresses_to_trust_more_come_first_wherever_a_replica_begins() {
+    fn trusted_addresses_come_first_wherever_a_replica_begins() {
         for turn in 0..20 {
             let mut pool = AddressPool::new(vec![address(200)], turn);
             let others = (1..=100).map(address).collect();
@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn all_failed_addresses_stay_and_longest_rested_is_first() {
+    fn if_all_failed_the_address_that_failed_first_comes_first() {
         let (mut pool, now) = (AddressPool::new(vec![address(1), address(2)], 0), Instant::now());
         pool.failed(&address(2), now);
         assert!(!pool.has_other(&address(1), now));
@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn empty_list_is_not_learned_and_gone_address_is_forgotten() {
+    fn empty_list_is_not_learned_and_removed_address_is_forgotten() {
         let (mut pool, now) = (AddressPool::new(vec![address(9)], 0), Instant::now());
         pool.learn([vec![address(1), address(2)], Vec::new()]);
         pool.learn([Vec::new(), Vec::new()]);
@@ -320,6 +320,10 @@ mod tests {
         pool.failed(&address(1), now);
         pool.learn([vec![address(2)], Vec::new()]);
         pool.learn([vec![address(1), address(2)], Vec::new()]);
-        assert_eq!(order(&pool, now), [9, 1, 2], "it is another server by now");
+        assert_eq!(
+            order(&pool, now),
+            [9, 1, 2],
+            "the address may be that of another server by now"
+        );
     }
 }

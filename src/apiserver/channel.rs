@@ -40,17 +40,17 @@ struct ChannelState {
     current: Option<Pending>,
     /// The address of the last connection.
     address: Option<ServerAddress>,
-    /// Why the client left that address.
+    /// The reason why the client left that address.
     why: Option<String>,
-    /// When a dial last failed.
+    /// The time at which a dial last failed.
     failed: Option<Instant>,
 }
 
-/// The pause before the next dial if no address answers. Without it, many requests would fail at once, and each would
-/// cause a handshake with every address.
+/// The pause before the next dial if no address answers. Without it, many requests would fail immediately, and each of
+/// them would cause a handshake with every address.
 const DIAL_PAUSE: Duration = Duration::from_millis(100);
 
-/// How often a request that no server has accepted is sent on another connection.
+/// The maximum number of times that a request that no server has accepted is sent on another connection.
 const REPEATS: u32 = 3;
 
 /// A connection that exists or is being made. All requests share it, so only one of them dials.
@@ -64,7 +64,8 @@ pub(super) struct Origin {
 }
 
 impl Origin {
-    /// Notes that no healthy server sends this response. The client leaves its server, if there is another.
+    /// Records that no healthy server sends such a response. The client leaves the server of this response, if there is
+    /// another.
     pub fn blame(self, error: &dyn Error) {
         if self.channel.may_eject(&self.connection, true) {
             self.channel.eject(&self.connection, &error.to_string());
@@ -92,15 +93,17 @@ impl Channel {
         self.0.dialer.pool.lock().stretch.factor()
     }
 
-    /// The connection for a request. No request goes to an address that failed for another client while there is one
-    /// that did not. A watch returns to a better address, and replaces a connection whose limit for pings is now longer
-    /// than necessary. Watches restart anyway, and requests on the old connection are not disturbed.
+    /// Returns the connection for a request. No request is sent to an address that failed for another client while
+    /// there is an address that did not. A watch returns to a better address, and replaces a connection whose limit for
+    /// pings is now longer than necessary. Watches restart anyway, and requests on the old connection are not
+    /// disturbed.
     fn connection(&self, watches: bool) -> Pending {
         let mut state = self.0.state.lock();
         if let Some(pending) = &state.current {
             match pending.peek() {
                 None => return pending.clone(),
-                // All requests that wait for it get the same error, and so do those that follow within the pause.
+                // All requests that wait for this dial get the same error, and so do those that follow within the
+                // pause.
                 Some(Err(_)) if state.failed.is_some_and(|at| at.elapsed() < DIAL_PAUSE) => {
                     return pending.clone();
                 }
@@ -125,7 +128,7 @@ impl Channel {
         pool.has_better(address, now) && pool.has_other(address, now)
     }
 
-    /// Whether requests should go elsewhere, because another client has seen this address fail.
+    /// Whether requests should use another address, because this one failed for another client, or probes find it down.
     fn is_ejected(&self, address: &ServerAddress) -> bool {
         let (pool, now) = (self.0.dialer.pool.lock(), Instant::now());
         pool.is_ejected(address, now) && pool.has_other(address, now)
@@ -141,7 +144,7 @@ impl Channel {
             connected
         };
         let pending = dial.boxed().shared();
-        // It continues when the requests that wait for it are abandoned, because what it learns about addresses is
+        // The dial continues when the requests that wait for it are abandoned, because its findings about addresses are
         // still useful.
         tokio::spawn(pending.clone());
         pending
@@ -155,11 +158,11 @@ impl Channel {
         let connection = Connection::over(stream, address.clone(), factor, until_down).await;
         let connection =
             connection.map_err(|error| NotConnected(format!("{address}: {}", one_line(&error))))?;
-        self.leads_to(address);
+        self.connected_to(address);
         Ok(Arc::new(connection))
     }
 
-    fn leads_to(&self, to: ServerAddress) {
+    fn connected_to(&self, to: ServerAddress) {
         let mut state = self.0.state.lock();
         let why = state.why.take();
         if let Some(from) = state.address.replace(to.clone()).filter(|from| *from != to) {
@@ -169,7 +172,7 @@ impl Channel {
         }
     }
 
-    /// A request on a connection, or its response, has failed.
+    /// Records that a request on a connection, or its response, has failed.
     pub fn failed(&self, connection: &Arc<Connection>, error: &hyper::Error) {
         if is_graceful_goaway(error) {
             self.drop_connection(|current| Arc::ptr_eq(current, connection), &one_line(error));
@@ -204,13 +207,13 @@ impl Channel {
     /// Records a response of the server of a connection. The client leaves an unhealthy server, for example one without
     /// its etcd, if there is another.
     ///
-    /// 429 is the response of a healthy server under load. Its clients stay, because they would only move the
-    /// load to the next server. 503 means that the server cannot serve now, with or without `Retry-After`. It
-    /// is then skipped for longer than the header of an API server asks.
+    /// 429 is the response of a healthy server under load. Its clients stay, because they would only move the load to
+    /// the next server. 503 means that the server cannot serve now, with or without `Retry-After`. It is then skipped
+    /// for longer than an API server requests in that header.
     ///
     /// A write may fail because of a webhook, and then it fails on every server. So a failed write counts only while no
-    /// address is skipped: the client leaves one address because of it, and not all of them in turn. For a read, there
-    /// is no such reason.
+    /// address is skipped: the client leaves one address because of it, and not all of them in turn. A read has no such
+    /// reason to fail.
     fn answered(&self, connection: &Arc<Connection>, is_read: bool, status: StatusCode, took: Duration) {
         self.0.dialer.pool.lock().stretch.answered(took);
         if !status.is_server_error() {
@@ -240,8 +243,8 @@ impl Channel {
         pool.has_other(&connection.address, now) && (is_read || pool.is_clear(now))
     }
 
-    /// Sends a request over its own connection, if possible to a server that was not asked before. The result does
-    /// not count for or against any server.
+    /// Sends a request over its own connection, if possible to a server that has not got it yet. The result does not
+    /// count for or against any server.
     async fn send_hedged(
         &self,
         request: Request<Body>,
@@ -279,7 +282,7 @@ impl Channel {
         loop {
             let spare = is_read.then(|| repeat(&request));
             let connection = self.connection(watches).await?;
-            // The dial may have taken long, and the process may have been stopped meanwhile.
+            // The dial may have taken long, and the process may have been suspended in the meantime.
             if not_after.is_some_and(|SendDeadline(moment)| Instant::now() >= moment) {
                 return Err(TooLate.into());
             }
@@ -306,25 +309,25 @@ impl Channel {
             if is_graceful_goaway {
                 self.drop_connection(|current| Arc::ptr_eq(current, &connection), &one_line(&error));
             }
-            // Otherwise another request was quicker.
+            // Otherwise, another request has taken the connection.
             if unsent.is_none() || connection.is_closed() {
                 repeats += 1;
             }
-            let again = unsent
+            let resend = unsent
                 .map(|unsent| *unsent)
                 .or(spare.filter(|_| is_graceful_goaway));
-            let Some(again) = again.filter(|_| repeats <= REPEATS) else {
+            let Some(resend) = resend.filter(|_| repeats <= REPEATS) else {
                 if !is_graceful_goaway || repeats > REPEATS {
                     self.eject(&connection, &one_line(&error));
                 }
                 return Err(error.into());
             };
-            request = again;
+            request = resend;
         }
     }
 }
 
-/// Copies a request. Only for requests without a body.
+/// Copies a request, which must have no body.
 fn repeat(request: &Request<Body>) -> Request<Body> {
     let mut repeated = Request::new(Body::empty());
     request.method().clone_into(repeated.method_mut());

@@ -22,7 +22,7 @@ use crate::timing::PING;
 /// A connection. It closes when it and all responses on it are dropped.
 pub(super) struct Connection {
     pub address: ServerAddress,
-    /// The factor by which its time limit for pings was stretched.
+    /// The factor by which the time limit for pings was stretched.
     pub factor: Factor,
     sender: Sender,
 }
@@ -40,8 +40,9 @@ pub(super) struct NoAnswer {
 }
 
 impl Connection {
-    /// Speaks the protocol that the server has agreed to. The time limit for pings, stretched by `factor`, is fixed for
-    /// the life of the connection. The connection ends when `until_down` completes, whatever is in flight.
+    /// Creates a connection over this stream, with the protocol that the server has agreed to. The time limit for
+    /// pings, stretched by `factor`, is fixed for the life of the connection. The connection ends when `until_down`
+    /// completes, whatever is in flight.
     pub async fn over(
         stream: Stream,
         address: ServerAddress,
@@ -72,7 +73,7 @@ impl Connection {
         })
     }
 
-    /// Whether it accepts a request now. With HTTP/1.1, another request may be quicker.
+    /// Whether the connection accepts a request now. With HTTP/1.1, another request may take it first.
     pub fn is_ready(&self) -> bool {
         match &self.sender {
             Sender::Http1(sender) => sender.lock().is_ready(),
@@ -80,7 +81,7 @@ impl Connection {
         }
     }
 
-    /// Whether it accepts no more requests.
+    /// Whether the connection accepts no more requests.
     pub fn is_closed(&self) -> bool {
         match &self.sender {
             Sender::Http1(sender) => sender.lock().is_closed(),
@@ -118,9 +119,10 @@ impl Connection {
 struct Tasks(CancellationToken);
 
 impl Tasks {
-    /// The task holds only a pointer to its future. hyper's type for these is as large as a whole connection, 7 KiB,
-    /// and hyper spawns one or two for each request. Tokio aligns tasks to 128 bytes, and glibc rarely reuses the space
-    /// of such a block once a small allocation lies next to it: 500 creates took 5 MiB more.
+    /// Limits a task to the time until the server is down. The task holds only a pointer to its future: hyper's type
+    /// for these futures is as large as a whole connection, 7 KiB, and hyper spawns one or two for each request. Tokio
+    /// aligns tasks to 128 bytes, and glibc rarely reuses the space of such a block once a small allocation lies next
+    /// to it: 500 creates took 5 MiB more.
     fn until_down<F: Future>(&self, task: F) -> impl Future<Output = Option<F::Output>> + use<F> {
         self.0.clone().run_until_cancelled_owned(Box::pin(task))
     }
@@ -152,7 +154,7 @@ async fn carry(
     }
 }
 
-/// Whether a server has only asked for another connection, as API servers do to spread their clients and before they
+/// Whether a server has only requested another connection, as API servers do to spread their clients and before they
 /// stop. Such a server did not accept the request.
 pub(super) fn is_graceful_goaway(error: &hyper::Error) -> bool {
     let http2 = error.source().and_then(|error| error.downcast_ref::<h2::Error>());

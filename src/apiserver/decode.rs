@@ -1,9 +1,9 @@
 //! Decodes objects one by one, so that one that cannot be decoded does not break the rest of a list or a
 //! watch.
 //!
-//! kube's `DeserializeGuard` buffers each object as a tree of values, which takes several times its size. It
-//! fails on objects nested more than 128 levels deep, and where the metadata itself cannot be decoded. A
-//! service account of one namespace can cause each of these with its own objects.
+//! kube's `DeserializeGuard` buffers each object as a tree of values, which takes several times its size. It fails on
+//! objects nested more than 128 levels deep, and where the metadata itself cannot be decoded. A service account of one
+//! namespace can cause each of these problems with its own objects.
 
 use std::fmt::Debug;
 use std::marker::PhantomData;
@@ -19,10 +19,10 @@ use endpoint_copier_core::model::{self, EndpointSlice, NodeObject, Service, Unre
 
 /// A type of this crate that holds part of an API resource.
 pub trait Slim: Clone + Debug + DeserializeOwned + Send + 'static {
-    /// The API resource to which it belongs.
+    /// The API resource of which the type holds a part.
     type Resource: Resource;
 
-    /// Its metadata.
+    /// The metadata of the object.
     fn metadata(&self) -> &model::ObjectMeta;
 }
 
@@ -83,14 +83,14 @@ impl<R: Resource + Clone + Debug + Send + 'static> Slim for Metadata<R> {
 /// An object that always decodes: as itself, or as the parts that can be read.
 #[derive(Clone, Debug)]
 pub struct Guarded<K> {
-    /// The object, or why it cannot be decoded.
+    /// The object, or the parts of it that can be read.
     pub object: Result<K, Box<Unreadable>>,
     /// Needed by kube, which reads the resourceVersion here.
     metadata: ObjectMeta,
 }
 
 impl<K: Slim> Guarded<K> {
-    /// Its metadata, as far as it can be read.
+    /// The metadata of the object, as far as it can be read.
     pub fn slim_metadata(&self) -> &model::ObjectMeta {
         match &self.object {
             Ok(object) => object.metadata(),
@@ -149,7 +149,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_object_that_cannot_be_decoded_takes_no_other_with_it() {
+    fn an_undecodable_object_does_not_affect_others() {
         let list = json!({
             "apiVersion": "v1", "kind": "ServiceList", "metadata": {"resourceVersion": "9"},
             "items": [
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_on_an_object_that_cannot_be_decoded_is_an_event() {
+    fn an_event_about_an_undecodable_object_is_decoded() {
         let line = r#"{"type":"DELETED","object":{"metadata":{"name":"a"},"addressType":7}}"#;
         let event: WatchEvent<Guarded<EndpointSlice>> = serde_json::from_str(line).unwrap();
         let WatchEvent::Deleted(slice) = event else {

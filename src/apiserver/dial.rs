@@ -23,7 +23,8 @@ use crate::apiserver::error::{causes, one_line};
 use crate::config::ServerAddress;
 use crate::timing::{DIAL_LIMIT, PING};
 
-/// After this fraction of the time limit without a response, the next address is dialed in parallel.
+/// The number by which the time limit is divided: after that time without a response, the next address is dialed in
+/// parallel.
 const STAGGER: u32 = 5;
 
 /// The longest wait before the next dial, however long the limit is, so that the client soon finds a server that
@@ -33,7 +34,7 @@ const LONGEST_STAGGER: Duration = Duration::from_secs(1);
 /// Lists hosts and ports of API servers, the more trusted group first.
 type ListAddresses = Box<dyn Fn() -> [BTreeSet<(String, u16)>; 2] + Send + Sync>;
 
-/// A connection.
+/// A connected stream, with or without TLS.
 pub(super) type Stream = MaybeHttpsStream<TokioIo<TcpStream>>;
 
 /// The name that the certificate of an API server must have.
@@ -45,9 +46,8 @@ pub(super) enum TlsName {
     /// proxy in front of the API, the Pod is configured with a DNS name. That name is accepted too, but only at this
     /// address, which was configured.
     InPod(ServerAddress),
-    /// The configured address itself, which is this one. Other addresses belong to the cluster, and their certificates
-    /// name the Service `kubernetes`. A certificate that was made by hand may name its own address, if a flag names
-    /// that address.
+    /// At this address, which was configured, its own host. At any other address, the name of the API. If a flag names
+    /// that other address, its host is accepted too, because its certificate may have been made by hand.
     Own(ServerAddress),
 }
 
@@ -61,8 +61,8 @@ pub(super) fn dns_name(address: &ServerAddress) -> Option<ServerName<'static>> {
 pub(super) const KUBERNETES: &str = "kubernetes.default.svc";
 
 impl TlsName {
-    /// The names to try, in this order. Any certificate that the cluster's CA signed names its own node, so that is not
-    /// enough for an address that was only learned.
+    /// The names to try, in this order. Any certificate that the cluster's CA has signed names its own node, so the
+    /// host of an address that was only learned is not enough.
     fn of(&self, address: &ServerAddress, is_fixed: bool) -> Vec<ServerName<'static>> {
         let own = || ServerName::try_from(address.host.clone()).ok();
         let kubernetes = ServerName::try_from(KUBERNETES).ok().into_iter();
@@ -78,7 +78,7 @@ impl TlsName {
     }
 }
 
-/// Where to dial, and how.
+/// The addresses to dial, and how to dial them.
 #[derive(Clone)]
 pub(super) struct Dialer {
     pub pool: Arc<Mutex<AddressPool>>,
@@ -89,12 +89,12 @@ pub(super) struct Dialer {
     pub name: TlsName,
 }
 
-/// The state of the dials of one race.
+/// The state of the parallel dials to several addresses.
 #[derive(Default)]
 struct Dials {
     /// Addresses that have neither answered nor failed, oldest first.
     silent: Vec<ServerAddress>,
-    /// The addresses of the others, and why they failed.
+    /// The addresses that have failed, and the reasons.
     errors: Vec<String>,
 }
 
@@ -119,8 +119,8 @@ impl Dialer {
         self.pool.lock().order(Instant::now())
     }
 
-    /// Waits until probes find this address down. If it is already down, the client has connected to it because no
-    /// other one answers, so it has to become well first.
+    /// Waits until probes find this address down. If the address is already down, the client has connected to it
+    /// because no other one answers, so it has to become well first.
     pub fn until_down(&self, address: ServerAddress) -> impl Future<Output = ()> + Send + use<> {
         let mut down = self.pool.lock().down();
         async move {
@@ -182,9 +182,9 @@ impl Dialer {
         let mut next = order.iter().cycle();
         let mut first_round = order.len();
         let mut running = FuturesUnordered::new();
-        let mut go_on = true;
+        let mut dials_next = true;
         loop {
-            if go_on && let Some(address) = next.next() {
+            if dials_next && let Some(address) = next.next() {
                 first_round = first_round.saturating_sub(1);
                 if !dials.silent.contains(address) {
                     dials.silent.push(address.clone());
@@ -201,10 +201,10 @@ impl Dialer {
                         self.pool.lock().failed(address, Instant::now());
                         dials.silent.retain(|other| other != address);
                         dials.errors.push(format!("{address}: {}", one_line(&*error)));
-                        go_on = first_round > 0;
+                        dials_next = first_round > 0;
                     }
                 },
-                () = sleep(stagger) => go_on = true,
+                () = sleep(stagger) => dials_next = true,
             }
         }
     }
@@ -245,7 +245,7 @@ impl Dialer {
     }
 }
 
-/// Whether a certificate is valid, but for another name.
+/// Whether the error is that a certificate is valid for another name only.
 fn is_another_name(error: &(dyn std::error::Error + 'static)) -> bool {
     use rustls::CertificateError::{NotValidForName, NotValidForNameContext};
     causes(error).any(|error| {

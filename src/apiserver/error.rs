@@ -17,7 +17,8 @@ pub(super) fn causes<'a>(
     })
 }
 
-/// An error with its causes, in one line. A `Status` of the API server appears as code, reason and message, if it has one.
+/// An error with its causes, in one line. A `Status` of the API server appears as its code, its reason and, if there is
+/// one, its message.
 #[must_use]
 pub fn one_line(error: &(dyn Error + 'static)) -> String {
     let mut parts: Vec<String> = Vec::new();
@@ -36,7 +37,7 @@ pub fn one_line(error: &(dyn Error + 'static)) -> String {
     }
     parts.retain(|part| !part.is_empty());
     parts.dedup();
-    parts.join(": ").replace(CLOSED, "").replace('\n', " ")
+    parts.join(": ").replace(RUSTLS_LINK, "").replace('\n', " ")
 }
 
 /// Whether an error is of this type, or was caused by one that is.
@@ -46,9 +47,9 @@ pub fn is_caused_by<E: Error + 'static>(error: &(dyn Error + 'static)) -> bool {
 }
 
 /// A link that rustls adds to its errors.
-const CLOSED: &str = ": https://docs.rs/rustls/latest/rustls/manual/_03_howto/index.html#unexpected-eof";
+const RUSTLS_LINK: &str = ": https://docs.rs/rustls/latest/rustls/manual/_03_howto/index.html#unexpected-eof";
 
-/// Many errors end in the text of their cause.
+/// Removes the text of the cause, with which many errors end.
 fn cut(text: &mut String, cause: &str) {
     if let Some(own) = text.strip_suffix(cause).filter(|_| !cause.is_empty()) {
         *text = own.trim_end_matches([':', ' ']).to_owned();
@@ -71,7 +72,7 @@ mod tests {
     struct Silent(#[source] std::io::Error);
 
     #[test]
-    fn causes_follow_once_whether_or_not_an_error_tells_them_itself() {
+    fn each_cause_appears_once_even_if_an_error_contains_it() {
         assert_eq!(
             one_line(&Wrapping(std::io::Error::other("inner"))),
             "outer: inner"
@@ -105,9 +106,9 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_one_line_and_no_manual() {
+    fn an_error_is_one_line_without_the_link_of_rustls() {
         assert_eq!(one_line(&std::io::Error::other("a\nb")), "a b");
-        let closed = std::io::Error::other(format!("the peer closed it{CLOSED}"));
+        let closed = std::io::Error::other(format!("the peer closed it{RUSTLS_LINK}"));
         assert_eq!(one_line(&closed), "the peer closed it");
     }
 }

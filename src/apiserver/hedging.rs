@@ -6,16 +6,16 @@ use parking_lot::Mutex;
 
 use crate::config::ServerAddress;
 
-/// Marks a request, in its extensions, as a repetition of one that is not answered yet. It uses its own connection, and
-/// another server if there is one. Its result does not count against any server. All repetitions of a request carry
-/// clones of one value, so that each of them goes to a server for which no other one waits.
+/// Marks a request, in its extensions, as a repetition of one that is not answered yet. The repetition uses its own
+/// connection, and another server if there is one. Its result does not count against any server. All repetitions of a
+/// request carry clones of one value, so that each of them goes to a server for which no other repetition waits.
 #[derive(Clone, Debug, Default)]
 pub struct Hedging(Arc<Mutex<Vec<Try>>>);
 
-/// The server to which a try goes. A repetition holds a clone of it until it is answered, including the dial.
+/// The server to which a try goes. A repetition holds a clone from its dial until its response.
 type Try = Arc<Mutex<ServerAddress>>;
 
-/// The repetition was not sent, because each known server already has one to answer.
+/// The repetition was not sent, because each known server already has a try to answer.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("no other API server to ask")]
 pub struct NoOtherServer;
@@ -25,8 +25,8 @@ pub struct NoOtherServer;
 pub struct Hedge(Try);
 
 impl Hedging {
-    /// Begins a repetition. Returns the known servers to which it may go, the least asked first. The first one is
-    /// preferred. `current` is the server that requests use now.
+    /// Begins a repetition. Returns the known servers to which it may go, those with the fewest tries first. The first
+    /// one is preferred. `current` is the server that requests use now.
     ///
     /// # Errors
     /// If there is no such server.
@@ -68,13 +68,13 @@ mod tests {
 
     /// Rule: 5.slow
     #[test]
-    fn each_server_has_one_repetition_and_the_current_one_the_last() {
+    fn each_server_gets_one_repetition_and_the_current_one_last() {
         let server = |host: &str| ServerAddress::new(host, 6443);
         let known = || ["a", "b", "c"].map(server).to_vec();
-        let beside = Hedging::default();
-        let begin = |current| beside.begin(known(), Some(server(current)));
+        let hedging = Hedging::default();
+        let begin = |current| hedging.begin(known(), Some(server(current)));
         let mut waiting = Vec::new();
-        // The line has moved on to b meanwhile, but the first try went to a.
+        // The client has changed to b in the meantime, but the first try went to a.
         for (current, wanted) in [("a", "b"), ("b", "c"), ("b", "a")] {
             let (order, next) = begin(current).unwrap();
             assert_eq!(order[0], server(wanted));

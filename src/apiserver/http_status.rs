@@ -1,18 +1,18 @@
-//! What the responses of an API server mean: the only file that interprets status codes.
+//! The meaning of the responses of an API server.
 //!
-//! Not every response is a `Status` of the API. Under load, an API server answers 429 in plain text, and a
-//! proxy in front of it may answer in HTML. kube takes such a response to a watch for an event that it cannot
-//! decode, and logs the whole body. So `error` converts each response into the error that its code means,
-//! before kube sees it.
+//! Not every response is a `Status` of the API. Under load, an API server answers 429 in plain text, and a proxy in
+//! front of it may answer in HTML. kube takes such a response to a watch for an event that it cannot decode, and logs
+//! the whole body. So `error` converts each unsuccessful response into the error that its code means, before it reaches
+//! kube.
 //!
 //! The code that gets a 429 decides what to do, and waits at least as long as `Retry-After` requests: writes, and the
 //! GETs before them, pause in `controller::workqueue::overload`, watches back off in `controller::watch::backoff`,
-//! pages are requested again in `apiserver::pages`, and `apiserver::channel` stays with the server.
+//! pages are requested again in `apiserver::pages`, and `apiserver::channel` keeps its connection to the server.
 //! `controller::events` pauses, retries an Event three times, and then drops it. The comparison of the sources, the
 //! discovery of ReferenceGrants and the probe Lease pause in their own loops, and reviews of tokens in
-//! `admin::authorization`. To a probe, a server that answers 429 is alive (`apiserver::probe_client`). Two do not wait that
-//! long: the election does not wait at all, because its requests are few and its deadline is short, and the few Services
-//! with reserved slots wait 1 s (`controller::workqueue`).
+//! `admin::authorization`. To a probe, a server that answers 429 is alive (`apiserver::probe_client`). Two parts do not
+//! wait that long: the election does not wait at all, because its requests are few and its deadline is short, and the
+//! few Services with reserved slots wait 1 s (`controller::workqueue`).
 
 use std::time::Duration;
 
@@ -26,12 +26,12 @@ use crate::timing::LONGEST_RETRY_AFTER;
 /// The maximum number of characters that are kept of a body that is not a `Status`. An error page may be long.
 const LONGEST_BODY: usize = 200;
 
-/// What the rejection of a write means for the next attempt.
+/// The meaning of a rejected write for the next attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rejection {
     /// The object is not in the state that the write expects.
     Conflict,
-    /// The namespace is being deleted, or is gone.
+    /// The namespace is being deleted, or does not exist.
     NamespaceTerminating,
     /// The same write will be rejected again.
     Refused,
@@ -57,7 +57,7 @@ impl Rejection {
     }
 }
 
-/// The status that an API server has answered with, if it has answered.
+/// The status with which an API server has answered, if it has answered.
 #[must_use]
 pub fn status_of(error: &kube::Error) -> Option<&Status> {
     match error {
@@ -66,15 +66,15 @@ pub fn status_of(error: &kube::Error) -> Option<&Status> {
     }
 }
 
-/// Whether the API server has answered a call, with success or an error. If not, it is unknown whether it was carried
-/// out.
+/// Whether the API server has answered a call, with success or an error. If not, it is unknown whether the call was
+/// carried out.
 #[must_use]
 pub fn is_answer<T>(result: &kube::Result<T>) -> bool {
     matches!(result, Ok(_) | Err(kube::Error::Api(_)))
 }
 
-/// Whether this object does not exist. An API server names what is missing. A 404 without a name comes from
-/// something in between, and no copy is deleted because of it.
+/// Whether this object does not exist. An API server names the missing object. A 404 without a name comes from
+/// something in between, and is no reason to delete a copy.
 #[must_use]
 pub fn is_missing(status: &Status, name: &str) -> bool {
     let details = status.details.as_ref();
@@ -134,13 +134,14 @@ pub fn is_client_error(status: &Status) -> bool {
     (400..500).contains(&status.code)
 }
 
-/// Whether a proxy in front of the API says that the server is not available.
+/// Whether the server is unavailable, as a proxy in front of the API may report.
 #[must_use]
 pub fn is_unavailable(status: &Status) -> bool {
     status.code == 503
 }
 
-/// Whether a create had no effect and may be sent again. After any other error that is unknown.
+/// Whether a create had no effect and may be sent again. After any other error, it may have had an effect, or would
+/// fail again.
 #[must_use]
 pub fn may_create_again(status: &Status) -> bool {
     matches!(status.code, 401 | 429 | 500 | 503)
@@ -154,19 +155,20 @@ pub fn overload(status: &Status) -> Option<Duration> {
     matches!(status.code, 429 | 503).then(|| Duration::from_secs(seconds.into()).min(LONGEST_RETRY_AFTER))
 }
 
-/// How long to wait after an overloaded API server rejects a call; `None` if it is not overloaded. Unlike [`overload`],
-/// this ignores a 503 without `Retry-After`: that server is unavailable, and a retry should find it soon after it returns.
+/// The pause after an overloaded API server has rejected a call, or `None` if the server is not overloaded. Unlike
+/// [`overload`], this ignores a 503 without `Retry-After`: that server is unavailable, and a retry should find it soon
+/// after it returns.
 #[must_use]
 pub fn throttled(status: &Status) -> Option<Duration> {
     overload(status).filter(|pause| status.code == 429 || !pause.is_zero())
 }
 
-/// Converts a response into an error.
+/// Converts an unsuccessful response into an error.
 pub(super) fn error(parts: &Parts, body: &[u8]) -> kube::Error {
     let code = parts.status.as_u16();
     // Every field of a Status has a default, so any JSON object decodes as one: compare the code.
-    let said: Option<Status> = serde_json::from_slice(body).ok();
-    let mut status = said.filter(|status| status.code == code).unwrap_or_else(|| {
+    let decoded: Option<Status> = serde_json::from_slice(body).ok();
+    let mut status = decoded.filter(|status| status.code == code).unwrap_or_else(|| {
         let text = String::from_utf8_lossy(body);
         let text: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
         Status::failure(
@@ -242,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_in_plain_text_is_its_code() {
+    fn a_plain_text_response_becomes_its_status_code() {
         let status = read(429, Some("3"), "Too many requests,\n please try again later.\n");
         assert_eq!(status.code, 429);
         assert_eq!(status.message, "Too many requests, please try again later.");
@@ -263,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn json_that_is_no_status_is_its_code_too() {
+    fn json_that_is_no_status_becomes_its_status_code() {
         for body in ["{}", "[]", "null", r#"{"code":200}"#, r#"{"metadata":{}}"#, ""] {
             assert_eq!(read(503, None, body).code, 503, "{body}");
         }
@@ -278,7 +280,7 @@ mod tests {
 
     /// Rule: 2.write-refused
     #[test]
-    fn a_rejected_write_is_a_conflict_refused_or_tried_again() {
+    fn a_rejected_write_is_a_conflict_a_refusal_or_transient() {
         for (code, expected) in [
             (400, Rejection::Refused),
             (401, Rejection::Transient),
@@ -300,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_right_is_told_from_an_admission_policy() {
+    fn a_missing_right_is_distinguished_from_an_admission_policy() {
         let right = r#"endpointslices.discovery.k8s.io "vip-1" is forbidden: User "system:serviceaccount:a:b" cannot update resource "endpointslices" in API group "discovery.k8s.io" in the namespace "blue""#;
         let policy = r#"endpointslices.discovery.k8s.io "vip-1" is forbidden: ValidatingAdmissionPolicy 'slices' with binding 'slices' denied request: slices cannot be created"#;
         for (code, message, expected) in [(403, right, true), (403, policy, false), (422, right, false)] {
@@ -314,7 +316,7 @@ mod tests {
 
     /// Rule: 2.namespace-terminating
     #[test]
-    fn namespace_that_terminates_is_no_fault_of_the_service() {
+    fn a_terminating_namespace_is_no_refusal_of_the_service() {
         let terminating = serde_json::json!({"causes": [
             {"reason": "NamespaceTerminating", "message": "…", "field": "metadata.namespace"},
         ]});
@@ -325,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_page_is_cut() {
+    fn a_long_error_page_is_shortened() {
         let status = read(502, Some("soon"), &"ä ".repeat(1000));
         assert_eq!(status.message.chars().count(), LONGEST_BODY + 1);
         assert_eq!(retry_after(&status), 0);

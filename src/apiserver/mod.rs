@@ -1,8 +1,7 @@
-//! Dials API servers: which addresses, with which time limits, and how a dead connection is noticed.
+//! Connections to API servers: their addresses and time limits, and how a dead connection is noticed.
 //!
-//! kube's own stack speaks HTTP/1.1 without keepalive: after a silent power-off a request on a
-//! pooled connection hung for a quarter of an hour. This one speaks HTTP/2 and pings, and knows
-//! more than one address:
+//! kube's own stack speaks HTTP/1.1 without keepalive: after a server has lost its power, a request on a pooled
+//! connection hangs for a quarter of an hour. This stack speaks HTTP/2 and pings, and knows more than one address:
 //!
 //! ```text
 //!   kube ──> credentials ──> Paged ──> RequestLimits: time limits ──> Channel: one Connection at a time ──> Dialer ──> AddressPool of addresses
@@ -55,11 +54,11 @@ use probe_client::ConfigSource;
 use request_limits::RequestLimits;
 use response_size::Incoming;
 
-/// The server that a response came from, in the extensions of the response.
+/// The server from which a response came, in the extensions of the response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Server(pub ServerAddress);
 
-/// A server that a request should not use because its watch is faulty, in the extensions of the request.
+/// A server that a request should not use because a watch on it is faulty, in the extensions of the request.
 #[derive(Clone, Debug)]
 pub struct Avoid {
     /// The server to avoid.
@@ -90,7 +89,7 @@ pub struct Access {
     incoming: Incoming,
 }
 
-/// There is no access to the API. The message says in one line what was tried and what to do.
+/// The reason why there is no access to the API. The message says in one line what was tried and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// `--kubeconfig` cannot be used.
@@ -98,7 +97,7 @@ pub enum Error {
     Kubeconfig {
         /// The file.
         path: String,
-        /// The problem with it.
+        /// The problem with the file.
         error: String,
     },
     /// The process runs in a Pod without a usable ServiceAccount.
@@ -112,7 +111,7 @@ pub enum Error {
     Credentials {
         /// The API server.
         url: String,
-        /// The problem with them.
+        /// The problem with the certificates or credentials.
         error: String,
     },
 }
@@ -121,7 +120,7 @@ impl Access {
     /// Finds the cluster: `--kubeconfig`; else, in a Pod, its ServiceAccount; else the current context.
     ///
     /// # Errors
-    /// If none of them can be used.
+    /// If the configuration that applies cannot be used.
     pub async fn find(
         kubeconfig: Option<&Path>,
         api_server: &ApiServerConfig,
@@ -166,12 +165,12 @@ impl Access {
             config.cluster_url = Uri::from_static("https://kubernetes.default.svc");
         }
         // From outside the cluster, the addresses that it lists may not be reachable.
-        let otherwise = if in_pod {
+        let default_mode = if in_pod {
             ApiServerMode::Auto
         } else {
             ApiServerMode::Cluster
         };
-        let mode = api_server.mode.as_ref().unwrap_or(&otherwise);
+        let mode = api_server.mode.as_ref().unwrap_or(&default_mode);
         let local = match mode {
             ApiServerMode::Local(address) => Some(address.clone()),
             ApiServerMode::Auto | ApiServerMode::Cluster => None,
@@ -201,7 +200,7 @@ impl Access {
         })
     }
 
-    /// Namespace of the ServiceAccount or the context.
+    /// The namespace of the ServiceAccount or the context.
     #[must_use]
     pub fn namespace(&self) -> &str {
         &self.config.default_namespace
@@ -225,8 +224,8 @@ impl Access {
         self.learns
     }
 
-    /// `listed` returns the known addresses and ports of the API servers, the more trusted group first. It is
-    /// called at each dial. At most 16 addresses are used.
+    /// Sets the source of learned addresses. `listed` returns the known addresses and ports of the API servers, the
+    /// more trusted group first. It is called at least at each dial. At most 16 addresses are used.
     pub fn learn_from(&self, listed: impl Fn() -> [BTreeSet<(String, u16)>; 2] + Send + Sync + 'static) {
         _ = self.dialer.listed.set(Box::new(listed));
     }
@@ -263,7 +262,7 @@ impl Access {
     }
 }
 
-/// Host and port of a URL.
+/// The host and the port of a URL.
 fn configured(url: &Uri) -> Option<ServerAddress> {
     let default = if url.scheme() == Some(&Scheme::HTTP) {
         80
@@ -274,7 +273,8 @@ fn configured(url: &Uri) -> Option<ServerAddress> {
     url.host().map(|host| ServerAddress::new(host, port))
 }
 
-/// Creates a client over any service that answers like an API server, with the same metrics and limits as ours.
+/// Creates a client over any service that answers like an API server, with the same metrics and limits as for API
+/// servers.
 pub fn over<S, B>(service: S, namespace: &str, metrics: &Metrics) -> Client
 where
     S: Service<Request<Body>, Response = Response<B>> + Clone + Send + 'static,
@@ -324,7 +324,7 @@ fn reads_one_object<B>(request: &Request<B>) -> bool {
     request.method() == Method::GET && request.uri().query().unwrap_or_default().is_empty()
 }
 
-/// Whether a request asks for a stream.
+/// Whether a request is a watch.
 pub fn is_watch<B>(request: &Request<B>) -> bool {
     let query = request.uri().query().unwrap_or_default();
     query

@@ -1,7 +1,7 @@
-//! Asks one address and port of an API server whether it is ready.
+//! Probes one address and port of an API server.
 //!
-//! A probe dials one address directly, without the races, the stretched limits and the failover of `super::channel`,
-//! because it tests that one server. It uses HTTP/1.1, with one request at a time.
+//! A probe dials one address directly, without the parallel dials, the stretched limits and the failover of
+//! `super::channel`, because it tests that one server. It uses HTTP/1.1, with one request at a time.
 
 use std::io;
 use std::path::PathBuf;
@@ -86,7 +86,7 @@ struct Credentials {
     read: Instant,
     name: ServerName<'static>,
     ours: Identity,
-    nobodys: Identity,
+    anonymous: Identity,
 }
 
 /// The identity that a probe uses: the TLS configuration, and the headers with the token.
@@ -134,7 +134,8 @@ impl ProbeClientInner {
         self.loaded.lock().clone()
     }
 
-    /// Returns credentials that were read after a server rejected `refused`.
+    /// Reads the credentials again after a server rejected `refused`, unless they were read again since, or less than
+    /// [`REREAD_PAUSE`] ago. Returns the latest ones.
     async fn reread(self: &Arc<Self>, refused: &Arc<Credentials>) -> Result<Arc<Credentials>, Failure> {
         let _one_at_a_time = self.rereading.lock().await;
         let loaded = self.credentials();
@@ -170,7 +171,7 @@ impl Credentials {
             url: url.clone(),
             error,
         };
-        // The token goes to addresses that are only listed, so verification of the certificate cannot be disabled.
+        // The token is sent to addresses that are only listed, so verification of the certificate cannot be disabled.
         config.accept_invalid_certs = false;
         let name = config.tls_server_name.clone();
         let name = ServerName::try_from(name.unwrap_or_else(|| KUBERNETES.to_owned()));
@@ -182,14 +183,14 @@ impl Credentials {
             read: Instant::now(),
             name,
             ours,
-            nobodys: identity(&config)?,
+            anonymous: identity(&config)?,
         })
     }
 
     /// Returns the identity for this target. The supervisor gets no credentials.
     fn identity(&self, target: Target) -> &Identity {
         if is_supervisor(target) {
-            &self.nobodys
+            &self.anonymous
         } else {
             &self.ours
         }

@@ -23,7 +23,7 @@ impl<const GA: bool> Slim for Versioned<GA> {
     }
 }
 
-/// The names of the resource.
+/// The API resource in one of the two versions.
 #[derive(Clone, Debug)]
 pub struct Kind<const GA: bool>;
 

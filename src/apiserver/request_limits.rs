@@ -47,7 +47,8 @@ where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    /// `pool` holds the factor by which limits are stretched, and `incoming` the size of what all clients receive.
+    /// Limits the calls to `inner`. `pool` has the factor by which limits are stretched, and `incoming` the total size
+    /// of the incomplete responses of all clients.
     pub fn new(
         inner: S,
         metrics: &Metrics,
@@ -64,15 +65,15 @@ where
         }
     }
 
-    /// A response of more than `largest` bytes fails with [`TooLarge`], and so does a watch with a line of more than
-    /// [`LARGEST_OBJECT`]. No server has such an object, so this counts against the server. Only the beginning of an
-    /// error is read.
+    /// Sends a request. A response of more than `largest` bytes fails with [`TooLarge`], and so does a watch with a
+    /// line of more than [`LARGEST_OBJECT`]. No server has such a large object, so a failure at this limit counts
+    /// against the server. Only the beginning of the body of an error is read.
     pub fn send(
         &self,
         request: Request<Body>,
         largest: usize,
     ) -> impl Future<Output = Result<Answer<B>, BoxError>> + Send + use<S, B> {
-        let goes_on = is_watch(&request);
+        let is_stream = is_watch(&request);
         let mut count = RequestCount {
             metrics: self.metrics.clone(),
             method: request.method().clone(),
@@ -100,7 +101,7 @@ where
             drop(count);
             let (mut parts, body) = answer.into_parts();
             let origin: Option<Origin> = parts.extensions.remove();
-            if goes_on && parts.status.is_success() {
+            if is_stream && parts.status.is_success() {
                 let body = WatchBody::new(body, &incoming, origin);
                 return Ok(Response::from_parts(parts, Either::Right(body)));
             }
@@ -186,14 +187,14 @@ mod tests {
     }
 
     #[test]
-    fn no_date_no_skew() {
+    fn without_a_valid_date_there_is_no_skew() {
         assert_eq!(skew(&HeaderMap::new(), at(0), at(1)), None);
         let nonsense = HeaderMap::from_iter([(header::DATE, "yesterday".parse().unwrap())]);
         assert_eq!(skew(&nonsense, at(0), at(1)), None);
         assert_eq!(
             skew_of(5_000, 9_000, 2_000),
             None,
-            "the clock went back meanwhile"
+            "the clock was set back in between"
         );
     }
 

@@ -1,5 +1,5 @@
-//! Limits how much of a response is kept. A broken API server, or a proxy in front of it, may send a response that
-//! never ends.
+//! Limits how much of a response is kept in memory. A broken API server, or a proxy in front of it, may send a response
+//! that never ends.
 
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -17,29 +17,30 @@ use super::channel::Origin;
 /// The largest response that contains one object, and the longest line of a watch.
 ///
 /// The API server writes an object to etcd in a gRPC message of at most 2 MiB. In JSON, each byte of it takes at most
-/// six: Go writes `<` as `\u003c`. The rest is for the list or the event around the object. A lower limit would let a
-/// tenant make an object that breaks lists and watches.
+/// six bytes: Go writes `<` as `\u003c`. The rest is for the list or the event around the object. A lower limit would
+/// let a tenant create an object that breaks lists and watches.
 pub(super) const LARGEST_OBJECT: usize = 13 * MIB;
 
-/// How much is read of the body of an error. Its status code says what it means, and the text is only for logs.
+/// The maximum number of bytes that are read of the body of an error. The status code has the meaning, and the text is
+/// only for logs.
 const LONGEST_ERROR: usize = 64 * 1024;
 
 /// The largest total of incomplete responses in memory. Otherwise a proxy that sends endless responses to all watches
 /// would exceed the memory limit, although none of the responses is too large.
 const LARGEST_TOTAL: usize = 24 * MIB;
 
-/// A response of this size may continue, whatever the total is: few objects are larger.
+/// A response of up to this size continues, whatever the total is: few objects are larger.
 const FAIR_SHARE: usize = MIB;
 
 const MIB: usize = 1024 * 1024;
 
-/// A response is larger than any valid one, and was abandoned.
+/// A response was abandoned because of its size.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 pub(super) enum TooLarge {
-    /// Too large for any response of its kind.
+    /// It is larger than any valid response of its kind.
     #[error("the response has more than {0} bytes")]
     Alone(usize),
-    /// Too large while others arrive.
+    /// It is larger than [`FAIR_SHARE`], and all incomplete responses together are too large.
     #[error("the responses that are being received have more than {LARGEST_TOTAL} bytes")]
     Together,
 }
@@ -56,7 +57,7 @@ pub(super) struct AnswerSize {
 }
 
 impl Incoming {
-    /// The size of a response that may have this many bytes.
+    /// Starts to count the size of a response, which may have up to `largest` bytes.
     pub fn answer(&self, largest: usize) -> AnswerSize {
         AnswerSize {
             bytes: 0,
@@ -109,13 +110,13 @@ impl Drop for AnswerSize {
 /// Reads a response to its end.
 ///
 /// # Errors
-/// It broke, or it is [`TooLarge`].
+/// If the response broke, or is [`TooLarge`].
 pub(super) async fn read<B>(body: B, mut size: AnswerSize) -> Result<Bytes, BoxError>
 where
     B: Body<Data = Bytes, Error: Into<BoxError>>,
 {
     let mut parts = pin!(body.into_data_stream());
-    // Copied, because a part of one byte may keep a whole buffer in memory.
+    // The parts are copied, because a part of one byte may keep a whole buffer in memory.
     let mut read = Vec::new();
     while let Some(part) = parts.next().await {
         let part = part.map_err(Into::into)?;
@@ -128,7 +129,7 @@ where
 /// Reads the body of an error, or its beginning if it is long.
 ///
 /// # Errors
-/// It broke.
+/// If the response broke.
 pub(super) async fn read_error<B>(body: B) -> Result<Bytes, BoxError>
 where
     B: Body<Data = Bytes, Error: Into<BoxError>>,
@@ -148,7 +149,7 @@ where
 pub(super) struct WatchBody<B> {
     body: Pin<Box<B>>,
     line: AnswerSize,
-    /// `None` if the service is not a server, or if the stream has broken.
+    /// `None` if the service is not a server, or if a line was too large.
     origin: Option<Origin>,
 }
 
@@ -235,17 +236,17 @@ mod tests {
 
     /// Rule: survive.endless-answer
     #[tokio::test]
-    async fn watch_may_go_on_but_its_lines_must_end() {
+    async fn watch_may_continue_but_its_lines_must_end() {
         let incoming = Incoming::default();
         let broken = WatchBody::new(endless(&LETTERS), &incoming, None);
         assert_eq!(shown(&mut Box::pin(broken), usize::MAX).await, LARGEST_OBJECT);
         let mut line = LETTERS.to_vec();
         line[7] = b'\n';
         let line = Vec::leak(line);
-        let mut goes_on = Box::pin(WatchBody::new(endless(line), &incoming, None));
-        assert_eq!(shown(&mut goes_on, 100 * MIB).await, 100 * MIB);
+        let mut endless_watch = Box::pin(WatchBody::new(endless(line), &incoming, None));
+        assert_eq!(shown(&mut endless_watch, 100 * MIB).await, 100 * MIB);
         assert_eq!(incoming.0.load(Ordering::Relaxed), PART - 8, "the last line");
-        drop(goes_on);
+        drop(endless_watch);
         assert_eq!(incoming.0.load(Ordering::Relaxed), 0);
     }
 
@@ -258,18 +259,18 @@ mod tests {
             .collect();
         let mut most = 0;
         for part in 0..LARGEST_OBJECT / PART {
-            let mut goes_on = Vec::new();
+            let mut remaining = Vec::new();
             for mut watch in watches {
                 if shown(&mut watch, PART).await == PART {
-                    goes_on.push(watch);
+                    remaining.push(watch);
                 }
             }
-            watches = goes_on;
+            watches = remaining;
             assert!(part > FAIR_SHARE / PART || watches.len() == 20, "{part}");
             most = most.max(incoming.0.load(Ordering::Relaxed));
         }
         assert!(most <= LARGEST_TOTAL, "{most}");
-        assert!(!watches.is_empty(), "those that are left have room");
+        assert!(!watches.is_empty(), "the remaining watches have room");
         let body = Full::new(Bytes::from(vec![b'A'; FAIR_SHARE]));
         let read = read(body, incoming.answer(LARGEST_OBJECT)).await;
         assert!(read.is_ok(), "small answers arrive");

@@ -1,7 +1,7 @@
-//! What an API server shows to anyone: its certificate, whether it answers, and its clock.
+//! The facts that an API server shows to anyone: its certificate, whether it answers, and its clock.
 //!
 //! The certificate is read and not verified, because a client of the VIP may know the server by a name that we do not
-//! look for. So no credentials are sent, and nothing that the server says is trusted.
+//! know. So no credentials are sent, and nothing that the server says is trusted.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -24,12 +24,13 @@ use endpoint_copier_core::verdicts::{Failure, Target};
 /// A name that no certificate has, by the rules of the top-level domain.
 const NO_NAME: &str = "no-name.invalid";
 
-/// What a server shows.
+/// The facts that a server shows.
 #[derive(Debug)]
 pub struct Shown {
-    /// Its certificate.
+    /// The certificate of the server.
     pub certificate: ServingCertificate,
-    /// By how many seconds our clock is ahead of its clock, as far as is certain. `None` if it does not say.
+    /// The number of seconds by which our clock is ahead of the server's clock, as far as is certain; negative if it is
+    /// behind. `None` if the response has no usable date.
     pub ahead: Option<f64>,
 }
 
@@ -38,16 +39,17 @@ pub struct Shown {
 pub struct ServingCertificate(CertificateDer<'static>);
 
 impl ServingCertificate {
-    /// Whether clients that look for this address or DNS name accept it. A text that is neither is not named.
+    /// Whether the certificate names this address or DNS name, so that clients that use it accept the certificate.
+    /// `false` for a text that is neither.
     #[must_use]
     pub fn names(&self, name: &str) -> bool {
         ServerName::try_from(name).is_ok_and(|name| self.check(&name).is_ok())
     }
 
-    /// The addresses and DNS names that it has, in its own order.
+    /// The addresses and DNS names in the certificate, in its own order.
     #[must_use]
     pub fn all_names(&self) -> Vec<String> {
-        // rustls lists them where it explains a refusal.
+        // rustls lists the names in its error for another name.
         let refused = ServerName::try_from(NO_NAME).map(|name| self.check(&name));
         match refused {
             Ok(Err(Error::InvalidCertificate(CertificateError::NotValidForNameContext {
@@ -63,7 +65,7 @@ impl ServingCertificate {
     }
 }
 
-/// `IpAddress(192.0.2.1)` and `DnsName("a")` without their kind.
+/// Removes the kind from `IpAddress(192.0.2.1)` and `DnsName("a")`.
 fn plain(name: &str) -> String {
     let inner = |kind| name.strip_prefix(kind)?.strip_suffix(')');
     if let Some(address) = inner("IpAddress(") {
@@ -75,8 +77,8 @@ fn plain(name: &str) -> String {
     }
 }
 
-/// Connects to this address and port, and asks for nothing but a response. It has no time limit. A 5xx response is a
-/// failure; others, such as 401, are not.
+/// Connects to this address and port, and sends one request without credentials. This call has no time limit. A 5xx
+/// response is a failure; others, such as 401, are not.
 ///
 /// # Errors
 /// The server does not answer as an API server or supervisor does.

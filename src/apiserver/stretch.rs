@@ -1,8 +1,8 @@
-//! Stretches the time limits for API servers, because slow is not dead.
+//! Stretches the time limits for API servers, because a slow server is not a dead one.
 //!
 //! If a limit is shorter than the round trip to every server, the operator cannot work. If it suits the slowest
 //! network, the operator is slow to leave a dead server. So the limits start short, and double while no server answers
-//! within them. This is pure: callers report what happened.
+//! within them. This module is pure: callers report what happened.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -10,10 +10,10 @@ use std::time::Duration;
 use crate::config::ServerAddress;
 use crate::timing::{LARGEST_STRETCH, READ_SILENCE, STRETCHED_LIMIT};
 
-/// A timer that fires this late shows that this process was suspended. It says nothing about a server.
-const STOOD_STILL: Duration = Duration::from_millis(250);
+/// A timer that fires later than this shows that this process was suspended. Its timeout says nothing about a server.
+const SUSPENSION: Duration = Duration::from_millis(250);
 
-/// How many times longer than usual a limit is: a power of two.
+/// The factor by which limits are longer than usual: a power of two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Factor(u32);
 
@@ -47,7 +47,8 @@ impl Stretch {
         self.factor
     }
 
-    /// Records that a server answered a request after `took`, with any status.
+    /// Records that a server answered a request after `took`, with any status. Limits shrink as long as the response
+    /// would have met them.
     pub fn answered(&mut self, took: Duration) {
         self.failed.clear();
         while self.factor > Factor::NONE && took <= Factor(self.factor.0 / 2).of(READ_SILENCE) {
@@ -71,7 +72,7 @@ impl Stretch {
         mut all: impl Iterator<Item = &'a ServerAddress>,
     ) {
         self.failed(address);
-        let counts = factor >= self.factor && late <= STOOD_STILL;
+        let counts = factor >= self.factor && late <= SUSPENSION;
         if counts && all.all(|address| self.failed.contains(address)) {
             self.factor = Factor((self.factor.0 * 2).min(LARGEST_STRETCH));
             self.failed.clear();
@@ -132,7 +133,7 @@ mod tests {
         stretch.timed_out(&second, Factor::NONE, Duration::ZERO, addresses().iter());
         assert!(
             stretch.factor() > Factor::NONE,
-            "the only one that is there is slow"
+            "the only server that can be reached is slow"
         );
     }
 
@@ -147,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn a_timeout_while_this_process_stood_still_stretches_nothing() {
+    fn a_timeout_during_a_suspension_stretches_nothing() {
         let (mut stretch, [first, _]) = (Stretch::default(), addresses());
         let late = Duration::from_secs(20);
         stretch.timed_out(&first, Factor::NONE, late, [&first].into_iter());

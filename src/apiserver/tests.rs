@@ -12,7 +12,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::*;
 
-/// Much longer than a handshake takes.
+/// A time limit that is much longer than a handshake.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A server on loopback with a certificate of the cluster's CA for these names.
@@ -75,7 +75,7 @@ async fn front_in_a_pod_may_show_its_configured_dns_name() {
 
 /// Rule: survive.api-front-in-pod
 #[tokio::test]
-async fn in_a_pod_the_name_of_a_front_is_good_at_no_other_address() {
+async fn name_of_a_front_is_accepted_only_at_its_configured_address() {
     let front = Front::named(&["localhost", "127.0.0.1"]).await;
     let dead = TcpListener::bind("127.0.0.1:0")
         .await
@@ -89,7 +89,7 @@ async fn in_a_pod_the_name_of_a_front_is_good_at_no_other_address() {
 
 /// Rule: survive.api-front-in-pod
 #[tokio::test]
-async fn in_a_pod_the_name_of_the_api_is_good_at_every_address() {
+async fn name_of_the_api_is_accepted_at_every_address_in_a_pod() {
     let server = Front::named(&[dial::KUBERNETES]).await;
     for host in ["localhost", "127.0.0.1"] {
         let url = format!("https://{host}:{}", server.port());

@@ -23,11 +23,11 @@ pub(super) struct InFlight {
     channel: Channel,
     connection: Arc<Connection>,
     is_read: bool,
-    /// How long the server may be silent. `None` if there is no limit.
+    /// The time for which the server may be silent. `None` if there is no limit.
     patience: Option<Duration>,
     /// The factor by which `patience` was stretched.
     factor: Factor,
-    /// When the server last sent something.
+    /// The time at which the server last sent something, or the request was sent.
     since: Instant,
     /// Whether a failure counts against the server.
     counts: bool,
@@ -55,12 +55,12 @@ impl InFlight {
         self
     }
 
-    /// How long the server has been silent.
+    /// The time for which the server has been silent.
     pub fn silence(&self) -> Duration {
         self.since.elapsed()
     }
 
-    /// Notes that the response is complete or is a stream. From now on, the server may be silent.
+    /// Records that the response is complete or is a stream. From now on, the server may be silent.
     pub fn finish(&mut self) {
         self.patience = None;
     }

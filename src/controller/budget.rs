@@ -1,7 +1,7 @@
-//! Token buckets, as in client-go's spam filter: a user who changes Services all the time can fill neither etcd nor a
-//! disk, and delays nobody else.
+//! Token buckets, as in the spam filter of client-go. A user who keeps changing Services can neither fill etcd or a
+//! disk nor delay other users.
 //!
-//! This is pure: callers pass in the time.
+//! This module is pure: the current time is an argument.
 
 use std::borrow::Borrow;
 use std::collections::HashMap;
@@ -15,15 +15,15 @@ use endpoint_copier_core::model::ServiceKey;
 /// The burst of Events, or of log lines, about one Service.
 const BURST: u32 = 25;
 
-/// The time after which a Service regains one of them.
+/// The time after which a Service regains one Event or one log line.
 pub const REFILL: Duration = Duration::from_secs(5 * 60);
 
-/// A budget of tokens for each key. A full budget takes no memory, at the latest when another key spends.
+/// A budget of tokens for each key. Full budgets are removed from memory when a token is taken for a new key.
 #[derive(Debug)]
 pub struct Budgets<K> {
     burst: u32,
     refill: Duration,
-    /// When each budget is full again.
+    /// The time at which each budget is full again.
     full: HashMap<K, Instant>,
 }
 
@@ -35,7 +35,7 @@ impl Default for Budgets<ServiceKey> {
 }
 
 impl<K: Eq + Hash> Budgets<K> {
-    /// Budgets of `burst` tokens, which regain one in each `refill`.
+    /// Creates budgets of `burst` tokens. Each budget regains one token per `refill`.
     #[must_use]
     pub fn new(burst: u32, refill: Duration) -> Self {
         Self {
@@ -45,18 +45,19 @@ impl<K: Eq + Hash> Budgets<K> {
         }
     }
 
-    /// Takes a token if one is left.
+    /// Takes a token if one is left, and returns whether there was one.
     pub fn spend(&mut self, key: K, now: Instant) -> bool {
         let (burst, refill) = (self.burst, self.refill);
         let full = self.full_again(key, now);
-        let may = *full + refill <= now + refill * burst;
-        if may {
+        let is_left = *full + refill <= now + refill * burst;
+        if is_left {
             *full += refill;
         }
-        may
+        is_left
     }
 
-    /// Takes a token, and returns when it may be used: now or, if none is left, when it is its turn.
+    /// Takes a token, and returns the time from which it may be used: now or, if none is left, the time at which the
+    /// budget regains it.
     pub fn reserve(&mut self, key: K, now: Instant) -> Instant {
         let (burst, refill) = (self.burst, self.refill);
         let full = self.full_again(key, now);
@@ -75,7 +76,7 @@ impl<K: Eq + Hash> Budgets<K> {
         }
     }
 
-    /// When the budget of a key is full again, but no earlier than now.
+    /// Returns the time at which the budget of a key is full, which is no earlier than now.
     fn full_again(&mut self, key: K, now: Instant) -> &mut Instant {
         if !self.full.contains_key(&key) {
             self.full.retain(|_, full| *full > now);

@@ -10,17 +10,17 @@ use crate::apiserver::http_status::{Rejection, missing_right, status_of, throttl
 use crate::controller::outcome::{Backoff, Outcome, Requeue};
 use endpoint_copier_core::model::{Finding, Operation, Reason, SliceKey, SyncResult};
 
-/// What to do if RBAC does not allow a write. This is appended to the server's reason.
+/// The remedy if RBAC does not allow a write. It is appended to the server's reason.
 const NAMESPACE_HINT: &str =
     "; to allow it, list this namespace in rbac.namespaces of the chart, or leave that empty";
 
 /// An error that stops a sync, or makes a part of it fail.
 #[derive(Debug, thiserror::Error)]
 pub enum SyncError {
-    /// Not everything needed is listed yet. The lists mark the key again.
+    /// Some objects that the sync needs are not listed yet. When the lists are complete, the key is marked again.
     #[error("the lists that the sync depends on are not complete yet")]
     Unlisted,
-    /// The watch has not shown a known change yet, and still has time.
+    /// The watch does not show a known change yet, and the time for it has not passed.
     #[error("the watch does not show the latest change yet")]
     Outdated {
         /// The end of the wait.
@@ -53,7 +53,7 @@ pub enum SyncError {
         message: String,
         /// Whether RBAC does not allow such writes in the namespace.
         is_forbidden: bool,
-        /// When the same write may be tried again. `None` means after the backoff of the key.
+        /// The time at which the same write may be tried again. `None` means after the backoff of the key.
         retry_at: Option<Instant>,
     },
     /// A request got no response, or an unexpected one. It may succeed later.
@@ -61,7 +61,7 @@ pub enum SyncError {
     Unavailable {
         /// The request.
         operation: &'static str,
-        /// Kind and name of its object.
+        /// The kind and the name of the requested object.
         object: String,
         /// The message of the API server or the client.
         message: String,
@@ -99,7 +99,7 @@ impl SyncError {
         }
     }
 
-    /// The error of any other failed request.
+    /// The error of a failed request that may succeed later.
     pub(super) fn unavailable(operation: &'static str, object: String, error: &kube::Error) -> Self {
         Self::Unavailable {
             operation,
@@ -109,12 +109,12 @@ impl SyncError {
         }
     }
 
-    /// Whether this is a failure for the log. The others are expected, or are findings.
+    /// Whether the log reports this error as a failure. All other errors are expected, or are reported as findings.
     pub(super) fn is_unavailable(&self) -> bool {
         matches!(self, Self::Unavailable { .. })
     }
 
-    /// Whether no more requests should be sent now.
+    /// Whether the API server is overloaded, so that no more requests should be sent now.
     pub(super) fn is_overload(&self) -> bool {
         matches!(
             self,
@@ -154,8 +154,9 @@ impl SyncError {
         Outcome::new(result, requeue)
     }
 
-    /// The precedence among several failed writes: the highest one decides the outcome of the sync. Of refusals it is
-    /// the one that may be tried first, and of overloads the one with the longest pause.
+    /// The precedence of this error if several writes fail: the error with the highest one decides the outcome of the
+    /// sync. Among refusals, that is the one whose write may be retried first; among overloads, the one with the
+    /// longest pause.
     pub(super) fn precedence(&self) -> (u8, Reverse<Option<Instant>>, Option<Duration>) {
         match self {
             Self::Unlisted | Self::Outdated { .. } | Self::NamespaceTerminating { .. } => {

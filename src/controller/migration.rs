@@ -1,13 +1,13 @@
 //! Removes the `Endpoints` object that version 0.2 of the Go operator created for a Service. Kubernetes mirrors it into
 //! a slice as long as it exists, and that slice is used in addition to our copies.
 //!
-//! Only for the migration from the Go operator; see [`endpoint_copier_core::migration`].
+//! This module serves only the migration from the Go operator; see [`endpoint_copier_core::migration`].
 //!
 //! `Endpoints` are not watched. They are read only if a mirrored slice shows that they exist. `Endpoints` of other
 //! owners are read once for each version of that slice.
 //!
-//! The chart grants `get` and `delete` of `Endpoints` only with `rbac.goOperator`. Without them, one request per namespace
-//! and [`REFUSED`] finds out whether they were granted, however many Services have a mirrored slice.
+//! The chart grants `get` and `delete` of `Endpoints` only with `rbac.goOperator`. Without them, one request per
+//! namespace and [`REFUSAL_PAUSE`] checks whether they have been granted, however many Services have a mirrored slice.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
@@ -30,7 +30,7 @@ use endpoint_copier_core::model::{
 };
 
 /// The pause after the API server refused the removal.
-pub(super) const REFUSED: Duration = Duration::from_secs(30);
+pub(super) const REFUSAL_PAUSE: Duration = Duration::from_secs(30);
 
 /// Removes `Endpoints` of the Go operator.
 pub(super) struct Migration {
@@ -64,8 +64,8 @@ impl Migration {
         self.theirs.lock().remove(service);
     }
 
-    /// Removes the `Endpoints` of a Service whose plan says that what the Go operator left may go. Returns a finding if
-    /// that is not allowed. Sets `has_sent` when it sends a request.
+    /// Removes the `Endpoints` of a Service whose plan allows leftovers of the Go operator to be deleted. Returns a
+    /// finding if a permission is missing. Sets `has_sent` when it sends a request.
     ///
     /// # Errors
     ///
@@ -105,7 +105,7 @@ impl Migration {
             Err(Error::Api(status)) if is_forbidden(&status) => {
                 let mut forbidden = self.forbidden.lock();
                 forbidden.retain(|_, next| now < *next);
-                forbidden.insert(namespace.to_owned(), now + REFUSED);
+                forbidden.insert(namespace.to_owned(), now + REFUSAL_PAUSE);
                 Ok(Some(finding(service)))
             }
             Err(error) => {
@@ -115,7 +115,7 @@ impl Migration {
         }
     }
 
-    /// Deletes the `Endpoints` if they exist and are the Go operator's. Returns whether they are of another owner.
+    /// Deletes the `Endpoints` if they exist and are the Go operator's. Returns whether they belong to another owner.
     async fn get_and_delete(&self, term: &Term, service: &ManagedService) -> Result<bool, Error> {
         let api: Api<Guarded<EndpointsMetadata>> =
             Api::namespaced(self.client.clone(), service.key.namespace());
@@ -155,7 +155,7 @@ impl Migration {
         Ok(false)
     }
 
-    /// Limits the time of one call, and counts it as a step.
+    /// Limits the time of one call. Its end is a step of the watchdog.
     async fn within<T>(
         &self,
         limit: Instant,

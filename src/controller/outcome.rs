@@ -1,4 +1,4 @@
-//! How a sync ended, and when its key is processed again.
+//! The outcome of a sync, and the time at which its key is processed again.
 
 use std::time::Duration;
 
@@ -6,25 +6,25 @@ use tokio::time::Instant;
 
 use endpoint_copier_core::model::{ReconcileResult, SyncResult};
 
-/// How a sync ended.
+/// The outcome of a sync.
 #[derive(Debug, PartialEq)]
 pub struct Outcome {
     /// The result for the copies.
     pub result: SyncResult,
-    /// When to process the key again.
+    /// The time at which the key is processed again.
     pub requeue: Requeue,
-    /// Whether a request was sent to the API server, Events aside.
+    /// Whether a request other than an Event was sent to the API server.
     pub has_sent: bool,
     /// Whether a write succeeded.
     pub has_written: bool,
 }
 
-/// When a key is processed again.
+/// The time at which a key is processed again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Requeue {
     /// When it gets dirty.
     WhenDirty,
-    /// At this moment, or earlier when it gets dirty. Nothing is left to do.
+    /// At this moment, or earlier when it gets dirty. The work is done.
     At(Instant),
     /// At this moment, or earlier when it gets dirty, to continue with unfinished work.
     Resume(Instant),
@@ -45,7 +45,7 @@ pub enum Backoff {
 }
 
 impl Outcome {
-    /// A sync that sent nothing.
+    /// The outcome of a sync that sent nothing.
     #[must_use]
     pub fn new(result: SyncResult, requeue: Requeue) -> Self {
         Self {
@@ -68,7 +68,7 @@ impl Outcome {
 }
 
 impl Requeue {
-    /// The same outcome, but no later than this time if nothing else would bring the key back.
+    /// The same requeue, but no later than `moment`. A key that is to resume or to be retried is not affected.
     #[must_use]
     pub fn or_at(self, moment: Option<Instant>) -> Self {
         match (self, moment) {

@@ -1,6 +1,6 @@
 //! The pauses after refusals: an API server that has refused a request will probably refuse it again.
 //!
-//! Pure: the current time is an argument.
+//! This module is pure: the current time is an argument.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -14,12 +14,12 @@ use crate::pauses::Pauses;
 pub(super) const PAUSE: Duration = Duration::from_secs(5);
 pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
-/// How long a refusal counts for the next one.
-const COUNTS_FOR: Duration = Duration::from_secs(90);
+/// The time for which a refusal lengthens the pause after the next one.
+const RETENTION: Duration = Duration::from_secs(90);
 
-/// The pause after a refusal before different content is tried. It may be accepted, but must not cause a flood of
-/// writes.
-const OTHER: Duration = Duration::from_secs(1);
+/// The pause between a refusal and a request with different content. That content may be accepted, but frequent changes
+/// must not cause a flood of writes.
+const OTHER_CONTENT_PAUSE: Duration = Duration::from_secs(1);
 
 /// The last refusals. Requests with the same key share a pause if they have the same content.
 #[derive(Debug)]
@@ -42,22 +42,22 @@ impl<K, C> Default for Refusals<K, C> {
 }
 
 impl<K: Eq + Hash, C: PartialEq> Refusals<K, C> {
-    /// Until when a request must wait, if it must, and why.
+    /// Returns the time until which a request must wait and the reason, or `None` if it need not wait.
     pub fn waits(&self, key: &K, content: &C, now: Instant) -> Option<(Instant, String)> {
         let refusal = self.0.get(key)?;
         let until = if refusal.content == *content {
             refusal.until
         } else {
-            refusal.at + OTHER
+            refusal.at + OTHER_CONTENT_PAUSE
         };
         (now < until).then(|| (until, refusal.reason.clone()))
     }
 
     /// Records a refusal, and returns the end of the pause. Requests that were sent before the pause do not prolong it.
     pub fn refused(&mut self, key: K, content: C, reason: &str, now: Instant) -> Instant {
-        // Nothing repeats the others anymore.
+        // Refusals that nothing repeats are forgotten.
         self.0.retain(|other, refusal| {
-            now < refusal.at + COUNTS_FOR && (*other != key || refusal.content == content)
+            now < refusal.at + RETENTION && (*other != key || refusal.content == content)
         });
         let refusal = self.0.entry(key).or_insert_with(|| Refusal {
             content,

@@ -1,4 +1,4 @@
-//! Takes keys from a queue to their reconciler, under a term, a few at once.
+//! Takes keys from a queue and reconciles them during a term, a few at a time.
 
 use std::sync::Arc;
 
@@ -17,9 +17,9 @@ use crate::timing::{DRAIN, VIEW_SETTLE};
 use endpoint_copier_core::index::{Dirty, SharedIndex};
 use endpoint_copier_core::model::{Priority, ServiceKey, WatchKind};
 
-/// What a worker does with the keys of its queue.
+/// The work of a worker on the keys of its queue.
 pub trait Reconcile {
-    /// Works on a Service, which has been dirty since this time.
+    /// Reconciles a Service that has been dirty since this time.
     fn reconcile(
         &self,
         key: &ServiceKey,
@@ -27,13 +27,13 @@ pub trait Reconcile {
         term: &Term,
     ) -> impl Future<Output = Outcome> + Send;
 
-    /// The Services with which a term begins.
+    /// The Services that are dirty when a term begins.
     fn all(&self) -> Dirty;
 
     /// The order in which the queue serves a Service, and whether slots are reserved for it.
     fn priority(&self, key: &ServiceKey) -> Priority;
 
-    /// Ends a term.
+    /// Forgets the state that ends with a term.
     fn forget(&self);
 
     /// The watchdog of the work: each call that ends, answered or not, is a step.
@@ -42,15 +42,15 @@ pub trait Reconcile {
 
 /// The loop between the watches and a reconciler.
 pub struct Worker<R> {
-    /// The set from which it takes dirty keys.
+    /// The set from which the worker takes dirty keys.
     pub dirty: DirtySet,
     /// The state of the cluster.
     pub index: SharedIndex,
     /// Shows whether the watches are current.
     pub watch_health: WatchHealth,
-    /// Works on a key.
+    /// Reconciles the keys.
     pub reconciler: Arc<R>,
-    /// Counts the work, and records which Services wait for it. `None` if it is not about copies.
+    /// Counts the work, and records which Services wait for it. `None` if the worker does not write copies.
     pub metrics: Option<Metrics>,
     /// The current term, while this replica leads.
     pub terms: watch::Receiver<Option<Term>>,
@@ -66,7 +66,7 @@ impl<R: Reconcile> Worker<R> {
                     Ok(term) => term.clone(),
                     Err(_) => return,
                 },
-                // The leader handles these. At the start of a term all keys are dirty anyway.
+                // The leader handles these keys. At the start of a term, all keys are dirty anyway.
                 _ = self.dirty.take() => continue,
             };
             if let Some(term) = term.filter(|term| !term.is_over()) {
@@ -113,8 +113,8 @@ impl<R: Reconcile> Worker<R> {
                 watchdog.busy();
             }
             tokio::select! {
-                // The end of the term comes first, so nothing begins after it. Then the end of a sync, which frees a
-                // slot.
+                // The end of the term comes first, so that nothing begins after it. The end of a sync comes second,
+                // because it frees a slot.
                 biased;
                 () = term.over() => break,
                 Some((key, outcome)) = active.next() => {
@@ -131,7 +131,7 @@ impl<R: Reconcile> Worker<R> {
             }
         }
         if !term.is_revoked() {
-            // On a stop, syncs in progress may end. They cannot begin another write.
+            // Syncs in progress get some time to end. They cannot begin another write.
             _ = timeout(DRAIN, async { while active.next().await.is_some() {} }).await;
         }
         watchdog.idle();

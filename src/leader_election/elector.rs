@@ -1,4 +1,4 @@
-//! One replica that competes for the Lease: takes it, renews it while it leads, and releases it.
+//! One replica that competes for the Lease. It takes the Lease, renews it while it leads, and releases it.
 
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ use crate::timing::{ASIDE, BLIND, LEADERLESS, LONGEST_RACE_PAUSE, RELEASE, WRITE
 pub struct LeaderElector {
     lock: LeaseLock,
     cas: LeaseCas,
-    /// Namespace and name, for logs.
+    /// The namespace and the name, for logs.
     lease: String,
     config: ElectionConfig,
     observer: LeaseObserver,
@@ -36,11 +36,11 @@ pub struct LeaderElector {
     watchdog: Watchdog,
 }
 
-/// How an attempt to take or renew the Lease ended.
+/// The result of an attempt to take or renew the Lease.
 enum LeaseAttempt {
     /// The Lease is ours. The write that took or renewed it was sent at this moment.
     Acquired(Instant),
-    /// Another replica holds it.
+    /// Another replica holds the Lease.
     NotAcquired,
     /// The result is unknown.
     Failed { error: String, conflict: bool },
@@ -89,13 +89,14 @@ impl LeaderElector {
         )
     }
 
-    /// The watchdog of its renewals, while it leads.
+    /// The watchdog of the renewals while this replica leads.
     #[must_use]
     pub fn watchdog(&self) -> Watchdog {
         self.watchdog.clone()
     }
 
-    /// Competes, leads, and competes again, until asked to stop. Then releases the Lease if that is allowed.
+    /// Competes for the Lease, leads, and competes again, until asked to stop. Then releases the Lease if that is
+    /// allowed.
     pub async fn run(self, stop: CancellationToken) {
         let mut leader = None;
         loop {
@@ -116,10 +117,10 @@ impl LeaderElector {
         }
     }
 
-    /// Tries to take the Lease, whenever that is allowed, until it is ours. Returns when the successful write was sent,
-    /// the previous holder, and why the Lease was free.
+    /// Tries to take the Lease, whenever that is allowed, until it is ours. Returns the time at which the successful
+    /// write was sent, the previous holder, and why the Lease was free.
     async fn acquire(&self, leader: &mut Option<String>) -> (Instant, (Option<String>, &'static str)) {
-        // No replica writes meanwhile, so these pauses are shorter than a leader's.
+        // No replica writes during these pauses, so they are shorter than those of a leader.
         let longest = self.config.retry_period.min(LONGEST_RACE_PAUSE);
         let mut pauses = Pauses::new(Duration::from_millis(100), longest, 1.5, 0.3);
         let outage = FailureLog::new(format!("the attempt to take the Lease {}", self.lease));
@@ -147,7 +148,8 @@ impl LeaderElector {
         }
     }
 
-    /// Waits until this candidate may try and sees enough of the cluster to lead. Logs who leads meanwhile.
+    /// Waits until this candidate may try, and either sees enough of the cluster to lead or the Lease has had no leader
+    /// for [`LEADERLESS`]. Logs each new leader in the meantime.
     async fn standby(&self, leader: &mut Option<String>) {
         let mut log_holder = |holder: Option<&str>| {
             if holder != leader.as_deref() {
@@ -228,7 +230,7 @@ impl LeaderElector {
         let ending = tokio::select! {
             // A Lease that is lost must not be released.
             biased;
-            reason = self.keep(&term, sent) => {
+            reason = self.renew_until_over(&term, sent) => {
                 warn!(lease = self.lease, reason, "lost the lead");
                 Ending::Lost
             }
@@ -258,7 +260,7 @@ impl LeaderElector {
     }
 
     /// Renews until the term is over, and returns the reason.
-    async fn keep(&self, term: &Term, mut sent: Instant) -> String {
+    async fn renew_until_over(&self, term: &Term, mut sent: Instant) -> String {
         let mut next = sent + self.config.renew_interval();
         let mut last_error = None;
         let outage = FailureLog::new(format!("the renewal of the Lease {}", self.lease));

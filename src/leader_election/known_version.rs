@@ -1,8 +1,8 @@
 //! The newest version of the Lease that a candidate knows, so that a renewal needs no read.
 //!
-//! This is pure: it uses no clock and no async. The model in `crates/testing/election-model` calls the same functions
-//! as [`super::cas`]. A wrong version costs a rejected renewal and a read. It never leads to two terms, because each
-//! write is bound to its version.
+//! This module is pure: it uses no clock and no async code. The model in `crates/testing/election-model` calls the same
+//! functions as [`super::cas`]. A wrong version costs a rejected renewal and a read. It never leads to two terms,
+//! because each write is bound to its version.
 
 use super::lease::Lease;
 use super::presented_lease::ReadVersion;
@@ -11,7 +11,7 @@ use super::presented_lease::ReadVersion;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct KnownVersion {
     newest: Option<Newest>,
-    /// The version may be outdated: a write that builds on it has not succeeded, or the Lease was seen to
+    /// Whether the version may be outdated: a write that builds on it has not succeeded, or the Lease was seen to
     /// differ.
     in_doubt: bool,
 }
@@ -20,12 +20,12 @@ pub struct KnownVersion {
 struct Newest {
     version: ReadVersion,
     holder: Option<String>,
-    /// When that holder renewed it, by its own clock.
+    /// The time at which that holder renewed the Lease, by the holder's clock.
     renewed: Option<String>,
 }
 
 impl KnownVersion {
-    /// Takes in the Lease in the response to one of our writes.
+    /// Records the Lease in the response to one of our writes.
     pub fn wrote(&mut self, lease: &Lease) {
         let Some(read_version) = ReadVersion::of(lease) else {
             return;
@@ -36,7 +36,7 @@ impl KnownVersion {
         }
     }
 
-    /// Takes in the Lease that the watch shows, or `None` if there is none.
+    /// Records the Lease that the watch shows, or `None` if there is none.
     pub fn watched(&mut self, lease: Option<&Lease>) {
         let Some(known) = self.newest.as_ref().map(|newest| &newest.version) else {
             return;
@@ -49,7 +49,7 @@ impl KnownVersion {
         }
     }
 
-    /// Takes in the Lease that a GET shows, or `None` if there is none. This replaces the known version, because
+    /// Records the Lease that a GET shows, or `None` if there is none. This replaces the known version, because
     /// versions restart when etcd is restored. The lock is about to send a write that builds on this version, so
     /// another renewal must not build on it.
     pub fn read(&mut self, lease: Option<&Lease>) {
@@ -69,9 +69,9 @@ impl KnownVersion {
         self.in_doubt = false;
     }
 
-    /// The version for a write of the holder `us` to build on. `None` if the Lease must be read, because the known
-    /// version names another holder or may be outdated. After this call, the version counts as possibly outdated until
-    /// the write succeeds or the watch shows a newer version.
+    /// Returns the version on which a write of the holder `us` may build, or `None` if the Lease must be read, because
+    /// the known version names another holder or may be outdated. After this call, the version counts as possibly
+    /// outdated until the write succeeds or the watch shows a newer version.
     pub fn version_to_renew(&mut self, us: &str) -> Option<ReadVersion> {
         let newest = self.newest.as_ref().filter(|_| !self.in_doubt)?;
         let read_version = (newest.holder.as_deref() == Some(us)).then(|| newest.version.clone())?;
@@ -79,7 +79,7 @@ impl KnownVersion {
         Some(read_version)
     }
 
-    /// Notes that the server rejected a write that builds on this version before it processed the Lease.
+    /// Records that the server rejected a write that builds on this version before it processed the Lease.
     pub fn unprocessed(&mut self, read_version: &ReadVersion) {
         if self
             .newest
@@ -98,8 +98,8 @@ impl KnownVersion {
     }
 
     /// Whether a renewal of the holder `us` that builds on this version and states this time was applied. A newer
-    /// version that names us is no proof, because a user's edit leaves such a version too, perhaps before the renewal
-    /// was even sent.
+    /// version that names us is no proof, because an edit by a user creates such a version too, perhaps before the
+    /// renewal was even sent.
     #[must_use]
     pub fn is_applied(&self, read_version: &ReadVersion, us: &str, renewed: Option<&str>) -> bool {
         let newest = self.newest.as_ref().filter(|_| self.is_after(read_version));
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_the_watch_has_overtaken_is_passed_over() {
+    fn an_answer_that_the_watch_has_overtaken_is_ignored() {
         let mut known = written();
         known.watched(Some(&lease("u", 9, "another")));
         known.wrote(&lease("u", 8, "us"));
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn after_failed_write_only_newer_version_or_read_counts() {
+    fn after_a_failed_write_only_a_newer_version_is_renewed() {
         let mut known = written();
         assert!(known.version_to_renew("us").is_some());
         assert_eq!(known.version_to_renew("us"), None, "in doubt");
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn a_version_that_was_not_looked_at_is_built_on_again() {
+    fn the_version_of_an_unprocessed_renewal_is_used_again() {
         let mut known = written();
         let read_version = known.version_to_renew("us").unwrap();
         known.unprocessed(&read_version);

@@ -1,9 +1,9 @@
 //! The parts of the Lease that the election reads. They decode whatever a user has written into the Lease.
 //!
-//! A real API server stores times that our clients cannot read, such as `9999-12-31T23:59:59.999999Z`, which
-//! exceeds jiff's maximum. With the type of `k8s_openapi`, one such time, even in `managedFields`, would
-//! break the watch and every GET for good, and no replica would lead. So this type parses only what the
-//! election needs, and a value of the wrong type counts as absent.
+//! A real API server stores times that our clients cannot read, such as `9999-12-31T23:59:59.999999Z`, which exceeds
+//! jiff's maximum. With the type of `k8s_openapi`, one such time, even in `managedFields`, would permanently break the
+//! watch and every GET, and no replica would lead. So this type parses only what the election needs. A value of the
+//! wrong type counts as absent.
 
 use std::collections::BTreeMap;
 
@@ -18,35 +18,35 @@ use endpoint_copier_core::model::{ObjectMeta, Unreadable};
 /// A Lease.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Lease {
-    /// Its names and its version.
+    /// The metadata, such as the version.
     pub metadata: ObjectMeta,
-    /// Its holder and times.
+    /// The holder and the times.
     pub spec: LeaseSpec,
 }
 
-/// The `spec` of a Lease, as far as it is read.
+/// The fields of the `spec` of a Lease that the election reads.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct LeaseSpec {
-    /// The holder. If it is absent or empty, the Lease has none.
+    /// The name of the holder. The Lease has no holder if this is absent or empty.
     #[serde(deserialize_with = "if_readable")]
     pub holder_identity: Option<String>,
-    /// How long it is valid after a renewal, in seconds.
+    /// The time for which the Lease is valid after a renewal, in seconds.
     #[serde(deserialize_with = "if_readable")]
     pub lease_duration_seconds: Option<i64>,
-    /// How often it changed hands.
+    /// The number of times that the holder has changed.
     #[serde(deserialize_with = "if_readable")]
     pub lease_transitions: Option<i64>,
-    /// The time of its last renewal by the holder's clock. Compared as text, never parsed.
+    /// The time of the last renewal, by the holder's clock. Compared as text, never parsed.
     #[serde(deserialize_with = "if_readable")]
     pub renew_time: Option<String>,
-    /// The time at which its holder took it. Compared as text, never parsed.
+    /// The time at which the holder took the Lease. Compared as text, never parsed.
     #[serde(deserialize_with = "if_readable")]
     pub acquire_time: Option<String>,
 }
 
 impl Lease {
-    /// The holder that it names, unless the name is empty.
+    /// The holder that the Lease names, unless the name is empty.
     #[must_use]
     pub fn holder(&self) -> Option<&str> {
         self.spec
@@ -93,7 +93,7 @@ mod tests {
 
     use super::*;
 
-    /// JSON of every kind.
+    /// Returns JSON values of every kind.
     fn anything() -> Vec<Value> {
         let deep = (0..100).fold(json!(1), |inner, _| json!({"a": [inner]}));
         vec![
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_json_object_is_no_lease() {
+    fn text_that_is_no_json_object_is_no_lease() {
         for text in ["\"nonsense\"", "null", "[]", "7", "<html>"] {
             assert!(serde_json::from_str::<Lease>(text).is_err(), "{text}");
         }

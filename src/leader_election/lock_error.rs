@@ -5,7 +5,7 @@ use kube_leader_election::Error;
 use crate::apiserver::error::one_line;
 use crate::apiserver::http_status;
 
-/// The lock holds the error of its call, but does not return it as `source()`.
+/// Formats an error in one line. Its text contains the error of the call, which `source()` does not return.
 pub(super) fn in_one_line(error: &Error) -> String {
     let (Error::GetLease(cause)
     | Error::CreateLease(cause)

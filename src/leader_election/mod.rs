@@ -28,12 +28,12 @@ pub use observer::LeaseObserver;
 pub use view::View;
 pub use without_election::without_election;
 
-/// The parts that compete for the Lease.
+/// The client and the identity with which a replica competes for the Lease.
 #[derive(Clone)]
 pub struct Candidacy {
     /// A separate client, so that other requests do not delay a renewal.
     pub client: Client,
-    /// Namespace of the Lease.
+    /// The namespace of the Lease.
     pub namespace: String,
     /// The holder that the Lease names when this replica leads.
     pub identity: String,

@@ -1,4 +1,4 @@
-//! What a replica knows about the Lease, shared by the watch of the Lease, [`super::cas`] and the candidate.
+//! The knowledge of a replica about the Lease, shared by the watch of the Lease, [`super::cas`] and the candidate.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,14 +15,14 @@ use super::presented_lease::{PresentedLease, ReadVersion};
 use crate::telemetry::metrics::Metrics;
 use endpoint_copier_core::model::version_of;
 
-/// The holder of a Lease, and its renewal time by the holder's clock.
+/// The holder of a Lease, and the renewal time by the holder's clock.
 type Holding = (String, Option<String>);
 
 fn holding(lease: &Lease) -> Option<Holding> {
     Some((lease.holder()?.to_owned(), lease.spec.renew_time.clone()))
 }
 
-/// What one candidate knows about the Lease. Several parts of a replica add to it and wait for changes of it.
+/// The knowledge of one candidate about the Lease. Several parts of a replica add to it and wait for its changes.
 #[derive(Clone)]
 pub struct LeaseObserver {
     /// The identity of the candidate.
@@ -38,13 +38,13 @@ pub struct LeaseObserver {
 #[derive(Default)]
 struct ObservedState {
     lease: ObservedLease,
-    /// When the state of the Lease last changed.
+    /// The time at which the state of the Lease last changed.
     changed_at: Option<Instant>,
-    /// The first of our own writes that the watch has not shown yet: its version, and since when.
+    /// The first of our own writes that the watch has not shown yet: its version, and the time of its response.
     unwatched: Option<(u64, Instant)>,
     /// The version that the watch showed last.
     watched: Option<u64>,
-    /// The last holder of the Lease, with its renewal time.
+    /// The last holder of the Lease, with the renewal time.
     held: Option<Holding>,
     /// The version that a renewal may build on.
     known: KnownVersion,
@@ -63,7 +63,7 @@ impl LeaseObserver {
         }
     }
 
-    /// Takes in the Lease that the watch shows, or `None` if there is none.
+    /// Records the Lease that the watch shows, or `None` if there is none.
     pub fn watched(&self, lease: Option<&Lease>) {
         let mut state = self.state.lock();
         let version = lease.and_then(|lease| version_of(&lease.metadata));
@@ -77,7 +77,7 @@ impl LeaseObserver {
         }
     }
 
-    /// Takes in the response to one of our writes. The watch has to show it too.
+    /// Records the response to one of our writes. The watch has to show the write too.
     pub(super) fn wrote(&self, lease: &Lease) {
         let mut state = self.state.lock();
         let version = version_of(&lease.metadata);
@@ -95,11 +95,12 @@ impl LeaseObserver {
         self.changes.send_replace(());
     }
 
-    /// Notes that the state of the Lease has changed.
+    /// Records that the state of the Lease has changed.
     fn note_change(&self, state: &mut ObservedState, lease: Option<&Lease>) {
         state.changed_at = Some(Instant::now());
         if let Some(held) = lease.and_then(holding) {
-            // The first look does not count, because its holder may be dead. Neither does an edit of another field.
+            // The first holder that is seen does not count as renewed, because it may be dead. Nor does an edit of
+            // another field.
             if let Some(last) = state.held.replace(held.clone()).filter(|last| *last != held) {
                 self.metrics.lease_seen_renewed();
                 if last.0 != held.0 {
@@ -115,23 +116,23 @@ impl LeaseObserver {
         self.state.lock().known.version_to_renew(&self.us)
     }
 
-    /// Notes that the server rejected a renewal of this version before it processed the Lease.
+    /// Records that the server rejected a renewal of this version before it processed the Lease.
     pub(super) fn unprocessed(&self, read_version: &ReadVersion) {
         self.state.lock().known.unprocessed(read_version);
     }
 
-    /// Whether the watch has shown a newer version than this one.
+    /// Whether a newer version than this one is known.
     pub(super) fn is_after(&self, read_version: &ReadVersion) -> bool {
         self.state.lock().known.is_after(read_version)
     }
 
-    /// Whether the watch shows that this renewal was applied.
+    /// Whether the newest known version shows that this renewal was applied.
     pub(super) fn is_applied(&self, patch: &Patch) -> bool {
         let known = &self.state.lock().known;
         known.is_applied(&patch.read_version, &self.us, patch.renewed.as_deref())
     }
 
-    /// Waits until the watch shows that this renewal was applied.
+    /// Waits until the newest known version shows that this renewal was applied.
     pub(super) async fn wait_until_applied(&self, patch: &Patch) {
         let mut changes = self.changes.subscribe();
         while !self.is_applied(patch) {
@@ -144,8 +145,8 @@ impl LeaseObserver {
         _ = self.changes.subscribe().changed().await;
     }
 
-    /// Waits until the watch has not shown one of our writes for `limit`, and returns the version of that write. After
-    /// that, the wait restarts.
+    /// Waits until the watch has not shown one of our writes for `limit`, and returns the version of that write. The
+    /// next call does not return the same write again.
     pub async fn wait_until_overdue(&self, limit: Duration) -> u64 {
         let mut changes = self.changes.subscribe();
         loop {
@@ -167,26 +168,26 @@ impl LeaseObserver {
         self.state.lock().lease.holder().map(str::to_owned)
     }
 
-    /// Why the candidate may try, for the log.
+    /// The reason why the candidate may try, for the log.
     pub(super) fn why_free(&self) -> &'static str {
         self.state.lock().lease.why_free(&self.us)
     }
 
-    /// Since when the Lease has had its present state.
+    /// The time since which the Lease has had its present state.
     #[must_use]
     pub fn since(&self) -> Option<Instant> {
         self.state.lock().lease.since()
     }
 
-    /// When the state of the Lease last changed. Unlike [`Self::since`], a gap between two looks that find no Lease
-    /// does not change it.
+    /// The time at which the state of the Lease last changed. Unlike [`Self::since`], a gap between two reads that find
+    /// no Lease does not change it.
     pub(super) fn changed_at(&self) -> Option<Instant> {
         self.state.lock().changed_at
     }
 
-    /// What to present to the lock of the candidate after a GET that was sent at this moment and answered with this
-    /// Lease or with none. `leads` says whether it has a valid term. `None` if the leader has to read the Lease again,
-    /// because it is unknown whether the Lease still names this replica.
+    /// Returns what to present to the lock of the candidate after a GET that was sent at this moment and answered with
+    /// this Lease or with none. `leads` says whether the candidate has a valid term. Returns `None` if the leader has
+    /// to read the Lease again, because it is unknown whether the Lease still names this replica.
     pub(super) fn present(
         &self,
         answer: Option<&Lease>,
@@ -205,14 +206,14 @@ impl LeaseObserver {
         Some(to_present).filter(|presented| !(overtaken && leads && *presented == PresentedLease::Held))
     }
 
-    /// Whether the candidate may try at this moment. `leads` says whether it has a valid term.
+    /// Whether the candidate may try at this moment. `leads` says whether the candidate has a valid term.
     pub(super) fn may_race(&self, leads: bool) -> bool {
         let lease = &self.state.lock().lease;
         lease.may_race(&self.us, self.default_duration, leads, Instant::now())
     }
 
     /// Waits until a candidate that does not lead may try, or has to read the Lease. Calls `on_holder` with each holder
-    /// that it sees meanwhile.
+    /// that it sees in the meantime.
     pub(super) async fn wait_to_race(&self, mut on_holder: impl FnMut(Option<&str>)) {
         let mut changes = self.changes.subscribe();
         loop {
@@ -221,8 +222,8 @@ impl LeaseObserver {
                 on_holder(observed.holder());
                 let race = observed.race(&self.us, self.default_duration, false);
                 // A watch that lags does not show that the holder has written the Lease again, and nothing rejects the
-                // creation of a missing Lease. So the candidate reads it again and again until it has been missing for
-                // long enough.
+                // creation of a missing Lease. So the candidate reads the Lease repeatedly until it has been missing
+                // for long enough.
                 let look = observed.next_look(self.default_duration);
                 race.map(|race| look.map_or(race, |look| look.min(race)))
             };
@@ -253,7 +254,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn released_or_deleted_lease_is_not_renewed_a_held_one_is() {
+    async fn only_a_held_lease_counts_as_renewed() {
         let metrics = Metrics::new("lease").unwrap();
         let observer = LeaseObserver::new("us", Duration::from_secs(6), metrics.clone());
         let never = "endpoint_copier_lease_seen_renewed_timestamp_seconds 0";
@@ -269,7 +270,7 @@ mod tests {
         observer.watched(Some(&lease("4", renewed(1))));
         assert!(
             metrics.render().lines().any(|line| line == never),
-            "it may be dead"
+            "the holder may be dead"
         );
         observer.watched(Some(&lease("5", renewed(3))));
         assert!(!metrics.render().lines().any(|line| line == never));

@@ -1,7 +1,8 @@
-//! The decisions of [`super::cas`]: what the lock sees, and how its PATCH becomes a compare-and-swap.
+//! The decisions of [`super::cas`]: the Lease that the lock sees, and the version that makes its PATCH a
+//! compare-and-swap.
 //!
-//! This is pure: it uses no clock and no async. The model in `crates/testing/election-model` calls the same functions
-//! as [`super::cas`].
+//! This module is pure: it uses no clock and no async code. The model in `crates/testing/election-model` calls the same
+//! functions as [`super::cas`].
 
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use super::lease::Lease;
 use super::observed_lease::ObservedLease;
 use endpoint_copier_core::model::version;
 
-/// What the lock sees in the response to its GET, which decides what it does next.
+/// The Lease that the lock sees in the response to its GET. It decides what the lock does next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PresentedLease {
     /// There is no Lease, so the lock creates one.
@@ -26,8 +27,8 @@ pub enum PresentedLease {
 }
 
 impl PresentedLease {
-    /// What the candidate `us` presents, given what it knows after this response. `leads` says whether it has a valid
-    /// term. `overtaken` says that the response was ignored, so the known state may differ from what was read.
+    /// The Lease that the candidate `us` presents, given what it knows after this response. `leads` says whether it has
+    /// a valid term. `overtaken` says that the response was ignored, so the known state may differ from what was read.
     pub fn of(
         answer: Option<&Lease>,
         overtaken: bool,
@@ -74,7 +75,7 @@ impl ReadVersion {
         self.uid == other.uid
     }
 
-    /// Whether it is a later version of the same Lease.
+    /// Whether this is a later version of the same Lease than `other`.
     pub(super) fn is_after(&self, other: &Self) -> bool {
         let versions = [self, other].map(|read_version| version(Some(&read_version.version)));
         self.is_of_same(other) && matches!(versions, [Some(ours), Some(theirs)] if ours > theirs)

@@ -15,7 +15,7 @@ pub use super::validity::TermOver;
 use super::validity::{Validity, may_release};
 
 /// The longest time that an API server works on a request: its `--request-timeout`.
-const LATEST: Duration = Duration::from_secs(60);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A term of leadership. Clones are the same term.
 #[derive(Clone, Debug)]
@@ -29,20 +29,21 @@ pub struct Term {
 #[derive(Debug)]
 struct TermState {
     validity: Validity,
-    /// When the last renewal was answered.
+    /// The time at which the last renewal was answered.
     renewed: Instant,
     is_revoked: bool,
     writes_in_flight: usize,
-    /// Until when a write without a response may still be carried out.
+    /// The time until which a write without a response may still be carried out.
     doubtful: Option<Instant>,
 }
 
-/// The permit of a write in flight. The Lease is not released while a permit exists, or for a while after one was
+/// The permit of a write in flight. The Lease is not released while a permit exists, or for a minute after one was
 /// dropped without [`WritePermit::answered`].
 #[derive(Debug)]
 pub struct WritePermit {
     term: Term,
-    /// By when the write must be sent, and also answered, unless the term is renewed meanwhile.
+    /// The time by which the write must be sent. It must also be answered by then, unless the term is renewed in the
+    /// meantime.
     pub deadline: Instant,
     /// Whether the write may be carried out after the permit is dropped.
     in_doubt: bool,
@@ -79,13 +80,13 @@ impl Term {
         Self::new(Validity::won(Instant::now(), length))
     }
 
-    /// When it began.
+    /// The time at which the term began.
     #[must_use]
     pub fn began(&self) -> Instant {
         self.began
     }
 
-    /// When the request that won it, or its last renewal, was answered.
+    /// The time at which the request that won the term, or its last renewal, was answered.
     #[must_use]
     pub fn renewed(&self) -> Instant {
         self.state.lock().renewed
@@ -97,7 +98,7 @@ impl Term {
         _ = self.extend(Validity::won(Instant::now(), length));
     }
 
-    /// When it ends unless it is renewed. `None` if it is over.
+    /// The time at which the term ends unless it is renewed, or `None` if it is over.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         self.state.lock().validity.deadline(Instant::now())
@@ -119,7 +120,7 @@ impl Term {
         })
     }
 
-    /// Whether writing is still allowed.
+    /// Whether the term has ended, so that writing is no longer allowed.
     #[must_use]
     pub fn is_over(&self) -> bool {
         self.deadline().is_none()
@@ -136,8 +137,8 @@ impl Term {
         }
     }
 
-    /// Waits until a write that began under this deadline may no longer wait for its response, because the term was not
-    /// renewed since. If the term ends earlier, writes in flight may still use the time until then.
+    /// Waits until a write that began under this deadline must stop waiting for its response, because the term has not
+    /// been renewed. If the term is ended earlier, writes in flight may still wait until the deadline.
     pub async fn outlived(&self, mut deadline: Instant) {
         loop {
             sleep_until(deadline).await;
@@ -156,12 +157,12 @@ impl Term {
         Ok(())
     }
 
-    /// The current deadline, for the renewals.
+    /// The current deadline, or now if the term is over.
     pub(super) fn ends_at(&self) -> Instant {
         self.deadline().unwrap_or_else(Instant::now)
     }
 
-    /// Ends the term because another replica holds the Lease, so writes in flight must be dropped too.
+    /// Ends the term because the Lease is lost, so writes in flight must be dropped too.
     pub(super) fn revoke(&self) {
         self.state.lock().is_revoked = true;
         self.end();
@@ -195,7 +196,7 @@ impl Term {
 }
 
 impl WritePermit {
-    /// Notes that the API server has answered, so the write was carried out or never will be.
+    /// Records that the API server has answered, so the write was carried out or never will be.
     pub fn answered(mut self) {
         self.in_doubt = false;
     }
@@ -205,7 +206,7 @@ impl Drop for WritePermit {
     fn drop(&mut self) {
         let mut state = self.term.state.lock();
         if self.in_doubt {
-            state.doubtful = Some(Instant::now() + LATEST);
+            state.doubtful = Some(Instant::now() + REQUEST_TIMEOUT);
         }
         state.writes_in_flight -= 1;
         drop(state);
@@ -232,7 +233,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_renewal_moves_the_deadline_and_never_back() {
+    async fn a_renewal_never_moves_the_deadline_back() {
         let start = Instant::now();
         let term = Term::new(Validity::won(start, seconds(4)));
         term.extend(Validity::won(start, seconds(6))).unwrap();
@@ -242,7 +243,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_renewal_counts_from_its_answer_where_its_age_matters() {
+    async fn the_age_of_a_renewal_counts_from_its_answer() {
         let start = Instant::now();
         let term = Term::new(Validity::won(start, seconds(4)));
         assert_eq!(term.renewed(), start);
@@ -288,17 +289,17 @@ mod tests {
 
     /// Rule: 5.release
     #[tokio::test(start_paused = true)]
-    async fn unanswered_write_forbids_release_while_it_may_land() {
+    async fn unanswered_write_forbids_release_while_it_may_take_effect() {
         let term = Term::endless();
         drop(term.begin_write().unwrap());
         term.settled().await;
         assert!(!term.may_release());
-        tokio::time::advance(LATEST).await;
+        tokio::time::advance(REQUEST_TIMEOUT).await;
         assert!(term.may_release());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_never_began_is_not_in_doubt() {
+    async fn a_write_that_never_began_is_not_in_doubt() {
         let term = Term::endless();
         term.end();
         assert!(term.begin_write().is_err());

@@ -1,7 +1,7 @@
-//! Decides when a term ends, and what may follow.
+//! Decides when a term ends, and when its Lease may be released.
 //!
-//! This is pure: it uses no clock and no async. The model in `crates/testing/election-model` calls the same functions
-//! as [`super::term`].
+//! This module is pure: it uses no clock and no async code. The model in `crates/testing/election-model` calls the same
+//! functions as [`super::term`].
 
 use std::time::Duration;
 
@@ -12,10 +12,10 @@ use tokio::time::Instant;
 #[error("this replica no longer leads")]
 pub struct TermOver;
 
-/// How long a term lasts. A term that is over stays over.
+/// The time for which a term lasts. A term that is over stays over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Validity {
-    /// `None` if the term ended before its deadline.
+    /// The deadline, or `None` if the term was ended before it.
     deadline: Option<Instant>,
 }
 
@@ -79,14 +79,14 @@ mod tests {
     }
 
     #[test]
-    fn a_term_reaches_from_the_send_to_the_deadline_and_no_further() {
+    fn a_term_lasts_from_the_send_to_the_deadline() {
         let validity = Validity::won(at(10), seconds(4));
         assert_eq!(validity.deadline(at(13)), Some(at(14)));
         assert_eq!(validity.deadline(at(14)), None);
     }
 
     #[test]
-    fn a_renewal_moves_the_deadline_and_never_back() {
+    fn a_renewal_never_moves_the_deadline_back() {
         let mut validity = Validity::won(at(10), seconds(4));
         validity
             .extend(Validity::won(at(12), seconds(4)), at(13))
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_over_stays_over() {
+    fn a_validity_that_is_over_stays_over() {
         let mut late = Validity::won(at(10), seconds(4));
         assert_eq!(
             late.extend(Validity::won(at(13), seconds(4)), at(14)),
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_is_released_only_when_nothing_can_land_any_more() {
+    fn a_lease_is_released_only_when_no_write_can_take_effect() {
         for (in_flight, doubtful, may) in [
             (0, None, true),
             (1, None, false),
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_names_another_is_no_lead() {
+    fn an_answer_that_names_another_holder_is_not_ours() {
         for (holder, ours) in [
             (Some("us"), true),
             (Some("a"), false),

@@ -1,4 +1,4 @@
-//! Whether a replica sees enough of the cluster to lead.
+//! Decides whether a replica sees enough of the cluster to lead.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,13 +9,13 @@ use crate::telemetry::watch_health::WatchHealth;
 use crate::timing::BLIND;
 use endpoint_copier_core::model::WatchKind;
 
-/// How often a view is polled until it is complete. This is short, because a first term waits for it.
+/// The period in which a view is polled until it is current. It is short, because a first term waits for the view.
 const VIEW_POLL: Duration = Duration::from_millis(5);
 
-/// How often a leader checks for failing lists and watches.
-const NOW_AND_THEN: Duration = Duration::from_secs(1);
+/// The period in which a leader checks for failing lists and watches.
+const BLIND_POLL: Duration = Duration::from_secs(1);
 
-/// What a replica sees of the cluster.
+/// The view that a replica has of the cluster.
 #[derive(Clone)]
 pub struct View {
     is_filled: Arc<dyn Fn() -> bool + Send + Sync>,
@@ -23,7 +23,8 @@ pub struct View {
 }
 
 impl View {
-    /// `is_filled` returns whether everything is listed; `watch_health` shows whether the watches are alive.
+    /// Creates a view. `is_filled` returns whether everything is listed, and `watch_health` says whether the watches
+    /// are alive.
     pub fn new(is_filled: impl Fn() -> bool + Send + Sync + 'static, watch_health: WatchHealth) -> Self {
         Self {
             is_filled: Arc::new(is_filled),
@@ -44,8 +45,8 @@ impl View {
     }
 
     /// Waits until a leader whose term begins now has to release the Lease: a watch has failed for [`BLIND`]. Returns
-    /// the names of the failing watches. It does not happen before the term has lasted for [`BLIND`]. Otherwise
-    /// replicas that all see too little would pass the Lease on at once.
+    /// the names of the failing watches. Does not return before the term has lasted for [`BLIND`]. Otherwise, replicas
+    /// that all see too little would immediately pass on the Lease.
     pub(super) async fn blind(&self) -> String {
         sleep(BLIND).await;
         loop {
@@ -53,7 +54,7 @@ impl View {
             if !failing.is_empty() {
                 return failing.join(", ");
             }
-            sleep(NOW_AND_THEN).await;
+            sleep(BLIND_POLL).await;
         }
     }
 }

@@ -16,10 +16,10 @@ pub fn without_election(
     metrics.set_leader(true);
     let term = Term::endless();
     let (terms, receiver) = channel::channel(Some(term.clone()));
-    let holds = async move {
+    let leading = async move {
         stop.cancelled().await;
         term.end();
         drop(terms);
     };
-    (holds, receiver)
+    (leading, receiver)
 }

@@ -1,8 +1,8 @@
 //! Lists in pages of a bounded size.
 //!
-//! The API limits the objects of a page, but a tenant decides how large an object is: a hundred objects of 250 KB fit
-//! on a page of 500. So the size of the previous page determines the next limit. A page that is still too large is
-//! abandoned and requested again with fewer objects.
+//! The API limits the number of objects on a page, but tenants decide how large their objects are: a page of 500
+//! objects may contain a hundred of 250 KB. So the size of the previous page determines the next limit. A page that is
+//! still too large is abandoned and requested again with fewer objects.
 //!
 //! A page is in memory several times while it is decoded, and the allocator keeps much of that memory for the
 //! process. So pages are small: twenty of them take barely longer than a single large one.
@@ -36,14 +36,14 @@ const TARGET: usize = 64 * 1024;
 const SLOW_TARGET: usize = 256 * 1024;
 
 /// A page that arrives within this time costs little, so a list may have more pages.
-const QUICK: Duration = Duration::from_millis(50);
+const QUICK_PAGE: Duration = Duration::from_millis(50);
 
 /// A page of more bytes is abandoned, unless it has a single object.
 const LARGEST_PAGE: usize = 4 * 1024 * 1024;
 
 /// The first pause before the next page is requested again from an overloaded API server; it doubles. The API server
-/// may ask for a longer pause. All pauses of one page together are limited, because the continue token is valid only
-/// for some minutes, and because the caller knows better than this layer what to do meanwhile.
+/// may request a longer pause. All pauses of one page together are limited, because the continue token is valid only
+/// for some minutes, and because the caller knows better than this layer what to do in the meantime.
 const PAGE_PAUSE: Duration = Duration::from_secs(1);
 
 /// Chooses the size of the pages of lists.
@@ -54,7 +54,7 @@ pub(super) struct Paged<S> {
     sizes: Arc<Mutex<Sizes>>,
 }
 
-/// The number of objects of the next page, by path. It is bounded, because a path names a namespace.
+/// The number of objects of the next page, by path. It is bounded, because a path may name a namespace.
 #[derive(Default)]
 struct Sizes(HashMap<String, Size>);
 
@@ -127,7 +127,7 @@ where
                 Ok(answer) => {
                     let bytes = answer.body().size_hint().lower();
                     let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
-                    let is_quick = began.elapsed() < QUICK;
+                    let is_quick = began.elapsed() < QUICK_PAGE;
                     let target = if is_quick { TARGET } else { SLOW_TARGET };
                     let next = if bytes > target { size / 2 } else { size };
                     self.sizes.lock().set(path, next, bytes < target / 2);

@@ -8,23 +8,23 @@ use super::super::response_size::Incoming;
 use super::*;
 use crate::telemetry::metrics::Metrics;
 
-/// The limits that the API server was asked for, with times.
-type Asked = Arc<Mutex<Vec<(u32, Instant)>>>;
+/// The limits of the requests that the API server got, with times.
+type Requests = Arc<Mutex<Vec<(u32, Instant)>>>;
 
-/// A list of `total` objects of this size. A page holds as many as the limit allows.
+/// Serves a list of `total` objects of this size. A page holds as many as the limit allows.
 fn server(
     object: usize,
     total: u32,
-    asked: &Asked,
+    requests: &Requests,
 ) -> impl Service<Request<Body>, Response = Response<Full<Bytes>>, Error = BoxError, Future: Send>
 + Clone
 + Send
 + 'static
 + use<> {
-    let asked = asked.clone();
+    let requests = requests.clone();
     service_fn(move |request: Request<Body>| {
         let limit: u32 = parameter(request.uri(), "limit").unwrap().parse().unwrap();
-        asked.lock().push((limit, Instant::now()));
+        requests.lock().push((limit, Instant::now()));
         let bytes = vec![b' '; object * usize::try_from(limit.min(total)).unwrap()];
         std::future::ready(Ok(Response::new(Full::from(bytes))))
     })
@@ -64,47 +64,47 @@ where
     paged.clone().send(request(query)).await
 }
 
-fn limits(asked: &Asked) -> Vec<u32> {
-    asked.lock().iter().map(|(limit, _)| *limit).collect()
+fn limits(requests: &Requests) -> Vec<u32> {
+    requests.lock().iter().map(|(limit, _)| *limit).collect()
 }
 
 #[tokio::test]
-async fn a_page_that_is_too_large_is_asked_for_with_fewer_objects() {
-    let asked = Asked::default();
-    let paged = paged(server(250 * 1024, u32::MAX, &asked));
+async fn a_page_that_is_too_large_is_requested_with_fewer_objects() {
+    let requests = Requests::default();
+    let paged = paged(server(250 * 1024, u32::MAX, &requests));
     let answer = list(&paged, "limit=500").await.unwrap();
     assert_eq!(answer.body().size_hint().exact(), Some(6 * 250 * 1024));
     list(&paged, "limit=500&continue=x").await.unwrap();
-    assert_eq!(limits(&asked), [100, 25, 6, 3]);
+    assert_eq!(limits(&requests), [100, 25, 6, 3]);
 }
 
 #[tokio::test]
-async fn an_object_that_is_larger_than_a_page_comes_alone() {
-    let asked = Asked::default();
-    let paged = paged(server(LARGEST_PAGE + 1, u32::MAX, &asked));
+async fn an_object_that_is_larger_than_a_page_is_listed_alone() {
+    let requests = Requests::default();
+    let paged = paged(server(LARGEST_PAGE + 1, u32::MAX, &requests));
     list(&paged, "limit=500").await.unwrap();
-    assert_eq!(limits(&asked), [100, 25, 6, 1]);
+    assert_eq!(limits(&requests), [100, 25, 6, 1]);
 }
 
 #[tokio::test]
-async fn pages_of_small_objects_grow_to_what_is_asked() {
-    let asked = Asked::default();
-    let paged = paged(server(50, u32::MAX, &asked));
+async fn pages_of_small_objects_grow_to_the_requested_limit() {
+    let requests = Requests::default();
+    let paged = paged(server(50, u32::MAX, &requests));
     for query in ["a=b&limit=500&c=d"]
         .into_iter()
         .chain(["limit=500&continue=x"; 3])
     {
         list(&paged, query).await.unwrap();
     }
-    assert_eq!(limits(&asked), [100, 200, 400, 500]);
+    assert_eq!(limits(&requests), [100, 200, 400, 500]);
 }
 
 /// Rule: survive.memory
 #[tokio::test(start_paused = true)]
-async fn pages_that_take_long_to_come_are_larger() {
+async fn pages_that_arrive_slowly_are_larger() {
     for (took, expected) in [(40, [100, 50, 50]), (60, [100, 200, 200])] {
-        let asked = Asked::default();
-        let server = server(TARGET / 50, u32::MAX, &asked);
+        let requests = Requests::default();
+        let server = server(TARGET / 50, u32::MAX, &requests);
         let slow = service_fn(move |request: Request<Body>| {
             let answer = server.clone().oneshot(request);
             async move {
@@ -116,26 +116,26 @@ async fn pages_that_take_long_to_come_are_larger() {
         for _ in 0..3 {
             list(&paged, "limit=500&continue=x").await.unwrap();
         }
-        assert_eq!(limits(&asked), expected, "{took} ms");
+        assert_eq!(limits(&requests), expected, "{took} ms");
     }
 }
 
 /// Rule: survive.memory
 #[tokio::test]
 async fn the_last_page_of_a_list_does_not_enlarge_those_of_the_next() {
-    let asked = Asked::default();
+    let requests = Requests::default();
     // A full page has the right size. The last one is short.
-    let paged = paged(server(TARGET / 100, 10, &asked));
+    let paged = paged(server(TARGET / 100, 10, &requests));
     for _ in 0..4 {
         list(&paged, "limit=500").await.unwrap();
     }
-    assert_eq!(limits(&asked), [100; 4]);
+    assert_eq!(limits(&requests), [100; 4]);
 }
 
 #[tokio::test]
-async fn resource_has_its_own_page_size_and_smaller_wish_is_kept() {
-    let asked = Asked::default();
-    let paged = paged(server(100, u32::MAX, &asked));
+async fn each_resource_has_its_page_size_and_lower_limits_are_kept() {
+    let requests = Requests::default();
+    let paged = paged(server(100, u32::MAX, &requests));
     for path in [
         "/api/v1/services?limit=500",
         "/api/v1/services?limit=500&continue=x",
@@ -145,16 +145,16 @@ async fn resource_has_its_own_page_size_and_smaller_wish_is_kept() {
         let request = Request::get(path).body(Body::empty()).unwrap();
         paged.clone().send(request).await.unwrap();
     }
-    assert_eq!(limits(&asked), [100, 200, 100, 7]);
+    assert_eq!(limits(&requests), [100, 200, 100, 7]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_overload_in_the_middle_of_a_list_does_not_begin_it_again() {
-    let asked = Asked::default();
-    let busy = asked.clone();
+async fn overload_in_the_middle_of_a_list_does_not_restart_the_list() {
+    let requests = Requests::default();
+    let busy = requests.clone();
     let server = service_fn(move |_: Request<Body>| {
-        let mut asked = busy.lock();
-        asked.push((0, Instant::now()));
+        let mut requests = busy.lock();
+        requests.push((0, Instant::now()));
         let parts = Response::builder()
             .status(429)
             .header("retry-after", "3")
@@ -162,7 +162,7 @@ async fn an_overload_in_the_middle_of_a_list_does_not_begin_it_again() {
             .unwrap()
             .into_parts()
             .0;
-        let answer = if asked.len() < 3 {
+        let answer = if requests.len() < 3 {
             Err(BoxError::from(super::super::http_status::error(&parts, b"busy")))
         } else {
             Ok(Response::new(Full::<Bytes>::default()))
@@ -171,11 +171,11 @@ async fn an_overload_in_the_middle_of_a_list_does_not_begin_it_again() {
     });
     let paged = paged(server);
     let first = list(&paged, "limit=500").await;
-    assert!(first.is_err(), "the first page is the caller's to ask for again");
+    assert!(first.is_err(), "only the caller requests the first page again");
     list(&paged, "limit=500&continue=x").await.unwrap();
-    let asked = asked.lock();
-    assert_eq!(asked.len(), 3);
-    assert_eq!((asked[2].1 - asked[1].1).as_secs(), 3, "Retry-After");
+    let requests = requests.lock();
+    assert_eq!(requests.len(), 3);
+    assert_eq!((requests[2].1 - requests[1].1).as_secs(), 3, "Retry-After");
 }
 
 /// Rule: 5.readyz
@@ -200,8 +200,8 @@ async fn an_overload_that_lasts_longer_than_a_minute_ends_the_list() {
 
 #[tokio::test]
 async fn late_page_is_requested_again_with_fewer_objects() {
-    let asked = Asked::default();
-    let seen = asked.clone();
+    let requests = Requests::default();
+    let seen = requests.clone();
     let server = service_fn(move |request: Request<Body>| {
         let limit = parameter(request.uri(), "limit").unwrap().parse().unwrap();
         seen.lock().push((limit, Instant::now()));
@@ -214,11 +214,11 @@ async fn late_page_is_requested_again_with_fewer_objects() {
         let answer = list(&paged, "limit=500").await;
         assert!(answer.is_err());
     }
-    assert_eq!(limits(&asked), [100, 25, 6, 1]);
+    assert_eq!(limits(&requests), [100, 25, 6, 1]);
 }
 
 #[tokio::test]
-async fn what_is_no_list_is_left_as_it_is() {
+async fn a_request_that_is_no_list_is_not_changed() {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let server = {
         let seen = seen.clone();

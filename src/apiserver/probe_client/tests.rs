@@ -22,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The content of a request.
 #[derive(Clone, Debug, PartialEq)]
-struct Asked {
+struct Received {
     path: String,
     token: Option<String>,
     agent: Option<String>,
@@ -33,7 +33,7 @@ struct Asked {
 /// A server that gives these responses, one after the other, and then 200.
 struct Server {
     target: Target,
-    asked: Arc<Mutex<Vec<Asked>>>,
+    received: Arc<Mutex<Vec<Received>>>,
     answers: Arc<Mutex<VecDeque<(u16, usize)>>>,
     _task: AbortOnDropHandle<()>,
 }
@@ -43,11 +43,11 @@ impl Server {
         let ip: IpAddr = ip.parse().unwrap();
         let listener = TcpListener::bind((ip, port)).await.unwrap();
         let target = Target::new(ip, listener.local_addr().unwrap().port());
-        let (asked, answers) = (
+        let (received, answers) = (
             Arc::<Mutex<Vec<_>>>::default(),
             Arc::<Mutex<VecDeque<_>>>::default(),
         );
-        let (log, script) = (asked.clone(), answers.clone());
+        let (log, script) = (received.clone(), answers.clone());
         let task = tokio::spawn(async move {
             let mut connection = 0;
             let mut serving = Vec::new();
@@ -60,7 +60,7 @@ impl Server {
                         let value = request.headers().get(name);
                         value.map(|value: &HeaderValue| value.to_str().unwrap().to_owned())
                     };
-                    log.lock().push(Asked {
+                    log.lock().push(Received {
                         path: request.uri().to_string(),
                         token: header(header::AUTHORIZATION),
                         agent: header(header::USER_AGENT),
@@ -82,7 +82,7 @@ impl Server {
         });
         Self {
             target,
-            asked,
+            received,
             answers,
             _task: AbortOnDropHandle::new(task),
         }
@@ -118,12 +118,12 @@ async fn probe(client: &HttpsProbeClient, target: Target) -> Reply {
             Err(failure) => Reply::Failure(failure),
         }
     };
-    timeout(PATIENCE, probe).await.expect("an end")
+    timeout(PATIENCE, probe).await.expect("the probe ends")
 }
 
 /// Rule: 7.request
 #[tokio::test]
-async fn readyz_is_asked_with_our_token_on_one_connection() {
+async fn readyz_is_requested_with_our_token_on_one_connection() {
     let store = Store::new();
     let server = Server::on_loopback(&store).await;
     let client = client(config(&store, "secret"));
@@ -132,18 +132,18 @@ async fn readyz_is_asked_with_our_token_on_one_connection() {
         assert_eq!(connection.get().await, Reply::Success);
         assert!(!connection.is_closed());
     }
-    let asked = Asked {
+    let received = Received {
         path: "/readyz".to_owned(),
         token: Some("Bearer secret".to_owned()),
         agent: Some("us".to_owned()),
         connection: 1,
     };
-    assert_eq!(*server.asked.lock(), [asked.clone(), asked]);
+    assert_eq!(*server.received.lock(), [received.clone(), received]);
 }
 
 /// Rule: 7.reply
 #[tokio::test]
-async fn each_status_is_the_reply_that_it_means() {
+async fn each_status_code_becomes_the_right_reply() {
     let store = Store::new();
     let server = Server::on_loopback(&store).await;
     let client = client(config(&store, "secret"));
@@ -162,7 +162,7 @@ async fn each_status_is_the_reply_that_it_means() {
 
 /// Rule: 7.credentials-again
 #[tokio::test]
-async fn a_401_is_repeated_once_with_what_is_read_again() {
+async fn a_401_is_repeated_once_with_credentials_read_again() {
     let store = Store::new();
     let server = Server::on_loopback(&store).await;
     let file = tempfile::NamedTempFile::new().unwrap();
@@ -179,10 +179,10 @@ async fn a_401_is_repeated_once_with_what_is_read_again() {
     server.then(&[401, 401]);
     assert_eq!(probe(&client, server.target).await, Reply::Alive(401));
     let tokens: Vec<_> = server
-        .asked
+        .received
         .lock()
         .iter()
-        .map(|asked| asked.token.clone().unwrap())
+        .map(|received| received.token.clone().unwrap())
         .collect();
     assert_eq!(
         tokens,
@@ -198,7 +198,7 @@ async fn a_401_is_repeated_once_with_what_is_read_again() {
 
 /// Rule: 7.credentials-again
 #[tokio::test]
-async fn a_certificate_error_is_decided_by_the_ca_that_is_read_again() {
+async fn a_ca_that_is_read_again_decides_on_a_certificate_error() {
     let (old, new) = (Store::new(), Store::new());
     let server = Server::on_loopback(&new).await;
     let folder = tempfile::tempdir().unwrap();
@@ -219,16 +219,20 @@ async fn a_certificate_error_is_decided_by_the_ca_that_is_read_again() {
     let refused = |reply| matches!(reply, Reply::Failure(Failure::Certificate(_)));
     assert!(refused(probe(&client, server.target).await));
     tokio::time::sleep(REREAD_PAUSE).await;
-    assert!(refused(probe(&client, server.target).await), "it is the same");
+    assert!(refused(probe(&client, server.target).await), "the CA is the same");
     std::fs::write(&ca, new.ca_pem()).unwrap();
     tokio::time::sleep(REREAD_PAUSE).await;
     assert_eq!(probe(&client, server.target).await, Reply::Success);
-    assert_eq!(server.asked.lock().len(), 1, "no request before it is verified");
+    assert_eq!(
+        server.received.lock().len(),
+        1,
+        "no request before the certificate is verified"
+    );
 }
 
 /// Rule: 7.token
 #[tokio::test]
-async fn a_stranger_gets_no_token_also_where_tls_is_not_verified() {
+async fn an_unknown_server_gets_no_token_even_with_tls_checks_off() {
     let store = Store::new();
     for tls in [
         Store::new().front_tls(&[KUBERNETES]),
@@ -242,13 +246,13 @@ async fn a_stranger_gets_no_token_also_where_tls_is_not_verified() {
             matches!(reply, Reply::Failure(Failure::Certificate(_))),
             "{reply:?}"
         );
-        assert_eq!(*server.asked.lock(), []);
+        assert_eq!(*server.received.lock(), []);
     }
 }
 
 /// Rule: 7.request
 #[tokio::test]
-async fn the_tls_server_name_of_a_kubeconfig_is_asked_for() {
+async fn the_tls_server_name_of_a_kubeconfig_is_verified() {
     let store = Store::new();
     let server = Server::start(store.front_tls(&["api.example.com"]), "127.0.0.1", 0).await;
     let mut config = config(&store, "secret");
@@ -275,13 +279,13 @@ async fn the_supervisor_is_pinged_without_credentials() {
     server.then(&[401]);
     let reply = probe(&client(config(&store, "secret")), server.target).await;
     assert_eq!(reply, Reply::Alive(401));
-    let asked = Asked {
+    let received = Received {
         path: "/ping".to_owned(),
         token: None,
         agent: Some("us".to_owned()),
         connection: 1,
     };
-    assert_eq!(*server.asked.lock(), [asked]);
+    assert_eq!(*server.received.lock(), [received]);
 }
 
 /// Rule: 7.body-limit
@@ -295,7 +299,7 @@ async fn a_long_answer_is_not_read_to_its_end() {
     assert_eq!(connection.get().await, Reply::Success);
     timeout(PATIENCE, connection.closed())
         .await
-        .expect("it is closed");
+        .expect("the connection is closed");
     assert!(connection.is_closed());
 }
 
@@ -320,7 +324,7 @@ async fn a_server_that_ends_is_noticed_on_an_idle_connection() {
     drop(server);
     timeout(PATIENCE, connection.closed())
         .await
-        .expect("it is closed");
+        .expect("the connection is closed");
     assert_eq!(connection.get().await, Reply::Failure(Failure::Reset));
 }
 

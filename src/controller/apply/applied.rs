@@ -1,4 +1,4 @@
-//! The results of a plan: writes, expectations of the watch, and failures.
+//! The results of applying a plan: writes, expectations of the watch, and failures.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -21,7 +21,7 @@ pub enum Expectation {
 }
 
 impl Expectation {
-    /// The expectation of the slice as written.
+    /// The expectation after a write that returned this slice.
     pub(super) fn of(slice: &EndpointSlice) -> Option<Self> {
         version_of(&slice.metadata).map(Self::Version)
     }
@@ -39,18 +39,18 @@ impl Expectation {
     }
 }
 
-/// The results of a plan.
+/// The results of applying a plan.
 #[derive(Debug, Default)]
 pub struct Applied {
     /// The number of successful writes: creates, updates, deletes.
     pub by_operation: [usize; 3],
-    /// The watch must show these before the next plan.
+    /// The states that the watch must show before the next plan.
     pub expectations: Vec<(SliceKey, Expectation)>,
     /// Writes that failed.
     pub failures: Vec<SyncError>,
-    /// Whether one of them is more than a refusal.
+    /// Whether one of the failures is not a refusal.
     has_failed: bool,
-    /// Whether one of them is an overload.
+    /// Whether one of the failures is an overload.
     is_overloaded: bool,
     /// Whether repairs of contested copies are left for later.
     pub leaves_repairs: bool,
@@ -61,7 +61,7 @@ pub struct Applied {
 }
 
 impl Applied {
-    /// Records the addresses that a written copy takes out or puts back, of those that the plan changes.
+    /// Records which of the addresses in `taken_out` and `returned` a written copy takes out or puts back.
     pub(super) fn written(
         &mut self,
         copy: &EndpointSlice,
@@ -97,14 +97,14 @@ impl Applied {
         self.by_operation[Operation::Create as usize] > 0
     }
 
-    /// Whether there was nothing to do.
+    /// Whether nothing was written and nothing failed.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         !self.has_written() && self.failures.is_empty()
     }
 
-    /// Whether a write has failed that another plan will repeat. A refused write does not count, because each repetition may
-    /// be refused too.
+    /// Whether a write that the next plan repeats has failed. A refused write does not count, because each repetition
+    /// may be refused too.
     pub(super) fn has_failed(&self) -> bool {
         self.has_failed
     }

@@ -1,10 +1,10 @@
-//! Remembers the writes that the API server has refused, so that none is repeated forever.
+//! Remembers the writes that the API server has refused, so that none is repeated without a pause.
 //!
-//! If RBAC does not allow such writes in a namespace, all of its Services share the pause. The chart can limit the
-//! operator to some namespaces, and thousands of managed Services may be in others: one request at a time finds out for
-//! all of them.
+//! If RBAC does not allow such writes in a namespace, all Services in it share the pause. The chart can limit the
+//! operator to some namespaces, while thousands of managed Services may be in others. One request at a time then checks
+//! for all of them whether it is still refused.
 //!
-//! Pure: the current time is an argument.
+//! This module is pure: the current time is an argument.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -22,12 +22,12 @@ pub(super) struct Attempts {
     rights: Refusals<(String, Operation)>,
     /// Slices whose content is not accepted.
     slices: Refusals<SliceKey, u64>,
-    /// Services whose namespace is terminating, in the state in which that was found.
-    hopeless: HashMap<ServiceKey, Arc<ManagedService>>,
+    /// Services whose namespace is terminating, as they were when that was found.
+    abandoned: HashMap<ServiceKey, Arc<ManagedService>>,
 }
 
 impl Attempts {
-    /// Until when a write must wait, if it must, and why.
+    /// Returns the time until which a write must wait and the reason, or `None` if it need not wait.
     pub fn waits(
         &self,
         operation: Operation,
@@ -40,7 +40,8 @@ impl Attempts {
         waits.or_else(|| self.slices.waits(&key, &content(slice), now))
     }
 
-    /// Records the response to a write. Adds to a refusal the time at which the same content may be tried again.
+    /// Records the response to a write. Sets the time at which a refused write may be tried again with the same
+    /// content.
     pub fn answered<T>(
         &mut self,
         operation: Operation,
@@ -72,22 +73,22 @@ impl Attempts {
     }
 
     /// Abandons a Service because its namespace is terminating.
-    pub fn give_up(&mut self, service: &Arc<ManagedService>) {
-        self.hopeless.insert(service.key.clone(), service.clone());
+    pub fn abandon(&mut self, service: &Arc<ManagedService>) {
+        self.abandoned.insert(service.key.clone(), service.clone());
     }
 
     /// Forgets a Service that is no longer managed.
     pub fn gone(&mut self, service: &ServiceKey) {
-        self.hopeless.remove(service);
+        self.abandoned.remove(service);
     }
 
     /// Whether a Service was abandoned and has not changed since.
-    pub fn is_given_up(&self, service: &Arc<ManagedService>) -> bool {
-        self.hopeless.get(&service.key) == Some(service)
+    pub fn is_abandoned(&self, service: &Arc<ManagedService>) -> bool {
+        self.abandoned.get(&service.key) == Some(service)
     }
 }
 
-/// A hash of the content of a slice, without the version of its source.
+/// A hash of the content of a slice, without its metadata.
 pub(super) fn content(slice: &EndpointSlice) -> u64 {
     let mut hasher = DefaultHasher::new();
     let EndpointSlice {
@@ -114,7 +115,7 @@ mod tests {
     }
 
     impl Attempts {
-        /// Returns when the same content may be tried again.
+        /// Returns the time at which the same content may be tried again.
         fn refused(
             &mut self,
             operation: Operation,
@@ -166,7 +167,7 @@ mod tests {
         let until = now + seconds(5);
         for slice in [&first, &second, &first] {
             let next = attempts.refused(Create, slice, true, now);
-            assert_eq!(next, Some(until), "those sent at the same time are one");
+            assert_eq!(next, Some(until), "refusals of concurrent writes share a pause");
         }
         let third = slice("vip-3").namespace("blue");
         assert_eq!(
@@ -181,16 +182,16 @@ mod tests {
     }
 
     #[test]
-    fn an_abandoned_write_waits_until_the_service_changes() {
+    fn an_abandoned_service_waits_until_it_changes() {
         let read = |service| {
             Arc::new(ManagedService::read(&service, &endpoint_copier_core::testing::defaults()).unwrap())
         };
         let mut attempts = Attempts::default();
-        attempts.give_up(&read(service("vip")));
-        assert!(attempts.is_given_up(&read(service("vip"))));
-        assert!(!attempts.is_given_up(&read(service("vip").uid("another"))));
-        assert!(!attempts.is_given_up(&read(service("other"))));
+        attempts.abandon(&read(service("vip")));
+        assert!(attempts.is_abandoned(&read(service("vip"))));
+        assert!(!attempts.is_abandoned(&read(service("vip").uid("another"))));
+        assert!(!attempts.is_abandoned(&read(service("other"))));
         attempts.gone(&read(service("vip")).key);
-        assert!(attempts.hopeless.is_empty());
+        assert!(attempts.abandoned.is_empty());
     }
 }

@@ -1,9 +1,10 @@
 //! Detects copies that somebody else keeps writing, such as a second installation of the operator.
 //!
-//! Neither side yields: what clients see is repaired at once, until that has happened [`REPAIRS`] times in a row.
-//! Repairs of anything else become rare, or two writers would keep the API server and all readers of the copy busy.
+//! The operator does not yield: it repairs what clients see at once, until it has done so [`REPAIRS`] times in a row.
+//! It repairs anything else rarely, because two writers would otherwise keep the API server and all readers of the copy
+//! busy.
 //!
-//! Pure: the current time is an argument.
+//! This module is pure: the current time is an argument.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -14,23 +15,24 @@ use super::attempts::content;
 use crate::controller::refusals::{LONGEST_PAUSE, PAUSE};
 use endpoint_copier_core::model::{EndpointSlice, Finding, Reason, ServiceKey, SliceKey, a_few, version_of};
 
-/// A copy is contested when others have written it this often within [`WINDOW`].
+/// The number of writes by others within [`WINDOW`] that makes a copy contested.
 const WRITES: usize = 3;
 const WINDOW: Duration = Duration::from_secs(60);
 
 /// The time between two repairs of a contested copy that change nothing for clients.
 const BETWEEN_REPAIRS: Duration = Duration::from_secs(60);
 
-/// A contest ends when others have not written the copy for this long. A write of others is noticed by its repair, so
-/// this is longer than [`BETWEEN_REPAIRS`].
+/// A contest ends when others have not written the copy for this long. A write by others is noticed when it is
+/// repaired, so this is longer than [`BETWEEN_REPAIRS`].
 const QUIET: Duration = Duration::from_secs(120);
 
-/// The number of times in a row that the same content is written into a slice that others keep changing. No person
-/// changes it that often, and a policy that changes all our writes reaches it within a second.
+/// The number of times in a row that the operator writes the same content into a slice that others keep changing,
+/// before it pauses. No person makes that many changes, and a policy that changes each of our writes reaches the limit
+/// within a second.
 const REPAIRS: u32 = 30;
 
 /// Writes are in a row if each follows the previous one within this time.
-const SOON: Duration = Duration::from_secs(1);
+const LONGEST_GAP: Duration = Duration::from_secs(1);
 
 /// The last write of each copy in this term, by its Service.
 #[derive(Debug, Default)]
@@ -44,13 +46,13 @@ struct WrittenCopy {
     at: Instant,
     /// The number of writes of this content in a row.
     times: u32,
-    /// The last repairs of what others wrote.
+    /// The times of the last repairs of changes by others.
     repairs: Vec<Instant>,
     was_contested: bool,
 }
 
 impl WrittenCopy {
-    /// When the contest ends if others stay quiet, or `None` if there is no contest.
+    /// The time at which the contest ends if others stay quiet, or `None` if there is no contest.
     fn contested_until(&self, now: Instant) -> Option<Instant> {
         let ends = *self.repairs.last()? + QUIET;
         (self.was_contested && now < ends).then_some(ends)
@@ -74,7 +76,8 @@ impl Contests {
         written.is_none_or(|it| it.contested_until(now).is_none() || now >= it.at + BETWEEN_REPAIRS)
     }
 
-    /// Until when a write that others keep undoing must wait, if it must, and why.
+    /// Returns the time until which a write that others keep undoing must wait and the reason, or `None` if it need not
+    /// wait.
     pub fn waits(
         &self,
         service: &ServiceKey,
@@ -101,13 +104,13 @@ impl Contests {
         let copies = self.0.entry(service.clone()).or_default();
         let (mut repairs, mut was_contested, mut times) = (Vec::new(), false, 1);
         if let Some(before) = copies.remove(&key) {
-            // While a repair waits, repairs are further apart.
-            if before.content == content && now < before.at + SOON.max(before.pause() * 2) {
+            // While repairs have to wait, they are further apart.
+            if before.content == content && now < before.at + LONGEST_GAP.max(before.pause() * 2) {
                 times += before.times;
             }
             was_contested = before.contested_until(now).is_some();
             repairs = before.repairs;
-            // The same content again, and what it replaces is not what was written last.
+            // The content is the same as before, but it replaces something that the operator did not write.
             if before.content == content && before.version != replaced {
                 repairs.retain(|at| now < *at + WINDOW);
                 repairs.push(now);
@@ -141,8 +144,8 @@ impl Contests {
         }
     }
 
-    /// Keeps only the copies of a Service that satisfy the predicate. If the others were kept, a user who creates and
-    /// deletes slices would decide how many there are.
+    /// Forgets the copies of a Service that do not satisfy the predicate. Otherwise, a user who creates and deletes
+    /// slices could fill the memory.
     pub fn retain(&mut self, service: &ServiceKey, is_kept: impl Fn(&SliceKey) -> bool) {
         if let Some(copies) = self.0.get_mut(service) {
             copies.retain(|copy, _| is_kept(copy));
@@ -152,7 +155,7 @@ impl Contests {
         }
     }
 
-    /// The finding for a Service with contested copies, and when it may end or a repair is due.
+    /// The finding for a Service with contested copies, and the next time at which it may end or a repair is due.
     pub fn finding(&self, service: &ServiceKey, now: Instant) -> Option<(Finding, Instant)> {
         let (mut names, mut next) = (Vec::new(), None::<Instant>);
         for (key, copy) in self.0.get(service)? {
@@ -221,7 +224,7 @@ mod tests {
             writes
         }
 
-        /// Writes this content over the current version.
+        /// Writes a copy with this address over the current version.
         fn update(&mut self, address: &str) {
             let sent = slice(NAME).endpoints([address]).version(self.version);
             self.version += 1;
@@ -345,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn occasional_repairs_are_no_fight() {
+    fn occasional_repairs_are_no_contest() {
         let mut writes = Writes::new();
         for _ in 0..100 {
             writes.now += seconds(1);

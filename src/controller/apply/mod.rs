@@ -72,21 +72,21 @@ impl Writer {
         self.contests.lock().retain(&snapshot.key, is_kept);
     }
 
-    /// Ends a term.
+    /// Forgets the writes of a term that has ended.
     pub fn forget(&self) {
         self.contests.lock().forget();
     }
 
-    /// The finding for a Service whose copies somebody else keeps writing, and when to look at it again.
+    /// The finding for a Service whose copies somebody else keeps writing, and the time at which to look at it again.
     pub fn contested(&self, service: &ServiceKey) -> Option<(Finding, Instant)> {
         self.contests.lock().finding(service, Instant::now())
     }
 
-    /// Carries out the plan for a Service: creates, updates, and then deletes, if every new copy is written or
-    /// permanently refused. Old copies are not deleted or emptied before the new ones exist. After a write that failed
-    /// no further endpoint is taken out: a conflict says that the endpoints on which the plan counted may be gone, and
-    /// a write without a response that the plan is old. A contested copy that serves clients as planned may be left for
-    /// later; see [`Writer::contested`].
+    /// Carries out the plan for a Service: creates, then updates, then deletes. Copies are emptied or deleted only if
+    /// every create and every other update has succeeded or was refused, and leftovers of the Go operator only if every
+    /// write has succeeded. After any other failure, no further endpoint is taken out: after a conflict, the endpoints
+    /// on which the plan relies may be gone, and after a write without a response, the plan may be old. A contested
+    /// copy that serves clients as planned may be left for later; see [`Writer::contested`].
     pub async fn apply(&self, term: &Term, service: Option<&Arc<ManagedService>>, plan: Plan) -> Applied {
         let Plan {
             creates,
@@ -100,9 +100,9 @@ impl Writer {
         } = plan;
         let key = service.map(|service| &service.key);
         let mut applied = Applied::default();
-        let is_hopeless = service.is_some_and(|service| self.attempts.lock().is_given_up(service));
+        let is_abandoned = service.is_some_and(|service| self.attempts.lock().is_abandoned(service));
         for slice in creates {
-            if is_hopeless {
+            if is_abandoned {
                 applied.fail(SyncError::NamespaceTerminating {
                     operation: Operation::Create,
                     slice: slice.key(),
@@ -111,9 +111,9 @@ impl Writer {
                 applied.written(&slice, &taken_out, &returned);
             }
         }
-        let is_hopeless = |error: &SyncError| matches!(error, SyncError::NamespaceTerminating { .. });
-        if let Some(service) = service.filter(|_| applied.failures.iter().any(is_hopeless)) {
-            self.attempts.lock().give_up(service);
+        let is_terminating = |error: &SyncError| matches!(error, SyncError::NamespaceTerminating { .. });
+        if let Some(service) = service.filter(|_| applied.failures.iter().any(is_terminating)) {
+            self.attempts.lock().abandon(service);
         }
         let must_wait = |slice: &EndpointSlice| {
             let (contests, copy) = (self.contests.lock(), slice.key());
@@ -146,8 +146,8 @@ impl Writer {
         applied
     }
 
-    /// Creates a slice, or updates it if it has the resourceVersion of the slice that it replaces. Returns whether it is
-    /// written.
+    /// Creates a slice, or updates it if it has the resourceVersion of the slice that it replaces. Returns whether it
+    /// is written.
     async fn write(
         &self,
         term: &Term,
@@ -155,7 +155,7 @@ impl Writer {
         slice: &EndpointSlice,
         applied: &mut Applied,
     ) -> bool {
-        // The rest of the plan is planned again.
+        // The next plan contains the rest.
         if applied.is_overloaded() {
             return false;
         }
@@ -192,7 +192,7 @@ impl Writer {
         }
         let expectation = answer.map(|written| written.as_ref().and_then(Expectation::of));
         let is_written = expectation.is_ok();
-        self.ended(operation, key, expectation, seen, applied);
+        self.record(operation, key, expectation, seen, applied);
         is_written
     }
 
@@ -219,11 +219,11 @@ impl Writer {
                 Some(left.unwrap_or(Expectation::Gone(delete.uid)))
             });
             let seen = Expectation::NewerThan(delete.resource_version.parse().unwrap_or(0));
-            self.ended(Operation::Delete, delete.key, expectation, seen, applied);
+            self.record(Operation::Delete, delete.key, expectation, seen, applied);
         }
     }
 
-    /// Makes one call, from the right to make it until its response. Returns the slice as it is now, if it exists.
+    /// Sends one write if the term allows it, and waits for the response. Returns the slice as it is now, if it exists.
     async fn send(
         &self,
         term: &Term,
@@ -238,9 +238,9 @@ impl Writer {
         answer.map_err(|error| failed(&error))
     }
 
-    /// `expectation` is what the watch will show after a successful write, and `seen` what it will show after a
-    /// conflict.
-    fn ended(
+    /// Records the result of a write. `expectation` is what the watch will show after a successful write, and `seen`
+    /// what it will show after a conflict.
+    fn record(
         &self,
         operation: Operation,
         key: SliceKey,

@@ -1,4 +1,4 @@
-//! The three kinds of writes as requests, so that each can carry the deadline for its send.
+//! Builds the requests of the three kinds of writes, so that each can carry the deadline by which it must be sent.
 
 use std::borrow::Cow;
 
@@ -14,18 +14,18 @@ use endpoint_copier_core::plan::Delete;
 
 type Built = Result<Request<Vec<u8>>, request::Error>;
 
-/// POST, which fails if the name is taken.
+/// A POST, which fails if the name is taken.
 pub(super) fn create(slice: &EndpointSlice) -> Built {
     slices(&slice.key()).create(&PostParams::default(), body(slice)?)
 }
 
-/// PUT with the resourceVersion and UID that were seen.
+/// A PUT with the resourceVersion and UID that were seen.
 pub(super) fn update(slice: &EndpointSlice) -> Built {
     let key = slice.key();
     slices(&key).replace(key.name(), &PostParams::default(), body(slice)?)
 }
 
-/// DELETE with resourceVersion and UID as preconditions.
+/// A DELETE with resourceVersion and UID as preconditions.
 pub(super) fn delete(delete: &Delete) -> Built {
     let params = DeleteParams {
         preconditions: Some(Preconditions {

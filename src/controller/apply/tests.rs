@@ -67,7 +67,7 @@ fn one_of_each() -> Plan {
 
 type Answer = fn() -> Result<http::Response<String>, tower::BoxError>;
 
-/// The methods of requests, and the deadline for the send of each.
+/// The method of each request, and the deadline by which it must be sent.
 type Sent = Arc<Mutex<Vec<(String, Option<Instant>)>>>;
 
 /// A writer, and the requests that it sends.
@@ -155,17 +155,17 @@ async fn no_endpoint_is_taken_out_after_a_failed_write() {
     let gone: Answer = || Ok(status(404));
     let refused: Answer = || Ok(status(422));
     let broken: Answer = || Err("the connection broke".into());
-    let why = (
+    let newly_out = (
         "192.0.2.1".parse().unwrap(),
         "readyz timed out 3 times".to_owned(),
     );
-    // The response to each write, what the plan takes out that was not out before, and the number of writes.
+    // The response to each write, the addresses that the plan newly takes out, and the number of writes.
     for (answer, taken_out, expected) in [
-        (fine, vec![why.clone()], 2),
-        (gone, vec![why.clone()], 1),
+        (fine, vec![newly_out.clone()], 2),
+        (gone, vec![newly_out.clone()], 1),
         (gone, vec![], 2),
-        (broken, vec![why.clone()], 1),
-        (refused, vec![why], 2),
+        (broken, vec![newly_out.clone()], 1),
+        (refused, vec![newly_out], 2),
     ] {
         let (writer, sent) = writer(answer);
         let term = Term::for_tests(Duration::from_secs(4));
@@ -179,7 +179,7 @@ async fn no_endpoint_is_taken_out_after_a_failed_write() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn verdicts_of_a_successful_write_count_beside_a_failed_one() {
+async fn verdicts_of_a_successful_write_count_if_another_fails() {
     let [first, second]: [IpAddr; 2] = ["192.0.2.2", "192.0.2.1"].map(|address| address.parse().unwrap());
     // The update that is refused, what counts as taken out, and what counts as returned.
     for (refused, taken_out, returned) in [("first", vec![second], vec![]), ("second", vec![], vec![first])] {
@@ -217,19 +217,19 @@ async fn a_write_waits_for_a_slow_webhook_while_its_term_lasts() {
     };
     // The time that the webhook takes, the length of the term, whether it is renewed every 2 s, the time at which the
     // write ends, and whether it succeeded.
-    for (webhook, reach, is_renewed, ends, is_done) in [
+    for (webhook, length, is_renewed, ends, is_done) in [
         (10, 4, true, 10, true),
         (10, 4, false, 4, false),
         (60, 4, true, 12, false),
         (60, 60, false, 12, false),
     ] {
         let writer = slow(webhook);
-        let term = Term::for_tests(Duration::from_secs(reach));
+        let term = Term::for_tests(Duration::from_secs(length));
         let renewals = async {
             loop {
                 tokio::time::sleep(Duration::from_secs(2)).await;
                 if is_renewed {
-                    term.renew_for_tests(Duration::from_secs(reach));
+                    term.renew_for_tests(Duration::from_secs(length));
                 }
             }
         };

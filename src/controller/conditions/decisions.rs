@@ -1,6 +1,7 @@
-//! Decides when the condition of a Service is written: a transition soon, and what others changed once a minute.
+//! Decides when the condition of a Service is written: soon after a transition, and at most once a minute if others
+//! keep changing it.
 //!
-//! Pure: the current time is an argument.
+//! This module is pure: the current time is an argument.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -10,16 +11,16 @@ use tokio::time::Instant;
 use endpoint_copier_core::index::Shown;
 use endpoint_copier_core::model::{Condition, ConditionStatus, ServiceKey};
 
-/// How long a condition that usually passes must last before it is written.
-const LASTS: Duration = Duration::from_secs(10);
+/// The time for which a condition that usually passes must last before it is written.
+const MINIMUM_AGE: Duration = Duration::from_secs(10);
 
 /// The pause after a write before another transition is written. It doubles with each write.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// The longest such pause, and the time between two writes of the same condition, which somebody else keeps changing.
+/// The longest such pause, and the time between two writes of the same condition if somebody else keeps changing it.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// After this time without a write, the pause is the first one again. It is longer than every pause.
+/// The time without a write after which the pause is [`PAUSE`] again. It is longer than any pause.
 const QUIET: Duration = Duration::from_secs(120);
 
 /// The conditions that Services should have, and the last writes.
@@ -32,24 +33,25 @@ pub(super) struct Decisions {
 #[derive(Debug)]
 struct Wanted {
     condition: Condition,
-    /// Since when the condition has been one that usually passes, or when it was decided.
+    /// The time since which the condition has been one that usually passes, or the time at which it was decided.
     since: Instant,
 }
 
 /// The last write of a condition.
 #[derive(Debug)]
 struct Written {
-    /// The UID of the Service.
+    /// The UID of the Service, or `None` if it was not managed.
     managed: Option<String>,
     condition: Option<Condition>,
-    /// Whether the write is of this term. Only then has somebody else changed what the Service shows since.
+    /// Whether the write was made in this term. Only then does a different condition in the status mean that somebody
+    /// else has changed it.
     is_of_term: bool,
     at: Instant,
     /// The pause before a write of another condition.
     pause: Duration,
 }
 
-/// What to do about the condition of a Service.
+/// The next step for the condition of a Service.
 #[derive(Debug, PartialEq)]
 pub(super) enum Next {
     Nothing,
@@ -61,7 +63,7 @@ pub(super) enum Next {
 #[derive(Debug, PartialEq)]
 pub(super) struct Change {
     pub seen: Shown,
-    /// `None` removes the condition.
+    /// The condition to write. `None` removes it.
     pub to: Option<Condition>,
 }
 
@@ -76,7 +78,8 @@ impl Change {
 }
 
 impl Decisions {
-    /// Records the condition that a Service should have, `None` if it is not managed. Returns whether that may be news.
+    /// Records the condition that a Service should have, or `None` if it is not managed. Returns whether this may
+    /// require a write.
     pub fn decided(&mut self, key: &ServiceKey, condition: Option<Condition>, now: Instant) -> bool {
         let Some(condition) = condition else {
             self.wanted.remove(key);
@@ -86,8 +89,8 @@ impl Decisions {
         if known.is_some_and(|known| known.condition == condition) {
             return false;
         }
-        let passed = |known: &&Wanted| known.condition.is_passing() && condition.is_passing();
-        let since = known.filter(passed).map_or(now, |known| known.since);
+        let keeps_passing = |known: &&Wanted| known.condition.is_passing() && condition.is_passing();
+        let since = known.filter(keeps_passing).map_or(now, |known| known.since);
         self.wanted.insert(key.clone(), Wanted { condition, since });
         true
     }
@@ -97,15 +100,15 @@ impl Decisions {
         self.wanted.keys()
     }
 
-    /// What to do about the condition of a Service that shows this.
+    /// Returns the next step for a Service whose status has the condition `seen`.
     pub fn next(&self, key: &ServiceKey, seen: Shown, now: Instant) -> Next {
         let wanted = self.wanted.get(key);
         let to = match wanted.filter(|_| seen.managed.is_some()) {
             // No sync has decided in this term.
             None if seen.managed.is_some() => return Next::Nothing,
             None => None,
-            Some(wanted) if wanted.condition.is_passing() && now < wanted.since + LASTS => {
-                return Next::Later(wanted.since + LASTS);
+            Some(wanted) if wanted.condition.is_passing() && now < wanted.since + MINIMUM_AGE => {
+                return Next::Later(wanted.since + MINIMUM_AGE);
             }
             Some(wanted) => Some(wanted.condition.clone()),
         };
@@ -183,7 +186,7 @@ mod tests {
         }
     }
 
-    /// Writes the condition, and returns how long that had to wait.
+    /// Writes the condition, and returns how long the write had to wait.
     fn written(decisions: &mut Decisions, shown: Option<Condition>, now: &mut Instant) -> Duration {
         let mut waited = Duration::ZERO;
         loop {
@@ -203,7 +206,7 @@ mod tests {
 
     /// Rule: 3.condition-writes
     #[test]
-    fn a_transition_is_written_at_once_and_many_more_slowly() {
+    fn first_transition_is_written_at_once_and_later_ones_slower() {
         let (mut decisions, mut now) = (Decisions::default(), Instant::now());
         let mut shown = None;
         for wait in [0, 1, 2, 4, 8, 16, 32, 60, 60] {
@@ -234,20 +237,23 @@ mod tests {
         other.decided(&vip(), last, now);
         assert!(
             matches!(other.next(&vip(), shows(None), now), Next::Write(_)),
-            "another replica"
+            "another replica does not wait"
         );
     }
 
     /// Rule: 3.condition-writes
     #[test]
-    fn what_others_change_is_repaired_once_a_minute() {
+    fn changes_by_others_are_repaired_once_a_minute() {
         let (mut decisions, mut now) = (Decisions::default(), Instant::now());
         assert!(decisions.decided(&vip(), Some(in_sync()), now));
         assert_eq!(written(&mut decisions, None, &mut now), seconds(0));
         for changed in [None, Some(refused("theirs")), None] {
             assert_eq!(written(&mut decisions, changed, &mut now), seconds(60));
         }
-        assert!(!decisions.decided(&vip(), Some(in_sync()), now), "no news");
+        assert!(
+            !decisions.decided(&vip(), Some(in_sync()), now),
+            "nothing has changed"
+        );
         assert_eq!(decisions.next(&vip(), shows(Some(in_sync())), now), Next::Nothing);
         let mut recreated = shows(None);
         recreated.managed = Some("another".to_owned());
@@ -256,7 +262,7 @@ mod tests {
 
     /// Rule: 3.condition-writes
     #[test]
-    fn what_another_leader_wrote_is_a_transition() {
+    fn a_condition_of_another_leader_is_replaced_at_once() {
         let (mut decisions, mut now) = (Decisions::default(), Instant::now());
         decisions.decided(&vip(), Some(in_sync()), now);
         written(&mut decisions, None, &mut now);
@@ -268,7 +274,7 @@ mod tests {
 
     /// Rule: 3.condition-passing
     #[test]
-    fn what_passes_within_10_seconds_is_not_written() {
+    fn a_condition_that_passes_within_10_s_is_not_written() {
         let (mut decisions, start) = (Decisions::default(), Instant::now());
         let next = |decisions: &Decisions, now| decisions.next(&vip(), shows(Some(in_sync())), now);
         decisions.decided(&vip(), Some(in_sync()), start);

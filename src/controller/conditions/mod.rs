@@ -1,8 +1,8 @@
 //! Writes the condition `endpoint-copier/InSync` into the status of managed Services, for `kubectl wait`.
 //!
-//! A worker with its own queue writes it, in parallel to the syncs, which never wait for it. A strategic merge patch
-//! changes the entry of that type in the list and no other, so the conditions and the addresses that others write stay.
-//! It has the resourceVersion that was seen, so a late write from a former leader has no effect.
+//! A worker with its own queue writes the condition in parallel to the syncs, which never wait for it. A strategic
+//! merge patch changes only the entry of that type in the list, so the conditions and the addresses that others write
+//! stay. The patch names the resourceVersion that was seen, so a late write from a former leader has no effect.
 
 use std::collections::HashSet;
 
@@ -41,18 +41,19 @@ pub struct Conditions {
     index: SharedIndex,
     dirty: DirtySet,
     decisions: Mutex<Decisions>,
-    /// Namespaces without permission. Their Services share a pause, because they may be thousands.
+    /// Namespaces in which a permission is missing. All Services in such a namespace share a pause, because there may
+    /// be thousands of them.
     forbidden: Mutex<Refusals<String>>,
     failures: FailureLog,
-    /// The Services whose writes fail. That is one outage, however many there are.
+    /// The Services whose writes fail. All of them together are one outage.
     failing: Mutex<HashSet<ServiceKey>>,
-    /// This is not an outage: permissions may exist only in some namespaces, and a success elsewhere does not end it.
+    /// A missing permission is not an outage: a success in another namespace does not end it.
     missing_rights: FailureLog,
     watchdog: Watchdog,
 }
 
 impl Conditions {
-    /// Conditions that are written with `client`. Their worker takes the Services in `dirty`.
+    /// Creates conditions that are written with `client`. Their worker takes the Services that are marked in `dirty`.
     #[must_use]
     pub fn new(client: Client, index: SharedIndex, dirty: DirtySet) -> Self {
         Self {
@@ -68,7 +69,7 @@ impl Conditions {
         }
     }
 
-    /// Records the condition that a sync decided, `None` if the Service is not managed.
+    /// Records the condition that a sync decided, or `None` if the Service is not managed.
     pub fn decided(&self, key: &ServiceKey, condition: Option<Condition>) {
         let is_news = self.decisions.lock().decided(key, condition, Instant::now());
         if is_news {
@@ -113,7 +114,7 @@ impl Conditions {
     fn failed(&self, key: &ServiceKey, error: &kube::Error, now: Instant) -> Outcome {
         let status = status_of(error);
         if status.map(Rejection::of) == Some(Rejection::Conflict) {
-            // The watch shows soon what the Service is now.
+            // The watch will soon show the current Service.
             return Outcome::new(SyncResult::Requeued, Requeue::Resume(now + EXPECTATION));
         }
         if let Some(right) = status.and_then(missing_right) {
@@ -151,19 +152,20 @@ impl Reconcile for Conditions {
         outcome
     }
 
-    /// Those with a decision, and those with a condition that must perhaps be removed.
+    /// The Services with a decision, and those with a condition that may have to be removed.
     fn all(&self) -> Dirty {
         let mut all: Dirty = self.index.lock().with_condition().cloned().collect();
         all.extend(self.decisions.lock().services().cloned());
         all
     }
 
-    /// No condition goes before another, and none is worth a request to an overloaded API server.
+    /// All conditions have the same priority, and none of them justifies a request to an overloaded API server.
     fn priority(&self, _: &ServiceKey) -> Priority {
         Priority::Other
     }
 
-    /// The syncs forget the decisions, because they may already decide in the next term when this worker ends one.
+    /// Does nothing: the reconciler of the copies forgets the decisions, because it may already decide in the next term
+    /// when this worker ends the last one.
     fn forget(&self) {}
 
     fn watchdog(&self) -> &Watchdog {
@@ -171,14 +173,14 @@ impl Reconcile for Conditions {
     }
 }
 
-/// The request for a change.
+/// Builds the request for a change.
 fn patch(key: &ServiceKey, change: &Change, now: Timestamp) -> Result<Request<Vec<u8>>, request::Error> {
     let patch = Patch::Strategic(body(change, now));
     let services = Build::new(Service::url_path(&(), Some(key.namespace())));
     services.patch_subresource("status", key.name(), &PatchParams::default(), &patch)
 }
 
-/// Without a new time, the entry keeps the one that it has.
+/// Builds the patch. Unless the status changes, it contains no time, so the entry keeps its time.
 fn body(change: &Change, now: Timestamp) -> Value {
     let condition = match &change.to {
         None => json!({"type": IN_SYNC, "$patch": "delete"}),
@@ -190,7 +192,7 @@ fn body(change: &Change, now: Timestamp) -> Value {
             let mut condition =
                 json!({"type": IN_SYNC, "status": status, "reason": reason, "message": message});
             if change.is_transition() {
-                // Times of the API have no fractions.
+                // Such times have no fractions of a second in the API.
                 let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
                 condition["lastTransitionTime"] = json!(now.to_string());
             }
@@ -215,7 +217,7 @@ mod tests {
             let finding = Finding::new(Reason::PortUnresolved, note);
             Some(Condition::decided(true, [&finding]))
         };
-        let said = |from: Option<Condition>, to| {
+        let patched = |from: Option<Condition>, to| {
             let seen = Shown {
                 managed: None,
                 version: Some(7),
@@ -229,14 +231,14 @@ mod tests {
         };
         let base = json!({"type": "endpoint-copier/InSync", "status": "False", "reason": "PortUnresolved", "message": "a"});
         assert_eq!(
-            said(condition("b"), condition("a")),
+            patched(condition("b"), condition("a")),
             json!([base]),
             "the time stays"
         );
         let mut first = base;
         first["lastTransitionTime"] = json!("2026-01-02T03:04:05Z");
-        assert_eq!(said(None, condition("a")), json!([first]));
+        assert_eq!(patched(None, condition("a")), json!([first]));
         let removal = json!([{"type": "endpoint-copier/InSync", "$patch": "delete"}]);
-        assert_eq!(said(condition("a"), None), removal);
+        assert_eq!(patched(condition("a"), None), removal);
     }
 }

@@ -1,6 +1,6 @@
 //! Events on managed Services, as `kubectl describe service` shows them.
 //!
-//! The writer sends them in parallel to the syncs, which never wait for them, and under a term, like every write.
+//! The writer sends them in parallel to the syncs, which never wait for them. Like every write, they need a term.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -36,8 +36,9 @@ pub use endpoint_copier_core::model::SYNCED;
 /// The limit for Events that wait to be written. Further findings are reported later.
 const WAITING_EVENTS: usize = 1024;
 
-/// The pauses of an Event after attempts that a busy API server rejected. After the last one, it is dropped. The first
-/// one is also the pause of all Events after an overloaded API server rejected one, unless the server asks for more.
+/// The pauses of an Event after attempts that a busy API server rejected. If the attempt after the last pause fails
+/// too, the Event is dropped. When an overloaded API server rejects an Event, all Events pause for the first of these
+/// times, or longer if the server requests it.
 static PAUSES: [Duration; 3] = [
     Duration::from_secs(1),
     Duration::from_secs(5),
@@ -50,8 +51,8 @@ pub struct EventRecorder {
     pending: mpsc::Sender<PendingEvent>,
 }
 
-/// An Event that is waiting. A new leader of hundreds of Services may have one for each at the same time, so the API
-/// object is built only when it is sent.
+/// An Event that waits to be written. A new leader of hundreds of Services may have one for each of them at the same
+/// time, so the API object is built only when the Event is sent.
 struct PendingEvent {
     term: Term,
     service: ServiceKey,
@@ -61,15 +62,16 @@ struct PendingEvent {
     pauses: std::slice::Iter<'static, Duration>,
 }
 
-/// What to do with an Event after an attempt to write it.
+/// The result of an attempt to write an Event.
 enum Attempt {
-    /// It is written, or will never be.
+    /// The Event is written, or never will be.
     Over,
-    /// The API server may accept it later. It is overloaded if there is a pause, which it may have requested.
+    /// The API server may accept the Event later. `Some` means that the server is overloaded, and has the pause that it
+    /// requested, or zero.
     Rejected(Option<Duration>),
 }
 
-/// What an Event says.
+/// The content of an Event.
 enum Message {
     /// A new or lasting finding.
     Warning(Finding),
@@ -111,8 +113,8 @@ impl EventRecorder {
         )
     }
 
-    /// Reports those findings of a Service that are new or due again, given all its findings. Returns when to check
-    /// again.
+    /// Reports those findings of a Service that are new or due again, given all of its findings. Returns the time of
+    /// the next check.
     pub fn report(
         &self,
         term: &Term,
@@ -136,9 +138,9 @@ impl EventRecorder {
         self.throttle.lock().gone(service);
     }
 
-    /// Records that the first copies of a Service were written. A `Synced` Event is due once all of them are.
-    pub fn made_first(&self, service: &ServiceKey) {
-        self.throttle.lock().owes_synced(service);
+    /// Records that the first copies of a Service were written. A `Synced` Event is due once all of them are written.
+    pub fn record_first_copies(&self, service: &ServiceKey) {
+        self.throttle.lock().owe_synced(service);
     }
 
     /// Records that the copies of a Service are in sync. Sends an Event only if there was a finding or there were no
@@ -173,7 +175,7 @@ impl Message {
         }
     }
 
-    /// The type of its Event, as the API spells it.
+    /// The type of the Event, as the API spells it.
     fn kind(&self) -> &'static str {
         match self {
             Self::Warning(_) => "Warning",
@@ -197,8 +199,8 @@ impl Message {
 }
 
 impl PendingEvent {
-    /// The reference by which `kubectl describe` finds Events. It has no resourceVersion, because otherwise each Event
-    /// would regard another object.
+    /// The reference by which `kubectl describe` finds Events. It has no resourceVersion, because each Event would
+    /// otherwise be about a different object.
     fn regarding(&self) -> ObjectReference {
         ObjectReference {
             api_version: Some("v1".to_owned()),
@@ -212,12 +214,11 @@ impl PendingEvent {
 }
 
 impl EventWriter {
-    /// Writes until the recorder is dropped. A finding that a busy API server rejected is tried again while it lasts,
-    /// after the Events that are waiting.
+    /// Writes Events until the recorder is dropped. An Event that a busy API server rejected is tried again while its
+    /// finding lasts, after the Events that are waiting.
     pub async fn run(mut self) {
         let outage = FailureLog::new("writing Events");
-        // This is not an outage: permissions may exist only in some namespaces, and a success elsewhere does not end
-        // it.
+        // A missing permission is not an outage: a success in another namespace does not end it.
         let forbidden = FailureLog::new("writing Events in some namespaces");
         let (mut failed, mut paused_until) = (DelayQueue::new(), Instant::now());
         loop {
@@ -256,7 +257,7 @@ impl EventWriter {
 
     fn lasts(&self, event: &PendingEvent) -> bool {
         match &event.message {
-            Message::Warning(finding) => self.throttle.lock().holds(&event.service, finding),
+            Message::Warning(finding) => self.throttle.lock().is_reported(&event.service, finding),
             Message::Synced(_) => false,
         }
     }
@@ -295,8 +296,8 @@ impl EventWriter {
                 return Attempt::Over;
             }
             Ok(Err(error)) => {
-                // A busy API server did not accept the Event. After any other failure this is unknown, and a second
-                // Event would have another name. A lasting finding is reported again after half an hour.
+                // A busy API server did not accept the Event. After any other failure, it may have accepted the Event,
+                // and a second one would have another name. A lasting finding is reported again after half an hour.
                 let next = match &error {
                     kube::Error::Api(status) if may_create_again(status) => {
                         Attempt::Rejected(throttled(status))

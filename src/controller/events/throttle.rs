@@ -1,7 +1,7 @@
 //! Decides which Events to send about each Service: new findings at once, lasting ones every half hour, and `Synced`
-//! when a finding is resolved. All of them are rate limited.
+//! when a finding is resolved or the first copies exist. All of them are rate limited.
 //!
-//! This is pure: callers pass in the time.
+//! This module is pure: the current time is an argument.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::timing::REPEAT_EVENT;
 use endpoint_copier_core::model::{Finding, ServiceKey};
 
 /// The pause before findings that did not fit into the queue are tried again.
-const LATER: Duration = Duration::from_secs(10);
+const FULL_QUEUE_PAUSE: Duration = Duration::from_secs(10);
 
 /// The findings that were reported about each Service.
 #[derive(Debug, Default)]
@@ -22,7 +22,7 @@ pub(super) struct EventThrottle {
     budgets: Budgets<ServiceKey>,
 }
 
-/// The findings that were reported about a Service, and when.
+/// The findings that were reported about a Service, and the times of the reports.
 #[derive(Debug, Default)]
 struct Reported {
     /// The UID of the Service. An Event is about one UID, so a Service that was deleted and created again has none.
@@ -40,8 +40,8 @@ pub(super) struct Due {
 }
 
 impl EventThrottle {
-    /// Returns the findings to report now, given the UID and all current findings of a Service. At most `room` of them;
-    /// the others stay due.
+    /// Returns at most `room` findings to report now, given the UID and all current findings of a Service. The others
+    /// stay due.
     pub fn due(
         &mut self,
         service: &ServiceKey,
@@ -65,7 +65,7 @@ impl EventThrottle {
         for finding in findings {
             let next = match reported.findings.get(finding).copied() {
                 Some(last) if last + REPEAT_EVENT > now => last + REPEAT_EVENT,
-                _ if due.findings.len() >= room => now + LATER,
+                _ if due.findings.len() >= room => now + FULL_QUEUE_PAUSE,
                 _ if self.budgets.spend(service.clone(), now) => {
                     reported.findings.insert(finding.clone(), now);
                     due.findings.push(finding.clone());
@@ -87,7 +87,7 @@ impl EventThrottle {
     }
 
     /// Whether this finding was reported and still lasts.
-    pub fn holds(&self, service: &ServiceKey, finding: &Finding) -> bool {
+    pub fn is_reported(&self, service: &ServiceKey, finding: &Finding) -> bool {
         let reported = self.services.get(service);
         reported.is_some_and(|reported| reported.findings.contains_key(finding))
     }
@@ -105,7 +105,7 @@ impl EventThrottle {
     }
 
     /// Records that the first copies exist, so a `Synced` Event is due.
-    pub fn owes_synced(&mut self, service: &ServiceKey) {
+    pub fn owe_synced(&mut self, service: &ServiceKey) {
         self.services.entry(service.clone()).or_default().owes_synced = true;
     }
 
@@ -114,10 +114,10 @@ impl EventThrottle {
         let Some(reported) = self.services.get_mut(service) else {
             return false;
         };
-        let may = reported.owes_synced && self.budgets.spend(service.clone(), now);
-        reported.owes_synced &= !may;
+        let is_due = reported.owes_synced && self.budgets.spend(service.clone(), now);
+        reported.owes_synced &= !is_due;
         self.drop_if_empty(service);
-        may
+        is_due
     }
 }
 
@@ -133,7 +133,7 @@ mod tests {
             .collect()
     }
 
-    fn said(throttle: &mut EventThrottle, notes: &[&str], now: Instant) -> Vec<String> {
+    fn notes_due(throttle: &mut EventThrottle, notes: &[&str], now: Instant) -> Vec<String> {
         let due = throttle.due(
             &ServiceKey::new("default", "vip"),
             UID,
@@ -161,10 +161,10 @@ mod tests {
     fn findings_of_a_service_that_is_gone_are_forgotten() {
         let (mut throttle, start) = (EventThrottle::default(), Instant::now());
         let vip = ServiceKey::new("default", "vip");
-        said(&mut throttle, &["a"], start);
-        assert!(throttle.holds(&vip, &Finding::new(Reason::PortUnresolved, "a")));
+        notes_due(&mut throttle, &["a"], start);
+        assert!(throttle.is_reported(&vip, &Finding::new(Reason::PortUnresolved, "a")));
         throttle.gone(&vip);
-        assert!(!throttle.holds(&vip, &Finding::new(Reason::PortUnresolved, "a")));
+        assert!(!throttle.is_reported(&vip, &Finding::new(Reason::PortUnresolved, "a")));
         assert!(throttle.services.is_empty());
     }
 
@@ -173,7 +173,7 @@ mod tests {
     fn a_service_in_sync_takes_no_memory() {
         let (mut throttle, start) = (EventThrottle::default(), Instant::now());
         let vip = ServiceKey::new("default", "vip");
-        throttle.owes_synced(&vip);
+        throttle.owe_synced(&vip);
         assert!(throttle.take_synced(&vip, start));
         assert!(throttle.services.is_empty());
     }
@@ -183,53 +183,56 @@ mod tests {
         let (mut throttle, start) = (EventThrottle::default(), Instant::now());
         let vip = ServiceKey::new("default", "vip");
         for _ in 0..25 {
-            assert_eq!(said(&mut throttle, &["a"], start), ["a"]);
+            assert_eq!(notes_due(&mut throttle, &["a"], start), ["a"]);
             throttle.gone(&vip);
         }
-        assert!(said(&mut throttle, &["a"], start).is_empty());
+        assert!(notes_due(&mut throttle, &["a"], start).is_empty());
     }
 
     /// Rule: 3.events-repeat
     #[test]
     fn a_finding_is_sent_when_it_appears_and_every_30_minutes() {
         let (mut throttle, start) = (EventThrottle::default(), Instant::now());
-        assert_eq!(said(&mut throttle, &["a"], start), ["a"]);
-        assert!(said(&mut throttle, &["a"], start + MINUTE).is_empty());
-        assert!(said(&mut throttle, &["a"], start + 29 * MINUTE).is_empty());
-        assert_eq!(said(&mut throttle, &["a"], start + 30 * MINUTE), ["a"]);
-        assert!(said(&mut throttle, &["a"], start + 59 * MINUTE).is_empty());
-        assert_eq!(said(&mut throttle, &["a"], start + 60 * MINUTE), ["a"]);
+        assert_eq!(notes_due(&mut throttle, &["a"], start), ["a"]);
+        assert!(notes_due(&mut throttle, &["a"], start + MINUTE).is_empty());
+        assert!(notes_due(&mut throttle, &["a"], start + 29 * MINUTE).is_empty());
+        assert_eq!(notes_due(&mut throttle, &["a"], start + 30 * MINUTE), ["a"]);
+        assert!(notes_due(&mut throttle, &["a"], start + 59 * MINUTE).is_empty());
+        assert_eq!(notes_due(&mut throttle, &["a"], start + 60 * MINUTE), ["a"]);
     }
 
     /// Rule: 3.events-when
     #[test]
     fn a_new_or_returning_detail_is_sent_at_once() {
         let (mut throttle, start) = (EventThrottle::default(), Instant::now());
-        assert_eq!(said(&mut throttle, &["a"], start), ["a"]);
-        assert_eq!(said(&mut throttle, &["b"], start + MINUTE), ["b"]);
-        assert!(said(&mut throttle, &[], start + 2 * MINUTE).is_empty());
-        assert_eq!(said(&mut throttle, &["b"], start + 3 * MINUTE), ["b"]);
+        assert_eq!(notes_due(&mut throttle, &["a"], start), ["a"]);
+        assert_eq!(notes_due(&mut throttle, &["b"], start + MINUTE), ["b"]);
+        assert!(notes_due(&mut throttle, &[], start + 2 * MINUTE).is_empty());
+        assert_eq!(notes_due(&mut throttle, &["b"], start + 3 * MINUTE), ["b"]);
     }
 
     /// Rule: 3.events-flood
     #[test]
-    fn at_most_25_at_once_and_then_one_per_5_minutes() {
+    fn at_most_25_events_are_sent_at_once_then_one_per_5_minutes() {
         let (mut throttle, start) = (EventThrottle::default(), Instant::now());
         let mut count = 0;
         for round in 0..100 {
-            count += said(&mut throttle, &[&round.to_string()], start).len();
+            count += notes_due(&mut throttle, &[&round.to_string()], start).len();
         }
         assert_eq!(count, 25);
-        assert!(said(&mut throttle, &["later"], start + Duration::from_secs(299)).is_empty());
-        assert_eq!(said(&mut throttle, &["later"], start + 5 * MINUTE), ["later"]);
-        assert!(said(&mut throttle, &["more"], start + 5 * MINUTE).is_empty());
+        assert!(notes_due(&mut throttle, &["later"], start + Duration::from_secs(299)).is_empty());
+        assert_eq!(
+            notes_due(&mut throttle, &["later"], start + 5 * MINUTE),
+            ["later"]
+        );
+        assert!(notes_due(&mut throttle, &["more"], start + 5 * MINUTE).is_empty());
     }
 
     #[test]
     fn a_dropped_event_is_sent_when_the_budget_allows() {
         let (mut throttle, start) = (EventThrottle::default(), Instant::now());
         for round in 0..25 {
-            said(&mut throttle, &[&round.to_string()], start);
+            notes_due(&mut throttle, &[&round.to_string()], start);
         }
         let due = throttle.due(
             &ServiceKey::new("default", "vip"),
@@ -239,13 +242,13 @@ mod tests {
             start,
         );
         assert!(due.findings.is_empty());
-        assert_eq!(said(&mut throttle, &["late"], due.again.unwrap()), ["late"]);
+        assert_eq!(notes_due(&mut throttle, &["late"], due.again.unwrap()), ["late"]);
     }
 
     #[test]
     fn the_next_check_is_when_the_first_repetition_is_due() {
         let (mut throttle, start) = (EventThrottle::default(), Instant::now());
-        said(&mut throttle, &["a"], start);
+        notes_due(&mut throttle, &["a"], start);
         let due = throttle.due(
             &ServiceKey::new("default", "vip"),
             UID,
@@ -261,7 +264,7 @@ mod tests {
     fn one_service_does_not_use_the_budget_of_another() {
         let (mut throttle, start) = (EventThrottle::default(), Instant::now());
         for round in 0..30 {
-            said(&mut throttle, &[&round.to_string()], start);
+            notes_due(&mut throttle, &[&round.to_string()], start);
         }
         let due = throttle.due(
             &ServiceKey::new("default", "other"),
@@ -279,52 +282,55 @@ mod tests {
         let (mut throttle, start) = (EventThrottle::default(), Instant::now());
         let service = ServiceKey::new("default", "vip");
         assert!(!throttle.take_synced(&service, start), "nothing was ever wrong");
-        throttle.owes_synced(&service);
+        throttle.owe_synced(&service);
         assert!(throttle.take_synced(&service, start), "the first copies");
         assert!(!throttle.take_synced(&service, start));
-        said(&mut throttle, &["a"], start);
-        assert!(!throttle.take_synced(&service, start), "it lasts");
-        said(&mut throttle, &["b"], start);
-        assert!(!throttle.take_synced(&service, start), "its detail has changed");
-        said(&mut throttle, &[], start);
+        notes_due(&mut throttle, &["a"], start);
+        assert!(!throttle.take_synced(&service, start), "the finding lasts");
+        notes_due(&mut throttle, &["b"], start);
+        assert!(
+            !throttle.take_synced(&service, start),
+            "the detail of the finding has changed"
+        );
+        notes_due(&mut throttle, &[], start);
         assert!(throttle.take_synced(&service, start));
         assert!(!throttle.take_synced(&service, start));
-        said(&mut throttle, &["a"], start);
-        said(&mut throttle, &[], start);
+        notes_due(&mut throttle, &["a"], start);
+        notes_due(&mut throttle, &[], start);
         throttle.gone(&service);
         assert!(!throttle.take_synced(&service, start), "no Event is owed");
     }
 
     /// Rule: 3.events-later
     #[test]
-    fn an_event_that_finds_a_full_queue_is_sent_later() {
+    fn an_event_for_a_full_queue_is_sent_later() {
         let (mut throttle, start) = (EventThrottle::default(), Instant::now());
         let service = ServiceKey::new("default", "vip");
         let all = findings(&["a", "b", "c"]);
         let due = throttle.due(&service, UID, &all, 1, start);
         assert_eq!(due.findings.len(), 1);
-        assert_eq!(due.again, Some(start + LATER));
-        let due = throttle.due(&service, UID, &all, 9, start + LATER);
+        assert_eq!(due.again, Some(start + FULL_QUEUE_PAUSE));
+        let due = throttle.due(&service, UID, &all, 9, start + FULL_QUEUE_PAUSE);
         assert_eq!(due.findings.len(), 2);
     }
 
     /// Rule: 3.events-later
     #[test]
-    fn an_event_that_failed_to_write_is_due_again() {
+    fn an_event_that_could_not_be_written_is_due_again() {
         let (mut throttle, start) = (EventThrottle::default(), Instant::now());
-        said(&mut throttle, &["a", "b"], start);
+        notes_due(&mut throttle, &["a", "b"], start);
         let finding = Finding::new(Reason::PortUnresolved, "a");
         throttle.not_sent(&ServiceKey::new("default", "vip"), &finding);
-        assert_eq!(said(&mut throttle, &["a", "b"], start), ["a"]);
+        assert_eq!(notes_due(&mut throttle, &["a", "b"], start), ["a"]);
     }
 
     #[test]
     fn a_service_without_findings_is_forgotten() {
         let (mut throttle, start) = (EventThrottle::default(), Instant::now());
-        said(&mut throttle, &["a"], start);
-        said(&mut throttle, &[], start + 10 * MINUTE);
+        notes_due(&mut throttle, &["a"], start);
+        notes_due(&mut throttle, &[], start + 10 * MINUTE);
         throttle.take_synced(&ServiceKey::new("default", "vip"), start + 10 * MINUTE);
-        said(&mut throttle, &[], start + 20 * MINUTE);
+        notes_due(&mut throttle, &[], start + 20 * MINUTE);
         assert!(throttle.services.is_empty());
     }
 }

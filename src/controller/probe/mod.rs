@@ -1,11 +1,11 @@
-//! Asks the API servers that copies list whether they are ready.
+//! Probes the API servers that copies list.
 //!
 //! ```text
 //!     index ──> targets ──> a task for each ──> Targets ──> Report ──> dirty Services ──> plan
 //! ```
 //!
-//! Kubernetes keeps a dead API server in its list for 7 to 38 s. Every replica probes, so that a new leader knows at
-//! once what the previous one knew. The plan decides what follows from the report.
+//! Kubernetes keeps a dead API server in its list for 7 to 38 s. Every replica probes, so that a new leader immediately
+//! knows what the previous one knew. The plan decides what the report leads to.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -28,12 +28,12 @@ use shared::Probes;
 use target_task::TargetTask;
 
 impl Probes {
-    /// Probes the API servers that copies of the API source list, until it is dropped.
+    /// Probes the API servers that copies of the API source list, until the future is dropped.
     async fn run(self) {
         tokio::select! {
             biased;
             () = self.follow_index() => {}
-            () = self.keep_looking() => {}
+            () = self.follow_terms_and_time() => {}
         }
     }
 
@@ -65,14 +65,14 @@ impl Probes {
             tokio::select! {
                 biased;
                 () = marks.changed() => {}
-                // Tasks of targets that are no longer listed have ended.
+                // The aborted tasks of targets that are no longer listed end here.
                 Some(_) = tasks.next() => {}
             }
         }
     }
 
-    /// The targets and the addresses that are taken out, if they may have changed. While the API source shows no port,
-    /// the last known port counts, because its copies may be held.
+    /// Returns the targets and the addresses that are taken out, if they may have changed. While the API source has no
+    /// port, the last known ports count, because its copies may be held.
     fn changed_targets(
         &self,
         seen: &mut Option<u64>,
@@ -98,7 +98,7 @@ impl Probes {
         Some((targets, index.taken_out_addresses()))
     }
 
-    /// When in a period this replica probes a target.
+    /// The offset in each period at which this replica probes a target.
     fn phase(&self, target: Target) -> Duration {
         let mut hasher = DefaultHasher::new();
         (self.wiring().seed, target).hash(&mut hasher);

@@ -29,12 +29,12 @@ pub struct Probing {
     pub client: Arc<dyn ProbeClient>,
     /// The schedule of the probes, and their effect.
     pub config: ProbeConfig,
-    /// The client for the probe Lease, through which replicas ask each other. It is a separate client, so that other
-    /// requests do not delay an objection.
+    /// The client for the probe Lease, through which the replicas exchange suspicions and objections. It is a separate
+    /// client, so that other requests do not delay an objection.
     pub lease_client: Client,
     /// The addresses of this node.
     pub node_addresses: BTreeSet<IpAddr>,
-    /// Called with the API servers that are down while another one is well.
+    /// Called with the API servers that are down while another one is well, whenever they change.
     pub on_down: OnDown,
     /// Spreads the probes of several replicas over the period.
     pub seed: u64,
@@ -42,7 +42,8 @@ pub struct Probing {
 
 impl Probing {
     /// Wires the probes to the rest of the replica. `election` has the settings of the leader election, if there is
-    /// one. Returns the names and futures of the tasks, which run until they are dropped, and what the reconciler reads.
+    /// one. Returns the names and the futures of the tasks, which run until they are dropped, and the function by which
+    /// the reconciler reads the results.
     #[must_use]
     pub fn start(
         self,

@@ -1,4 +1,4 @@
-//! What the probes of this replica know: the states of the targets, the report, and which Services a change affects.
+//! The state that the probes of this replica share: the targets, the report, and the Services that a change affects.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -20,14 +20,14 @@ use endpoint_copier_core::verdicts::{
     Hearing, Leadership, Moment, Phase, Reply, Report, SUPERVISOR_PORT, Target, TargetFacts, Targets,
 };
 
-/// How often facts are updated while the passing of time may change them.
+/// The period in which facts are updated while time alone may change them.
 const TICK: Duration = Duration::from_millis(100);
 
-/// A term counts as new for this long, because its replica may not have asked all servers yet.
+/// A term counts as new for this long, because its replica may not have probed all servers yet.
 const NEW_TERM: Duration = Duration::from_secs(5);
 
-/// A target that has failed for longer is not what a new report is about: a removal waits 10 s for an objection, and a
-/// term may come first.
+/// A target that has failed for longer than this is not the cause of a new report. This is more than the 10 s for which
+/// an objection delays a removal, because a new term may delay it too.
 const RECENT_FAILURE: Duration = Duration::from_secs(20);
 
 /// Called with the addresses of API servers that are down while another one is well, whenever they change.
@@ -44,13 +44,13 @@ pub(super) struct Wiring {
     /// A term may take endpoints out only if its last renewal was answered at most this long ago. `None` if there is no
     /// leader election, and so no renewals and no other replica to ask.
     pub renewal_limit: Option<Duration>,
-    /// The index, which shows what copies list.
+    /// The index, which has the addresses that copies list.
     pub index: SharedIndex,
-    /// Gets the Services that copy the API source whenever the report changes.
+    /// The set in which the Services that copy the API source are marked whenever the report changes.
     pub dirty: DirtySet,
     /// Counts the attempts.
     pub metrics: Metrics,
-    /// Called with the API servers that are down while another one is well.
+    /// Called with the API servers that are down while another one is well, whenever they change.
     pub on_down: OnDown,
     /// The client that sends the probes.
     pub client: Arc<dyn ProbeClient>,
@@ -62,7 +62,7 @@ pub(super) struct Wiring {
 
 struct Inner {
     wiring: Wiring,
-    /// The start of all moments.
+    /// The time from which all moments count.
     start: Instant,
     targets: Mutex<Targets>,
     hearing: Mutex<Hearing>,
@@ -95,7 +95,7 @@ impl Probes {
         &self.0.wiring
     }
 
-    /// The current moment, as reports count it.
+    /// The current time, as reports count it.
     #[must_use]
     pub fn now(&self) -> Moment {
         self.moment(Instant::now())
@@ -115,24 +115,24 @@ impl Probes {
         self.0.report.borrow().clone()
     }
 
-    /// Changes with each report.
+    /// A receiver that changes with each report.
     #[must_use]
     pub fn reports(&self) -> watch::Receiver<Arc<Report>> {
         self.0.report.subscribe()
     }
 
-    /// The targets that a leader asks the other replicas about.
+    /// The targets that a leader suspects, and asks the other replicas about.
     pub(super) fn suspects(&self) -> BTreeSet<Target> {
         self.0.targets.lock().suspects()
     }
 
-    /// Whether this replica may contradict one that suspects this target.
+    /// Whether this replica may object to a suspicion of this target.
     pub(super) fn is_clearly_well(&self, target: Target) -> bool {
         let now = self.now();
         self.0.targets.lock().is_clearly_well(target, now)
     }
 
-    /// What the other replicas say. After a change of it, call [`Probes::look`].
+    /// The exchange with the other replicas. After a change of it, call [`Probes::refresh`].
     pub(super) fn hearing(&self) -> &Mutex<Hearing> {
         &self.0.hearing
     }
@@ -156,7 +156,7 @@ impl Probes {
         self.0.targets.lock().begin(target, begun);
     }
 
-    /// An attempt has ended now.
+    /// Records that an attempt has ended now.
     pub(super) fn end(&self, target: Target, begun: Instant, reply: Reply) {
         let took = begun.elapsed();
         self.0.wiring.metrics.probes().attempt(target, &reply, took);
@@ -200,7 +200,7 @@ impl Probes {
             .cloned()
             .collect();
         self.0.wiring.dirty.mark_since(services, since);
-        self.note_down(&report);
+        self.report_down(&report);
     }
 
     fn leadership(&self) -> Leadership {
@@ -215,7 +215,7 @@ impl Probes {
         }
     }
 
-    /// Logs and counts what has changed.
+    /// Logs the changes of states, and updates the metrics.
     fn note(&self, old: &Report, new: &Report) {
         let probes = self.0.wiring.metrics.probes();
         let is_gone = |target: &&Target| !new.targets.contains_key(target);
@@ -229,7 +229,7 @@ impl Probes {
             }
             probes.set_state(*target, facts.phase);
             match facts.phase {
-                // A rise that failed is not news.
+                // A failed rise is not logged.
                 Phase::Down if before != Some(Phase::Rising) => {
                     let what = facts.what.as_ref().map(tracing::field::display);
                     warn!(%target, what, "the API server is down");
@@ -242,8 +242,8 @@ impl Probes {
         }
     }
 
-    /// When what a new report says began: at the first failure of a target that is down, or now. A removal may wait for
-    /// contrast, for objections or for a renewal.
+    /// The time at which the cause of a new report began: the first failure of a target that is down, or now. Since
+    /// then, a removal may have waited for contrast, for objections or for a renewal.
     fn began(&self, old: &Report, new: &Report) -> Instant {
         let is_same_term = old.leadership == new.leadership;
         let down = new.targets.iter().filter(|(target, facts)| {
@@ -254,8 +254,8 @@ impl Probes {
         recent.min().unwrap_or_else(Instant::now)
     }
 
-    /// Makes our own connections leave servers that are down while another one is well, until they are well again.
-    fn note_down(&self, report: &Report) {
+    /// Makes our own connections avoid servers that are down while another one is well, until they are well again.
+    fn report_down(&self, report: &Report) {
         let targets = report.targets.iter();
         let mut servers = targets.filter(|(target, _)| target.port() != SUPERVISOR_PORT);
         let is_down = |facts: &TargetFacts| matches!(facts.phase, Phase::Down | Phase::Rising);
@@ -274,7 +274,7 @@ impl Probes {
 
     /// Makes a new report whenever a term begins or ends, and periodically while the passing of time may change the
     /// facts.
-    pub(super) async fn keep_looking(&self) {
+    pub(super) async fn follow_terms_and_time(&self) {
         let (mut terms, mut reports) = (self.0.wiring.terms.clone(), self.reports());
         let is_unhealthy = |report: &Arc<Report>| {
             let mut facts = report.targets.values();

@@ -19,7 +19,7 @@ use crate::timing::{PROBE_CONNECT_PAUSE, PROBE_LATE, PROBE_OVERLAP};
 use endpoint_copier_core::verdicts::{Failure, Reply, Target};
 
 /// The maximum number of parallel attempts at one target.
-const AT_ONCE: usize = 3;
+const MAX_PARALLEL: usize = 3;
 
 /// The attempts at one target.
 pub(super) struct TargetTask {
@@ -28,21 +28,21 @@ pub(super) struct TargetTask {
     probes: Probes,
     /// The start of the periods. It differs between targets and replicas, so that they do not probe at the same time.
     anchor: Instant,
-    /// When the next attempt begins.
+    /// The time at which the next attempt begins.
     due: Instant,
     last_begun: Option<Instant>,
     in_flight: Vec<(Instant, BoxFuture<'static, Ended>)>,
     /// The connection of the last response, while no attempt uses it.
     kept: Option<Box<dyn ProbeConnection>>,
-    /// Failures since the last response.
+    /// The number of failures in a row.
     failures: u32,
     /// Whether the close of the kept connection causes the next attempt, and whether such a close caused the last one.
     close_causes: (bool, bool),
 }
 
-/// How an attempt ended.
+/// The result of an attempt.
 struct Ended {
-    /// `None` if the timer fired too late to say anything about the server.
+    /// `None` if the timer fired so late that the timeout says nothing about the server.
     reply: Option<Reply>,
     /// The pause before the next attempt, if this one failed.
     pause: Duration,
@@ -83,7 +83,7 @@ impl TargetTask {
                         self.due = Instant::now();
                     }
                 }
-                () = sleep_until(self.due), if self.in_flight.len() < AT_ONCE => self.begin(),
+                () = sleep_until(self.due), if self.in_flight.len() < MAX_PARALLEL => self.begin(),
             }
         }
     }
@@ -149,7 +149,7 @@ impl TargetTask {
     }
 
     /// Makes the next attempt due at once, because the server may have stopped. But closes do not cause two attempts in
-    /// a row: otherwise a server that closes every connection would be probed twice as often.
+    /// a row: otherwise, a server that closes every connection would be probed without a pause.
     fn kept_closed(&mut self) {
         self.kept = None;
         if !self.close_causes.1 {

@@ -28,15 +28,15 @@ pub(super) fn target(number: u8) -> Target {
 
 mod disturbed;
 
-type Told = Arc<Mutex<Vec<BTreeSet<ServerAddress>>>>;
+type DownCalls = Arc<Mutex<Vec<BTreeSet<ServerAddress>>>>;
 
-/// Everything that probes need except a client.
+/// Probes of fake servers, and their inputs and outputs.
 pub(super) struct Scene {
     pub probes: Probes,
     pub index: SharedIndex,
     pub dirty: DirtySet,
     pub metrics: Metrics,
-    pub told: Told,
+    pub down_calls: DownCalls,
     pub servers: Arc<FakeServers>,
     pub terms: watch::Sender<Option<Term>>,
 }
@@ -48,7 +48,7 @@ impl Default for Scene {
 }
 
 impl Scene {
-    /// Without a limit for renewals, there is no leader election.
+    /// Creates a scene. Without `renewal_limit`, there is no leader election.
     pub fn new(renewal_limit: Option<Duration>, config: ProbeConfig, seed: u64) -> Self {
         let defaults = Defaults {
             source: ServiceKey::api_source(),
@@ -58,15 +58,15 @@ impl Scene {
         let index: SharedIndex = Arc::new(Mutex::new(Index::new(defaults)));
         let (dirty, metrics) = (DirtySet::default(), Metrics::new("lease").unwrap());
         let (terms, receiver) = watch::channel(None);
-        let (told, servers) = (Told::default(), Arc::<FakeServers>::default());
-        let hear = told.clone();
+        let (down_calls, servers) = (DownCalls::default(), Arc::<FakeServers>::default());
+        let calls = down_calls.clone();
         let wiring = Wiring {
             terms: receiver,
             renewal_limit,
             index: index.clone(),
             dirty: dirty.clone(),
             metrics: metrics.clone(),
-            on_down: Box::new(move |down| hear.lock().push(down)),
+            on_down: Box::new(move |down| calls.lock().push(down)),
             client: Arc::new(FakeClient(servers.clone())),
             config,
             seed,
@@ -76,7 +76,7 @@ impl Scene {
             index,
             dirty,
             metrics,
-            told,
+            down_calls,
             servers,
             terms,
         }
@@ -90,7 +90,7 @@ impl Scene {
         self.facts(target).phase
     }
 
-    /// The VIP copies these addresses, and is probed.
+    /// Makes the copy of the VIP list these addresses.
     fn copies(&self, numbers: &[u8]) {
         let service: Service = serde_json::from_value(json!({
             "metadata": {"namespace": "default", "name": "vip", "uid": "u"},
@@ -136,7 +136,7 @@ impl Scene {
         self.dirty.mark(dirty);
     }
 
-    /// The replica with this seed.
+    /// Creates the scene of the replica with this seed.
     pub fn of_replica(seed: u64) -> Self {
         Self::new(Some(ms(3_000)), ProbeConfig::default(), seed)
     }
@@ -182,7 +182,7 @@ async fn the_addresses_of_copies_are_probed_while_they_are_listed() {
 
 /// Rule: 7.report
 #[tokio::test(start_paused = true)]
-async fn services_are_dirty_when_the_facts_change_and_never_else() {
+async fn services_are_dirty_only_when_the_facts_change() {
     let scene = Scene::default();
     let _running = scene.run();
     scene.copies(&[1, 2]);
@@ -196,18 +196,21 @@ async fn services_are_dirty_when_the_facts_change_and_never_else() {
     let dirty = scene.dirty.take().await;
     let since = dirty[&ServiceKey::new("default", "vip")].since;
     assert!(since.elapsed() >= ms(400), "since the first failure");
-    // Wait until its last response is no longer recent. The removal may have waited, so this is still about that
-    // failure.
+    // Wait until the last response of the server is no longer recent. A removal may have waited for that, so the change
+    // still counts from the first failure.
     sleep(ms(4_000)).await;
     let dirty = scene.dirty.take().await;
     assert_eq!(dirty[&ServiceKey::new("default", "vip")].since, since);
     sleep(ms(60_000)).await;
-    assert!(!scene.is_dirty().await, "it is as dead as before");
+    assert!(
+        !scene.is_dirty().await,
+        "the server is still down, and nothing else changes"
+    );
 }
 
 /// Rule: 7.own-connections
 #[tokio::test(start_paused = true)]
-async fn a_server_that_is_down_is_left_while_another_is_well() {
+async fn own_connections_avoid_a_down_server_while_another_is_well() {
     let scene = Scene::default();
     let _running = scene.run();
     scene.copies(&[1, 2]);
@@ -216,11 +219,11 @@ async fn a_server_that_is_down_is_left_while_another_is_well() {
     scene.servers.break_connections();
     sleep(ms(500)).await;
     let first: BTreeSet<_> = [ServerAddress::new("192.0.2.1", 6443)].into();
-    assert_eq!(*scene.told.lock(), std::slice::from_ref(&first));
+    assert_eq!(*scene.down_calls.lock(), std::slice::from_ref(&first));
     scene.servers.set(target(2), refuses());
     scene.servers.break_connections();
     sleep(ms(500)).await;
-    assert_eq!(*scene.told.lock(), [first, BTreeSet::new()]);
+    assert_eq!(*scene.down_calls.lock(), [first, BTreeSet::new()]);
 }
 
 /// Rule: 7.fresh-term

@@ -1,5 +1,5 @@
-//! Confirms deletes: a watch of Services that is late may show neither the managed Service nor the consent of a source
-//! as they are now. One consistent GET of each decides.
+//! Confirms deletes. If the watch of Services is late, both the managed Service and the consent of a source may be out
+//! of date. One consistent GET of each decides.
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;
@@ -22,19 +22,20 @@ use endpoint_copier_core::model::{AllowFrom, Service, ServiceKey, Snapshot, Unre
 use endpoint_copier_core::plan::{Delete, Plan};
 
 /// The pause after a GET that the watch has overtaken.
-const OVERTAKEN: Duration = Duration::from_millis(100);
+const OVERTAKEN_PAUSE: Duration = Duration::from_millis(100);
 
-/// Sources that are read at the same time. A copy does not say which of two Services its source slice belongs to.
+/// The maximum number of sources that are read at the same time. There may be several, because a copy does not name the
+/// Service to which its source slice belongs.
 const READS_AT_ONCE: usize = 8;
 
 /// The response to a GET: the object, decoded or not, or `None` if it does not exist.
 type Found<K> = Option<Result<K, Box<Unreadable>>>;
 
 impl Reconciler {
-    /// Before slices are deleted, confirms by a GET that their Service is deleted, is not managed, or does not want
-    /// them. A new leader's view of Services may be older than its view of copies. Returns `false` if the GET differs:
-    /// the index is updated and the plan must be computed again. If the GET fails, the rest of the plan is carried out
-    /// and the deletes are planned again later.
+    /// Before a plan deletes slices, confirms by a GET that the managed Service is as in the snapshot. A new leader's
+    /// view of Services may be older than its view of copies. Returns `false` if the Service differs: the index is
+    /// updated, and the plan must be computed again. If the GET fails, the caller carries out the rest of the plan, and
+    /// the deletes are planned again later.
     pub(super) async fn confirm_service(
         &self,
         snapshot: &Snapshot,
@@ -47,7 +48,7 @@ impl Reconciler {
         let key = &snapshot.key;
         let before = self.index().service_version(key);
         let found: Found<Service> = self.get(key.namespace(), key.name(), has_read).await?;
-        // One that cannot be decoded is shown as it is, so that its copies stay.
+        // A Service that cannot be decoded goes into the index, so that its copies stay.
         if let None | Some(Ok(_)) = &found {
             let index = self.index();
             let service = found.as_ref().and_then(|found| found.as_ref().ok());
@@ -59,9 +60,10 @@ impl Reconciler {
         Ok(false)
     }
 
-    /// The sources whose missing consent leads to deletes of this plan, and which must be read first. If this replica has
-    /// written a copy in this term, it has seen the consent, so what it sees now is newer.
-    pub(super) fn refusing(&self, snapshot: &Snapshot, plan: &Plan) -> BTreeSet<ServiceKey> {
+    /// The sources whose missing consent leads to deletes in this plan, and that must be read first. This does not
+    /// include sources of copies that this replica has written in this term: it has seen their consent, so its present
+    /// view is newer.
+    pub(super) fn refusing_sources(&self, snapshot: &Snapshot, plan: &Plan) -> BTreeSet<ServiceKey> {
         let deleted = plan.deletes.iter().map(|delete| &delete.key);
         let deleted = deleted
             .filter(|copy| !self.writer.has_written(&snapshot.key, copy))
@@ -69,8 +71,8 @@ impl Reconciler {
         self.index().missing_consent(snapshot, &deleted)
     }
 
-    /// Reads sources whose consent is missing. Returns those that have answered: the index knows now whether they give
-    /// consent. If a GET fails, `failed` has the error.
+    /// Reads sources whose consent is missing. Returns the sources that were read: the index now knows whether they
+    /// give consent. If a GET fails, `failed` has the error.
     pub(super) async fn read_sources(
         &self,
         key: &ServiceKey,
@@ -114,8 +116,8 @@ impl Reconciler {
         }
     }
 
-    /// Puts the response to a GET into the index. Marks what depends on it as dirty, except for `key`, whose plan is
-    /// computed again right here.
+    /// Puts the response to a GET into the index. Marks the Services that depend on it as dirty, except for `key`,
+    /// whose plan the caller computes again.
     fn observe_service(
         &self,
         key: &ServiceKey,
@@ -182,14 +184,14 @@ fn refuses(found: Option<&Result<Service, Box<Unreadable>>>, namespace: &str) ->
     }
 }
 
-/// The error if the watch has shown something since a GET was sent.
+/// The error of a GET if the watch has shown a change since the GET was sent.
 pub(super) fn overtaken() -> SyncError {
-    let until = Instant::now() + OVERTAKEN;
+    let until = Instant::now() + OVERTAKEN_PAUSE;
     SyncError::Outdated { until }
 }
 
 /// Takes the deletes of copies without consent out of a plan. They need no confirmation of the managed Service, because
-/// no Service may have these copies, whatever it says.
+/// no state of that Service permits these copies.
 pub(super) fn take_withdrawn(snapshot: &Snapshot, plan: &mut Plan) -> Vec<Delete> {
     let (withdrawn, others) = std::mem::take(&mut plan.deletes)
         .into_iter()

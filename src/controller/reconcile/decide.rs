@@ -1,7 +1,7 @@
-//! Decides what to do about one key: a plan that needs no more reads.
+//! Decides what a sync of one key does: makes a plan that needs no more reads.
 //!
-//! If a watch may be late, one consistent GET decides and its result goes into the index. A watch that does
-//! not show that result a second later is restarted at another API server.
+//! If a watch may be late, one consistent GET decides and its result goes into the index. A watch that does not show
+//! that result a second later is restarted, at another API server if there is one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -25,30 +25,31 @@ use endpoint_copier_core::plan::{Plan, copy, plan};
 pub(super) struct Decision {
     pub snapshot: Snapshot,
     pub plan: Plan,
-    /// Names of copies that slices outside our watches have.
+    /// The names of copies that are taken by slices outside our watches.
     pub taken: Expected,
-    /// The plan depends on source slices that no watch shows, so nothing would mark the key when they change.
+    /// Whether the plan depends on source slices that no watch shows, so that nothing marks the key when they change.
     pub is_unwatched: bool,
-    /// The reason why deletes, and copies of source slices that cannot be read, are left out of the plan: they are not
-    /// confirmed. Deletes of copies without consent are confirmed separately.
-    pub put_off: Option<SyncError>,
+    /// The error because of which the plan contains no deletes, and no copies of source slices that could not be read:
+    /// they are not confirmed. Deletes of copies without consent are confirmed separately.
+    pub postponed: Option<SyncError>,
 }
 
 /// The result of a GET of a slice.
 enum SliceRead {
-    /// The slice, or `None` if it does not exist. `is_news` if the index had another version of it or none.
+    /// The slice, or `None` if it does not exist. `is_news` says whether this changes the result for any Service.
     Readable {
         slice: Option<Arc<EndpointSlice>>,
         is_news: bool,
     },
-    /// The slice cannot be decoded. The index knows it, and a watch will show when that ends.
+    /// The slice cannot be decoded. The index has it, and a watch will show when it can be decoded again.
     Unreadable,
     /// The slice cannot be decoded, and no watch shows it.
     Unwatched(Box<Unreadable>),
 }
 
 impl Reconciler {
-    /// Sends requests only if the watch is late or in doubt, and then sets `has_read`.
+    /// Plans for a key. Sends GETs only if a watch is late or in doubt, to confirm deletes, or for metadata that the
+    /// index does not keep; then sets `has_read`.
     pub(super) async fn decide(
         &self,
         key: &ServiceKey,
@@ -57,10 +58,10 @@ impl Reconciler {
     ) -> Result<Decision, SyncError> {
         let found = self.read_overdue(key, has_read).await?;
         let (mut confirmed, mut is_service_read) = (BTreeSet::new(), false);
-        // Sources that have answered whether they give consent.
+        // Sources that were read to find out whether they give consent.
         let (mut answered, mut are_sources_read) = (BTreeSet::new(), false);
-        // Source slices that could not be read, so that their copies wait, and the reason.
-        let (mut unread, mut put_off) = (BTreeSet::new(), None::<SyncError>);
+        // Source slices that could not be read, so that their copies wait, and the error.
+        let (mut unread, mut postponed) = (BTreeSet::new(), None::<SyncError>);
         // Source slices that cannot be decoded and that no watch shows.
         let mut unwatched = BTreeMap::<SliceKey, Box<Unreadable>>::new();
         loop {
@@ -87,7 +88,7 @@ impl Reconciler {
                 for source in plan.confirm {
                     debug!(service = %key, slice = %source, "the watch of a source slice may be late: reading it");
                     // An overloaded API server gets no further requests.
-                    if put_off.as_ref().is_some_and(SyncError::is_overload) {
+                    if postponed.as_ref().is_some_and(SyncError::is_overload) {
                         unread.insert(source.clone());
                     } else {
                         match self.read(&source, has_read).await {
@@ -97,7 +98,7 @@ impl Reconciler {
                             }
                             Err(error) => {
                                 unread.insert(source.clone());
-                                put_off = Some(error);
+                                postponed = Some(error);
                             }
                         }
                     }
@@ -105,23 +106,23 @@ impl Reconciler {
                 }
                 continue;
             }
-            let refusing = self.refusing(&snapshot, &plan);
+            let refusing = self.refusing_sources(&snapshot, &plan);
             if !refusing.is_empty() && !are_sources_read {
                 are_sources_read = true;
-                answered = self.read_sources(key, refusing, &mut put_off, has_read).await;
+                answered = self.read_sources(key, refusing, &mut postponed, has_read).await;
                 continue;
             }
             let mut withdrawn = Vec::new();
             if refusing.is_subset(&answered) {
                 withdrawn = take_withdrawn(&snapshot, &mut plan);
             } else {
-                put_off.get_or_insert_with(overtaken);
+                postponed.get_or_insert_with(overtaken);
             }
             if !unread.is_empty() {
                 leave_out(&mut plan, &unread);
             }
-            if put_off.is_none() {
-                put_off = match self.confirm_service(&snapshot, &plan, has_read).await {
+            if postponed.is_none() {
+                postponed = match self.confirm_service(&snapshot, &plan, has_read).await {
                     Ok(true) => None,
                     Ok(false) if !is_service_read => {
                         is_service_read = true;
@@ -132,31 +133,31 @@ impl Reconciler {
                     Err(error) => Some(error),
                 };
             }
-            if let Some(error) = &put_off {
+            if let Some(error) = &postponed {
                 debug!(service = %key, %error, "deletes are postponed");
                 plan.deletes.clear();
                 plan.leftovers.clear();
             }
             self.complete(&snapshot, &mut plan, has_read).await?;
             plan.deletes.extend(withdrawn);
-            return match put_off {
+            return match postponed {
                 Some(error)
                     if plan.creates.is_empty() && plan.updates.is_empty() && plan.deletes.is_empty() =>
                 {
                     Err(error)
                 }
-                put_off => Ok(Decision {
+                postponed => Ok(Decision {
                     snapshot,
                     plan,
                     taken,
                     is_unwatched: !unwatched.is_empty(),
-                    put_off,
+                    postponed,
                 }),
             };
         }
     }
 
-    /// Reads the copies of which the index does not keep the metadata of others, and adds it to their updates.
+    /// Reads the copies whose metadata by others the index does not keep, and adds that metadata to their updates.
     async fn complete(
         &self,
         snapshot: &Snapshot,
@@ -213,8 +214,8 @@ impl Reconciler {
         Ok(strangers)
     }
 
-    /// Reads a slice with one consistent GET and puts it into the index. Marks everything else that depends on it as
-    /// dirty, because the watch will no longer show this change as news.
+    /// Reads a slice with one consistent GET and puts it into the index. Marks the Services that depend on it as dirty,
+    /// because the watch will no longer report this change as new.
     async fn read(&self, key: &SliceKey, has_read: &mut bool) -> Result<SliceRead, SyncError> {
         let before = self.index().state(key);
         let slice = match self
@@ -270,11 +271,11 @@ fn stranger(key: &SliceKey, unreadable: Unreadable) -> EndpointSlice {
 }
 
 /// Leaves the copies of these source slices out of a plan, and also the updates that empty other copies: an old copy
-/// shows its endpoints until the new ones exist.
+/// keeps its endpoints until the new copies exist.
 fn leave_out(plan: &mut Plan, sources: &BTreeSet<SliceKey>) {
     let is_read = |copy: &EndpointSlice| copy.source().is_none_or(|source| !sources.contains(&source));
     plan.creates.retain(is_read);
     plan.updates.retain(|copy| is_read(copy) && !copy.is_empty());
-    // It is not known which of them belong to the remaining updates.
+    // It is not known which triggers belong to the remaining updates.
     plan.triggers.clear();
 }

@@ -1,4 +1,4 @@
-//! Writes that the watch has not shown yet. They end with the term.
+//! Writes that the watch does not show yet. They are forgotten when the term ends.
 
 use std::collections::BTreeMap;
 
@@ -13,14 +13,14 @@ use endpoint_copier_core::model::{ServiceKey, SliceKey};
 /// Writes, and the states that the watch will show after them.
 pub(super) type Expected = Vec<(SliceKey, Expectation)>;
 
-/// The writes that the watch is expected to show, by Service. A new leader may have hundreds for a moment; a `BTreeMap`
-/// gives their memory back.
+/// The writes that the watch is expected to show, by Service. A new leader may have hundreds of them for a short time;
+/// a `BTreeMap` then frees their memory.
 #[derive(Default)]
 pub(super) struct Expectations(Mutex<BTreeMap<ServiceKey, PendingWrites>>);
 
 struct PendingWrites {
     expected: Expected,
-    /// The latest time at which the watch should show them.
+    /// The time by which the watch should show the writes.
     until: Instant,
 }
 
@@ -39,7 +39,7 @@ impl Expectations {
     ///
     /// # Errors
     ///
-    /// The index does not show everything yet, and the watch still has time.
+    /// The index does not show all writes yet, and the time for them has not passed.
     pub fn overdue(&self, key: &ServiceKey, index: &Index) -> Result<Expected, SyncError> {
         let mut all = self.0.lock();
         let Some(pending) = all.get_mut(key) else {
@@ -58,12 +58,12 @@ impl Expectations {
         }
     }
 
-    /// Whether the index shows all of them.
+    /// Whether the index shows all expected writes of a Service.
     pub fn are_fulfilled(&self, key: &ServiceKey, index: &Index) -> bool {
         self.overdue(key, index).is_ok_and(|overdue| overdue.is_empty())
     }
 
-    /// Drops everything at the end of a term.
+    /// Forgets all writes at the end of a term.
     pub fn forget(&self) {
         self.0.lock().clear();
     }

@@ -43,7 +43,7 @@ impl SyncFailures {
         }
     }
 
-    /// Drops everything at the end of a term.
+    /// Forgets all outages at the end of a term.
     pub fn forget(&self) {
         self.keys.lock().clear();
         self.flagged.forget();

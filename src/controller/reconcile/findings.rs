@@ -1,4 +1,4 @@
-//! The findings of each Service, and the Services in sync, for logs and metrics. They end with the term.
+//! The findings of each Service, and the Services in sync, for logs and metrics. They are forgotten when the term ends.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -14,7 +14,8 @@ use endpoint_copier_core::model::{Finding, Reason, ServiceKey, SyncResult, is_in
 /// The findings of the last sync of each Service.
 pub(super) struct Findings {
     metrics: Metrics,
-    /// Lines about written copies have budgets of their own, so that they hide no finding.
+    /// The budgets of log lines about findings. Lines about written copies have other budgets, so that they hide no
+    /// finding.
     log_budgets: Mutex<Budgets<ServiceKey>>,
     known: Mutex<ByService>,
 }
@@ -56,7 +57,8 @@ impl Findings {
         self.log(key, &old, &findings);
         let has_changed = old != findings;
         if has_changed {
-            // Counted up and down, because a limit may refuse thousands of Services at once.
+            // The counts are adjusted, not computed again, because a limit may cause findings on thousands of Services
+            // at once.
             for finding in &old {
                 *known.counts.entry(finding.reason).or_insert(1) -= 1;
             }
@@ -90,7 +92,7 @@ impl Findings {
         }
     }
 
-    /// Drops everything at the end of a term.
+    /// Forgets all findings at the end of a term.
     pub fn forget(&self) {
         *self.known.lock() = ByService::default();
         self.metrics.probes().set_unreachable(0);
@@ -107,9 +109,12 @@ impl Findings {
             }
         }
         let lasting: BTreeSet<_> = new.iter().map(|finding| finding.reason).collect();
-        for gone in old.difference(new).filter(|gone| !lasting.contains(&gone.reason)) {
+        for resolved in old
+            .difference(new)
+            .filter(|finding| !lasting.contains(&finding.reason))
+        {
             if budgets.spend(key.clone(), Instant::now()) {
-                info!(service = %key, "{} is resolved", gone.reason);
+                info!(service = %key, "{} is resolved", resolved.reason);
             }
         }
     }

@@ -15,7 +15,7 @@ use endpoint_copier_core::model::WatchKind;
 /// behind.
 const BETWEEN_RESTARTS: Duration = Duration::from_secs(10);
 
-/// The change that one watch has not shown yet.
+/// Detects whether one watch is late.
 pub(super) struct LateWatch {
     watch: WatchKind,
     watch_health: WatchHealth,
@@ -45,7 +45,8 @@ impl LateWatch {
         }
     }
 
-    /// Records a GET that shows a state that the watch does not: an object at this version or, for `None`, no object.
+    /// Records that a GET has shown a state that the watch does not show: an object at this version or, for `None`, no
+    /// object.
     pub fn missed(&self, version: Option<u64>) {
         let reached = self.reached();
         self.state.lock().missing.get_or_insert_with(|| MissingVersion {

@@ -17,7 +17,7 @@ use crate::controller::budget::Budgets;
 use crate::controller::conditions::Conditions;
 use crate::controller::error::SyncError;
 use crate::controller::events::EventRecorder;
-use crate::controller::migration::{Migration, REFUSED};
+use crate::controller::migration::{Migration, REFUSAL_PAUSE};
 use crate::controller::outcome::{Backoff, Outcome, Requeue};
 use crate::controller::worker::Reconcile;
 use crate::controller::workqueue::{DirtySet, PACE};
@@ -49,9 +49,9 @@ use late_watch::LateWatch;
 use report::rules_out_synced;
 
 /// The pause before the next GET of a source slice that cannot be decoded and that no watch shows.
-const UNWATCHED: Duration = Duration::from_secs(30);
+const UNWATCHED_PAUSE: Duration = Duration::from_secs(30);
 
-/// Reconciles one managed Service at a time: makes its copies match the plan.
+/// Reconciles managed Services: makes the copies of each Service match its plan.
 pub struct Reconciler {
     client: Client,
     writer: Writer,
@@ -63,8 +63,8 @@ pub struct Reconciler {
     recorder: EventRecorder,
     migration: Migration,
     failures: SyncFailures,
-    /// The log budgets of Services. Lines beyond the budget are logged at debug. The budgets outlive the terms of this
-    /// replica.
+    /// The budgets of log lines about written copies. Lines beyond a budget are logged at debug level. The budgets
+    /// outlive the terms of this replica.
     log_budgets: Mutex<Budgets<ServiceKey>>,
     /// Limits the log lines about undecodable slices in GET responses.
     undecoded: FailureLog,
@@ -102,8 +102,8 @@ impl Reconcile for Reconciler {
         self.index().priority(key)
     }
 
-    /// Expectations and findings are dropped, because they concern the next leader. Knowledge about the cluster, backoffs
-    /// and rate limits stay.
+    /// Forgets expectations and findings, because the next leader has its own. Knowledge about the cluster, pauses
+    /// after refusals and rate limits stay.
     fn forget(&self) {
         self.expectations.forget();
         self.writer.forget();
@@ -121,7 +121,7 @@ impl Reconcile for Reconciler {
 
 impl Reconciler {
     /// Creates a reconciler that reads and writes with `client` and reports findings through `recorder`. It puts keys
-    /// that its reads make dirty into `dirty`. `watch_health` shows which watches may be late, and `verdicts` returns
+    /// that its reads make dirty into `dirty`. `watch_health` says which watches may be late, and `verdicts` returns
     /// the results of the probes.
     #[must_use]
     pub fn new(
@@ -155,13 +155,13 @@ impl Reconciler {
         }
     }
 
-    /// Sets where conditions of Services are reported. `None`: they are not reported.
+    /// Sets where conditions of Services are reported. With `None`, they are not reported.
     #[must_use]
     pub fn with_conditions(self, conditions: Option<Arc<Conditions>>) -> Self {
         Self { conditions, ..self }
     }
 
-    /// Returns the outcome of a sync that ended before a decision.
+    /// Reports a sync that ended before a decision, and returns its outcome.
     fn stopped(&self, key: &ServiceKey, error: &SyncError) -> Outcome {
         if error.is_unavailable() {
             self.failures.ended(key, self.index().priority(key), Some(error));
@@ -186,7 +186,7 @@ impl Reconciler {
             mut plan,
             taken,
             is_unwatched,
-            put_off,
+            postponed,
         } = decision;
         let (key, removes_leftovers) = (&snapshot.key, plan.removes_leftovers);
         let mut findings: BTreeSet<_> = std::mem::take(&mut plan.findings).into_iter().collect();
@@ -216,37 +216,37 @@ impl Reconciler {
             self.measure(since, term, &triggers);
         }
         if applied.has_created() && snapshot.copies.is_empty() {
-            self.recorder.made_first(key);
+            self.recorder.record_first_copies(key);
         }
         let mut errors = applied
             .failures
             .iter()
-            .chain(&put_off)
+            .chain(&postponed)
             .chain(removed.as_ref().err());
         let failure = errors.find(|error| error.is_unavailable());
         self.failures.ended(key, self.index().priority(key), failure);
         let is_right =
-            applied.failures.is_empty() && put_off.is_none() && !findings.iter().any(rules_out_synced);
-        let mut outcome = self.outcome(&snapshot, taken, put_off.as_ref(), &applied);
+            applied.failures.is_empty() && postponed.is_none() && !findings.iter().any(rules_out_synced);
+        let mut outcome = self.outcome(&snapshot, taken, postponed.as_ref(), &applied);
         let is_done = outcome.result == SyncResult::Success && !applied.leaves_repairs;
         self.report_condition(&snapshot, is_done, &findings);
-        let look_again = self.report(term, &snapshot, findings, outcome.result);
+        let next_report = self.report(term, &snapshot, findings, outcome.result);
         if is_right {
             self.report_synced(term, &snapshot, endpoints);
         }
         match removed {
             // A finding that lasts is reported again even if nothing changes.
             Ok(None) if outcome.requeue == Requeue::WhenDirty => {
-                outcome.requeue = outcome.requeue.or_at(look_again);
+                outcome.requeue = outcome.requeue.or_at(next_report);
             }
             Ok(None) => {}
             // The sync has not failed: the copies are correct.
-            Ok(Some(_)) => outcome.requeue = Requeue::At(Instant::now() + REFUSED),
+            Ok(Some(_)) => outcome.requeue = Requeue::At(Instant::now() + REFUSAL_PAUSE),
             Err(error) => outcome.requeue = error.outcome(None).requeue,
         }
         outcome.requeue = outcome.requeue.or_at(contested.map(|(_, next)| next));
         if is_unwatched {
-            outcome.requeue = outcome.requeue.or_at(Some(Instant::now() + UNWATCHED));
+            outcome.requeue = outcome.requeue.or_at(Some(Instant::now() + UNWATCHED_PAUSE));
         }
         outcome.has_sent |= has_sent;
         outcome
@@ -257,15 +257,15 @@ impl Reconciler {
         &self,
         snapshot: &Snapshot,
         taken: Expected,
-        put_off: Option<&SyncError>,
+        postponed: Option<&SyncError>,
         applied: &Applied,
     ) -> Outcome {
         let (key, now) = (&snapshot.key, Instant::now());
         let worst = applied.failures.iter().max_by_key(|error| error.precedence());
         let error = match worst {
-            // The other writes are done, or rejected for good. Those that were put off wait for a GET.
+            // All other writes have succeeded or were refused. Those that were postponed wait for a GET.
             None | Some(SyncError::NamespaceTerminating { .. } | SyncError::Refused { .. }) => {
-                put_off.or(worst)
+                postponed.or(worst)
             }
             worst => worst,
         };
@@ -290,14 +290,14 @@ impl Reconciler {
             (None, None) => Outcome::new(SyncResult::Success, Requeue::WhenDirty),
         };
         Outcome {
-            // A failed write counts as a read, because it changed nothing.
+            // A failed write counts as sent, too.
             has_sent: !applied.is_empty(),
             has_written: applied.has_written(),
             ..outcome
         }
     }
 
-    /// Reports the findings. Returns when to report them again.
+    /// Reports the findings. Returns the time at which to report them again.
     fn report(
         &self,
         term: &Term,
@@ -306,7 +306,7 @@ impl Reconciler {
         result: SyncResult,
     ) -> Option<Instant> {
         let key = &snapshot.key;
-        let look_again = snapshot
+        let next_report = snapshot
             .service
             .as_ref()
             .and_then(|service| self.recorder.report(term, service, &findings));
@@ -316,7 +316,7 @@ impl Reconciler {
             self.writer.gone(key);
         }
         self.findings.replace(key, &self.index(), findings, result);
-        look_again
+        next_report
     }
 
     fn index(&self) -> MutexGuard<'_, Index> {

@@ -1,4 +1,4 @@
-//! Reports a sync that wrote: a log line, its duration, and an Event.
+//! Reports a sync that wrote copies: a log line, its duration, and an Event.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -13,9 +13,9 @@ use crate::leader_election::term::Term;
 use endpoint_copier_core::model::{Condition, EndpointCounts, Finding, Reason, Snapshot};
 
 impl Reconciler {
-    /// Measures how long a change took until now.
+    /// Records how long a change has taken from its cause until now.
     pub(super) fn measure(&self, since: Instant, term: &Term, triggers: &[String]) {
-        // A new leader finds changes of unknown age.
+        // The age of changes that a new leader finds is unknown.
         if since > term.began() {
             self.metrics.observe_propagation(since.elapsed());
         }
@@ -39,7 +39,8 @@ impl Reconciler {
         }
     }
 
-    /// Sends a `Synced` Event if one is due, given that the copies are in sync and there is no finding.
+    /// Sends a `Synced` Event if one is due. Call this only while the copies are in sync and no finding rules out the
+    /// Event.
     pub(super) fn report_synced(&self, term: &Term, snapshot: &Snapshot, endpoints: usize) {
         if let (Some(service), Some(source)) = (snapshot.service.as_ref(), &snapshot.source) {
             let plural = if endpoints == 1 { "" } else { "s" };
@@ -51,8 +52,8 @@ impl Reconciler {
         }
     }
 
-    /// Logs the API servers that a sync took out of the copies, and those that returned. Other writes of the sync may have
-    /// failed.
+    /// Logs the API servers that a sync took out of the copies, and those that it put back. Other writes of the sync
+    /// may have failed.
     pub(super) fn log_verdicts(&self, snapshot: &Snapshot, applied: &Applied) {
         let key = &snapshot.key;
         let slices = snapshot.source.iter().flat_map(|source| source.slices.values());
@@ -72,7 +73,7 @@ impl Reconciler {
         }
     }
 
-    /// Logs a sync that wrote, at debug if the Service has no log budget left.
+    /// Logs a sync that wrote copies, at debug level if the Service has no log budget left.
     pub(super) fn log_write(&self, since: Instant, snapshot: &Snapshot, endpoints: usize, applied: &Applied) {
         let key = &snapshot.key;
         if !self.log_budgets.lock().spend(key.clone(), Instant::now()) {

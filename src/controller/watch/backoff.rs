@@ -18,12 +18,12 @@ pub struct WatchBackoff {
 }
 
 impl WatchBackoff {
-    /// A backoff for failures of any kind.
+    /// Creates a backoff for failures.
     pub fn failures() -> Self {
         Self::up_to(LONGEST_WATCH_PAUSE)
     }
 
-    /// A backoff for rejections by an overloaded API server.
+    /// Creates a backoff for rejections by an overloaded API server.
     pub fn overload() -> Self {
         Self::up_to(LONGEST_OVERLOAD_PAUSE)
     }
@@ -35,8 +35,8 @@ impl WatchBackoff {
         }
     }
 
-    /// The pause after a failure at this time, but at least `at_least`. A stream that repeatedly opens and breaks at
-    /// once is not a success: only time without failures resets the pauses.
+    /// Returns the pause after a failure, which is at least `at_least`. A stream that repeatedly opens and immediately
+    /// breaks is not a success: only time without failures resets the pauses.
     pub fn next(&mut self, at_least: Duration) -> Duration {
         if self.last_failure.is_some_and(|last| last.elapsed() > HEALTHY) {
             self.pauses.reset();
@@ -47,17 +47,18 @@ impl WatchBackoff {
     }
 }
 
-/// The pauses of a watch that lists again and again, because an API server rejects each watch that follows its list.
+/// The pauses of a watch that repeats its list, because an API server rejects each watch that follows a list.
 pub struct Relists {
     pauses: Pauses,
     in_a_row: u32,
 }
 
-/// After this many such lists in a row, the server may be to blame.
-const MANY: u32 = 3;
+/// The number of such lists in a row after which the fault may be the server's.
+const MANY_RELISTS: u32 = 3;
 
 impl Relists {
-    /// A list of a Lease costs no more than a GET, and other replicas wait for its holder.
+    /// Creates the pauses of a watch. Those of a Lease stay short, because its list costs no more than a GET, and other
+    /// replicas wait for its holder.
     pub fn of(watch: WatchKind) -> Self {
         let is_cheap = watch == WatchKind::Lease;
         Self {
@@ -70,9 +71,9 @@ impl Relists {
         }
     }
 
-    /// The pause before the next list. `has_lived` says whether a watch has worked since the last one.
-    pub fn next(&mut self, has_lived: bool) -> Duration {
-        if has_lived {
+    /// The pause before the next list. `has_worked` says whether a watch has worked since the last list.
+    pub fn next(&mut self, has_worked: bool) -> Duration {
+        if has_worked {
             self.pauses.reset();
             self.in_a_row = 0;
         }
@@ -82,7 +83,7 @@ impl Relists {
 
     /// Whether no watch has worked between several lists.
     pub fn are_many(&self) -> bool {
-        self.in_a_row >= MANY
+        self.in_a_row >= MANY_RELISTS
     }
 }
 
@@ -126,7 +127,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn overload_pauses_double_to_30_s_and_honour_retry_after() {
+    async fn overload_pauses_double_to_30_s_and_honor_retry_after() {
         let mut backoff = WatchBackoff::overload();
         let mut pauses = Vec::new();
         for _ in 0..12 {

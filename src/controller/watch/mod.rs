@@ -40,7 +40,7 @@ pub use reader::Reader;
 /// The watches of Services, slices and Nodes.
 #[derive(Clone)]
 pub struct Watches {
-    /// The client and the signs of life.
+    /// The client, and the health of the watches.
     pub reader: Reader,
     /// The index that the watches feed.
     pub index: SharedIndex,
@@ -50,8 +50,8 @@ pub struct Watches {
 
 impl Watches {
     /// Watches all Services. `names` gets a new number whenever the names of the Services whose slices matter may have
-    /// changed, and `conditions` the Services whose condition has changed. Sends to `listed_once` when the first list is
-    /// complete.
+    /// changed, and `conditions` the Services whose condition has changed. Sends to `listed_once` when the first list
+    /// is complete.
     pub async fn services(
         self,
         names: channel::Sender<u64>,
@@ -124,8 +124,8 @@ impl Watches {
             .await;
     }
 
-    /// Watches the slices with our managed-by label, once Services are listed: a Service decides how much of its copies
-    /// is kept.
+    /// Watches the slices with our managed-by label, once Services are listed: the Services decide how much of each
+    /// copy is kept.
     pub async fn copies(self, services_listed: oneshot::Receiver<()>) {
         // The sender is dropped when the replica stops.
         _ = services_listed.await;
@@ -134,7 +134,7 @@ impl Watches {
             .await;
     }
 
-    /// Sends to `listed_once` when the first list is complete.
+    /// Watches the slices with this selector. Sends to `listed_once` when the first list is complete.
     async fn slices(
         &self,
         watch: WatchKind,
@@ -186,7 +186,7 @@ impl Watches {
     }
 }
 
-/// Logs the objects of one watch that cannot be decoded: one line at once, and then one a minute.
+/// Logs the objects of one watch that cannot be decoded: one line at once, and then at most one a minute.
 fn undecoded(watch: WatchKind) -> impl Fn(&Unreadable) {
     let log = FailureLog::new(format!("decoding one of the {watch}"));
     move |object| log.failed(&format!("{}: {}", ServiceKey::of(&object.metadata), object.error))
@@ -194,7 +194,7 @@ fn undecoded(watch: WatchKind) -> impl Fn(&Unreadable) {
 
 /// The time after which an open watch should show the current state. A watch without a response is an outage and not a
 /// stale view: it has its own pauses and log lines.
-const SHOWS_CURRENT_STATE: Duration = Duration::from_secs(1);
+const TIME_TO_BE_CURRENT: Duration = Duration::from_secs(1);
 
 /// Watches one Lease for the leader election. Restarts the watch if it does not show our own renewals.
 pub async fn lease(reader: Reader, namespace: &str, name: &str, observer: LeaseObserver) {
@@ -218,7 +218,7 @@ pub async fn lease(reader: Reader, namespace: &str, name: &str, observer: LeaseO
             let renewed = observer.wait_until_overdue(OWN_RENEWAL).await;
             if renewed < watch_health.version(&[watch]) {
                 watch_health.rewound();
-            } else if watch_health.is_open(watch, SHOWS_CURRENT_STATE) {
+            } else if watch_health.is_open(watch, TIME_TO_BE_CURRENT) {
                 warn!("the watch of the Lease does not show our own renewals; restarting it");
                 watch_health.restart(watch, Cause::Behind);
             }

@@ -1,5 +1,5 @@
-//! The watch of Nodes. It runs only while a managed Service needs Nodes. Nothing else waits for it: without Nodes,
-//! copies keep what they have from them.
+//! The watch of Nodes. It runs only while a managed Service needs Nodes. Nothing else waits for it: without it, copies
+//! keep what they have from Nodes.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -17,17 +17,17 @@ use crate::telemetry::failure_log::FailureLog;
 use endpoint_copier_core::index::Dirty;
 use endpoint_copier_core::model::{NodeObject, NodesUnknown, WatchKind};
 
-/// The maximum number of Nodes on a page of a list. Each Node has 12 KB, most of it names of images.
+/// The maximum number of Nodes on a page of a list. Each Node takes 12 KB, most of which are names of images.
 const NODES_PAGE: u32 = 16;
 
 /// The watch continues for this time after it is no longer needed, so that a user who edits a Service back and forth
 /// does not cause a list each time.
 const LINGER: Duration = Duration::from_secs(30);
 
-/// The pause after a list that is forbidden. Only a person can fix that, and such requests count as errors.
+/// The pause after a list that is forbidden. Only a person can grant the permission, and such requests count as errors.
 const FORBIDDEN_PAUSE: Duration = Duration::from_secs(60);
 
-/// A list that has failed for this time is considered to be failing.
+/// The time for which a list must fail before the Nodes count as unknown.
 const FAILING: Duration = Duration::from_secs(30);
 
 /// Watches the Nodes that `selector` selects, while a managed Service needs them. An empty selector selects all Nodes.
@@ -121,8 +121,9 @@ impl Watches {
             .await;
     }
 
-    /// Returns a pause if the next list is not urgent. A watch that breaks does not make Nodes unknown, because an API
-    /// server that dies breaks it at the moment when its address has to leave both families.
+    /// Records a failure. Returns a pause if the next list is not urgent. A watch that breaks does not make the Nodes
+    /// unknown: an API server that dies breaks it at the moment when the address of the server has to leave both
+    /// families.
     fn nodes_failed(&self, error: &watcher::Error, failing: &mut Option<Instant>) -> Option<Duration> {
         let is_forbidden = status_of(error).is_some_and(http_status::is_forbidden);
         if matches!(error, watcher::Error::InitialListFailed(_)) {

@@ -10,9 +10,9 @@ use tokio::time::{Instant, sleep_until};
 use endpoint_copier_core::model::ServiceKey;
 
 /// The minimum time between two scans of the whole index.
-const LOOK_PAUSE: Duration = Duration::from_millis(100);
+const SCAN_PAUSE: Duration = Duration::from_millis(100);
 
-/// Why a key is dirty.
+/// The reason why a key is dirty.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mark {
     /// The time of the first change that is not handled yet.
@@ -32,8 +32,8 @@ impl Mark {
     }
 }
 
-/// The set into which watches put dirty keys. It holds each key once, so it needs no bound of its own. One worker takes
-/// the keys.
+/// The set into which watches put dirty keys. It holds each key once, so its size needs no limit. One worker takes the
+/// keys.
 #[derive(Clone, Debug, Default)]
 pub struct DirtySet {
     keys: watch::Sender<HashMap<ServiceKey, Mark>>,
@@ -56,7 +56,7 @@ impl DirtySet {
         self.insert(keys.into_iter().map(|key| (key, mark)));
     }
 
-    /// Marks keys as dirty from now on, because this Service was edited.
+    /// Marks keys as dirty from now on, because the Service `edited` was changed.
     pub fn mark_edit(&self, keys: impl IntoIterator<Item = ServiceKey>, edited: &ServiceKey) {
         let since = Instant::now();
         let mark = |key: &ServiceKey| Mark {
@@ -79,7 +79,8 @@ impl DirtySet {
         self.marks.send_replace(());
     }
 
-    /// Shows that the index may have changed, because each change of it ends with a mark.
+    /// Returns a receiver of marks. A mark means that the index may have changed, because each change of the index ends
+    /// with a mark.
     #[must_use]
     pub fn marks(&self) -> Marks {
         Marks {
@@ -88,9 +89,9 @@ impl DirtySet {
         }
     }
 
-    /// Takes the keys that have arrived, and waits while there are none. Cancelling loses nothing.
+    /// Takes the keys that have arrived, and waits while there are none. Nothing is lost if the wait is canceled.
     pub async fn take(&self) -> HashMap<ServiceKey, Mark> {
-        // The wait cannot fail, because this holds a sender.
+        // The wait cannot fail, because `self` holds a sender.
         _ = self.keys.subscribe().wait_for(|dirty| !dirty.is_empty()).await;
         self.keys.send_replace(HashMap::new())
     }
@@ -104,13 +105,13 @@ pub struct Marks {
 }
 
 impl Marks {
-    /// Waits for a mark since the last one that this returned, and for 100 ms. So a burst of changes costs one scan of
-    /// the index, not one for each change. Cancelling loses nothing.
+    /// Waits until at least 100 ms have passed since the last return, and for a new mark. So a burst of changes costs
+    /// one scan of the index, not one for each change. Nothing is lost if the wait is canceled.
     pub async fn changed(&mut self) {
         sleep_until(self.next).await;
         if self.marks.changed().await.is_err() {
             pending::<()>().await;
         }
-        self.next = Instant::now() + LOOK_PAUSE;
+        self.next = Instant::now() + SCAN_PAUSE;
     }
 }

@@ -4,8 +4,8 @@ use std::collections::{HashMap, VecDeque};
 
 use endpoint_copier_core::model::ServiceKey;
 
-/// A queue that serves namespaces round robin, and the keys of a namespace in the order in which they came. Thousands of
-/// keys of one namespace delay a key of another one by a single turn.
+/// A queue that serves namespaces round robin, and the keys of a namespace in the order in which they came. Thousands
+/// of keys of one namespace delay a key of another one by a single turn.
 #[derive(Debug, Default)]
 pub(super) struct FairQueue {
     /// The keys of each namespace. No list is empty.
@@ -25,7 +25,7 @@ impl FairQueue {
         }
     }
 
-    /// Takes the first key of the next namespace that has room. Others keep their turn.
+    /// Takes the first key of the next namespace that has room. The namespaces that are skipped keep their turn.
     pub fn pop(&mut self, has_room: impl Fn(&str) -> bool) -> Option<ServiceKey> {
         let turn = self.turns.iter().position(|namespace| has_room(namespace))?;
         let namespace = self.turns.remove(turn)?;

@@ -2,7 +2,7 @@
 
 use endpoint_copier_core::model::Priority;
 
-/// The lane of a key decides its order, and how many keys of the lane are in progress at once.
+/// The lane of a key. It decides when the key is served, and how many keys of the lane are in progress at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Lane {
     Flagged,
@@ -16,13 +16,13 @@ impl Lane {
     /// All lanes, in the order in which they are served.
     pub const ALL: [Self; 4] = [Self::Flagged, Self::ApiServers, Self::Normal, Self::Failing];
 
-    /// Whether it has slots that no other lane gets.
+    /// Whether the lane has slots that no other lane gets.
     pub fn is_reserved(self) -> bool {
         matches!(self, Self::Flagged | Self::ApiServers)
     }
 
-    /// The lane of a key. `failed` says whether its last sync failed. Keys with reserved slots keep their lane even
-    /// then.
+    /// The lane of a key. `failed` says whether its last sync failed. Keys with reserved slots keep their lane even if
+    /// it failed.
     pub fn of(priority: Priority, failed: bool) -> Self {
         match priority {
             Priority::Flagged => Self::Flagged,

@@ -1,4 +1,5 @@
-//! Dirty keys, each at most once, and the time before which a key must not be worked on again.
+//! The queue of dirty keys. It holds each key at most once, and the time before which a key must not be worked on
+//! again.
 //!
 //! A key is in one of four states: not queued, ready, waiting until a moment, or in progress. A key that becomes dirty
 //! while it is in progress becomes ready when that work ends.
@@ -32,35 +33,36 @@ use overload::Overload;
 /// second and not one for each change. The first change of a burst does not wait.
 pub const PACE: Duration = Duration::from_millis(20);
 
-/// The number of keys in progress at once. Each makes one call at a time, so this also limits the writes of copies in flight.
-const AT_ONCE: usize = 10;
+/// The number of keys in progress at once. Each makes one call at a time, so this also limits the writes of copies in
+/// flight.
+const SLOTS: usize = 10;
 
-/// The number of these slots that are reserved for the Service of [`Priority::Flagged`]. There is only one such
-/// Service, so it never waits.
-const FLAGGED: usize = 1;
+/// The number of slots that are reserved for the Service of [`Priority::Flagged`]. There is only one such Service, so
+/// it never waits.
+const FLAGGED_SLOTS: usize = 1;
 
 /// The number of slots reserved for [`Priority::ApiServers`]. There are several, so that a write that hangs does not
 /// delay the next.
-const API_SERVERS: usize = 2;
+const API_SERVER_SLOTS: usize = 2;
 
 /// The number of slots for other Services whose last sync failed. Slow or hanging writes must not delay those that
 /// would succeed.
-const FAILING: usize = 4;
+const FAILING_SLOTS: usize = 4;
 
-/// The number of slots that one namespace may use of those for other Services. Writes that hang in one namespace leave a
-/// slot for the others. With fewer, a hundred Services of one namespace would take over 30 s where each request takes
-/// 1.5 s.
-const PER_NAMESPACE: usize = 6;
+/// The maximum number of the slots for other Services that one namespace may use. Writes that hang in one namespace
+/// leave a slot for the others. With fewer, a hundred Services of one namespace would take over 30 s if each request
+/// takes 1.5 s.
+const NAMESPACE_SLOTS: usize = 6;
 
 /// The time between two attempts of a key with reserved slots while the API server is overloaded. These few keys do not
 /// wait for the common pause.
-const OVERLOADED_API_SERVERS: Duration = Duration::from_secs(1);
+const RESERVED_RETRY_PAUSE: Duration = Duration::from_secs(1);
 
-/// The changes of managed Services themselves that a namespace may make at once, so that a user who keeps editing
-/// Services delays nobody else.
-const EDITS: u32 = 1_000;
+/// The number of changes of managed Services themselves that a namespace may make at once, so that a user who keeps
+/// editing Services delays nobody else.
+const EDIT_BURST: u32 = 1_000;
 
-/// The time in which a namespace regains one of them.
+/// The time after which a namespace may make one more of these changes.
 const EDIT_INTERVAL: Duration = Duration::from_millis(20);
 
 #[derive(Debug)]
@@ -86,7 +88,7 @@ enum KeyState {
 pub struct WorkQueue {
     metrics: Option<Metrics>,
     /// The states of the queued keys. At the start of a term, there is one for each Service. A `BTreeMap` frees the
-    /// memory when they leave.
+    /// memory when keys leave.
     states: BTreeMap<ServiceKey, KeyState>,
     ready: [FairQueue; Lane::ALL.len()],
     active: [usize; Lane::ALL.len()],
@@ -98,7 +100,7 @@ pub struct WorkQueue {
     overload: Overload,
     head_start: HeadStart,
     failures: HashMap<ServiceKey, (Backoff, Pauses)>,
-    /// Keys that were synced a moment ago.
+    /// Keys whose last sync sent a request, and the time before which the next sync must not begin.
     paced: HashMap<ServiceKey, Instant>,
 }
 
@@ -112,7 +114,7 @@ impl WorkQueue {
             ready: Default::default(),
             active: [0; Lane::ALL.len()],
             active_of: HashMap::new(),
-            edits: Budgets::new(EDITS, EDIT_INTERVAL),
+            edits: Budgets::new(EDIT_BURST, EDIT_INTERVAL),
             timers: DelayQueue::new(),
             overload: Overload::default(),
             head_start: HeadStart::default(),
@@ -156,7 +158,7 @@ impl WorkQueue {
             }) => {
                 let turn = turn();
                 if turn <= now {
-                    // The change for which it waited is still to be handled. A pause after a sync stays in force.
+                    // The change for which the key waited is still to be handled. A pause after a sync stays in force.
                     let since = first.map_or(since, |first| first.min(since));
                     if *has_turn {
                         self.edits.refund(key.namespace());
@@ -207,8 +209,8 @@ impl WorkQueue {
         self.ready[Lane::of(priority, failed) as usize].push(key);
     }
 
-    /// The next key to work on, if a slot is free, and the time since which it has been dirty. The key is in progress
-    /// until [`WorkQueue::finished`].
+    /// Returns the next key to work on, if a slot is free, and the time since which it has been dirty. The key is in
+    /// progress until [`WorkQueue::finished`].
     pub fn pop(&mut self) -> Option<(ServiceKey, Instant)> {
         let (lane, key) = Lane::ALL
             .into_iter()
@@ -220,7 +222,8 @@ impl WorkQueue {
         };
         self.count(|controller| controller.begun(begun - queued));
         self.active[lane as usize] += 1;
-        // After a pause the others get their turn, even if the key that is tried during the pause is rejected again.
+        // No head start begins during a pause, so that other keys get their turn after it, even if the key that is
+        // tried during the pause is rejected again.
         if lane.is_reserved() && !self.overload.is_pausing() {
             self.head_start.begin();
         }
@@ -246,20 +249,20 @@ impl WorkQueue {
         }
         let active_of = &self.active_of;
         let in_use = |namespace: &str| active_of.get(namespace).copied().unwrap_or(0);
-        self.ready[lane as usize].pop(|namespace| lane.is_reserved() || in_use(namespace) < PER_NAMESPACE)
+        self.ready[lane as usize].pop(|namespace| lane.is_reserved() || in_use(namespace) < NAMESPACE_SLOTS)
     }
 
     fn has_room(&self, lane: Lane) -> bool {
         let [flagged, api_servers, normal, failing] = self.active;
         let others = normal + failing;
-        let room = api_servers + others < AT_ONCE - FLAGGED;
+        let room = api_servers + others < SLOTS - FLAGGED_SLOTS;
         let must_wait = self.overload.is_pausing() || self.head_start.is_on();
-        let room_for_others = room && others < AT_ONCE - FLAGGED - API_SERVERS && !must_wait;
+        let room_for_others = room && others < SLOTS - FLAGGED_SLOTS - API_SERVER_SLOTS && !must_wait;
         match lane {
-            Lane::Flagged => flagged < FLAGGED,
+            Lane::Flagged => flagged < FLAGGED_SLOTS,
             Lane::ApiServers => room,
             Lane::Normal => room_for_others,
-            Lane::Failing => room_for_others && failing < FAILING,
+            Lane::Failing => room_for_others && failing < FAILING_SLOTS,
         }
     }
 
@@ -317,16 +320,16 @@ impl WorkQueue {
         }
     }
 
-    /// When a key that an overloaded API server has rejected is tried again.
+    /// Returns the time at which a key that an overloaded API server has rejected is tried again.
     fn pause(&mut self, retry_after: Duration, priority: Priority) -> Instant {
         let pause = self.overload.rejected(retry_after);
         match priority {
-            Priority::Flagged | Priority::ApiServers => Instant::now() + OVERLOADED_API_SERVERS,
+            Priority::Flagged | Priority::ApiServers => Instant::now() + RESERVED_RETRY_PAUSE,
             Priority::Other => pause,
         }
     }
 
-    /// The next delay of a key that failed.
+    /// Returns the next delay of a key that failed.
     fn delay(&mut self, key: &ServiceKey, backoff: Backoff) -> Duration {
         let (known, pauses) = self
             .failures
@@ -339,7 +342,7 @@ impl WorkQueue {
     }
 
     /// Waits until a waiting key is due and makes it ready, or until the pause of an overloaded API server or a head
-    /// start ends. Never returns while there is none of them.
+    /// start ends. Does not return while there is none of these.
     pub async fn due(&mut self, priority: impl Fn(&ServiceKey) -> Priority) {
         let expired = poll_fn(|context| match self.timers.poll_expired(context) {
             std::task::Poll::Ready(None) => std::task::Poll::Pending,

@@ -1,6 +1,5 @@
 //! The pause of all Services after an API server was overloaded. Those with reserved slots wait only 1 s
-//! (`OVERLOADED_API_SERVERS` in the parent module).
-//! [`crate::apiserver::http_status`] lists what else a 429 does.
+//! (`RESERVED_RETRY_PAUSE` in the parent module). [`crate::apiserver::http_status`] lists the other effects of a 429.
 
 use std::time::Duration;
 

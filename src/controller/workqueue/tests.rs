@@ -30,7 +30,7 @@ fn mark_edit(queue: &mut WorkQueue, key: ServiceKey, since: Instant, priority: P
     queue.mark(key, Mark { since, is_edit: true }, priority);
 }
 
-/// Ends the sync of a key that sent no request.
+/// Ends a sync that sent no request.
 fn finish(queue: &mut WorkQueue, key: ServiceKey, requeue: Requeue, priority: Priority) {
     queue.finished(key, &outcome(requeue), priority);
 }
@@ -54,14 +54,17 @@ async fn a_key_marked_twice_is_worked_on_once() {
 
 /// Rule: survive.api-servers-first
 #[tokio::test(start_paused = true)]
-async fn the_flagged_service_goes_first_and_then_the_api_servers() {
+async fn flagged_service_is_synced_first_then_those_of_api_servers() {
     let mut queue = queue();
     mark(&mut queue, key("a"), Instant::now(), Other);
     mark(&mut queue, key("b"), Instant::now(), ApiServers);
     mark(&mut queue, key("vip"), Instant::now(), Flagged);
     assert_eq!(names(&mut queue), ["vip", "b"]);
     finish(&mut queue, key("b"), Requeue::WhenDirty, ApiServers);
-    assert!(names(&mut queue).is_empty(), "the others wait for the Service");
+    assert!(
+        names(&mut queue).is_empty(),
+        "other keys wait for the flagged Service"
+    );
     finish(&mut queue, key("vip"), Requeue::WhenDirty, Flagged);
     assert_eq!(names(&mut queue), ["a"]);
 }
@@ -76,7 +79,7 @@ async fn other_keys_wait_for_reserved_slots_at_most_20_ms() {
     assert_eq!(names(&mut queue), ["vip"]);
     queue.due(|_| Other).await;
     assert_eq!(start.elapsed(), Duration::from_millis(20));
-    assert_eq!(names(&mut queue), ["a"], "the write of the Service hangs");
+    assert_eq!(names(&mut queue), ["a"], "the write of the flagged Service hangs");
     finish(&mut queue, key("vip"), Requeue::WhenDirty, Flagged);
     mark(&mut queue, key("vip"), start, Flagged);
     mark(&mut queue, key("b"), start, Other);
@@ -100,7 +103,7 @@ async fn a_key_that_changes_during_its_sync_is_queued_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_a_request_the_next_sync_of_that_key_keeps_its_distance() {
+async fn a_key_waits_after_a_sync_that_sent_a_request() {
     for has_written in [false, true] {
         let mut queue = queue();
         let start = Instant::now();
@@ -126,7 +129,7 @@ async fn after_a_request_the_next_sync_of_that_key_keeps_its_distance() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failing_key_waits_longer_each_time_and_never_gives_up() {
+async fn a_failing_key_waits_longer_each_time_and_is_always_retried() {
     let mut queue = queue();
     mark(&mut queue, key("a"), Instant::now(), Other);
     let mut waits = Vec::new();
@@ -175,7 +178,7 @@ async fn a_change_is_tried_at_once_even_when_the_key_is_failing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn success_forgets_the_failures() {
+async fn a_success_resets_the_backoff() {
     let mut queue = queue();
     for expected in [5, 10] {
         mark(&mut queue, key("a"), Instant::now(), Other);
@@ -196,7 +199,7 @@ async fn success_forgets_the_failures() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_dirty_set_keeps_a_keys_first_time_and_wakes_its_reader() {
+async fn dirty_set_keeps_the_first_time_of_a_key_and_wakes_its_reader() {
     let dirty = DirtySet::default();
     let reader = tokio::spawn({
         let dirty = dirty.clone();
@@ -213,7 +216,7 @@ async fn the_dirty_set_keeps_a_keys_first_time_and_wakes_its_reader() {
 
 /// Rule: survive.ten-at-once
 #[tokio::test(start_paused = true)]
-async fn workers_are_reserved_for_api_servers_and_flagged_service() {
+async fn slots_are_reserved_for_api_servers_and_flagged_service() {
     let mut queue = queue();
     for number in 0..20 {
         for namespace in ["default", "web"] {
@@ -231,7 +234,11 @@ async fn workers_are_reserved_for_api_servers_and_flagged_service() {
     finish(&mut queue, key("vip"), Requeue::WhenDirty, Flagged);
     assert!(names(&mut queue).is_empty(), "no other key gets its slot");
     finish(&mut queue, key("other-3"), Requeue::WhenDirty, Other);
-    assert_eq!(names(&mut queue), ["2"], "the API servers go before others");
+    assert_eq!(
+        names(&mut queue),
+        ["2"],
+        "Services that copy the API source come before others"
+    );
     finish(&mut queue, key("0"), Requeue::WhenDirty, ApiServers);
     finish(&mut queue, key("1"), Requeue::WhenDirty, ApiServers);
     assert_eq!(names(&mut queue), ["3", "4"]);
@@ -239,7 +246,7 @@ async fn workers_are_reserved_for_api_servers_and_flagged_service() {
 
 /// Rule: survive.api-servers-first
 #[tokio::test(start_paused = true)]
-async fn reserved_workers_do_not_depend_on_earlier_failures() {
+async fn reserved_slots_do_not_depend_on_earlier_failures() {
     for priority in [Flagged, ApiServers] {
         let mut queue = queue();
         mark(&mut queue, key("vip"), Instant::now(), priority);
@@ -264,7 +271,7 @@ async fn reserved_workers_do_not_depend_on_earlier_failures() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn failed_keys_leave_workers_for_other_keys() {
+async fn failed_keys_leave_slots_for_other_keys() {
     let mut queue = queue();
     for number in 0..5 {
         mark(&mut queue, key(&number.to_string()), Instant::now(), Other);
@@ -276,7 +283,7 @@ async fn failed_keys_leave_workers_for_other_keys() {
     for _ in 0..5 {
         queue.due(|_| Other).await;
     }
-    assert_eq!(names(&mut queue).len(), 4, "of those that failed");
+    assert_eq!(names(&mut queue).len(), 4, "the slots for failed keys");
     for number in 10..20 {
         mark(&mut queue, in_namespace("web", number), Instant::now(), Other);
     }
@@ -361,21 +368,21 @@ async fn edited(keys: usize) -> WorkQueue {
     queue
 }
 
-/// Marks keys as edited, and returns after how many milliseconds each is worked on.
+/// Marks keys as edited, and returns the number of milliseconds after which the work on each of them begins.
 async fn edit(queue: &mut WorkQueue, keys: impl IntoIterator<Item = ServiceKey>) -> Vec<(ServiceKey, u128)> {
     let start = Instant::now();
-    let mut left = 0;
+    let mut total = 0;
     for key in keys {
         mark_edit(queue, key, start, Other);
-        left += 1;
+        total += 1;
     }
     let mut begun = Vec::new();
-    while begun.len() < left {
+    while begun.len() < total {
         while let Some((key, _)) = queue.pop() {
             finish(queue, key.clone(), Requeue::WhenDirty, Other);
             begun.push((key, start.elapsed().as_millis()));
         }
-        if begun.len() < left {
+        if begun.len() < total {
             queue.due(|_| Other).await;
         }
     }
@@ -415,9 +422,9 @@ async fn changes_of_a_source_do_not_wait_for_the_budget_of_edits() {
     assert_eq!(
         queue.pop(),
         Some((key.clone(), edited)),
-        "it counts since the edit"
+        "its age counts from the edit"
     );
-    // A change of its source while it waits or is in progress is exempt too.
+    // A change of the source while the key waits or is in progress is exempt too.
     mark_edit(&mut queue, key.clone(), Instant::now(), Other);
     mark(&mut queue, key.clone(), Instant::now(), Other);
     finish(&mut queue, key.clone(), Requeue::WhenDirty, Other);
@@ -436,7 +443,7 @@ async fn an_edit_that_waits_takes_one_turn_however_often_it_changes() {
     let start = Instant::now();
     for _ in 0..500 {
         mark_edit(&mut queue, in_namespace("tenant", 0), start, Other);
-        // Its source changes as often.
+        // The source of this key changes as often.
         mark_edit(&mut queue, in_namespace("tenant", 1), start, Other);
         mark(&mut queue, in_namespace("tenant", 1), start, Other);
         let (key, _) = queue.pop().unwrap();
@@ -600,7 +607,7 @@ async fn overload_pauses_double_to_30_s_until_a_write_succeeds() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_burst_of_marks_costs_one_look_in_100_ms() {
+async fn a_burst_of_marks_costs_one_scan_in_100_ms() {
     let dirty = DirtySet::default();
     let mut marks = dirty.marks();
     let marking = async {
@@ -609,16 +616,16 @@ async fn a_burst_of_marks_costs_one_look_in_100_ms() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     };
-    let mut looks = 0;
-    let looking = async {
+    let mut scans = 0;
+    let scanning = async {
         loop {
             marks.changed().await;
-            looks += 1;
+            scans += 1;
         }
     };
     tokio::select! {
         () = marking => {}
-        () = looking => {}
+        () = scanning => {}
     }
-    assert_eq!(looks, 10);
+    assert_eq!(scans, 10);
 }

@@ -1,18 +1,18 @@
 //! The client that makes `kube_leader_election::LeaseLock` safe.
 //!
-//! By itself, the lock reads the Lease, compares times of two machines' wall clocks, and patches the Lease in whatever
-//! state it is by then. This client
-//! - shows it the Lease with times of our own monotonic clock, so that it tries exactly when [`super::observed_lease`]
-//!   allows. It also fills in missing fields and replaces times that the lock cannot read, which would make the lock
+//! By itself, the lock reads the Lease, compares times from the wall clocks of two machines, and then patches the
+//! Lease, whatever state it is in by then. This client
+//! - shows the lock a Lease whose times make it try exactly when [`super::observed_lease`] allows, by our own monotonic
+//!   clock. It also fills in missing fields and replaces times that the lock cannot read, which would make the lock
 //!   fail forever;
-//! - turns its PATCH into a compare-and-swap on the version that the lock has seen, so that only one of many candidates
-//!   wins and no late PATCH overwrites a successor;
-//! - answers its GET from memory if the version to build on is known ([`super::known_version`]), so that a renewal is one
-//!   request;
-//! - repeats a slow renewal in parallel, through other API servers, and knows a renewal whose reply is lost when the
-//!   watch shows it (`renewal`).
+//! - turns the PATCH of the lock into a compare-and-swap on the version that the lock has seen, so that only one of
+//!   many candidates wins and no late PATCH overwrites a successor;
+//! - answers the GET of the lock from memory if the version to build on is known ([`super::known_version`]), so that a
+//!   renewal is one request;
+//! - repeats a slow renewal in parallel, through other API servers, and recognizes a renewal whose reply is lost when
+//!   the watch shows it (`renewal`).
 //!
-//! It does not limit the term; see [`super::term`].
+//! This client does not limit the term; see [`super::term`].
 
 use std::sync::Arc;
 
@@ -50,17 +50,17 @@ pub struct LeaseCas {
     upstream: Client,
     observer: LeaseObserver,
     terms: Receiver<Option<Term>>,
-    /// The Lease as the lock last saw it.
+    /// The version of the Lease that the lock last saw.
     read_version: Arc<Mutex<Option<ReadVersion>>>,
-    /// When the last successful write was sent.
+    /// The time at which the last successful write was sent.
     sent: Arc<Mutex<Option<Instant>>>,
 }
 
 /// The lock's PATCH, bound to a version.
 pub struct Patch {
-    /// The version that it builds on.
+    /// The version on which the PATCH builds.
     pub read_version: ReadVersion,
-    /// The renewal time that it states, which no other request states.
+    /// The renewal time that the PATCH states. No other request states it.
     pub renewed: Option<String>,
     body: Bytes,
 }
@@ -107,7 +107,7 @@ impl LeaseCas {
         Client::new(service, namespace)
     }
 
-    /// When the last successful write was sent.
+    /// The time at which the last successful write was sent.
     pub fn sent(&self) -> Option<Instant> {
         *self.sent.lock()
     }
@@ -175,7 +175,7 @@ impl LeaseCas {
     }
 
     /// Returns what the lock gets if a renewal has no response, but the watch shows that it was applied. The term
-    /// counts from when its first try was sent.
+    /// counts from the time at which its first try was sent.
     fn applied(&self, sent: Instant) -> Response<Full<Bytes>> {
         *self.sent.lock() = Some(sent);
         Response::new(presented(&Lease::default(), &self.observer.us, SignedDuration::ZERO).into())
@@ -199,7 +199,8 @@ impl LeaseCas {
             Method::GET => self.read(request).await,
             Method::PATCH => self.patch(request).await,
             // The state that the GET showed may be outdated. The watch may have shown since then that another candidate
-            // created the Lease. If that Lease is deleted before this request arrives, nothing would reject it.
+            // created the Lease. If that Lease is deleted before this request arrives, nothing would reject the
+            // request.
             Method::POST if !self.observer.may_race(self.leads()) => {
                 Err("another holder of the Lease was seen since it was read".into())
             }
@@ -263,7 +264,7 @@ async fn ask(upstream: &Client, request: Request<Body>) -> Result<TimedResponse,
     })
 }
 
-/// The status code of a response without success.
+/// The status code of an unsuccessful response.
 fn code_of(answer: &Result<TimedResponse, BoxError>) -> Option<u16> {
     let error = answer.as_ref().err()?.downcast_ref()?;
     status_of(error).map(|status| status.code)
@@ -274,8 +275,8 @@ fn is_unprocessed(code: Option<u16>) -> bool {
     matches!(code, Some(401 | 403 | 429))
 }
 
-/// Creates a Lease that the lock can always read: held by this holder, with a duration of a minute, and renewed this
-/// long ago.
+/// Creates a Lease that the lock can always read: held by this holder, with a duration of a minute, and renewed `age`
+/// ago.
 fn presented(lease: &Lease, holder: &str, age: SignedDuration) -> Bytes {
     let renewed = Timestamp::now()
         .saturating_sub(age)

@@ -1,13 +1,14 @@
 //! One renewal: a PATCH that is repeated in parallel while it is unanswered, and the evidence that it succeeded.
 //!
 //! All tries are identical and bound to the same version, so the API server applies at most one of them, whichever it
-//! gets first. The term counts from when the applied one was sent, or the first one if the applied one is unknown.
+//! gets first. The term counts from the time at which the applied try was sent or, if it is unknown, from that of the
+//! first try.
 //!
 //! A lost reply does not end the term. A renewal is sent 2 s before the deadline. If each request takes 1.5 s, a
 //! repetition is rejected 2.5 s after the first try, and a renewal of the new version would be answered after 3 s at
-//! the earliest, so no further request is in time. But the watch shows the new version as soon as it is written. It has
-//! the time that only this renewal states, so the API server has applied the renewal. If the watch has just ended and
-//! takes 1.5 s to restart, the term is lost, because nothing else shows the result in time.
+//! the earliest, so no further request is in time. But the watch shows the new version as soon as it is written. That
+//! version has the time that only this renewal states, so the API server has applied the renewal. If the watch has just
+//! ended and takes 1.5 s to restart, the term is lost, because nothing else shows the result in time.
 
 use std::future::ready;
 use std::time::Duration;
@@ -30,7 +31,8 @@ impl LeaseCas {
     /// another API server, and another one whenever all are unanswered for a while or one fails.
     ///
     /// # Errors
-    /// If there is no response, or none that is worth waiting for. The renewal may still have been applied.
+    /// If there is no successful response in time, or if the watch shows first that the renewal was applied. In the
+    /// first case, too, it may have been applied.
     pub(super) async fn renew(
         &self,
         request: Request<Bytes>,
@@ -41,8 +43,8 @@ impl LeaseCas {
             let upstream = self.upstream.clone();
             Box::pin(async move { ask(&upstream, request).await })
         };
-        let soon = REPEAT_RENEWAL.min(self.observer.default_duration / 6);
-        let first_repeat = Instant::now() + soon;
+        let longest = REPEAT_RENEWAL.min(self.observer.default_duration / 6);
+        let first_repeat = Instant::now() + longest;
         let mut tries = FuturesUnordered::from_iter([send(request.clone().map(Body::from))]);
         let hedging = Hedging::default();
         let applied = async {
@@ -67,13 +69,13 @@ impl LeaseCas {
                         None
                     } else if self.observer.is_after(&patch.read_version) {
                         // The API server would reject a repetition.
-                        limit = enough(limit);
+                        limit = shortened(limit);
                         continue;
                     } else {
                         let mut another = request.clone().map(Body::from);
                         another.extensions_mut().insert(hedging.clone());
                         tries.push(send(another));
-                        repeat = Some(Instant::now() + pause(soon, limit));
+                        repeat = Some(Instant::now() + pause(longest, limit));
                         continue;
                     }
                 }
@@ -88,7 +90,7 @@ impl LeaseCas {
                 // Another try may have succeeded. Wait for it, but leave enough time to renew again.
                 Some(409) => {
                     (refused, repeat) = (Some(answer), None);
-                    limit = enough(limit);
+                    limit = shortened(limit);
                 }
                 _ if answer
                     .as_ref()
@@ -101,23 +103,23 @@ impl LeaseCas {
                     if failed.is_none() || !is_unprocessed(code) {
                         failed = Some(answer);
                     }
-                    repeat = refused.is_none().then(|| Instant::now() + pause(soon, limit));
+                    repeat = refused.is_none().then(|| Instant::now() + pause(longest, limit));
                 }
             }
         }
     }
 }
 
-fn left(limit: Instant) -> Duration {
+fn remaining(limit: Instant) -> Duration {
     limit.saturating_duration_since(Instant::now())
 }
 
-/// How long to wait for a response that is not worth all the time until `limit`.
-fn enough(limit: Instant) -> Instant {
-    Instant::now() + left(limit) * 3 / 4
+/// Returns the time until which to wait for a response that is not worth all of the time until `limit`.
+fn shortened(limit: Instant) -> Instant {
+    Instant::now() + remaining(limit) * 3 / 4
 }
 
 /// The time until the next repetition.
-fn pause(soon: Duration, limit: Instant) -> Duration {
-    (left(limit) / 2).clamp(soon / 4, soon)
+fn pause(longest: Duration, limit: Instant) -> Duration {
+    (remaining(limit) / 2).clamp(longest / 4, longest)
 }

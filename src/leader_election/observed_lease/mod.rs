@@ -1,8 +1,9 @@
-//! What this replica knows about the Lease, by its own monotonic clock, and when it may try to take it.
+//! The knowledge of this replica about the Lease, by its own monotonic clock, and the time at which it may try to take
+//! the Lease.
 //!
-//! This is pure: callers pass in states of the Lease with the moment at which they saw them, and the wall clock never
-//! matters. The times in a Lease come from other machines, so only their changes count, never their values. The model
-//! in `crates/testing/election-model` calls the same functions.
+//! This module is pure: callers pass in states of the Lease with the moment at which they saw them, and the wall clock
+//! never matters. The times in a Lease come from other machines, so only their changes count, never their values. The
+//! model in `crates/testing/election-model` calls the same functions.
 
 use std::time::Duration;
 
@@ -12,43 +13,44 @@ use super::lease::{Lease, LeaseSpec};
 use super::presented_lease::ReadVersion;
 use crate::timing::LONGEST_LEASE;
 
-/// What is known about the Lease.
+/// The known state of the Lease.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ObservedLease {
-    /// The last seen state of the Lease, and since when it has lasted. `None` before the first look.
+    /// The last seen state of the Lease, and the time since which it has lasted. `None` before the Lease was first
+    /// looked at.
     state: Option<(LeaseState, Instant)>,
     /// The last holder that was seen. Deletions and empty states do not change it.
     holder: Option<String>,
     /// The duration that this holder stated, up to the limit that is honored.
     duration: Option<Duration>,
-    /// When the Lease was last seen to be missing.
+    /// The time at which the Lease was last seen to be missing.
     missed: Option<Instant>,
 }
 
-/// A state of the Lease. The default is that there is none.
+/// A state of the Lease. By default, there is no Lease.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 struct LeaseState {
     version: Option<ReadVersion>,
-    /// The renewal time that it states. It only distinguishes states that have the same version, which happens after a
-    /// restore of etcd.
+    /// The renewal time that the Lease states. It only serves to distinguish states that have the same version, which
+    /// happens after a restore of etcd.
     renewed: Option<String>,
-    /// Whether it names its holder, so that it was not released, emptied or garbled.
+    /// Whether the Lease names a holder. If not, it was released, emptied or garbled.
     names_holder: bool,
     released: bool,
 }
 
 impl ObservedLease {
-    /// Takes in what a watch shows at a moment, or `None` if there is no Lease. Returns whether that is a change. A
+    /// Records what a watch shows at a moment, or `None` if there is no Lease. Returns whether that is a change. A
     /// watch may lag behind a GET, so a state that is older than the known one is ignored.
     pub fn see_in_watch(&mut self, lease: Option<&Lease>, now: Instant) -> bool {
         let is_old = |(known, _): &(LeaseState, Instant)| known.is_after(&LeaseState::of(lease));
         !self.state.as_ref().is_some_and(is_old) && self.see(lease, now)
     }
 
-    /// Takes in what a GET or the response to a write shows at a moment, or `None` if there is no Lease. Returns
-    /// whether that is a change. A lower version is a change too, because versions restart at a lower one when etcd is
-    /// restored from a backup. A response that is only late does no harm: it makes the wait longer, and the API server
-    /// rejects a write that builds on it.
+    /// Records what a GET or the response to a write shows at a moment, or `None` if there is no Lease. Returns whether
+    /// that is a change. A lower version is a change too, because versions restart at a lower one when etcd is restored
+    /// from a backup. A late response does no harm: it makes the wait longer, and the API server rejects a write that
+    /// builds on it.
     pub fn see(&mut self, lease: Option<&Lease>, now: Instant) -> bool {
         let state = LeaseState::of(lease);
         if self.state.as_ref().is_some_and(|(known, _)| *known == state) {
@@ -65,12 +67,12 @@ impl ObservedLease {
         true
     }
 
-    /// Takes in the response to a GET that was sent at a moment. Returns whether that is a change. Returns `None` if
-    /// the response is ignored, because another state was seen after that moment and it is unknown which of the two is
+    /// Records the response to a GET that was sent at a moment. Returns whether that is a change. Returns `None` if the
+    /// response is ignored, because another state was seen after that moment and it is unknown which of the two is
     /// newer.
     ///
-    /// A missing Lease counts as missing only while it is read again and again. After a gap, the wait restarts, because
-    /// its holder may have written the Lease meanwhile, which a watch that lags or was cut off does not show.
+    /// A missing Lease counts as missing only while it is read repeatedly. After a gap, the wait restarts, because its
+    /// holder may have written the Lease in the meantime, and a watch that lags or was cut off does not show that.
     pub fn see_answer(
         &mut self,
         lease: Option<&Lease>,
@@ -93,12 +95,12 @@ impl ObservedLease {
         }
     }
 
-    /// When the candidate `us` may first try, unless the Lease changes before. `leads` says whether it has a valid
-    /// term. `None` before the first look. A Lease that was released, or never showed a holder, is free. A Lease that
-    /// names us is ours to renew. Any other Lease belongs to its last holder until its duration has passed since its
-    /// present state was first seen, even if it was deleted, emptied or garbled, because the holder may be alive and
-    /// about to write it again. Only the leader may write such a Lease at once: if we are the last holder that we saw
-    /// but do not lead, there may have been another holder since.
+    /// The earliest time at which the candidate `us` may try, unless the Lease changes before then. `leads` says
+    /// whether the candidate has a valid term. `None` before the Lease was first looked at. A Lease that was released,
+    /// or never showed a holder, is free. A Lease that names us is ours to renew. Any other Lease belongs to its last
+    /// holder until its duration has passed since its present state was first seen, even if it was deleted, emptied or
+    /// garbled, because the holder may be alive and about to write it again. Only the leader may write such a Lease at
+    /// once: if we are the last holder that we saw but do not lead, there may have been another holder since.
     #[must_use]
     pub fn race(&self, us: &str, default_duration: Duration, leads: bool) -> Option<Instant> {
         let (state, since) = self.state.as_ref()?;
@@ -110,7 +112,7 @@ impl ObservedLease {
         Some(*since + self.duration.unwrap_or(default))
     }
 
-    /// Why the candidate `us` may try, for the log.
+    /// The reason why the candidate `us` may try, for the log.
     #[must_use]
     pub fn why_free(&self, us: &str) -> &'static str {
         let absent = LeaseState::default();
@@ -132,8 +134,9 @@ impl ObservedLease {
         race.is_some_and(|moment| now >= moment)
     }
 
-    /// When a candidate has to check again that the Lease, which had a holder, is still missing. This is more often
-    /// than its holder would write it again. `None` if the last look showed a Lease.
+    /// The time at which a candidate has to check again that a Lease that had a holder is still missing. It checks more
+    /// often than the holder would write the Lease again. `None` if the Lease was last seen to exist, or if no holder
+    /// was ever seen.
     #[must_use]
     pub fn next_look(&self, default_duration: Duration) -> Option<Instant> {
         let missed = self.missed.filter(|_| self.holder.is_some())?;
@@ -145,7 +148,8 @@ impl ObservedLease {
         default.min(self.duration.unwrap_or(default)) / 6
     }
 
-    /// Since when the Lease has had its present state, or has been missing. `None` before the first look.
+    /// The time since which the Lease has had its present state, or has been missing. `None` before the Lease was first
+    /// looked at.
     #[must_use]
     pub fn since(&self) -> Option<Instant> {
         self.state.as_ref().map(|(_, since)| *since)

@@ -2,7 +2,7 @@ use endpoint_copier_core::model::ObjectMeta;
 
 use super::*;
 
-const OURS: Duration = Duration::from_secs(6);
+const OUR_DURATION: Duration = Duration::from_secs(6);
 
 fn lease(version: u64, holder: Option<&str>, seconds: Option<i64>) -> Lease {
     Lease {
@@ -23,7 +23,8 @@ fn seconds(n: u64) -> Duration {
     Duration::from_secs(n)
 }
 
-/// Shows these states, one a second. Returns the result in seconds since the last one.
+/// Shows these states, one per second. Returns the result of `race` in seconds after the last one: `Ok(None)` means at
+/// once.
 fn race_after(states: &[Option<Lease>]) -> Result<Option<u64>, ()> {
     let start = Instant::now();
     let mut observed = ObservedLease::default();
@@ -32,7 +33,7 @@ fn race_after(states: &[Option<Lease>]) -> Result<Option<u64>, ()> {
         now += seconds(1);
         observed.see_in_watch(state.as_ref(), now);
     }
-    match observed.race("us", OURS, false) {
+    match observed.race("us", OUR_DURATION, false) {
         None => Err(()),
         Some(moment) if moment <= now => Ok(None),
         Some(moment) => Ok(Some((moment - now).as_secs())),
@@ -45,9 +46,9 @@ type Case = (&'static str, Vec<Option<Lease>>, Result<Option<u64>, ()>);
 /// Rule: 5.released, 5.deleted-or-emptied, 5.never-held, 5.stated-duration
 #[test]
 #[expect(clippy::too_many_lines, reason = "a table")]
-fn who_may_try_when() {
+fn the_state_of_a_lease_decides_when_a_candidate_may_try() {
     let table: &[Case] = &[
-        ("nothing seen yet: nobody", vec![], Err(())),
+        ("nothing seen yet: never", vec![], Err(())),
         ("no Lease and never one: at once", vec![None], Ok(None)),
         (
             "held: after its duration",
@@ -73,7 +74,7 @@ fn who_may_try_when() {
             Ok(None),
         ),
         (
-            "deleted under its holder: after the holder's duration",
+            "deleted while it was held: after the holder's duration",
             vec![Some(lease(1, Some("a"), Some(15))), None],
             Ok(Some(15)),
         ),
@@ -86,7 +87,7 @@ fn who_may_try_when() {
             Ok(Some(15)),
         ),
         (
-            "holder removed by hand: likewise",
+            "holder removed by hand: after the last holder's duration",
             vec![Some(lease(1, Some("a"), Some(15))), Some(lease(2, None, None))],
             Ok(Some(15)),
         ),
@@ -135,12 +136,12 @@ fn who_may_try_when() {
             Ok(Some(14)),
         ),
         (
-            "deleted since we held it: after our own duration, another may have held it in between",
+            "deleted after we held it: after our duration, because another may have held it since",
             vec![Some(lease(1, Some("us"), Some(6))), None],
             Ok(Some(6)),
         ),
         (
-            "released, and deleted after: the last holder's time",
+            "released and then deleted: after the last holder's duration",
             vec![
                 Some(lease(1, Some("a"), Some(6))),
                 Some(lease(2, Some(""), Some(1))),
@@ -165,14 +166,14 @@ fn deleted_or_emptied_lease_is_rewritten_by_its_holder() {
     ] {
         for (holder, leads, expected) in [
             ("us", true, start),
-            ("us", false, start + OURS),
-            ("a", true, start + OURS),
+            ("us", false, start + OUR_DURATION),
+            ("a", true, start + OUR_DURATION),
         ] {
             let mut observed = ObservedLease::default();
             observed.see(Some(&lease(1, Some(holder), Some(6))), start);
             observed.see(now.as_ref(), start);
             assert_eq!(
-                observed.race("us", OURS, leads),
+                observed.race("us", OUR_DURATION, leads),
                 Some(expected),
                 "{now:?}, {holder}, {leads}"
             );
@@ -181,7 +182,7 @@ fn deleted_or_emptied_lease_is_rewritten_by_its_holder() {
 }
 
 #[test]
-fn a_lease_recreated_is_news_whatever_its_version() {
+fn a_recreated_lease_is_a_change_whatever_its_version() {
     let start = Instant::now();
     let mut observed = ObservedLease::default();
     observed.see(Some(&lease(9, Some("a"), Some(15))), start);
@@ -192,7 +193,7 @@ fn a_lease_recreated_is_news_whatever_its_version() {
 }
 
 #[test]
-fn get_or_write_counts_after_versions_begin_again() {
+fn a_get_or_write_counts_even_if_versions_restart() {
     let start = Instant::now();
     let mut observed = ObservedLease::default();
     observed.see_in_watch(Some(&lease(1000, Some("a"), Some(6))), start);
@@ -203,16 +204,19 @@ fn get_or_write_counts_after_versions_begin_again() {
     );
     assert!(observed.see(Some(&restored), start + seconds(6)));
     assert!(
-        !observed.may_race("us", OURS, false, start + seconds(6)),
+        !observed.may_race("us", OUR_DURATION, false, start + seconds(6)),
         "it has just been renewed"
     );
     // From here on, the watch counts again.
     assert!(observed.see_in_watch(Some(&lease(501, Some("a"), Some(6))), start + seconds(8)));
-    assert_eq!(observed.race("us", OURS, false), Some(start + seconds(14)));
+    assert_eq!(
+        observed.race("us", OUR_DURATION, false),
+        Some(start + seconds(14))
+    );
 }
 
 #[test]
-fn renewal_is_news_after_restore_reuses_its_version() {
+fn a_renewal_with_a_reused_version_is_a_change() {
     let start = Instant::now();
     let mut observed = ObservedLease::default();
     let renewed = |second: u8| {
@@ -222,7 +226,10 @@ fn renewal_is_news_after_restore_reuses_its_version() {
     };
     observed.see_in_watch(Some(&renewed(50)), start);
     assert!(observed.see_in_watch(Some(&renewed(40)), start + seconds(5)));
-    assert_eq!(observed.race("us", OURS, false), Some(start + seconds(11)));
+    assert_eq!(
+        observed.race("us", OUR_DURATION, false),
+        Some(start + seconds(11))
+    );
 }
 
 #[test]
@@ -239,13 +246,13 @@ fn the_times_that_a_lease_states_are_not_read() {
 }
 
 #[test]
-fn may_race_says_the_same_as_race() {
+fn may_race_agrees_with_race() {
     let start = Instant::now();
     let mut observed = ObservedLease::default();
-    assert!(!observed.may_race("us", OURS, false, start));
+    assert!(!observed.may_race("us", OUR_DURATION, false, start));
     observed.see(Some(&lease(1, Some("a"), Some(2))), start);
-    assert!(!observed.may_race("us", OURS, false, start + Duration::from_millis(1999)));
-    assert!(observed.may_race("us", OURS, false, start + seconds(2)));
+    assert!(!observed.may_race("us", OUR_DURATION, false, start + Duration::from_millis(1999)));
+    assert!(observed.may_race("us", OUR_DURATION, false, start + seconds(2)));
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! How a candidate takes and keeps the Lease, and loses it.
+//! Tests of how a candidate takes, keeps and loses the Lease.
 
 use k8s_openapi::api::coordination::v1::Lease;
 
@@ -80,7 +80,7 @@ async fn leader_without_api_server_stops_before_another_begins() {
 
 /// Rule: 5.durations
 #[tokio::test(start_paused = true)]
-async fn the_deadline_is_counted_from_the_moment_the_renewal_was_sent() {
+async fn the_deadline_counts_from_the_send_of_the_renewal() {
     let store = Store::new();
     let mut one = Runner::start(&store, "one");
     let term = one.leads().await;
@@ -115,14 +115,14 @@ async fn a_lease_that_names_another_ends_the_term_at_the_next_renewal() {
         "{:?}",
         start.elapsed()
     );
-    assert!(term.is_revoked(), "what is in flight must be dropped");
+    assert!(term.is_revoked(), "writes in flight must be dropped");
     let again = one.leads().await;
     assert!(start.elapsed() >= seconds(10), "{:?}", start.elapsed());
     assert!(!again.is_over());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_standby_with_a_silent_watch_does_not_rob_a_living_leader() {
+async fn a_standby_with_a_silent_watch_does_not_take_a_held_lease() {
     let store = Store::new();
     let mut one = Runner::start(&store, "one");
     let first = one.leads().await;
@@ -185,7 +185,7 @@ async fn refused_and_garbled_answers_are_retried_until_it_leads() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lost_reply_to_the_first_write_ends_in_a_lead_all_the_same() {
+async fn a_lost_reply_to_the_first_write_does_not_prevent_a_term() {
     for effect in [Effect::LostReply, Effect::Unanswered] {
         let store = Store::new();
         let server_fault = |runner: &Runner| {
@@ -202,7 +202,7 @@ async fn a_lost_reply_to_the_first_write_ends_in_a_lead_all_the_same() {
     }
 }
 
-/// The Lease as different clients write it: the holder's clock is an hour ahead or behind, or jumps.
+/// The clock of the holder is far ahead or behind, or jumps.
 #[tokio::test(start_paused = true)]
 async fn the_times_that_a_holder_states_change_nothing() {
     for times in [
@@ -234,32 +234,35 @@ async fn the_times_that_a_holder_states_change_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_cause_of_failed_attempts_is_one_line_a_minute() {
+async fn each_cause_of_failed_attempts_is_logged_once_a_minute() {
     let (log, _guard) = crate::telemetry::testing::logged();
     let mut one = Runner::start(&Store::new(), "one");
     one.leads().await;
     let before = log.lines().len();
-    // The causes alternate, so that each attempt fails for another cause than the one before.
+    // The causes alternate, so that each attempt fails for a different cause than the one before.
     let faults = one.server.faults();
     // After a failed renewal, the candidate reads the Lease again.
     faults.add(Fault::status(Match::any().resource("leases").verb("patch"), 500).times(1));
     for code in [500, 503].into_iter().cycle().take(100) {
         faults.add(Fault::status(Match::any().resource("leases").verb("get"), code).times(3));
     }
-    one.terms.wait_for(Option::is_none).await.expect("it runs");
+    one.terms
+        .wait_for(Option::is_none)
+        .await
+        .expect("the candidate runs");
     sleep(seconds(60)).await;
     one.leads().await;
     let lines = log.lines().split_off(before);
-    let told = |words| lines.iter().filter(|line| line.contains(words)).count();
-    assert_eq!(told("the renewal of the Lease"), 2, "{lines:#?}");
-    assert_eq!(told("lost the lead"), 1, "{lines:#?}");
-    let attempts = told("the attempt to take the Lease");
+    let count = |words| lines.iter().filter(|line| line.contains(words)).count();
+    assert_eq!(count("the renewal of the Lease"), 2, "{lines:#?}");
+    assert_eq!(count("lost the lead"), 1, "{lines:#?}");
+    let attempts = count("the attempt to take the Lease");
     assert!((4..=7).contains(&attempts), "{lines:#?}");
-    assert_eq!(told("works again"), 1, "{lines:#?}");
+    assert_eq!(count("works again"), 1, "{lines:#?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn failed_renewals_count_as_steps_and_stuck_loop_is_logged() {
+async fn failed_renewals_count_as_steps_and_a_stuck_loop_is_noticed() {
     let limit = seconds(26);
     let store = Store::new();
     let mut one = Runner::start(&store, "one");
@@ -273,7 +276,7 @@ async fn failed_renewals_count_as_steps_and_stuck_loop_is_logged() {
         one.server.faults().remove(cut);
         one.leads().await;
     }
-    // From now on, nothing polls the Lease.
+    // From now on, nothing renews the Lease.
     one.task.abort();
     sleep(seconds(40)).await;
     assert!(one.watchdog.check(limit).is_err());

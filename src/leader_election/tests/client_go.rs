@@ -4,7 +4,7 @@ use super::*;
 
 /// Rule: 5.go-operators, 5.stated-duration
 #[tokio::test(start_paused = true)]
-async fn a_leader_of_client_go_is_honoured_for_its_own_duration() {
+async fn a_leader_of_client_go_is_honored_for_its_own_duration() {
     let store = Store::new();
     put(
         &store,
@@ -60,7 +60,7 @@ async fn a_lease_released_by_client_go_is_taken_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn lease_given_to_unknown_holder_is_left_for_its_duration() {
+async fn lease_of_an_unknown_holder_is_left_alone_for_its_duration() {
     let store = Store::new();
     let mut one = Runner::start(&store, "one");
     let first = one.leads().await;
@@ -83,7 +83,7 @@ async fn lease_given_to_unknown_holder_is_left_for_its_duration() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_lead_goes_to_client_go_and_back() {
+async fn client_go_takes_a_released_lease_and_returns_it() {
     let store = Store::new();
     let mut one = Runner::start(&store, "one");
     one.leads().await;

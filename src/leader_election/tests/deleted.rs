@@ -26,7 +26,8 @@ async fn deleted_or_emptied_lease_is_rewritten_only_by_leader() {
     }
 }
 
-/// Its API server was down while another replica led. Then the Lease of that replica is deleted or emptied.
+/// The API server of a former leader was down while another replica led. Then the Lease of that other replica is
+/// deleted or emptied.
 #[tokio::test(start_paused = true)]
 async fn a_former_leader_does_not_recreate_a_deleted_lease() {
     for empties in [false, true] {
@@ -49,7 +50,7 @@ async fn a_former_leader_does_not_recreate_a_deleted_lease() {
             sleep(Duration::from_millis(50)).await;
         }
         two.server.faults().remove(cut_two);
-        // Either of them may win, because both have seen for how long the Lease has been missing.
+        // Either replica may win, because both have seen how long the Lease has been missing.
         tokio::select! {
             _ = one.leads() => {}
             _ = two.leads() => {}
@@ -68,8 +69,8 @@ async fn deleted_under_a_leader() -> (Store, Term, Runner) {
     (store, term, two)
 }
 
-/// For four seconds, no other term begins, and this one does not end.
-async fn goes_on(first: &Term, standby: &Runner) {
+/// Checks that no other term begins for four seconds, and that this one does not end.
+async fn assert_that_term_continues(first: &Term, standby: &Runner) {
     for _ in 0..40 {
         sleep(Duration::from_millis(100)).await;
         assert!(standby.terms.borrow().is_none(), "two terms");
@@ -77,9 +78,9 @@ async fn goes_on(first: &Term, standby: &Runner) {
     assert!(!first.is_over());
 }
 
-/// Its watch still shows no Lease after the leader has written it again.
+/// The watch of the standby still shows no Lease after the leader has written it again.
 #[tokio::test(start_paused = true)]
-async fn standby_with_late_watch_leaves_lease_deleted_twice() {
+async fn standby_with_late_watch_takes_no_lease_deleted_twice() {
     let (store, first, two) = deleted_under_a_leader().await;
     two.server.lag();
     store.until(|store| spec(store)["holderIdentity"] == "one").await;
@@ -88,12 +89,12 @@ async fn standby_with_late_watch_leaves_lease_deleted_twice() {
     // This is just before replica two would assume that the Lease has been missing for the lease duration.
     sleep_until(held.since().unwrap() + Duration::from_millis(5_970)).await;
     store.delete("leases", "default", LEASE).unwrap();
-    goes_on(&first, &two).await;
+    assert_that_term_continues(&first, &two).await;
 }
 
-/// The same, but the standby was cut off meanwhile and could not read the Lease.
+/// The standby is cut off in the meantime and cannot read the Lease.
 #[tokio::test(start_paused = true)]
-async fn standby_after_a_cut_leaves_lease_deleted_twice() {
+async fn standby_after_a_cut_takes_no_lease_deleted_twice() {
     let (store, first, two) = deleted_under_a_leader().await;
     sleep(Duration::from_millis(10)).await;
     two.server.lag();
@@ -102,7 +103,7 @@ async fn standby_after_a_cut_leaves_lease_deleted_twice() {
     store.until(|store| spec(store)["holderIdentity"] == "one").await;
     store.delete("leases", "default", LEASE).unwrap();
     two.server.faults().remove(cut);
-    goes_on(&first, &two).await;
+    assert_that_term_continues(&first, &two).await;
 }
 
 /// The holder dies, and somebody deletes its Lease.
@@ -116,7 +117,7 @@ async fn a_deleted_lease_of_a_dead_holder_is_taken_after_its_duration() {
     one.task.abort();
     store.delete("leases", "default", LEASE).unwrap();
     let deleted = Instant::now();
-    // A read that fails now and then is not a gap.
+    // A single read that fails is not a gap.
     sleep(Duration::from_millis(2500)).await;
     let reads = Match::any().resource("leases").verb("get");
     two.server.faults().add(Fault::status(reads, 500).times(1));

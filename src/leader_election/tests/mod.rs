@@ -55,7 +55,7 @@ fn config() -> ElectionConfig {
 }
 
 impl Runner {
-    /// Each has its own API server, so that faults can affect one alone.
+    /// Starts a candidate. Each candidate has its own API server, so that faults can affect one candidate alone.
     fn start(store: &Store, name: &'static str) -> Self {
         Self::with_view(store, name, View::new(|| true, WatchHealth::default()))
     }
@@ -135,7 +135,7 @@ fn spec(store: &Store) -> Value {
         .unwrap_or_default()
 }
 
-/// A Lease as another client writes it.
+/// Writes the Lease as another client does.
 fn put(store: &Store, spec: Value) {
     let lease = json!({
         "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",

@@ -44,7 +44,7 @@ async fn a_release_waits_for_the_writes_in_flight() {
 
 /// Rule: 5.release
 #[tokio::test(start_paused = true)]
-async fn with_a_write_that_does_not_end_there_is_no_release() {
+async fn a_write_that_does_not_end_prevents_the_release() {
     let store = Store::new();
     let mut one = Runner::start(&store, "one");
     let term = one.leads().await;
@@ -75,7 +75,7 @@ async fn unanswered_write_forbids_release_for_a_minute() {
 
 /// Rule: 5.release
 #[tokio::test(start_paused = true)]
-async fn a_release_may_take_1200_ms() {
+async fn a_release_that_takes_1200_ms_succeeds() {
     let store = Store::new();
     let mut one = Runner::start(&store, "one");
     one.leads().await;

@@ -15,12 +15,12 @@ fn restarts(runner: &Runner) -> f64 {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_watch_that_does_not_show_our_own_renewals_begins_again() {
+async fn a_watch_that_does_not_show_our_own_renewals_is_restarted() {
     let store = Store::new();
     let mut one = Runner::start(&store, "one");
     let term = one.leads().await;
     sleep(seconds(60)).await;
-    assert!(restarts(&one) < 1.0, "a watch that shows them continues");
+    assert!(restarts(&one) < 1.0, "a watch that shows the renewals continues");
     one.server.faults().silence_watches(Match::any());
     sleep(seconds(8)).await;
     assert!((restarts(&one) - 1.0).abs() < 0.1, "{}", restarts(&one));
@@ -29,7 +29,7 @@ async fn a_watch_that_does_not_show_our_own_renewals_begins_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lease_watch_that_is_refused_is_an_outage_and_no_stale_view() {
+async fn a_refused_lease_watch_is_an_outage_and_not_a_stale_view() {
     for code in [403, 429] {
         let store = Store::new();
         let mut one = Runner::start(&store, "one");
@@ -58,7 +58,7 @@ async fn restore_of_etcd_keeps_the_leader() {
         sleep(seconds(7)).await;
         let backup = store.revision();
         sleep(seconds(120)).await;
-        store.rewind(backup).expect("it is remembered");
+        store.rewind(backup).expect("the revision is remembered");
         if restarted {
             for runner in [&one, &two] {
                 runner
@@ -69,18 +69,18 @@ async fn restore_of_etcd_keeps_the_leader() {
         }
         for _ in 0..600 {
             sleep(Duration::from_millis(100)).await;
-            assert!(!term.is_over(), "{restarted}: it renews");
+            assert!(!term.is_over(), "{restarted}: the leader renews");
             assert!(two.terms.borrow().is_none(), "{restarted}: two terms");
         }
         for runner in [&one, &two] {
-            assert!(restarts(runner) < 1.0, "{restarted}: nobody is to blame");
+            assert!(restarts(runner) < 1.0, "{restarted}: no watch is stale");
         }
         one.task.abort();
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn own_write_that_the_watch_shows_before_its_response_is_not_overdue() {
+async fn own_write_that_the_watch_shows_first_is_not_overdue() {
     let limit = seconds(5);
     let observer = LeaseObserver::new("one", seconds(6), Metrics::new(LEASE).unwrap());
     let lease = |version: u64| -> Lease {
@@ -94,7 +94,7 @@ async fn own_write_that_the_watch_shows_before_its_response_is_not_overdue() {
     observer.wrote(&lease(7));
     let overdue = timeout(seconds(60), observer.wait_until_overdue(limit)).await;
     assert!(overdue.is_err(), "{overdue:?}");
-    // A write that the watch does not show is overdue, also one with a lower version, as after a restore of etcd.
+    // A write that the watch does not show is overdue, even one with a lower version, as after a restore of etcd.
     for version in [8, 3] {
         observer.wrote(&lease(version));
         let overdue = timeout(seconds(60), observer.wait_until_overdue(limit)).await;

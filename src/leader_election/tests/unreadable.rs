@@ -1,8 +1,8 @@
-//! A Lease with times that no client can decode.
+//! A Lease with times that our clients cannot decode.
 
 use super::*;
 
-/// A time that a user may write and an API server stores, but that our time type cannot hold.
+/// A time that a user can write and an API server stores, but that our time type cannot represent.
 const UNREADABLE: &str = "9999-12-31T23:59:59.999999Z";
 
 /// Rule: 5.unreadable
@@ -39,7 +39,11 @@ async fn a_leader_keeps_a_lease_whose_times_become_unreadable() {
         sleep(seconds(3)).await;
         assert!(!term.is_over() && two.terms.borrow().is_none());
     }
-    assert_ne!(spec(&store)["renewTime"], UNREADABLE, "it is repaired");
+    assert_ne!(
+        spec(&store)["renewTime"],
+        UNREADABLE,
+        "the leader repairs the times"
+    );
 }
 
 /// Rule: 5.unreadable

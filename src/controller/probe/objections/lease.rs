@@ -1,7 +1,7 @@
 //! The client of the probe Lease. It can read this one Lease, change its annotations, and create it when it is missing.
 //!
 //! It is the only client that writes without a [`Term`](crate::leader_election::term::Term), because replicas that do
-//! not lead write here.
+//! not lead write to this Lease too.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -47,19 +47,19 @@ pub struct Annotations {
     pub values: BTreeMap<String, String>,
 }
 
-/// What the watch shows.
+/// An event of the watch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LeaseEvent {
-    /// A list, which is the current state whatever was shown before.
+    /// A list: the current state, whatever was shown before.
     Listed(Annotations),
     /// A change after the list.
     Changed(Annotations),
 }
 
-/// Why a call failed.
+/// An error of a call or of the watch.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The API server refused it, or could not be reached.
+    /// The API server refused the call, or could not be reached.
     // This is not transparent, because that would hide the type by which the log shortens a response of the API server.
     #[error("{0}")]
     Call(#[from] kube::Error),
@@ -75,7 +75,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// The status that an API server has answered with.
+    /// The status with which an API server has answered.
     fn status(&self) -> Option<&Status> {
         match self {
             Self::Call(error) => status_of(error),
@@ -83,7 +83,7 @@ impl Error {
         }
     }
 
-    /// How long an overloaded API server asks to be left alone.
+    /// The pause that an overloaded API server requests, or zero.
     pub(super) fn retry_after(&self) -> Duration {
         self.status().and_then(throttled).unwrap_or_default()
     }
@@ -114,7 +114,7 @@ impl ProbeLease {
         }
     }
 
-    /// Namespace and name, for logs.
+    /// The namespace and the name, for logs.
     pub(super) fn key(&self) -> String {
         format!("{}/{}", self.namespace, self.name)
     }
@@ -126,7 +126,8 @@ impl ProbeLease {
         Ok(lease.map(|lease| Annotations::of(&lease)).unwrap_or_default())
     }
 
-    /// Changes annotations; all others stay as they are. Returns the version that has the change.
+    /// Changes annotations; all others stay as they are. Creates the Lease if it is missing. Returns the version that
+    /// has the change, or 0 if there is nothing to remove.
     pub(super) async fn annotate(&self, changes: &Changes) -> Result<u64, Error> {
         let is_missing = |status| is_missing(status, &self.name);
         let missing = match self.patch(changes).await {
@@ -134,7 +135,7 @@ impl ProbeLease {
             answer => return answer,
         };
         if changes.values().all(Option::is_none) {
-            // Nothing to remove.
+            // There is nothing to remove.
             return Ok(0);
         }
         match self.create(changes).await {
@@ -171,8 +172,8 @@ impl ProbeLease {
         Ok(Annotations::of(&lease).version)
     }
 
-    /// Shows each change of the Lease, and never returns. No other part depends on this watch. Without it, a leader
-    /// hears no objections, and other replicas make none.
+    /// Passes each state of the Lease to `show`, and never returns. No other part depends on this watch. While it
+    /// fails, a replica that does not lead makes no objections, and a leader reads the Lease instead.
     pub(super) async fn follow(&self, mut show: impl FnMut(LeaseEvent)) {
         let outage = FailureLog::new(format!("the watch of the Lease {}", self.key()));
         let (mut failures, mut refusals) = (WatchBackoff::failures(), WatchBackoff::overload());

@@ -1,4 +1,4 @@
-//! Asks the other replicas before an endpoint is taken out, and answers when they ask.
+//! Asks the other replicas for objections before an endpoint is taken out, and answers when another replica asks.
 //!
 //! ```text
 //!     leader: suspects ──> PATCH ──> probe Lease ──> watch ──> Hearing ──> Report
@@ -33,21 +33,21 @@ pub use lease::ProbeLease;
 use lease::{Changes, Error};
 use view::{LeaseView, Seen};
 
-/// How often this replica checks again while the passing of time may change what it has to write.
+/// The period in which this replica checks again while time alone may change what it has to write.
 const TICK: Duration = Duration::from_millis(50);
 
-/// The longest pause after a call that failed, unless the API server asks for more.
+/// The longest pause after a call that failed, unless the API server requests a longer one.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// The time between two reads of the Lease while its watch is behind. It is shorter than the time that other replicas
 /// have to object.
-const READ_EVERY: Duration = Duration::from_millis(200);
-/// A watch that is behind for this long will probably not recover soon.
-const READ_OFTEN: Duration = Duration::from_secs(1);
-/// The time between two reads after that. It is shorter than the time for which an objection counts.
-const READ_SELDOM: Duration = Duration::from_secs(2);
+const READ_PERIOD: Duration = Duration::from_millis(200);
+/// The time after which a watch that is behind will probably not recover soon.
+const FREQUENT_READS: Duration = Duration::from_secs(1);
+/// The time between two reads after [`FREQUENT_READS`]. It is shorter than the time for which an objection counts.
+const SLOW_READ_PERIOD: Duration = Duration::from_secs(2);
 
-/// The part of one replica in the exchange, whether it leads or not.
+/// The part of one replica in the exchange of suspicions and objections, whether it leads or not.
 pub struct Objections {
     lease: ProbeLease,
     probes: Probes,
@@ -76,8 +76,8 @@ enum Step {
 }
 
 impl Objections {
-    /// `identity` is that of the election. `own_addresses` are those of this node: a replica that reaches the server on
-    /// its own node learns nothing about the network.
+    /// `identity` is the identity in the election. `own_addresses` are the addresses of this node: a replica that
+    /// reaches the server on its own node learns nothing about the network.
     #[must_use]
     pub fn new(lease: ProbeLease, probes: Probes, identity: &str, own_addresses: BTreeSet<IpAddr>) -> Self {
         let view = LeaseView {
@@ -97,7 +97,7 @@ impl Objections {
         }
     }
 
-    /// Asks and answers until it is dropped.
+    /// Asks and answers until the future is dropped.
     pub async fn run(mut self) {
         let (lease, view) = (self.lease.clone(), self.view.clone());
         let (terms, probes) = (self.terms.clone(), self.probes.clone());
@@ -106,11 +106,11 @@ impl Objections {
             biased;
             () = forget_with_terms(terms, probes) => {}
             () = lease.follow(|shown| view.show(shown)) => {}
-            () = self.speak() => {}
+            () = self.write_and_read() => {}
         }
     }
 
-    async fn speak(&mut self) {
+    async fn write_and_read(&mut self) {
         let outage = FailureLog::new(format!("a write of the Lease {}", self.lease.key()));
         let mut pauses = pauses(LONGEST_PAUSE);
         let mut stored = Changes::new();
@@ -120,7 +120,7 @@ impl Objections {
                     let result = self.write(&changes).await;
                     if result.is_ok() {
                         if stored == changes {
-                            // Somebody undoes this write each time.
+                            // Somebody undoes the write each time.
                             sleep(pauses.next_pause()).await;
                             continue;
                         }
@@ -226,7 +226,7 @@ impl Objections {
         }
     }
 
-    /// When a leader checks again.
+    /// The time at which a leader checks again, if a target is failing.
     fn tick(&self) -> Option<Instant> {
         is_failing(&self.reports.borrow()).then(|| Instant::now() + TICK)
     }
@@ -235,7 +235,7 @@ impl Objections {
         match self.lease.annotate(changes).await {
             Ok(version) => {
                 let at = Instant::now();
-                let next_read = at + READ_EVERY;
+                let next_read = at + READ_PERIOD;
                 if self.leads() {
                     self.written = Some(Written {
                         version,
@@ -268,10 +268,10 @@ impl Objections {
         }
         self.view.read(lease);
         if let Some(written) = &mut self.written {
-            let pause = if written.at.elapsed() < READ_OFTEN {
-                READ_EVERY
+            let pause = if written.at.elapsed() < FREQUENT_READS {
+                READ_PERIOD
             } else {
-                READ_SELDOM
+                SLOW_READ_PERIOD
             };
             written.next_read = Instant::now() + pause;
         }

@@ -15,11 +15,11 @@ use endpoint_copier_core::verdicts::{Failure, Reply, objection_key};
 
 const LEASE: &str = "lease-probes";
 
-/// Real probes whose attempts end as a test decides.
+/// Real probes. A test decides how their attempts end.
 struct Attempts(Scene);
 
 impl Attempts {
-    /// Makes three API servers well.
+    /// Creates probes of three API servers that are well.
     fn new(renewal_limit: Option<Duration>) -> Self {
         let attempts = Self(Scene::new(renewal_limit, ProbeConfig::default(), 0));
         attempts
@@ -145,19 +145,19 @@ fn annotations(store: &Store) -> BTreeMap<String, String> {
     serde_json::from_value(lease["metadata"]["annotations"].clone()).unwrap_or_default()
 }
 
-/// Empty if nothing is suspected.
+/// The suspected targets. Empty if nothing is suspected.
 fn suspected(store: &Store) -> String {
     annotations(store).remove(SUSPECTED).unwrap_or_default()
 }
 
-/// Empty if there is none.
+/// The objection of a replica. Empty if there is none.
 fn objection(store: &Store, name: &str) -> String {
     annotations(store)
         .remove(&objection_key(name))
         .unwrap_or_default()
 }
 
-/// A Lease as another client writes it.
+/// Writes the Lease as another client does.
 fn put(store: &Store, annotations: &Value) {
     let lease = json!({
         "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
@@ -198,7 +198,7 @@ async fn term_that_begins_past_the_second_failure_asks_at_once() {
 
 /// Rule: 7.objection
 #[tokio::test(start_paused = true)]
-async fn peer_that_sees_it_well_objects_before_the_leader_acts() {
+async fn peer_that_sees_a_suspect_well_objects_before_leader_acts() {
     let store = Store::new();
     let (leader, peer) = (Replica::leader(&store), Replica::start(&store, "peer"));
     sleep(ms(1000)).await;
@@ -301,7 +301,7 @@ async fn suspicion_that_returns_has_a_new_round() {
     sleep(ms(1000)).await;
     leader.probes.succeed(1);
     sleep(ms(100)).await;
-    assert_eq!(suspected(&store), "", "nothing is suspected any more");
+    assert_eq!(suspected(&store), "", "nothing is suspected anymore");
     assert_eq!(objection(&store, "peer"), "");
     leader.probes.fail_twice(1).await;
     sleep(ms(100)).await;
@@ -410,7 +410,7 @@ async fn write_touches_no_annotation_of_others() {
 
 /// Rule: 7.stale-suspicion
 #[tokio::test(start_paused = true)]
-async fn new_leader_removes_what_the_last_one_suspected() {
+async fn new_leader_removes_suspicions_of_the_last_one() {
     let store = Store::new();
     let (leader, next) = (Replica::leader(&store), Replica::start(&store, "next"));
     sleep(ms(10)).await;
@@ -425,7 +425,7 @@ async fn new_leader_removes_what_the_last_one_suspected() {
     assert_eq!(
         annotations(&store),
         BTreeMap::new(),
-        "nor does it object any more"
+        "the new leader does not object anymore either"
     );
 }
 
@@ -443,11 +443,11 @@ async fn new_leader_asks_again_with_a_new_round() {
     assert!(!next.probes.is_heard(1));
     sleep(ms(200)).await;
     assert_eq!(suspected(&store), "192.0.2.1:6443=2");
-    assert!(!leader.probes.is_heard(1), "its term took its suspicions along");
+    assert!(!leader.probes.is_heard(1), "suspicions end with the term");
     next.resign();
     leader.lead();
     sleep(ms(100)).await;
-    assert!(!leader.probes.is_heard(1), "it has to ask again");
+    assert!(!leader.probes.is_heard(1), "a new term has to ask again");
 }
 
 /// Rule: 7.stale-keys
@@ -539,7 +539,7 @@ async fn overloaded_server_is_left_alone_as_long_as_it_asks() {
 
 /// Rule: 7.heard
 #[tokio::test(start_paused = true)]
-async fn lost_answer_is_made_up_for_by_the_watch() {
+async fn watch_confirms_a_write_whose_answer_was_lost() {
     for effect in [Effect::LostReply, Effect::Unanswered] {
         let store = Store::new();
         put(&store, &json!({}));
@@ -551,7 +551,7 @@ async fn lost_answer_is_made_up_for_by_the_watch() {
         sleep(ms(400)).await;
         assert!(leader.probes.is_heard(1));
         sleep(ms(5000)).await;
-        assert_eq!(leader.writes(), 1, "the Lease has it");
+        assert_eq!(leader.writes(), 1, "the Lease has the suspicion");
     }
 }
 
@@ -583,7 +583,7 @@ async fn leader_with_a_silent_watch_reads_the_lease() {
         let probes = &leader.probes;
         assert!(
             !probes.is_heard(1) || probes.is_objected(1),
-            "it hears the objection in time"
+            "the leader receives the objection in time"
         );
     }
     assert!(leader.probes.is_objected(1));
@@ -594,7 +594,7 @@ async fn leader_with_a_silent_watch_reads_the_lease() {
 
 /// Rule: 7.silent-watch
 #[tokio::test(start_paused = true)]
-async fn lease_deleted_behind_a_silent_watch_is_created_again() {
+async fn lease_deleted_during_a_silent_watch_is_created_again() {
     let store = Store::new();
     put(&store, &json!({}));
     let (leader, peer) = (Replica::leader(&store), Replica::start(&store, "peer"));
@@ -605,7 +605,11 @@ async fn lease_deleted_behind_a_silent_watch_is_created_again() {
     sleep(ms(100)).await;
     store.delete("leases", "default", LEASE).unwrap();
     sleep(ms(400)).await;
-    assert_eq!(suspected(&store), "192.0.2.1:6443=1", "asked again");
+    assert_eq!(
+        suspected(&store),
+        "192.0.2.1:6443=1",
+        "the suspicion is written again"
+    );
     assert!(!leader.probes.is_heard(1), "the time to object begins again");
     sleep(ms(1000)).await;
     assert!(leader.probes.is_heard(1) && !leader.probes.is_objected(1));
@@ -637,7 +641,7 @@ async fn rights_of_the_chart_are_enough() {
 
 /// Rule: 7.rights
 #[tokio::test(start_paused = true)]
-async fn watch_without_the_right_costs_a_line_a_minute() {
+async fn watch_without_permission_logs_one_line_a_minute() {
     let store = Store::new();
     store.restrict("leader", Vec::new());
     let leader = Replica::leader(&store);
@@ -658,7 +662,7 @@ async fn watch_without_the_right_costs_a_line_a_minute() {
 
 /// Rule: 7.watch
 #[tokio::test(start_paused = true)]
-async fn watch_returns_within_a_second_of_the_api_server() {
+async fn watch_works_within_a_second_after_the_api_server_returns() {
     let store = Store::new();
     let (leader, peer) = (Replica::leader(&store), Replica::start(&store, "peer"));
     sleep(ms(10)).await;
@@ -693,7 +697,7 @@ async fn unanswered_list_or_watch_is_repeated_after_two_seconds() {
 #[tokio::test(start_paused = true)]
 async fn forged_annotations_do_no_harm() {
     let store = Store::new();
-    // As large as an API server accepts: 256 KiB in all.
+    // Annotations as large as an API server accepts: 256 KiB in all.
     let mut forged = serde_json::Map::new();
     let long = "192.0.2.1:6443=1,".repeat(140);
     for n in 0..100 {
@@ -712,7 +716,7 @@ async fn forged_annotations_do_no_harm() {
     sleep(ms(61_000)).await;
     leader.probes.fail_twice(1).await;
     sleep(ms(500)).await;
-    assert_eq!(annotations(&store).len(), 1, "the forged ones are gone");
+    assert_eq!(annotations(&store).len(), 1, "the forged annotations are removed");
 }
 
 /// Rule: 7.forged
@@ -724,7 +728,7 @@ async fn suspicion_forged_by_another_is_answered_and_removed() {
     put(&store, &json!({SUSPECTED: "192.0.2.1:6443=17"}));
     sleep(ms(100)).await;
     assert_eq!(annotations(&store), BTreeMap::new());
-    assert!(peer.writes() <= 2, "it objects and withdraws at most");
+    assert!(peer.writes() <= 2, "at most an objection and its withdrawal");
     assert!(leader.writes() <= 2);
 }
 

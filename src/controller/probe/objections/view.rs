@@ -21,11 +21,11 @@ pub(super) struct LeaseView {
 }
 
 impl LeaseView {
-    /// Takes in what the watch shows.
+    /// Records an event of the watch.
     pub fn show(&self, shown: LeaseEvent) {
         let (watched, lease) = match shown {
             LeaseEvent::Listed(lease) => (lease.version, lease),
-            // A read may have been ahead of it.
+            // A read may have been ahead of the watch.
             LeaseEvent::Changed(lease) if lease.version < self.known().version => {
                 (lease.version, self.known())
             }
@@ -34,7 +34,7 @@ impl LeaseView {
         self.see(Seen { lease, watched });
     }
 
-    /// Takes in what a GET shows, unless a newer state is already known: the watch may be ahead of it.
+    /// Records the result of a GET, unless a newer state is already known: the watch may be ahead of the GET.
     pub fn read(&self, lease: Annotations) {
         // A Lease that does not exist has no version.
         if lease.version == 0 || lease.version >= self.known().version {
@@ -42,7 +42,7 @@ impl LeaseView {
         }
     }
 
-    /// Takes in what a GET shows, whatever is known: after etcd was restored, versions are lower.
+    /// Records the result of a GET, whatever is known: after a restore of etcd, versions are lower.
     pub fn replace(&self, lease: Annotations) {
         let watched = self.seen.borrow().as_ref().map_or(0, |seen| seen.watched);
         self.see(Seen { lease, watched });

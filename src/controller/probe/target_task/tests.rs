@@ -23,12 +23,12 @@ pub(crate) enum Answers {
     Lossy(u64, Duration),
 }
 
-/// A server that a test controls, with a record of its requests.
+/// Servers that a test controls, with a record of their requests.
 #[derive(Default)]
 pub(crate) struct FakeServers {
     answers: Mutex<Vec<(Target, Answers)>>,
     log: Mutex<Vec<(Target, Instant, &'static str)>>,
-    /// Cancelled when all current connections break.
+    /// Canceled when all current connections break.
     breaks: Mutex<CancellationToken>,
     closes_after_each: Mutex<bool>,
     connections: AtomicU64,
@@ -36,7 +36,7 @@ pub(crate) struct FakeServers {
 }
 
 impl FakeServers {
-    /// The seed of [`Answers::Lossy`].
+    /// Sets the seed of [`Answers::Lossy`].
     pub fn seed(&self, seed: u64) {
         *self.draws.lock() = seed;
     }
@@ -72,7 +72,8 @@ impl FakeServers {
         self.log.lock().push((target, Instant::now(), what));
     }
 
-    /// The milliseconds since `start` at which a target was asked or dialed, as `what` says.
+    /// The times, in milliseconds since `start`, at which a target got a request (`what` is "get") or was dialed
+    /// ("dial").
     pub fn times(&self, target: Target, what: &str, start: Instant) -> Vec<u128> {
         let log = self.log.lock();
         log.iter()
@@ -162,7 +163,7 @@ struct Running {
     _tasks: Vec<AbortOnDropHandle<()>>,
 }
 
-/// The start of the period of the observed target.
+/// The offset of the periods of the observed target.
 const PHASE: Duration = Duration::from_millis(300);
 
 impl Running {
@@ -191,7 +192,7 @@ impl Running {
         self.scene.phase(target(number))
     }
 
-    /// How many attempts in a row have failed, if it is failing.
+    /// The number of attempts in a row that have failed, if the target is failing.
     fn failing(&self, number: u8) -> Option<u32> {
         let facts = self.scene.facts(target(number));
         (facts.phase == Phase::Failing).then_some(facts.failures)
@@ -204,7 +205,7 @@ impl Running {
         Instant::now()
     }
 
-    fn asked(&self, start: Instant) -> Vec<u128> {
+    fn probed(&self, start: Instant) -> Vec<u128> {
         self.servers.times(target(1), "get", start)
     }
 
@@ -227,7 +228,7 @@ async fn attempts_are_a_period_apart_on_one_connection() {
     let start = Instant::now();
     let running = Running::start(&[1]);
     sleep(ms(4_000)).await;
-    assert_eq!(running.asked(start), [0, 300, 1_300, 2_300, 3_300]);
+    assert_eq!(running.probed(start), [0, 300, 1_300, 2_300, 3_300]);
     assert_eq!(running.dialed(start), [0]);
 }
 
@@ -238,8 +239,8 @@ async fn attempt_after_unanswered_one_has_its_own_connection() {
     let start = running.settle().await;
     running.servers.set(target(1), Answers::Hangs);
     sleep(ms(2_000)).await;
-    // Each of them has timed out after a second: at 1050, 1550 and 2050.
-    assert_eq!(running.asked(start)[..4], [50, 550, 1_050, 1_550]);
+    // Each attempt times out after a second: at 1050, 1550 and 2050.
+    assert_eq!(running.probed(start)[..4], [50, 550, 1_050, 1_550]);
     assert_eq!(running.dialed(start)[..3], [550, 1_050, 1_550]);
     assert_eq!(running.failing(1), Some(2));
     sleep(ms(51)).await;
@@ -257,9 +258,9 @@ async fn at_most_three_attempts_are_in_flight() {
     let start = running.settle().await;
     running.servers.set(target(1), Answers::Hangs);
     sleep(ms(2_049)).await;
-    assert_eq!(running.asked(start), [50, 550, 1_050]);
+    assert_eq!(running.probed(start), [50, 550, 1_050]);
     sleep(ms(2)).await;
-    assert_eq!(running.asked(start), [50, 550, 1_050, 2_050]);
+    assert_eq!(running.probed(start), [50, 550, 1_050, 2_050]);
 }
 
 /// Rule: 7.older-failure
@@ -271,7 +272,7 @@ async fn an_answer_to_a_newer_attempt_makes_an_older_one_irrelevant() {
     sleep(ms(100)).await;
     running.servers.set(target(1), answer(Reply::Success));
     sleep(ms(2_000)).await;
-    assert_eq!(running.asked(start), [50, 550, 1_050, 2_050]);
+    assert_eq!(running.probed(start), [50, 550, 1_050, 2_050]);
     assert_eq!(running.phase(1), Phase::Well);
     assert!(running.scene.probes.is_clearly_well(target(1)));
 }
@@ -291,7 +292,7 @@ async fn after_a_failed_connect_the_next_attempt_follows_in_200_ms() {
     assert_eq!(running.phase(1), Phase::Down);
     assert_eq!(running.dialed(start), [0, 200, 400]);
     sleep(ms(2_000)).await;
-    // It is down, so the normal period applies again.
+    // The target is down, so the normal period applies again.
     assert_eq!(running.dialed(start), [0, 200, 400, 1_050, 2_050]);
 }
 
@@ -302,9 +303,9 @@ async fn after_a_5xx_the_next_attempt_follows_in_500_ms() {
     let start = running.settle().await;
     running.servers.set(target(1), status(500));
     sleep(ms(1_200)).await;
-    assert_eq!(running.asked(start), [50, 551, 1_052]);
+    assert_eq!(running.probed(start), [50, 551, 1_052]);
     assert_eq!(running.phase(1), Phase::Down);
-    assert_eq!(running.dialed(start), [], "the connection is as good as before");
+    assert_eq!(running.dialed(start), [], "the connection is still usable");
 }
 
 /// Rule: 7.first-failure
@@ -319,8 +320,8 @@ async fn the_first_failure_of_one_address_probes_the_others_at_once() {
         running.servers.times(target(2), "get", start)[..3],
         [100, 601, 1_102]
     );
-    // One probe because of the first failure of the other target, and its own.
-    assert_eq!(running.asked(start), [101, 900]);
+    // One attempt because of the first failure of the other target, and a regular one.
+    assert_eq!(running.probed(start), [101, 900]);
 }
 
 /// Rule: 7.first-failure
@@ -340,33 +341,33 @@ async fn failing_address_is_not_probed_for_another_failure() {
 
 /// Rule: 7.kept-connection
 #[tokio::test(start_paused = true)]
-async fn closed_idle_connection_is_noticed_and_no_failure() {
+async fn closed_idle_connection_is_noticed_but_is_no_failure() {
     let running = Running::start(&[1]);
     let start = running.settle().await;
     running.servers.break_connections();
     sleep(ms(500)).await;
     assert_eq!(running.dialed(start), [0]);
-    assert_eq!(running.asked(start), [0, 50]);
+    assert_eq!(running.probed(start), [0, 50]);
     assert_eq!(running.phase(1), Phase::Well);
 }
 
 /// Rule: 7.kept-connection
 #[tokio::test(start_paused = true)]
-async fn a_connection_that_breaks_under_a_request_is_tried_once_more() {
+async fn request_on_a_broken_connection_is_sent_on_a_new_one() {
     let running = Running::start(&[1]);
     let start = running.settle().await;
     running
         .servers
         .set(target(1), answer(Reply::Failure(Failure::Reset)));
     sleep(ms(400)).await;
-    // On the kept connection, and then on the one that decides.
-    assert_eq!(running.asked(start), [50, 51]);
+    // One request on the kept connection, and one on a new connection, which decides.
+    assert_eq!(running.probed(start), [50, 51]);
     assert_eq!(running.failing(1), Some(1));
 }
 
 /// Rule: 7.kept-connection
 #[tokio::test(start_paused = true)]
-async fn a_server_that_closes_each_connection_is_asked_twice_a_period() {
+async fn a_server_that_closes_connections_is_probed_twice_a_period() {
     let running = Running::start(&[1]);
     *running.servers.closes_after_each.lock() = true;
     sleep(ms(300)).await;
@@ -383,7 +384,7 @@ async fn a_timeout_whose_timer_fires_late_is_discarded() {
     running.settle().await;
     running.servers.set(target(1), Answers::Hangs);
     sleep(ms(60)).await;
-    // The process is stopped, and its timers fire when it continues.
+    // The process is suspended, and its timers fire when it continues.
     advance(ms(3_000)).await;
     sleep(ms(1)).await;
     assert_eq!(running.phase(1), Phase::Well);
@@ -394,7 +395,7 @@ async fn a_timeout_whose_timer_fires_late_is_discarded() {
 
 /// Rule: 7.new, 7.period-again
 #[tokio::test(start_paused = true)]
-async fn a_target_that_never_answers_is_asked_once_a_period() {
+async fn a_target_that_never_answers_is_probed_once_a_period() {
     let running = Running::start(&[1]);
     running
         .servers
@@ -422,7 +423,7 @@ async fn a_certificate_error_is_no_failed_connect() {
 
 /// Rule: 7.period-again, 7.rise
 #[tokio::test(start_paused = true)]
-async fn a_target_that_was_down_is_asked_each_period_while_it_rises() {
+async fn a_target_that_was_down_is_probed_each_period_while_rising() {
     let running = Running::start(&[1]);
     running.settle().await;
     running.servers.set(target(1), status(500));
@@ -435,6 +436,6 @@ async fn a_target_that_was_down_is_asked_each_period_while_it_rises() {
         }
     };
     let start = Instant::now();
-    timeout(ms(6_000), well).await.expect("it is well again");
+    timeout(ms(6_000), well).await.expect("the target is well again");
     assert!(start.elapsed() >= ms(3_000), "{:?}", start.elapsed());
 }

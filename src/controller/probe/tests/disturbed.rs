@@ -9,15 +9,15 @@ use super::*;
 use crate::controller::probe::objections::{Objections, ProbeLease};
 use endpoint_copier_core::verdicts::{Candidate, Reply, Unreachable, judge};
 
-/// How long each disturbance lasts.
-const LONG: Duration = Duration::from_secs(600);
+/// The length of each disturbance.
+const DISTURBANCE: Duration = Duration::from_secs(600);
 
 type Removed = Arc<Mutex<BTreeMap<IpAddr, Unreachable>>>;
 
 struct Replica {
     scene: Scene,
     server: ApiServer,
-    /// What a replica would have taken out if it leads.
+    /// The endpoints that the replica would have taken out as the leader.
     removed: Removed,
     _tasks: [AbortOnDropHandle<()>; 3],
 }
@@ -95,7 +95,7 @@ impl Replicas {
         replicas
     }
 
-    /// All replicas get these responses from this server.
+    /// Makes a server respond to all replicas in this way.
     fn answer(&self, number: u8, answers: &Answers) {
         for replica in &self.all {
             replica.answer(number, answers.clone());
@@ -144,7 +144,7 @@ async fn living_servers_stay_whatever_disturbs_the_probes() {
         for number in [1, 2, 3] {
             replicas.answer(number, &answers);
         }
-        replicas.pass(LONG).await;
+        replicas.pass(DISTURBANCE).await;
         assert_eq!(replicas.removed(), BTreeMap::new(), "{what}");
     }
 }
@@ -154,7 +154,7 @@ async fn living_servers_stay_whatever_disturbs_the_probes() {
 async fn one_slow_server_stays() {
     let replicas = Replicas::well().await;
     replicas.answer(1, &Answers::After(ms(900), Reply::Success));
-    replicas.pass(LONG).await;
+    replicas.pass(DISTURBANCE).await;
     assert_eq!(replicas.removed(), BTreeMap::new());
 }
 
@@ -165,7 +165,7 @@ async fn slow_server_that_the_leader_does_not_reach_stays() {
     replicas.answer(1, &Answers::After(ms(900), Reply::Success));
     replicas.pass(ms(10_000)).await;
     replicas.all[0].answer(1, Answers::Hangs);
-    replicas.pass(LONG).await;
+    replicas.pass(DISTURBANCE).await;
     assert_eq!(replicas.removed(), BTreeMap::new());
     for replica in &replicas.all[1..] {
         let writes = replica.writes();
@@ -178,16 +178,16 @@ async fn slow_server_that_the_leader_does_not_reach_stays() {
 
 /// Rule: 7.late
 #[tokio::test(start_paused = true)]
-async fn replicas_that_stand_still_take_nothing_out() {
+async fn suspended_replicas_take_nothing_out() {
     let replicas = Replicas::well().await;
-    for stop in (2_000..5_000).step_by(100) {
-        // Attempts are in flight when the replicas stop.
+    for pause in (2_000..5_000).step_by(100) {
+        // Attempts are in flight when the replicas are suspended.
         replicas.answer(
-            1 + u8::try_from(stop / 100 % 3).unwrap(),
+            1 + u8::try_from(pause / 100 % 3).unwrap(),
             &Answers::After(ms(200), Reply::Success),
         );
         replicas.pass(ms(10_000)).await;
-        tokio::time::advance(ms(stop)).await;
+        tokio::time::advance(ms(pause)).await;
     }
     replicas.pass(ms(10_000)).await;
     assert_eq!(replicas.removed(), BTreeMap::new());

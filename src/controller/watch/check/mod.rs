@@ -29,7 +29,7 @@ mod turns;
 /// The pause between two polls while a watch catches up.
 const CATCH_UP_POLL: Duration = Duration::from_millis(50);
 
-/// The number of slices in one page of a list.
+/// The maximum number of slices on one page of a list.
 const CHECK_PAGE: u32 = 500;
 
 impl Watches {
@@ -40,8 +40,8 @@ impl Watches {
         tokio::join!(self.check_api_servers(), self.check_others());
     }
 
-    /// Compares the API servers' list each time, even when other lists fail. It does so even if no Service
-    /// copies it, because the version of any list shows whether the watches can continue.
+    /// Compares the API source in each check, even if other lists fail, and even if no Service copies it: the version
+    /// of any list shows whether the watches can continue.
     async fn check_api_servers(&self) {
         let source = ServiceKey::api_source();
         let outage = FailureLog::new(format!("the check of {source}"));
@@ -94,7 +94,7 @@ impl Watches {
         }
     }
 
-    /// The sources in use except the API servers' list, in parts that each fit into one selector.
+    /// The sources in use except the API source, in parts that each fit into one selector.
     fn others(&self) -> BTreeMap<Part, BTreeSet<String>> {
         let mut sources = self.index.lock().sources();
         let api_source = ServiceKey::api_source();
@@ -122,13 +122,14 @@ impl Watches {
         }
     }
 
-    /// Requests one list. Returns how long it took, and the cause for a restart of the watches if there is one.
+    /// Compares the watches with one list. Returns how long the list took, and the cause for a restart of the watches
+    /// if there is one.
     async fn compare(
         &self,
         namespace: &str,
         names: BTreeSet<String>,
     ) -> (Duration, Result<Option<Cause>, ListError>) {
-        // Only watches of slices, because versions of other resources may not be comparable.
+        // Only watches of slices count, because versions of other resources may not be comparable.
         let slices = [WatchKind::Copies, WatchKind::Sources];
         let shown = self.reader.watch_health.version(&slices);
         let mut listing = self.index.lock().listing(namespace.to_owned(), names);
@@ -211,7 +212,7 @@ impl From<kube::Error> for ListError {
     }
 }
 
-/// The times of checks.
+/// The timer of the checks.
 fn ticks() -> Interval {
     let mut ticks = interval_at(Instant::now() + CHECK_PERIOD, CHECK_PERIOD);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -7,13 +7,13 @@ use tokio::time::Instant;
 
 use crate::timing::CHECK_PERIOD;
 
-/// The limit for lists in one check.
+/// The maximum number of lists in one check.
 const LISTS: usize = 8;
 
-/// A slower list costs the API server too much to request it in every check.
-const SLOW: Duration = Duration::from_secs(1);
+/// A list that takes longer than this costs the API server too much to request it in every check.
+const SLOW_LIST: Duration = Duration::from_secs(1);
 
-/// The longest pause between two lists of one part, not counting the time that the others take.
+/// The longest pause between two lists of one part, not counting the time that other lists take.
 const LONGEST_LIST_PAUSE: Duration = Duration::from_secs(160);
 
 /// The sources of one namespace that fit into one selector: the namespace and the number of the part.
@@ -29,7 +29,7 @@ pub(super) struct Turns {
 }
 
 impl Turns {
-    /// The parts to list in a check that begins now.
+    /// Returns the parts to list in a check that begins now.
     pub(super) fn next(&mut self, parts: &BTreeMap<Part, BTreeSet<String>>, now: Instant) -> Vec<Part> {
         self.slow.retain(|part, _| parts.contains_key(part));
         let (done, left): (Vec<_>, Vec<_>) = parts.keys().partition(|part| Some(*part) <= self.last.as_ref());
@@ -49,7 +49,7 @@ impl Turns {
 
     /// Records how long a list took in a check that began at the given time.
     pub(super) fn took(&mut self, part: &Part, time: Duration, began: Instant) {
-        if time <= SLOW {
+        if time <= SLOW_LIST {
             self.slow.remove(part);
             return;
         }
@@ -75,7 +75,7 @@ mod tests {
 
     /// Rule: survive.check-scope
     #[tokio::test(start_paused = true)]
-    async fn eight_namespaces_are_checked_at_once_and_all_in_turn() {
+    async fn eight_namespaces_are_checked_at_a_time_and_all_in_turn() {
         let (mut turns, now) = (Turns::default(), Instant::now());
         let mut next = |count| numbers(&turns.next(&parts(count), now)).join(" ");
         assert_eq!(next(20), "00 01 02 03 04 05 06 07");
@@ -89,7 +89,7 @@ mod tests {
 
     /// Rule: survive.check-slow
     #[tokio::test(start_paused = true)]
-    async fn a_slow_list_is_checked_less_often_until_it_is_fast_again() {
+    async fn a_slow_list_is_requested_less_often_until_it_is_fast_again() {
         let (mut turns, two) = (Turns::default(), parts(2));
         let (mut now, start) = (Instant::now(), Instant::now());
         let slow = ("team-00".to_owned(), 0);
@@ -99,7 +99,7 @@ mod tests {
             assert!(turn.contains(&("team-01".to_owned(), 0)));
             if turn.contains(&slow) {
                 at.push((now - start).as_secs());
-                let time = if check < 40 { SLOW * 2 } else { SLOW };
+                let time = if check < 40 { SLOW_LIST * 2 } else { SLOW_LIST };
                 turns.took(&slow, time, now);
             }
             now += CHECK_PERIOD;

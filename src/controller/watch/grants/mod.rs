@@ -1,4 +1,4 @@
-//! The watch of ReferenceGrants. It begins when a managed Service first asks for a source in another namespace, if the
+//! The watch of ReferenceGrants. It begins when a managed Service first names a source in another namespace, if the
 //! cluster serves ReferenceGrants. Nothing else waits for it.
 
 use std::time::Duration;
@@ -16,12 +16,13 @@ use crate::apiserver::reference_grant::{GROUP, Versioned};
 use endpoint_copier_core::index::{Dirty, Index};
 use endpoint_copier_core::model::{Grant, Unreadable, WatchKind};
 
-/// How often the operator checks whether the cluster serves ReferenceGrants, and in which version.
+/// The period in which the operator checks whether the cluster serves ReferenceGrants, and in which version.
 const DISCOVERY: Duration = Duration::from_secs(60);
 
-/// After this time without ReferenceGrants, or without permission to read them, the operator assumes that there are
-/// none. Before that, an API server may just be starting, or somebody may be replacing the `CustomResourceDefinition`.
-const GONE: Duration = Duration::from_secs(300);
+/// After this time without the API of ReferenceGrants, or without permission to read them, the operator assumes that
+/// there are none. Before that, an API server may just be starting, or somebody may be replacing the
+/// `CustomResourceDefinition`.
+const ABSENT_AFTER: Duration = Duration::from_secs(300);
 
 /// Watches ReferenceGrants. `names` gets a new number whenever the names of the Services whose slices matter may have
 /// changed.
@@ -41,7 +42,7 @@ pub async fn grants(watches: Watches, names: channel::Sender<u64>) {
                 };
                 tokio::select! {
                     () = follow => {}
-                    () = grants.until_served_otherwise(version) => {}
+                    () = grants.until_another_version_is_served(version) => {}
                 }
             }
             Ok(None) => {
@@ -114,7 +115,7 @@ impl GrantWatch {
         Ok(None)
     }
 
-    async fn until_served_otherwise(&self, version: Version) {
+    async fn until_another_version_is_served(&self, version: Version) {
         loop {
             sleep(DISCOVERY).await;
             if self.served().await.is_ok_and(|served| served != Some(version)) {
@@ -168,9 +169,9 @@ impl GrantWatch {
             .await;
     }
 
-    /// Notes that ReferenceGrants cannot be read. After some time they count as absent.
+    /// Records that ReferenceGrants cannot be read. After some time, they count as absent.
     fn refused(&self, since: &mut Option<Instant>) {
-        if since.get_or_insert_with(Instant::now).elapsed() >= GONE {
+        if since.get_or_insert_with(Instant::now).elapsed() >= ABSENT_AFTER {
             self.change(|index| index.grants_listed([]));
         }
     }

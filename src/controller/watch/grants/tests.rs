@@ -18,9 +18,9 @@ use endpoint_copier_core::index::{Scope, SharedIndex};
 use endpoint_copier_core::model::{ConsentPolicy, Defaults, ServiceKey};
 use endpoint_copier_core::testing::{Build as _, BuildService as _, defaults, plain_service, service};
 
-/// What the API server serves for ReferenceGrants.
+/// The state of the API of ReferenceGrants.
 #[derive(Clone, Copy, Debug)]
-enum Serves {
+enum GrantApi {
     /// The API in this version, with one grant.
     Grant(&'static str),
     /// The API in this version, without a grant.
@@ -35,13 +35,13 @@ enum Serves {
     Forbidden,
 }
 
-fn answer(state: Serves, path: &str, query: &str) -> (u16, Option<Value>) {
+fn answer(state: GrantApi, path: &str, query: &str) -> (u16, Option<Value>) {
     let version = match state {
-        Serves::Grant(version) | Serves::Nothing(version) => version,
-        Serves::Forbidden => "v1",
-        Serves::NoVersion => "",
-        Serves::Unavailable => return (503, Some(json!({}))),
-        Serves::Overloaded => {
+        GrantApi::Grant(version) | GrantApi::Nothing(version) => version,
+        GrantApi::Forbidden => "v1",
+        GrantApi::NoVersion => "",
+        GrantApi::Unavailable => return (503, Some(json!({}))),
+        GrantApi::Overloaded => {
             let details = json!({"retryAfterSeconds": 60});
             return (
                 429,
@@ -74,8 +74,8 @@ fn answer(state: Serves, path: &str, query: &str) -> (u16, Option<Value>) {
         },
     });
     let items = match state {
-        Serves::Grant(_) => vec![grant],
-        Serves::Forbidden => {
+        GrantApi::Grant(_) => vec![grant],
+        GrantApi::Forbidden => {
             return (
                 403,
                 Some(json!({"code": 403, "status": "Failure", "message": "", "reason": "Forbidden"})),
@@ -91,26 +91,26 @@ fn answer(state: Serves, path: &str, query: &str) -> (u16, Option<Value>) {
 
 /// An index that is fed by a watch of grants, and in which `default/vip` names `web/app` as its source.
 struct Scene {
-    serves: Arc<Mutex<Serves>>,
+    state: Arc<Mutex<GrantApi>>,
     index: SharedIndex,
     names: channel::Receiver<u64>,
     /// The number of requests.
-    asked: Arc<AtomicUsize>,
+    requests: Arc<AtomicUsize>,
     _task: AbortOnDropHandle<()>,
 }
 
 impl Scene {
-    fn new(serves: Serves) -> Self {
-        let serves = Arc::new(Mutex::new(serves));
-        let asked = Arc::<AtomicUsize>::default();
-        let (says, count) = (serves.clone(), asked.clone());
+    fn new(state: GrantApi) -> Self {
+        let state = Arc::new(Mutex::new(state));
+        let requests = Arc::<AtomicUsize>::default();
+        let (current, count) = (state.clone(), requests.clone());
         let api = tower::service_fn(move |request: Request<Body>| {
             let (path, query) = (
                 request.uri().path().to_owned(),
                 request.uri().query().unwrap_or_default().to_owned(),
             );
             count.fetch_add(1, Ordering::Relaxed);
-            let (code, body) = answer(*says.lock(), &path, &query);
+            let (code, body) = answer(*current.lock(), &path, &query);
             async move {
                 let Some(body) = body else {
                     // A watch without an event.
@@ -148,10 +148,10 @@ impl Scene {
         };
         let (sender, names) = channel::channel(0);
         Self {
-            serves,
+            state,
             index,
             names,
-            asked,
+            requests,
             _task: AbortOnDropHandle::new(tokio::spawn(grants(watches, sender))),
         }
     }
@@ -176,13 +176,13 @@ fn vip() -> ServiceKey {
 #[tokio::test(start_paused = true)]
 async fn grants_are_read_in_the_version_that_is_served() {
     for version in ["v1", "v1beta1"] {
-        let scene = Scene::new(Serves::Grant(version));
+        let scene = Scene::new(GrantApi::Grant(version));
         assert_eq!(scene.after(1).await, "permitted", "{version}");
         assert!(
             scene.names.has_changed().expect("the watch runs"),
             "the source must be watched now"
         );
-        let none = Scene::new(Serves::Nothing(version));
+        let none = Scene::new(GrantApi::Nothing(version));
         assert_eq!(none.after(1).await, "refused", "{version}");
     }
 }
@@ -190,21 +190,21 @@ async fn grants_are_read_in_the_version_that_is_served() {
 /// Rule: 9.discovery
 #[tokio::test(start_paused = true)]
 async fn absence_of_grants_is_final_after_five_minutes() {
-    let scene = Scene::new(Serves::NoVersion);
+    let scene = Scene::new(GrantApi::NoVersion);
     assert_eq!(scene.after(1).await, "refused for now");
     assert_eq!(scene.after(290).await, "refused for now");
     assert_eq!(scene.after(120).await, "refused");
-    *scene.serves.lock() = Serves::Grant("v1");
+    *scene.state.lock() = GrantApi::Grant("v1");
     assert_eq!(scene.after(61).await, "permitted");
 }
 
 /// Rule: 9.discovery
 #[tokio::test(start_paused = true)]
 async fn consent_ends_five_minutes_after_grants_are_not_served() {
-    for end in [Serves::NoVersion, Serves::Forbidden] {
-        let scene = Scene::new(Serves::Grant("v1"));
+    for end in [GrantApi::NoVersion, GrantApi::Forbidden] {
+        let scene = Scene::new(GrantApi::Grant("v1"));
         assert_eq!(scene.after(1).await, "permitted");
-        *scene.serves.lock() = end;
+        *scene.state.lock() = end;
         assert_eq!(scene.after(300).await, "permitted", "{end:?}");
         assert_eq!(scene.after(600).await, "refused", "{end:?}");
     }
@@ -213,30 +213,30 @@ async fn consent_ends_five_minutes_after_grants_are_not_served() {
 /// Rule: 9.discovery
 #[tokio::test(start_paused = true)]
 async fn a_failing_api_server_withdraws_no_consent() {
-    let scene = Scene::new(Serves::Unavailable);
+    let scene = Scene::new(GrantApi::Unavailable);
     assert_eq!(scene.after(3600).await, "unknown");
-    *scene.serves.lock() = Serves::Grant("v1");
+    *scene.state.lock() = GrantApi::Grant("v1");
     assert_eq!(scene.after(120).await, "permitted");
-    *scene.serves.lock() = Serves::Unavailable;
+    *scene.state.lock() = GrantApi::Unavailable;
     assert_eq!(scene.after(3600).await, "permitted");
 }
 
 /// Rule: survive.overload-discovery
 #[tokio::test(start_paused = true)]
 async fn discovery_waits_as_long_as_retry_after_asks() {
-    let scene = Scene::new(Serves::Overloaded);
-    for (seconds, asked) in [(59, 1), (60, 2), (600, 12)] {
+    let scene = Scene::new(GrantApi::Overloaded);
+    for (seconds, requests) in [(59, 1), (60, 2), (600, 12)] {
         assert_eq!(scene.after(seconds).await, "unknown");
-        assert_eq!(scene.asked.load(Ordering::Relaxed), asked);
+        assert_eq!(scene.requests.load(Ordering::Relaxed), requests);
     }
-    *scene.serves.lock() = Serves::Grant("v1");
+    *scene.state.lock() = GrantApi::Grant("v1");
     assert_eq!(scene.after(61).await, "permitted");
 }
 
 /// Rule: 9.discovery
 #[tokio::test(start_paused = true)]
-async fn a_missing_right_to_list_grants_refuses_after_five_minutes() {
-    let scene = Scene::new(Serves::Forbidden);
+async fn source_is_refused_after_five_minutes_without_list_rights() {
+    let scene = Scene::new(GrantApi::Forbidden);
     assert_eq!(scene.after(290).await, "unknown");
     assert_eq!(scene.after(120).await, "refused");
 }

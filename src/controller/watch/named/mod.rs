@@ -22,18 +22,18 @@ mod shards;
 pub(super) mod split;
 
 /// After this time without a change, names are merged into few watches and unneeded names are dropped.
-const SETTLED: Duration = Duration::from_secs(60);
+const QUIET_PERIOD: Duration = Duration::from_secs(60);
 
 /// The factor between the time that reading the names took and the pause before the next read. There may be thousands
 /// of names, and one user may change some of them all the time.
-const READ_PAUSE: u32 = 9;
+const READ_PAUSE_FACTOR: u32 = 9;
 
-/// Watches the slices of all names that matter. `changed` reports when these may have changed. Ends when its sender is
-/// dropped, or when a watch ends, which should not happen.
+/// Watches the slices of all names that matter. `changed` reports when these may have changed. Ends when the sender of
+/// `changed` is dropped, or when a watch ends, which should not happen.
 pub async fn named_slices(watches: Watches, mut changed: channel::Receiver<u64>) {
     let index = watches.index.clone();
     let pinned = index.lock().pinned_names();
-    let (mut read, mut may_read) = (None::<Instant>, Instant::now());
+    let (mut read, mut next_read) = (None::<Instant>, Instant::now());
     let mut shards = Shards::new(watches);
     for names in split(&pinned, SELECTOR_BYTES) {
         shards.watch(names, Role::Pinned, Duration::ZERO);
@@ -60,7 +60,7 @@ pub async fn named_slices(watches: Watches, mut changed: channel::Receiver<u64>)
             paces.next(&requested, &missing)
         };
         if let Some(began) = read.take() {
-            may_read = Instant::now() + began.elapsed() * READ_PAUSE;
+            next_read = Instant::now() + began.elapsed() * READ_PAUSE_FACTOR;
         }
         tokio::select! {
             biased;
@@ -69,7 +69,7 @@ pub async fn named_slices(watches: Watches, mut changed: channel::Receiver<u64>)
                     return;
                 }
             }
-            changed = next_change(&mut changed, may_read) => {
+            changed = next_change(&mut changed, next_read) => {
                 if changed.is_err() {
                     return;
                 }
@@ -80,7 +80,7 @@ pub async fn named_slices(watches: Watches, mut changed: channel::Receiver<u64>)
                 // Another requester of a watched name changes no watch.
                 if wanted != now_wanted {
                     wanted = now_wanted;
-                    settled = Some(Instant::now() + SETTLED);
+                    settled = Some(Instant::now() + QUIET_PERIOD);
                 }
             }
             () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {}
@@ -88,7 +88,7 @@ pub async fn named_slices(watches: Watches, mut changed: channel::Receiver<u64>)
     }
 }
 
-/// Waits for the next change. A change is not lost if the wait is cancelled.
+/// Waits for the next change. A change is not lost if the wait is canceled.
 async fn next_change(
     changed: &mut channel::Receiver<u64>,
     not_before: Instant,

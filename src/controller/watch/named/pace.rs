@@ -1,7 +1,8 @@
 //! The times at which watches of new names may begin.
 //!
-//! Each begins with a list, for which the API server reads all slices of the cluster. A user can change names as often
-//! as they like, so each namespace waits for its own new names, and all together stay below a limit.
+//! Each such watch begins with a list, for which the API server reads all slices of the cluster. Users can change names
+//! as often as they like, so each namespace waits because of its own new names only, and the lists of all namespaces
+//! together stay below a limit.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -22,7 +23,7 @@ const GROWTH: u32 = 4;
 /// The longest of these pauses.
 const LONGEST_PAUSE: Duration = Duration::from_secs(4);
 
-/// After this time without new names, the pauses start short again.
+/// After this time without new names, the next pause is [`PAUSE`] again.
 const CALM: Duration = Duration::from_secs(10);
 
 /// The number of lists of new names that all namespaces together may cause at once.
@@ -31,7 +32,7 @@ const BURST: u32 = 4;
 /// The time after which all namespaces together may cause one more list.
 const REFILL: Duration = Duration::from_secs(1);
 
-/// The pauses of all requesters, and the limit on their sum.
+/// The pauses of all requesters, and the limit on all lists together.
 #[derive(Default)]
 pub(super) struct Paces {
     by_requester: BTreeMap<Requester, Pace>,
@@ -39,8 +40,8 @@ pub(super) struct Paces {
 }
 
 impl Paces {
-    /// The missing names whose watch may begin now, as many as fit into its selector. Counts the watch as begun. The
-    /// name of the API source never waits, and the flagged Service waits for no other.
+    /// Takes the missing names whose watch may begin now, as many as fit into one selector. Counts the watch as begun.
+    /// The name of the API source never waits, and the Service that the flags name waits for no other Service.
     pub fn take(&mut self, wanted: &NamesByRequester, missing: &BTreeSet<String>) -> BTreeSet<String> {
         let now = Instant::now();
         self.by_requester.retain(|_, pace| !pace.is_calm(now));
@@ -75,7 +76,7 @@ impl Paces {
         self.total.spend(Instant::now());
     }
 
-    /// When the next of the missing names may be taken.
+    /// The time at which the next missing name may be taken.
     pub fn next(&self, wanted: &NamesByRequester, missing: &BTreeSet<String>) -> Option<Instant> {
         let waiting = wanted.iter().filter(|(_, names)| !names.is_disjoint(missing));
         let due = waiting.map(|(requester, _)| self.due(requester).unwrap_or_else(Instant::now));
@@ -118,7 +119,7 @@ impl Pace {
 /// The limit on all lists together: [`BURST`] at once, then one after each [`REFILL`].
 #[derive(Default)]
 struct Total {
-    /// When the whole burst is available again.
+    /// The time at which the whole burst is available again.
     full: Option<Instant>,
 }
 
@@ -155,7 +156,7 @@ mod tests {
 
     /// Rule: survive.selector-pace
     #[tokio::test(start_paused = true)]
-    async fn pauses_grow_while_names_change_and_shrink_afterwards() {
+    async fn pauses_grow_while_names_change_and_shrink_afterward() {
         let mut pace = Pace::default();
         let mut pauses = Vec::new();
         for _ in 0..5 {
@@ -177,7 +178,7 @@ mod tests {
         assert_eq!(paces.take(&blue, &missing), names(&["a"]));
         let both = by_namespace(&[("blue", "b"), ("green", "c")]);
         assert_eq!(paces.take(&both, &missing), names(&["c"]));
-        let due = paces.next(&both, &names(&["b"])).expect("one waits");
+        let due = paces.next(&both, &names(&["b"])).expect("a name waits");
         assert_eq!(due, Instant::now() + PAUSE);
         sleep_until(due).await;
         assert_eq!(paces.take(&both, &names(&["b"])), names(&["b"]));
@@ -223,7 +224,7 @@ mod tests {
         for number in 0..8 {
             let namespace = format!("namespace-{number}");
             let (wanted, missing) = (by_namespace(&[(&namespace, "a")]), names(&["a"]));
-            sleep_until(paces.next(&wanted, &missing).expect("one waits")).await;
+            sleep_until(paces.next(&wanted, &missing).expect("a name waits")).await;
             assert_eq!(paces.take(&wanted, &missing), missing);
             lists.push(start.elapsed().as_secs());
         }

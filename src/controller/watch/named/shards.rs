@@ -14,13 +14,15 @@ use crate::controller::watch::{Watches, named_selector};
 use endpoint_copier_core::index::Scope;
 use endpoint_copier_core::model::{Restart, WatchKind};
 
-/// The limit for watches of new names. Beyond it, one list merges them.
+/// The maximum number of watches of new names. Beyond it, one list merges them.
 const NEW_SHARDS: usize = 8;
 
-/// A watch that has not listed after this time ends if its names are not needed. A list may not take this long.
+/// A watch whose list is not complete after this time ends if its names are not needed. A list usually takes much less
+/// time.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The time between the beginnings of the watches of a merge: each lists, and the names stay watched meanwhile.
+/// The time between the beginnings of the watches of a merge. Each of them begins with a list, and the old watches
+/// continue until that list is complete.
 const BETWEEN_MERGED: Duration = Duration::from_secs(2);
 
 type Names = BTreeSet<String>;
@@ -28,13 +30,13 @@ type Names = BTreeSet<String>;
 /// The role of a watch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Role {
-    /// Its names never change.
+    /// The names of the watch never change.
     Pinned,
-    /// It is one of the watches over which all names were spread at the last merge.
+    /// The watch is one of those over which all names were spread at the last merge.
     Merged,
-    /// Its names were added since.
+    /// The names of the watch were added since the last merge.
     New,
-    /// It is replaced, but continues until others have listed its names, so that no update is missed.
+    /// The watch is replaced, but continues until others have listed its names, so that no update is missed.
     Replaced,
 }
 
@@ -47,7 +49,7 @@ struct Shard {
 }
 
 impl Shard {
-    /// Whether the watch should continue.
+    /// Whether the watch is not being replaced.
     fn is_active(&self) -> bool {
         self.role != Role::Replaced
     }
@@ -72,7 +74,7 @@ impl Shards {
         }
     }
 
-    /// The names without an active watch.
+    /// The wanted names without an active watch.
     pub(super) fn missing(&self, wanted: &Names) -> Names {
         let is_watched = |name: &String| {
             let mut active = self.running.iter().filter(|shard| shard.is_active());
@@ -81,8 +83,8 @@ impl Shards {
         wanted.iter().filter(|name| !is_watched(name)).cloned().collect()
     }
 
-    /// Watches missing names, which must fit into one selector. If there are many watches of new names, merges those
-    /// into the new one that fit as well.
+    /// Watches missing names, which must fit into one selector. If there are many watches of new names, the new watch
+    /// also replaces those whose names fit.
     pub(super) fn add(&mut self, mut missing: Names, wanted: &Names) {
         let is_first = self.running.iter().all(|shard| shard.role == Role::Pinned);
         let new = self.running.iter_mut().filter(|shard| shard.role == Role::New);
@@ -102,7 +104,8 @@ impl Shards {
         self.watch(missing, role, Duration::ZERO);
     }
 
-    /// Spreads the needed names over as few watches as possible, and drops the others. Returns whether watches begin.
+    /// Spreads the needed names over as few watches as possible, and drops the others. Returns whether new watches
+    /// begin.
     pub(super) fn merge(&mut self, wanted: &Names) -> bool {
         let mut sets = split(wanted, SELECTOR_BYTES);
         let merged = |shard: &&mut Shard| matches!(shard.role, Role::Merged | Role::New);
@@ -150,17 +153,18 @@ impl Shards {
         });
     }
 
-    /// Ends the replaced watches whose names others have listed.
+    /// Ends the watches that are not needed: replaced ones whose names others have listed or that have no list
+    /// themselves, and new ones that list for too long and whose names are not wanted.
     pub(super) fn end_replaced(&mut self, wanted: &Names) {
         let active = self.running.iter().filter(|shard| shard.is_active());
         let listed: Vec<_> = active
             .filter(|shard| shard.is_listed)
             .map(|shard| shard.names.clone())
             .collect();
-        let is_left =
+        let is_unlisted =
             |name: &String| wanted.contains(name) && !listed.iter().any(|names| names.contains(name));
         let is_needed = |shard: &Shard| match (shard.role, shard.is_listed) {
-            (Role::Replaced, is_listed) => is_listed && shard.names.iter().any(is_left),
+            (Role::Replaced, is_listed) => is_listed && shard.names.iter().any(is_unlisted),
             (Role::New, false) => shard.began.elapsed() < PATIENCE || !shard.names.is_disjoint(wanted),
             _ => true,
         };

@@ -4,16 +4,16 @@ use std::collections::BTreeSet;
 
 use sha2::{Digest as _, Sha256};
 
-/// The limit for bytes of names in one selector. `http::Uri` accepts 64 KiB, and the rest of the URL is short. An
-/// encoded comma takes three bytes.
+/// The maximum number of bytes of names in one selector. `http::Uri` accepts 64 KiB, and the rest of the URL is short.
+/// An encoded comma takes three bytes.
 pub(in crate::controller::watch) const SELECTOR_BYTES: usize = 48 * 1024;
 
-/// The bytes of a name in a selector.
+/// The number of bytes that a name takes in a selector.
 pub(super) fn bytes_of(name: &str) -> usize {
     name.len() + "%2C".len()
 }
 
-/// The bytes of names in a selector.
+/// The number of bytes that names take in a selector.
 pub(super) fn selector_bytes<'a>(names: impl IntoIterator<Item = &'a String>) -> usize {
     names.into_iter().map(|name| bytes_of(name)).sum()
 }
@@ -30,7 +30,7 @@ pub(in crate::controller::watch) fn split(names: &BTreeSet<String>, longest: usi
 
 fn halve(names: &[(u64, &str)], bit: u64, longest: usize, shards: &mut Vec<BTreeSet<String>>) {
     let length: usize = names.iter().map(|(_, name)| bytes_of(name)).sum();
-    // All bits are used up, which would take a thousand names with the same hash.
+    // The bits would run out only for hundreds of names with the same hash.
     if length > longest && bit > 0 {
         let (low, high) = names.split_at(names.partition_point(|(hash, _)| hash & bit == 0));
         halve(low, bit >> 1, longest, shards);
@@ -40,7 +40,8 @@ fn halve(names: &[(u64, &str)], bit: u64, longest: usize, shards: &mut Vec<BTree
     }
 }
 
-/// SHA-256, so that no user can choose names that end up in one set. Every replica computes the same value.
+/// Computes a part of the SHA-256 of a name, so that no user can choose names that end up in one set. Every replica
+/// computes the same value.
 fn hash(name: &str) -> u64 {
     let digest: [u8; 32] = Sha256::digest(name).into();
     digest

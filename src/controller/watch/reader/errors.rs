@@ -5,7 +5,7 @@ use kube::runtime::watcher;
 
 use crate::apiserver::http_status;
 
-/// The status that the API server has answered with.
+/// The status with which the API server has answered.
 pub(in crate::controller::watch) fn status_of(error: &watcher::Error) -> Option<&Status> {
     match error {
         watcher::Error::InitialListFailed(error)
@@ -16,13 +16,12 @@ pub(in crate::controller::watch) fn status_of(error: &watcher::Error) -> Option<
     }
 }
 
-/// Whether every replica gets this response.
+/// Whether every replica would get this response.
 pub(super) fn is_for_all(error: &watcher::Error) -> bool {
     status_of(error).is_some_and(http_status::is_client_error)
 }
 
-/// Whether a server is not available. Any other such error, or one after the watch has begun, means that the server is
-/// overloaded.
+/// Whether the server is unavailable. After the watch has begun, the same status means that the server is overloaded.
 pub(super) fn is_unavailable(error: &watcher::Error) -> bool {
     let has_begun = matches!(
         error,

@@ -1,4 +1,4 @@
-//! Follows one watch forever: errors, pauses and signs of life.
+//! Follows one watch forever: handles its errors and pauses, and records its health.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tower::{BoxError, service_fn};
 
 use self::errors::{is_answer, is_expired, is_for_all, is_unavailable, must_relist};
-use super::SHOWS_CURRENT_STATE;
+use super::TIME_TO_BE_CURRENT;
 use super::backoff::{HEALTHY, Relists, WatchBackoff};
 use crate::apiserver::error::one_line;
 use crate::apiserver::http_status::{overload, status_of};
@@ -32,23 +32,23 @@ use endpoint_copier_core::model::{Restart, WatchKind, version};
 
 pub(super) mod errors;
 
-/// A watch without events counts as alive for this time.
-const QUIET: Duration = Duration::from_secs(1);
+/// A watch without decoded events counts as alive only after it has lasted this long.
+const MINIMUM_AGE: Duration = Duration::from_secs(1);
 
 /// The minimum time between the beginnings of two requests of one watch.
 const BETWEEN_WATCHES: Duration = Duration::from_millis(250);
 
-/// After this many consecutive failures without a response, no API server was available, and a watch restarts with a
-/// list. etcd may have been restored from a backup meanwhile. A watch that continued from a reused version would miss
-/// the changes before it. If another server is alive, the second attempt finds it.
-const AWAY: u32 = 2;
+/// The number of consecutive failures without a response after which a watch restarts with a list, because no API
+/// server was available: the second attempt would have reached another server. In the meantime, etcd may have been
+/// restored from a backup, and a watch that continued from a reused version would miss the changes before it.
+const OUTAGE_FAILURES: u32 = 2;
 
 /// Reads the API by lists and watches.
 #[derive(Clone)]
 pub struct Reader {
     /// The client that makes the calls.
     pub client: Client,
-    /// Signs of life of each watch.
+    /// The health of each watch.
     pub watch_health: WatchHealth,
     /// Counts restarts.
     pub metrics: Metrics,
@@ -124,18 +124,18 @@ impl Reader {
                     Ok(Ok(event)) => {
                         record(&state, &event);
                         if matches!(event, Event::Apply(_) | Event::Delete(_)) {
-                            calls.last.lock().has_lived = true;
+                            calls.last.lock().has_worked = true;
                         }
                         handle(Ok(event));
                         continue;
                     }
                     Ok(Err(error)) => error,
                     Err(Cause::Behind) => {
-                        // The first time without a response, the whole API may be down, and a list works around that.
-                        // If it happens again, the server is to blame.
-                        let is_open = state.is_open(SHOWS_CURRENT_STATE);
+                        // The first time that the watch has no response, the whole API may be down, and a list is
+                        // enough. If that happens again, the fault is the server's.
+                        let is_open = state.is_open(TIME_TO_BE_CURRENT);
                         if is_open || excused {
-                            calls.go_elsewhere("its watch is behind");
+                            calls.change_server("its watch is behind");
                         }
                         excused = !is_open;
                         self.metrics.watch_restarted(watch, Restart::Stale);
@@ -151,14 +151,14 @@ impl Reader {
                     .watch_restarted(watch, if expired { Restart::Expired } else { Restart::Error });
                 outage.failed(&one_line(&error));
                 state.record_failure(is_for_all(&error));
-                let calm = handle(Err(&error));
-                let away = calls.unanswered(&error) >= AWAY;
+                let requested_pause = handle(Err(&error));
+                let is_outage = calls.unanswered(&error) >= OUTAGE_FAILURES;
                 if let Some(retry_after) = errors::status_of(&error).and_then(overload) {
                     // The resourceVersion is still valid, so a list would only add to the load.
                     let is_unavailable = is_unavailable(&error);
                     let longest = overload_backoff.next(retry_after);
                     // A server that is starting answers like this without a `Retry-After`, and another watch may be the
-                    // first to notice that it works again.
+                    // first to notice that the server works again.
                     let shortest = if is_unavailable && retry_after.is_zero() {
                         longest.min(WATCH_PAUSE)
                     } else {
@@ -171,9 +171,9 @@ impl Reader {
                     }
                     continue;
                 }
-                if let Some(calm) = calm {
+                if let Some(requested_pause) = requested_pause {
                     state.touch();
-                    sleep(calm).await;
+                    sleep(requested_pause).await;
                     break;
                 }
                 let mut pause = backoff.next(Duration::ZERO);
@@ -181,10 +181,10 @@ impl Reader {
                     pause = pause.max(calls.relist_pause());
                 }
                 let pause = self.watch_health.pause(pause.min(WATCH_PAUSE), pause);
-                if must_relist(&error) || away {
+                if must_relist(&error) || is_outage {
                     tokio::select! {
                         () = pause => {}
-                        // Something has changed meanwhile.
+                        // A restart was requested during the pause.
                         _ = state.restart() => {}
                     }
                     break;
@@ -208,7 +208,7 @@ fn record<K: Resource>(state: &WatchState, event: &Event<K>) {
     state.record_success();
 }
 
-/// The calls of a client for one watch.
+/// The client of one watch, and the state of its calls.
 struct Calls {
     client: Client,
     state: WatchState,
@@ -224,12 +224,12 @@ struct Last {
     watch_began: Option<Instant>,
     /// The server that answered last, on which the watch runs.
     server: Option<Server>,
-    /// Set if the next request must go to another server.
+    /// The server to avoid, if the next request must go to another one.
     avoid: Option<Avoid>,
     /// The number of failures without a response since the API server last responded.
     unanswered: u32,
     /// Whether a watch has lasted long enough, or has shown a change, since the last time that it had to relist.
-    has_lived: bool,
+    has_worked: bool,
 }
 
 impl Calls {
@@ -245,9 +245,9 @@ impl Calls {
     ) -> kube::Result<Response<impl http_body::Body<Data = Bytes, Error = BoxError> + use<>>> {
         let watches = is_watch(&request);
         if watches {
-            self.keep_distance().await;
+            self.pace_requests().await;
             // Bookmarks are not shown to the caller, but the next request continues from them.
-            self.state.record_version(asked_version(&request));
+            self.state.record_version(requested_version(&request));
         }
         if let Some(avoid) = self.last.lock().avoid.take() {
             request.extensions_mut().insert(avoid);
@@ -277,33 +277,33 @@ impl Calls {
         *unanswered
     }
 
-    /// Records that a server is unavailable, although a proxy answered for it. The next response is news for all
+    /// Records that a server is unavailable, although a proxy answered for it. The next response is reported to all
     /// watches.
     fn found_unavailable(&self) {
         let unanswered = &mut self.last.lock().unanswered;
         *unanswered = (*unanswered).max(1);
     }
 
-    /// The pause before the list that follows a rejected watch. If this happens again and again, another server may
-    /// answer.
+    /// The pause before the list that follows a rejected watch. If this happens repeatedly, the next request goes to
+    /// another server.
     fn relist_pause(&self) -> Duration {
-        let has_lived = std::mem::take(&mut self.last.lock().has_lived);
+        let has_worked = std::mem::take(&mut self.last.lock().has_worked);
         let mut relists = self.relists.lock();
-        let pause = relists.next(has_lived);
+        let pause = relists.next(has_worked);
         if relists.are_many() {
-            self.go_elsewhere("each of its watches fails at once");
+            self.change_server("each of its watches fails at once");
         }
         pause
     }
 
-    fn go_elsewhere(&self, why: &'static str) {
+    fn change_server(&self, why: &'static str) {
         let mut last = self.last.lock();
         last.avoid = last.server.clone().map(|server| Avoid { server, why });
     }
 
     /// Waits before the next request of a watch that ended as soon as it began. kube's watcher does not pause after a
     /// clean end.
-    async fn keep_distance(&self) {
+    async fn pace_requests(&self) {
         let last = self.last.lock().watch_began;
         if let Some(last) = last.filter(|last| last.elapsed() < BETWEEN_WATCHES) {
             sleep_until(last + BETWEEN_WATCHES).await;
@@ -313,31 +313,31 @@ impl Calls {
 }
 
 /// The resourceVersion after which a watch begins.
-fn asked_version(request: &Request<Body>) -> Option<u64> {
+fn requested_version(request: &Request<Body>) -> Option<u64> {
     let mut parts = request.uri().query()?.split('&');
     parts.find_map(|part| version(part.strip_prefix("resourceVersion=")))
 }
 
-/// The frames of a watch, which breaks if it does not end.
+/// The frames of a watch. They end with an error if the server does not end the watch in time.
 fn frames(body: Body, calls: Arc<Calls>) -> impl Stream<Item = Result<Frame<Bytes>, BoxError>> + Send {
     let began = Instant::now();
     stream::unfold(Some((body, OpenWatch(calls), true)), move |watch| async move {
         let (mut body, watch, mut is_line_complete) = watch?;
         let Ok(frame) = timeout_at(began + LONGEST_WATCH, body.frame()).await else {
-            watch.0.go_elsewhere("it did not end a watch in time");
+            watch.0.change_server("it did not end a watch in time");
             return Some((Err("the server did not end the watch in time".into()), None));
         };
         if let Some(data) = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref()) {
             is_line_complete = data.last().map_or(is_line_complete, |last| *last == b'\n');
         }
-        // Decoded events count by themselves. kube swallows bookmarks, and a quiet watch shows nothing. But neither a
+        // Decoded events are recorded elsewhere. kube hides bookmarks, so a quiet watch shows no events. But neither a
         // watch that ends as soon as it begins nor a line that never ends counts as activity, even if a proxy answers
         // for the API server.
-        if is_line_complete && began.elapsed() >= QUIET {
+        if is_line_complete && began.elapsed() >= MINIMUM_AGE {
             watch.0.state.touch();
         }
         if began.elapsed() >= HEALTHY {
-            watch.0.last.lock().has_lived = true;
+            watch.0.last.lock().has_worked = true;
         }
         Some(match frame? {
             Ok(frame) => (Ok(frame), Some((body, watch, is_line_complete))),
@@ -346,7 +346,7 @@ fn frames(body: Body, calls: Arc<Calls>) -> impl Stream<Item = Result<Frame<Byte
     })
 }
 
-/// A watch that an API server answers. It is dropped when no more events can arrive.
+/// A watch that an API server has answered. It is dropped when no more events can arrive.
 struct OpenWatch(Arc<Calls>);
 
 impl Drop for OpenWatch {

@@ -38,18 +38,18 @@ fn answer(
     answer
 }
 
-/// A request: whether it is a watch, and the server that it avoids with the reason.
-type Asked = (bool, Option<(u16, &'static str)>);
+/// A request: whether it is a watch, and the server that it avoids, with the reason.
+type SentRequest = (bool, Option<(u16, &'static str)>);
 
-fn reader(refuses_watches: bool) -> (Reader, mpsc::UnboundedReceiver<Asked>) {
-    let (asked, requests) = mpsc::unbounded_channel();
+fn reader(refuses_watches: bool) -> (Reader, mpsc::UnboundedReceiver<SentRequest>) {
+    let (sender, requests) = mpsc::unbounded_channel();
     let count = Arc::<AtomicU16>::default();
     let service = service_fn(move |request: Request<Body>| {
         let number = count.fetch_add(1, Ordering::SeqCst) + 1;
         let watches = is_watch(&request);
         let avoid = request.extensions().get::<Avoid>();
         let avoid = avoid.map(|avoid| (avoid.server.0.port, avoid.why));
-        asked.send((watches, avoid)).unwrap();
+        sender.send((watches, avoid)).unwrap();
         std::future::ready(Ok::<_, Infallible>(answer(number, watches, refuses_watches)))
     });
     let reader = over(Client::new(service, "default"));
@@ -71,7 +71,7 @@ async fn follow(reader: &Reader) {
         .await;
 }
 
-async fn shows_no_life(reader: &Reader) {
+async fn assert_not_alive(reader: &Reader) {
     let look = async {
         sleep(Duration::from_secs(91)).await;
         assert!(reader.watch_health.check(Duration::from_secs(90)).is_err());
@@ -111,7 +111,7 @@ async fn a_watch_that_honors_retry_after_counts_as_alive() {
     }
 }
 
-fn is_behind(reader: &Reader) {
+fn report_as_behind(reader: &Reader) {
     reader.watch_health.restart(WatchKind::Services, Cause::Behind);
 }
 
@@ -125,7 +125,7 @@ async fn a_watch_that_is_behind_or_stuck_moves_to_another_server() {
         assert_eq!(requests.recv().await, again);
         // After this time, the response and the name of its server have been read.
         sleep(Duration::from_secs(1)).await;
-        is_behind(&reader);
+        report_as_behind(&reader);
         let again = Some((false, Some((3, "its watch is behind"))));
         assert_eq!(requests.recv().await, again);
     };
@@ -144,10 +144,10 @@ async fn a_watch_line_that_cannot_be_decoded_causes_a_list() {
         "{}\n",
         "[]\n",
     ] {
-        let (asked, mut requests) = mpsc::unbounded_channel();
+        let (sender, mut requests) = mpsc::unbounded_channel();
         let service = service_fn(move |request: Request<Body>| {
             let watches = is_watch(&request);
-            asked.send(watches).unwrap();
+            sender.send(watches).unwrap();
             let list = r#"{"metadata":{"resourceVersion":"1"},"items":[]}"#;
             let text = Full::<Bytes>::from(if watches { line } else { list });
             std::future::ready(Ok::<_, Infallible>(Response::new(text)))
@@ -173,7 +173,7 @@ async fn a_watch_that_always_ends_at_once_does_not_count_as_alive() {
         std::future::ready(Ok::<_, Infallible>(Response::new(Full::<Bytes>::from(text))))
     });
     let reader = over(Client::new(service, "default"));
-    shows_no_life(&reader).await;
+    assert_not_alive(&reader).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -192,13 +192,12 @@ async fn watch_line_without_an_end_does_not_count_as_alive() {
         std::future::ready(Ok::<_, Infallible>(Response::new(body)))
     });
     let reader = over(Client::new(service, "default"));
-    shows_no_life(&reader).await;
+    assert_not_alive(&reader).await;
 }
 
 const EXPIRED: &str = r#"{"kind":"Status","status":"Failure","code":410,"reason":"Expired"}"#;
 
-/// Follows watches that are answered by `answer` with a status code and a text, and returns when the lists were, in
-/// seconds.
+/// Follows watches that `answer` answers with a status code and a text. Returns the times of the lists, in seconds.
 async fn lists_of(
     watched: WatchKind,
     time: Duration,
@@ -244,7 +243,7 @@ async fn watches_that_always_expire_cause_fewer_and_fewer_lists() {
         let lists = lists_of(WatchKind::Services, hour, move |_| (code, text.clone())).await;
         assert!(
             lists[1] < 0.2 && lists[2] < 0.7,
-            "the first ones are quick: {lists:?}"
+            "the first pauses are short: {lists:?}"
         );
         let later = lists.windows(2).skip(10).map(|pair| pair[1] - pair[0]);
         for pause in later {
@@ -289,20 +288,20 @@ async fn an_undecodable_list_does_not_count_as_alive() {
         std::future::ready(Ok::<_, Infallible>(Response::new(list)))
     });
     let reader = over(Client::new(service, "default"));
-    shows_no_life(&reader).await;
+    assert_not_alive(&reader).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_watch_unanswered_twice_blames_its_server() {
+async fn a_watch_unanswered_twice_avoids_its_server() {
     let (reader, mut requests) = reader(true);
     let look = async {
         sleep(Duration::from_secs(5)).await;
         while requests.try_recv().is_ok() {}
-        is_behind(&reader);
+        report_as_behind(&reader);
         assert_eq!(requests.recv().await, Some((false, None)));
         sleep(Duration::from_secs(5)).await;
         while requests.try_recv().is_ok() {}
-        is_behind(&reader);
+        report_as_behind(&reader);
         let (watches, avoid) = requests.recv().await.unwrap();
         assert!(!watches && avoid.is_some_and(|(_, why)| why == "its watch is behind"));
     };

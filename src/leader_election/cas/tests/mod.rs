@@ -13,11 +13,11 @@ mod server;
 
 use server::Server;
 
-const OURS: Duration = Duration::from_secs(6);
+const OUR_DURATION: Duration = Duration::from_secs(6);
 
 fn unknown() -> LeaseObserver {
     let metrics = crate::telemetry::metrics::Metrics::new("lease").unwrap();
-    LeaseObserver::new("us", OURS, metrics)
+    LeaseObserver::new("us", OUR_DURATION, metrics)
 }
 
 fn lease(spec: Value) -> Value {
@@ -52,7 +52,7 @@ fn seen(spec: Value) -> LeaseObserver {
     observer
 }
 
-/// The same, but the Lease has not changed for a little longer than its duration.
+/// The knowledge of a candidate that has seen this Lease, which has then not changed for longer than its duration.
 async fn seen_expired(spec: Value) -> LeaseObserver {
     let observer = seen(spec);
     tokio::time::advance(Duration::from_secs(7)).await;
@@ -80,7 +80,7 @@ fn lock(server: &Server, observer: LeaseObserver) -> LeaseLock {
     lock_of(server, observer, None)
 }
 
-/// The same for a leader.
+/// The lock of a leader whose client knows what this observer knows.
 fn leaders_lock(server: &Server, observer: LeaseObserver) -> LeaseLock {
     lock_of(server, observer, Some(Term::endless()))
 }
@@ -93,7 +93,7 @@ fn lock_of(server: &Server, observer: LeaseObserver, term: Option<Term>) -> Leas
         LeaseLockParams {
             holder_id: "us".to_owned(),
             lease_name: "lease".to_owned(),
-            lease_ttl: OURS,
+            lease_ttl: OUR_DURATION,
         },
     )
 }
@@ -107,7 +107,7 @@ async fn attempt(lock: &LeaseLock) -> Result<bool, kube_leader_election::Error> 
 
 /// Rule: 5.deleted-or-emptied
 #[tokio::test(start_paused = true)]
-async fn a_live_holder_whose_clock_is_an_hour_behind_is_not_robbed() {
+async fn a_live_holder_whose_clock_is_far_behind_is_not_replaced() {
     let server = Server::with(Some(lease(held("a", "2001-01-01T00:00:00.000000Z"))));
     assert!(!attempt(&lock(&server, unknown())).await.unwrap());
     assert_eq!(server.sent(), [Method::GET]);
@@ -115,7 +115,7 @@ async fn a_live_holder_whose_clock_is_an_hour_behind_is_not_robbed() {
 
 /// Rule: 5.deleted-or-emptied
 #[tokio::test(start_paused = true)]
-async fn a_dead_holder_whose_clock_was_an_hour_ahead_is_replaced() {
+async fn a_dead_holder_whose_clock_was_far_ahead_is_replaced() {
     let spec = held("a", "2999-01-01T00:00:00.000000Z");
     let server = Server::with(Some(lease(spec.clone())));
     assert!(attempt(&lock(&server, seen_expired(spec).await)).await.unwrap());
@@ -147,7 +147,7 @@ async fn every_patch_names_the_version_and_the_uid_that_were_read() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_release_is_bound_to_what_was_read_too() {
+async fn a_release_is_bound_to_the_version_that_was_read() {
     let spec = held("us", "2026-01-01T00:00:00.000000Z");
     let server = Server::with(Some(lease(spec.clone())));
     lock(&server, seen_expired(spec).await).step_down().await.unwrap();
@@ -158,7 +158,7 @@ async fn a_release_is_bound_to_what_was_read_too() {
 
 /// Rule: 5.never-held
 #[tokio::test(start_paused = true)]
-async fn leases_that_the_lock_alone_would_fail_on_for_ever_are_taken() {
+async fn a_lease_that_makes_the_lock_alone_fail_forever_is_taken() {
     for spec in [
         json!({}),
         Value::Null,
@@ -191,7 +191,7 @@ async fn the_lock_never_sees_a_time_that_it_cannot_read() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_without_a_version_is_no_lease_to_build_on() {
+async fn a_lease_without_a_version_is_not_patched() {
     for field in ["uid", "resourceVersion"] {
         let mut bare = lease(json!({}));
         bare["metadata"].as_object_mut().unwrap().remove(field);
@@ -206,7 +206,7 @@ async fn an_answer_without_a_version_is_no_lease_to_build_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_holder_without_times_is_honoured_first_and_replaced_later() {
+async fn a_holder_without_times_is_honored_first_and_replaced_later() {
     let spec = json!({"holderIdentity": "a"});
     let server = Server::with(Some(lease(spec.clone())));
     assert!(!attempt(&lock(&server, unknown())).await.unwrap());
@@ -215,7 +215,7 @@ async fn a_holder_without_times_is_honoured_first_and_replaced_later() {
 
 /// Rule: 5.deleted-or-emptied
 #[tokio::test(start_paused = true)]
-async fn a_lease_deleted_under_its_holder_is_not_made_by_another() {
+async fn a_lease_deleted_while_held_is_not_created_by_another() {
     let observer = seen(held("a", "2026-01-01T00:00:00.000000Z"));
     let server = Server::with(None);
     assert!(!attempt(&lock(&server, observer)).await.unwrap());
@@ -223,7 +223,7 @@ async fn a_lease_deleted_under_its_holder_is_not_made_by_another() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lease_deleted_under_us_is_recreated() {
+async fn a_deleted_lease_is_recreated_by_its_leader() {
     let observer = seen(held("us", "2026-01-01T00:00:00.000000Z"));
     let server = Server::with(None);
     assert!(attempt(&leaders_lock(&server, observer)).await.unwrap());
@@ -246,7 +246,7 @@ async fn a_lease_deleted_after_our_term_is_not_recreated_at_once() {
 
 /// The candidate has not read the Lease for some time, in which it may have existed again.
 #[tokio::test(start_paused = true)]
-async fn an_absence_with_a_gap_in_it_begins_again() {
+async fn the_wait_for_a_missing_lease_restarts_after_a_gap() {
     let observer = seen(held("another", "2026-01-01T00:00:00.000000Z"));
     let server = Server::with(None);
     assert!(!attempt(&lock(&server, observer.clone())).await.unwrap());
@@ -256,7 +256,7 @@ async fn an_absence_with_a_gap_in_it_begins_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lease_emptied_under_us_is_written_again() {
+async fn an_emptied_lease_is_written_again_by_its_leader() {
     let observer = seen_expired(held("us", "2026-01-01T00:00:00.000000Z")).await;
     let emptied = json!({"holderIdentity": "", "leaseDurationSeconds": 6});
     let server = Server::with(Some(lease_at("8", emptied)));
@@ -273,7 +273,7 @@ async fn a_patch_without_a_get_before_it_is_not_sent() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_that_answers_nonsense_is_an_error_and_no_lead() {
+async fn a_response_that_is_no_lease_is_an_error() {
     let server = Server::with(Some(json!("nonsense")));
     assert!(attempt(&lock(&server, unknown())).await.is_err());
 }
@@ -290,7 +290,7 @@ async fn lease_is_not_created_after_another_holder_was_seen() {
         status(cas.answer(get()).await).unwrap();
         let shown = held(holder, "2001-01-01T00:00:00.000000Z");
         observer.watched(Some(&parsed(lease(shown))));
-        // Meanwhile, it was deleted again.
+        // In the meantime, the Lease was deleted again.
         let post = Request::post("/").body(Body::empty()).unwrap();
         assert_eq!(cas.answer(post).await.is_ok(), made, "{holder}");
         assert_eq!(server.sent().contains(&Method::POST), made, "{holder}");
@@ -314,18 +314,18 @@ async fn late_get_does_not_override_lease_seen_since() {
         assert_eq!(
             answer.status(),
             StatusCode::OK,
-            "shown as held: the lock must not make one"
+            "shown as held, so that the lock does not create a Lease"
         );
         tokio::time::advance(Duration::from_secs(1)).await;
     }
-    // A Lease that has been missing for long enough.
+    // By now, the Lease has been missing for long enough.
     assert_eq!(status(cas.answer(get()).await).unwrap(), StatusCode::NOT_FOUND);
 }
 
 /// The watch shows a release late. By the time of the GET, another candidate has taken the Lease, which the watch does
 /// not show yet.
 #[tokio::test(start_paused = true)]
-async fn lease_read_earlier_does_not_hide_release_seen_since() {
+async fn lease_read_earlier_does_not_override_a_release_seen_since() {
     let observer = unknown();
     observer.watched(Some(&parsed(lease(held("one", "2001-01-01T00:00:00.000000Z")))));
     let read = held("two", "2001-01-01T00:00:00.000000Z");
@@ -343,7 +343,10 @@ async fn lease_read_earlier_does_not_hide_release_seen_since() {
     assert_eq!(spec.holder_identity.as_deref(), Some("two"));
     let renewed = spec.renew_time.unwrap().0;
     let age = Timestamp::now().duration_since(renewed);
-    assert!(age < SignedDuration::from_secs(60), "it would be taken: {age}");
+    assert!(
+        age < SignedDuration::from_secs(60),
+        "the lock would take it: {age}"
+    );
 }
 
 /// The Lease was deleted before the GET, and the watch shows our last renewal only now.
@@ -359,19 +362,23 @@ async fn leader_rereads_when_get_and_watch_disagree() {
     });
     let cas = LeaseCas::new(upstream(late), observer, leads);
     let first = cas.answer(get()).await;
-    assert!(first.is_err(), "neither its own nor another's");
+    assert!(first.is_err(), "the Lease is neither ours nor another's");
     let second = status(cas.answer(get()).await);
-    assert_eq!(second.unwrap(), StatusCode::NOT_FOUND, "it recreates it");
+    assert_eq!(
+        second.unwrap(),
+        StatusCode::NOT_FOUND,
+        "the leader recreates the Lease"
+    );
 }
 
 /// The time that a renewal states.
 const RENEWED: &str = "2026-01-01T00:00:02.000000Z";
 
-/// A PATCH that the server got: the resourceVersion that it is bound to, and whether it is the second of two.
+/// The PATCHes that the server got: the resourceVersion to which each is bound, and whether it is a repetition.
 type Log = Arc<Mutex<Vec<(String, bool)>>>;
 
-/// A server that answers each PATCH in turn after this delay with this code, or never (`None`). A GET is answered at
-/// once.
+/// A server that answers the PATCHes in turn, each after its delay in milliseconds with its code, or never (`None`). A
+/// GET is answered at once.
 fn in_turn<const N: usize>(answers: [(Option<u64>, u16); N]) -> (Log, impl server::Upstream) {
     let log = Log::default();
     let patches = log.clone();
@@ -403,22 +410,22 @@ fn in_turn<const N: usize>(answers: [(Option<u64>, u16); N]) -> (Log, impl serve
     (patches, service)
 }
 
-/// The result of a renewal, its duration, and the time that the term counts from, both in milliseconds.
+/// The result of a renewal, its duration, and the time from which the term counts, both in milliseconds.
 type Renewed = (Result<StatusCode, BoxError>, u128, Option<u128>);
 
-/// A renewal by a leader that knows version 7, four seconds before its deadline.
+/// A renewal by a replica that knows version 7. If it leads, its deadline is in four seconds.
 async fn renewal(service: impl server::Upstream, leads: bool) -> Renewed {
     let term = leads.then(|| Term::for_tests(Duration::from_secs(4)));
     renewal_of(service, term, unknown()).await
 }
 
-/// The same, by a leader with this term that knows what this observer knows.
+/// A renewal by a replica with this term that knows version 7 and what this observer knows.
 async fn renewal_of(service: impl server::Upstream, term: Option<Term>, observer: LeaseObserver) -> Renewed {
     observer.wrote(&parsed(lease(held("us", "2026-01-01T00:00:00.000000Z"))));
     renewal_by(service, term, observer).await
 }
 
-/// The same, but the leader reads the Lease first unless this observer knows the version.
+/// A renewal by a replica with this term. It reads the Lease first, unless this observer knows the version.
 async fn renewal_by(service: impl server::Upstream, term: Option<Term>, observer: LeaseObserver) -> Renewed {
     let (_terms, receiver) = channel(term);
     let cas = LeaseCas::new(upstream(service), observer, receiver);
@@ -444,14 +451,14 @@ async fn unanswered_renewal_is_repeated_with_the_same_version() {
     assert_eq!(
         (took, sent),
         (1010, Some(1000)),
-        "it counts from the send of the one that succeeded"
+        "the term counts from the send of the try that succeeded"
     );
     assert_eq!(*log.lock(), [("7".to_owned(), false), ("7".to_owned(), true)]);
 }
 
 /// Rule: 5.slow
 #[tokio::test(start_paused = true)]
-async fn of_two_equal_renewals_the_refusal_of_one_is_no_refusal() {
+async fn renewal_succeeds_if_only_one_of_two_equal_tries_is_rejected() {
     for (second, took) in [(Some(100), 1900), (Some(2000), 1900), (None, 1900)] {
         let (_, service) = in_turn([(Some(1900), 200), (second, 409)]);
         let (answer, after, sent) = renewal(service, true).await;
@@ -464,7 +471,7 @@ async fn of_two_equal_renewals_the_refusal_of_one_is_no_refusal() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn refusal_beside_lost_answer_leaves_time_to_renew() {
+async fn rejection_of_a_repetition_leaves_time_to_renew_again() {
     let (_, service) = in_turn([(None, 200), (Some(10), 409)]);
     let (answer, after, sent) = renewal(service, true).await;
     assert_eq!((answer.unwrap(), sent), (StatusCode::CONFLICT, None));
@@ -473,7 +480,7 @@ async fn refusal_beside_lost_answer_leaves_time_to_renew() {
 
 /// Rule: 5.slow
 #[tokio::test(start_paused = true)]
-async fn second_renewal_is_repeated_while_the_first_hangs() {
+async fn a_failed_repetition_is_repeated_while_the_first_try_hangs() {
     for code in [403, 429, 500, 503] {
         let (log, service) = in_turn([(None, 200), (Some(50), code), (Some(50), code), (Some(10), 200)]);
         let (answer, took, sent) = renewal(service, true).await;
@@ -481,7 +488,7 @@ async fn second_renewal_is_repeated_while_the_first_hangs() {
         assert_eq!((took, sent), (3060, Some(3050)), "{code}");
         assert!(log.lock().iter().all(|(version, _)| version == "7"));
     }
-    // Likewise when the first one fails late.
+    // The repetition is also repeated when the first try fails late.
     let (_, service) = in_turn([(Some(1500), 503), (None, 200), (Some(10), 200)]);
     let (answer, took, _) = renewal(service, true).await;
     assert_eq!((answer.unwrap(), took), (StatusCode::OK, 2510));
@@ -533,7 +540,7 @@ async fn renewal_with_lost_reply_succeeds_when_watch_shows_it() {
         assert_eq!(
             sent,
             succeeds.then_some(0),
-            "{holder} {renewed}: from its first send"
+            "{holder} {renewed}: from the first send"
         );
         assert!(!succeeds || took < 2000 && !term.is_over(), "{took}");
     }
@@ -556,11 +563,11 @@ async fn a_renewal_after_a_read_succeeds_when_the_watch_shows_it() {
     let term = Term::for_tests(Duration::from_secs(2));
     let (answer, took, sent) = renewal_by(service, Some(term.clone()), observer).await;
     assert_eq!(answer.unwrap(), StatusCode::OK);
-    assert_eq!(sent, Some(0), "from its first send");
+    assert_eq!(sent, Some(0), "from the first send");
     assert!(took < 2000 && !term.is_over(), "{took}");
 }
 
-/// The client leaves a server if no caller waits for its response anymore.
+/// The client avoids a server whose late response no caller awaits.
 #[tokio::test(start_paused = true)]
 async fn a_late_answer_to_a_renewal_that_the_watch_shows_is_read() {
     let observer = unknown();
@@ -582,7 +589,7 @@ async fn a_late_answer_to_a_renewal_that_the_watch_shows_is_read() {
     let term = Term::for_tests(Duration::from_secs(2));
     let (answer, took, sent) = renewal_of(service, Some(term), observer).await;
     assert_eq!((answer.unwrap(), sent), (StatusCode::OK, Some(0)));
-    assert!(took < 1200, "it does not wait for the answer: {took}");
+    assert!(took < 1200, "the renewal does not wait for the answer: {took}");
     assert_eq!(*answered.lock(), 0);
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(*answered.lock(), 1);
@@ -598,7 +605,7 @@ async fn only_a_renewal_is_repeated() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn renewal_refused_for_load_is_retried_without_read() {
+async fn a_renewal_rejected_unprocessed_is_retried_without_a_read() {
     for (code, reads) in [(401, 0), (403, 0), (429, 0), (409, 1), (500, 1)] {
         let (_, service) = in_turn([(Some(1), code), (Some(1), 200)]);
         let observer = unknown();
@@ -615,7 +622,7 @@ async fn renewal_refused_for_load_is_retried_without_read() {
 
 /// The failed renewal may have been applied, so the version on which both build may be outdated.
 #[tokio::test(start_paused = true)]
-async fn refusal_beside_unknown_result_is_followed_by_read() {
+async fn an_unknown_result_takes_precedence_over_a_rejection() {
     for (first, second, refused) in [(503, 429, false), (429, 503, false), (429, 403, true)] {
         let (_, service) = in_turn([(Some(1200), first), (Some(300), second)]);
         let (answer, ..) = renewal(service, true).await;

@@ -9,28 +9,28 @@ use tower::{Service, service_fn};
 
 use super::*;
 
-/// An API server that has one Lease, gives prepared responses if a test sets them, and records its requests.
+/// An API server that has one Lease or none, which writes do not change, and that records its requests.
 #[derive(Clone, Default)]
-pub struct Server(Arc<Mutex<Canned>>);
+pub struct Server(Arc<Mutex<ServerState>>);
 
 #[derive(Default)]
-struct Canned {
+struct ServerState {
     lease: Option<Value>,
     sent: Vec<(Method, Value)>,
 }
 
 impl Server {
     pub fn with(lease: Option<Value>) -> Self {
-        Self(Arc::new(Mutex::new(Canned {
+        Self(Arc::new(Mutex::new(ServerState {
             lease,
             sent: Vec::new(),
         })))
     }
 
     fn answer(&self, method: Method, body: Value) -> (StatusCode, Value) {
-        let mut canned = self.0.lock();
-        canned.sent.push((method.clone(), body.clone()));
-        match (method, &canned.lease) {
+        let mut state = self.0.lock();
+        state.sent.push((method.clone(), body.clone()));
+        match (method, &state.lease) {
             (Method::POST, _) => {
                 let mut made = body;
                 made["metadata"]["uid"] = json!("u8");
@@ -62,8 +62,8 @@ impl Server {
     }
 
     pub fn patch(&self) -> Value {
-        let canned = self.0.lock();
-        canned
+        let state = self.0.lock();
+        state
             .sent
             .iter()
             .rfind(|(method, _)| *method == Method::PATCH)
@@ -76,7 +76,7 @@ impl Server {
         self.service_after(|| ready(()))
     }
 
-    /// Runs before it answers a request.
+    /// A service that calls `meanwhile` before it answers a request.
     pub fn late(&self, meanwhile: impl Fn() + Clone + Send + 'static) -> impl Upstream {
         self.service_after(move || {
             let meanwhile = meanwhile.clone();
