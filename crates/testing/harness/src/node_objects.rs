@@ -1,4 +1,4 @@
-//! Nodes, which are cluster-scoped.
+//! Calls that write Nodes. Nodes are cluster-scoped, so the calls for other objects do not fit.
 
 use http::Method;
 use serde_json::{Value, json};
