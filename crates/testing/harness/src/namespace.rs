@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-/// A network namespace. Dropping it removes it with its devices.
+/// A network namespace. `Drop` removes it with its devices.
 pub struct Namespace(String);
 
 impl Namespace {

@@ -43,8 +43,8 @@ pub const SHORT_LEASE: [&str; 3] = [
 ];
 
 impl Operator {
-    /// Starts a replica with a short lease. Its kubeconfig names this API server, and its name is also the name of its
-    /// API user.
+    /// Starts a replica with a short lease. The replica's kubeconfig names this API server. `name` is also the name of
+    /// its API user.
     pub fn start(cluster: &Cluster, name: &str, server: usize) -> Self {
         Self::start_with(cluster, name, server, &SHORT_LEASE)
     }
@@ -190,7 +190,7 @@ impl Operator {
         );
     }
 
-    /// The peers of its established IPv4 connections, according to the kernel.
+    /// The peers of the established IPv4 connections of the process, according to the kernel.
     pub fn peers(&self) -> Vec<SocketAddr> {
         sockets::peers(self.child.id())
     }
@@ -243,19 +243,19 @@ impl Operator {
         line?.parse().ok()
     }
 
-    /// Whether its metrics say that it leads.
+    /// Whether the metrics of the replica say that it leads.
     pub async fn leads(&self) -> bool {
         self.metric("leader_election_master_status{name=\"f668ae63.endpoint-copier-operator\"}")
             .await
             == Some(1)
     }
 
-    /// Waits until it leads.
+    /// Waits until the replica leads.
     pub async fn until_leads(&self) {
         until(&format!("{} leads", self.name), async || self.leads().await).await;
     }
 
-    /// Waits until it is ready.
+    /// Waits until the replica is ready.
     pub async fn until_ready(&self) {
         until(&format!("{} is ready", self.name), async || {
             self.get("/readyz").await.0 == 200

@@ -49,8 +49,8 @@ pub struct Calm {
     settled: BTreeMap<(Key, IpAddr), String>,
     /// Endpoints whose withheld removal has been counted.
     withheld: BTreeSet<(Key, IpAddr)>,
-    /// When more than half of these endpoints were first out. Several copies are written one after the other, so this
-    /// may be true for a moment.
+    /// When more than half of these endpoints were first out. Several copies are written one after the other, so a
+    /// group can briefly be in this state.
     too_many: BTreeMap<(Key, Vec<IpAddr>), Duration>,
 }
 
@@ -526,7 +526,7 @@ impl State {
                 };
                 probed.is_dead(life.replica, **address, 6443, until) && track.is_some_and(is_known)
             });
-            // A replica forgets an address that leaves the copies, even if only for a moment.
+            // A replica forgets an address that leaves the copies, even if it soon returns.
             let is_another_well = listed.iter().any(|(address, since)| {
                 let track = probed.attempts.of(&life.identity, Target::new(*address, 6443));
                 let is_asked = |track: &Track| track.last_answer.is_some_and(|last| last > until);

@@ -18,7 +18,7 @@ use crate::world::World;
 pub const ALLOW_FROM: &str = "endpoint-copier/allow-from";
 
 /// Whether a Service in this namespace may copy a source. `None` if this is unknown, because the source cannot be
-/// decoded and perhaps no replica saw it before.
+/// decoded, and a replica has perhaps not seen it before.
 pub fn is_given(store: &Store, namespace: &str, source: &Key) -> Option<bool> {
     let (of, name) = (source.0.as_str(), source.1.as_str());
     if of == namespace || (of, name) == SOURCES[0] {

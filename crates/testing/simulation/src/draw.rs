@@ -8,7 +8,7 @@ use crate::sight::{Blindness, Sight};
 use crate::stream::Ending;
 use crate::unreadable::Flaw;
 
-/// Draws the kind of lists and watches that fail, `None` for all, and the way in which they fail.
+/// Draws the kind of lists and watches that fail (`None` means all kinds), and the way in which they fail.
 pub fn blindness(chance: &mut Chance) -> (Option<Sight>, Blindness) {
     let sight = *chance.one_of(&[
         None,

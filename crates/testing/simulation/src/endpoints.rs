@@ -110,7 +110,7 @@ pub struct Endpoints {
     /// Incremented each time a node closes its connections.
     closed: BTreeMap<Node, u64>,
     closing: watch::Sender<()>,
-    /// The class of each API server for each replica, and since when.
+    /// The class of each API server for each replica, and the time of its last change.
     classes: BTreeMap<(usize, Node, u16), (Class, Duration)>,
 }
 
@@ -173,7 +173,7 @@ impl Endpoints {
             .map_or(Answer::Fine, |(.., answer)| *answer)
     }
 
-    /// The class of an API server for a replica, and since when.
+    /// The class of an API server for a replica, and the time of its last change.
     pub fn class(&self, replica: usize, node: Node, port: u16) -> (Class, Duration) {
         let known = self.classes.get(&(replica, node, port));
         known.copied().unwrap_or((Class::Well, Duration::ZERO))

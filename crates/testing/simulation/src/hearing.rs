@@ -114,7 +114,7 @@ impl Heard {
         asked.into_iter().chain(cleared).min()
     }
 
-    /// The time since which an objection to the present suspicion of a target has counted, if there is one.
+    /// The time since which an objection to the current suspicion of a target has counted, if there is one.
     pub fn objected(&self, target: Target, now: Duration) -> Option<Duration> {
         let (round, _) = self.suspected.get(&target)?;
         let counts = |objection: &&Objection| {

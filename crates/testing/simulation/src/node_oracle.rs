@@ -246,8 +246,8 @@ impl View<'_> {
     }
 }
 
-/// Whether a copy lists one address of each server, and whether each address is ready if its server is. Nodes can share
-/// an address, so which address belongs to a server can depend on the other servers.
+/// Whether a copy lists one address of each server, and each address is ready if its server is. Nodes can share an
+/// address, so which address belongs to a server can depend on the other servers.
 fn is_one_of_each(
     servers: &[(&BTreeSet<IpAddr>, &bool)],
     listed: &BTreeMap<IpAddr, bool>,

@@ -90,7 +90,7 @@ pub enum NodeStep {
         look: Look,
         /// The number of the zone. 0 means no zone.
         zone: usize,
-        /// Whether the operator selects it.
+        /// Whether the operator selects the Node.
         is_selected: bool,
     },
     /// A Node is deleted.

@@ -211,7 +211,7 @@ impl Seen {
         let read = |what| provenance(copy, what).unwrap_or_default().to_owned();
         Self {
             source: (read("namespace"), read("slice"), read("uid")),
-            // `node_oracle` checks what comes from Nodes.
+            // `node_oracle` checks the data from Nodes.
             endpoints: endpoints(&without_topology(copy)),
             ports: ports(copy),
             owner: owner(copy).map(|(_, uid)| uid.to_owned()).unwrap_or_default(),
@@ -290,9 +290,9 @@ pub fn out(store: &Store) -> Vec<String> {
         .collect()
 }
 
-/// The differences from the rules in a store that no longer changes, apart from what probes have taken out. Empty if
-/// there are none. If `forbidden`, Endpoints of the Go operator may remain. If `consent`, sources in other namespaces
-/// need consent.
+/// The differences from the rules in a store that no longer changes, apart from endpoints that probes have taken out.
+/// Empty if there are none. If `forbidden`, Endpoints of the Go operator may remain. If `consent`, sources in other
+/// namespaces need consent.
 pub fn differences(store: &Store, forbidden: bool, consent: bool) -> Vec<String> {
     let mut all = store.list("endpointslices", None);
     for copy in all.iter_mut().filter(|slice| is_ours(slice)) {
@@ -382,7 +382,7 @@ fn of_service(
             .collect();
         let is_empty = slices.iter().all(|slice| endpoints(slice).is_empty());
         if is_empty {
-            // `node_oracle` checks what comes from Nodes.
+            // `node_oracle` checks the data from Nodes.
             there.retain(|_, copy| copy["addressType"] != *family || !is_second(copy));
         }
         if is_empty && holds(service, source) {

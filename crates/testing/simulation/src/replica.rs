@@ -186,7 +186,7 @@ impl Life {
         self.body.lock().resumed.map_or(Duration::ZERO, |(at, _)| at)
     }
 
-    /// The earliest time of the decision from which a request may follow that the replica sends now.
+    /// The earliest time at which the replica may have made the decision behind a request that it sends now.
     pub fn decided(&self, now: Duration) -> Duration {
         let body = self.body.lock();
         let began = if body.calls.under_way == 0 {

@@ -90,7 +90,7 @@ impl Sent {
     }
 }
 
-/// The names in a selector `service-name in (a,b)`, in the form that it has in a URL.
+/// The names in the selector `service-name in (a,b)` of an encoded query.
 fn names_in(query: &str) -> Vec<String> {
     let list = query
         .split_once("service-name+in+%28")

@@ -21,7 +21,7 @@ const RELEASE_PERIOD: Duration = Duration::from_secs(60);
 /// Within this time, a list without a response has failed, and the leader has noticed.
 const NOTICE_BOUND: Duration = Duration::from_secs(12);
 
-/// Within this time, a decision from before the failure is carried out.
+/// After this time, decisions from before the failure have been carried out, and the view is in doubt.
 const DOUBT_AFTER: Duration = Duration::from_secs(17);
 
 /// Within this time, a replica without lists leads if it is the only one.

@@ -16,7 +16,7 @@ use crate::world::World;
 /// The fault of a schedule at one call or one event, and the numbers of calls and events so far.
 #[derive(Clone, Debug, Default)]
 pub struct Script {
-    /// Kills the replica after this call of its own, counted from 1. The call is carried out and gets no response.
+    /// Kills the replica that sends this call, counted from 1. The call is carried out and gets no response.
     pub kill_after_call: Option<usize>,
     /// Causes this fault at this event, counted from 1, before the event arrives.
     pub at_event: Option<(usize, Event)>,

@@ -103,7 +103,7 @@ pub fn is_second(copy: &Value) -> bool {
     is_of_api_servers(copy) && type_of_source(copy).is_some_and(|kind| copy["addressType"] != kind)
 }
 
-/// A copy of the API servers' list without what comes from Nodes. Any other copy is unchanged.
+/// A copy of the API servers' list without the data from Nodes. Any other copy is unchanged.
 pub fn without_topology(copy: &Value) -> Value {
     let mut copy = copy.clone();
     if is_of_api_servers(&copy) {

@@ -236,8 +236,8 @@ impl World {
         state.chance.millis(1, latency)
     }
 
-    /// A random latency of a message of a probe. Replicas wake their probes in an order that does not follow from the
-    /// seed, so each probe has its own random numbers.
+    /// A random latency of a message of a probe, instead of [`World::latency`]. Replicas wake their probes in an order
+    /// that does not follow from the seed, so each probe has its own random numbers.
     pub fn probe_latency(&self, life: &Life, target: Target) -> Duration {
         let latency = self.state().latency;
         let mut hasher = DefaultHasher::new();

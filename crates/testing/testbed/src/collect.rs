@@ -77,7 +77,7 @@ impl State {
         }
     }
 
-    /// Removes the finalizers of the garbage collector from owners that no object refers to any more.
+    /// Removes the finalizers of the garbage collector from owners to which no object refers.
     fn finish_owners(&mut self) {
         let all = self.everything();
         let owned: HashSet<&str> = all.iter().flat_map(|(_, o)| object::owners(o)).collect();

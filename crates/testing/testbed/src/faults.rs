@@ -115,11 +115,11 @@ pub enum Effect {
 /// A rule: an effect, the requests that it applies to, and the number of times.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
-    /// The requests that it applies to.
+    /// The requests to which the rule applies.
     pub when: Match,
     /// The effect.
     pub what: Effect,
-    /// The number of requests that it applies to, or `None` for no limit.
+    /// The number of requests to which the rule applies, or `None` for no limit.
     pub times: Option<usize>,
 }
 

@@ -49,7 +49,7 @@ pub struct Kind {
     pub namespaced: bool,
     /// The storage of its objects.
     pub storage: Storage,
-    /// Whether it has a `/status` subresource.
+    /// Whether the kind has a `/status` subresource.
     pub status: bool,
     /// Whether a PUT of a missing object creates it (`AllowCreateOnUpdate`).
     pub create_on_update: bool,

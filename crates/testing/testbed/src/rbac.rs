@@ -74,7 +74,7 @@ impl Rule {
     }
 }
 
-/// The rules of a restricted user, and what its requests needed.
+/// A report about a restricted user: the use of its rules, and its refused requests.
 #[derive(Clone, Debug, Default)]
 pub struct RbacReport {
     /// Each rule, and the number of requests for which it was the first to match.

@@ -21,7 +21,7 @@ use tower::Service;
 /// too small for some selectors.
 const HEADERS: u32 = 1024 * 1024;
 
-/// A running server. Dropping it immediately closes the port and all connections, as the end of a killed process does.
+/// A running server. Dropping it immediately closes the port and all connections, as when a process is killed.
 #[derive(Debug)]
 pub struct Serving {
     server: ApiServer,

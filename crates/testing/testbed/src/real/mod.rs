@@ -278,7 +278,7 @@ impl RealCluster {
     ///
     /// # Errors
     ///
-    /// The signal cannot be sent.
+    /// If the signal cannot be sent.
     pub fn stop_etcd(&self) -> io::Result<()> {
         for member in &self.etcd {
             member.signal("STOP")?;
@@ -291,7 +291,7 @@ impl RealCluster {
     ///
     /// # Errors
     ///
-    /// The signal cannot be sent.
+    /// If the signal cannot be sent.
     pub fn continue_etcd(&self) -> io::Result<()> {
         self.etcd.iter().try_for_each(|member| member.signal("CONT"))
     }
