@@ -1,7 +1,7 @@
 //! Real servers as child processes of the test: one `etcd` and any number of `kube-apiserver`s on it, or one of each on
 //! each of several hosts.
 //!
-//! As with envtest, `KUBEBUILDER_ASSETS` names the folder of the binaries. Dropping a [`RealCluster`] ends its own child
+//! As with envtest, `KUBEBUILDER_ASSETS` names the folder of the binaries. Dropping a [`RealCluster`] ends its child
 //! processes, by their handles, and no other process.
 
 mod audit;
