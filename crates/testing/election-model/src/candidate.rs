@@ -1,4 +1,4 @@
-//! A candidate: the code of `src/leader_election/mod.rs`, one step between two awaits at a time.
+//! A candidate. Each of its steps is the code of `src/leader_election/mod.rs` between two awaits.
 
 use std::time::Duration;
 
@@ -18,13 +18,13 @@ pub struct Candidate {
     /// The version that a renewal may build on.
     version: KnownVersion,
     attempt: Attempt,
-    /// Its term, as far as it knows.
+    /// The term, as far as the candidate knows.
     pub term: Option<Validity>,
-    /// Whether it took a Lease that had been deleted or emptied without ever having seen a holder.
-    pub is_unknowing: bool,
-    /// A write of a slice in flight, and the latest time for its response.
+    /// Whether the candidate had never seen a holder when it took a Lease that an administrator had deleted or emptied.
+    pub is_uninformed: bool,
+    /// The latest time for the response to a write of a slice, while the write is in flight.
     pub write: Option<Instant>,
-    /// The time until which a write without a response may still be carried out.
+    /// The time until which the API server may still carry out a write that got no response.
     doubtful: Option<Instant>,
     life: Life,
 }
@@ -33,9 +33,9 @@ pub struct Candidate {
 enum Life {
     #[default]
     Runs,
-    /// The candidate was asked to stop. It may still release.
+    /// The candidate was asked to stop, and has not tried to release the Lease yet.
     Stops,
-    /// The candidate is releasing, or has released.
+    /// The candidate has tried to release the Lease.
     Leaves,
 }
 
@@ -44,20 +44,20 @@ enum Life {
 enum Attempt {
     #[default]
     None,
-    /// The GET has been carried out. The reply is on its way.
+    /// The API server has carried out the GET. The reply is on its way.
     Reads { sent: Instant, reply: Option<Stored> },
-    /// A write is in flight, perhaps with repetitions. `tries` has the send times of those without a response.
+    /// A write is in flight, perhaps with repetitions. `tries` has the send times of the ones without a response.
     Writes {
         began: Instant,
         request: Request,
         tries: Vec<Instant>,
     },
-    /// The response is on its way. `None`: the write was rejected.
+    /// The response to a write is on its way. `answer` is `None` if the write was rejected.
     Waits { sent: Instant, answer: Option<Stored> },
 }
 
 impl Candidate {
-    /// Handles the passing of time. `fenced`: terms end by themselves.
+    /// Handles the passing of time. If `fenced`, a term ends at its deadline.
     pub fn tick(&mut self, now: Instant, fenced: bool) {
         if self.attempt == Attempt::None && fenced {
             self.term = self.term.filter(|term| term.deadline(now).is_some());
@@ -68,8 +68,8 @@ impl Candidate {
         }
     }
 
-    /// Whether the watch shows that this renewal was applied. This also holds if its attempt began with a GET. If
-    /// `named_is_applied`, a Lease that names this candidate is sufficient proof.
+    /// Whether the watch shows that this renewal was applied. It does not matter whether the attempt began with a GET.
+    /// If `named_is_applied`, a Lease that names this candidate is sufficient proof.
     fn sees(&self, i: usize, request: &Request, named_is_applied: bool) -> bool {
         let Verb::Renew(read_version) = &request.verb else {
             return false;
@@ -89,7 +89,7 @@ impl Candidate {
 }
 
 impl Election {
-    /// The possible next steps of one candidate.
+    /// Adds the possible next steps of one candidate.
     pub(crate) fn actions_of(&self, state: &State, i: usize, actions: &mut Vec<Action>) {
         let candidate = &state.candidates[i];
         match &candidate.attempt {
@@ -97,7 +97,7 @@ impl Election {
                 actions.push(Action::Look(i));
                 // A leader renews at most once a tick. More renewals would only change the version.
                 let renewed = candidate.term == Some(Validity::won(state.now, DEADLINE));
-                let leads = self.is(Mutant::FormerLeaderWritesAnew);
+                let leads = self.is(Mutant::FormerLeaderWritesAgain);
                 let may_race = candidate.known.may_race(NAMES[i], DURATION, leads, state.now);
                 let mutant = self.is(Mutant::WallClock) || self.is(Mutant::DeletedIsFree);
                 if !renewed && (may_race || candidate.term.is_some() || mutant) {
@@ -106,7 +106,7 @@ impl Election {
             }
             Attempt::None if candidate.life == Life::Stops => actions.push(Action::Release(i)),
             Attempt::None => {}
-            // The watch may show something before the response arrives.
+            // The watch may show a change before the response arrives.
             Attempt::Reads { .. } => actions.extend([Action::Decide(i), Action::Look(i)]),
             Attempt::Writes { request, tries, .. } => {
                 for k in 0..tries.len() {
@@ -119,7 +119,7 @@ impl Election {
                     if state.repeats > 0 && !tries.is_empty() {
                         actions.push(Action::Repeat(i));
                     }
-                    // The watch shows something that the response does not.
+                    // The watch may show that the write was applied before any response arrives.
                     actions.push(Action::Look(i));
                     if candidate.sees(i, request, self.is(Mutant::NamedIsApplied)) {
                         actions.push(Action::Confirm(i));
@@ -202,7 +202,7 @@ impl Election {
                 candidate.term = None;
                 candidate.life = Life::Stops;
                 state.stops -= 1;
-                // The attempt is dropped in its current state.
+                // The attempt is dropped, but its requests can still be carried out.
                 if let Attempt::Writes { request, tries, .. } = attempt {
                     state.late.extend(tries.iter().map(|_| request.clone()));
                 }
@@ -255,7 +255,7 @@ impl Election {
                 } else if answer.is_some() || tries.is_empty() {
                     answered = Some(Attempt::Waits { sent, answer });
                 }
-                // After a rejection, another try may still have succeeded.
+                // After a rejection, the candidate waits for the other tries.
             }
             _ => {
                 candidate.term = renewed(candidate.term, began, now);
@@ -264,7 +264,7 @@ impl Election {
         }
         candidate.attempt = match answered {
             Some(attempt) => {
-                // The other tries may arrive later, or never.
+                // The other tries are carried out later, or never.
                 state.late.extend(tries.iter().map(|_| request.clone()));
                 attempt
             }
@@ -276,12 +276,12 @@ impl Election {
         };
     }
 
-    /// The result that the compare-and-swap layer derives from a GET, and the write that the lock then sends, or
-    /// `None`.
+    /// Handles the response to a GET as the compare-and-swap layer does, and returns the write that the lock then
+    /// sends, if any.
     fn decide(&self, state: &mut State, i: usize, sent: Instant, reply: Option<Stored>) -> Option<Verb> {
         let wall = wall(state.jumped[i], i, state.now);
         let leads =
-            self.may_write(state, state.candidates[i].term) || self.is(Mutant::FormerLeaderWritesAnew);
+            self.may_write(state, state.candidates[i].term) || self.is(Mutant::FormerLeaderWritesAgain);
         let edited = state.edits < self.bound.edits;
         let candidate = &mut state.candidates[i];
         let lease = reply.as_ref().map(Stored::lease);
@@ -318,7 +318,7 @@ impl Election {
             (PresentedLease::Free, _) => Verb::Take(read_version()?),
         };
         if let Verb::Make | Verb::Take(_) = verb {
-            candidate.is_unknowing = edited && candidate.known.holder().is_none();
+            candidate.is_uninformed = edited && candidate.known.holder().is_none();
         }
         Some(verb)
     }
@@ -344,7 +344,7 @@ impl Election {
     }
 }
 
-/// The term after a renewal that was sent at this moment.
+/// The term after a renewal that was sent at `sent`, or `None` if there is no term or it has ended before `now`.
 fn renewed(term: Option<Validity>, sent: Instant, now: Instant) -> Option<Validity> {
     let mut term = term?;
     term.extend(Validity::won(sent, DEADLINE), now).ok()?;
@@ -364,7 +364,7 @@ fn write(jumped: bool, i: usize, now: Instant, verb: Verb) -> Attempt {
     }
 }
 
-/// The wall clock of a candidate.
+/// The time that the wall clock of a candidate shows, in ticks.
 fn wall(jumped: bool, i: usize, now: Instant) -> i16 {
     let skew = if jumped { -SKEW[i] } else { SKEW[i] };
     i16::try_from((now - *START).as_secs()).unwrap_or_default() + skew

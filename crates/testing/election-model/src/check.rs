@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use stateright::{Checker as _, HasDiscoveries, Model as _};
 
-use crate::{Action, Bound, Election, HANDED_ON, LEADS, Mutant, ONE_TERM, ONE_WRITER};
+use crate::{Action, Bound, Election, LEADER_CHANGES, LEADER_EXISTS, Mutant, ONE_TERM, ONE_WRITER};
 
 /// The result of a check within a bound.
 #[derive(Debug)]
@@ -14,9 +14,9 @@ pub struct Findings {
     pub states: usize,
     /// The duration of the check.
     pub took: Duration,
-    /// The rule that was broken, and the shortest path to it.
+    /// The rule that was broken, and the shortest sequence of steps that breaks it.
     pub counterexample: Option<(&'static str, Vec<Action>)>,
-    /// Whether one candidate led, and another one led after it.
+    /// Whether a candidate led, and whether another one led after it.
     pub reached: [bool; 2],
 }
 
@@ -24,7 +24,7 @@ pub struct Findings {
 #[must_use]
 pub fn check(bound: Bound, mutant: Option<Mutant>) -> Findings {
     let began = Instant::now();
-    // Only a single thread is certain to find the shortest path.
+    // Only a search with a single thread is certain to find the shortest sequence.
     let threads = if mutant.is_some() { 1 } else { 2 };
     let checker = Election { bound, mutant }
         .checker()
@@ -33,7 +33,7 @@ pub fn check(bound: Bound, mutant: Option<Mutant>) -> Findings {
         .spawn_bfs()
         .join();
     let mut discoveries = checker.discoveries();
-    let reached = [LEADS, HANDED_ON].map(|name| discoveries.contains_key(name));
+    let reached = [LEADER_EXISTS, LEADER_CHANGES].map(|name| discoveries.contains_key(name));
     let counterexample = [ONE_TERM, ONE_WRITER]
         .into_iter()
         .find_map(|name| Some((name, discoveries.remove(name)?.into_actions())));
@@ -51,7 +51,7 @@ impl fmt::Display for Findings {
         write!(f, "{states} states in {:.1} s: ", took.as_secs_f32())?;
         match &self.counterexample {
             None => write!(f, "holds"),
-            Some((rule, way)) => write!(f, "not \"{rule}\" after {} steps: {way:?}", way.len()),
+            Some((rule, steps)) => write!(f, "not \"{rule}\" after {} steps: {steps:?}", steps.len()),
         }
     }
 }

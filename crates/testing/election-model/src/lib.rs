@@ -1,11 +1,12 @@
-//! A model of the election, to be checked state by state: three candidates, one Lease, one API server.
+//! A model of leader election with three candidates, one Lease and one API server, checked state by state.
 //!
-//! A candidate is the code of `src/leader_election/mod.rs` between two awaits, and decides by the same pure functions:
-//! what it has seen of the Lease (`ObservedLease`), which version a renewal builds on without a read (`KnownVersion`),
-//! what the lock sees and puts into its PATCH (`PresentedLease`, `ReadVersion`), how long its term lasts (`Validity`),
-//! and whether it may release. Time passes between any two steps, so a candidate may pause anywhere and continue later.
-//! Replies are lost or late, requests are carried out late or never, wall clocks differ and jump, and an administrator
-//! deletes and empties the Lease. [`Mutant`] weakens one rule at a time.
+//! Each step of a candidate is the code of `src/leader_election/mod.rs` between two awaits. It calls the same pure
+//! functions to decide what the candidate has seen of the Lease (`ObservedLease`), on which version a renewal without a
+//! read builds (`KnownVersion`), which Lease the lock gets and which version its PATCH names (`PresentedLease`,
+//! `ReadVersion`), how long the term lasts (`Validity`), and whether the candidate may release the Lease. Time can pass
+//! between any two steps, so a candidate can pause anywhere and continue later. Replies are lost or late, requests are
+//! carried out late or never, wall clocks differ and jump, and an administrator deletes and empties the Lease.
+//! [`Mutant`] weakens one rule at a time.
 
 mod candidate;
 mod check;
@@ -30,33 +31,34 @@ static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 /// A tick of the clock.
 const TICK: Duration = Duration::from_secs(1);
 
-/// The candidates.
+/// The names of the candidates.
 const NAMES: [&str; 3] = ["a", "b", "c"];
 
-/// Lease duration and renew deadline, in the same proportion as 6 s and 4 s.
+/// The lease duration. Its proportion to the renew deadline is that of the defaults, 6 s and 4 s.
 const DURATION: Duration = Duration::from_secs(3);
+/// The renew deadline.
 const DEADLINE: Duration = Duration::from_secs(2);
 
 /// The errors of the wall clocks, in ticks. Errors of an hour would have the same effect.
 const SKEW: [i16; 3] = [0, 9, -9];
 
-/// A rule that is broken.
+/// A rule that the model breaks on purpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mutant {
-    /// The PATCH is not bound to the version that was read.
+    /// A PATCH is applied even if the Lease has changed since it was read.
     NoCas,
-    /// Expiry is judged by the wall clock and the stated renewTime.
+    /// A candidate decides whether the Lease has expired by its wall clock and the renewTime of the Lease.
     WallClock,
-    /// A term does not end by itself.
+    /// A term does not end at its deadline.
     NoFence,
-    /// The deadline is counted from the reply.
+    /// The deadline is counted from the arrival of the reply.
     FenceFromReply,
-    /// A deleted Lease counts as free at once.
+    /// A deleted Lease immediately counts as free.
     DeletedIsFree,
-    /// A candidate that was the last holder it saw recreates or fills a deleted or emptied Lease, whether it has a term
-    /// or not.
-    FormerLeaderWritesAnew,
-    /// A Lease that names a candidate confirms its renewal, whatever version and time it states.
+    /// A candidate that was itself the last holder that it saw recreates a deleted Lease or fills an emptied one, even
+    /// without a term.
+    FormerLeaderWritesAgain,
+    /// A Lease that names a candidate confirms its renewal, whatever the version and the renewTime of the Lease are.
     NamedIsApplied,
     /// The Lease is released while a write is in flight.
     ReleaseInFlight,
@@ -78,7 +80,8 @@ pub struct Bound {
     pub begin: Begin,
     /// The number of ticks.
     pub horizon: u8,
-    /// The number of lost replies. The request itself is carried out late or never.
+    /// The number of replies that do not reach the candidate. The API server carries out the request in time, late or
+    /// never.
     pub losses: u8,
     /// The number of jumps of wall clocks.
     pub jumps: u8,
@@ -108,16 +111,16 @@ impl fmt::Display for Bound {
     }
 }
 
-/// The whole election.
+/// The model.
 #[derive(Debug)]
 pub struct Election {
     /// The bound.
     pub bound: Bound,
-    /// The broken rule, if any.
+    /// The rule that the model breaks, if any.
     pub mutant: Option<Mutant>,
 }
 
-/// The whole state at one moment.
+/// The state of the model at one moment.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct State {
     now: Instant,
@@ -126,7 +129,7 @@ pub struct State {
     /// Requests whose senders no longer wait for them.
     late: Vec<Request>,
     jumped: [bool; 3],
-    /// The remainder of the bound.
+    /// The number of losses that remain of the bound. The next four fields count in the same way.
     losses: u8,
     jumps: u8,
     edits: u8,
@@ -136,12 +139,12 @@ pub struct State {
     first: Option<usize>,
 }
 
-/// A step that may happen next.
+/// A possible step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Action {
     /// Time passes.
     Tick,
-    /// The watch shows the Lease.
+    /// The watch shows the Lease to a candidate.
     Look(usize),
     /// An attempt begins with a GET.
     Get(usize),
@@ -149,13 +152,13 @@ pub enum Action {
     Decide(usize),
     /// The API server carries out one of the tries of a write, for a candidate that waits for the response.
     Serve(usize, usize),
-    /// The same, and the reply is lost.
+    /// The API server carries out one of the tries of a write, and the reply is lost.
     LoseReply(usize, usize),
     /// A renewal is sent again, in parallel.
     Repeat(usize),
     /// The watch has shown that a renewal was applied.
     Confirm(usize),
-    /// The response arrives.
+    /// The response to a write arrives.
     Answer(usize),
     /// The candidate stops waiting. Its request may be carried out later.
     GiveUp(usize),
@@ -163,17 +166,17 @@ pub enum Action {
     ServeLate(usize),
     /// A write of a slice begins, under a term.
     BeginWrite(usize),
-    /// The API server answers the write.
+    /// The API server answers the write of a slice.
     EndWrite(usize),
     /// A candidate is asked to stop.
     Stop(usize),
-    /// Its release begins.
+    /// A candidate that was asked to stop begins to release the Lease.
     Release(usize),
-    /// Its wall clock jumps.
+    /// The wall clock of a candidate jumps.
     Jump(usize),
     /// An administrator deletes the Lease.
     Delete,
-    /// An administrator empties it.
+    /// An administrator removes the holder of the Lease.
     Empty,
 }
 
@@ -219,7 +222,7 @@ impl Model for Election {
                 Action::Answer(0),
             ];
             for action in first.into_iter().chain([Action::Look(1), Action::Look(2)]) {
-                state = self.next_state(&state, action).expect("the way to a term");
+                state = self.next_state(&state, action).expect("a step toward a term");
             }
         }
         vec![state]
@@ -236,7 +239,7 @@ impl Model for Election {
             }
         }
         for i in 0..state.late.len() {
-            // This step may never happen: nothing else waits for it.
+            // This step need not happen, because no other step depends on it.
             actions.push(Action::ServeLate(i));
         }
         if state.edits > 0 {
@@ -295,7 +298,7 @@ impl Model for Election {
             Property::always(ONE_TERM, |model, state| {
                 model
                     .leaders(state)
-                    .filter(|(_, leader)| !leader.is_unknowing)
+                    .filter(|(_, leader)| !leader.is_uninformed)
                     .count()
                     <= 1
             }),
@@ -303,17 +306,19 @@ impl Model for Election {
                 model.leaders(state).all(|(leader, _)| {
                     let others = state.candidates.iter().enumerate().filter(|(i, _)| *i != leader);
                     others
-                        .filter(|(_, other)| !other.is_unknowing)
+                        .filter(|(_, other)| !other.is_uninformed)
                         .all(|(_, other)| other.write.is_none())
-                        || state.candidates[leader].is_unknowing
+                        || state.candidates[leader].is_uninformed
                 })
             }),
-            // Without these, the other properties would hold in an empty model.
-            Property::sometimes(LEADS, |model, state| model.leaders(state).next().is_some()),
-            Property::sometimes(HANDED_ON, |model, state| {
+            // Without these properties, a model in which nothing happens would pass.
+            Property::sometimes(LEADER_EXISTS, |model, state| {
+                model.leaders(state).next().is_some()
+            }),
+            Property::sometimes(LEADER_CHANGES, |model, state| {
                 model
                     .leaders(state)
-                    .any(|(leader, candidate)| Some(leader) != state.first && !candidate.is_unknowing)
+                    .any(|(leader, candidate)| Some(leader) != state.first && !candidate.is_uninformed)
             }),
         ]
     }
@@ -321,9 +326,9 @@ impl Model for Election {
 
 /// At most one valid term at any instant.
 pub const ONE_TERM: &str = "at most one valid term at any instant";
-/// No write is in flight under one term while another term is valid.
+/// No write of one candidate is in flight during the term of another candidate.
 pub const ONE_WRITER: &str = "no write in flight during the term of another";
 /// A candidate gets a term.
-pub const LEADS: &str = "a candidate leads";
+pub const LEADER_EXISTS: &str = "a candidate leads";
 /// A candidate gets a term after another one had one.
-pub const HANDED_ON: &str = "another candidate leads afterwards";
+pub const LEADER_CHANGES: &str = "another candidate leads afterwards";

@@ -1,4 +1,4 @@
-//! Checks the large bounds: `make model`.
+//! Checks the model within large bounds. `make model` runs this.
 
 use election_model::{Begin, Bound, check};
 

@@ -6,31 +6,31 @@ use endpoint_copier_operator::leader_election::presented_lease::ReadVersion;
 
 use crate::{DURATION, NAMES};
 
-/// A Lease as stored.
+/// The Lease as the API server stores it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Stored {
     uid: u8,
     version: u8,
     /// The holder, or `None`.
     pub holder: Option<usize>,
-    /// Whether its duration is one second, as in a release.
+    /// Whether the lease duration is one second, as after a release.
     released: bool,
     /// The time of the last renewal, by the wall clock of its sender.
     pub renewed: i16,
 }
 
-/// A request of a candidate to take, renew or release the Lease.
+/// A request from a candidate to take, renew or release the Lease.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Request {
     /// The candidate that sends it.
     pub from: usize,
     /// The operation.
     pub verb: Verb,
-    /// The wall clock of the sender.
+    /// The time that the wall clock of the sender shows.
     pub wall: i16,
 }
 
-/// The operations, as the lock sends them.
+/// The operations of the lock.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Verb {
     /// A POST that names the sender.
@@ -78,7 +78,8 @@ impl Server {
         self.version
     }
 
-    /// Carries out a request. Returns `None` if the request is rejected with 404 or 409.
+    /// Carries out a request. Returns `None` if the request is rejected with 404 or 409. Unless `compares`, a PATCH is
+    /// applied to any version.
     pub fn serve(&mut self, request: &Request, compares: bool) -> Option<Stored> {
         let (read_version, holder, released) = match (&request.verb, self.lease) {
             (Verb::Make, None) => {
@@ -118,7 +119,7 @@ impl Server {
         self.lease.take().map(|_| ())
     }
 
-    /// Empties the holder, as an administrator, but not in the way that a release does.
+    /// Removes the holder, as an administrator does. Unlike a release, this does not change the duration.
     pub fn empty(&mut self) -> Option<()> {
         let version = self.version + 1;
         let lease = self.lease.as_mut().filter(|lease| lease.holder.is_some())?;

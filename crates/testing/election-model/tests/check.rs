@@ -1,4 +1,5 @@
-//! The small bound: at most one valid term at any instant, and a counterexample for every weaker rule.
+//! Checks within small bounds: there is at most one valid term at any instant, and a counterexample for every broken
+//! rule.
 
 use election_model::{Begin, Bound, Mutant, check};
 
@@ -13,18 +14,18 @@ const QUIET: Bound = Bound {
     repeats: 0,
 };
 
-/// Checks that the rules hold within a bound, and that it has at least this many states and, if `handed_on`, a change
-/// of leader.
-fn holds(bound: Bound, at_least: usize, handed_on: bool) {
+/// Checks that the rules hold within a bound, that there are at least this many states, and that a candidate leads
+/// after another one exactly if `leader_changes`.
+fn holds(bound: Bound, at_least: usize, leader_changes: bool) {
     let findings = check(bound, None);
     println!("{bound}: {findings}");
     assert!(findings.counterexample.is_none(), "{bound}: {findings}");
     assert_eq!(
         findings.reached,
-        [true, handed_on],
-        "a candidate leads, and another one after it"
+        [true, leader_changes],
+        "whether a candidate leads, and whether another one leads after it"
     );
-    assert!(findings.states >= at_least, "{} states only", findings.states);
+    assert!(findings.states >= at_least, "only {} states", findings.states);
 }
 
 fn fails(mutant: Mutant, bound: Bound) {
@@ -141,7 +142,7 @@ fn model_fails_if_a_former_leader_recreates_the_lease() {
         edits: 1,
         ..QUIET
     };
-    fails(Mutant::FormerLeaderWritesAnew, bound);
+    fails(Mutant::FormerLeaderWritesAgain, bound);
 }
 
 #[test]

@@ -14,7 +14,7 @@ use crate::cluster::Cluster;
 use crate::objects::{self, typed};
 use crate::wait::{PATIENCE, until, within};
 
-/// An object that tests write.
+/// A kind of namespaced objects that tests read and write.
 pub trait Object:
     Resource<DynamicType = (), Scope = NamespaceResourceScope>
     + Clone
@@ -46,12 +46,12 @@ impl Cluster {
         self.client.clone()
     }
 
-    /// Sends an object unchanged, with all its fields, and returns the status code.
+    /// Sends an object in a POST, unchanged, and returns the status code.
     pub async fn post(&self, path: &str, object: Value) -> u16 {
         self.send(http::Method::POST, path, object).await
     }
 
-    /// Sends an object unchanged, and returns the status code.
+    /// Sends an object with any method, unchanged, and returns the status code.
     pub async fn send(&self, method: http::Method, path: &str, object: Value) -> u16 {
         let request = http::Request::builder()
             .method(method)
@@ -114,7 +114,7 @@ impl Cluster {
         }
     }
 
-    /// Changes an object by a merge patch.
+    /// Changes an object with a merge patch.
     pub async fn patch<K: Object>(&self, namespace: &str, name: &str, patch: Value) -> K {
         let patch = Patch::Merge(patch);
         self.api(namespace)
@@ -134,7 +134,7 @@ impl Cluster {
         self.api::<K>(namespace)
             .delete(name, &DeleteParams::default())
             .await
-            .expect("something to delete");
+            .expect("an object to delete");
     }
 
     /// An object, or `None` if it does not exist.
@@ -142,7 +142,7 @@ impl Cluster {
         self.api(namespace).get_opt(name).await.expect("an API server")
     }
 
-    /// All objects of a kind.
+    /// All objects of a kind in a namespace.
     pub async fn list<K: Object>(&self, namespace: &str) -> Vec<K> {
         self.api(namespace)
             .list(&ListParams::default())
@@ -157,12 +157,12 @@ impl Cluster {
         self.api(namespace).list(&of).await.expect("a list").items
     }
 
-    /// The addresses that a Service's slices show.
+    /// The addresses in the slices of a Service, sorted.
     pub async fn addresses_of(&self, namespace: &str, service: &str) -> Vec<String> {
         objects::addresses(&self.slices_of(namespace, service).await)
     }
 
-    /// Waits until a Service's slices show these addresses.
+    /// Waits until the slices of a Service have exactly these addresses. `wanted` must be sorted.
     pub async fn until_addresses(&self, namespace: &str, service: &str, wanted: &[&str]) {
         let mut shown = Vec::new();
         let met = within(PATIENCE, async || {
@@ -172,7 +172,7 @@ impl Cluster {
         assert!(met.await, "{namespace}/{service} shows {shown:?}, not {wanted:?}");
     }
 
-    /// Waits until a condition on the slices of a Service is met.
+    /// Waits until the slices of a Service meet a condition, and returns them.
     pub async fn until_slices(
         &self,
         namespace: &str,

@@ -1,4 +1,4 @@
-//! A cluster to run the operator against: API servers on one store, of the testbed or real ones.
+//! A cluster to run the operator against: API servers on one store, either those of the testbed or real ones.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -20,7 +20,7 @@ use crate::rights::{Rights, bind_to_replicas, path, review, rules};
 use crate::servers::{Platform, Servers, USERS};
 use crate::wait::until;
 
-/// The name of the Lease.
+/// The name of the operator's Lease.
 pub const LEASE: &str = "f668ae63.endpoint-copier-operator";
 
 /// Addresses on which API servers listen, all on one port. None of them is the default source address of the machine,
@@ -34,7 +34,7 @@ const LOOPBACK: [Ipv4Addr; 3] = [
 /// Addresses that `default/kubernetes` lists at the start. No server of a test has them.
 const NOWHERE: [&str; 3] = ["192.0.2.1", "192.0.2.2", "192.0.2.3"];
 
-/// API servers on one store, and a client of the last one.
+/// API servers on one store, and the test's own client, which at first uses the last server.
 pub struct Cluster {
     pub(crate) program: PathBuf,
     servers: Servers,
@@ -43,16 +43,16 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts a cluster with this many API servers. `default/kubernetes` has the form in which three API servers write
-    /// it. `program` is the operator that runs on the cluster.
+    /// Starts a cluster with this many API servers. `default/kubernetes` looks as if three other API servers had
+    /// written it. `program` is the operator that runs on the cluster.
     pub async fn start(platform: Platform, program: impl Into<PathBuf>, servers: usize) -> Self {
         let cluster = Self::start_at(platform, program, &LOOPBACK[..servers]).await;
         cluster.put::<EndpointSlice>(objects::api_servers(&NOWHERE)).await;
         cluster
     }
 
-    /// Starts a cluster of three API servers. The first two each have their own path in this network, and the third
-    /// does not.
+    /// Starts a cluster of three API servers. The first two are reached through their own paths in this network. The
+    /// third is outside.
     pub async fn start_behind(platform: Platform, program: impl Into<PathBuf>, network: &Network) -> Self {
         let [first, second, _] = network.servers();
         let cluster = Self::start_at(platform, program, &[first, second, LOOPBACK[2]]).await;
@@ -61,7 +61,7 @@ impl Cluster {
     }
 
     /// Starts a cluster of three API servers at the addresses that `default/kubernetes` lists, so that probes reach
-    /// them. Real API servers refuse to list loopback addresses, so they need a network.
+    /// them. Real API servers refuse to list loopback addresses, so a cluster of real ones needs a network.
     pub async fn start_listed(
         platform: Platform,
         program: impl Into<PathBuf>,
@@ -73,7 +73,7 @@ impl Cluster {
         cluster
     }
 
-    /// A cluster of three nodes, each with a real etcd and a real API server that keeps itself in `default/kubernetes`.
+    /// A cluster of three nodes, each with a real etcd and a real API server that lists itself in `default/kubernetes`.
     pub async fn start_on(program: impl Into<PathBuf>, nodes: &Nodes) -> Self {
         Self::with(Servers::start_on(nodes).await, program).await
     }
@@ -95,8 +95,8 @@ impl Cluster {
             let service = testbed::builders::kubernetes_service();
             cluster.put::<Service>(service).await;
         } else {
-            // A real API server creates it itself, soon after it is ready.
-            until("default/kubernetes is there", async || {
+            // A real API server creates this Service itself, soon after the server is ready.
+            until("default/kubernetes exists", async || {
                 let service = cluster.try_get::<Service>("default", "kubernetes");
                 service.await.is_some()
             })
@@ -106,8 +106,8 @@ impl Cluster {
         cluster
     }
 
-    /// Replaces the permissions of the replicas with those of a release in this namespace. At the start they have those
-    /// of a release in `default` with the default values.
+    /// Replaces the permissions of the replicas with those of a release in this namespace. At the start, they have the
+    /// permissions of a release in `default` with the default values.
     pub async fn give_rights(&self, rights: Rights, namespace: &str) {
         let objects = rights.objects(namespace);
         let rules = rules(&objects);
@@ -142,7 +142,7 @@ impl Cluster {
         }
     }
 
-    /// Lists exactly these servers in `default/kubernetes`.
+    /// Makes `default/kubernetes` list exactly these servers.
     pub async fn list_servers(&self, servers: &[usize]) {
         let addresses: Vec<_> = servers.iter().map(|server| self.ip(*server)).collect();
         let addresses: Vec<_> = addresses.iter().map(String::as_str).collect();
@@ -151,15 +151,14 @@ impl Cluster {
         self.put::<EndpointSlice>(slice).await;
     }
 
-    /// Writes a kubeconfig file for one of the servers. Each replica has its own user.
+    /// Writes a kubeconfig file for one of the servers and a user. Each replica has its own user.
     pub(crate) fn kubeconfig(&self, server: usize, user: &str) -> PathBuf {
         let file = self.directory.path().join(format!("{user}-{server}.kubeconfig"));
         std::fs::write(&file, self.servers.kubeconfig(server, user)).expect("a file");
         file
     }
 
-    /// Writes a kubeconfig file for one of the servers, with the permissions of an administrator or of the owner of
-    /// this token.
+    /// Writes a kubeconfig file for one of the servers, with the token of an administrator or with this token.
     pub fn kubeconfig_with(&self, server: usize, token: Option<&str>) -> PathBuf {
         let mut config: Value =
             serde_json::from_str(&self.servers.kubeconfig(server, USERS[0])).expect("JSON");
@@ -170,7 +169,7 @@ impl Cluster {
         std::fs::write(file.path(), config.to_string()).expect("a file");
         file.into_temp_path()
             .keep()
-            .expect("it stays until the directory goes")
+            .expect("a file that stays until its directory is removed")
     }
 
     /// The token of a user.
@@ -190,12 +189,12 @@ impl Cluster {
         self.address(server).ip().to_string()
     }
 
-    /// A directory for files.
+    /// The directory for files of the test, which is removed with the cluster.
     pub fn directory(&self) -> &Path {
         self.directory.path()
     }
 
-    /// The store and the first server of the testbed, to inject faults, or `None` on real servers.
+    /// The store and the first server of the testbed, to inject faults. `None` on real servers.
     pub fn testbed(&self) -> Option<(&Store, &ApiServer)> {
         match &self.servers {
             Servers::Testbed { store, servers, .. } => Some((store, &servers[0].server)),
@@ -212,8 +211,8 @@ impl Cluster {
         servers.iter().map(|testbed| &testbed.server)
     }
 
-    /// Runs these controllers of Kubernetes on real servers, if the controller manager is available. Otherwise the test
-    /// does their work itself. Returns whether they run.
+    /// Runs these controllers of Kubernetes on real servers, if the controller manager is available. Otherwise, the
+    /// test must do their work itself. Returns whether they run.
     pub fn run_controllers(&mut self, controllers: &[&str]) -> bool {
         self.servers.run_controllers(controllers)
     }
@@ -238,23 +237,24 @@ impl Cluster {
         self.servers.thaw(number);
     }
 
-    /// From now on the test itself uses this server.
+    /// Makes the test's own client use this server from now on.
     pub async fn use_server(&mut self, number: usize) {
         self.client = client(&self.servers.kubeconfig(number, USERS[0])).await;
     }
 
-    /// The server whose etcd leads, while all of them answer. `None` if the servers share one etcd.
+    /// The server whose etcd is the leader. All etcd members must answer. `None` on the testbed.
     pub async fn etcd_leader(&self) -> Option<usize> {
         self.servers.etcd_leader().await
     }
 
-    /// Waits until a server on a node renews its place in `default/kubernetes`. It does so every 10 s. If it dies, the others
-    /// remove it 15 s after its last renewal or later.
+    /// Waits until a server on a node renews its place in `default/kubernetes`. A server does so every 10 s. If it
+    /// dies, the other servers remove it at least 15 s after its last renewal.
     pub async fn renewed(&self, number: usize) {
         self.servers.renewed(number).await;
     }
 
-    /// The number of writes of EndpointSlices that were accepted from each replica so far, by the name of the replica.
+    /// The number of writes of EndpointSlices that were accepted from each replica until now, by the name of the
+    /// replica.
     pub fn slice_writes(&self) -> BTreeMap<String, usize> {
         self.servers.slice_writes()
     }
@@ -274,7 +274,7 @@ impl Cluster {
         history
     }
 
-    /// The holder of the Lease, or the empty string.
+    /// The holder of the Lease, or an empty string if there is none.
     pub async fn holder(&self) -> String {
         let lease: Option<Lease> = self.try_get("default", LEASE).await;
         lease
@@ -283,7 +283,7 @@ impl Cluster {
     }
 }
 
-/// The same permission in all namespaces.
+/// The permission of `rule`, but in all namespaces.
 fn everywhere(rule: &Rule) -> Rule {
     Rule {
         namespaces: Vec::new(),
@@ -291,7 +291,7 @@ fn everywhere(rule: &Rule) -> Rule {
     }
 }
 
-/// Whether the last replica has a permission, as a server sees it now.
+/// Whether an API server grants the last replica a permission now.
 async fn is_allowed(client: &Client, rule: &Rule) -> bool {
     let review = review(USERS[USERS.len() - 1], rule).to_string().into_bytes();
     let request = http::Request::post("/apis/authorization.k8s.io/v1/subjectaccessreviews")

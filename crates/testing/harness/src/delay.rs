@@ -1,6 +1,6 @@
 //! A slow network in front of an API server: each byte is delayed in both directions.
 //!
-//! The kernel's own delay (`netem`) needs root, and a module that some machines lack.
+//! The kernel's own delay (`netem`) needs root and a kernel module that some machines lack.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -12,14 +12,14 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::listening::Listening;
 
-/// A path to a server that delays each byte by `one_way` in each direction. It listens on the same IP.
+/// A relay to a server that delays each byte by `one_way` in each direction. The relay listens on the IP of the server.
 pub async fn delay(server: SocketAddr, one_way: Duration) -> Listening {
     Listening::at(server.ip(), move |stream| pass(stream, server, one_way)).await
 }
 
 /// Relays one connection until both directions have ended.
 async fn pass(mut from: TcpStream, server: SocketAddr, one_way: Duration) {
-    // The kernel accepts at once, so the round trip of SYN and SYN-ACK is added before the first byte.
+    // The kernel accepts a connection immediately, so the round trip of SYN and SYN-ACK is added before the first byte.
     sleep(one_way * 2).await;
     let Ok(mut to) = TcpStream::connect(server).await else {
         return;

@@ -1,4 +1,4 @@
-//! ReferenceGrants of the Gateway API. A cluster serves them only with its custom resources.
+//! ReferenceGrants of the Gateway API. A cluster serves them only if the custom resources of that API are installed.
 
 use http::Method;
 use serde_json::{Value, json};
@@ -9,8 +9,8 @@ use crate::wait::until;
 const GROUP: &str = "gateway.networking.k8s.io";
 
 impl Cluster {
-    /// Serves ReferenceGrants from now on. The operator checks for them once a minute, so call this before it starts,
-    /// on a cluster with one API server.
+    /// Serves ReferenceGrants from now on. The operator checks for them once a minute, so call this before the operator
+    /// starts, on a cluster with one API server.
     pub async fn serve_reference_grants(&self) {
         if let Some((store, _)) = self.testbed() {
             store.serve_reference_grants();
@@ -45,7 +45,7 @@ fn grants_of(namespace: &str) -> String {
     format!("/apis/{GROUP}/v1/namespaces/{namespace}/referencegrants")
 }
 
-/// The custom resource without its schema, so that objects which are not valid grants can be stored too.
+/// The custom resource definition, with a schema that accepts anything, so that invalid grants can be stored too.
 fn definition() -> Value {
     let schema = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
     json!({

@@ -1,4 +1,4 @@
-//! A record of what the slices of a Service showed, and when. It uses a watch, so it misses no state.
+//! A record of the addresses in the slices of a Service, with times. It uses a watch, so it misses no state.
 
 use std::collections::BTreeMap;
 use std::pin::pin;
@@ -17,14 +17,14 @@ use crate::wait::PATIENCE;
 
 type Entries = Vec<(Instant, Vec<String>)>;
 
-/// The states of the slices of a Service, one entry for each change.
+/// The addresses in the slices of a Service, with one entry for each change.
 pub struct History {
     entries: watch::Receiver<Entries>,
     task: JoinHandle<()>,
 }
 
 impl History {
-    /// Starts to record.
+    /// Starts recording.
     pub(crate) fn start(slices: Api<EndpointSlice>, service: &str) -> Self {
         let config = watcher::Config::default().labels(&format!("kubernetes.io/service-name={service}"));
         let (sender, entries) = watch::channel(Entries::new());
@@ -33,7 +33,7 @@ impl History {
             let mut stream = pin!(watcher(slices, config));
             while let Some(event) = stream.next().await {
                 let now = Instant::now();
-                match event.expect("a watch that holds") {
+                match event.expect("a watch that does not fail") {
                     Event::Init | Event::InitDone => {}
                     Event::Apply(slice) | Event::InitApply(slice) => {
                         slices_seen.insert(slice.metadata.name.clone(), slice);
@@ -54,7 +54,8 @@ impl History {
         Self { entries, task }
     }
 
-    /// Waits until the last entry shows these addresses, and returns when that happened. `limit` is the longest wait.
+    /// Waits until the last entry has these addresses, and returns the time of that entry. `None` if that takes longer
+    /// than `limit`.
     pub async fn shows(&self, addresses: &[&str], limit: Duration) -> Option<Instant> {
         let mut entries = self.entries.clone();
         let shown = timeout(
@@ -64,11 +65,11 @@ impl History {
                 last.unwrap_or_default() == addresses
             }),
         );
-        let entries = shown.await.ok()?.expect("a watch that holds");
+        let entries = shown.await.ok()?.expect("a watch that does not fail");
         Some(entries.last().map_or_else(Instant::now, |(at, _)| *at))
     }
 
-    /// The entries up to the one that shows `last`.
+    /// Waits until the last entry has the addresses `last`, and returns the addresses of all entries.
     pub async fn up_to(&self, last: &[&str]) -> Vec<Vec<String>> {
         let shown = self.shows(last, PATIENCE).await;
         let entries = self.entries.borrow();

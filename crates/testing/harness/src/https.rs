@@ -28,7 +28,7 @@ pub struct HttpsAnswer {
 /// Begins TLS on a connection.
 ///
 /// # Errors
-/// The handshake fails.
+/// If the handshake fails.
 pub async fn tls(stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
     let provider = Arc::new(ring::default_provider());
     let mut config = ClientConfig::builder_with_provider(provider.clone())
@@ -43,7 +43,7 @@ pub async fn tls(stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
     TlsConnector::from(Arc::new(config)).connect(name, stream).await
 }
 
-/// A request with this token, or with none.
+/// A GET request with this token, or without a token.
 #[must_use]
 pub fn request(path: &str, token: Option<&str>) -> String {
     let token = token.map(|token| format!("authorization: Bearer {token}\r\n"));
@@ -56,7 +56,7 @@ pub fn request(path: &str, token: Option<&str>) -> String {
 /// Sends one request on a connection, and reads until the server closes it.
 ///
 /// # Errors
-/// The handshake fails, or the response does not end as TLS requires.
+/// If the handshake fails, or the response does not end as TLS requires.
 pub async fn https_get(stream: TcpStream, path: &str, token: Option<&str>) -> io::Result<HttpsAnswer> {
     let mut stream = tls(stream).await?;
     let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();

@@ -1,21 +1,22 @@
-//! The operator as a process on a cluster with several API servers, and faults between them.
+//! Runs the operator as a process on a cluster with several API servers, and injects faults between them.
 //!
-//! - [`Cluster`]: API servers on one store, of the testbed or real ones; objects in them; servers that are killed,
-//!   frozen and restarted. The test itself uses the last server, so cause no faults there.
-//! - [`Operator`]: a replica, the real binary.
+//! - [`Cluster`]: API servers on one store, either those of the testbed or real ones; calls that read and write
+//!   objects; calls that kill, freeze and restart servers. The test itself uses the last server, so cause no faults
+//!   there.
+//! - [`Operator`]: a replica, which runs the real binary.
 //! - [`Network`]: a network namespace whose paths to the API servers can be cut without a reset or an ICMP error.
 //! - [`Nodes`]: three network namespaces, each a node with its own etcd, API server and replica.
 //! - [`delay`]: a slow path to an API server. [`Listening`]: a test's own server.
 //! - [`Rights`]: the permissions that the chart grants the replicas.
 //! - [`https_get`]: a scraper of secure metrics.
-//! - [`objects`]: what users write.
+//! - [`objects`]: objects as users write them.
 //! - [`tool`]: external programs.
 //!
-//! `Drop` ends everything that was started, also after a panic.
+//! `Drop` ends everything that was started, even after a panic.
 
 #![allow(
     clippy::missing_panics_doc,
-    reason = "what goes wrong here leaves nothing to test, so all of it panics"
+    reason = "after a failure here, there is nothing to test, so every failure panics"
 )]
 
 mod api;

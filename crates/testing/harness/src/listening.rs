@@ -1,4 +1,4 @@
-//! A listener whose connections are tasks.
+//! A TCP listener that serves each connection in its own task.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
-/// Accepts and counts connections until it is dropped. That ends all of them.
+/// A listener that accepts and counts connections. Dropping the listener ends all connections.
 pub struct Listening {
     address: SocketAddr,
     accepted: Arc<AtomicUsize>,
@@ -23,7 +23,7 @@ impl Listening {
         Self::on((ip, 0).into(), serve).await
     }
 
-    /// The same on a port that only this test uses.
+    /// Listens on this address, whose port only this test uses, and serves each connection in a task.
     pub async fn on<F>(address: SocketAddr, serve: impl Fn(TcpStream) -> F + Send + 'static) -> Self
     where
         F: Future<Output = ()> + Send + 'static,
@@ -47,17 +47,17 @@ impl Listening {
         }
     }
 
-    /// The address on which it listens.
+    /// The address of the listener.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Its URL, for `http` or `https`.
+    /// The URL of the listener, with the scheme `http` or `https`.
     pub fn url(&self, scheme: &str) -> String {
         format!("{scheme}://{}", self.address)
     }
 
-    /// The number of connections made so far.
+    /// The number of connections accepted so far.
     pub fn accepted(&self) -> usize {
         self.accepted.load(Ordering::SeqCst)
     }

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-/// A network namespace. Dropping it removes it with its devices.
+/// A network namespace. `Drop` removes it with its devices.
 pub struct Namespace(String);
 
 impl Namespace {
@@ -12,7 +12,7 @@ impl Namespace {
         Ok(Self(name))
     }
 
-    /// Its name, as `ip netns` lists it.
+    /// The name that `ip netns` lists.
     pub fn name(&self) -> &str {
         &self.0
     }
@@ -22,8 +22,8 @@ impl Namespace {
         ip(&format!("-n {} {words}", self.0))
     }
 
-    /// Prepares an `ip` command, possibly with a clean environment, that runs a program in the namespace, as the same
-    /// process.
+    /// Completes an `ip` command so that it runs a program in the namespace, in the process of the command itself. Sets
+    /// `PATH`, in case the environment of the command is empty.
     pub fn enter(&self, mut command: Command, program: &Path) -> Command {
         command.args(["netns", "exec", &self.0]).arg(program);
         command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
@@ -33,7 +33,7 @@ impl Namespace {
 
 impl Drop for Namespace {
     fn drop(&mut self) {
-        // Devices whose other ends are elsewhere are removed with it.
+        // Devices in the namespace are removed with it, even if their other ends are elsewhere.
         let _ = ip(&format!("netns delete {}", self.0));
     }
 }

@@ -1,9 +1,9 @@
-//! A network namespace with three paths to API servers, each of which can become a black hole.
+//! A network namespace with three paths to API servers. Each path can become a black hole.
 //!
 //! Each path is a pair of virtual Ethernet devices: one end is in the namespace of the test, where an API server
-//! listens on its address, and the other end is inside. To cut a path, both ends get a wrong hardware address for each
-//! other: packets are sent, and the receiver drops them unread. There is no reset and no "unreachable". From outside, a
-//! node without power and a firewall that drops packets look the same.
+//! listens on its address, and the other end is in the new namespace. To cut a path, both ends get a wrong hardware
+//! address for each other: packets are sent, and the receiver drops them unread. There is no reset and no
+//! "unreachable". To the sender, a node without power and a firewall that drops packets look the same.
 //!
 //! This needs root, and no kernel module except the one for the devices.
 
@@ -20,10 +20,10 @@ const NOBODY: &str = "02:00:00:00:00:00";
 /// A network namespace. `Drop` removes it with its devices.
 pub struct Network {
     inside: Namespace,
-    ways: [Way; 3],
+    paths: [NetworkPath; 3],
 }
 
-struct Way {
+struct NetworkPath {
     outside: End,
     inside: End,
 }
@@ -38,16 +38,17 @@ impl Network {
     ///
     /// # Errors
     ///
-    /// The reason why this is impossible here, which the test prints when it is skipped. Only root may do it.
+    /// The reason why this is impossible here, which the test prints when it is skipped. Only root can create
+    /// namespaces.
     pub fn new() -> Result<Self, String> {
         static NUMBER: AtomicU16 = AtomicU16::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let process = std::process::id();
         let network = Self {
             inside: Namespace::new(format!("endpoint-copier-{process}-{number}"))?,
-            ways: [0, 1, 2].map(|way| Way::new(process, number, way)),
+            paths: [0, 1, 2].map(|path| NetworkPath::new(process, number, path)),
         };
-        for Way { outside, inside } in &network.ways {
+        for NetworkPath { outside, inside } in &network.paths {
             let namespace = &network.inside;
             // Both ends are created in the namespace, so that they are removed with it if anything fails here.
             namespace.ip(&format!(
@@ -76,11 +77,11 @@ impl Network {
 
     /// The addresses on which API servers listen. Each is reached on its own path.
     pub fn servers(&self) -> [Ipv4Addr; 3] {
-        [0, 1, 2].map(|way| self.ways[way].outside.address)
+        [0, 1, 2].map(|path| self.paths[path].outside.address)
     }
 
-    /// Prepares an `ip` command, possibly with a clean environment, that runs a program in the namespace, as the same
-    /// process.
+    /// Completes an `ip` command so that it runs a program in the namespace, in the process of the command itself. Sets
+    /// `PATH`, in case the environment of the command is empty.
     pub fn enter(&self, command: Command, program: &Path) -> Command {
         self.inside.enter(command, program)
     }
@@ -89,37 +90,37 @@ impl Network {
     pub(crate) fn listen_address(&self) -> SocketAddr {
         static PORT: AtomicU16 = AtomicU16::new(20_000);
         let port = PORT.fetch_add(1, Ordering::Relaxed);
-        (self.ways[1].inside.address, port).into()
+        (self.paths[1].inside.address, port).into()
     }
 
     /// Drops all packets on a path from now on.
-    pub fn cut(&self, way: usize) {
-        self.neighbours(way, &format!("lladdr {NOBODY} nud permanent"), "replace");
+    pub fn cut(&self, path: usize) {
+        self.set_neighbors(path, &format!("lladdr {NOBODY} nud permanent"), "replace");
     }
 
     /// Restores a path.
-    pub fn restore(&self, way: usize) {
-        self.neighbours(way, "", "delete");
+    pub fn restore(&self, path: usize) {
+        self.set_neighbors(path, "", "delete");
     }
 
-    fn neighbours(&self, way: usize, what: &str, verb: &str) {
-        let Way { outside, inside } = &self.ways[way];
+    fn set_neighbors(&self, path: usize, what: &str, verb: &str) {
+        let NetworkPath { outside, inside } = &self.paths[path];
         let words = |device: &str, peer| format!("neighbour {verb} {peer} dev {device} {what}");
         let here = self.inside.ip(&words(&inside.device, outside.address));
         here.and_then(|()| ip(&words(&outside.device, inside.address)))
-            .expect("root still");
+            .expect("still root");
     }
 }
 
-impl Way {
-    /// Four addresses of 10.128.0.0/9 that no other test uses at the same time.
-    fn new(process: u32, number: u16, way: u8) -> Self {
+impl NetworkPath {
+    /// A path with its own four addresses in 10.128.0.0/9, which no other test uses at the same time.
+    fn new(process: u32, number: u16, path: u8) -> Self {
         let block = process
             .wrapping_mul(8)
-            .wrapping_add(u32::from(number) * 4 + u32::from(way));
+            .wrapping_add(u32::from(number) * 4 + u32::from(path));
         let base = (block % (1 << 21)) << 2;
         let end = |side: &str, last: u32| End {
-            device: format!("ec{process}{side}{}", number * 4 + u16::from(way)),
+            device: format!("ec{process}{side}{}", number * 4 + u16::from(path)),
             address: Ipv4Addr::from(0x0A80_0000 | base | last),
         };
         Self {

@@ -1,7 +1,7 @@
 //! Three nodes on one switch, each a network namespace. A node can lose its link, or its path to one API server.
 //!
-//! The switch is a bridge in a namespace of its own. One pair of virtual Ethernet devices leads from there to the
-//! namespace of the test, which therefore reaches all nodes. It needs root, iproute2, and a kernel with bridges.
+//! The switch is a bridge in a namespace of its own. A pair of virtual Ethernet devices connects it to the namespace of
+//! the test, which can therefore reach all nodes. This needs root, iproute2, and a kernel with bridge support.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -15,16 +15,16 @@ use crate::namespace::{Namespace, ip, output_of_ip};
 /// A hardware address that no device has.
 const NOBODY: &str = "02:00:00:00:00:00";
 
-/// Packets that must be lost are sent to this address of the subnet, which no device has.
+/// The last number of an address that no device has. Packets that must be lost are sent there.
 const BLACK_HOLE: u8 = 250;
 
-/// The address of the test itself.
+/// The last number of the address of the test itself.
 const OUTSIDE: u8 = 254;
 
-/// Networks of 256 addresses in 198.18.0.0/15, which RFC 2544 reserves for tests of devices.
+/// The number of networks of 256 addresses in 198.18.0.0/15, which RFC 2544 reserves for tests of network devices.
 const SUBNETS: u16 = 512;
 
-/// Three nodes. Dropping this removes them with all their devices.
+/// Three nodes. `Drop` removes them with all their devices.
 pub struct Nodes {
     namespaces: [Namespace; 3],
     switch: Namespace,
@@ -32,7 +32,7 @@ pub struct Nodes {
     _outside: Device,
 }
 
-/// A device in the namespace of the test. Dropping it removes it with its other end and its routes.
+/// A device in the namespace of the test. `Drop` removes it with its other end and its routes.
 struct Device(String);
 
 /// A network of 256 addresses, by its first three numbers.
@@ -40,7 +40,7 @@ struct Device(String);
 struct Subnet([u8; 3]);
 
 impl Nodes {
-    /// Connects three nodes.
+    /// Creates three nodes and connects them.
     ///
     /// # Errors
     /// The reason why this is impossible here, which a test prints when it is skipped. Only root can create namespaces.
@@ -97,27 +97,28 @@ impl Nodes {
             .collect()
     }
 
-    /// Prepares an `ip` command, possibly with a clean environment, that runs a program on a node, as the same process.
+    /// Completes an `ip` command so that it runs a program on a node, in the process of the command itself. Sets
+    /// `PATH`, in case the environment of the command is empty.
     pub fn enter(&self, node: usize, command: Command, program: &Path) -> Command {
         self.namespaces[node].enter(command, program)
     }
 
-    /// Takes the link of a node down: to the other nodes, it looks like a node without power.
+    /// Takes the link of a node down. To the other nodes, this looks as if the node had lost power.
     pub fn unplug(&self, node: usize) {
         self.link(node, "down");
     }
 
-    /// Brings the link up again.
+    /// Brings the link of a node up again.
     pub fn plug(&self, node: usize) {
         self.link(node, "up");
     }
 
     fn link(&self, node: usize, state: &str) {
         let set = self.switch.ip(&format!("link set dev node-{node} {state}"));
-        set.expect("root still");
+        set.expect("still root");
     }
 
-    /// From now on all packets from a node to this port of another one are lost.
+    /// Drops all packets from a node to this address and port of another node from now on.
     pub fn cut(&self, node: usize, port: SocketAddr) {
         let nowhere = self.subnet.address(BLACK_HOLE);
         for words in [
@@ -125,21 +126,21 @@ impl Nodes {
             format!("route replace {} via {nowhere} dev uplink table 100", port.ip()),
             rule("add", port),
         ] {
-            self.namespaces[node].ip(&words).expect("root still");
+            self.namespaces[node].ip(&words).expect("still root");
         }
     }
 
-    /// The packets arrive again.
+    /// Delivers packets from a node to this address and port again.
     pub fn restore(&self, node: usize, port: SocketAddr) {
         self.namespaces[node]
             .ip(&rule("delete", port))
-            .expect("root still");
+            .expect("still root");
     }
 }
 
 impl Drop for Device {
     fn drop(&mut self) {
-        // The namespace of the switch removes it too, but later.
+        // Removing the namespace of the switch removes the device too, but later.
         let _ = ip(&format!("link delete dev {}", self.0));
     }
 }
@@ -155,8 +156,8 @@ fn rule(verb: &str, port: SocketAddr) -> String {
 }
 
 impl Subnet {
-    /// Routes a network that this machine does not know to a device. There can be only one route to a network, so no other
-    /// test gets it.
+    /// Finds a network to which this machine has no route, and routes it to a device. There can be only one route to a
+    /// network, so no other test gets it.
     fn claim(device: &str, process: u32) -> Result<Self, String> {
         let first = u16::try_from(process % u32::from(SUBNETS)).unwrap_or_default();
         for offset in 0..SUBNETS {
@@ -173,7 +174,8 @@ impl Subnet {
         Err("no network of 198.18.0.0/15 is free".to_owned())
     }
 
-    /// Whether there is a route to it, to a part of it, or to more than it, other than the default.
+    /// Whether there is a route to this network, to a part of it, or to a larger network. The default route does not
+    /// count.
     fn is_known(self) -> Result<bool, String> {
         for relation in ["match", "root"] {
             let routes = output_of_ip(&format!("route show {relation} {}/24", self.address(0)))?;

@@ -30,7 +30,7 @@ pub fn node(name: &str, addresses: &[&str]) -> Value {
     })
 }
 
-/// A managed Service with a source of its own.
+/// A managed Service whose annotations name this source.
 pub fn managed(namespace: &str, name: &str, source_namespace: &str, source: &str) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Service",
@@ -73,7 +73,7 @@ pub fn api_servers(addresses: &[&str]) -> Value {
     slice
 }
 
-/// All addresses of some slices, sorted.
+/// All addresses in these slices, sorted.
 pub fn addresses<'a>(slices: impl IntoIterator<Item = &'a EndpointSlice>) -> Vec<String> {
     let endpoints = slices
         .into_iter()

@@ -35,7 +35,7 @@ pub struct Place<'a> {
     pub network: Option<&'a Network>,
 }
 
-/// A lease that is short enough for a quick takeover and long enough to be renewed on a busy machine.
+/// The flags of a lease that is short enough for a quick takeover and long enough to be renewed on a busy machine.
 pub const SHORT_LEASE: [&str; 3] = [
     "--leader-election-lease-duration=3s",
     "--leader-election-renew-deadline=2s",
@@ -43,7 +43,8 @@ pub const SHORT_LEASE: [&str; 3] = [
 ];
 
 impl Operator {
-    /// Starts a replica with a short lease on one of the API servers. Its name is also the name of its API user.
+    /// Starts a replica with a short lease. The replica's kubeconfig names this API server. `name` is also the name of
+    /// its API user.
     pub fn start(cluster: &Cluster, name: &str, server: usize) -> Self {
         Self::start_with(cluster, name, server, &SHORT_LEASE)
     }
@@ -102,7 +103,8 @@ impl Operator {
         Self::spawn(cluster, name, command, metrics, health)
     }
 
-    /// Starts a replica with a command that sets everything except the addresses on which it listens.
+    /// Starts a replica with this command. `metrics` and `health` are the addresses on which the command makes it
+    /// listen.
     pub fn spawn(
         cluster: &Cluster,
         name: &str,
@@ -154,7 +156,7 @@ impl Operator {
         self.status("VmHWM:")
     }
 
-    /// The CPU time of all threads that still run.
+    /// The CPU time of all threads that are still running.
     pub fn cpu_time(&self) -> Duration {
         let threads = format!("/proc/{}/task", self.child.id());
         let threads = std::fs::read_dir(threads).expect("a process");
@@ -165,7 +167,7 @@ impl Operator {
         Duration::from_nanos(times.sum())
     }
 
-    /// The number of bytes in a line of its `/proc` status.
+    /// The value of a line of `/proc/PID/status`, converted to bytes.
     fn status(&self, key: &str) -> u64 {
         let path = format!("/proc/{}/status", self.child.id());
         let status = std::fs::read_to_string(path).expect("a process");
@@ -183,22 +185,22 @@ impl Operator {
             .status();
         assert!(
             status.expect("kill").success(),
-            "{} is not there to get {signal}",
+            "{} does not run, so it cannot get {signal}",
             self.name
         );
     }
 
-    /// The peers of its established TCP connections, as the kernel sees them.
+    /// The peers of the established IPv4 connections of the process, according to the kernel.
     pub fn peers(&self) -> Vec<SocketAddr> {
         sockets::peers(self.child.id())
     }
 
-    /// The number of bytes in kernel buffers that its peers have not read yet.
+    /// The number of bytes that the process has written and whose arrival the peers have not acknowledged yet.
     pub fn unsent_bytes(&self) -> u64 {
         sockets::unsent(self.child.id())
     }
 
-    /// Waits for the end of the process. Returns its exit status and the time that it took.
+    /// Waits until the process ends, for at most 20 s. Returns its exit status and the time of the wait.
     pub async fn ended(&mut self) -> (ExitStatus, Duration) {
         let start = Instant::now();
         let mut status = None;
@@ -206,11 +208,11 @@ impl Operator {
             status = self.child.try_wait().expect("a child");
             status.is_some()
         });
-        assert!(ended.await, "{} does not end", self.name);
+        assert!(ended.await, "{} has not ended", self.name);
         (status.expect("ended"), start.elapsed())
     }
 
-    /// Whether the process still runs.
+    /// Whether the process is still running.
     pub fn runs(&mut self) -> bool {
         self.child.try_wait().expect("a child").is_none()
     }
@@ -220,7 +222,7 @@ impl Operator {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    /// The status code and body of a health path or of `/metrics`, or code 0 if nothing listens.
+    /// The status code and body of a health path or of `/metrics`. The code is 0 if there is no response within 5 s.
     pub async fn get(&self, path: &str) -> (u16, String) {
         let address = if path.starts_with("/metrics") {
             self.metrics
@@ -241,19 +243,19 @@ impl Operator {
         line?.parse().ok()
     }
 
-    /// Whether it reports that it leads.
+    /// Whether the metrics of the replica say that it leads.
     pub async fn leads(&self) -> bool {
         self.metric("leader_election_master_status{name=\"f668ae63.endpoint-copier-operator\"}")
             .await
             == Some(1)
     }
 
-    /// Waits until it leads.
+    /// Waits until the replica leads.
     pub async fn until_leads(&self) {
         until(&format!("{} leads", self.name), async || self.leads().await).await;
     }
 
-    /// Waits until it is ready.
+    /// Waits until the replica is ready.
     pub async fn until_ready(&self) {
         until(&format!("{} is ready", self.name), async || {
             self.get("/readyz").await.0 == 200
@@ -272,7 +274,7 @@ impl Drop for Operator {
     }
 }
 
-/// The command of the binary, with a clean environment.
+/// A command that runs the binary, with an empty environment.
 pub fn command(program: &Path) -> Command {
     isolated(Command::new(program))
 }
@@ -298,8 +300,8 @@ pub async fn leader(replicas: &[Operator]) -> usize {
     leaders[0]
 }
 
-/// An address that no other process listens on or dials from. All of 127.0.0.0/8 is this machine, and outgoing
-/// connections use 127.0.0.1.
+/// An address that no other process listens on or dials from. All addresses in 127.0.0.0/8 belong to this machine, and
+/// outgoing connections use 127.0.0.1.
 pub fn own_address() -> SocketAddr {
     static PORT: AtomicU16 = AtomicU16::new(20_000);
     let [_, high, middle, low] = std::process::id().to_be_bytes();

@@ -1,5 +1,5 @@
-//! The permissions of the operator, exactly as the chart grants them. `make docs` renders the files in `rights/`, and a
-//! test of the chart compares them, so that tests of the operator do not need Helm.
+//! The permissions of the operator, exactly as the chart grants them. `make docs` renders the files in `rights/`, so
+//! tests of the operator do not need Helm. A test compares the files with the chart.
 
 use serde_json::{Value, json};
 use testbed::Rule;
@@ -22,7 +22,7 @@ pub enum Rights {
 }
 
 impl Rights {
-    /// All of them.
+    /// All variants.
     pub const ALL: [Self; 5] = [
         Self::Default,
         Self::GoOperator,
@@ -31,10 +31,10 @@ impl Rights {
         Self::ServiceConditions,
     ];
 
-    /// The namespace of the release in the files.
+    /// The placeholder for the namespace of the release in the files.
     pub const NAMESPACE: &str = "namespace-of-the-release";
 
-    /// The arguments of `--set` for `helm template`.
+    /// The argument of `--set` for `helm template`.
     #[must_use]
     pub const fn values(self) -> &'static str {
         match self {
@@ -46,7 +46,7 @@ impl Rights {
         }
     }
 
-    /// The name of the file.
+    /// The name of the file in `rights/`.
     #[must_use]
     pub const fn file(self) -> &'static str {
         match self {
@@ -70,7 +70,8 @@ impl Rights {
         serde_json::from_str(&text.replace(Self::NAMESPACE, namespace)).expect("objects")
     }
 
-    /// The objects of a rendered chart that grant permissions, without labels, as stored in a file.
+    /// The text of a file: the objects of a rendered chart that grant permissions, with only name and namespace as
+    /// metadata.
     #[must_use]
     pub fn rendered(objects: &[Value]) -> String {
         let of_rights = objects.iter().filter(|object| {
@@ -89,7 +90,7 @@ impl Rights {
     }
 }
 
-/// The path of the resource that an object is in.
+/// The path of the collection to which an object belongs.
 pub(crate) fn path(object: &Value) -> String {
     let kind = object["kind"].as_str().expect("a kind").to_lowercase();
     let group = "/apis/rbac.authorization.k8s.io/v1";
@@ -99,7 +100,7 @@ pub(crate) fn path(object: &Value) -> String {
     }
 }
 
-/// Adds all replicas to a binding. Each has its own user instead of the ServiceAccount.
+/// Makes the replicas the subjects of a binding: each replica has its own user instead of the ServiceAccount.
 pub(crate) fn bind_to_replicas(object: &mut Value) {
     if let Some(subjects) = object.get_mut("subjects") {
         let user = |name| json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": name});
@@ -107,7 +108,7 @@ pub(crate) fn bind_to_replicas(object: &mut Value) {
     }
 }
 
-/// The access review of whether a user has the permission of a rule for one verb of one resource.
+/// An access review that asks whether a user has the permission of a rule, which must name one verb of one resource.
 pub(crate) fn review(user: &str, rule: &Rule) -> Value {
     let first = |list: &[String]| list.first().cloned().unwrap_or_default();
     let resource = first(&rule.resources);
@@ -124,7 +125,7 @@ pub(crate) fn review(user: &str, rule: &Rule) -> Value {
 fn texts(list: &Value) -> Vec<String> {
     let items = list.as_array().map(Vec::as_slice).unwrap_or_default().iter();
     items
-        .map(|item| item.as_str().expect("a text").to_owned())
+        .map(|item| item.as_str().expect("a string").to_owned())
         .collect()
 }
 

@@ -1,4 +1,4 @@
-//! The API servers of a cluster, of the testbed or real ones, and the faults of each.
+//! The API servers of a cluster, either those of the testbed or real ones, and the faults of each.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -15,7 +15,7 @@ use crate::nodes::Nodes;
 pub enum Platform {
     /// The testbed: in memory, over TCP.
     Testbed,
-    /// Real binaries.
+    /// Real `etcd` and `kube-apiserver` processes.
     Real,
 }
 
@@ -63,7 +63,7 @@ impl Servers {
         Self::Testbed { store, ca, servers }
     }
 
-    /// Real API servers, one on each node, that keep `default/kubernetes` themselves.
+    /// Real API servers, one on each node, which maintain `default/kubernetes` themselves.
     pub async fn start_on(nodes: &Nodes) -> Self {
         let cluster = RealCluster::start_on(&nodes.hosts(), &["--endpoint-reconciler-type=lease"]).await;
         Self::Real(Box::new(cluster.expect("etcd and API servers")))
@@ -95,7 +95,7 @@ impl Servers {
         if address.ip().is_loopback() {
             return text;
         }
-        // Certificates name loopback addresses and the Service of the API.
+        // Certificates name only loopback addresses and the Service of the API.
         let mut config: Value = serde_json::from_str(&text).expect("JSON");
         config["clusters"][0]["cluster"]["tls-server-name"] = json!("kubernetes.default.svc");
         config.to_string()
@@ -129,11 +129,11 @@ impl Servers {
                     serving,
                     address,
                 } = &mut servers[number];
-                *serving = Some(server.serve(*address).await.expect("its old port"));
+                *serving = Some(server.serve(*address).await.expect("the old port is free"));
             }
             Self::Real(cluster) => {
                 let restarted = cluster.server(number).restart().await;
-                restarted.expect("the same server again");
+                restarted.expect("a server that starts again");
             }
         }
     }
@@ -141,18 +141,18 @@ impl Servers {
     pub fn freeze(&self, number: usize) {
         match self {
             Self::Testbed { servers, .. } => servers[number].server.faults().freeze(),
-            Self::Real(cluster) => cluster.servers()[number].stop().expect("a server that runs"),
+            Self::Real(cluster) => cluster.servers()[number].stop().expect("a running server"),
         }
     }
 
     pub fn thaw(&self, number: usize) {
         match self {
             Self::Testbed { servers, .. } => servers[number].server.faults().thaw(),
-            Self::Real(cluster) => cluster.servers()[number].cont().expect("a server that runs"),
+            Self::Real(cluster) => cluster.servers()[number].cont().expect("a running server"),
         }
     }
 
-    /// The server whose etcd leads the others. On the testbed there is none.
+    /// The server whose etcd is the leader. `None` on the testbed.
     pub async fn etcd_leader(&self) -> Option<usize> {
         match self {
             Self::Testbed { .. } => None,
@@ -167,7 +167,7 @@ impl Servers {
         }
     }
 
-    /// The number of accepted writes of EndpointSlices of each user except the test's own.
+    /// The number of accepted writes of EndpointSlices by each user except the test's own.
     pub fn slice_writes(&self) -> BTreeMap<String, usize> {
         let users: Vec<String> = match self {
             Self::Testbed { store, .. } => {
@@ -187,8 +187,8 @@ impl Servers {
     }
 }
 
-/// Serves API servers at these addresses on one port, any that is free on the first address. `default/kubernetes` has
-/// one port for all of them.
+/// Starts API servers at these addresses, all on one port that is free on the first address, because
+/// `default/kubernetes` has one port for all of its addresses.
 async fn serve(store: &Store, addresses: &[Ipv4Addr]) -> std::io::Result<Vec<TestbedServer>> {
     let (mut servers, mut port) = (Vec::<TestbedServer>::new(), 0);
     for (name, ip) in ["a", "b", "c"].into_iter().zip(addresses) {

@@ -1,10 +1,10 @@
-//! The connections of a process, read from `/proc`, so without the help of the process.
+//! The connections of a process, read from `/proc` without the help of the process.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 
-/// `TCP_ESTABLISHED`
+/// The state `TCP_ESTABLISHED`, in hexadecimal.
 const ESTABLISHED: &str = "01";
 
 /// The peers of the established IPv4 connections of a process.
@@ -12,12 +12,13 @@ pub fn peers(process: u32) -> Vec<SocketAddr> {
     connections(process).into_iter().map(|(peer, _)| peer).collect()
 }
 
-/// The number of bytes that a process has written to such connections and that the peers have not read yet.
+/// The number of bytes that a process has written to its established IPv4 connections and whose arrival the peers have
+/// not acknowledged yet.
 pub fn unsent(process: u32) -> u64 {
     connections(process).into_iter().map(|(_, unsent)| unsent).sum()
 }
 
-/// The peer and the unsent bytes of each connection.
+/// The peer and the number of unacknowledged bytes of each established connection.
 fn connections(process: u32) -> Vec<(SocketAddr, u64)> {
     let files = fs::read_dir(format!("/proc/{process}/fd")).into_iter().flatten();
     let links = files.flatten().filter_map(|file| fs::read_link(file.path()).ok());
@@ -44,7 +45,7 @@ fn connection(line: &str, sockets: &BTreeSet<String>) -> Option<(SocketAddr, u64
         return None;
     }
     let (address, port) = peer.split_once(':')?;
-    // The bytes are in memory order, which is network order.
+    // The kernel prints the address as an integer of this machine. Its bytes in memory are in network order.
     let address = u32::from_str_radix(address, 16).ok()?.to_ne_bytes();
     let peer = (Ipv4Addr::from(address), u16::from_str_radix(port, 16).ok()?).into();
     let (unsent, _) = queues.split_once(':')?;
@@ -52,10 +53,10 @@ fn connection(line: &str, sockets: &BTreeSet<String>) -> Option<(SocketAddr, u64
 }
 
 #[test]
-fn connections_are_seen_with_their_peers() {
+fn connections_are_listed_with_their_peers() {
     let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
     let address = listener.local_addr().expect("bound");
     assert!(!peers(std::process::id()).contains(&address));
-    let _connection = std::net::TcpStream::connect(address).expect("it listens");
+    let _connection = std::net::TcpStream::connect(address).expect("a listener");
     assert!(peers(std::process::id()).contains(&address));
 }

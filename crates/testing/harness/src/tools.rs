@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-/// A program from PATH, from the folder of `make tools`, or next to the API server. If it is missing, this prints why,
-/// and the test returns at once.
+/// A program from PATH, from the folder of `make tools`, or from `KUBEBUILDER_ASSETS`. If it is missing, this prints
+/// that the test is skipped, and the test must return.
 ///
 /// `tmp` is the `CARGO_TARGET_TMPDIR` of the caller, which cargo gives to no other crate.
 #[must_use]
@@ -20,17 +20,17 @@ pub fn tool(name: &str, tmp: &str) -> Option<PathBuf> {
     found
 }
 
-/// The folder into which `make tools` installs, next to the output of cargo.
+/// The folder into which `make tools` installs programs, in the target directory of cargo.
 #[must_use]
 pub fn brought(tmp: &str) -> PathBuf {
     Path::new(tmp).with_file_name("tools")
 }
 
-/// Prints that a test is skipped because a tool is missing. With `CI=true` that is a failure.
+/// Prints that a test is skipped because a tool is missing. With `CI=true`, the test fails instead.
 pub fn skipped(tool: &str) {
     assert!(
         std::env::var("CI").as_deref() != Ok("true"),
-        "there is no {tool}: make tools brings it"
+        "{tool} is missing: make tools installs it"
     );
-    println!("skipped: needs {tool}, which make tools brings");
+    println!("skipped: needs {tool}, which make tools installs");
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 /// The longest wait for a condition. Conditions are usually met much earlier, but a busy machine is slow.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Polls a condition until it is true. Returns whether it became true in time.
+/// Polls a condition until it is true or the limit has passed. Returns whether it became true.
 pub async fn within(limit: Duration, mut condition: impl AsyncFnMut() -> bool) -> bool {
     let start = Instant::now();
     loop {

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use harness::{Network, Nodes};
 
-/// The result of a dial from inside: 0 connected, 1 refused or unreachable, 124 no response within the limit.
+/// The exit code of a dial from the namespace: 0 for a connection, 1 for a refusal, 124 for no response within the
+/// limit.
 fn dial(network: &Network, address: SocketAddr, limit: Duration) -> Option<i32> {
     dial_by(
         network.enter(Command::new("ip"), "timeout".as_ref()),
@@ -15,7 +16,7 @@ fn dial(network: &Network, address: SocketAddr, limit: Duration) -> Option<i32> 
     )
 }
 
-/// The same dial with a command `timeout`.
+/// The exit code of a dial by a command that runs `timeout`.
 fn dial_by(mut timeout: Command, address: SocketAddr, limit: Duration) -> Option<i32> {
     let words = format!("exec 3<>/dev/tcp/{}/{}", address.ip(), address.port());
     timeout
@@ -24,7 +25,7 @@ fn dial_by(mut timeout: Command, address: SocketAddr, limit: Duration) -> Option
     timeout.output().expect("a shell").status.code()
 }
 
-fn is_there(namespace: &str) -> bool {
+fn namespace_exists(namespace: &str) -> bool {
     let output = Command::new("ip").args(["netns", "list"]).output().expect("ip");
     let list = String::from_utf8_lossy(&output.stdout).into_owned();
     list.split_whitespace().any(|word| word == namespace)
@@ -38,7 +39,7 @@ fn packets_on_a_cut_path_vanish_without_an_answer() {
     };
     let listeners = network
         .servers()
-        .map(|address| TcpListener::bind((address, 0)).expect("an address of ours"));
+        .map(|address| TcpListener::bind((address, 0)).expect("an address of this machine"));
     let [first, second, _third] = listeners.map(|listener| (listener.local_addr().expect("bound"), listener));
     let closed = SocketAddr::from((network.servers()[0], 1));
     let (long, short) = (Duration::from_secs(20), Duration::from_secs(2));
@@ -56,14 +57,17 @@ fn packets_on_a_cut_path_vanish_without_an_answer() {
 fn a_network_is_removed_with_its_handle_even_after_a_panic() {
     let made = std::thread::spawn(move || match Network::new() {
         Ok(network) => {
-            assert!(is_there(network.name()));
+            assert!(namespace_exists(network.name()));
             std::panic::panic_any(network.name().to_owned());
         }
         Err(reason) => println!("skipped: needs network namespaces: {reason}"),
     });
     if let Err(panic) = made.join() {
         let name = panic.downcast_ref::<String>().expect("the name");
-        assert!(name.starts_with("endpoint-copier-") && !is_there(name), "{name}");
+        assert!(
+            name.starts_with("endpoint-copier-") && !namespace_exists(name),
+            "{name}"
+        );
     }
 }
 
@@ -111,7 +115,7 @@ fn nodes_of_two_tests_have_networks_of_their_own() {
     let [one, two] = &nodes[..] else { unreachable!() };
     assert_ne!(one.address(0).octets()[..3], two.address(0).octets()[..3]);
     let namespaces: Vec<_> = nodes.iter().flat_map(Nodes::hosts).collect();
-    assert!(namespaces.iter().all(|host| is_there(&host.namespace)));
+    assert!(namespaces.iter().all(|host| namespace_exists(&host.namespace)));
     drop(nodes);
-    assert!(!namespaces.iter().any(|host| is_there(&host.namespace)));
+    assert!(!namespaces.iter().any(|host| namespace_exists(&host.namespace)));
 }

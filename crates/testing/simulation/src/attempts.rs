@@ -1,5 +1,5 @@
-//! The results that the probes of each replica got, as far as the rules depend on them. Written from the rules, and
-//! lenient where they do not fix a moment: a violation that this finds is certainly one.
+//! The results of the probes of each replica, as far as the rules depend on them. This follows the rules and not the
+//! operator's code. It is lenient where the rules leave a moment open, so each violation that it finds is a real one.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,36 +12,36 @@ use crate::world::{State, World};
 /// The time limit of an attempt.
 const LIMIT: Duration = Duration::from_secs(1);
 
-/// A timeout that fires later than this says nothing about the server.
-const LATE: Duration = Duration::from_millis(100);
+/// A timeout that fires this long after the limit says nothing about the server.
+const LATE_TIMER: Duration = Duration::from_millis(100);
 
-/// A failure contrasts with a response of another server that arrived at least this much before it.
+/// A failure contrasts with a response of another server that arrived at least this long before the failure.
 const CONTRAST: Duration = Duration::from_millis(300);
 
 /// The number of failures in a row after which a server is down.
-const DOWN: usize = 3;
+const DOWN_AFTER: usize = 3;
 
 /// Relapses within this time make the rise longer.
-const RELAPSES: Duration = Duration::from_secs(600);
+const RELAPSE_WINDOW: Duration = Duration::from_secs(600);
 
-/// A server has risen for certain once it has answered for this much longer than its rise takes.
-const SURELY_RISEN: Duration = Duration::from_secs(15);
+/// A server has certainly risen once it has answered for this much longer than its rise takes.
+const RISE_MARGIN: Duration = Duration::from_secs(15);
 
 /// A run of failures.
 #[derive(Clone, Debug, Default)]
 pub struct Run {
-    /// When each of them arrived.
+    /// When each failure arrived.
     pub failures: Vec<Duration>,
-    /// When a response ended the run.
+    /// When a response ended the run, or `None` if none has.
     pub ended: Option<Duration>,
 }
 
 /// The knowledge of one replica about one address and port.
 #[derive(Debug, Default)]
 pub struct Track {
-    /// Whether it has ever answered 2xx, 401, 403 or 429.
+    /// Whether the server has ever answered 2xx, 401, 403 or 429.
     pub was_well: bool,
-    /// Whether the latest result is a response, and whether that is 2xx.
+    /// Whether the latest result is a response, and whether it is 2xx.
     pub latest: Option<(bool, bool)>,
     /// When the last attempt began.
     pub last_begun: Duration,
@@ -49,13 +49,13 @@ pub struct Track {
     pub last_answer: Option<Duration>,
     /// Start and arrival of each 2xx, newest last.
     pub successes: Vec<(Duration, Duration)>,
-    /// The failures since the last response, and the run before.
+    /// The failures since the last response, and the run of failures before it.
     pub runs: [Run; 2],
-    /// When it became down after it had been well.
+    /// Each time at which the server went down after it had been well.
     pub falls: Vec<Duration>,
     is_down: bool,
-    /// When its rise began, if it was down.
-    rises: Option<Duration>,
+    /// When the rise of the server began, if it was down.
+    rising_since: Option<Duration>,
 }
 
 impl Track {
@@ -64,7 +64,7 @@ impl Track {
         self.latest = Some((true, is_success));
         self.last_answer = Some(now);
         if is_success {
-            // Enough for the longest delay of a write.
+            // This many are enough even for the write with the longest delay.
             if self.successes.len() >= 64 {
                 self.successes.remove(0);
             }
@@ -76,43 +76,47 @@ impl Track {
             self.runs[0] = Run::default();
         }
         if self.is_down && is_success {
-            let since = *self.rises.get_or_insert(now);
-            if now >= since + self.rise(now) + SURELY_RISEN {
-                (self.is_down, self.rises) = (false, None);
+            let since = *self.rising_since.get_or_insert(now);
+            if now >= since + self.rise(now) + RISE_MARGIN {
+                (self.is_down, self.rising_since) = (false, None);
             }
         }
     }
 
     fn failed(&mut self, now: Duration) {
         self.latest = Some((false, false));
-        self.rises = None;
+        self.rising_since = None;
         self.runs[0].failures.push(now);
-        if self.was_well && self.runs[0].failures.len() == DOWN {
+        if self.was_well && self.runs[0].failures.len() == DOWN_AFTER {
             self.is_down = true;
-            // It counts even if the server was not well again yet.
+            // This counts as a fall even if the server had not risen yet.
             self.falls.push(now);
         }
     }
 
-    /// The maximum duration of its rise, without the time between two attempts.
+    /// The maximum duration of the rise of the server, without the time between two attempts.
     pub fn rise(&self, now: Duration) -> Duration {
-        let relapses = self.falls.iter().filter(|fall| now < **fall + RELAPSES).count();
+        let relapses = self
+            .falls
+            .iter()
+            .filter(|fall| now < **fall + RELAPSE_WINDOW)
+            .count();
         let doubled = 3 << relapses.saturating_sub(1).min(6);
         Duration::from_secs(doubled).min(Duration::from_secs(60))
     }
 
-    /// The runs that may have led to a decision made no earlier than this.
+    /// The runs that may have led to a decision made at this time or later.
     pub fn runs_since(&self, decided: Duration) -> impl Iterator<Item = &Run> {
         let counts = move |run: &&Run| run.ended.is_none_or(|ended| ended >= decided);
         self.runs.iter().filter(counts)
     }
 
-    /// Whether it is down because of this run.
+    /// Whether the server may be down because of this run.
     pub fn is_down_by(&self, run: &Run) -> bool {
-        self.was_well && (run.failures.len() >= DOWN || self.is_down)
+        self.was_well && (run.failures.len() >= DOWN_AFTER || self.is_down)
     }
 
-    /// Whether a response of another server contrasts with a run of failures of this one.
+    /// Whether a 2xx of this server contrasts with a run of failures of another one.
     pub fn contrasts_with(&self, run: &Run) -> bool {
         let (Some(first), Some(last)) = (run.failures.first(), run.failures.last()) else {
             return false;
@@ -132,8 +136,8 @@ impl Track {
 #[derive(Debug, Default)]
 pub struct Attempts {
     tracks: BTreeMap<String, BTreeMap<Target, Track>>,
-    /// Attempts whose idle connection was closed: a new connection decides the result at once.
-    going_on: BTreeMap<(String, Target), (Duration, Duration)>,
+    /// Attempts whose idle connection was closed. The replica immediately opens another one, which decides the result.
+    continued: BTreeMap<(String, Target), (Duration, Duration)>,
 }
 
 impl Attempts {
@@ -157,28 +161,28 @@ impl Attempts {
 }
 
 impl World {
-    /// A replica dials, or sends a request on an open connection. Returns when its attempt began.
+    /// Notes that a replica dials, or sends a request on an open connection. Returns when the attempt began.
     pub fn attempt_begins(&self, life: &Life, target: Target) -> Duration {
         let now = self.now();
         let attempts = &mut self.state().probed.attempts;
         attempts.track(&life.identity, target).last_begun = now;
-        match attempts.going_on.remove(&(life.identity.clone(), target)) {
+        match attempts.continued.remove(&(life.identity.clone(), target)) {
             Some((at, begun)) if at == now => begun,
             _ => now,
         }
     }
 
-    /// The open connection of an attempt was closed.
-    pub fn attempt_goes_on(&self, life: &Life, target: Target, begun: Duration) {
+    /// Notes that the open connection of an attempt was closed, so that the attempt continues on another one.
+    pub fn attempt_continues(&self, life: &Life, target: Target, begun: Duration) {
         let now = self.now();
         self.count("probe on a connection that was closed");
         let attempts = &mut self.state().probed.attempts;
         attempts
-            .going_on
+            .continued
             .insert((life.identity.clone(), target), (now, begun));
     }
 
-    /// An attempt has ended, or was abandoned.
+    /// Notes that an attempt has ended, or was abandoned if there is no reply.
     pub fn attempt_ends(&self, life: &Life, target: Target, begun: Duration, reply: Option<&Reply>) {
         let now = self.now();
         let age = now.saturating_sub(begun);
@@ -194,7 +198,7 @@ impl World {
             Some(Reply::Success) => track.answered(begun, now, true),
             Some(Reply::Alive(_)) => track.answered(begun, now, false),
             Some(Reply::Failure(_)) => track.failed(now),
-            None if age > LIMIT + LATE => {
+            None if age > LIMIT + LATE_TIMER => {
                 coverage.add("timeout discarded, as its timer fired late", 1);
             }
             None if age >= LIMIT => track.failed(now),
@@ -202,7 +206,7 @@ impl World {
             None => {}
         }
         let after = track.runs[0].failures.len();
-        if after > before && (2..=DOWN).contains(&after) {
+        if after > before && (2..=DOWN_AFTER).contains(&after) {
             trace.push((
                 now,
                 format!("{target} failed {after} times for {}", life.identity),

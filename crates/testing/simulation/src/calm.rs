@@ -1,7 +1,7 @@
-//! The effects that probes must have in time while nothing but probes and replicas fail.
+//! Checks the effects that probes must have in time, while only probes and replicas fail.
 //!
-//! The laws of `verdicts.rs` say what a replica must not do; these say what it must. Each waits until everything that
-//! it depends on has been the same for a while.
+//! The laws of `verdicts.rs` say what a replica must not do. The laws here say what it must do. Each applies once
+//! everything that it depends on has been unchanged for a while.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -23,22 +23,22 @@ use crate::verdicts::{Group, Probed, is_of_api_servers, service_of};
 use crate::world::{State, World};
 
 /// The time between two checks of the laws.
-const EVERY: Duration = Duration::from_millis(250);
+const CHECK_PERIOD: Duration = Duration::from_millis(250);
 
 /// Within this time, a dead API server is out, and every other effect is complete.
 const BOUND: Duration = Duration::from_secs(8);
 
-/// Within this time, an endpoint is back that must return at once.
-const AT_ONCE: Duration = Duration::from_secs(2);
+/// Within this time, an endpoint that must return immediately is back.
+const PROMPT_BOUND: Duration = Duration::from_secs(2);
 
 /// Within this time, a replica that reaches an API server has objected.
-const CUT: Duration = Duration::from_secs(4);
+const OBJECTION_BOUND: Duration = Duration::from_secs(4);
 
 /// Probes are blind after this time without a success from any endpoint.
-const BLIND: Duration = Duration::from_secs(3);
+const BLIND_AFTER: Duration = Duration::from_secs(3);
 
 /// An objection younger than this still counts, with a margin.
-const COUNTS: Duration = Duration::from_millis(8500);
+const OBJECTION_LIFETIME: Duration = Duration::from_millis(8500);
 
 /// State that is kept between two checks.
 #[derive(Debug, Default)]
@@ -47,13 +47,14 @@ pub struct Calm {
     listed: BTreeMap<IpAddr, Duration>,
     /// Endpoints that were out while they were dead for all replicas, and the leader at that time.
     settled: BTreeMap<(Key, IpAddr), String>,
-    /// Cuts that have been counted.
+    /// Endpoints whose withheld removal has been counted.
     withheld: BTreeSet<(Key, IpAddr)>,
-    /// When more than half were first out. Several copies are written one after the other.
+    /// When more than half of these endpoints were first out. Several copies are written one after the other, so a
+    /// group can briefly be in this state.
     too_many: BTreeMap<(Key, Vec<IpAddr>), Duration>,
 }
 
-/// The leader, and everything that the laws need to know about the others.
+/// The leader, the other replicas, and one group of copies, as far as the laws need them.
 struct View<'a> {
     now: Duration,
     leader: &'a Life,
@@ -68,12 +69,13 @@ impl World {
     pub async fn keep_calm(self: Arc<Self>) {
         let mut calm = Calm::default();
         loop {
-            sleep(EVERY).await;
+            sleep(CHECK_PERIOD).await;
             self.check(&mut calm);
         }
     }
 
-    /// The copies of the API servers' list, by Service and family, if everything about them can be decoded.
+    /// The copies of the API servers' list, by Service and family, without those that cannot be judged because
+    /// something cannot be decoded.
     fn groups(&self) -> Vec<(Key, Group)> {
         let slices = self.store.list("endpointslices", None);
         // While the source has no slice, a replica that has just started does not know which port to probe.
@@ -150,7 +152,7 @@ impl World {
             let mode = state.probed.modes.map(|modes| modes[leader.replica]);
             if mode != Some(ProbeMode::Enforce) {
                 if state.is_steady(&view, BOUND) && !group.out.is_empty() {
-                    wrong.push(format!("{:?} are out, and the leader only looks", group.out));
+                    wrong.push(format!("{:?} are out, and the leader only observes", group.out));
                 }
                 continue;
             }
@@ -172,8 +174,8 @@ impl World {
 }
 
 impl Probed {
-    /// Whether an endpoint is in such a class for a replica on all these ports, and since when: the latest change
-    /// counts.
+    /// The time since which an endpoint has been in such a class for a replica on all these ports, or `None` if it is
+    /// not.
     fn all_are(
         &self,
         replica: usize,
@@ -194,15 +196,15 @@ impl Probed {
         Some(since)
     }
 
-    /// Replicas that do not probe what copies have listed for a long time.
-    fn unasked(
+    /// The violations of replicas that do not probe endpoints that copies have listed for a long time.
+    fn unprobed(
         &self,
         now: Duration,
         (groups, listed): (&[(Key, Group)], &BTreeMap<IpAddr, Duration>),
         alive: &[Arc<Life>],
     ) -> Vec<String> {
         let until = now.saturating_sub(BOUND);
-        let mut unasked = Vec::new();
+        let mut unprobed = Vec::new();
         let modes = self.modes.unwrap_or([ProbeMode::Off; crate::world::REPLICAS]);
         let replicas = alive
             .iter()
@@ -219,11 +221,14 @@ impl Probed {
                 let track = self.attempts.of(&life.identity, target);
                 let last = track.map(|track| track.last_begun).unwrap_or_default();
                 if now > last + BOUND {
-                    unasked.push(format!("{} has not asked {target} since {last:?}", life.identity));
+                    unprobed.push(format!(
+                        "{} has not probed {target} since {last:?}",
+                        life.identity
+                    ));
                 }
             }
         }
-        unasked
+        unprobed
     }
 
     fn is_dead(&self, replica: usize, address: IpAddr, port: u16, until: Duration) -> bool {
@@ -241,7 +246,7 @@ fn answers(class: Class) -> bool {
 }
 
 impl State {
-    /// Whether one replica has led for all of this time, and nothing was paused or disturbed.
+    /// Whether the leader has led for all of this time, and nothing was paused or disturbed.
     fn is_steady(&self, view: &View<'_>, time: Duration) -> bool {
         let since = self.observer.leads_since(&view.leader.identity);
         let since = since.unwrap_or(view.now).max(self.probed.disturbed);
@@ -269,7 +274,9 @@ impl State {
         let place = (view.service.clone(), group.candidates.iter().copied().collect());
         if group.out.len() <= group.candidates.len() / 2 {
             too_many.remove(&place);
-        } else if self.is_steady(view, AT_ONCE) && now > *too_many.entry(place).or_insert(now) + AT_ONCE {
+        } else if self.is_steady(view, PROMPT_BOUND)
+            && now > *too_many.entry(place).or_insert(now) + PROMPT_BOUND
+        {
             wrong.push(format!("{:?} are out of {:?}", group.out, group.candidates));
         }
         for &address in &group.candidates {
@@ -283,7 +290,7 @@ impl State {
                     wrong.push(format!("{address} is dead for all, and not out"));
                 }
             }
-            // A leader that was paused had no success for 3 s, so everything returns (rule 9).
+            // A leader that was paused had no success for 3 s, so everything returns.
             let has_stood_still = now < leader.resumed_at() + BOUND;
             if !is_dead || has_stood_still || self.probed.disturbed_by_lies > now {
                 settled.remove(&place);
@@ -296,7 +303,7 @@ impl State {
                     self.coverage.add("kept out by memory across terms", 1);
                 }
             }
-            if self.is_cut_for_leader_only(view, address) && self.is_steady(view, CUT) {
+            if self.is_cut_for_leader_only(view, address) && self.is_steady(view, OBJECTION_BOUND) {
                 if is_out {
                     wrong.push(format!("{address} is out, and another replica sees it well"));
                 } else if withheld.insert(place.clone()) {
@@ -312,19 +319,19 @@ impl State {
         wrong
     }
 
-    /// The leader has had no success from the family for a long time.
+    /// Whether the leader has had no success from the family for a long time.
     fn is_blind(&self, view: &View<'_>) -> bool {
         view.group.candidates.iter().all(|address| {
             let is_old = view
                 .listed
                 .get(address)
-                .is_some_and(|since| view.now > *since + BLIND + AT_ONCE);
+                .is_some_and(|since| view.now > *since + BLIND_AFTER + PROMPT_BOUND);
             is_old
                 && !view
                     .group
                     .ports
                     .iter()
-                    .any(|port| self.answered(view, *address, *port, BLIND + AT_ONCE))
+                    .any(|port| self.answered(view, *address, *port, BLIND_AFTER + PROMPT_BOUND))
         })
     }
 
@@ -336,8 +343,8 @@ impl State {
         track.is_some_and(|track| track.answered_within(time, view.now))
     }
 
-    /// An endpoint has been dead for all replicas on one port, another one is well on all ports, and one more may be
-    /// out.
+    /// Whether an endpoint has been dead for all replicas on one port, another one is well on all ports, and the limit
+    /// permits one more to be out.
     fn is_dead_for_all(&self, view: &View<'_>, address: IpAddr) -> bool {
         let Probed { attempts, .. } = &self.probed;
         let ports = &view.group.ports;
@@ -346,7 +353,7 @@ impl State {
         let was_well = |port: u16| {
             let track = attempts.of(&leader.identity, Target::new(address, port));
             let listed = view.listed.get(&address).copied().unwrap_or(view.now);
-            // A new leader knows it from the copy, which records it.
+            // A new leader knows this from the copy, which records the endpoints that are out.
             view.group.out.contains(&address)
                 || track.is_some_and(|track| track.last_answer.is_some_and(|last| last > listed))
         };
@@ -363,7 +370,7 @@ impl State {
             }) && view.listed.get(other).is_some_and(|since| *since <= until)
         };
         // Another endpoint that is dead, or was recently, may use up the limit.
-        let has_place = |other: &&IpAddr| {
+        let uses_limit = |other: &&IpAddr| {
             view.group.out.contains(*other)
                 || self
                     .probed
@@ -372,13 +379,14 @@ impl State {
         };
         is_dead
             && others().any(is_well)
-            && others().filter(has_place).count() < view.group.candidates.len() / 2
+            && others().filter(uses_limit).count() < view.group.candidates.len() / 2
     }
 
-    /// The leader has not reached an endpoint for a long time, and another replica that may object sees it well.
+    /// Whether the leader has not reached an endpoint for a long time, and another replica that may object sees it
+    /// well.
     fn is_cut_for_leader_only(&self, view: &View<'_>, address: IpAddr) -> bool {
         let ports = &view.group.ports;
-        let until = view.now.saturating_sub(CUT);
+        let until = view.now.saturating_sub(OBJECTION_BOUND);
         let probed = &self.probed;
         if !ports
             .iter()
@@ -393,11 +401,11 @@ impl State {
                 && modes[life.replica] != ProbeMode::Off
                 && !own_addresses(life.replica).contains(&address)
                 && since.is_some_and(|since| since <= until)
-                && view.now > life.resumed_at() + CUT
+                && view.now > life.resumed_at() + OBJECTION_BOUND
                 && ports.iter().all(|port| {
                     let track = probed.attempts.of(&life.identity, Target::new(address, *port));
                     track.is_some_and(|track| {
-                        let risen = since.map(|since| since + track.rise(view.now) + CUT);
+                        let risen = since.map(|since| since + track.rise(view.now) + OBJECTION_BOUND);
                         let is_risen = track.falls.is_empty() || risen.is_some_and(|risen| view.now > risen);
                         track.was_well && is_risen && track.runs[0].failures.is_empty()
                     })
@@ -405,12 +413,12 @@ impl State {
         })
     }
 
-    /// The reason for which an endpoint that is out must be back by now.
+    /// The violation if an endpoint that is out must be back by now.
     fn must_return(&mut self, view: &View<'_>, address: IpAddr) -> Option<String> {
         let View {
             now, leader, group, ..
         } = *view;
-        if !self.is_steady(view, BLIND + AT_ONCE) {
+        if !self.is_steady(view, BLIND_AFTER + PROMPT_BOUND) {
             return None;
         }
         let ports = &group.ports;
@@ -438,8 +446,8 @@ impl State {
                 .iter()
                 .filter(|other| !group.out.contains(*other));
             answers(class)
-                && now > since + BLIND + AT_ONCE
-                && !others.any(|other| self.answered(view, *other, **port, BLIND + AT_ONCE))
+                && now > since + BLIND_AFTER + PROMPT_BOUND
+                && !others.any(|other| self.answered(view, *other, **port, BLIND_AFTER + PROMPT_BOUND))
         });
         if let Some(port) = needed {
             return Some(format!(
@@ -453,7 +461,7 @@ impl State {
             let counts = shown.and_then(|shown| shown.objected(target, now));
             let is_long = stored
                 .objected(target, now)
-                .is_some_and(|since| now > since + AT_ONCE && now < since + COUNTS);
+                .is_some_and(|since| now > since + PROMPT_BOUND && now < since + OBJECTION_LIFETIME);
             is_long && counts.is_some()
         };
         let never_fell = |port: &u16| {
@@ -466,10 +474,10 @@ impl State {
             })
         };
         let all = ports.iter().all(|port| is_objected(port) || never_fell(port));
-        (all && ports.iter().any(is_objected)).then(|| format!("{address} is out in spite of an objection"))
+        (all && ports.iter().any(is_objected)).then(|| format!("{address} is out despite an objection"))
     }
 
-    /// Violations of replicas, other than in copies.
+    /// The violations of replicas other than those in copies.
     fn wrong_replicas(
         &mut self,
         now: Duration,
@@ -501,14 +509,14 @@ impl State {
         if modes[leader.replica] != ProbeMode::Off && alive.iter().all(is_well_to) {
             if !probed.hearing.stored.suspected.is_empty() {
                 wrong.push(format!(
-                    "suspects {:?}, and all are well",
+                    "{:?} are suspected, and all are well",
                     probed.hearing.stored.suspected
                 ));
             } else if probed.hearing.written > now.saturating_sub(Duration::from_secs(2)) {
                 wrong.push("the probe Lease is written, and all are well".to_owned());
             }
         }
-        wrong.extend(probed.unasked(now, (groups, listed), alive));
+        wrong.extend(probed.unprobed(now, (groups, listed), alive));
         for life in alive.iter().filter(|life| modes[life.replica] != ProbeMode::Off) {
             let dead = listed.iter().filter(|(address, since)| {
                 let track = probed.attempts.of(&life.identity, Target::new(**address, 6443));
@@ -518,7 +526,7 @@ impl State {
                 };
                 probed.is_dead(life.replica, **address, 6443, until) && track.is_some_and(is_known)
             });
-            // A replica forgets an address that leaves the copies for a moment.
+            // A replica forgets an address that leaves the copies, even if it soon returns.
             let is_another_well = listed.iter().any(|(address, since)| {
                 let track = probed.attempts.of(&life.identity, Target::new(*address, 6443));
                 let is_asked = |track: &Track| track.last_answer.is_some_and(|last| last > until);

@@ -23,7 +23,7 @@ impl Chance {
         Self(state)
     }
 
-    /// Any number.
+    /// Any 64-bit number.
     pub fn number(&mut self) -> u64 {
         split_mix(&mut self.0)
     }
@@ -38,12 +38,12 @@ impl Chance {
         self.number() % 100 < times
     }
 
-    /// One of these values.
+    /// One of these values, of which there must be at least one.
     pub fn one_of<'a, T>(&mut self, all: &'a [T]) -> &'a T {
         &all[self.below(all.len())]
     }
 
-    /// A duration in whole milliseconds between these.
+    /// A duration in whole milliseconds from `from` to `to`, inclusive.
     pub fn millis(&mut self, from: u64, to: u64) -> Duration {
         Duration::from_millis(from + self.number() % (to - from + 1))
     }

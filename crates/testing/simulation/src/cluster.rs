@@ -1,4 +1,4 @@
-//! Steps of everything except replicas: users, controllers, API servers.
+//! Steps of everything that writes except replicas: users, controllers, API servers.
 
 use serde_json::{Value, json};
 use testbed::Store;
@@ -11,10 +11,10 @@ use crate::schedule::{Edit, LeaseHarm, Step};
 use crate::slices::{MANAGED_BY, UNREACHABLE, US, is_ours, key, label, text, version};
 use crate::unreadable;
 
-/// Carries out such a step. Returns the name under which it is counted.
+/// Carries out such a step. Returns the name under which it is counted, if it is counted.
 ///
 /// # Panics
-/// The API server does not accept the object that the step creates.
+/// If the API server does not accept the object that the step creates.
 pub fn carry_out(store: &Store, step: &Step) -> Option<&'static str> {
     match step {
         Step::Service {
@@ -114,7 +114,7 @@ pub fn carry_out(store: &Store, step: &Step) -> Option<&'static str> {
     }
 }
 
-/// Writes a slice without a change. Returns whether the slice exists.
+/// Writes a slice of a source without changing its endpoints. Returns whether the slice exists.
 pub fn touch(store: &Store, (source, slice): (usize, usize)) -> bool {
     let (namespace, _) = SOURCES[source];
     let name = objects::slice_name(source, slice);
@@ -123,7 +123,7 @@ pub fn touch(store: &Store, (source, slice): (usize, usize)) -> bool {
     store.patch("endpointslices", namespace, &name, patch).is_ok()
 }
 
-/// Adds an entry to `managedFields` whose time is in the year 9999.
+/// Adds an entry whose time is in the year 9999 to the `managedFields` of an object.
 fn poison(store: &Store, pick: usize) -> Option<&'static str> {
     let all = ["services", "endpointslices"].map(|resource| {
         store
@@ -158,7 +158,7 @@ fn put_or_delete(store: &Store, slice: Value, there: bool) {
     let now = store.get("endpointslices", &namespace, &name);
     let is_ours = now.is_some_and(|now| label(&now, MANAGED_BY) == Some(US));
     if is_ours {
-        // The second writer does not get the name.
+        // A copy has the name already, so another writer does not get it.
     } else if there {
         store.put(slice).expect("a valid slice");
     } else {
@@ -205,7 +205,7 @@ fn edit_copy(store: &Store, pick: usize, edit: Edit) -> Option<&'static str> {
         Edit::NewerSource => {
             let newer = (version(&copy) + 1000).to_string();
             let claim = json!({"endpoint-copier/source-resource-version": newer});
-            // Without a difference, no replica would read it.
+            // Without a difference in the endpoints, no replica would read the source.
             let patch = json!({"metadata": {"annotations": claim}, "endpoints": []});
             (patch, "copy claims a newer source")
         }

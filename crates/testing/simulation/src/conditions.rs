@@ -1,4 +1,5 @@
-//! The expected conditions of Services at the end of a schedule, and whether writes of them stop.
+//! Checks at the end of a schedule whether the conditions of Services are right, and whether replicas stop writing
+//! them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use crate::world::World;
 
 const TYPE: &str = "endpoint-copier/InSync";
 
-/// Within this time they are right: a pause of 60 s has ended, and a refused write was repeated.
+/// Within this time, conditions are right: a pause of 60 s has ended, and a refused write was repeated.
 const BOUND: Duration = Duration::from_secs(150);
 
 /// Nothing is written for this time once everything is right.

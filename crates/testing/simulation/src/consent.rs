@@ -18,7 +18,7 @@ use crate::world::World;
 pub const ALLOW_FROM: &str = "endpoint-copier/allow-from";
 
 /// Whether a Service in this namespace may copy a source. `None` if this is unknown, because the source cannot be
-/// decoded and a replica may not have seen it before.
+/// decoded, and a replica has perhaps not seen it before.
 pub fn is_given(store: &Store, namespace: &str, source: &Key) -> Option<bool> {
     let (of, name) = (source.0.as_str(), source.1.as_str());
     if of == namespace || (of, name) == SOURCES[0] {
@@ -31,7 +31,7 @@ pub fn is_given(store: &Store, namespace: &str, source: &Key) -> Option<bool> {
     }
 }
 
-/// The source of a copy, if it needs consent.
+/// The source of a copy, if copying it needs consent.
 pub fn source_elsewhere(copy: &Value) -> Option<Key> {
     let (namespace, slice) = (provenance(copy, "namespace")?, provenance(copy, "slice")?);
     let source = objects::source_of(namespace, slice)?;

@@ -272,7 +272,7 @@ impl fmt::Display for Coverage {
                 writeln!(f, "  {:>10}  {what}", self.of(what))?;
             }
         }
-        writeln!(f, "counted beside them")?;
+        writeln!(f, "also counted")?;
         let is_needed = |what: &str| NEEDED.iter().any(|(_, names)| names.contains(&what));
         for (what, times) in self.0.iter().filter(|(what, _)| !is_needed(what)) {
             writeln!(f, "  {times:>10}  {what}")?;

@@ -1,9 +1,9 @@
-//! The sources of randomness and of wall-clock time, so that a seed always gives the same schedule.
+//! Replaces the sources of randomness and of wall-clock time, so that a seed always gives the same schedule.
 //!
-//! The operator and its crates get both from the system: the order of a `HashMap` and the jitter of a backoff begin
-//! with `getrandom`, and the times in a Lease are read with `clock_gettime`. This file defines these libc functions for
-//! the program that it is linked into. On a thread that has called [`begin`], random bytes follow from the seed, and
-//! the wall clock shows the last value of [`set_wall`]. All other threads get the real ones.
+//! The operator and its crates get both from the system: the order of a `HashMap` and the jitter of a backoff come from
+//! `getrandom`, and the times in a Lease from `clock_gettime`. This file defines these libc functions, and `syscall`,
+//! for the program that it is linked into. On a thread that has called [`begin`], random bytes follow from the seed,
+//! and the wall clock shows the last value of [`set_wall`]. All other threads get real random bytes and the real time.
 #![expect(
     unsafe_code,
     reason = "three functions of libc are replaced by name; there is no other way to reach the crates that call them"
@@ -22,7 +22,7 @@ thread_local! {
     static LOOKS: Cell<u64> = const { Cell::new(0) };
 }
 
-/// From now on, this thread gets random bytes from the seed and the simulated wall clock. Call this before anything
+/// Gives this thread random bytes from the seed, and the simulated wall clock, from now on. Call this before anything
 /// else on a new thread, because the standard library asks for random bytes once per thread.
 pub fn begin(seed: u64) {
     CHANCE.set(Some(seed));
@@ -39,10 +39,10 @@ pub fn looks() -> u64 {
     LOOKS.get()
 }
 
-/// Fills a buffer if this thread is simulated.
+/// Fills a buffer and returns true if this thread is simulated.
 ///
 /// # Safety
-/// As for `getrandom(2)`: the buffer has that length.
+/// As for `getrandom(2)`: the buffer must have that length.
 unsafe fn fill(buffer: *mut u8, length: usize) -> bool {
     let Some(mut state) = CHANCE.get() else {
         return false;

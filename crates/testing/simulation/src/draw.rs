@@ -8,7 +8,7 @@ use crate::sight::{Blindness, Sight};
 use crate::stream::Ending;
 use crate::unreadable::Flaw;
 
-/// The faults of requests.
+/// Draws the kind of lists and watches that fail (`None` means all kinds), and the way in which they fail.
 pub fn blindness(chance: &mut Chance) -> (Option<Sight>, Blindness) {
     let sight = *chance.one_of(&[
         None,
@@ -19,7 +19,7 @@ pub fn blindness(chance: &mut Chance) -> (Option<Sight>, Blindness) {
     (sight, *chance.one_of(&Blindness::ALL))
 }
 
-/// Creates or changes a slice of a source.
+/// Draws a step that creates or changes a slice of a source.
 pub fn sources(chance: &mut Chance, source: usize, slice: usize) -> Step {
     let mut addresses: Vec<u8> = (1..=6).filter(|_| chance.percent(50)).collect();
     if chance.percent(18) {
@@ -34,7 +34,7 @@ pub fn sources(chance: &mut Chance, source: usize, slice: usize) -> Step {
     }
 }
 
-/// A place that has a slice more often than not. Half of the time it is the API servers' own slice.
+/// Draws a slice of a source. Half of the time, it is the API servers' own slice.
 fn place(chance: &mut Chance) -> (usize, usize) {
     if chance.percent(50) {
         return (0, 0);
@@ -42,11 +42,11 @@ fn place(chance: &mut Chance) -> (usize, usize) {
     (chance.below(SOURCES.len()), chance.below(SLICES.len()))
 }
 
-/// Creates or changes a Service.
+/// Draws a step that creates or changes a Service.
 pub fn service(chance: &mut Chance, number: usize) -> Step {
     let shape = match chance.below(10) {
         0..3 => Shape::Plain,
-        // Their effects are rarer than the rest.
+        // The effects of these shapes are rarer than those of the others.
         3 => *chance.one_of(&[Shape::Local, Shape::CopyOfCopy]),
         _ => *chance.one_of(&SHAPES),
     };
@@ -63,9 +63,9 @@ pub fn service(chance: &mut Chance, number: usize) -> Step {
     }
 }
 
-/// Any step.
+/// Draws any step.
 pub fn step(chance: &mut Chance, replicas: usize) -> Step {
-    // The leader has the most to lose.
+    // Faults of the leader have the most effects.
     let replica = if chance.percent(60) {
         LEADER
     } else {
@@ -130,7 +130,7 @@ pub fn step(chance: &mut Chance, replicas: usize) -> Step {
         132..135 => Step::Down(server, chance.millis(200, 5000)),
         135..138 => Step::Behind(server, chance.millis(500, 9000)),
         138..141 => Step::LeftoversForbidden(number),
-        // Longer than a term lasts, as a restore takes.
+        // A restore takes longer than a term lasts.
         141..144 => Step::Restored(chance.millis(6000, 9000), chance.below(40) as u64 + 1),
         144..147 => Step::Storm {
             // A Service that must keep the list of the API servers is left alone.
@@ -171,7 +171,7 @@ pub fn step(chance: &mut Chance, replicas: usize) -> Step {
     }
 }
 
-/// Watches expire again and again.
+/// Draws a step in which several watches of a replica expire as soon as they begin.
 fn expired_watches(chance: &mut Chance, replica: usize) -> Step {
     Step::Requests {
         replica,

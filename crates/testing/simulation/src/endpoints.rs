@@ -1,4 +1,5 @@
-//! The API servers that replicas probe: the response of each of them to each replica, and the client that probes them.
+//! The API servers that replicas probe: the behavior of each server toward each replica, and the client that probes
+//! them.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -15,7 +16,7 @@ use tokio::time::sleep;
 use crate::replica::Life;
 use crate::world::{REPLICAS, World};
 
-/// The last part of the addresses of an API server.
+/// A node, by the last part of the addresses of its API server.
 pub type Node = u8;
 
 /// All nodes that sources may list.
@@ -41,12 +42,12 @@ pub enum Answer {
     Hangs,
 }
 
-/// The conclusion that a replica can draw from it.
+/// The conclusion that a replica can draw from an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
     /// The server is well, and answers quickly.
     Well,
-    /// The server is well.
+    /// The server is well, and answers slowly.
     Slow,
     /// The server is alive, but does not say whether it is ready.
     Alive,
@@ -58,14 +59,14 @@ impl Answer {
     fn class(self) -> Class {
         match self {
             Self::Fine => Class::Well,
-            // The limit is 1 s, and the response takes a little more.
+            // The limit is 1 s, and the network adds a little to this time.
             Self::Slow(time) if time <= Duration::from_millis(900) => Class::Slow,
             Self::Status(401 | 403 | 429) => Class::Alive,
             Self::Slow(_) | Self::Status(_) | Self::Refused | Self::Reset | Self::Hangs => Class::Dead,
         }
     }
 
-    /// The name under which it is counted.
+    /// The name under which this answer is counted.
     fn name(self) -> &'static str {
         match self {
             Self::Fine => "probe answered 2xx",
@@ -81,7 +82,7 @@ impl Answer {
     }
 }
 
-/// Some replicas and some API servers. `None` means all.
+/// Some replicas and some API servers. `None` means all of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Between {
     /// The replica.
@@ -103,13 +104,13 @@ impl Between {
 /// The current behavior of all API servers.
 #[derive(Debug)]
 pub struct Endpoints {
-    /// The newest entry that matches applies.
+    /// The behaviors that were added, oldest first. The newest one that matches applies.
     faults: Vec<(u64, Between, Answer)>,
     last: u64,
     /// Incremented each time a node closes its connections.
     closed: BTreeMap<Node, u64>,
     closing: watch::Sender<()>,
-    /// The class that each replica sees, and since when.
+    /// The class of each API server for each replica, and the time of its last change.
     classes: BTreeMap<(usize, Node, u16), (Class, Duration)>,
 }
 
@@ -130,7 +131,7 @@ impl Default for Endpoints {
 }
 
 impl Endpoints {
-    /// From now on, these servers behave like this. Returns a number for [`Endpoints::remove`].
+    /// Makes these servers behave like this from now on. Returns a number for [`Endpoints::remove`].
     pub fn add(&mut self, between: Between, answer: Answer) -> u64 {
         self.last += 1;
         self.faults.push((self.last, between, answer));
@@ -150,12 +151,12 @@ impl Endpoints {
         self.faults.retain(|(it, ..)| *it != number);
     }
 
-    /// All servers are well again.
+    /// Ends all behaviors that were added, so that all servers are well.
     pub fn heal(&mut self) {
         self.faults.clear();
     }
 
-    /// A node closes its idle connections.
+    /// Makes a node close its idle connections.
     pub fn close(&mut self, node: Node) {
         *self.closed.entry(node).or_default() += 1;
         self.closing.send_replace(());
@@ -172,7 +173,7 @@ impl Endpoints {
             .map_or(Answer::Fine, |(.., answer)| *answer)
     }
 
-    /// The class that a replica sees, and since when.
+    /// The class of an API server for a replica, and the time of its last change.
     pub fn class(&self, replica: usize, node: Node, port: u16) -> (Class, Duration) {
         let known = self.classes.get(&(replica, node, port));
         known.copied().unwrap_or((Class::Well, Duration::ZERO))
@@ -197,7 +198,7 @@ pub fn own_addresses(replica: usize) -> [IpAddr; 2] {
 }
 
 impl World {
-    /// The behavior of an API server toward a replica now. The two servers of the store are those of nodes 1 and 2.
+    /// The current behavior of an API server toward a replica. The two servers of the store are those of nodes 1 and 2.
     fn probe_answer(&self, replica: usize, node: Node, port: u16) -> Answer {
         if self.state().cut[replica] {
             return Answer::Hangs;
@@ -218,7 +219,8 @@ impl World {
         self.state().probed.endpoints.answer(replica, node, port)
     }
 
-    /// Records since when each API server behaves as it does toward each replica. Call this after each change.
+    /// Records the class of each API server for each replica, with the time of its last change. Call this after each
+    /// change.
     pub fn note_classes(&self) {
         let now = self.now();
         let places: Vec<_> = self.state().probed.endpoints.classes.keys().copied().collect();
@@ -236,7 +238,7 @@ impl World {
 
 /// The probe client of one replica.
 pub struct Client {
-    /// The schedule to which it belongs.
+    /// The world to which the replica belongs.
     pub world: Arc<World>,
     /// The replica.
     pub life: Arc<Life>,
@@ -249,7 +251,7 @@ impl ProbeClient for Client {
         let node = node_of(target.address());
         let answer = world.probe_answer(life.replica, node, target.port());
         let generation = world.state().probed.endpoints.generation(node);
-        let asking = Asking {
+        let attempt = Attempt {
             world,
             life,
             target,
@@ -258,25 +260,25 @@ impl ProbeClient for Client {
         };
         match answer {
             Answer::Hangs => async move {
-                asking.world.count(answer.name());
-                let _asking = asking;
+                attempt.world.count(answer.name());
+                let _attempt = attempt;
                 pending().await
             }
             .boxed(),
             Answer::Refused => async move {
-                asking.world.count(answer.name());
-                arrival(&asking.world, &asking.life, asking.target, Duration::ZERO).await;
-                asking.ends(&Reply::Failure(Failure::Refused));
+                attempt.world.count(answer.name());
+                arrival(&attempt.world, &attempt.life, attempt.target, Duration::ZERO).await;
+                attempt.ends(&Reply::Failure(Failure::Refused));
                 Err(Failure::Refused)
             }
             .boxed(),
             _ => {
                 let connection: Box<dyn ProbeConnection> = Box::new(Connection {
-                    world: asking.world.clone(),
-                    life: asking.life.clone(),
+                    world: attempt.world.clone(),
+                    life: attempt.life.clone(),
                     target,
                     generation,
-                    first: Some(asking),
+                    first: Some(attempt),
                 });
                 ready(Ok(connection)).boxed()
             }
@@ -284,8 +286,8 @@ impl ProbeClient for Client {
     }
 }
 
-/// Waits for a response that takes the server this long. A response that arrives while the replica is paused is read
-/// when the replica continues.
+/// Waits for a response that takes the server this long to send, plus the latency of the network. A response that
+/// arrives while the replica is paused is read when the replica continues.
 fn arrival(world: &World, life: &Life, target: Target, takes: Duration) -> impl Future<Output = ()> + use<> {
     let takes = takes + world.probe_latency(life, target);
     let arrival = (!takes.is_zero()).then(|| sleep(takes));
@@ -296,8 +298,8 @@ fn arrival(world: &World, life: &Life, target: Target, takes: Duration) -> impl 
     }
 }
 
-/// An attempt in progress. If it is dropped before it has ended, it was abandoned.
-struct Asking {
+/// An attempt in progress. Dropping it before it has ended means that it was abandoned.
+struct Attempt {
     world: Arc<World>,
     life: Arc<Life>,
     target: Target,
@@ -305,21 +307,21 @@ struct Asking {
     has_ended: bool,
 }
 
-impl Asking {
+impl Attempt {
     fn ends(mut self, reply: &Reply) {
         self.has_ended = true;
         self.world
             .attempt_ends(&self.life, self.target, self.begun, Some(reply));
     }
 
-    /// A new connection decides.
-    fn goes_on(mut self) {
+    /// Notes that the attempt continues on a new connection.
+    fn continues(mut self) {
         self.has_ended = true;
-        self.world.attempt_goes_on(&self.life, self.target, self.begun);
+        self.world.attempt_continues(&self.life, self.target, self.begun);
     }
 }
 
-impl Drop for Asking {
+impl Drop for Attempt {
     fn drop(&mut self) {
         if !self.has_ended {
             self.world.attempt_ends(&self.life, self.target, self.begun, None);
@@ -333,8 +335,8 @@ struct Connection {
     life: Arc<Life>,
     target: Target,
     generation: u64,
-    /// The attempt for which it was made.
-    first: Option<Asking>,
+    /// The attempt for which the connection was made.
+    first: Option<Attempt>,
 }
 
 impl Connection {
@@ -346,7 +348,7 @@ impl Connection {
 impl ProbeConnection for Connection {
     fn get(&mut self) -> BoxFuture<'_, Reply> {
         let is_first = self.first.is_some();
-        let asking = self.first.take().unwrap_or_else(|| Asking {
+        let attempt = self.first.take().unwrap_or_else(|| Attempt {
             world: self.world.clone(),
             life: self.life.clone(),
             target: self.target,
@@ -373,15 +375,15 @@ impl ProbeConnection for Connection {
         let arrival = arrival(&self.world, &self.life, self.target, takes);
         async move {
             let Some(reply) = reply else {
-                let _asking = asking;
+                let _attempt = attempt;
                 return pending().await;
             };
             arrival.await;
             if !is_first && reply == Reply::Failure(Failure::Reset) {
-                // Whether the server has received the request is unknown.
-                asking.goes_on();
+                // It is unknown whether the server has received the request, so a new connection decides.
+                attempt.continues();
             } else {
-                asking.ends(&reply);
+                attempt.ends(&reply);
             }
             reply
         }

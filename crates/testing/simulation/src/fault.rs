@@ -15,18 +15,18 @@ pub enum Harm {
     SliceWrite,
     /// Lists and GETs of slices and Services.
     Read,
-    /// The beginning of a watch.
+    /// Requests that begin a watch.
     Watch,
-    /// Events.
+    /// Writes of Events.
     Event,
-    /// Endpoints.
+    /// Requests for Endpoints.
     Endpoints,
     /// Writes of the probe Lease.
     ProbeLease,
 }
 
 impl Harm {
-    /// The kind of a request.
+    /// The kind of requests to which a request belongs.
     pub fn of(verb: Verb, resource: &str) -> Self {
         match (verb, resource) {
             (Verb::Watch, _) => Self::Watch,
@@ -58,29 +58,29 @@ pub enum Verb {
     Delete,
 }
 
-/// The effect on a request, instead of or in addition to its response.
+/// The effect of a fault on a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// It has no effect, and gets this error.
+    /// The request has no effect, and gets this error.
     Status(u16),
-    /// It is carried out, and then the connection breaks.
+    /// The request is carried out, and then the connection breaks.
     LostReply,
-    /// It is carried out, and gets no response.
+    /// The request is carried out, and gets no response.
     Unanswered,
     /// The connection breaks before the request arrives.
     Broken,
-    /// It never arrives, and the connection stays open.
+    /// The request never arrives, and the connection stays open.
     Hangs,
-    /// It arrives late.
+    /// The request arrives late.
     Late(Duration),
-    /// It is carried out. Half of the response arrives, declared as complete.
+    /// The request is carried out. Half of the response arrives, as if it were complete.
     Truncated,
-    /// It has no effect, and gets 200 with a text that is not JSON.
+    /// The request has no effect, and gets 200 with a text that is not JSON.
     Nonsense,
 }
 
 impl Effect {
-    /// The name under which it is counted.
+    /// The name under which this effect is counted.
     pub fn name(self) -> &'static str {
         match self {
             Self::Status(403) => "answer 403",
@@ -106,18 +106,18 @@ impl Effect {
 /// A fault that waits for matching requests.
 #[derive(Clone, Debug)]
 pub struct Armed {
-    /// The replica that sends them.
+    /// The replica that sends the requests.
     pub replica: usize,
-    /// The kind of these requests.
+    /// The kind of requests.
     pub harm: Harm,
-    /// The effect on them.
+    /// The effect on each request.
     pub effect: Effect,
-    /// The number of requests that it still applies to.
+    /// The number of requests to which the fault still applies.
     pub times: usize,
 }
 
 impl Armed {
-    /// Whether it applies to a request of a replica.
+    /// Whether the fault applies to a request of this kind from this replica.
     pub fn fits(&self, harm: Harm, replica: usize) -> bool {
         self.replica == replica && self.harm == harm
     }

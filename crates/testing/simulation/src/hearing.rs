@@ -1,5 +1,5 @@
-//! The communication of replicas through the probe Lease: its content in the store, and what each replica was shown of
-//! it.
+//! The communication of replicas through the probe Lease: its content in the store, and the content that each replica
+//! was shown.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -17,7 +17,7 @@ use crate::world::{State, World};
 /// The probe Lease, as the resource of a [`Sent`].
 pub const PROBE_LEASE: &str = "probe Lease";
 
-/// The suffix of its name.
+/// The suffix that the name of the probe Lease has, after the name of the Lease.
 pub const SUFFIX: &str = "-probes";
 
 /// The annotation in which the leader lists suspicions.
@@ -26,14 +26,14 @@ pub const SUSPECTED: &str = "endpoint-copier/suspected";
 /// The prefix of the annotations in which the other replicas object.
 pub const OBJECTION: &str = "objection.endpoint-copier/";
 
-/// An objection counts for this time after the leader was shown it.
-const COUNTS: Duration = Duration::from_secs(10);
+/// An objection counts for this long after it was first shown to the leader.
+const OBJECTION_LIFETIME: Duration = Duration::from_secs(10);
 
-/// Annotations of other replicas are removed when they are older than this.
+/// A replica may remove annotations of other replicas that are older than this.
 pub const STALE: Duration = Duration::from_secs(60);
 
-/// A request in flight while a term begins or ends may be that of a leader or of another replica.
-const EITHER: Duration = Duration::from_secs(3);
+/// For this long after a term begins or ends, a request may still follow from the state before.
+const IN_FLIGHT: Duration = Duration::from_secs(3);
 
 /// Targets, each with the number of its round.
 pub type Rounds = BTreeMap<Target, u64>;
@@ -52,17 +52,17 @@ pub fn rounds(text: &str) -> Rounds {
 #[derive(Clone, Debug)]
 pub struct Objection {
     text: String,
-    /// The targets that it is about.
+    /// The targets of the objection.
     pub rounds: Rounds,
     /// When this text first appeared.
     pub since: Duration,
 }
 
-/// The annotations of the Lease, each with the time at which it appeared.
+/// The annotations of the probe Lease, each with the time at which it appeared.
 #[derive(Clone, Debug, Default)]
 pub struct Heard {
     version: u64,
-    /// The suspected targets: the round, and since when without interruption.
+    /// The suspected targets, each with its round, and the time since which it has been suspected in this round.
     pub suspected: BTreeMap<Target, (u64, Duration)>,
     /// Targets that are no longer suspected: when the suspicion began and ended.
     cleared: BTreeMap<Target, (Duration, Duration)>,
@@ -104,7 +104,7 @@ impl Heard {
         }
     }
 
-    /// When the suspicion began that may have led to a decision made at this time.
+    /// The time at which the suspicion began that may have led to a decision made at `decided`.
     pub fn asked(&self, target: Target, decided: Duration) -> Option<Duration> {
         let asked = self.suspected.get(&target).map(|(_, since)| *since);
         let cleared = self.cleared.get(&target);
@@ -114,32 +114,32 @@ impl Heard {
         asked.into_iter().chain(cleared).min()
     }
 
-    /// The time since which an objection to the present suspicion of a target has counted, if there is one.
+    /// The time since which an objection to the current suspicion of a target has counted, if there is one.
     pub fn objected(&self, target: Target, now: Duration) -> Option<Duration> {
         let (round, _) = self.suspected.get(&target)?;
         let counts = |objection: &&Objection| {
-            now < objection.since + COUNTS && objection.rounds.get(&target) == Some(round)
+            now < objection.since + OBJECTION_LIFETIME && objection.rounds.get(&target) == Some(round)
         };
         let counting = self.objections.values().filter(counts);
         counting.map(|objection| objection.since).min()
     }
 }
 
-/// The state of all communication.
+/// The state of the communication.
 #[derive(Debug, Default)]
 pub struct Hearing {
-    /// The Lease in the store.
+    /// The probe Lease in the store.
     pub stored: Heard,
-    /// The Lease that each replica was shown, by identity.
+    /// The probe Lease that each replica was shown, by identity.
     shown: BTreeMap<String, Heard>,
-    /// When a replica last wrote it.
+    /// When a replica last wrote the probe Lease, other than to remove objections.
     pub written: Duration,
     /// The annotation of each replica, by identity.
     keys: BTreeMap<String, String>,
 }
 
 impl Hearing {
-    /// The Lease in the store has changed or was deleted.
+    /// Notes that the probe Lease in the store was written or deleted.
     pub fn stored(&mut self, now: Duration, lease: Option<&Value>, is_replica: bool) {
         let before = self.stored.clone();
         self.stored.see(now, lease);
@@ -152,19 +152,19 @@ impl Hearing {
         }
     }
 
-    /// etcd was restored from a backup, so versions are used again.
+    /// Notes that etcd was restored from a backup, so that versions are used again.
     pub fn restored(&mut self) {
         for shown in self.shown.values_mut() {
             shown.version = 0;
         }
     }
 
-    /// The Lease that a replica was shown.
+    /// The probe Lease that a replica was shown.
     pub fn of(&self, identity: &str) -> Option<&Heard> {
         self.shown.get(identity)
     }
 
-    /// A replica is shown the Lease at a version. 0: a read shows that it does not exist.
+    /// Notes that a replica is shown the probe Lease at a version. At version 0, a read shows that it does not exist.
     pub fn show(&mut self, identity: &str, now: Duration, version: u64, lease: Option<&Value>) {
         if !self.shown.contains_key(identity) {
             self.shown.insert(identity.to_owned(), Heard::default());
@@ -197,7 +197,7 @@ impl World {
         for (key, value) in annotations.into_iter().flatten() {
             let state = &mut *self.state();
             if key == SUSPECTED {
-                state.judge_question(life, text(value), now, &mut wrong);
+                state.judge_suspicions(life, text(value), now, &mut wrong);
             } else if !key.starts_with(OBJECTION) {
                 wrong.push(format!("the annotation {key}"));
             } else if value.is_null() {
@@ -213,20 +213,20 @@ impl World {
 }
 
 impl State {
-    fn judge_question(&mut self, life: &Life, asks: &str, now: Duration, wrong: &mut Vec<String>) {
-        let is_late = life.resumed_at() + EITHER > now;
+    fn judge_suspicions(&mut self, life: &Life, suspected: &str, now: Duration, wrong: &mut Vec<String>) {
+        let is_late = life.resumed_at() + IN_FLIGHT > now;
         let ago = if is_late {
             Duration::ZERO
         } else {
-            now.saturating_sub(EITHER)
+            now.saturating_sub(IN_FLIGHT)
         };
         let led = self
             .observer
-            .led_since(&life.identity, now.saturating_sub(EITHER));
+            .led_since(&life.identity, now.saturating_sub(IN_FLIGHT));
         if !is_late && !led {
-            wrong.push("it asks without a term".to_owned());
+            wrong.push("it suspects without a term".to_owned());
         }
-        for target in rounds(asks).keys() {
+        for target in rounds(suspected).keys() {
             let track = self.probed.attempts.of(&life.identity, *target);
             let fails = track.is_some_and(|track| {
                 let mut runs = track.runs_since(ago);
@@ -252,13 +252,14 @@ impl State {
         let Some(there) = hearing.stored.objections.get(key) else {
             return;
         };
-        // A replica may have missed that the annotation was deleted or different in between, for example because etcd
-        // was restored: to the replica, the same text is the same objection. Nor does it know about a change that its
-        // watch has not shown yet. The patch has no precondition, so the objection is lost until it is repeated.
+        // A replica may not have noticed that the annotation was deleted or changed for a while, for example because
+        // etcd was restored: to the replica, the same text is the same objection. It also does not know about a change
+        // that its watch has not shown yet. The patch has no precondition, so the objection is lost until it is
+        // repeated.
         let shown = hearing
             .of(&life.identity)
             .and_then(|shown| shown.objections.get(key));
-        let shown = shown.filter(|shown| shown.text == there.text || now < there.since + COUNTS);
+        let shown = shown.filter(|shown| shown.text == there.text || now < there.since + OBJECTION_LIFETIME);
         let since = shown.map_or(there.since, |shown| shown.since.min(there.since));
         self.coverage.add("objection of a minute ago removed", 1);
         if now < since + STALE {
@@ -277,9 +278,9 @@ impl State {
         coverage.add("objection", 1);
         let own = probed.hearing.keys.entry(life.identity.clone());
         if own.or_insert_with(|| key.to_owned()) != key {
-            wrong.push(format!("{key}, and it has another key"));
+            wrong.push(format!("{key}, although it uses another key"));
         }
-        let ago = now.saturating_sub(EITHER);
+        let ago = now.saturating_sub(IN_FLIGHT);
         if observer
             .leads_since(&life.identity)
             .is_some_and(|since| since < ago && life.resumed_at() < ago)

@@ -1,10 +1,10 @@
-//! Deterministic simulation: complete replicas of the operator, except for their sockets, go through schedules of
+//! Deterministic simulation: complete replicas of the operator, except for their sockets, run through schedules of
 //! changes and faults on the in-memory API server, under paused time. All randomness follows from a seed, so a schedule
 //! that fails can be repeated.
 //!
 //! ```text
 //!   seed ──> schedule ──> world { store, two servers, wires, replicas } ──> observer: at every write
-//!                                                                       └─> oracle: when all is quiet again
+//!                                                                       └─> oracle: after the faults have ended
 //! ```
 
 pub mod attempts;

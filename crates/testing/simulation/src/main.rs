@@ -1,5 +1,5 @@
-//! `simulation --seeds 800 [--base SEED] [--jobs N]`: many schedules; `simulation --seed SEED`: one, in full;
-//! `simulation --json SEED`: one, for the process that runs many.
+//! `simulation --seeds 800 [--base SEED] [--jobs N]` runs many schedules. `simulation --seed SEED` runs one and prints
+//! all its steps. `simulation --json SEED` runs one for the process that runs many.
 
 use std::process::ExitCode;
 
@@ -11,7 +11,7 @@ fn main() -> ExitCode {
     let program = match std::env::current_exe() {
         Ok(program) => program,
         Err(error) => {
-            eprintln!("the path of this program: {error}");
+            eprintln!("the path of this program is unknown: {error}");
             return ExitCode::from(1);
         }
     };
@@ -29,7 +29,7 @@ fn main() -> ExitCode {
             "--seed" => return one(value),
             "--json" => return json(value),
             _ => {
-                eprintln!("{flag} is not known: --seeds, --base, --jobs, --seed");
+                eprintln!("unknown flag {flag}; the flags are --seeds, --base, --jobs and --seed");
                 return ExitCode::from(2);
             }
         }
@@ -46,7 +46,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// One schedule, with everything that happened.
+/// Runs one schedule and prints everything that happened.
 fn one(seed: u64) -> ExitCode {
     let outcome = run::seed(seed);
     print!("{}", outcome.story);
@@ -57,7 +57,7 @@ fn one(seed: u64) -> ExitCode {
     ExitCode::from(u8::from(!outcome.violations.is_empty()))
 }
 
-/// One schedule, as JSON.
+/// Runs one schedule and prints the outcome as JSON.
 fn json(seed: u64) -> ExitCode {
     match serde_json::to_writer(std::io::stdout().lock(), &run::seed(seed)) {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,4 +1,4 @@
-//! Many schedules on all processors, and their results.
+//! Runs many schedules on all processors, and reports their results.
 
 use std::fmt::Write as _;
 use std::hash::{BuildHasher as _, RandomState};
@@ -13,19 +13,19 @@ use crate::chance::Chance;
 use crate::coverage::{Coverage, ENOUGH};
 use crate::run::{self, Outcome};
 
-/// The number of failures that are printed in full.
-const TOLD: usize = 2;
+/// The number of failed schedules whose steps are printed.
+const PRINTED_FAILURES: usize = 2;
 
-/// In runs of at least this many schedules, everything must have happened often.
+/// In runs of at least this many schedules, everything in the coverage must have happened often enough.
 const WHOLE_RUN: u64 = 800;
 
 /// A run of many schedules.
 pub struct Many {
     /// The number of schedules.
     pub seeds: u64,
-    /// The number from which their seeds follow.
+    /// The number from which the seeds of the schedules follow.
     pub base: u64,
-    /// The number of schedules that run at once.
+    /// The number of schedules that run in parallel.
     pub jobs: usize,
     /// The binary of this crate, which runs one schedule at a time.
     pub program: PathBuf,
@@ -55,10 +55,10 @@ impl Many {
         Chance::new(self.base, number).number() >> 24
     }
 
-    /// Runs them all.
+    /// Runs all schedules, and returns a report.
     ///
     /// # Errors
-    /// A schedule failed, or something happened too rarely.
+    /// If a schedule failed, or something happened too rarely. The error is the report.
     pub fn run(&self) -> Result<String, String> {
         println!("{} schedules from base {}", self.seeds, self.base);
         let began = Instant::now();
@@ -74,10 +74,10 @@ impl Many {
         _ = write!(report, "{}", sum.coverage);
         _ = writeln!(
             report,
-            "slowest to be right after the last fault: {:.2} s",
+            "longest time after the last fault until the copies were right: {:.2} s",
             sum.slowest.as_secs_f64()
         );
-        for (seed, outcome) in sum.failed.iter().take(TOLD) {
+        for (seed, outcome) in sum.failed.iter().take(PRINTED_FAILURES) {
             _ = writeln!(report, "\n{}\nschedule of seed {seed}, see above:", outcome.story);
             for violation in &outcome.violations {
                 _ = writeln!(report, "  FAILED: {violation}");
@@ -87,7 +87,7 @@ impl Many {
             let first = outcome.violations.first().map(String::as_str);
             _ = writeln!(
                 report,
-                "seed {seed} failed, again with: make simulate SEED={seed}   ({})",
+                "seed {seed} failed; repeat it with: make simulate SEED={seed}   ({})",
                 first.unwrap_or_default()
             );
         }
@@ -99,11 +99,11 @@ impl Many {
         if !rare.is_empty() {
             _ = writeln!(report, "fewer than {ENOUGH} times: {}", rare.join("; "));
         }
-        #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
-        let a_second = self.seeds as f64 / took;
+        #[expect(clippy::cast_precision_loss, reason = "the rate is only printed")]
+        let rate = self.seeds as f64 / took;
         _ = write!(
             report,
-            "{} schedules from base {}, {} failed, in {took:.1} s: {a_second:.1} a second",
+            "{} schedules from base {}, {} failed, in {took:.1} s: {rate:.1} a second",
             self.seeds,
             self.base,
             sum.failed.len()

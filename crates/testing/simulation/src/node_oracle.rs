@@ -1,5 +1,5 @@
-//! The data from Nodes in the copies of the API servers' list at the end of a schedule, computed from the store without
-//! the operator's code.
+//! The data from Nodes that copies of the API servers' list must have at the end of a schedule, computed from the store
+//! without the operator's code.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -16,8 +16,7 @@ use crate::topology::{Nodes, is_api_source, is_second};
 use crate::unreadable::{is_unreadable, may_belong};
 use crate::verdicts::is_of_api_servers;
 
-/// The differences from the rules in a store that no longer changes, in everything that depends on Nodes. Empty if
-/// there are none.
+/// The differences from the rules in a store that no longer changes, in everything that depends on Nodes.
 pub fn differences(store: &Store) -> Vec<String> {
     let nodes = Nodes::of(store);
     let all = store.list("endpointslices", None);
@@ -63,7 +62,7 @@ struct View<'a> {
     nodes: &'a Nodes,
     /// The slices of the API source that can be decoded.
     source: Vec<&'a Value>,
-    /// The names of those that cannot be decoded and may belong to it.
+    /// The names of slices that cannot be decoded and may belong to the API source.
     unreadable: BTreeSet<String>,
 }
 
@@ -88,13 +87,13 @@ impl View<'_> {
                     .filter(|slice| (slice["addressType"] == *family) == is_wanted);
                 slices.any(|slice| slice["addressType"] != "FQDN" && !addresses(slice).is_empty())
             };
-            // Held copies show what was last known.
+            // Held copies show the last known endpoints.
             let is_current = |copy: &&Value| {
                 let mut slices = self.source.iter().filter(|slice| !addresses(slice).is_empty());
                 slices.any(|slice| provenance(copy, "slice") == Some(&key(slice).1))
             };
             let current: Vec<_> = judged.iter().filter(|copy| is_current(copy)).copied().collect();
-            // A copy that cannot be written counts for the hints of the others.
+            // A copy that cannot be written also affects the hints of the others.
             let is_taken = self.source.iter().any(|slice| {
                 let (namespace, _) = key(service);
                 let copy = name_of_copy(service, slice, family);
@@ -110,7 +109,7 @@ impl View<'_> {
         wrong
     }
 
-    /// nodeName, zone and hints of the copies of one family.
+    /// The differences in nodeName, zone and hints of the copies of one family.
     fn topology(&self, service: &Value, copies: &[&Value], is_whole: bool) -> Vec<String> {
         let mut wrong = Vec::new();
         let spec = &service["spec"];
@@ -160,7 +159,7 @@ impl View<'_> {
         wrong
     }
 
-    /// The copies of the slices that list the API servers in the other family.
+    /// The differences in the copies that list API servers in a family that the source does not list.
     fn second_family(&self, service: &Value, family: &str, copies: &[&Value]) -> Vec<String> {
         let (namespace, _) = key(service);
         let mut wrong = Vec::new();
@@ -182,7 +181,7 @@ impl View<'_> {
             let servers = self.servers(slice);
             let Some(copy) = there.remove(&copy_name) else {
                 if !servers.is_empty() && self.store.get("endpointslices", &namespace, &copy_name).is_none() {
-                    wrong.push(format!("{copy_name} is not there, it should list {servers:?}"));
+                    wrong.push(format!("{copy_name} does not exist and should list {servers:?}"));
                 }
                 continue;
             };
@@ -204,7 +203,7 @@ impl View<'_> {
                     .filter(|address| !self.nodes.is_unclear(*address)),
             );
         }
-        // A doubt about Nodes never removes the last endpoint.
+        // A last endpoint is not removed while it is in doubt whether a Node has it.
         let has_left = |address: &IpAddr| match self.nodes.with(*address)[..] {
             [node] => !self
                 .source
@@ -213,28 +212,28 @@ impl View<'_> {
             _ => false,
         };
         if is_filled && !extra.is_empty() || extra.len() > 1 || extra.iter().any(has_left) {
-            wrong.push(format!("lists {extra:?} in {family}, which no Node says"));
+            wrong.push(format!("lists {extra:?} in {family}, which no Node has"));
         }
-        // The slice of this copy is gone: the copy may be held if there is nothing else.
+        // The slice of this copy was deleted. The copy may be held if no other one has endpoints.
         let is_held = is_filled || !oracle::holds_api_servers(service);
         wrong.extend(
             there
                 .keys()
                 .filter(|_| is_held)
-                .map(|name| format!("{name} is there and should not be")),
+                .map(|name| format!("{name} exists and should not")),
         );
         wrong
     }
 
-    /// For each API server of a slice that is on one Node: its addresses in the other family, and whether it is ready.
-    /// Two servers on one Node count as one.
+    /// The API servers of a slice that are each on exactly one Node: the addresses of each in the other family, and
+    /// whether it is ready. Two servers on one Node count as one.
     fn servers(&self, slice: &Value) -> BTreeMap<BTreeSet<IpAddr>, bool> {
         let mut servers = BTreeMap::new();
         for endpoint in endpoint_list(slice) {
             let Some(listed) = address(endpoint) else { continue };
             if let [node] = self.nodes.with(listed)[..] {
                 let mut counterparts = node.counterparts(listed);
-                // If another Node has the address too, it may be another server's.
+                // If another Node has an address too, the address may be that of another server.
                 if counterparts.iter().any(|it| self.nodes.with(*it).len() == 1) {
                     counterparts.retain(|it| self.nodes.with(*it).len() == 1);
                 }
@@ -247,8 +246,8 @@ impl View<'_> {
     }
 }
 
-/// Whether a copy lists one address of each server, ready as the server is. Nodes may share an address, so the address
-/// of a server may be known only from the others.
+/// Whether a copy lists one address of each server, and each address is ready if its server is. Nodes can share an
+/// address, so which address belongs to a server can depend on the other servers.
 fn is_one_of_each(
     servers: &[(&BTreeSet<IpAddr>, &bool)],
     listed: &BTreeMap<IpAddr, bool>,
@@ -276,7 +275,7 @@ fn is_ready(endpoint: &Value) -> bool {
     endpoint["conditions"]["ready"] != false
 }
 
-/// Counts what a store that no longer changes shows of Nodes.
+/// Counts how Nodes affect the copies in a store that no longer changes.
 pub fn count_end(store: &Store, coverage: &mut Coverage) {
     let nodes = Nodes::of(store);
     let all = store.list("endpointslices", Some("default"));

@@ -1,4 +1,4 @@
-//! Small schedules about Nodes, with one idea each. The Service [`NAME`] wants both families and copies three API
+//! Small schedules about Nodes, with one idea each. The Service `default/one` wants both families and copies three API
 //! servers, each on its own Node.
 
 use crate::node_watch::{FOR_GOOD, Part};
@@ -9,10 +9,10 @@ use crate::schedule::{Schedule, Step};
 use crate::sight::Blindness;
 use crate::systematic::{scenario, source};
 
-/// Name and namespace of the Service.
+/// The beginning of the namespace and name of each copy of the Service.
 pub const NAME: &str = "default/one-";
 
-/// From now on, a Node looks like this.
+/// A step after which a Node has these addresses.
 #[must_use]
 pub fn put(number: u8, look: Look) -> Step {
     Step::Node(NodeStep::Put {
@@ -23,7 +23,7 @@ pub fn put(number: u8, look: Look) -> Step {
     })
 }
 
-/// From now on, all lists and watches of Nodes fail.
+/// A step after which all lists and watches of Nodes fail.
 #[must_use]
 pub fn fail(how: Blindness) -> Step {
     Step::Node(NodeStep::Fail {
@@ -34,7 +34,7 @@ pub fn fail(how: Blindness) -> Step {
     })
 }
 
-/// A cluster with Nodes, followed by these steps.
+/// A schedule with Nodes and these steps.
 #[must_use]
 pub fn with_nodes(replicas: usize, steps: Vec<Step>) -> Schedule {
     let mut schedule = scenario(replicas, steps);
@@ -50,7 +50,8 @@ pub fn with_nodes(replicas: usize, steps: Vec<Step>) -> Schedule {
     schedule
 }
 
-/// The same, but Nodes fail beyond the end of all other faults.
+/// A schedule with Nodes and these steps, in which the lists and watches of Nodes still fail after all other faults
+/// have ended.
 #[must_use]
 pub fn without_nodes(replicas: usize, how: Blindness, steps: Vec<Step>) -> Schedule {
     let mut schedule = with_nodes(replicas, steps);
@@ -58,7 +59,8 @@ pub fn without_nodes(replicas: usize, how: Blindness, steps: Vec<Step>) -> Sched
     schedule
 }
 
-/// Nodes move, are deleted and return, and an API server leaves the source.
+/// A schedule in which a Node gets another address, Nodes are deleted and recreated, and an API server leaves the
+/// source.
 #[must_use]
 pub fn changes() -> Schedule {
     let steps = vec![
@@ -70,7 +72,7 @@ pub fn changes() -> Schedule {
     with_nodes(1, steps)
 }
 
-/// The content of the copies of the Service at the end: `<address> <Node> <zone>`.
+/// The endpoints in the copies of the Service at the end, sorted: `<address> <Node> <zone>`.
 #[must_use]
 pub fn shown(outcome: &Outcome) -> Vec<String> {
     let copies = outcome.end_state.iter().filter(|copy| copy.starts_with(NAME));

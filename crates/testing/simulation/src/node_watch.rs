@@ -1,4 +1,4 @@
-//! Failures of lists and watches of Nodes, and what a replica may write before it has seen Nodes.
+//! Failures of lists and watches of Nodes, and limits on the writes of a replica that has not seen Nodes yet.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,7 +31,7 @@ pub enum Part {
     All,
 }
 
-/// A failure of requests for Nodes.
+/// The failures of requests for Nodes from which schedules choose.
 pub const FAILURES: [Blindness; 5] = [
     Blindness::Status(403),
     Blindness::Status(403),
@@ -40,7 +40,7 @@ pub const FAILURES: [Blindness; 5] = [
     Blindness::Undecodable,
 ];
 
-/// Requests for Nodes that fail.
+/// A failure of requests for Nodes.
 #[derive(Clone, Copy, Debug)]
 struct Failure {
     until: Duration,
@@ -48,12 +48,12 @@ struct Failure {
     how: Blindness,
 }
 
-/// The failures of each replica.
+/// The current failure of each replica's requests for Nodes.
 #[derive(Debug, Default)]
 pub struct Failures([Option<Failure>; REPLICAS]);
 
 impl World {
-    /// Requests for Nodes fail for a time: those of one replica, or of all.
+    /// Makes requests for Nodes fail for a time: those of one replica, or of all.
     pub fn fail_nodes(self: &Arc<Self>, replica: Option<usize>, part: Part, how: Blindness, time: Duration) {
         let until = self.now() + time;
         for meant in (0..REPLICAS).filter(|it| replica.is_none_or(|only| only == *it)) {
@@ -67,12 +67,12 @@ impl World {
         }
     }
 
-    /// No request for Nodes fails any longer.
+    /// Ends all failures of requests for Nodes.
     pub fn heal_nodes(&self) {
         self.state().nodes_fail = Failures::default();
     }
 
-    /// The way in which the response to a request is withheld now, if it is.
+    /// The way in which the response to a request is withheld now, if it is withheld.
     pub fn blindness_to(&self, replica: usize, sent: &Sent) -> Option<Blindness> {
         if let Some(sight) = sent.sight {
             return self.blindness(replica, sight);
@@ -101,8 +101,9 @@ impl World {
         }
         how.answer(reply).await;
     }
-    /// Records violations of a replica that has not seen all Nodes yet: until then, copies keep what they have from
-    /// Nodes.
+
+    /// Records violations of a replica that has not seen all Nodes yet: until then, copies keep the data that they have
+    /// from Nodes.
     pub fn judge_nodes(&self, life: &Life, sent: &Sent) {
         let is_write = matches!(sent.verb, Verb::Create | Verb::Update);
         if !is_write || sent.resource != "endpointslices" || !is_of_api_servers(&sent.body) {
@@ -113,7 +114,7 @@ impl World {
             shown.entry(life.identity.clone()).or_default().nodes_listed
         };
         let there = self.store.get("endpointslices", &sent.namespace, &sent.name);
-        // It will be refused.
+        // The API server will refuse the write.
         if is_listed || there.as_ref().map_or(0, version) != version(&sent.body) {
             return;
         }

@@ -1,4 +1,4 @@
-//! Nodes, and their changes.
+//! The Nodes of schedules, and their changes.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -17,16 +17,16 @@ use crate::slices::text;
 use crate::unreadable::{self, Flaw};
 use crate::world::World;
 
-/// The Nodes, by the last part of their addresses. Sources may list one more API server, which never has a Node.
+/// The Nodes, by the last part of their addresses. Sources can list one more API server, which never has a Node.
 pub const NUMBERS: [u8; 6] = [1, 2, 3, 4, 5, 6];
 
-/// The label that the operator selects Nodes by.
+/// The label by which the operator selects Nodes.
 pub const SELECTED: &str = "node-role.kubernetes.io/control-plane";
 
 /// The label with the zone of a Node.
 pub const ZONE: &str = "topology.kubernetes.io/zone";
 
-/// The values of that label. The first one means no zone.
+/// The values of the zone label. The first one means no zone.
 const ZONES: [&str; 3] = ["", "north", "south"];
 
 /// The addresses of a Node.
@@ -52,7 +52,7 @@ pub enum Look {
     Taken,
 }
 
-/// All kinds, the usual ones more often.
+/// All looks. Those that should be drawn more often occur several times.
 const LOOKS: [Look; 23] = [
     Look::Plain,
     Look::Plain,
@@ -86,11 +86,11 @@ pub enum NodeStep {
     Put {
         /// The Node.
         number: u8,
-        /// Its addresses.
+        /// The addresses of the Node.
         look: Look,
-        /// The number of its zone. 0 means no zone.
+        /// The number of the zone. 0 means no zone.
         zone: usize,
-        /// Whether the operator selects it.
+        /// Whether the operator selects the Node.
         is_selected: bool,
     },
     /// A Node is deleted.
@@ -105,7 +105,7 @@ pub enum NodeStep {
     Unreadable(u8, Flaw),
     /// A Node can be decoded again.
     Readable(u8),
-    /// Lists, watches or both fail for a time.
+    /// Lists of Nodes, watches of Nodes or both fail for a time.
     Fail {
         /// The replica whose requests fail. `None` means all replicas.
         replica: Option<usize>,
@@ -123,12 +123,12 @@ fn name(number: u8) -> String {
     format!("server-{number}")
 }
 
-/// A Node.
+/// A Node object.
 fn node(number: u8, look: Look, zone: usize, is_selected: bool) -> Value {
     let next = number % 6 + 1;
     let four = |number: u8| format!("192.0.2.{number}");
     let six = |number: u8| format!("2001:db8::{number}");
-    // The last part of the address identifies the server.
+    // The last part of an address identifies the server.
     let other = format!("2001:db8:1::{number}");
     let (internal, external) = ("InternalIP", "ExternalIP");
     let addresses = match look {
@@ -214,7 +214,7 @@ fn service(chance: &mut Chance) -> Step {
     }
 }
 
-/// Changes of Nodes, of what needs them, and of their watch.
+/// Draws a change of Nodes, of a Service or source that needs them, or of their lists and watches.
 pub fn draw(chance: &mut Chance, replicas: usize) -> Step {
     let number = *chance.one_of(&NUMBERS);
     Step::Node(match chance.below(100) {
@@ -245,10 +245,10 @@ pub fn draw(chance: &mut Chance, replicas: usize) -> Step {
     })
 }
 
-/// Carries out a step that changes Nodes. Returns the name under which it is counted.
+/// Carries out a step that changes Nodes. Returns the names under which it is counted.
 ///
 /// # Panics
-/// The API server does not accept the object that the step creates.
+/// If the API server does not accept the object that the step creates.
 fn carry_out(store: &Store, step: NodeStep) -> Vec<&'static str> {
     let get = |number| store.get("nodes", "", &name(number));
     let set_status = |number, status: Value| {
@@ -274,7 +274,9 @@ fn carry_out(store: &Store, step: NodeStep) -> Vec<&'static str> {
             for (field, value) in fields {
                 made[field] = value;
             }
-            store.delete("nodes", "", &name(number)).expect("it is there");
+            store
+                .delete("nodes", "", &name(number))
+                .expect("an existing Node");
             store.put(made).expect("a valid Node");
             "Node recreated"
         }),
@@ -337,7 +339,7 @@ fn put(store: &Store, number: u8, look: Look, zone: usize, is_selected: bool) ->
     done
 }
 
-/// The addresses of a Node of any type, in canonical form and in the order of the Node.
+/// The addresses of a Node, of any type, in canonical form and in the order in which the Node has them.
 fn addresses(node: &Value) -> Vec<IpAddr> {
     let all = node["status"]["addresses"].as_array().into_iter().flatten();
     all.filter_map(|it| text(&it["address"]).parse().ok())

@@ -23,20 +23,20 @@ pub const SOURCES: [(&str, &str); 4] = [
     ("apps", "names"),
 ];
 
-/// Slices of one source, by number: each of one address type.
+/// The address types of the slices of one source, by number.
 pub const SLICES: [&str; 4] = ["IPv4", "IPv4", "IPv6", "FQDN"];
 
-/// A flag permits this port in copies of the default source, in addition to the ports of its slices.
+/// The port that a flag permits in copies of the default source, in addition to the ports of its slices.
 pub const ALLOWED_PORT: u16 = 9345;
 
 /// The spec and annotations of a managed Service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
-    /// One port, by number.
+    /// One port with a numeric target port.
     Plain,
-    /// Two ports, one with a name of the source and one with a name that no source has.
+    /// Two ports. One names a port of the source, and the other one names a port that no source has.
     NamedPorts,
-    /// Its only port has a name that no source has.
+    /// One port, which names a port that no source has.
     UnknownPort,
     /// Headless, without ports.
     Headless,
@@ -46,35 +46,35 @@ pub enum Shape {
     Dual,
     /// Empty sources are held.
     Hold,
-    /// Empty sources are followed.
+    /// Copies are emptied when the source is empty.
     Follow,
-    /// The annotation about empty sources is invalid.
+    /// The annotation that decides about empty sources is invalid.
     HoldTypo,
     /// Not managed, with the annotation `false`.
     Disabled,
     /// Not managed, without an annotation.
     Silent,
-    /// The annotation that enables it is invalid.
+    /// The annotation `enabled` is invalid.
     EnabledTypo,
-    /// A source's namespace without its name.
+    /// The annotations name the namespace of a source without its name.
     NamespaceAlone,
-    /// A source with an invalid name.
+    /// The annotations name a source with an invalid name.
     IllegalSource,
-    /// A selector.
+    /// The Service has a selector.
     Selector,
-    /// Another type of Service.
+    /// The Service has the type `ExternalName`.
     ExternalName,
-    /// Itself as its source.
+    /// The Service names itself as its source.
     Itself,
-    /// A managed Service as its source.
+    /// The Service names a managed Service as its source.
     CopyOfCopy,
-    /// A source that does not exist.
+    /// The Service names a source that does not exist.
     NoSource,
-    /// Only nodes with an endpoint announce it.
+    /// Only nodes with an endpoint announce the Service.
     Local,
-    /// It is exempt from probes.
+    /// The Service is exempt from probes.
     ProbeOff,
-    /// Both families, and only nodes with an endpoint announce it.
+    /// Both families, and only nodes with an endpoint announce the Service.
     DualLocal,
     /// Both families, and clients prefer endpoints in their zone.
     DualClose,
@@ -82,7 +82,7 @@ pub enum Shape {
     SameNode,
 }
 
-/// Shapes that need Nodes if they copy the list of the API servers, in addition to those of [`SHAPES`] that do.
+/// Shapes of Services that need Nodes if they copy the list of the API servers.
 pub const NODE_SHAPES: [Shape; 6] = [
     Shape::V6,
     Shape::Dual,
@@ -157,7 +157,7 @@ pub fn service(number: usize, shape: Shape, source: usize, port: u16) -> Value {
             spec["type"] = json!("LoadBalancer");
             spec["externalTrafficPolicy"] = json!("Local");
         }
-        // As Edge Image Builder writes it when two addresses are given.
+        // Edge Image Builder writes this if two addresses are given.
         Shape::DualLocal => {
             spec["type"] = json!("LoadBalancer");
             spec["externalTrafficPolicy"] = json!("Local");
@@ -172,7 +172,7 @@ pub fn service(number: usize, shape: Shape, source: usize, port: u16) -> Value {
         Shape::SameNode => spec["trafficDistribution"] = json!("PreferSameNode"),
     }
     if matches!(shape, Shape::V6 | Shape::Dual) {
-        // The testbed allocates no IPv6 addresses.
+        // These Services are headless. DualLocal and DualClose have an IPv6 cluster IP.
         spec["clusterIP"] = json!("None");
     }
     let is_default = source == SOURCES[0];
@@ -254,7 +254,7 @@ pub fn slice(source: usize, slice: usize, addresses: &[u8], unready: bool) -> Va
     })
 }
 
-/// A slice that another program made for a managed Service.
+/// A slice that another program made for a Service.
 pub fn foreign(number: usize, name: &str) -> Value {
     let (namespace, service) = SERVICES[number];
     json!({
@@ -272,8 +272,8 @@ pub fn leftover_slice(number: usize) -> Value {
 }
 
 /// The slice into which Kubernetes mirrors the Endpoints of version 0.2, and these Endpoints. They are created in this
-/// order, so that a backup never holds Endpoints without a mirror: Kubernetes would recreate the mirror, but nothing
-/// here does.
+/// order, so that a backup never has Endpoints without a mirror: Kubernetes would recreate the mirror, but nothing does
+/// so here.
 pub fn leftover_endpoints(number: usize) -> [Value; 2] {
     let (namespace, name) = SERVICES[number];
     let endpoints = json!({
@@ -289,7 +289,7 @@ pub fn leftover_endpoints(number: usize) -> [Value; 2] {
     [mirror, endpoints]
 }
 
-/// The name of that slice.
+/// The name of the slice into which Kubernetes mirrors the Endpoints of a Service.
 pub fn mirror_name(number: usize) -> String {
     format!("{}-mirror", SERVICES[number].1)
 }

@@ -36,7 +36,7 @@ pub fn source(service: &Value) -> Option<Key> {
     }
 }
 
-/// Whether the copies of a Service may be in sync; `None` if it is not managed.
+/// Whether the copies of a Service may be in sync. `None` if the Service is not managed.
 pub fn may_be_in_sync(service: &Value) -> Option<bool> {
     let enabled = annotation(service, "endpoint-copier/enabled");
     let is_flagged = key(service) == ("default".to_owned(), "kubernetes-vip".to_owned());
@@ -89,7 +89,7 @@ fn wish(service: &Value) -> Wish {
     Wish::Copies((source.0.to_owned(), source.1.to_owned()))
 }
 
-/// The copies that a Service may have, where sources in other namespaces need consent.
+/// The copies that a Service may have if sources in other namespaces need consent.
 fn with_consent(store: &Store, namespace: &str, wish: Wish) -> Wish {
     match wish {
         Wish::Copies(source) => match consent::is_given(store, namespace, &source) {
@@ -101,7 +101,7 @@ fn with_consent(store: &Store, namespace: &str, wish: Wish) -> Wish {
     }
 }
 
-/// Copies that exist although their sources do not consent.
+/// The violations of copies that exist although their sources do not consent.
 fn without_consent<'a>(store: &Store, copies: impl Iterator<Item = &'a Value>) -> Vec<String> {
     let is_refused = |copy: &&Value| {
         let source = consent::source_elsewhere(copy);
@@ -109,11 +109,11 @@ fn without_consent<'a>(store: &Store, copies: impl Iterator<Item = &'a Value>) -
     };
     let refused = copies.filter(is_refused);
     refused
-        .map(|copy| format!("{} is there without consent", key(copy).1))
+        .map(|copy| format!("{} exists without consent", key(copy).1))
         .collect()
 }
 
-/// Whether a Service that copies the API servers' list holds it when it is empty.
+/// Whether a Service that copies the API servers' list holds its copies while that list is empty.
 pub fn holds_api_servers(service: &Value) -> bool {
     holds(service, &("default".to_owned(), "kubernetes".to_owned()))
 }
@@ -135,8 +135,8 @@ pub fn keeps_api_servers(service: &Value) -> bool {
     holds(service, &api_servers) && wish(service) == Wish::Copies(api_servers) && !has_names
 }
 
-/// Whether a copy of the API servers' list may keep a port when its source slice is gone. In a namespace other than the
-/// source's, only the ports that the copy has, and the port of the flag, are permitted.
+/// Whether a copy of the API servers' list may be held after its source slice was deleted. In a namespace other than
+/// that of the source, the Service must have a port that the copy has, or the port that the flag permits.
 pub fn may_hold(service: &Value, copy: &Value) -> bool {
     let number = |port: &Value| port["targetPort"].as_i64().or_else(|| port["port"].as_i64());
     let protocol = |port: &Value| port["protocol"].as_str().unwrap_or("TCP").to_owned();
@@ -211,7 +211,7 @@ impl Seen {
         let read = |what| provenance(copy, what).unwrap_or_default().to_owned();
         Self {
             source: (read("namespace"), read("slice"), read("uid")),
-            // `node_oracle` checks what comes from Nodes.
+            // `node_oracle` checks the data from Nodes.
             endpoints: endpoints(&without_topology(copy)),
             ports: ports(copy),
             owner: owner(copy).map(|(_, uid)| uid.to_owned()).unwrap_or_default(),
@@ -224,7 +224,7 @@ impl Seen {
     }
 }
 
-/// The difference between a copy and its slice, other than in endpoints.
+/// The violation if a copy differs from its slice in anything but endpoints.
 pub fn differs_beside_endpoints(
     service: &Value,
     slice: &Value,
@@ -239,7 +239,7 @@ pub fn differs_beside_endpoints(
 /// The name of the copy of a slice.
 ///
 /// # Panics
-/// `slice` is not an EndpointSlice.
+/// If `slice` is not an EndpointSlice.
 pub fn name_of_copy(service: &str, slice: &Value) -> String {
     let slice: EndpointSlice = serde_json::from_value(slice.clone()).expect("a slice");
     copy_name(service, &slice)
@@ -264,7 +264,7 @@ pub fn copies_of_api_servers(store: &Store, service: &Value) -> Vec<String> {
     of_api_servers.map(|slice| name_of_copy(&name, slice)).collect()
 }
 
-/// Copies with endpoints that are out, in a store in which all API servers are well.
+/// The violations of copies in which endpoints are out, in a store in which all API servers are well.
 pub fn out(store: &Store) -> Vec<String> {
     let copies = store.list("endpointslices", None);
     let wrong = copies.iter().filter(|copy| {
@@ -290,9 +290,9 @@ pub fn out(store: &Store) -> Vec<String> {
         .collect()
 }
 
-/// The differences from the rules in a store that no longer changes, apart from what probes have taken out. Empty if
-/// there are none. Endpoints of the Go operator may remain if they are `forbidden`. `consent`: sources in other
-/// namespaces need it.
+/// The differences from the rules in a store that no longer changes, apart from endpoints that probes have taken out.
+/// Empty if there are none. If `forbidden`, Endpoints of the Go operator may remain. If `consent`, sources in other
+/// namespaces need consent.
 pub fn differences(store: &Store, forbidden: bool, consent: bool) -> Vec<String> {
     let mut all = store.list("endpointslices", None);
     for copy in all.iter_mut().filter(|slice| is_ours(slice)) {
@@ -328,7 +328,7 @@ pub fn differences(store: &Store, forbidden: bool, consent: bool) -> Vec<String>
         match &wish {
             Wish::Unclear => {}
             Wish::Nothing | Wish::Disabled => {
-                found.extend(there.keys().map(|name| format!("{name} is there")));
+                found.extend(there.keys().map(|name| format!("{name} exists")));
                 if wish == Wish::Disabled {
                     found.extend(leftovers(store, service));
                 }
@@ -382,7 +382,7 @@ fn of_service(
             .collect();
         let is_empty = slices.iter().all(|slice| endpoints(slice).is_empty());
         if is_empty {
-            // `node_oracle` checks what comes from Nodes.
+            // `node_oracle` checks the data from Nodes.
             there.retain(|_, copy| copy["addressType"] != *family || !is_second(copy));
         }
         if is_empty && holds(service, source) {
@@ -410,7 +410,8 @@ fn of_service(
             !is_empty(slice) && wanted_ports(service, slice).is_some() && !is_taken
         };
         let mut of_unreadable = there_of_unreadable.values();
-        // An empty copy next to others would hide the endpoints from consumers that use only the last slice.
+        // An empty copy beside others would hide their endpoints from consumers that use only the slice that they saw
+        // last.
         let has_endpoints = slices.iter().any(|slice| gives_endpoints(&slice))
             || of_unreadable.any(|copy| copy["addressType"] == *family && !is_empty(copy));
         for slice in slices {
@@ -432,17 +433,13 @@ fn of_service(
                 None => {
                     wanted_are_there = false;
                     if store.get("endpointslices", &namespace, &copy_name).is_none() {
-                        found.push(format!("{copy_name} is not there, it should show {wanted:?}"));
+                        found.push(format!("{copy_name} does not exist and should show {wanted:?}"));
                     }
                 }
             }
         }
     }
-    found.extend(
-        there
-            .keys()
-            .map(|name| format!("{name} is there and should not be")),
-    );
+    found.extend(there.keys().map(|name| format!("{name} exists and should not")));
     let mut of_any_family = all.iter().filter(of_source).peekable();
     let is_copy = |slice: &Value| {
         key(slice).0 == source.0
@@ -458,8 +455,8 @@ fn of_service(
     found
 }
 
-/// What the Go operator left is deleted once the copies exist, when an empty source is followed, and when the Service
-/// is disabled.
+/// The violations if objects that the Go operator left still exist. They are deleted once the copies exist, when an
+/// empty source is followed, and when the Service is disabled.
 fn leftovers(store: &Store, service: &Value) -> Vec<String> {
     let (namespace, name) = key(service);
     let slice = store.get("endpointslices", &namespace, &name);
@@ -472,7 +469,8 @@ fn leftovers(store: &Store, service: &Value) -> Vec<String> {
         .collect()
 }
 
-/// All copies, without what differs from run to run, to compare the end states of two schedules.
+/// All copies that have endpoints, without the data that differs from run to run. With this, the end states of two
+/// schedules can be compared.
 pub fn end_state(store: &Store) -> Vec<String> {
     let all = store.list("endpointslices", None);
     // Whether an empty copy exists depends on what a replica saw of its source before.

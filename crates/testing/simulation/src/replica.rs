@@ -31,23 +31,23 @@ use crate::observer::By;
 use crate::wire::Wire;
 use crate::world::{Connection, World};
 
-/// Name and namespace of the Lease.
+/// The namespace and name of the Lease.
 pub const LEASE: (&str, &str) = ("kube-system", "f668ae63.endpoint-copier-operator");
 
 pub use endpoint_copier_operator::timing::RENEW_DEADLINE;
 
-/// Longer than any pause.
-const STOOD_STILL: Duration = Duration::from_secs(13);
+/// A time longer than any pause.
+const BEYOND_ANY_PAUSE: Duration = Duration::from_secs(13);
 
 /// One incarnation of a replica.
 pub struct Life {
-    /// Its number, from 0.
+    /// The number of the replica, from 0.
     pub replica: usize,
-    /// Its user name for the API servers.
+    /// The user name of the replica for the API servers.
     pub user: String,
-    /// Its identity in the Lease.
+    /// The identity of this incarnation in the Lease.
     pub identity: String,
-    /// Asks it to stop, like TERM.
+    /// Asks the replica to stop, as SIGTERM does.
     pub stop: CancellationToken,
     body: Mutex<Body>,
 }
@@ -60,17 +60,17 @@ struct Body {
     terms: Option<channel::Receiver<Option<Term>>>,
     observer: Option<LeaseObserver>,
     wires: Vec<Wire>,
-    /// The holder that it had last seen when it last sent a write of the Lease, and when it had last had news of the
-    /// Lease.
+    /// The state at the replica's last write of the Lease: the holder that it knew, and when it had last had news of
+    /// the Lease.
     knew: Option<(String, Instant)>,
     metrics: Option<Metrics>,
-    /// When it last resumed after a pause, and whether it led when the pause began.
+    /// When the replica last resumed after a pause, and whether it led when the pause began.
     resumed: Option<(Duration, bool)>,
     led: bool,
     calls: Calls,
 }
 
-/// The calls that one decision may have caused, one after the other.
+/// The calls to the API that may follow from one decision, one after the other.
 #[derive(Clone, Copy, Debug, Default)]
 struct Calls {
     under_way: usize,
@@ -78,17 +78,17 @@ struct Calls {
     ended: Duration,
 }
 
-/// A call that begins later than this after another one belongs to another decision.
+/// A call that begins later than this after the end of another one belongs to another decision.
 const ONE_DECISION: Duration = Duration::from_secs(1);
 
-/// A call is in progress until this is dropped.
+/// A call to the API in progress. Dropping this ends the call.
 pub struct Calling {
     world: Arc<World>,
     life: Arc<Life>,
 }
 
 impl Calling {
-    /// A call begins.
+    /// Notes that a call begins.
     pub fn begin(world: Arc<World>, life: Arc<Life>) -> Self {
         let now = world.now();
         let calls = &mut life.body.lock().calls;
@@ -113,21 +113,22 @@ impl Drop for Calling {
 }
 
 impl Life {
-    /// Whether it may write now, as far as it knows.
+    /// Whether the replica may write now, as far as it knows.
     pub fn leads(&self) -> bool {
         let body = self.body.lock();
         let term = body.terms.as_ref().map(|terms| terms.borrow().clone());
         body.alive && term.flatten().is_some_and(|term| !term.is_over())
     }
 
-    /// It sends a write of the Lease.
-    pub fn tries(&self) {
+    /// Notes that the replica sends a write of the Lease.
+    pub fn note_lease_write(&self) {
         let mut body = self.body.lock();
         let knew = |observer: &LeaseObserver| observer.holder().zip(observer.since());
         body.knew = body.observer.as_ref().and_then(knew);
     }
 
-    /// Whether it knew, at its own last attempt, that this replica had taken the Lease at this moment.
+    /// Whether the replica knew, at its last write of the Lease, that the replica with the identity `term` held the
+    /// Lease at `began` or later.
     pub fn knew_of(&self, term: &str, began: Instant) -> bool {
         let body = self.body.lock();
         body.knew
@@ -135,7 +136,7 @@ impl Life {
             .is_some_and(|(holder, news)| holder == term && *news >= began)
     }
 
-    /// Releases everything that it holds.
+    /// Drops everything that this holds, and aborts the task of the replica.
     pub fn bury(&self) {
         let mut body = self.body.lock();
         let task = body.task.take();
@@ -153,12 +154,12 @@ impl Life {
         }
     }
 
-    /// Whether it runs: neither killed nor stopped, but perhaps paused.
+    /// Whether the replica runs: it was neither killed nor stopped, but is perhaps paused.
     pub fn is_alive(&self) -> bool {
         self.body.lock().alive
     }
 
-    /// Pauses it, as STOP pauses a process, or resumes it.
+    /// Pauses the replica, as SIGSTOP pauses a process, or resumes it.
     pub fn pause(&self, on: bool, now: Duration) {
         let leads = self.leads();
         let mut body = self.body.lock();
@@ -173,18 +174,19 @@ impl Life {
         }
     }
 
-    /// Whether it resumes at this moment after a pause that began while it led. There is always a moment between the
-    /// check of the term and the sending of a write, and a pause may fall into it. Such a write has its preconditions.
+    /// Whether the replica resumes at this moment after a pause that began while it led. There is always a moment
+    /// between the check of the term and the sending of a write, and a pause may begin in that moment. The
+    /// preconditions of such a write still apply.
     pub fn led_before_a_pause_that_ends(&self, now: Duration) -> bool {
         self.body.lock().resumed == Some((now, true))
     }
 
-    /// When it last resumed after a pause. Zero if it was never paused.
+    /// When the replica last resumed after a pause. Zero if it was never paused.
     pub fn resumed_at(&self) -> Duration {
         self.body.lock().resumed.map_or(Duration::ZERO, |(at, _)| at)
     }
 
-    /// The earliest time at which it may have decided what it sends now.
+    /// The earliest time at which the replica may have made the decision behind a request that it sends now.
     pub fn decided(&self, now: Duration) -> Duration {
         let body = self.body.lock();
         let began = if body.calls.under_way == 0 {
@@ -193,25 +195,25 @@ impl Life {
             body.calls.began
         };
         let resumed = body.resumed.map_or(Duration::ZERO, |(at, _)| at);
-        // It may have been paused in between.
+        // The replica may have been paused between the decision and the request.
         if now < resumed + ONE_DECISION {
-            began.min(resumed.saturating_sub(STOOD_STILL))
+            began.min(resumed.saturating_sub(BEYOND_ANY_PAUSE))
         } else {
             began
         }
     }
 
-    /// Whether it is paused.
+    /// Whether the replica is paused.
     pub fn is_paused(&self) -> bool {
         self.body.lock().paused
     }
 
-    /// Whether a name is that of a copy: the name of a Service and a hash.
+    /// Whether a name has the form of the name of a copy: the name of a Service and a hash.
     pub fn is_named_like_a_copy(name: &str) -> bool {
         name.rsplit_once('-').is_some_and(|(_, hash)| hash.len() == 10)
     }
 
-    /// Ends it at once. Requests that it has sent are still carried out.
+    /// Ends the replica immediately. Requests that it has sent are still carried out.
     pub fn kill(&self) {
         let mut body = self.body.lock();
         body.alive = false;
@@ -223,14 +225,14 @@ impl Life {
         }
     }
 
-    /// Its next requests go to the other server.
+    /// Makes the next requests of the replica go to the other server.
     pub fn go_away(&self) {
         for wire in &self.body.lock().wires {
             wire.go_away();
         }
     }
 
-    /// The value of a metric, without labels or with these.
+    /// The value of a series of a metric, named as in `/metrics`. 0 if there is none.
     pub fn metric(&self, series: &str) -> u64 {
         let metrics = self.body.lock().metrics.clone();
         let page = metrics.map(|metrics| metrics.render()).unwrap_or_default();
@@ -242,7 +244,7 @@ impl Life {
 }
 
 /// The replica's future behind a gate: it is not polled while the replica is paused, and while it is polled, the wall
-/// clock is that of its machine.
+/// clock is that of the replica's machine.
 struct Gate {
     world: Arc<World>,
     life: Arc<Life>,
@@ -310,7 +312,7 @@ pub fn start(world: &Arc<World>, replica: usize, incarnation: usize, servers: [u
     life
 }
 
-/// Its connections move away from the servers that its probes see down.
+/// A callback that breaks the connections of a replica to the servers that its probes see down.
 fn on_down(world: &Arc<World>, life: &Arc<Life>) -> OnDown {
     let (world, life) = (world.clone(), life.clone());
     Box::new(move |down: BTreeSet<ServerAddress>| {
@@ -390,6 +392,6 @@ fn wire_up(world: &Arc<World>, life: &Arc<Life>, servers: [usize; 2]) -> BoxFutu
     let asked_to_stop = life.stop.clone().cancelled_owned();
     Box::pin(async move {
         let ended = replica.run(asked_to_stop, |_, task| task).await;
-        ended.expect("tasks run until then");
+        ended.expect("tasks that run until they are asked to stop");
     })
 }

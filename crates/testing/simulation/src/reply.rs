@@ -1,4 +1,4 @@
-//! Responses that an API server did not send itself.
+//! Responses that do not come from an API server.
 
 use bytes::Bytes;
 use http::Response;
@@ -11,7 +11,7 @@ use tower::BoxError;
 /// A response as a client gets it.
 pub type Reply = Response<UnsyncBoxBody<Bytes, BoxError>>;
 
-/// No response arrives, and the connection gives no sign of that, until the caller no longer waits.
+/// Sends no response until the caller no longer waits. The connection gives no sign of that.
 pub async fn hold(mut reply: oneshot::Sender<Result<Reply, BoxError>>) {
     reply.closed().await;
 }
@@ -27,13 +27,13 @@ fn whole(code: u16, body: Bytes) -> Reply {
     response
 }
 
-/// A response with an error.
+/// An error response with this status code.
 ///
 /// # Panics
-/// `code` is not a status code.
+/// If `code` is not a status code.
 pub fn refusal(code: u16) -> Reply {
     if code == 404 {
-        // In the form that proxies use. A 404 of an API server is always true.
+        // This is the form that proxies use. A 404 of an API server itself would be true.
         return whole(code, Bytes::from_static(b"404 page not found\n"));
     }
     let reason = match code {
@@ -53,7 +53,7 @@ pub fn refusal(code: u16) -> Reply {
     whole(code, status.to_string().into())
 }
 
-/// A response with success that no client can decode.
+/// A successful response that no client can decode.
 pub fn nonsense() -> Reply {
     whole(200, Bytes::from_static(b"<html>who knows</html>"))
 }

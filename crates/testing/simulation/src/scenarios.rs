@@ -18,8 +18,8 @@ const LATER: Duration = Duration::from_secs(20);
 /// The numbers that select a Service, a source slice and a copy, if there is one of that kind.
 pub const KINDS: [usize; 3] = [0, 4, 2];
 
-/// An object becomes unreadable; its source changes, the only replica starts again, and the source changes again.
-/// At the end the object is readable again if `is_restored`.
+/// An object becomes unreadable, its source changes, the only replica starts again, and the source changes again. If
+/// `is_restored`, the object becomes readable again at the end.
 #[must_use]
 pub fn unreadable(kind: usize, flaw: Flaw, is_restored: bool) -> Schedule {
     let mut schedule = scenario(1, vec![source((1, 0), &[1, 2, 3]), copying(1)]);
@@ -38,8 +38,8 @@ pub fn unreadable(kind: usize, flaw: Flaw, is_restored: bool) -> Schedule {
     schedule
 }
 
-/// A replica no longer sees Services when the source lets its copies be made, and leads after the replica that made
-/// them. In the end consent is withdrawn if `withdrawn`.
+/// A replica no longer sees Services when a source consents, and later leads after the replica that has created the
+/// copies. If `withdrawn`, the consent is withdrawn at the end.
 #[must_use]
 pub fn consent_unseen(how: Blindness, withdrawn: bool) -> Schedule {
     let blind = Step::Blind {
@@ -86,7 +86,7 @@ pub fn doubt(how: Blindness) -> Schedule {
 }
 
 /// The leader's lists and watches fail while another replica works, and an API server leaves the source. Before the
-/// faults end, the other replica leads and updates its copies.
+/// faults end, the other replica leads and updates the copies.
 #[must_use]
 pub fn blind_leader(sight: Option<Sight>, how: Blindness) -> Schedule {
     let mut schedule = scenario(2, vec![blind(LEADER, sight, how), source((0, 0), &[1, 3])]);
@@ -122,7 +122,7 @@ pub fn without_lists(replicas: usize, how: Blindness) -> Schedule {
     schedule
 }
 
-/// A schedule in which all replicas probe, and these things happen to three API servers.
+/// A schedule in which all replicas probe three API servers while these steps happen.
 #[must_use]
 pub fn probed(replicas: usize, steps: Vec<(Duration, Step)>) -> Schedule {
     let mut schedule = scenario(replicas, Vec::new());
@@ -135,7 +135,8 @@ pub fn probed(replicas: usize, steps: Vec<(Duration, Step)>) -> Schedule {
     schedule
 }
 
-/// The third API server behaves like this for a time, toward all replicas or toward the leader alone.
+/// A step: the third API server behaves like this for a time, toward one replica or, if `replica` is `None`, toward
+/// all.
 #[must_use]
 pub fn third_answers(replica: Option<usize>, answer: Answer, time: Duration) -> Step {
     Step::Probe(ProbeStep::Answers {
@@ -147,7 +148,7 @@ pub fn third_answers(replica: Option<usize>, answer: Answer, time: Duration) -> 
     })
 }
 
-/// All API servers behave like this for a time.
+/// A step: all API servers behave like this for a time, toward all replicas.
 #[must_use]
 pub fn all_answer(answer: Answer, time: Duration) -> Step {
     Step::Probe(ProbeStep::Answers {
@@ -159,7 +160,7 @@ pub fn all_answer(answer: Answer, time: Duration) -> Step {
     })
 }
 
-/// The leader is paused while the third API server hangs, at ten different moments of the period.
+/// The leader is paused while the third API server hangs, at ten different moments of the probe period.
 #[must_use]
 pub fn paused_while_it_hangs() -> Schedule {
     let hangs = || third_answers(None, Answer::Hangs, Duration::from_secs(5));

@@ -1,4 +1,4 @@
-//! A schedule: what happens and when, all of it from a seed.
+//! A schedule: its steps and their times, all of which follow from a seed.
 
 use std::time::Duration;
 
@@ -16,30 +16,30 @@ use crate::stream::Ending;
 use crate::unreadable::Flaw;
 use crate::world::REPLICAS;
 
-/// In place of a replica's number: the leader at the time of the step, or the first replica if there is none.
+/// Used in place of the number of a replica: the leader at the time of the step, or the first replica if there is none.
 pub const LEADER: usize = usize::MAX;
 
 /// A change of the Lease by something other than a candidate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LeaseHarm {
-    /// Deletes it.
+    /// Deletes the Lease.
     Deleted,
-    /// Empties the holder.
+    /// Empties the holder of the Lease.
     Emptied,
-    /// Empties the whole spec.
+    /// Empties the whole spec of the Lease.
     Garbled,
 }
 
 /// An edit of a copy by hand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Edit {
-    /// Other endpoints.
+    /// The copy gets other endpoints.
     Endpoints,
-    /// It claims a resourceVersion of its source that does not exist yet.
+    /// The copy names a resourceVersion of its source that does not exist yet.
     NewerSource,
-    /// It is deleted.
+    /// The copy is deleted.
     Deleted,
-    /// It names all endpoints as taken out.
+    /// The copy names all its endpoints as taken out.
     Memory,
 }
 
@@ -81,15 +81,15 @@ pub enum Step {
     },
     /// A slice of a source is deleted.
     SourceGone(usize, usize),
-    /// A slice of a source is written without a change.
+    /// A slice of a source is written, but its endpoints do not change.
     SourceTouched(usize, usize),
     /// A Service or slice gets a time that the API server stores but no client can decode.
     Poisoned(usize),
     /// A Service, a slice of a source or a copy can no longer be decoded.
     Unreadable(usize, Flaw),
-    /// One of these can be decoded again.
+    /// A Service, a slice of a source or a copy can be decoded again.
     Readable(usize),
-    /// One of these is deleted.
+    /// A Service, a slice of a source or a copy that cannot be decoded is deleted.
     UnreadableGone(usize),
     /// The Service of a source is created or deleted.
     SourceService(usize, bool),
@@ -101,15 +101,16 @@ pub enum Step {
     Foreign(usize, bool),
     /// A foreign slice takes the name of the copy of a slice, or frees it.
     NameTaken(usize, (usize, usize), bool),
-    /// The Go operator has left its objects.
+    /// Objects that the Go operator left for a Service appear.
     Leftovers(usize),
-    /// The same, and the operator may not delete its Endpoints for a time.
+    /// Objects that the Go operator left for a Service appear, and the next requests of all replicas for Endpoints are
+    /// refused.
     LeftoversForbidden(usize),
     /// The Lease is changed.
     Lease(LeaseHarm),
-    /// A replica is killed and comes back after a while.
+    /// A replica is killed, and starts again after a while.
     Kill(usize, Duration),
-    /// A replica is asked to stop and comes back after a while.
+    /// A replica is asked to stop, and starts again after a while.
     Stop(usize, Duration),
     /// A replica is paused.
     Pause(usize, Duration),
@@ -117,11 +118,11 @@ pub enum Step {
     Skew(usize, i64),
     /// Requests fail.
     Requests {
-        /// The replica that sends them.
+        /// The replica that sends the requests.
         replica: usize,
-        /// The kind of these requests.
+        /// The kind of requests.
         harm: Harm,
-        /// The effect on them.
+        /// The effect on each request.
         effect: Effect,
         /// The number of requests.
         times: usize,
@@ -153,7 +154,7 @@ pub enum Step {
         /// The duration.
         time: Duration,
     },
-    /// A replica is killed, and returns with lists and watches that fail for a time.
+    /// A replica is killed, and starts again with lists and watches that fail for a time.
     BlindFromTheStart {
         /// The replica.
         replica: usize,
@@ -164,8 +165,8 @@ pub enum Step {
     },
     /// The watch cache of a server stops for a time.
     Behind(usize, Duration),
-    /// Both servers are down for a time, and return with the state of this many writes ago: etcd was restored from a
-    /// backup.
+    /// Both servers are down for a time, and then have the state of this many writes ago, because etcd was restored
+    /// from a backup.
     Restored(Duration, u64),
     /// A replica has no network for a while.
     Cut(usize, Duration),
@@ -178,10 +179,10 @@ pub enum Step {
 /// The percentage of schedules with probes, which take longer.
 const PROBED: u64 = 60;
 
-/// The percentage with Nodes.
+/// The percentage of schedules with Nodes.
 const WITH_NODES: u64 = 75;
 
-/// The probe mode of each replica. Mostly, all enforce.
+/// Draws the probe mode of each replica. In most schedules, all replicas enforce.
 fn modes(chance: &mut Chance) -> [ProbeMode; REPLICAS] {
     if chance.percent(80) {
         return [ProbeMode::Enforce; REPLICAS];
@@ -205,7 +206,7 @@ pub struct Schedule {
     pub blind_leader: Option<(Option<Sight>, Blindness)>,
     /// The probe mode of each replica. `None` means that there are no probes.
     pub probes: Option<[ProbeMode; REPLICAS]>,
-    /// The steps after that, while only probes and replicas fail.
+    /// The steps after all other faults have ended, while only probes and replicas fail.
     pub calm: Vec<(Duration, Step)>,
     /// Whether the replicas write conditions of Services.
     pub conditions: bool,
@@ -273,7 +274,7 @@ impl Schedule {
             })
             .collect();
         if probes.is_some() && chance.percent(60) {
-            // This covers more than a minute before the end of most schedules.
+            // In most schedules, this is more than a minute before the end.
             let left = Step::Probe(ProbeStep::Lease(probe_steps::Harm::Left));
             steps.insert(0, (chance.millis(10, 500), left));
         }

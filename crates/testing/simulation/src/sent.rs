@@ -25,19 +25,19 @@ pub struct Sent {
     pub namespace: String,
     /// Name, empty for a list.
     pub name: String,
-    /// The kind of view that it shows, if it is a list or a watch.
+    /// The kind of list or watch, if the request is one.
     pub sight: Option<Sight>,
-    /// The Services whose slices it selects, if the selector names them.
+    /// The Services whose slices the request selects, if its selector names them.
     pub names: Vec<String>,
     /// Body, if there is one.
     pub body: Value,
 }
 
 impl Sent {
-    /// Reads a request; returns it with a body that can be sent.
+    /// Reads a request. Also returns the request itself, with a body that can be sent.
     ///
     /// # Errors
-    /// The body cannot be read.
+    /// If the body cannot be read.
     pub async fn read(request: Request<Body>) -> Result<(Self, Request<Full<Bytes>>), BoxError> {
         let (parts, body) = request.into_parts();
         let body = body.collect().await?.to_bytes();
@@ -90,7 +90,7 @@ impl Sent {
     }
 }
 
-/// The names in a selector `service-name in (a,b)`, as a URL has it.
+/// The names in the selector `service-name in (a,b)` of an encoded query.
 fn names_in(query: &str) -> Vec<String> {
     let list = query
         .split_once("service-name+in+%28")
@@ -100,10 +100,10 @@ fn names_in(query: &str) -> Vec<String> {
 }
 
 impl World {
-    /// A request leaves a replica: checks whether it may be sent, and records its purpose.
+    /// Checks whether a replica may send a request at the moment when the request leaves it, and counts its purpose.
     pub fn sent(&self, life: &Life, sent: &Sent) {
         if sent.resource == "leases" && matches!(sent.verb, Verb::Create | Verb::Patch) {
-            life.tries();
+            life.note_lease_write();
         }
         let now = self.now();
         self.judge(life, sent);

@@ -13,43 +13,43 @@ use crate::stream::Ending;
 use crate::world::{REPLICAS, State, World};
 
 /// A leader releases the Lease when it has seen nothing of one kind for this time.
-const BLIND: Duration = Duration::from_secs(30);
+const BLIND_AFTER: Duration = Duration::from_secs(30);
 
 /// The time between two such releases of one replica.
-const GIVES_UP_EVERY: Duration = Duration::from_secs(60);
+const RELEASE_PERIOD: Duration = Duration::from_secs(60);
 
 /// Within this time, a list without a response has failed (13 s), and the leader has noticed. Copies are listed only once
 /// the list of Services is complete or has failed.
-const NOTICED: Duration = Duration::from_secs(15);
+const NOTICE_BOUND: Duration = Duration::from_secs(15);
 
-/// Within this time, a decision from before is carried out.
-const IN_DOUBT: Duration = Duration::from_secs(17);
+/// After this time, decisions from before the failure have been carried out, and the view is in doubt.
+const DOUBT_AFTER: Duration = Duration::from_secs(17);
 
-/// Within this time, a replica without lists leads if it is alone.
-const ALONE: Duration = Duration::from_secs(18);
+/// Within this time, a replica without lists leads if it is the only one.
+const ALONE_BOUND: Duration = Duration::from_secs(18);
 
-/// Longer than any schedule.
+/// A time longer than any schedule.
 const FOR_GOOD: Duration = Duration::from_secs(3600);
 
 /// Within this time, another replica has taken a released Lease when nothing else fails.
-const TAKEN: Duration = Duration::from_secs(10);
+const TAKEOVER_BOUND: Duration = Duration::from_secs(10);
 
-/// The kinds of lists and watches that copies are made from.
+/// The kinds of lists and watches from which copies are made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Sight {
     /// Services.
     Services,
-    /// Slices with our label.
+    /// Slices with the operator's label.
     Copies,
     /// Slices of named Services.
     Sources,
 }
 
 impl Sight {
-    /// All of them.
+    /// All kinds.
     pub const ALL: [Self; 3] = [Self::Services, Self::Copies, Self::Sources];
 
-    /// The kind of a list or watch of a resource. `is_named`: its selector names Services.
+    /// The kind of a list or watch of a resource. `is_named` says whether its selector names Services.
     pub fn of(resource: &str, is_named: bool) -> Option<Self> {
         match resource {
             "services" => Some(Self::Services),
@@ -72,7 +72,7 @@ pub enum Blindness {
 }
 
 impl Blindness {
-    /// All failures that affect only one replica.
+    /// The failures that can affect a single replica.
     pub const ALL: [Self; 4] = [
         Self::NoAnswer,
         Self::Status(500),
@@ -102,14 +102,14 @@ pub struct Blind {
 pub type Blinded = [[Option<Blind>; 3]; REPLICAS];
 
 impl World {
-    /// The present failure of a replica's lists and watches of a kind, if they fail.
+    /// The current failure of a replica's lists and watches of a kind, if they fail.
     pub fn blindness(&self, replica: usize, sight: Sight) -> Option<Blindness> {
         let now = self.now();
         let blind = self.state().blind[replica][sight as usize];
         blind.filter(|blind| now < blind.until).map(|blind| blind.how)
     }
 
-    /// The lists and watches of a replica fail for a time: those of one kind, or all.
+    /// Makes the lists and watches of a replica fail for a time: those of one kind, or all.
     pub fn blind(self: &Arc<Self>, replica: usize, sight: Option<Sight>, how: Blindness, time: Duration) {
         let now = self.now();
         for meant in Sight::ALL
@@ -128,27 +128,28 @@ impl World {
         self.end_watches(replica, Ending::Abrupt);
     }
 
-    /// The same. If it lasts long enough, copies are deleted by hand while the view is in doubt.
+    /// Makes lists and watches fail, as [`World::blind`] does. If that lasts long enough, copies are deleted by hand
+    /// while the view is in doubt.
     pub fn blind_for(self: &Arc<Self>, replica: usize, sight: Option<Sight>, how: Blindness, time: Duration) {
         self.blind(replica, sight, how, time);
-        if time > IN_DOUBT {
+        if time > DOUBT_AFTER {
             self.delete_copies_in_doubt(sight);
         }
     }
 
-    /// Copies are deleted by hand after the view of the sources has been in doubt for a while.
+    /// Deletes copies by hand after the view of the sources has been in doubt for a while.
     fn delete_copies_in_doubt(self: &Arc<Self>, sight: Option<Sight>) {
         if sight.is_some_and(|sight| sight != Sight::Sources) {
             return;
         }
         for pick in 0..6 {
-            self.later(IN_DOUBT, move |world| {
+            self.later(DOUBT_AFTER, move |world| {
                 world.carry_out(&Step::Copy(pick, Edit::Deleted));
             });
         }
     }
 
-    /// A replica is killed, and soon returns with lists and watches that fail for a time.
+    /// Kills a replica if it is running, and soon starts it again with lists and watches that fail for a time.
     pub fn blind_from_the_start(self: &Arc<Self>, replica: usize, how: Blindness, time: Duration) {
         if !self.state().lives[replica]
             .as_ref()
@@ -163,31 +164,32 @@ impl World {
         });
     }
 
-    /// When nothing else fails, the leader's lists and watches fail permanently. Another replica leads in time. If
-    /// there is no other, the same replica starts again, and leads without lists.
+    /// Makes the leader's lists and watches fail until the end, while nothing else fails, and checks that another
+    /// replica leads in time. If there is no other replica, the only one is killed, and starts again without lists.
     pub async fn blind_leader(self: &Arc<Self>, replicas: usize, sight: Option<Sight>, how: Blindness) {
         if replicas == 1 {
-            self.blind_from_the_start(0, how, ALONE);
-            return sleep(ALONE).await;
+            self.blind_from_the_start(0, how, ALONE_BOUND);
+            return sleep(ALONE_BOUND).await;
         }
-        let patience = BLIND + TAKEN;
+        let patience = BLIND_AFTER + TAKEOVER_BOUND;
         let Some(leader) = self.until_led(patience, |_| true).await else {
             return self.complain("nobody leads although nothing fails");
         };
-        self.tell(format!(
+        self.note(format!(
             "{sight:?} of replica-{} fail from now on: {how:?}",
             leader + 1
         ));
         self.blind(leader, sight, how, FOR_GOOD);
         self.delete_copies_in_doubt(sight);
-        let bound = GIVES_UP_EVERY + NOTICED + TAKEN;
+        let bound = RELEASE_PERIOD + NOTICE_BOUND + TAKEOVER_BOUND;
         match self.until_led(bound, |replica| replica != leader).await {
             Some(_) => self.count("blind leader replaced"),
             None => self.complain("no replica has replaced a leader that sees nothing"),
         }
     }
 
-    /// Waits until one of these replicas leads and no other replica believes that it leads, as one that was paused may.
+    /// Waits until one of these replicas leads and no other replica believes that it leads, as one that was paused may
+    /// do.
     async fn until_led(&self, within: Duration, is_meant: impl Fn(usize) -> bool) -> Option<usize> {
         let until = self.now() + within;
         while self.now() < until {
@@ -213,7 +215,7 @@ impl World {
 }
 
 impl State {
-    /// Leaders that see nothing of one kind and should have released the Lease by now.
+    /// The violations of leaders that see nothing of one kind and should have released the Lease by now.
     pub fn blind_leaders(&self, now: Duration) -> Vec<String> {
         let mut overdue = Vec::new();
         for life in self.lives.iter().flatten() {
@@ -228,8 +230,8 @@ impl State {
                 continue;
             };
             let gave_up = self.views.get(&life.identity).and_then(|shown| shown.gave_up);
-            let next = gave_up.map_or(Duration::ZERO, |at| at + GIVES_UP_EVERY);
-            let due = (since.max(led).max(life.resumed_at()) + BLIND).max(next) + NOTICED;
+            let next = gave_up.map_or(Duration::ZERO, |at| at + RELEASE_PERIOD);
+            let due = (since.max(led).max(life.resumed_at()) + BLIND_AFTER).max(next) + NOTICE_BOUND;
             if now > due && !life.is_paused() {
                 overdue.push(format!(
                     "{} leads and sees nothing since {since:?}",

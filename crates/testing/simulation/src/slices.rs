@@ -1,4 +1,4 @@
-//! EndpointSlices as JSON, read without the operator's own code: who owns them and what they show.
+//! EndpointSlices as JSON, read without the operator's own code: their owners and their content.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -10,16 +10,17 @@ use crate::objects::ALLOWED_PORT;
 /// Namespace and name.
 pub type Key = (String, String);
 
-/// Labels and annotations, repeated here from the rules and not taken from the operator's code.
+/// The label that names the manager of a slice. The labels and annotations here are repeated from the rules, and not
+/// taken from the operator's code.
 pub const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
-/// The value of this label on copies.
+/// The value of [`MANAGED_BY`] on copies.
 pub const US: &str = "endpoint-copier-operator";
 /// The label that names the Service of a slice.
 pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
-/// The label of copies and of what the Go operator made.
+/// The label that names the source, on copies and on slices of the Go operator.
 pub const SOURCE_LABEL: &str = "endpoint-copier/source";
 
-/// The addresses that probes have taken out of a copy.
+/// The annotation with the addresses that probes have taken out of a copy.
 pub const UNREACHABLE: &str = "endpoint-copier/unreachable";
 
 /// A JSON string, or an empty string if the value is not one.
@@ -27,12 +28,12 @@ pub fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }
 
-/// A label.
+/// The value of a label.
 pub fn label<'a>(object: &'a Value, name: &str) -> Option<&'a str> {
     object["metadata"]["labels"].get(name)?.as_str()
 }
 
-/// An annotation.
+/// The value of an annotation.
 pub fn annotation<'a>(object: &'a Value, name: &str) -> Option<&'a str> {
     object["metadata"]["annotations"].get(name)?.as_str()
 }
@@ -51,7 +52,7 @@ pub fn uid(object: &Value) -> &str {
     text(&object["metadata"]["uid"])
 }
 
-/// A resourceVersion as a number.
+/// The resourceVersion of an object as a number, or 0 if there is none.
 pub fn version(object: &Value) -> u64 {
     text(&object["metadata"]["resourceVersion"]).parse().unwrap_or(0)
 }
@@ -88,7 +89,7 @@ pub fn is_leftover(slice: &Value) -> bool {
             .is_none_or(Vec::is_empty)
 }
 
-/// The endpoints that a slice shows, sorted: address, ready, serving, terminating, node.
+/// The endpoints of a slice, sorted: addresses, ready, serving, terminating, Node, zone and host name.
 pub fn endpoints(slice: &Value) -> Vec<String> {
     let endpoints = slice["endpoints"].as_array().into_iter().flatten();
     let mut shown: Vec<_> = endpoints.map(endpoint).collect();
@@ -110,7 +111,7 @@ fn endpoint(endpoint: &Value) -> String {
     )
 }
 
-/// The ports that a slice shows: name, number, protocol and application protocol.
+/// The ports of a slice: name, number, protocol and application protocol.
 pub fn ports(slice: &Value) -> Vec<String> {
     let ports = slice["ports"].as_array().into_iter().flatten();
     ports
@@ -136,7 +137,7 @@ pub fn unreachable(copy: &Value) -> BTreeSet<IpAddr> {
         .collect()
 }
 
-/// The addresses that would get traffic if none were out.
+/// The addresses in a copy that would get traffic if no endpoint were out.
 pub fn restored_ready(copy: &Value) -> BTreeSet<IpAddr> {
     let restored = restored(copy);
     let endpoints = restored["endpoints"].as_array().into_iter().flatten();
@@ -179,8 +180,8 @@ pub fn address(endpoint: &Value) -> Option<IpAddr> {
     text(&endpoint["addresses"][0]).parse().ok()
 }
 
-/// Whether a copy may have a port. In a namespace other than the source's, only the ports of the slice are permitted
-/// and, for the default source, those of the flag.
+/// Whether a copy may have a port. In a namespace other than that of the source, only the ports of the slice are
+/// permitted and, for the default source, the port of the flag.
 pub fn is_permitted(service: &Value, slice: &Value, number: i64, protocol: &str) -> bool {
     let (namespace, _) = key(service);
     let source = (key(slice).0, label(slice, SERVICE_NAME));

@@ -21,7 +21,7 @@ impl World {
     /// Carries out one step. A fault that ends by itself ends in parallel with later steps.
     pub fn carry_out(self: &Arc<Self>, step: &Step) {
         let step = &self.with_leader(step);
-        self.tell(format!("{step:?}"));
+        self.note(format!("{step:?}"));
         match step {
             Step::Storm {
                 number,
@@ -80,7 +80,7 @@ impl World {
         }
     }
 
-    /// The same step, for the present leader if it is meant for the leader.
+    /// The step, with the number of the current leader in place of [`LEADER`].
     fn with_leader(&self, step: &Step) -> Step {
         let mut step = step.clone();
         if let Step::Kill(replica, _)
@@ -115,7 +115,7 @@ impl World {
         step
     }
 
-    /// Does something after a time, in parallel with later steps.
+    /// Calls a function after a time, in parallel with later steps.
     pub fn later(self: &Arc<Self>, after: Duration, what: impl FnOnce(&Arc<Self>) + Send + 'static) {
         let world = self.clone();
         tokio::spawn(async move {
@@ -158,7 +158,7 @@ impl World {
         };
         let incarnation = usize::try_from(incarnation).unwrap_or(0);
         replica::start(self, number, incarnation, servers);
-        self.tell(format!("replica-{}_{incarnation} starts", number + 1));
+        self.note(format!("replica-{}_{incarnation} starts", number + 1));
     }
 
     /// Kills a replica.
@@ -175,11 +175,12 @@ impl World {
             self.count("leader killed");
         }
         life.kill();
-        self.tell(format!("{} is killed", life.identity));
+        self.note(format!("{} is killed", life.identity));
         // Its machine may still work, so the requests that it has sent arrive. Nothing waits for the responses.
     }
 
-    /// Counts facts that only this replica knows, before it ends.
+    /// Counts the syncs of a replica that wrote nothing. Only its metrics have that number, so this is called before it
+    /// ends.
     pub fn note_end(&self, number: usize) {
         let Some(life) = self.state().lives[number].clone() else {
             return;
@@ -226,14 +227,14 @@ impl World {
                 let world = self.clone();
                 tokio::spawn(async move {
                     sleep(time).await;
-                    // It takes at most 3 s to end, unless it is paused.
+                    // The replica ends within 3 s, unless it is paused.
                     while life.is_alive() {
                         sleep(Duration::from_millis(500)).await;
                     }
                     world.start_replica(number);
                 });
             }
-            // A replica that is paused does not notice a restore: docs/explanation/failure-model.md.
+            // A replica that is paused would not notice a restore, see docs/explanation/failure-model.md.
             _ if self.state().restoring => {}
             _ => {
                 self.count("replica paused");
@@ -246,7 +247,7 @@ impl World {
         }
     }
 
-    /// The next requests of each replica for Endpoints are refused.
+    /// Makes the next requests of each replica for Endpoints fail with 403.
     fn forbid_endpoints(&self) {
         let forbidden = (0..REPLICAS).map(|replica| Armed {
             replica,
@@ -303,14 +304,14 @@ impl World {
             Step::Compacted(_) => {
                 self.count("history compacted under a watch");
                 self.administer(|store| cluster::touch(store, (0, 0)));
-                // Separately, because otherwise the observer would not see what is forgotten.
+                // This is a separate call, because otherwise the observer would not see the writes that are compacted.
                 self.administer(Store::compact);
             }
             _ => {}
         }
     }
 
-    /// The open watches of a replica end.
+    /// Ends the open watches of a replica.
     pub fn end_watches(self: &Arc<Self>, replica: usize, ending: Ending) {
         self.of_watches(&Step::WatchesEnd(replica, ending));
     }
@@ -329,7 +330,7 @@ impl World {
         match *step {
             Step::Frozen(server, time) => {
                 self.servers[server].faults().freeze();
-                // Pings are sent once a second, and each is waited for as long.
+                // A ping is sent once a second, and its response may take a second.
                 let noticed = self.state().chance.millis(1000, 2000);
                 self.later(noticed, move |world| {
                     if world.is_frozen(server) && world.break_connections(|it| it.server == server) > 0 {
@@ -369,9 +370,9 @@ impl World {
                 }
                 self.break_connections(|_| true);
                 self.later(time, move |world| {
-                    // This does not apply if all faults have ended in the meantime.
+                    // Nothing is restored if all faults have ended in the meantime.
                     if std::mem::take(&mut world.state().restoring) && world.restore(writes) {
-                        world.tell(format!("etcd is as it was {writes} writes ago"));
+                        world.note(format!("etcd is as it was {writes} writes ago"));
                         world.count("etcd restored from a backup");
                     }
                 });
@@ -399,9 +400,9 @@ impl World {
         }
     }
 
-    /// All faults end, and all replicas run again.
+    /// Ends all faults, and makes all replicas run again.
     pub fn heal(self: &Arc<Self>, replicas: usize) {
-        self.tell("all faults end");
+        self.note("all faults end");
         for server in &self.servers {
             server.faults().thaw();
             server.release();
@@ -416,7 +417,7 @@ impl World {
             state.armed.clear();
             state.probed.endpoints.heal();
         }
-        // A restore of etcd may have restored an undecodable object.
+        // The restored state of etcd may contain an undecodable probe Lease.
         self.administer(unreadable::restore_probe_lease);
         self.heal_nodes();
         self.disturbed_for(Duration::ZERO);

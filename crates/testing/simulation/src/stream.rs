@@ -1,4 +1,4 @@
-//! A watch between a server and a replica. It can be cut, silenced and delayed without the server.
+//! A watch between a server and a replica. It can be cut, silenced and delayed without the help of the server.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,17 +19,17 @@ use crate::world::World;
 /// Control of one open watch.
 #[derive(Debug)]
 pub struct Stream {
-    /// The replica that it belongs to.
+    /// The replica that watches.
     pub replica: usize,
-    /// Its incarnation.
+    /// The identity of the incarnation of the replica.
     pub identity: String,
     /// The resource that is watched.
     pub resource: String,
     /// The Services whose slices are watched, if the selector names them.
     pub names: Vec<String>,
-    /// Whether nothing arrives any longer.
+    /// Whether no event arrives at the replica.
     pub silent: bool,
-    /// Whether it has ended, and how.
+    /// The way in which the watch must end now, if it must.
     pub ended: Option<Ending>,
     /// The delay of each event.
     pub delay: Duration,
@@ -39,20 +39,20 @@ pub struct Stream {
 /// The way in which a watch ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
-    /// As at its timeout: the response is complete.
+    /// The response is complete, as when the watch reaches its timeout.
     Clean,
-    /// In the middle of the response.
+    /// The connection breaks in the middle of the response.
     Abrupt,
 }
 
 impl Stream {
-    /// Tells the carrier to read the changed settings.
+    /// Makes [`carry`] read the changed settings.
     pub fn wake(&self) {
         self.news.notify_one();
     }
 }
 
-/// Carries the body of a watch to the replica until either side is gone.
+/// Carries the body of a watch to the replica until the watch ends or the replica drops it.
 pub async fn carry(
     arrived: Arrived,
     mut body: testbed::answer::Body,

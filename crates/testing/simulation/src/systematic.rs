@@ -1,5 +1,5 @@
-//! Systematic schedules after Sieve (OSDI '22): in a small scenario, one fault after each call to the API, or at each
-//! event of a watch. With any fault, the end state is the same.
+//! Systematic schedules after Sieve (OSDI '22): a small scenario runs many times, each time with one fault after one
+//! call to the API, or at one event of a watch. The end state must be the same with any fault.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,23 +13,23 @@ use crate::run::{self, Outcome};
 use crate::schedule::{Edit, Schedule, Step};
 use crate::world::World;
 
-/// The fault of a schedule at one call or one event, and the numbers of both.
+/// The fault of a schedule at one call or one event, and the numbers of calls and events so far.
 #[derive(Clone, Debug, Default)]
 pub struct Script {
-    /// Kills the replica after this call of its own, counted from 1. The call is carried out and gets no response.
+    /// Kills the replica that sends this call, counted from 1. The call is carried out and gets no response.
     pub kill_after_call: Option<usize>,
     /// Causes this fault at this event, counted from 1, before the event arrives.
     pub at_event: Option<(usize, Event)>,
-    /// Calls so far.
+    /// The number of calls so far.
     pub calls: usize,
-    /// Events so far.
+    /// The number of events so far.
     pub events: usize,
 }
 
 /// A fault at an event of a watch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// The watch breaks, and its next events are compacted, so the event itself is never seen.
+    /// The watch breaks, and the history is compacted, so the event never arrives.
     Drop,
     /// The watch is silent for this time.
     Freeze(Duration),
@@ -37,37 +37,38 @@ pub enum Event {
     Rewind,
 }
 
-/// The action of a watch's carrier at an event.
+/// The action of [`crate::stream::carry`] at an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AtEvent {
     /// Breaks the watch instead of sending the event.
     Drop,
-    /// Waits first.
+    /// Waits for this time before it sends the event.
     Freeze(Duration),
 }
 
-/// The time until a replica that a script killed starts again.
-const AWAY: Duration = Duration::from_millis(200);
+/// The time after which a replica that a script has killed starts again.
+const RESTART_DELAY: Duration = Duration::from_millis(200);
 
-/// The time for which a server stays behind for a successor.
-const BEHIND: Duration = Duration::from_secs(5);
+/// The time for which the servers stay behind after the start of a successor.
+const LAG: Duration = Duration::from_secs(5);
 
 impl World {
-    /// Counts a call.
+    /// Counts a call to the API, and returns its number.
     pub fn next_call(&self) -> usize {
         let mut state = self.state();
         state.script.calls += 1;
         state.script.calls
     }
 
-    /// A call was carried out, and its response is about to be sent.
+    /// Causes the fault of the script, if it has one for this call. The call was carried out, and its response is about
+    /// to be sent.
     pub fn after_call(self: &Arc<Self>, call: usize, replica: usize) {
         if self.state().script.kill_after_call == Some(call) {
-            self.kill_and_restart(replica, AWAY);
+            self.kill_and_restart(replica, RESTART_DELAY);
         }
     }
 
-    /// An event is about to arrive.
+    /// Counts an event that is about to arrive, and causes the fault of the script, if it has one for this event.
     pub fn at_event(self: &Arc<Self>, replica: usize) -> Option<AtEvent> {
         let fault = {
             let script = &mut self.state().script;
@@ -82,20 +83,20 @@ impl World {
             }
             Event::Freeze(time) => Some(AtEvent::Freeze(time)),
             Event::Rewind => {
-                // Both, because the successor may dial either of them.
+                // Both servers fall behind, because the successor may dial either of them.
                 self.fall_behind(2);
                 let world = self.clone();
                 tokio::spawn(async move {
-                    sleep(BEHIND).await;
+                    sleep(LAG).await;
                     world.catch_up();
                 });
-                self.kill_and_restart(replica, AWAY);
+                self.kill_and_restart(replica, RESTART_DELAY);
                 Some(AtEvent::Drop)
             }
         }
     }
 
-    /// The watch caches of both servers show the state of some writes ago.
+    /// Makes the watch caches of both servers show the state of some writes ago.
     fn fall_behind(&self, writes: u64) {
         let revision = self.store.revision().saturating_sub(writes);
         for server in &self.servers {
@@ -103,7 +104,7 @@ impl World {
         }
     }
 
-    /// Both servers catch up.
+    /// Makes the watch caches of both servers catch up.
     fn catch_up(&self) {
         self.servers.iter().for_each(ApiServer::release);
     }
@@ -126,7 +127,7 @@ pub fn scenarios() -> Vec<(&'static str, Schedule)> {
     vec![
         ("the first copy", scenario(1, vec![])),
         (
-            "an API server leaves and comes back",
+            "an API server leaves and returns",
             scenario(1, vec![api_servers(&[1, 3]), api_servers(&[1, 2, 3])]),
         ),
         (
@@ -145,11 +146,11 @@ pub fn scenarios() -> Vec<(&'static str, Schedule)> {
             scenario(1, vec![web(0, &[1, 2]), copying(1), copying(0)]),
         ),
         (
-            "a Service goes and comes back",
+            "a Service is deleted and created again",
             scenario(1, vec![Step::ServiceGone(0), vip()]),
         ),
         (
-            "a Service goes for good",
+            "a Service is deleted",
             scenario(1, vec![copying(0), Step::ServiceGone(1)]),
         ),
         (
@@ -163,8 +164,11 @@ pub fn scenarios() -> Vec<(&'static str, Schedule)> {
                 ],
             ),
         ),
-        ("the Go operator was here", scenario(1, vec![Step::Leftovers(0)])),
-        ("Nodes and API servers come and go", node_scenarios::changes()),
+        (
+            "the Go operator has left objects",
+            scenario(1, vec![Step::Leftovers(0)]),
+        ),
+        ("Nodes and API servers change", node_scenarios::changes()),
         (
             "the leader is stopped while an API server leaves",
             scenario(2, vec![stop, api_servers(&[1, 3])]),
@@ -172,7 +176,7 @@ pub fn scenarios() -> Vec<(&'static str, Schedule)> {
     ]
 }
 
-/// A slice of a source lists these addresses.
+/// A step after which a slice of a source lists these addresses.
 pub(crate) fn source(place: (usize, usize), addresses: &[u8]) -> Step {
     Step::Source {
         place,
@@ -181,7 +185,7 @@ pub(crate) fn source(place: (usize, usize), addresses: &[u8]) -> Step {
     }
 }
 
-/// The Service that the flags name.
+/// A step that creates the Service that the flags name.
 pub(crate) fn vip() -> Step {
     Step::Service {
         number: 0,
@@ -191,7 +195,7 @@ pub(crate) fn vip() -> Step {
     }
 }
 
-/// A Service that copies this source.
+/// A step after which a Service copies this source.
 pub(crate) fn copying(source: usize) -> Step {
     Step::Service {
         number: 1,
@@ -201,7 +205,7 @@ pub(crate) fn copying(source: usize) -> Step {
     }
 }
 
-/// Two sources and a managed Service, followed by these steps.
+/// A schedule with two sources, a managed Service and these steps.
 pub(crate) fn scenario(replicas: usize, steps: Vec<Step>) -> Schedule {
     let before = vec![
         Step::SourceService(0, true),
@@ -228,7 +232,7 @@ pub(crate) fn scenario(replicas: usize, steps: Vec<Step>) -> Schedule {
 /// runs.
 ///
 /// # Errors
-/// An invariant did not hold, or an end state differed. The error has the trace.
+/// If an invariant does not hold, or an end state differs. The error has the trace.
 pub fn explore(schedule: &Schedule) -> Result<usize, String> {
     let run = |script: Script| run::schedule(1, schedule.clone(), script);
     let plain = run(Script::default());

@@ -1,5 +1,5 @@
 //! Data that copies of the API servers' list may take from Nodes: the addresses in the family that the source lacks,
-//! and the Node and zone of each endpoint. Checked at each write.
+//! and the Node and zone of each endpoint. These are checked at each write.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -19,11 +19,11 @@ use crate::verdicts::is_of_api_servers;
 /// One Node, as far as the rules depend on it.
 #[derive(Debug)]
 pub struct Node {
-    /// Its name.
+    /// The name of the Node.
     pub name: String,
-    /// Its zone, empty if it has none.
+    /// The zone of the Node, empty if it has none.
     pub zone: String,
-    /// The type of each address. An internal address comes first.
+    /// The type of each address, and the address. Internal addresses come first.
     addresses: Vec<(String, IpAddr)>,
 }
 
@@ -45,7 +45,7 @@ impl Node {
         }
     }
 
-    /// Whether it has an address.
+    /// Whether the Node has an address.
     pub fn has(&self, wanted: IpAddr) -> bool {
         self.addresses.iter().any(|(_, address)| *address == wanted)
     }
@@ -64,7 +64,7 @@ impl Node {
 #[derive(Debug, Default)]
 pub struct Nodes {
     readable: Vec<Node>,
-    /// Whether one of them cannot be decoded.
+    /// Whether one of the selected Nodes cannot be decoded.
     pub has_unreadable: bool,
 }
 
@@ -103,7 +103,7 @@ pub fn is_second(copy: &Value) -> bool {
     is_of_api_servers(copy) && type_of_source(copy).is_some_and(|kind| copy["addressType"] != kind)
 }
 
-/// A copy of the API servers' list without what comes from Nodes. Any other copy is unchanged.
+/// A copy of the API servers' list without the data from Nodes. Any other copy is unchanged.
 pub fn without_topology(copy: &Value) -> Value {
     let mut copy = copy.clone();
     if is_of_api_servers(&copy) {
@@ -125,7 +125,7 @@ pub struct History {
 }
 
 impl History {
-    /// A Node was written.
+    /// Records a Node that was written.
     pub fn node(&mut self, node: &Value) {
         if label(node, SELECTED).is_none() {
             return;
@@ -136,7 +136,7 @@ impl History {
         self.had.entry(node.name).or_default().extend(all);
     }
 
-    /// A slice was written that is not a copy.
+    /// Records a slice that was written and is not a copy.
     pub fn slice(&mut self, slice: &Value) {
         if is_api_source(slice) {
             self.listed.extend(addresses(slice));
@@ -147,7 +147,7 @@ impl History {
         self.had.get(name).is_some_and(|all| all.contains(&address))
     }
 
-    /// The violation in a copy of the API servers' list that a replica wrote, whether it existed before or not.
+    /// The violations in a copy of the API servers' list that a replica has created or updated.
     pub fn wrong(&self, old: Option<&Value>, new: &Value) -> Vec<String> {
         let mut wrong = Vec::new();
         if !is_of_api_servers(new) {
@@ -180,8 +180,9 @@ impl History {
     }
 }
 
-/// The violation in a copy that a replica writes without having seen Nodes, and whether the copy depends on them.
-/// `source`: the state of the source slice at the version that the copy names.
+/// The violations in a copy that a replica writes without having seen Nodes, and whether the copy lists API servers in
+/// a family that its source slice does not have. `source` is the state of the source slice at the version that the copy
+/// names.
 pub fn wrong_without_nodes(
     there: Option<&Value>,
     copy: &Value,
@@ -194,10 +195,7 @@ pub fn wrong_without_nodes(
         for field in ["nodeName", "zone"] {
             let had = before.map(|before| &before[field]);
             if !endpoint[field].is_null() && had != Some(&endpoint[field]) {
-                wrong.push(format!(
-                    "{} of {} is news",
-                    endpoint[field], endpoint["addresses"]
-                ));
+                wrong.push(format!("{} of {} is new", endpoint[field], endpoint["addresses"]));
             }
         }
     }
@@ -210,7 +208,8 @@ pub fn wrong_without_nodes(
     (wrong, is_second)
 }
 
-/// Whether the Service of a copy has a copy that lists API servers in another family than their source.
+/// Whether the Service of a copy also has a copy that lists API servers in a family that the source slice does not
+/// have.
 pub fn is_beside_second(store: &Store, copy: &Value) -> bool {
     let slices = store.list("endpointslices", Some(&key(copy).0));
     let mut second = slices

@@ -1,5 +1,5 @@
-//! Objects that no client can decode. The store keeps them whole, with an annotation that names the flaw. The flaw is
-//! inserted on the way to a replica.
+//! Objects that no client can decode. The store has them without the flaw, but with an annotation that names it. The
+//! flaw is inserted on the way to a replica.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -31,7 +31,7 @@ pub enum Flaw {
 }
 
 impl Flaw {
-    /// All of them.
+    /// All flaws.
     pub const ALL: [Self; 5] = [
         Self::Fields,
         Self::Entries,
@@ -58,7 +58,7 @@ impl Flaw {
 
     fn put_into(self, object: &mut Value) {
         let is_service = object.get("spec").is_some();
-        // If a list shows only metadata, nothing else can have a flaw.
+        // In a list that contains only metadata, nothing else can have a flaw.
         let is_whole = is_service || object.get("addressType").is_some();
         match self {
             Self::Fields | Self::Entries if !is_whole => {}
@@ -97,7 +97,7 @@ pub fn may_belong(slice: &Value, service: &str) -> bool {
         && (Flaw::of(slice) == Some(Flaw::Labels) || label(slice, SERVICE_NAME) == Some(service))
 }
 
-/// A response, or some lines of a watch, as a client gets it.
+/// Inserts the flaws into a response, or into some lines of a watch.
 pub fn spoiled(bytes: Bytes) -> Bytes {
     if !bytes.windows(FLAW.len()).any(|window| window == FLAW.as_bytes()) {
         return bytes;
@@ -120,8 +120,8 @@ pub fn spoiled(bytes: Bytes) -> Bytes {
     spoiled.into()
 }
 
-/// API servers send the type of an event before its object. In the other order, no client could decode the object on
-/// its own.
+/// The text of a response. As from an API server, the type of an event comes before its object. In the other order, no
+/// client could decode the object on its own.
 fn as_sent(answer: &Value) -> String {
     match (answer.get("type"), answer.get("object")) {
         (Some(kind), Some(object)) => format!(r#"{{"type":{kind},"object":{object}}}"#),
@@ -140,7 +140,8 @@ pub fn objects_of(answer: &mut Value, mut look: impl FnMut(&mut Value)) {
     }
 }
 
-/// Makes a Service, a slice of a source or a copy unreadable. A slice of a source also changes.
+/// Adds a flaw to a Service, a slice of a source or a copy. An unreadable slice of a source also loses its last
+/// endpoint, unless that is the only one. Returns the name under which this is counted.
 pub fn spoil(store: &Store, pick: usize, flaw: Flaw) -> Option<&'static str> {
     let (resource, object) = one_of(store, pick, |_| true)?;
     let (namespace, name) = key(&object);
@@ -160,7 +161,7 @@ pub fn spoil(store: &Store, pick: usize, flaw: Flaw) -> Option<&'static str> {
     Some(what)
 }
 
-/// Makes one of these objects readable again.
+/// Removes the flaw from one of the objects that have one. Returns the name under which this is counted.
 pub fn restore(store: &Store, pick: usize) -> Option<&'static str> {
     let (resource, object) = one_of(store, pick, |object| Flaw::of(object).is_some())?;
     let (namespace, name) = key(&object);
@@ -169,7 +170,7 @@ pub fn restore(store: &Store, pick: usize) -> Option<&'static str> {
     Some("unreadable object readable again")
 }
 
-/// Deletes one of these objects.
+/// Deletes one of the unreadable objects. Returns the name under which this is counted.
 pub fn delete(store: &Store, pick: usize) -> Option<&'static str> {
     let (resource, object) = one_of(store, pick, is_unreadable)?;
     let (namespace, name) = key(&object);
@@ -177,7 +178,7 @@ pub fn delete(store: &Store, pick: usize) -> Option<&'static str> {
     Some("unreadable object deleted")
 }
 
-/// A Service, a slice of a source or a copy. Each kind is equally likely, as far as any exist.
+/// A Service, a slice of a source or a copy. Each kind is equally likely if there are objects of every kind.
 fn one_of(store: &Store, pick: usize, is_meant: impl Fn(&Value) -> bool) -> Option<(&'static str, Value)> {
     let is_known = |object: &Value| {
         let (namespace, name) = key(object);
@@ -208,7 +209,7 @@ fn one_of(store: &Store, pick: usize, is_meant: impl Fn(&Value) -> bool) -> Opti
 /// A resource and one of its objects.
 pub type Place = (&'static str, Key);
 
-/// When objects became as they are.
+/// When objects became unreadable, and when Services last changed.
 #[derive(Debug, Default)]
 pub struct Episodes {
     /// The first version at which an object was unreadable.
@@ -218,7 +219,7 @@ pub struct Episodes {
 }
 
 impl Episodes {
-    /// Something was written.
+    /// Records a write.
     pub fn written(&mut self, now: Duration, written: &Written) {
         let key = (written.namespace.clone(), written.name.clone());
         if written.resource == "services" {
@@ -232,7 +233,7 @@ impl Episodes {
         }
     }
 
-    /// etcd was restored from a backup, so earlier versions mean nothing.
+    /// Records that etcd was restored from a backup, so that earlier versions mean nothing.
     pub fn restored(&mut self, now: Duration, store: &Store) {
         self.unreadable.clear();
         for resource in ["services", "endpointslices"] {
@@ -247,7 +248,7 @@ impl Episodes {
         }
     }
 
-    /// The first version since which an object has been unreadable without interruption.
+    /// The version since which an object has been unreadable without interruption.
     pub fn unreadable_since(&self, place: &Place) -> Option<u64> {
         self.unreadable.get(place).copied()
     }
@@ -264,7 +265,7 @@ pub fn spoil_node(store: &Store, name: &str, flaw: Flaw) -> Option<Value> {
     store.patch("nodes", "", name, patch).ok()
 }
 
-/// Makes it decodable again.
+/// Makes a Node decodable again.
 pub fn restore_node(store: &Store, name: &str) -> Option<Value> {
     let patch = json!({"metadata": {"annotations": {FLAW: null}}});
     store.patch("nodes", "", name, patch).ok()
@@ -277,7 +278,7 @@ pub fn spoil_probe_lease(store: &Store, flaw: Flaw) -> Option<Value> {
     store.patch("leases", namespace, &name, patch).ok()
 }
 
-/// Makes it decodable again.
+/// Makes the probe Lease decodable again.
 pub fn restore_probe_lease(store: &Store) -> Option<Value> {
     let (namespace, name) = probe_lease();
     let patch = json!({"metadata": {"annotations": {FLAW: null}}});

@@ -1,8 +1,8 @@
 //! The path of a request to an API server and back, in place of sockets, TLS and HTTP/2.
 //!
 //! Like the operator's own connections, it notices a frozen server by its pings, fails the requests in progress and
-//! dials the other server. A request that was sent is up to the network: it arrives and is carried out even if the
-//! replica has crashed, was paused or has stopped waiting.
+//! dials the other server. A request that was sent no longer depends on the replica: it arrives and is carried out even
+//! if the replica has crashed, was paused or has stopped waiting.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -65,7 +65,7 @@ impl Wire {
         }
     }
 
-    /// New requests go to the other server, as after a GOAWAY. Requests in progress stay where they are.
+    /// Makes new requests go to the other server, as after a GOAWAY. Requests in progress stay on their connection.
     pub fn go_away(&self) {
         let mut line = self.line.lock();
         if let Some(connection) = line.connection.take() {
@@ -73,7 +73,7 @@ impl Wire {
         }
     }
 
-    /// The same, if new requests would go to this server.
+    /// Makes new requests go to the other server if `is_it` is true for the current connection.
     fn leave(&self, is_it: impl Fn(&Connection) -> bool) {
         let is_current = self.line.lock().connection.as_ref().is_some_and(is_it);
         if is_current {
@@ -110,7 +110,7 @@ impl Wire {
         Err(std::io::Error::from(std::io::ErrorKind::ConnectionRefused).into())
     }
 
-    /// A connection to a server that is not down.
+    /// Opens a connection to a server that is not down.
     async fn dial(&self, server: usize) -> Result<Connection, BoxError> {
         if self.world.is_frozen(server) || self.world.state().cut[self.life.replica] {
             sleep(DIAL_LIMIT).await;
@@ -219,13 +219,13 @@ fn decides(request: &Request<Body>) -> bool {
 
 /// A request that has arrived at a server, or is about to.
 pub struct Arrived {
-    /// The world that it belongs to.
+    /// The world to which the request belongs.
     pub world: Arc<World>,
-    /// Its connection.
+    /// The connection of the request.
     pub connection: Connection,
-    /// The replica that sent it.
+    /// The replica that sent the request.
     pub life: Arc<Life>,
-    /// The purpose of the request.
+    /// The request itself.
     pub sent: Sent,
 }
 
@@ -238,7 +238,8 @@ fn address_of(server: usize) -> ServerAddress {
     ServerAddress::new("server", port)
 }
 
-/// A request in progress. If it is abandoned after a while, that says something about its server.
+/// A request in progress. If it is abandoned after `patience`, its server counts as silent, and new requests go to the
+/// other one.
 struct Waiting {
     wire: Wire,
     connection: Option<Connection>,
@@ -259,13 +260,13 @@ impl Drop for Waiting {
 impl World {
     /// Waits for the network latency between a replica and a server.
     async fn travel(&self) {
-        let way = self.latency();
-        if !way.is_zero() {
-            sleep(way).await;
+        let latency = self.latency();
+        if !latency.is_zero() {
+            sleep(latency).await;
         }
     }
 
-    /// Waits for the present delay of the responses of a server.
+    /// Waits for the current delay of the responses of a server.
     async fn delay(&self, server: usize) {
         let slow = self.state().slow[server];
         if !slow.is_zero() {
@@ -275,7 +276,7 @@ impl World {
     }
 }
 
-/// The server's side of a request.
+/// Carries out a request at its server, with the faults that apply, and sends the response.
 async fn carry_out(
     arrived: Arrived,
     request: Request<Full<Bytes>>,
@@ -291,7 +292,7 @@ async fn carry_out(
     let blindness = || world.blindness_to(connection.replica, sent);
     let restores = world.state().restores;
     let effect = match blindness() {
-        None => world.strike(harm, connection.replica),
+        None => world.fault_for(harm, connection.replica),
         Some(_) => None,
     };
     world.travel().await;

@@ -34,9 +34,9 @@ pub const REPLICAS: usize = 3;
 
 /// The world of one schedule.
 pub struct World {
-    /// etcd.
+    /// The store, in the role of etcd.
     pub store: Store,
-    /// Both use the one store.
+    /// The API servers, which share the store.
     pub servers: [ApiServer; 2],
     start: Instant,
     seed: u64,
@@ -47,7 +47,7 @@ pub struct World {
 pub struct State {
     /// Random numbers for the network.
     pub chance: Chance,
-    /// The maximum latency of a message.
+    /// The maximum latency of a message, in milliseconds.
     pub latency: u64,
     /// Faults of future requests.
     pub armed: Vec<Armed>,
@@ -66,7 +66,7 @@ pub struct State {
     pub blind: Blinded,
     /// Lists and watches of Nodes that fail.
     pub nodes_fail: Failures,
-    /// The view of each incarnation of a replica, by its identity.
+    /// The view of each incarnation of a replica, by identity.
     pub views: BTreeMap<String, Seen>,
     /// The version of the store when the replicas were first started.
     pub founded: u64,
@@ -76,9 +76,9 @@ pub struct State {
     pub restores: u64,
     /// Replicas without a network.
     pub cut: [bool; REPLICAS],
-    /// The error of the wall clock of each replica's machine.
+    /// The error of the wall clock of each replica's machine, in nanoseconds.
     pub skew: [i64; REPLICAS],
-    /// The present incarnation of each replica.
+    /// The current incarnation of each replica.
     pub lives: [Option<Arc<Life>>; REPLICAS],
     /// The checks of the invariants.
     pub observer: Observer,
@@ -101,21 +101,21 @@ pub struct State {
 pub struct Connection {
     /// The server.
     pub server: usize,
-    /// The replica that it belongs to.
+    /// The replica of the client.
     pub replica: usize,
-    /// Whether it has broken, and its client knows that.
+    /// Canceled when the connection has broken and its client has noticed.
     pub dead: CancellationToken,
 }
 
 impl World {
-    /// A cluster with nothing in it.
+    /// A world with a cluster that has only its namespaces.
     ///
     /// # Panics
-    /// There is no runtime of a schedule.
+    /// If the store does not accept a Namespace.
     pub fn new(seed: u64, script: Script) -> Arc<Self> {
         deterministic::set_wall(EPOCH);
         let store = Store::seeded(seed);
-        // The world collects garbage itself, so that the observer knows whose writes these are.
+        // The world collects garbage itself, so that the observer knows who makes these writes.
         store.collect_after(None);
         store.put(builders::namespace("apps")).expect("a valid Namespace");
         let servers = ["a", "b"].map(|name| ApiServer::named(&store, name));
@@ -172,7 +172,7 @@ impl World {
     }
 
     /// Adds a line to the trace.
-    pub fn tell(&self, what: impl Into<String>) {
+    pub fn note(&self, what: impl Into<String>) {
         let now = self.now();
         self.state().trace.push((now, what.into()));
     }
@@ -182,14 +182,14 @@ impl World {
         self.state().coverage.add(what, 1);
     }
 
-    /// From now on, the wall clock that is read is that of a replica's machine, or the true one.
+    /// Sets the wall clock of this thread to that of a replica's machine, or to the true time.
     pub fn wall_of(&self, replica: Option<usize>) {
         let elapsed = i64::try_from(self.now().as_nanos()).unwrap_or(0);
         let skew = replica.map_or(0, |replica| self.state().skew[replica]);
         deterministic::set_wall(EPOCH + elapsed + skew);
     }
 
-    /// Checks the terms and the writes since the last call. `by` is their writer.
+    /// Checks the terms, and the writes since the last call. `by` is the writer of these writes.
     pub fn observe(&self, by: By) {
         let now = self.now();
         let mut state = self.state();
@@ -229,15 +229,15 @@ impl World {
     pub fn latency(&self) -> Duration {
         let mut state = self.state();
         let latency = state.latency;
-        // Most are quick, whatever the network.
+        // Most messages are quick in any network.
         if latency == 0 || state.chance.percent(60) {
             return Duration::ZERO;
         }
         state.chance.millis(1, latency)
     }
 
-    /// The same for a probe. Replicas wake their probes in an order that does not follow from the seed, so each probe
-    /// has its own random numbers.
+    /// A random latency of a message of a probe, instead of [`World::latency`]. Replicas wake their probes in an order
+    /// that does not follow from the seed, so each probe has its own random numbers.
     pub fn probe_latency(&self, life: &Life, target: Target) -> Duration {
         let latency = self.state().latency;
         let mut hasher = DefaultHasher::new();
@@ -260,7 +260,7 @@ impl World {
         state.restoring || state.down[server]
     }
 
-    /// Restores the state of some writes ago. Returns whether the store still has that state.
+    /// Restores etcd to the state of some writes ago. Returns false if the store no longer has that state.
     pub fn restore(&self, writes: u64) -> bool {
         self.observe(By::Replicas);
         // Backups are no older than the cluster.
@@ -294,8 +294,8 @@ impl World {
         broken.len()
     }
 
-    /// The fault that applies to a request, if any.
-    pub fn strike(&self, harm: Harm, replica: usize) -> Option<Effect> {
+    /// The fault that applies to a request, if any. Counts the fault.
+    pub fn fault_for(&self, harm: Harm, replica: usize) -> Option<Effect> {
         let mut state = self.state();
         let now = self.now();
         let State {

@@ -4,7 +4,7 @@ use simulation::run::held;
 use simulation::schedule::Schedule;
 
 #[test]
-fn conditions_are_right_in_the_end_and_come_to_rest() {
+fn conditions_become_right_and_are_then_not_written() {
     for seed in 0..30 {
         let schedule = Schedule {
             conditions: true,

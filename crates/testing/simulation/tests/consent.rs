@@ -5,7 +5,7 @@ use simulation::run::held;
 use simulation::schedule::Schedule;
 
 #[test]
-fn copies_with_consent_stay_and_those_without_go() {
+fn copies_with_consent_stay_and_those_without_are_deleted() {
     let mut all = Coverage::default();
     for seed in 0..40 {
         all.merge(&held(seed, Schedule::with_consent(seed)).coverage);

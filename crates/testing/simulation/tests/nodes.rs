@@ -1,4 +1,4 @@
-//! Effects of Nodes on copies: the second family and the names follow the Nodes, and nothing waits for them.
+//! Effects of Nodes on copies: the second family and the names follow the Nodes, and no copy waits for them.
 
 use simulation::node_scenarios::{fail, put, shown, with_nodes, without_nodes};
 use simulation::node_watch::FAILURES;
@@ -19,7 +19,7 @@ fn source(addresses: &[u8]) -> Step {
     }
 }
 
-/// The content of the copies if each of these servers is on its own Node.
+/// The expected endpoints of the copies if each of these servers is on its own Node.
 fn servers(numbers: &[u8]) -> Vec<String> {
     let all = numbers.iter().flat_map(|number| {
         [format!("192.0.2.{number}"), format!("2001:db8::{number}")]
@@ -68,9 +68,9 @@ fn copies_follow_nodes_whatever_happens_to_them() {
             vec![put(1, Look::Respelled)],
             servers(&[1, 2, 3]),
         ),
-        ("gone", vec![node(NodeStep::Gone(1))], without_second()),
+        ("deleted", vec![node(NodeStep::Gone(1))], without_second()),
         (
-            "gone, and back",
+            "deleted and created again",
             vec![node(NodeStep::Gone(1)), put(1, Look::Plain)],
             servers(&[1, 2, 3]),
         ),
@@ -99,10 +99,10 @@ fn copies_follow_nodes_whatever_happens_to_them() {
 }
 
 #[test]
-fn nodes_that_cannot_be_listed_keep_no_copy_waiting() {
+fn nodes_that_cannot_be_listed_delay_no_copy() {
     for (seed, how) in (0..).zip(FAILURES) {
         let mut schedule = without_nodes(2, how, vec![]);
-        // From the start, so that nothing is known about Nodes.
+        // Nodes fail from the start, so that nothing is known about them.
         schedule.before.push(fail(how));
         schedule.steps.push((LATER, source(&[1, 3])));
         let outcome = held(seed, schedule);

@@ -12,10 +12,10 @@ use simulation::schedule::LEADER;
 use simulation::sight::{Blindness, Sight};
 use simulation::unreadable::Flaw;
 
-const SOON: Duration = Duration::from_millis(700);
+const PAUSE: Duration = Duration::from_millis(700);
 
 #[test]
-fn copies_of_unreadable_slices_stay_and_follow_later() {
+fn copies_of_unreadable_slices_stay_and_are_updated_later() {
     for (seed, flaw) in (0..).zip(Flaw::ALL) {
         for kind in KINDS {
             let is_kept = |outcome: &Outcome| {
@@ -68,12 +68,12 @@ fn a_leader_that_cannot_list_is_replaced_by_a_replica_that_can() {
         ] {
             for how in Blindness::ALL {
                 let outcome = held(seed, blind_leader(sight, how));
-                let handed_on = outcome.coverage.of("term of another replica");
-                assert_eq!(handed_on, 1, "{sight:?} {how:?} {seed}\n{}", outcome.story);
+                let new_leaders = outcome.coverage.of("term of another replica");
+                assert_eq!(new_leaders, 1, "{sight:?} {how:?} {seed}\n{}", outcome.story);
                 let settled = outcome.settled.as_secs();
                 assert!(
                     settled < 1,
-                    "{sight:?} {how:?} {seed}: copies followed before the faults ended"
+                    "{sight:?} {how:?} {seed}: copies were not right before the faults ended"
                 );
             }
         }
@@ -81,7 +81,7 @@ fn a_leader_that_cannot_list_is_replaced_by_a_replica_that_can() {
 }
 
 #[test]
-fn where_no_replica_can_list_somebody_leads_all_the_same() {
+fn a_replica_leads_even_where_no_replica_can_list() {
     for (seed, how) in (0..).zip(Blindness::ALL) {
         let outcome = held(seed, nobody_sees(how));
         let (mut over, mut terms) = (0.0, 0);
@@ -102,7 +102,7 @@ fn where_no_replica_can_list_somebody_leads_all_the_same() {
 }
 
 #[test]
-fn replica_without_lists_races_after_10_s_without_leader() {
+fn replica_without_lists_competes_after_10_s_without_leader() {
     for (seed, how) in (0..).zip(Blindness::ALL) {
         for replicas in [1, 2] {
             let outcome = held(seed, without_lists(replicas, how));
@@ -114,17 +114,17 @@ fn replica_without_lists_races_after_10_s_without_leader() {
     }
 }
 
-const FAILING: [Answer; 4] = [Answer::Refused, Answer::Reset, Answer::Hangs, Answer::Status(500)];
+const FAILURES: [Answer; 4] = [Answer::Refused, Answer::Reset, Answer::Hangs, Answer::Status(500)];
 
 fn taken_out(outcome: &Outcome) -> u64 {
     outcome.coverage.of("endpoint taken out")
 }
 
 #[test]
-fn an_api_server_that_is_dead_for_all_goes_and_comes_back() {
-    for (seed, answer) in (0..).zip(FAILING) {
+fn api_server_that_is_dead_for_all_is_taken_out_and_returns() {
+    for (seed, answer) in (0..).zip(FAILURES) {
         let dead = third_answers(None, answer, Duration::from_secs(12));
-        let outcome = held(seed, probed(2, vec![(SOON, dead)]));
+        let outcome = held(seed, probed(2, vec![(PAUSE, dead)]));
         assert_eq!(taken_out(&outcome), 1, "{answer:?}\n{}", outcome.story);
         assert_eq!(
             outcome.coverage.of("endpoint back"),
@@ -137,9 +137,9 @@ fn an_api_server_that_is_dead_for_all_goes_and_comes_back() {
 
 #[test]
 fn an_api_server_that_one_replica_cannot_reach_stays() {
-    for (seed, answer) in (0..).zip(FAILING) {
+    for (seed, answer) in (0..).zip(FAILURES) {
         let cut = third_answers(Some(LEADER), answer, Duration::from_secs(30));
-        let outcome = held(seed, probed(2, vec![(SOON, cut)]));
+        let outcome = held(seed, probed(2, vec![(PAUSE, cut)]));
         assert_eq!(taken_out(&outcome), 0, "{answer:?}\n{}", outcome.story);
         assert!(
             outcome.coverage.of("objection") > 0,
@@ -150,11 +150,11 @@ fn an_api_server_that_one_replica_cannot_reach_stays() {
 }
 
 #[test]
-fn nothing_goes_while_no_api_server_answers() {
+fn nothing_is_taken_out_while_no_api_server_answers() {
     let others = [Answer::Status(503), Answer::Status(429), Answer::Status(401)];
-    for (seed, answer) in (0..).zip(FAILING.into_iter().chain(others)) {
+    for (seed, answer) in (0..).zip(FAILURES.into_iter().chain(others)) {
         let all = all_answer(answer, Duration::from_secs(20));
-        let outcome = held(seed, probed(2, vec![(SOON, all)]));
+        let outcome = held(seed, probed(2, vec![(PAUSE, all)]));
         assert_eq!(taken_out(&outcome), 0, "{answer:?}\n{}", outcome.story);
     }
 }

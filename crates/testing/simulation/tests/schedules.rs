@@ -32,7 +32,7 @@ fn invariants_hold_and_copies_are_right_in_the_end() {
 }
 
 #[test]
-fn a_seed_is_the_same_schedule_again() {
+fn a_seed_always_gives_the_same_schedule() {
     let seeds = [3, 1, 4, 15, 92, 65];
     let fingerprint = |seed| {
         let outcome = run::in_process(Path::new(PROGRAM), seed).expect("an outcome");
@@ -40,7 +40,7 @@ fn a_seed_is_the_same_schedule_again() {
     };
     let first = seeds.map(fingerprint);
     let again = std::thread::scope(|scope| {
-        // All at once, so that the order of everything outside the simulation differs.
+        // The runs are parallel, so that the order of everything outside the simulation differs.
         let runs = seeds.map(|seed| scope.spawn(move || fingerprint(seed)));
         runs.map(|run| run.join().expect("no panic"))
     });

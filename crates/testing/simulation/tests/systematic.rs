@@ -1,11 +1,11 @@
-//! One fault after each call, or at each event, of small scenarios: all end states are equal.
+//! Small scenarios, each with one fault after each call or at each event. All end states are equal.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use simulation::systematic::{explore, scenarios};
 
 #[test]
-fn a_fault_after_any_call_or_at_any_event_changes_no_end() {
+fn a_fault_after_any_call_or_at_any_event_changes_no_result() {
     let all = scenarios();
     let (next, failures) = (AtomicUsize::new(0), parking_lot::Mutex::new(Vec::new()));
     let jobs = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);

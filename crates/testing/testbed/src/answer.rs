@@ -17,7 +17,7 @@ pub type Body = UnsyncBoxBody<Bytes, BoxError>;
 /// The form that `Accept` requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Shape {
-    /// The objects.
+    /// Whole objects.
     Plain,
     /// `kubectl get`: rows and columns.
     Table,
@@ -28,7 +28,7 @@ pub(crate) enum Shape {
 }
 
 impl Shape {
-    /// The first acceptable media type, as on the real server. Weights do not matter.
+    /// The shape of the first acceptable media type, as on the real server. Weights do not matter.
     pub fn negotiate(accept: &str) -> Self {
         if accept.trim().is_empty() {
             return Self::Plain;
@@ -59,7 +59,7 @@ impl Shape {
     }
 }
 
-/// An object without spec and status, or a list of such objects.
+/// The metadata of an object, or of each object in a list.
 pub(crate) fn metadata(object: &Value) -> Value {
     let list = object["items"].as_array();
     let kind = list.map_or("PartialObjectMetadata", |_| "PartialObjectMetadataList");
@@ -118,7 +118,7 @@ pub(crate) fn error(error: &ApiError) -> Response<Body> {
     response
 }
 
-/// 406.
+/// 406 for a client that does not accept JSON.
 pub(crate) fn not_acceptable() -> ApiError {
     ApiError::new(
         406,
@@ -127,7 +127,7 @@ pub(crate) fn not_acceptable() -> ApiError {
     )
 }
 
-/// The response that a fault requests. An overloaded API server does not send a `Status`.
+/// The response that a fault requests. A 429 is plain text, because an overloaded API server does not send a `Status`.
 pub(crate) fn fault(code: u16, retry_after: Option<u32>) -> Response<Body> {
     if code != 429 {
         return error(&injected(code, retry_after));

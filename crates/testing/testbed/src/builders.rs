@@ -1,4 +1,4 @@
-//! Objects that every cluster has and most tests need: the ones that API servers write about themselves.
+//! Objects that most tests need: namespaces, and those that API servers write about themselves.
 
 use serde_json::{Value, json};
 

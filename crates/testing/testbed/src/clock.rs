@@ -1,10 +1,10 @@
-//! The clock of the server: wall time that advances with the time of tokio, so a paused clock stops it.
+//! The clock of the server: wall time that advances with the time of tokio, so it stops while tokio's clock is paused.
 
 use jiff::civil::DateTime;
 use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
 
-/// A wall time at one instant. All other times are relative to it.
+/// A wall time and the instant at which it was current. All other times are relative to these two.
 #[derive(Clone, Debug)]
 pub struct Clock {
     wall: Timestamp,

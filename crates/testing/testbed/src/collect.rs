@@ -15,7 +15,8 @@ use std::{
 };
 
 impl State {
-    /// Deletes objects without an existing owner, until none is left.
+    /// Deletes objects whose owners no longer exist, finishes deletions that wait for dependents, and empties
+    /// namespaces that are being deleted, until nothing changes.
     pub fn collect(&mut self) {
         // Each round removes or frees at least one object, so this ends even if two owners own each other.
         for _ in 0..=self.objects.len() {
@@ -76,7 +77,7 @@ impl State {
         }
     }
 
-    /// Removes the finalizers of the garbage collector when their work is done.
+    /// Removes the finalizers of the garbage collector from owners to which no object refers.
     fn finish_owners(&mut self) {
         let all = self.everything();
         let owned: HashSet<&str> = all.iter().flat_map(|(_, o)| object::owners(o)).collect();

@@ -1,6 +1,6 @@
-//! `/api`, `/apis`, `/version` and health: enough for kubectl to find the resources. Of OpenAPI there is only the
-//! sentence that kubectl looks for, which says that the server validates fields. Without it, kubectl would need whole
-//! schemas to validate them.
+//! `/api`, `/apis`, `/version` and health: enough for kubectl to find the resources. Of OpenAPI, there is only the
+//! parameter `fieldValidation`, from which kubectl concludes that the server validates fields. Without it, kubectl
+//! would need whole schemas to validate them itself.
 
 use crate::{
     answer::{self, Body},
@@ -18,7 +18,7 @@ pub fn is_public(path: &str) -> bool {
     path == "/ping"
 }
 
-/// The response to a path that is not a resource. `has_grants`: ReferenceGrants are served.
+/// The response to a path that is not a resource. `has_grants` says whether ReferenceGrants are served.
 pub(crate) fn answer(path: &str, has_grants: bool) -> Response<Body> {
     let kinds = || {
         let is_served = move |kind: &&Kind| has_grants || kind.storage != Storage::ReferenceGrant;

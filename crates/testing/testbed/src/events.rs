@@ -19,7 +19,7 @@ fn is_newer(kind: &Kind) -> bool {
     kind.storage == Storage::Event && !kind.group.is_empty()
 }
 
-/// A stored object in the form of a kind.
+/// Converts a stored object to the form of a kind.
 #[must_use]
 pub fn view(kind: &Kind, stored: &Value) -> Value {
     if !is_newer(kind) {
@@ -37,9 +37,9 @@ pub fn view(kind: &Kind, stored: &Value) -> Value {
     shown
 }
 
-/// An object in the form of a kind, converted to its stored form.
+/// Converts an object in the form of a kind to its stored form.
 #[must_use]
-pub fn unview(kind: &Kind, shown: Value) -> Value {
+pub fn to_stored(kind: &Kind, shown: Value) -> Value {
     if !is_newer(kind) {
         return shown;
     }

@@ -1,4 +1,4 @@
-//! Faults on request. Each server has one [`Faults`], which can change while requests are in flight.
+//! Faults that tests inject. Each server has one [`Faults`], which can change while requests are in flight.
 
 use crate::{
     route::Route,
@@ -81,23 +81,23 @@ impl Match {
     }
 }
 
-/// The effect on a request, instead of its response or in addition to it.
+/// The effect of a fault on a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// The request is handled this much later. Several latencies add up, and another effect may follow.
+    /// The request is handled this much later. Several latencies add up, and another effect can follow.
     Latency(Duration),
     /// The request is answered with an error and has no effect.
     Status {
-        /// 403, 404, 409, 410, 422, 429, 500, 503, 504, …
+        /// The status code, such as 403, 404, 409, 410, 422, 429, 500, 503 or 504.
         code: u16,
         /// Seconds for a `Retry-After` header.
         retry_after: Option<u32>,
     },
     /// The request has no effect and is answered with 200 and a text that is not JSON.
     Nonsense,
-    /// The request is carried out. Half of the response arrives, declared as complete.
+    /// The request is carried out. Half of the response arrives, with a matching length.
     Truncated,
-    /// The request is carried out. Each EndpointSlice or Node in the response is one that no client can decode.
+    /// The request is carried out. No client can decode the EndpointSlices and Nodes in the response.
     Undecodable {
         /// Whether even the labels cannot be decoded.
         labels: bool,
@@ -115,11 +115,11 @@ pub enum Effect {
 /// A rule: an effect, the requests that it applies to, and the number of times.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
-    /// The requests that it applies to.
+    /// The requests to which the rule applies.
     pub when: Match,
     /// The effect.
     pub what: Effect,
-    /// The number of requests that it applies to, or `None` for no limit.
+    /// The number of requests to which the rule applies, or `None` for no limit.
     pub times: Option<usize>,
 }
 
@@ -157,9 +157,9 @@ impl Fault {
 /// The way in which a watch ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
-    /// As at its timeout: the response is complete.
+    /// The response is complete, as when the watch reaches its timeout.
     Clean,
-    /// In the middle of the response.
+    /// The connection breaks in the middle of the response.
     Abrupt,
 }
 
@@ -171,14 +171,14 @@ pub(crate) enum Verdict {
     End(Ending),
 }
 
-/// Identifies a rule, to remove it.
+/// Identifies a rule, so that it can be removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FaultId(u64);
 
 #[derive(Debug, Default)]
 struct Rules {
     requests: Vec<(u64, Fault)>,
-    /// Endings and silences. Each applies to the watches with a lower number.
+    /// Endings of watches. Like a silence, each applies only to watches with a number below the one in it.
     endings: Vec<(Match, u64, Ending)>,
     silences: Vec<(Match, u64)>,
     numbers: u64,
@@ -216,7 +216,8 @@ impl Faults {
         result
     }
 
-    /// Adds a rule. If several rules match, the first one applies.
+    /// Adds a rule. If several rules match a request, their latencies add up, and of their other effects, the first one
+    /// applies.
     pub fn add(&self, fault: Fault) -> FaultId {
         self.change(|rules| {
             rules.numbers += 1;
@@ -230,7 +231,7 @@ impl Faults {
         self.change(|rules| rules.requests.retain(|(n, _)| *n != id.0));
     }
 
-    /// Removes all rules for requests, resumes silent watches, thaws the server, and accepts connections.
+    /// Removes all rules for requests, resumes silent watches, thaws the server, and accepts connections again.
     pub fn clear(&self) {
         self.change(|rules| {
             rules.requests.clear();
@@ -240,7 +241,7 @@ impl Faults {
         self.refuse(false);
     }
 
-    /// Ends the watches that are open now.
+    /// Ends the matching watches that are open now.
     pub fn end_watches(&self, of: Match, how: Ending) {
         self.change(|rules| {
             let below = rules.watches;
@@ -248,7 +249,7 @@ impl Faults {
         });
     }
 
-    /// Silences the watches that are open now. They stay open, and new ones work.
+    /// Silences the matching watches that are open now. They stay open, and new ones work.
     pub fn silence_watches(&self, of: Match) {
         self.change(|rules| {
             let below = rules.watches;
@@ -278,7 +279,7 @@ impl Faults {
         *self.frozen.borrow()
     }
 
-    /// Sets whether new requests (to the tower service) or connections (over TCP) are refused.
+    /// Sets whether new requests fail as if the connection were refused. Over TCP, new connections are closed too.
     pub fn refuse(&self, on: bool) {
         self.refusing.send_replace(on);
     }
@@ -299,7 +300,7 @@ impl Faults {
         }
     }
 
-    /// Wakes after every change that an open watch must check.
+    /// A receiver that wakes after every change that an open watch must check.
     pub(crate) fn changes(&self) -> Changes {
         self.changed.subscribe()
     }
@@ -333,8 +334,8 @@ impl Faults {
         Verdict::Run
     }
 
-    /// The latency and the effect for a request. Consumes rules with a count.
-    pub(crate) fn strike(&self, user: &str, route: &Route) -> (Duration, Option<Effect>) {
+    /// The latency and the effect for a request. Counts down the rules that have a limit.
+    pub(crate) fn apply_to(&self, user: &str, route: &Route) -> (Duration, Option<Effect>) {
         let mut rules = self.lock();
         let (mut latency, mut effect) = (Duration::ZERO, None);
         for (_, fault) in &mut rules.requests {

@@ -1,4 +1,4 @@
-//! Field errors, as validation reports them in `details.causes` of a 422.
+//! Field errors, as validation reports them in `details.causes` of a 422 response.
 
 use serde_json::Value;
 

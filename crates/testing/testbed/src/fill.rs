@@ -1,4 +1,4 @@
-//! Values that a write sets before validation: defaults, and fields that follow from others.
+//! Fields that the server sets in a write before validation: defaults, and fields that are derived from other fields.
 
 use crate::{
     kinds::{Kind, Storage},
@@ -8,7 +8,7 @@ use crate::{
 use serde_json::{Value, json};
 
 impl State {
-    /// Sets defaults, and fields that follow from others.
+    /// Sets defaults, and fields that are derived from other fields.
     pub(crate) fn fill_in(&self, kind: &Kind, new: &mut Value, old: Option<&Value>) {
         match kind.storage {
             Storage::Service => {

@@ -1,4 +1,5 @@
-//! The changes so far, newest last. Watches continue from a resourceVersion, and lists can read an earlier one.
+//! The changes so far, newest last. With them, watches continue from a resourceVersion, and lists read an earlier
+//! state.
 
 use crate::kinds::Storage;
 use serde_json::Value;
@@ -7,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-/// The place of a stored object. Keys sort in the order of a LIST: by namespace, then by name.
+/// The key of a stored object. The keys of one kind sort in the order of a LIST: by namespace, then by name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Key {
     /// The kind of object.
@@ -24,7 +25,7 @@ pub type Objects = BTreeMap<Key, Arc<Value>>;
 /// One write.
 #[derive(Clone, Debug)]
 pub struct Change {
-    /// Its resourceVersion.
+    /// The resourceVersion of the write.
     pub revision: u64,
     /// The key of the object.
     pub key: Key,
@@ -42,7 +43,7 @@ pub struct History {
     compacted: u64,
 }
 
-/// The requested resourceVersion is older than the log.
+/// The error for a resourceVersion that is older than the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Compacted {
     /// The oldest resourceVersion that is available.
@@ -94,7 +95,7 @@ impl History {
     /// The changes after a resourceVersion, oldest first.
     ///
     /// # Errors
-    /// The resourceVersion is older than the log.
+    /// If the resourceVersion is older than the log.
     pub fn since(&self, revision: u64) -> Result<impl DoubleEndedIterator<Item = &Change>, Compacted> {
         if revision < self.compacted {
             return Err(Compacted {
@@ -105,11 +106,12 @@ impl History {
         Ok(self.changes.range(start..))
     }
 
-    /// The state at an earlier resourceVersion, computed from `present` by undoing the changes since, newest first.
+    /// The state at an earlier resourceVersion, computed from `present` by undoing the changes since then, newest
+    /// first.
     ///
     /// # Errors
     ///
-    /// The resourceVersion is older than the log.
+    /// If the resourceVersion is older than the log.
     pub fn at(&self, revision: u64, present: &Objects) -> Result<Objects, Compacted> {
         let mut objects = present.clone();
         for change in self.since(revision)?.rev() {

@@ -1,6 +1,6 @@
 //! The table of kinds that the server knows. Each kind is a row, and each difference between kinds is a column.
 
-/// The storage of a kind. Two API kinds may share one, as the two of Event do.
+/// The storage of a kind. Two API kinds can share one, as the two kinds of Events do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Storage {
     /// `v1` Service.
@@ -19,7 +19,7 @@ pub enum Storage {
     ServiceAccount,
     /// `v1` Node.
     Node,
-    /// `gateway.networking.k8s.io/v1` ReferenceGrant, of a custom resource.
+    /// `gateway.networking.k8s.io/v1` ReferenceGrant, a custom resource.
     ReferenceGrant,
     /// A review, which is answered and not stored.
     Review,
@@ -45,11 +45,11 @@ pub struct Kind {
     pub singular: &'static str,
     /// Short names for `kubectl`.
     pub short: &'static [&'static str],
-    /// False for Namespace and Node only.
+    /// Whether its objects are in namespaces.
     pub namespaced: bool,
     /// The storage of its objects.
     pub storage: Storage,
-    /// Whether it has a `/status` subresource.
+    /// Whether the kind has a `/status` subresource.
     pub status: bool,
     /// Whether a PUT of a missing object creates it (`AllowCreateOnUpdate`).
     pub create_on_update: bool,
@@ -57,7 +57,7 @@ pub struct Kind {
     pub unconditional_update: bool,
     /// Whether a DELETE returns the object instead of a `Status` (`ReturnDeletedObject`).
     pub returns_deleted: bool,
-    /// The path of its keys in etcd, which appears in the text of some conflicts.
+    /// The path of its keys in etcd, which appears in the message of some conflicts.
     pub registry: &'static str,
 }
 
@@ -93,7 +93,7 @@ fn qualified(name: &str, group: &str) -> String {
     }
 }
 
-/// Events, which two groups serve.
+/// The Event of `events.k8s.io`. The Event of the core group differs only in the group.
 const EVENT: Kind = Kind {
     group: "events.k8s.io",
     version: "v1",
@@ -110,8 +110,9 @@ const EVENT: Kind = Kind {
     registry: "/registry/events",
 };
 
-/// Every kind of the server. ReferenceGrants are served once [`Store::serve_reference_grants`](crate::Store::serve_reference_grants)
-/// is called.
+/// Every kind of the server. ReferenceGrants are served once [`Store::serve_reference_grants`] is called.
+///
+/// [`Store::serve_reference_grants`]: crate::Store::serve_reference_grants
 pub static KINDS: &[Kind] = &[
     Kind {
         group: "",

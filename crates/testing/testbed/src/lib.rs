@@ -1,22 +1,23 @@
 //! A Kubernetes API server in memory, for tests.
 //!
-//! It behaves like kube-apiserver 1.36 wherever the operator or kubectl can notice a difference. Each rule is a test of
-//! requests and responses (`tests/rules`) that also runs on a real server. If the two differ, the testbed is wrong.
+//! It behaves like kube-apiserver 1.36 wherever the operator or kubectl can notice a difference. Each rule has a test
+//! of requests and responses (`tests/rules`), which also runs on a real server. If the two servers differ, the testbed
+//! is wrong.
 //!
 //! # Components
 //!
 //! - [`Store`]: the state of a cluster, like etcd. Its own calls ([`Store::put`], [`Store::get`], [`Store::patch`],
 //!   [`Store::delete`], …) are those of an administrator, with the same validation and events as requests.
 //!   [`Store::until`] waits for a state and [`RequestLog::until`] for a request, so no test needs to sleep.
-//! - [`ApiServer`]: one server on a store. Several servers may share a store. It is a `tower::Service`, so
+//! - [`ApiServer`]: one server on a store. Several servers can share a store. It is a `tower::Service`, so
 //!   `kube::Client::new(server, "default")` works without a connection and under `tokio::time::pause()`.
-//! - [`ApiServer::serve`]: the same over TCP with TLS, HTTP/1.1 and HTTP/2. The [`Serving`] handle represents the
-//!   process: dropping it kills the server, and serving the same store at the same address restarts it.
-//! - [`Faults`]: faults of one server, by [`Match`] and [`Effect`]; also open watches that end or fall silent, a
-//!   frozen server ([`Faults::freeze`]), and a stale watch cache ([`ApiServer::lag`]).
+//! - [`ApiServer::serve`]: serves the same API over TCP with TLS, HTTP/1.1 and HTTP/2. The [`Serving`] handle
+//!   represents the process: dropping it kills the server, and serving the same store at the same address restarts it.
+//! - [`Faults`]: faults of one server: requests ([`Match`]) that fail ([`Effect`]), open watches that end or fall
+//!   silent, a frozen server ([`Faults::freeze`]), and a stale watch cache ([`ApiServer::lag`]).
 //! - [`Rule`]: RBAC as a filter for one user ([`Store::restrict`]), with a report of rules used and requests refused.
-//! - [`builders`]: objects that API servers write about themselves, such as `default/kubernetes`.
-//! - [`real`]: etcd and kube-apiservers as children of a test, if `KUBEBUILDER_ASSETS` names their folder.
+//! - [`builders`]: objects of every cluster, such as `default/kubernetes`.
+//! - [`real`]: etcd and kube-apiservers as child processes of a test, if `KUBEBUILDER_ASSETS` names their folder.
 //!
 //! ```
 //! # async fn example() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
@@ -36,19 +37,21 @@
 //!
 //! # Supported
 //!
-//! Services, Endpoints, EndpointSlices, Events (one storage, two API groups), Leases, Namespaces, ServiceAccounts.
-//! GET, LIST with selectors and chunks of one snapshot, WATCH with bookmarks and 410, POST, PUT, PATCH (merge, JSON,
-//! strategic as far as it is a merge), DELETE with preconditions and finalizers, of collections too, Tables and
-//! discovery for kubectl, TokenReviews, and SubjectAccessReviews of paths. Also the work of a controller manager: garbage
-//! collection by ownerReferences, and the deletion of namespaces ([`Store::collect_after`]). Real clusters that tests start
-//! have no controller manager.
+//! - Services, Endpoints, EndpointSlices, Events (one storage, two API groups), Leases, Namespaces, ServiceAccounts,
+//!   Nodes, and ReferenceGrants on request
+//! - GET, LIST with selectors and chunks of one snapshot, WATCH with bookmarks and 410, POST, PUT, PATCH (merge, JSON,
+//!   strategic as far as it is a merge), DELETE of objects and collections with preconditions and finalizers
+//! - Tables and discovery for kubectl
+//! - TokenReviews, and SubjectAccessReviews of paths
+//! - the work of a controller manager: garbage collection by ownerReferences, and the deletion of namespaces
+//!   ([`Store::collect_after`]). Real clusters have a controller manager only if a test starts one.
 //!
 //! # Not supported
 //!
-//! Server-side apply (415), dry runs (400), protobuf (415, so `kubectl create namespace` does not work and
-//! `kubectl create -f` does), managedFields (kept as they are sent), warnings, OpenAPI schemas, strategic merging of lists by key,
-//! allocation of IPv6 addresses, endpoints made from selectors. Validation leaves out rules that the operator
-//! cannot reach. A continue token that is too old gets 410 without a new token.
+//! Server-side apply (415), dry runs (400), protobuf (415, so `kubectl create namespace` does not work, but
+//! `kubectl create -f` does), managedFields (kept as they are sent), warnings, OpenAPI schemas, strategic merging of
+//! lists other than conditions, endpoints made from selectors. Validation leaves out rules that no request of the
+//! operator can violate. A continue token that is too old gets 410 without a new token.
 
 pub mod answer;
 pub mod builders;

@@ -1,6 +1,6 @@
 //! The syntax of names, label keys and label values (apimachinery's `validation` and `content` packages).
 //!
-//! Each check returns the errors of a text, in the words of the real server. No error means that the text is valid.
+//! Each function returns the errors in a text, in the words of the real server. The list is empty if the text is valid.
 
 const LABEL: &str = "[a-z0-9]([-a-z0-9]*[a-z0-9])?";
 const QUALIFIED: &str = "([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]";
@@ -26,7 +26,7 @@ fn is_qualified_shape(text: &str) -> bool {
             .all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(b))
 }
 
-/// An RFC 1123 label, as the name of a Service, a Namespace or a port.
+/// Checks an RFC 1123 label, such as the name of a Service, a Namespace or a port.
 #[must_use]
 pub fn dns_label(text: &str) -> Vec<String> {
     let mut complaints = Vec::new();
@@ -47,7 +47,7 @@ pub fn dns_label(text: &str) -> Vec<String> {
     complaints
 }
 
-/// An RFC 1123 subdomain, as the name of an EndpointSlice or a Lease.
+/// Checks an RFC 1123 subdomain, such as the name of an EndpointSlice or a Lease.
 #[must_use]
 pub fn dns_subdomain(text: &str) -> Vec<String> {
     let mut complaints = Vec::new();
@@ -64,7 +64,7 @@ pub fn dns_subdomain(text: &str) -> Vec<String> {
     complaints
 }
 
-/// The key of a label or annotation, a finalizer, or an appProtocol: a name with an optional DNS prefix.
+/// Checks the key of a label or annotation, a finalizer, or an appProtocol: a name with an optional DNS prefix.
 #[must_use]
 pub fn qualified_name(text: &str) -> Vec<String> {
     let mut complaints = Vec::new();
@@ -106,7 +106,7 @@ pub fn qualified_name(text: &str) -> Vec<String> {
     complaints
 }
 
-/// A label's value.
+/// Checks the value of a label.
 #[must_use]
 pub fn label_value(text: &str) -> Vec<String> {
     let mut complaints = Vec::new();
@@ -123,7 +123,7 @@ pub fn label_value(text: &str) -> Vec<String> {
     complaints
 }
 
-/// The name of a container port, as the `targetPort` of a Service.
+/// Checks the name of a container port, such as the `targetPort` of a Service.
 #[must_use]
 pub fn port_name(text: &str) -> Vec<String> {
     let mut complaints = Vec::new();

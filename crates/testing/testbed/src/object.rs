@@ -1,8 +1,8 @@
-//! Accessors of an object's metadata. Objects are JSON values. Absent, null and empty values are the same.
+//! Accessors of an object's metadata. Objects are JSON values. Absent, null and empty values are treated alike.
 
 use serde_json::{Map, Value};
 
-/// A text of `metadata`, or empty if it is absent.
+/// A string in `metadata`, or an empty one if it is absent.
 #[must_use]
 pub fn meta<'a>(object: &'a Value, field: &str) -> &'a str {
     object["metadata"][field].as_str().unwrap_or_default()
@@ -20,7 +20,7 @@ pub fn meta_mut(object: &mut Value) -> &mut Map<String, Value> {
     if !object["metadata"].is_object() {
         object["metadata"] = Value::Object(Map::new());
     }
-    object["metadata"].as_object_mut().expect("made above")
+    object["metadata"].as_object_mut().expect("created above")
 }
 
 /// `metadata.name`.
@@ -83,7 +83,7 @@ pub fn array(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
 
-/// The mutable items of a list. Indexing would replace a missing list by null.
+/// The items of a list, mutable. Indexing would insert null for a missing list.
 pub fn items_mut<'a>(object: &'a mut Value, field: &str) -> impl Iterator<Item = &'a mut Value> {
     object
         .get_mut(field)

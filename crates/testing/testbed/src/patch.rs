@@ -8,8 +8,8 @@ use serde_json::{Map, Value};
 pub enum Patch {
     /// `application/merge-patch+json`.
     Merge(Value),
-    /// `application/strategic-merge-patch+json`. Of lists, only conditions are merged, by their type, and only there is
-    /// `$patch: delete` known. Other lists are replaced, and other directives are ignored.
+    /// `application/strategic-merge-patch+json`. Conditions in the status are merged by their type, and one can be
+    /// deleted with `$patch: delete`. Other lists are replaced, and other directives are ignored.
     Strategic(Value),
     /// `application/json-patch+json`.
     Json(Vec<Value>),
@@ -43,7 +43,7 @@ impl Patch {
     /// The patched object.
     ///
     /// # Errors
-    /// 422 when a step of a JSON patch does not fit the object.
+    /// 422 if a step of a JSON patch does not fit the object.
     pub fn apply(&self, object: &Value) -> Result<Value, ApiError> {
         let mut patched = object.clone();
         match self {

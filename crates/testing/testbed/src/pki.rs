@@ -44,7 +44,7 @@ impl Pki {
     ///
     /// # Panics
     ///
-    /// If no key can be generated: no test is possible then.
+    /// If no key can be generated. Then no test is possible.
     #[must_use]
     pub fn new() -> Self {
         let key = KeyPair::generate().expect("a key for the authority");
@@ -82,7 +82,7 @@ impl Pki {
     fn server(&self, names: &[&str]) -> (rcgen::Certificate, KeyPair) {
         let key = KeyPair::generate().expect("a key for a server");
         let names: Vec<String> = names.iter().map(|n| (*n).to_owned()).collect();
-        let mut params = CertificateParams::new(names).expect("good names");
+        let mut params = CertificateParams::new(names).expect("valid names");
         params
             .distinguished_name
             .push(DnType::CommonName, "kube-apiserver");

@@ -1,4 +1,5 @@
-//! RBAC rules as an optional filter: a user with rules may do only what they allow, and other users may do anything.
+//! RBAC rules as an optional filter: a user with rules may do only what the rules allow, and other users may do
+//! anything.
 
 use crate::{route::Route, status::ApiError};
 use std::{
@@ -9,9 +10,9 @@ use std::{
 /// One rule of a Role or `ClusterRole`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rule {
-    /// `apiGroups`. The core group is the empty text; `*` means all.
+    /// `apiGroups`. The core group is an empty string. `*` means all.
     pub api_groups: Vec<String>,
-    /// `resources`, with subresources as `services/status`. `*` means all.
+    /// `resources`, and subresources such as `services/status`. `*` means all.
     pub resources: Vec<String>,
     /// `verbs`. `*` means all.
     pub verbs: Vec<String>,
@@ -73,12 +74,12 @@ impl Rule {
     }
 }
 
-/// The requests of a restricted user.
+/// A report about a restricted user: the use of its rules, and its refused requests.
 #[derive(Clone, Debug, Default)]
 pub struct RbacReport {
     /// Each rule, and the number of requests for which it was the first to match.
     pub used: Vec<(Rule, usize)>,
-    /// The text of each refusal.
+    /// The message of each refusal.
     pub refused: Vec<String>,
 }
 
@@ -93,7 +94,7 @@ impl Rbac {
         self.users.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Restricts a user to these rules from now on, and forgets earlier requests.
+    /// Restricts a user to these rules from now on, and drops its earlier report.
     pub fn restrict(&self, user: &str, rules: Vec<Rule>) {
         let unused = rules.into_iter().map(|rule| (rule, 0)).collect();
         self.lock().insert(
@@ -110,7 +111,7 @@ impl Rbac {
         self.lock().remove(user);
     }
 
-    /// The requests of a restricted user so far.
+    /// The report about a restricted user so far.
     #[must_use]
     pub fn report(&self, user: &str) -> RbacReport {
         self.lock().get(user).cloned().unwrap_or_default()
@@ -125,7 +126,7 @@ impl Rbac {
         })
     }
 
-    /// Whether a request is allowed.
+    /// Checks whether a request is allowed, and counts it in the report.
     pub(crate) fn check(&self, user: &str, route: &Route) -> Result<(), ApiError> {
         let mut users = self.lock();
         let Some(report) = users.get_mut(user) else {

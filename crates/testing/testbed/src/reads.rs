@@ -104,7 +104,7 @@ async fn list_value(server: &ApiServer, kind: &'static Kind, incoming: &Incoming
     ))
 }
 
-/// At most `limit` objects of a list after a position. 0 means no limit.
+/// A list of at most `limit` objects, which begins after a namespace and name. 0 means no limit.
 fn chunk(
     kind: &Kind,
     snapshot: &Snapshot,
@@ -141,7 +141,7 @@ fn chunk(
     })
 }
 
-/// The items of a list do not repeat their kind.
+/// A stored object as an item of a list, without `kind` and `apiVersion`.
 pub(crate) fn item(kind: &Kind, stored: &Value) -> Value {
     let mut item = events::view(kind, stored);
     if let Some(members) = item.as_object_mut() {
@@ -175,7 +175,7 @@ pub(crate) async fn snapshot(server: &ApiServer, revision: &str, exact: bool) ->
     }
 }
 
-/// The watch cache, once it has reached a resourceVersion.
+/// The content of the watch cache, once it has reached a resourceVersion.
 async fn cached(server: &ApiServer, at_least: u64) -> Result<Snapshot, ApiError> {
     let shared = &server.shared;
     let (mut writes, mut releases) = (shared.store.changes(), shared.faults.changes());
@@ -242,7 +242,7 @@ fn check_match(revision: &str, matching: &str, token: &str) -> Result<(), ApiErr
     }
 }
 
-/// The start of the next chunk: after a name, at a resourceVersion.
+/// The continue token of the next chunk: it begins after this key, at this resourceVersion.
 fn write_token(revision: u64, last: &Key) -> String {
     let start = format!("{}/{}\0", last.namespace, last.name);
     BASE64_URL_SAFE_NO_PAD.encode(json!({"v": "meta.k8s.io/v1", "rv": revision, "start": start}).to_string())

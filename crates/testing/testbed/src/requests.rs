@@ -21,9 +21,9 @@ pub struct Request {
     pub number: u64,
     /// The name of the server.
     pub server: String,
-    /// The user of the token, or empty without a token.
+    /// The user, or empty if the request has no valid token.
     pub user: String,
-    /// As in RBAC: get, list, watch, create, update, patch, delete, deletecollection.
+    /// The verb, as in RBAC: get, list, watch, create, update, patch, delete or deletecollection.
     pub verb: &'static str,
     /// API group, empty for the core group.
     pub group: String,
@@ -33,13 +33,13 @@ pub struct Request {
     pub subresource: String,
     /// Namespace, or empty for all namespaces and for a cluster-scoped object.
     pub namespace: String,
-    /// The name in the path, else in a `metadata.name` field selector, else of the created object.
+    /// The name in the path, otherwise in a `metadata.name` field selector, otherwise in the body.
     pub name: String,
     /// Path and query.
     pub uri: String,
     /// `User-Agent`.
     pub user_agent: String,
-    /// Body of a write, if it was JSON.
+    /// The body, if it is JSON.
     pub body: Option<Value>,
     /// The time of arrival.
     pub at: Instant,
@@ -50,7 +50,7 @@ pub struct Request {
 }
 
 impl Request {
-    /// Whether this is a create, update, patch or delete.
+    /// Whether this is neither a get nor a list nor a watch.
     #[must_use]
     pub fn is_write(&self) -> bool {
         !matches!(self.verb, "get" | "list" | "watch")

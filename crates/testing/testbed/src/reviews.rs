@@ -13,7 +13,7 @@ use crate::{
 use http::Response;
 use serde_json::{Value, json};
 
-/// The review with its status.
+/// The response to a review: the review itself, with its status.
 pub(crate) fn answer(store: &Store, kind: &Kind, incoming: &Incoming) -> Result<Response<Body>, ApiError> {
     let mut review = read_object(kind, incoming)?;
     let status = if kind.kind == "TokenReview" {
@@ -25,7 +25,7 @@ pub(crate) fn answer(store: &Store, kind: &Kind, incoming: &Incoming) -> Result<
     Ok(answer::json(201, &review))
 }
 
-/// The user of a token.
+/// The status of a `TokenReview`.
 fn token(store: &Store, spec: &Value) -> Result<Value, ApiError> {
     match spec["token"].as_str() {
         None | Some("") => Err(ApiError::bad_request(
@@ -41,7 +41,7 @@ fn token(store: &Store, spec: &Value) -> Result<Value, ApiError> {
     }
 }
 
-/// Whether a user may send a request to a path. Reviews of resources are not offered.
+/// The status of a `SubjectAccessReview` of a path. Reviews of resources get 404.
 fn access(store: &Store, kind: &Kind, spec: &Value) -> Result<Value, ApiError> {
     let attributes = &spec["nonResourceAttributes"];
     if attributes.is_null() {

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 /// A parsed request.
 #[derive(Clone, Debug)]
 pub struct Route {
-    /// As in RBAC.
+    /// The verb, as in RBAC.
     pub verb: &'static str,
     /// The kind, or `None` for discovery, health and version.
     pub kind: Option<&'static Kind>,
@@ -19,9 +19,9 @@ pub struct Route {
     pub namespace: String,
     /// The name, or empty for a collection.
     pub name: String,
-    /// Whether this is `/status`.
+    /// Whether the path ends in `/status`.
     pub status: bool,
-    /// Path without query.
+    /// The path without the query.
     pub path: String,
     query: BTreeMap<String, String>,
     selected_name: Option<String>,
@@ -32,7 +32,7 @@ impl Route {
     ///
     /// # Errors
     ///
-    /// 404 for a path that is not a resource, 405 for a method that it does not have.
+    /// 404 for a path that is not a resource, 405 for a method that the resource does not have.
     pub fn parse(method: &Method, path: &str, query: &str) -> Result<Self, ApiError> {
         let query = parse_query(query);
         let mut route = Self {
@@ -130,7 +130,7 @@ impl Route {
         self.kind.map_or("", |k| k.group)
     }
 
-    /// `services`, `services/status`, or empty.
+    /// The resource, such as `services` or `services/status`, or empty.
     #[must_use]
     pub fn resource(&self) -> String {
         let plural = self.kind.map_or("", |k| k.plural);
@@ -141,7 +141,7 @@ impl Route {
         }
     }
 
-    /// The name that RBAC rules with resourceNames are compared with: that of the path, or of the field selector of a
+    /// The name that is compared with resourceNames of RBAC rules: the one in the path, or in the field selector of a
     /// collection.
     #[must_use]
     pub fn rbac_name(&self) -> &str {
@@ -158,7 +158,7 @@ impl Route {
         self.query.get(name).map_or("", String::as_str)
     }
 
-    /// Whether a query parameter is set.
+    /// Whether a query parameter is true.
     #[must_use]
     pub fn flag(&self, name: &str) -> bool {
         matches!(self.param(name), "1" | "true" | "True")
@@ -207,7 +207,7 @@ mod tests {
 
     #[test]
     fn paths_and_methods_are_routed() {
-        let ok = |what: &str, wher: &str| Ok((what.to_owned(), wher.to_owned()));
+        let ok = |what: &str, place: &str| Ok((what.to_owned(), place.to_owned()));
         let slices = "/apis/discovery.k8s.io/v1/namespaces/d/endpointslices";
         assert_eq!(parse(&Method::GET, slices, ""), ok("list endpointslices", "d/"));
         assert_eq!(

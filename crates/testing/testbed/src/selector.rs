@@ -27,7 +27,7 @@ impl Selector {
     ///
     /// # Errors
     ///
-    /// 400 for a text that is not a selector, or for a field that this kind cannot be selected by.
+    /// 400 for a text that is not a selector, or for a field by which this kind cannot be selected.
     pub fn parse(kind: &Kind, labels: &str, fields: &str) -> Result<Self, ApiError> {
         Ok(Self {
             labels: parse_labels(labels)?,
@@ -160,7 +160,7 @@ fn parse_fields(kind: &Kind, text: &str) -> Result<Vec<(String, String, bool)>, 
                 "invalid field selector: {part:?}; can't understand it"
             )));
         };
-        // Stored under the name of the stored form, whichever view was requested.
+        // The name is that of the stored form, whichever view was requested.
         let stored = stored_field(kind, field).ok_or_else(|| unknown_field(kind, field))?;
         fields.push((stored, value.to_owned(), equal));
     }
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn every_operator_of_a_label_selector() {
+    fn label_selectors_match_with_every_operator() {
         for good in [
             "",
             "a",
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn field_selectors_know_name_and_namespace() {
+    fn field_selectors_match_name_and_namespace() {
         assert!(matches("", "metadata.name=n,metadata.namespace=d"));
         assert!(!matches("", "metadata.name!=n"));
         assert!(Selector::parse(by_name("leases").unwrap(), "", "spec.x=y").is_err());

@@ -21,7 +21,7 @@ use tower::Service;
 /// too small for some selectors.
 const HEADERS: u32 = 1024 * 1024;
 
-/// A running server. Dropping it closes the port and all connections at once, as a killed process does.
+/// A running server. Dropping it immediately closes the port and all connections, as when a process is killed.
 #[derive(Debug)]
 pub struct Serving {
     server: ApiServer,
@@ -36,7 +36,7 @@ impl Serving {
         self.address
     }
 
-    /// `https://127.0.0.1:<port>`.
+    /// The URL of the server, such as `https://127.0.0.1:6443`.
     #[must_use]
     pub fn url(&self) -> String {
         format!("https://{}", self.address)
@@ -54,7 +54,7 @@ impl Serving {
         &self.server
     }
 
-    /// Stops reading and answering. Connections stay open, and only the kernel accepts new ones.
+    /// Stops reading and answering. Connections stay open, and new ones are accepted only by the kernel.
     pub fn freeze(&self) {
         self.server.faults().freeze();
     }
@@ -74,7 +74,7 @@ impl Serving {
     /// Writes [`Serving::kubeconfig`] to a file.
     ///
     /// # Errors
-    /// The file cannot be written.
+    /// If the file cannot be written.
     pub fn write_kubeconfig(&self, file: &Path, user: &str, namespace: &str) -> io::Result<()> {
         std::fs::write(file, self.kubeconfig(user, namespace))
     }
@@ -82,7 +82,7 @@ impl Serving {
     /// Kills the server and returns when its port is free.
     pub async fn shutdown(mut self) {
         self.task.abort();
-        // The error is that of a cancelled task, as intended.
+        // The error means that the task was canceled, as intended.
         let _ = (&mut self.task).await;
     }
 }
@@ -93,7 +93,7 @@ impl Drop for Serving {
     }
 }
 
-/// Binds, and serves until the handle is dropped.
+/// Binds the address, and serves until the handle is dropped.
 pub(crate) async fn serve(server: &ApiServer, address: SocketAddr) -> io::Result<Serving> {
     let listener = TcpListener::bind(address).await?;
     let address = listener.local_addr()?;
@@ -107,7 +107,7 @@ pub(crate) async fn serve(server: &ApiServer, address: SocketAddr) -> io::Result
 }
 
 async fn accept(server: ApiServer, listener: TcpListener, acceptor: TlsAcceptor) {
-    // Dropped with this future, and all connections with it.
+    // Dropping this future drops all connections.
     let mut connections = JoinSet::new();
     loop {
         let mut frozen = server.faults().frozen();
@@ -122,7 +122,7 @@ async fn accept(server: ApiServer, listener: TcpListener, acceptor: TlsAcceptor)
             Ok((stream, _)) if !server.faults().is_refusing() => {
                 connections.spawn(connection(server.clone(), stream, acceptor.clone()));
             }
-            // Refused: the client sees a closed connection.
+            // Refused: the connection is closed.
             Ok(_) => {}
             // Out of file descriptors: another attempt would probably fail too, so other tasks run first.
             Err(_) => tokio::task::yield_now().await,
@@ -144,7 +144,7 @@ async fn connection(server: ApiServer, stream: TcpStream, acceptor: TlsAcceptor)
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http2().max_header_list_size(HEADERS);
     let serving = builder.serve_connection(TokioIo::new(tls), service);
-    // A request that breaks its connection breaks it for all requests on it, also with HTTP/2.
+    // An effect that breaks the connection of one request breaks it for all requests on it, even with HTTP/2.
     tokio::select! {
         _ = serving => {}
         () = broken.notified() => {}

@@ -31,11 +31,11 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// About once a minute, as on the real server.
+/// The default time between bookmarks, about that of the real server.
 const BOOKMARK_PERIOD: Duration = Duration::from_secs(60);
 
-/// One server on a [`Store`]. Cheap to clone; clones are the same server. As a `tower::Service` it takes requests
-/// without a connection; [`ApiServer::serve`] offers the same over TCP.
+/// One server on a [`Store`]. Cheap to clone; clones are the same server. As a `tower::Service`, it accepts requests
+/// without a connection. [`ApiServer::serve`] accepts them over TCP.
 #[derive(Clone, Debug)]
 pub struct ApiServer {
     pub(crate) shared: Arc<Shared>,
@@ -53,14 +53,14 @@ pub(crate) struct Shared {
     lag: Mutex<Option<Lag>>,
 }
 
-/// The state that a server with a stale watch cache shows.
+/// The content of a stale watch cache.
 #[derive(Clone, Debug)]
 pub(crate) struct Lag {
     pub revision: u64,
     pub objects: Objects,
 }
 
-/// The body of a request, and what the path and the query mean.
+/// A request: its user, its parsed path and query, and its body.
 pub(crate) struct Incoming {
     pub route: Route,
     pub body: Bytes,
@@ -74,13 +74,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl ApiServer {
-    /// A server on a store. As a tower service, it takes requests without a token as those of the administrator.
+    /// A server on a store. As a tower service, it treats requests without a token as those of the administrator.
     #[must_use]
     pub fn new(store: &Store) -> Self {
         Self::named(store, "api")
     }
 
-    /// A server with a name, which the log shows.
+    /// A server on a store, with a name for the log of requests.
     #[must_use]
     pub fn named(store: &Store, name: &str) -> Self {
         let shared = Shared {
@@ -96,7 +96,7 @@ impl ApiServer {
         }
     }
 
-    /// The same server, but requests without a token are those of this user.
+    /// A handle of the same server that treats requests without a token as those of this user.
     #[must_use]
     pub fn as_user(&self, user: &str) -> Self {
         Self {
@@ -105,7 +105,7 @@ impl ApiServer {
         }
     }
 
-    /// The same server, but requests without a token are rejected with 401, as over TCP.
+    /// A handle of the same server that rejects requests without a token with 401, as over TCP.
     #[must_use]
     pub fn token_only(&self) -> Self {
         Self {
@@ -148,8 +148,8 @@ impl ApiServer {
         *lock(&self.shared.bookmark_period) = period;
     }
 
-    /// Freezes the watch cache: watches, and reads with a resourceVersion, see nothing newer than now. Reads without a
-    /// resourceVersion are consistent and see everything.
+    /// Freezes the watch cache: watches, and reads from the cache, return nothing newer than now. Reads without a
+    /// resourceVersion are consistent and return everything.
     pub fn lag(&self) {
         let lag = self.store().read(|state| Lag {
             revision: state.revision,
@@ -172,11 +172,11 @@ impl ApiServer {
         self.shared.faults.notify();
     }
 
-    /// Serves over TCP and TLS.
+    /// Serves over TCP with TLS until the handle is dropped.
     ///
     /// # Errors
     ///
-    /// The address cannot be bound.
+    /// If the address cannot be bound.
     pub async fn serve(&self, address: SocketAddr) -> io::Result<Serving> {
         serve::serve(self, address).await
     }
@@ -263,7 +263,7 @@ impl ApiServer {
         user: String,
         route: Route,
     ) -> Result<Response<Body>, BoxError> {
-        let (latency, effect) = self.shared.faults.strike(&user, &route);
+        let (latency, effect) = self.shared.faults.apply_to(&user, &route);
         if !latency.is_zero() {
             tokio::time::sleep(latency).await;
         }

@@ -1,4 +1,4 @@
-//! Fields of a Service that the API server sets: defaults, a cluster IP, node ports (`SetDefaults_Service`, the
+//! Fields of a Service that the API server sets: defaults, cluster IPs, node ports (`SetDefaults_Service`, the
 //! allocators of pkg/registry/core/service).
 
 use crate::object::{self, array};
@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 const NETWORK: (u8, u8) = (10, 96);
 /// The beginning of the IPv6 Service network.
 const NETWORK_6: &str = "fd00:10:96::";
-/// The first node port and their number, the default of `--service-node-port-range`.
+/// The first node port and the number of node ports: the default of `--service-node-port-range`.
 const NODE_PORTS: (u32, u32) = (30_000, 2_768);
 
 /// Addresses and ports that are already allocated to other Services.
@@ -20,7 +20,7 @@ pub struct Taken {
 }
 
 impl Taken {
-    /// The allocations of Services other than this one.
+    /// The allocations of these Services.
     pub fn by<'a>(others: impl Iterator<Item = &'a Value>) -> Self {
         let mut taken = Self::default();
         for service in others {
@@ -41,7 +41,7 @@ impl Taken {
             let mut free = (0x100..0x1_0000).map(|number| format!("{NETWORK_6}{number:x}"));
             return free.find(|ip| !self.ips.contains(ip)).unwrap_or_default();
         }
-        // 0.1 is the Service `kubernetes` of every cluster, and low numbers are for static addresses.
+        // 10.96.0.1 is the Service `kubernetes` of every cluster, and 10.96.0.0/24 is for static addresses.
         let mut free = (1..=255u8).flat_map(|c| (1..=254u8).map(move |d| (c, d)));
         let ip = |(c, d): (u8, u8)| format!("{}.{}.{c}.{d}", NETWORK.0, NETWORK.1);
         free.find_map(|n| (!self.ips.contains(&ip(n))).then(|| ip(n)))
@@ -109,9 +109,9 @@ pub fn default(service: &mut Value, old: Option<&Value>, mut taken: Taken) {
     node_ports(spec, old, outside, wanted, &mut taken);
 }
 
-/// One address of each family. A PUT that leaves them out keeps the allocated ones.
+/// Sets one address of each family. A PUT that leaves them out keeps the allocated ones.
 fn cluster_ips(spec: &mut Value, old: Option<&Value>, taken: &Taken) {
-    // `clusterIP` is the field people know; the list follows it.
+    // `clusterIP` takes precedence over the first item of the list.
     let known = [
         &spec["clusterIP"],
         &spec["clusterIPs"][0],
@@ -136,7 +136,8 @@ fn cluster_ips(spec: &mut Value, old: Option<&Value>, taken: &Taken) {
     spec["clusterIPs"] = ips.into();
 }
 
-/// A headless Service without selector is dual-stack unless its policy says otherwise; others are single-stack.
+/// Sets the IP families. Without a policy, a headless Service without a selector is dual-stack, and any other Service
+/// is single-stack.
 fn families(spec: &mut Value, old: Option<&Value>) {
     for field in ["ipFamilyPolicy", "ipFamilies"] {
         if let Some(kept) = old.map(|old| &old["spec"][field]).filter(|kept| !kept.is_null()) {
@@ -160,7 +161,7 @@ fn families(spec: &mut Value, old: Option<&Value>) {
     }
 }
 
-fn node_ports(spec: &mut Value, old: Option<&Value>, may: bool, wanted: bool, taken: &mut Taken) {
+fn node_ports(spec: &mut Value, old: Option<&Value>, permitted: bool, wanted: bool, taken: &mut Taken) {
     let before = old
         .map(|o| array(&o["spec"]["ports"]).to_vec())
         .unwrap_or_default();
@@ -170,9 +171,9 @@ fn node_ports(spec: &mut Value, old: Option<&Value>, may: bool, wanted: bool, ta
         let had = before
             .iter()
             .find(|p| p["port"] == port["port"] && p["protocol"] == port["protocol"]);
-        if !may {
-            // Node ports are released when the type of a Service changes to one without them. In other cases, leaving
-            // them would be a user error, which no test makes.
+        if !permitted {
+            // Node ports are released when the type of a Service changes to one without them. In other cases, a node
+            // port in the request would be a user error, which no test makes.
             if was_outside {
                 remove(port, "nodePort");
             }

@@ -46,7 +46,7 @@ impl Changes {
         self.seen = self.signal.0.count.load(Ordering::SeqCst);
     }
 
-    /// Waits for an unseen change, and marks it as seen. Cancelling loses nothing.
+    /// Waits for an unseen change, and marks it as seen. Canceling this loses no change.
     pub async fn changed(&mut self) {
         let Self { signal, seen } = self;
         loop {

@@ -1,4 +1,4 @@
-//! The objects, their counter of resourceVersions, and their history. Pure: no HTTP, no waiting.
+//! The objects, their counter of resourceVersions, and their history. This is pure: it neither uses HTTP nor waits.
 
 use crate::{
     clock::Clock,
@@ -35,7 +35,7 @@ pub struct State {
 }
 
 impl State {
-    /// A cluster with its initial namespaces. UIDs and generated names follow from the seed. Without one they are
+    /// A cluster with its initial namespaces. UIDs and generated names follow from the seed. Without a seed, they are
     /// random.
     #[must_use]
     pub fn new(seed: Option<u64>) -> Self {
@@ -94,16 +94,16 @@ impl State {
     ///
     /// # Errors
     ///
-    /// It is older than the history.
+    /// If the version is older than the history.
     pub fn at(&self, revision: u64) -> Result<Objects, Compacted> {
         self.history.at(revision, &self.objects)
     }
 
-    /// Restores an earlier resourceVersion and drops everything after it. UIDs are not reused.
+    /// Restores the state at an earlier resourceVersion and drops all later changes. UIDs are not reused.
     ///
     /// # Errors
     ///
-    /// It is older than the history.
+    /// If the version is older than the history.
     pub fn rewind(&mut self, revision: u64) -> Result<(), Compacted> {
         self.objects = self.at(revision)?;
         self.history.undo(revision);
@@ -169,7 +169,7 @@ impl State {
         suffix
     }
 
-    /// `SplitMix64`: different enough, and reproducible from a seed.
+    /// A pseudorandom number (SplitMix64), which is reproducible from a seed.
     fn random(&mut self) -> u64 {
         self.ids = self.ids.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.ids;

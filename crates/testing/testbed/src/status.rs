@@ -5,7 +5,7 @@
 use crate::{field::FieldError, kinds::Kind};
 use serde_json::{Value, json};
 
-/// A response other than success.
+/// An error response.
 #[derive(Clone, Debug)]
 pub struct ApiError {
     /// HTTP status code, also in the Status object.
@@ -64,7 +64,7 @@ impl ApiError {
         }
     }
 
-    /// 405.
+    /// 405 for a method that a resource does not have.
     #[must_use]
     pub fn method_not_allowed() -> Self {
         let message = "the server does not allow this method on the requested resource";
@@ -74,7 +74,7 @@ impl ApiError {
         }
     }
 
-    /// 415.
+    /// 415 for a content type that is not supported.
     #[must_use]
     pub fn unsupported_media_type() -> Self {
         let message = "415: Unsupported Media Type";
@@ -99,7 +99,8 @@ impl ApiError {
         Self::of_object(409, "Conflict", kind, name, message)
     }
 
-    /// 409 of a DELETE, which names the kind. Other conflicts name the resource.
+    /// 409 for a failed precondition of a DELETE. Its message names the kind, and that of other conflicts names the
+    /// resource.
     #[must_use]
     pub fn delete_conflict(kind: &Kind, name: &str, why: &str) -> Self {
         let message = format!(
@@ -122,7 +123,7 @@ impl ApiError {
         )
     }
 
-    /// 403.
+    /// 403 for a request that is not allowed.
     #[must_use]
     pub fn forbidden(kind: &Kind, name: &str, why: &str) -> Self {
         let resource = kind.qualified_resource();
@@ -134,7 +135,7 @@ impl ApiError {
         Self::of_object(403, "Forbidden", kind, name, message)
     }
 
-    /// 400.
+    /// 400 for a malformed request.
     pub fn bad_request(message: impl Into<String>) -> Self {
         Self::new(400, "BadRequest", message)
     }
@@ -195,7 +196,7 @@ impl ApiError {
         }
     }
 
-    /// 401.
+    /// 401 for a request without a valid token.
     #[must_use]
     pub fn unauthorized() -> Self {
         Self::new(401, "Unauthorized", "Unauthorized")

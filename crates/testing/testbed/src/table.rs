@@ -8,7 +8,8 @@ use crate::{
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-/// A list or one object as a Table. A watch gets the column definitions with its first event only.
+/// Renders a list or one object as a Table, with column definitions if `columns`. A watch gets these only with its
+/// first event.
 #[must_use]
 pub fn render(kind: &Kind, object: &Value, now: Timestamp, columns: bool) -> Value {
     let is_list = object["items"].is_array();
@@ -38,7 +39,7 @@ pub fn render(kind: &Kind, object: &Value, now: Timestamp, columns: bool) -> Val
     })
 }
 
-/// Columns with their priority. `-o wide` shows those above 0.
+/// Columns with their priority. Only `-o wide` shows those with a priority above 0.
 fn headers(storage: Storage) -> &'static [(&'static str, u8)] {
     match storage {
         Storage::Service => &[
@@ -140,7 +141,7 @@ fn row(kind: &Kind, object: &Value, now: Timestamp) -> Value {
 }
 
 fn event(object: &Value, now: Timestamp) -> Vec<String> {
-    // The field of either view of an Event.
+    // The first of these fields that is set, because the two views of an Event have different names for them.
     let text = |names: &[&str]| {
         names
             .iter()

@@ -1,6 +1,6 @@
-//! Converts JSON to a typed object and back, as the real server does with every body first.
+//! Converts JSON to a typed object and back, which is the first thing that the real server does with a body.
 //!
-//! A wrong type is a 400, an unknown field is dropped, and an empty optional field is left out.
+//! A wrong type causes a 400, an unknown field is dropped, and an empty optional field is left out.
 
 use crate::{
     clock, events,
@@ -79,7 +79,7 @@ pub fn round_trip(kind: &Kind, mut stored: Value) -> Result<Value, ApiError> {
     Ok(typed)
 }
 
-/// Removes the times that a real server stores unchanged and that our types cannot hold.
+/// Removes and returns the times that a real server stores unchanged and that our types cannot hold.
 fn take_beyond_jiff(
     stored: &mut Value,
     paths: &[&'static [&'static str]],
@@ -106,7 +106,7 @@ fn wrong_type(kind: &Kind, why: &str) -> ApiError {
     ))
 }
 
-/// Accepts a slice without `addressType`, which fails in validation (422), not in decoding.
+/// Fills in `addressType` and `addresses`, so that a slice without them fails in validation (422), not in decoding.
 fn slice_lists(kind: &Kind, mut stored: Value) -> Value {
     if kind.storage == Storage::EndpointSlice && stored["addressType"].is_null() {
         stored["addressType"] = "".into();
@@ -119,7 +119,7 @@ fn slice_lists(kind: &Kind, mut stored: Value) -> Value {
     stored
 }
 
-/// Go writes a nil slice as null and an empty set of conditions as `{}`, and clients see both.
+/// Go writes an empty list of endpoints or ports as null, and absent conditions as `{}`. Clients see both.
 fn normalize_slice(slice: &mut Value) {
     for list in ["endpoints", "ports"] {
         if object::array(&slice[list]).is_empty() {

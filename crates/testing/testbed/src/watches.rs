@@ -1,4 +1,4 @@
-//! WATCH: changes as lines, from a resourceVersion on, until its timeout or a fault.
+//! WATCH: sends the changes after a resourceVersion as lines, until the timeout or a fault.
 
 use crate::{
     answer::{self, Body, BoxError, Shape},
@@ -22,9 +22,9 @@ use serde_json::{Value, json};
 use std::{collections::VecDeque, io, sync::Arc, time::Duration};
 use tokio::time::Instant;
 
-/// On the real server, a watch without `timeoutSeconds` ends after 30 to 60 minutes.
+/// The timeout of a watch without `timeoutSeconds`. On the real server, it is 30 to 60 minutes.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(45 * 60);
-/// The time between the last bookmark and the end.
+/// The time between the last bookmark and the end of a watch.
 const LAST_BOOKMARK: Duration = Duration::from_secs(2);
 
 /// Opens a watch.
@@ -66,7 +66,7 @@ pub(crate) async fn watch(
         watch.begin_with_present(server, &given).await?;
     } else {
         watch.cursor = given.parse().map_err(|_| {
-            // The real server sends a plain error, so code 500 without a reason.
+            // The real server sends a plain error: code 500 without a reason.
             ApiError::new(500, "", format!(
                 "resourceVersion: Invalid value: {given:?}: strconv.ParseUint: parsing {given:?}: invalid syntax"
             ))
@@ -113,7 +113,7 @@ struct Watch {
     writes: Changes,
     changes: Changes,
     header_sent: bool,
-    /// After `lines`, the watch ends like this.
+    /// The way in which the watch ends after `lines`, or `None` while it continues.
     ended: Option<Ending>,
 }
 
@@ -197,7 +197,7 @@ impl Watch {
         };
     }
 
-    /// Turns changes since the cursor into lines. Returns false if there are none.
+    /// Turns changes since the cursor into lines. Returns false if there is no newer resourceVersion.
     fn read_on(&mut self) -> bool {
         let visible = self.shared.visible();
         if visible <= self.cursor {
@@ -233,8 +233,8 @@ impl Watch {
         true
     }
 
-    /// Translates a change for a watch with a selector: entering is ADDED, leaving is DELETED with the earlier state
-    /// and the resourceVersion of the change.
+    /// Translates a change for a watch with a selector: an object that starts to match is ADDED, and one that stops
+    /// matching is DELETED, with its earlier state and the resourceVersion of the change.
     fn push_change(&mut self, change: &Change) {
         let wanted = |o: &Option<Arc<Value>>| o.as_ref().filter(|o| self.selector.matches(o)).cloned();
         let (event, mut shown) = match (wanted(&change.old), wanted(&change.new)) {
@@ -258,7 +258,7 @@ impl Watch {
         }
         let mut bookmark =
             json!({"kind": self.kind.kind, "apiVersion": self.kind.api_version(), "metadata": metadata});
-        // An empty object of the type: fields that are never left out are present.
+        // The bookmark is an empty object of the type: fields that are never left out are present.
         if self.kind.kind == "EndpointSlice" {
             bookmark["addressType"] = "".into();
             bookmark["endpoints"] = Value::Null;
@@ -283,8 +283,8 @@ impl Watch {
     }
 }
 
-/// One event. Its type comes first, as from a real API server, so a client that needs it does not have to buffer the
-/// object.
+/// One event. Its type comes first, as from a real API server, so a client that needs the type does not have to buffer
+/// the object.
 fn line(event: &str, object: &impl std::fmt::Display) -> Bytes {
     format!("{{\"type\":\"{event}\",\"object\":{object}}}\n").into()
 }

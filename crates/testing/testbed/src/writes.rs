@@ -1,5 +1,5 @@
-//! Create, update, patch and delete, in the order of the real server (registry/generic/registry/store.go): if a request
-//! has several errors, clients see which one is reported first.
+//! Create, update, patch and delete. The order of the checks is that of the real server
+//! (registry/generic/registry/store.go), because clients see which of several errors is reported.
 
 use crate::{
     events,
@@ -88,7 +88,7 @@ impl State {
         Ok(self.commit(key, Some(new)))
     }
 
-    /// PUT. Returns true if it created the object.
+    /// PUT. Returns the object, and whether it was created.
     ///
     /// # Errors
     ///
@@ -289,7 +289,7 @@ impl State {
                 kind.kind
             )));
         }
-        let mut new = typed::round_trip(kind, events::unview(kind, body))?;
+        let mut new = typed::round_trip(kind, events::to_stored(kind, body))?;
         if kind.namespaced {
             if object::namespace(&new).is_empty() {
                 object::set_meta(&mut new, "namespace", Some(namespace.into()));

@@ -19,7 +19,7 @@ use crate::{
 use http::Response;
 use serde_json::{Value, json};
 
-/// POST, PUT, PATCH, DELETE.
+/// Handles POST, PUT, PATCH and DELETE.
 pub(crate) fn write(
     store: &Store,
     kind: &'static Kind,
@@ -28,7 +28,7 @@ pub(crate) fn write(
     let route = &incoming.route;
     check_options(route)?;
     if !route.param("dryRun").is_empty() {
-        return Err(ApiError::bad_request("dryRun is not offered by the testbed"));
+        return Err(ApiError::bad_request("the testbed does not support dryRun"));
     }
     let (namespace, name) = (route.namespace.as_str(), route.name.as_str());
     let part = if route.status { Part::Status } else { Part::Main };
@@ -65,7 +65,7 @@ pub(crate) fn write(
     Ok(answer::json(code, &shown))
 }
 
-/// Validates `fieldManager` of a write: at most 128 bytes, or 422.
+/// Validates `fieldManager` of a write. More than 128 bytes cause a 422.
 fn check_options(route: &Route) -> Result<(), ApiError> {
     const LIMIT: usize = 128;
     if route.param("fieldManager").len() <= LIMIT {

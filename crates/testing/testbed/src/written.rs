@@ -7,7 +7,7 @@ use std::sync::Arc;
 /// One write to a store, by any writer.
 #[derive(Clone, Debug)]
 pub struct Written {
-    /// Its resourceVersion.
+    /// The resourceVersion of the write.
     pub revision: u64,
     /// Plural of the resource; Events are `events`.
     pub resource: &'static str,

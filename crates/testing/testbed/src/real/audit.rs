@@ -1,9 +1,9 @@
-//! The audit log of a real server, which shows the users that wrote EndpointSlices.
+//! The audit log of a real server, which names the users that wrote EndpointSlices.
 
 use serde_json::Value;
 use std::{fs, path::Path};
 
-/// Logs one line for each write of a slice, after its response.
+/// The audit policy: the server logs one line for each write of an EndpointSlice, after its response.
 pub const POLICY: &str = r#"{
   "apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": ["RequestReceived"],
   "rules": [
@@ -13,7 +13,7 @@ pub const POLICY: &str = r#"{
   ]
 }"#;
 
-/// The log file of a server.
+/// The name of the log file of a server.
 pub fn log(server: usize) -> String {
     format!("audit-{server}.log")
 }

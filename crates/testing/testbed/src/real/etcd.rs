@@ -16,10 +16,10 @@ use tokio::{
 /// The place where a member runs.
 #[derive(Debug)]
 pub struct Place {
-    /// The arguments before the program.
+    /// The arguments that precede the program.
     pub enter: Vec<String>,
     pub address: Ipv4Addr,
-    /// For clients and for the other members.
+    /// The ports for clients and for the other members.
     pub ports: [u16; 2],
 }
 
@@ -30,7 +30,7 @@ pub struct Member {
     client: SocketAddr,
 }
 
-/// Starts members of one cluster.
+/// Starts the members of one cluster, and returns when all accept clients.
 pub async fn start(assets: &Path, folder: &Path, places: &[Place]) -> io::Result<Vec<Member>> {
     let peer = |place: &Place| format!("http://{}:{}", place.address, place.ports[1]);
     let numbered = places.iter().enumerate();
@@ -50,7 +50,7 @@ pub async fn start(assets: &Path, folder: &Path, places: &[Place]) -> io::Result
             format!("--listen-peer-urls={}", peer(place)),
             format!("--initial-advertise-peer-urls={}", peer(place)),
             format!("--initial-cluster={peers}"),
-            // The data lives as long as the test.
+            // The data is not needed after the test.
             "--unsafe-no-fsync".to_owned(),
         ]);
         let process = Guard::start(&command, &log(number))?;
@@ -77,7 +77,7 @@ impl Member {
         self.process.wait_until_stopped();
     }
 
-    /// Whether it leads its cluster.
+    /// Whether this member is the leader.
     pub async fn leads(&self) -> io::Result<bool> {
         let status = self.call("maintenance/status", json!({})).await?;
         Ok(status["leader"] == status["header"]["member_id"])
@@ -90,7 +90,7 @@ impl Member {
         Ok(range["kvs"][0]["mod_revision"].clone())
     }
 
-    /// A call of its JSON gateway. With HTTP/1.0, the body is the rest of the response.
+    /// Calls the JSON gateway of the member. With HTTP/1.0, the body is the rest of the response.
     async fn call(&self, path: &str, body: Value) -> io::Result<Value> {
         let body = body.to_string();
         let request = format!(

@@ -1,7 +1,8 @@
-//! Real servers as children of the test: `etcd` and any number of `kube-apiserver`s on it, or one of each on several hosts.
+//! Real servers as child processes of the test: one `etcd` and any number of `kube-apiserver`s on it, or one of each on
+//! each of several hosts.
 //!
-//! As with envtest, `KUBEBUILDER_ASSETS` names the folder of the binaries. Other processes are never touched: the
-//! [`RealCluster`] ends its children by their own handles when it is dropped.
+//! As with envtest, `KUBEBUILDER_ASSETS` names the folder of the binaries. Dropping a [`RealCluster`] ends its child
+//! processes, by their handles, and no other process.
 
 mod audit;
 mod etcd;
@@ -21,10 +22,10 @@ use std::{
 };
 use tokio::time::{sleep, timeout};
 
-/// More than two renewal periods.
+/// The longest wait for a renewal. It is longer than two renewal periods.
 const RENEWAL_TIMEOUT: Duration = Duration::from_secs(30);
-/// The user of the test, who may do everything, and users for replicas, whose names show which of them wrote. They may
-/// do only what the test allows them.
+/// The user of the test, who may do everything, and three users for replicas, who may do only what the test allows.
+/// Their names show which replica wrote an object.
 pub const USERS: [&str; 4] = ["admin", "one", "two", "three"];
 
 /// etcd and its API servers.
@@ -39,7 +40,7 @@ pub struct RealCluster {
     folder: Folder,
 }
 
-/// A separate machine: a network namespace, by its name for `ip netns`, and an address in it.
+/// A network namespace that serves as a separate machine, by its name for `ip netns`, and an address in it.
 #[derive(Clone, Debug)]
 pub struct Host {
     /// The network namespace.
@@ -48,7 +49,7 @@ pub struct Host {
     pub address: Ipv4Addr,
 }
 
-/// The folder of the binaries. If it is missing, a test prints that it is skipped.
+/// The folder of the binaries. If it is `None`, a test prints that it is skipped.
 #[must_use]
 pub fn assets() -> Option<PathBuf> {
     let folder = PathBuf::from(std::env::var_os("KUBEBUILDER_ASSETS")?);
@@ -63,7 +64,7 @@ impl RealCluster {
     ///
     /// # Errors
     ///
-    /// A binary is missing or does not become ready. The error contains the end of its log.
+    /// If a binary is missing or does not become ready. The error contains the end of its log.
     pub async fn start(servers: usize) -> io::Result<Self> {
         Self::start_with(servers, &[]).await
     }
@@ -181,7 +182,7 @@ impl RealCluster {
     fn command(&self, etcd: &str, address: SocketAddr, number: usize) -> Vec<String> {
         let file = |name: &str| self.folder.0.join(name).display().to_string();
         // Each server lists itself in default/kubernetes, so each needs its own address. Loopback addresses are
-        // rejected there, but nothing connects to the ones that are listed instead.
+        // rejected there, so other addresses are listed instead. Nothing connects to them.
         let listed = match address.ip() {
             ip if ip.is_loopback() => format!("192.0.2.{}", number + 1),
             ip => ip.to_string(),
@@ -215,10 +216,10 @@ impl RealCluster {
         &self.servers
     }
 
-    /// One API server, to stop or restart it.
+    /// One API server, so that a test can kill or restart it.
     ///
     /// # Panics
-    /// There is no such server.
+    /// If there is no such server.
     pub fn server(&mut self, number: usize) -> &mut RealServer {
         &mut self.servers[number]
     }
@@ -246,7 +247,7 @@ impl RealCluster {
     /// has `kube-controller-manager`; the folder of envtest does not.
     ///
     /// # Errors
-    /// The process cannot be started.
+    /// If the process cannot be started.
     pub fn run_controllers(&mut self, controllers: &[&str]) -> io::Result<bool> {
         let program = self.assets.join("kube-controller-manager");
         if !program.is_file() {
@@ -266,18 +267,18 @@ impl RealCluster {
         Ok(true)
     }
 
-    /// The users whose writes of EndpointSlices were accepted, by all servers so far.
+    /// The user of each write of an EndpointSlice that a server has accepted so far.
     #[must_use]
     pub fn writers(&self) -> Vec<String> {
         let logs = (0..self.servers.len()).map(|number| self.folder.0.join(audit::log(number)));
         logs.flat_map(|log| audit::writers(&log)).collect()
     }
 
-    /// Stops etcd as SIGSTOP does. API servers then answer with errors or hang.
+    /// Stops etcd with SIGSTOP. API servers then answer with errors or hang.
     ///
     /// # Errors
     ///
-    /// The signal cannot be sent.
+    /// If the signal cannot be sent.
     pub fn stop_etcd(&self) -> io::Result<()> {
         for member in &self.etcd {
             member.signal("STOP")?;
@@ -290,7 +291,7 @@ impl RealCluster {
     ///
     /// # Errors
     ///
-    /// The signal cannot be sent.
+    /// If the signal cannot be sent.
     pub fn continue_etcd(&self) -> io::Result<()> {
         self.etcd.iter().try_for_each(|member| member.signal("CONT"))
     }
@@ -298,7 +299,7 @@ impl RealCluster {
     /// The number of the etcd member that leads, if there is one.
     ///
     /// # Errors
-    /// A member does not answer.
+    /// If a member does not answer.
     pub async fn etcd_leader(&self) -> io::Result<Option<usize>> {
         for (number, member) in self.etcd.iter().enumerate() {
             if member.leads().await? {
@@ -311,7 +312,7 @@ impl RealCluster {
     /// Waits until a server renews the lease in etcd that keeps it in `default/kubernetes`, which it does every 10 s.
     ///
     /// # Errors
-    /// etcd does not answer, or the server does not renew its lease.
+    /// If etcd does not answer, or the server does not renew its lease.
     pub async fn renewed(&self, server: usize) -> io::Result<()> {
         let key = format!("/registry/masterleases/{}", self.servers[server].address().ip());
         let before = self.etcd[0].revision_of(&key).await?;
@@ -326,7 +327,7 @@ impl RealCluster {
 }
 
 impl Host {
-    /// The arguments that run a program on this host, as the same process.
+    /// The arguments that precede a program to run it on this host, in the same process.
     fn enter(&self) -> Vec<String> {
         ["ip", "netns", "exec", &self.namespace]
             .map(str::to_owned)

@@ -34,8 +34,8 @@ impl Guard {
         Ok(Self(command.spawn()?))
     }
 
-    /// Waits until the process has stopped. A signal takes effect after `kill` has returned, and until then threads
-    /// still answer.
+    /// Waits until the process has stopped, for at most 5 s. A signal takes effect after `kill` has returned, and until
+    /// then, threads of the process still answer.
     pub fn wait_until_stopped(&self) {
         let patience = std::time::Instant::now() + Duration::from_secs(5);
         while !all_stopped(self.0.id()) && std::time::Instant::now() < patience {
@@ -43,7 +43,7 @@ impl Guard {
         }
     }
 
-    /// Sends a signal by name. The standard library only knows KILL, and `unsafe` is forbidden here.
+    /// Sends a signal by name. The standard library can only send KILL, and `unsafe` is forbidden here.
     pub fn signal(&self, name: &str) -> io::Result<()> {
         let status = Command::new("kill")
             .arg(format!("-{name}"))
@@ -57,7 +57,7 @@ impl Guard {
     }
 }
 
-/// Whether every thread of a process is stopped. Without `/proc` this is unknown.
+/// Whether every thread of a process is stopped. Without `/proc`, this is unknown and counts as true.
 fn all_stopped(process: u32) -> bool {
     let Ok(threads) = fs::read_dir(format!("/proc/{process}/task")) else {
         return true;
@@ -71,7 +71,7 @@ fn all_stopped(process: u32) -> bool {
     })
 }
 
-/// A temporary folder.
+/// A temporary folder, which `Drop` removes.
 #[derive(Debug)]
 pub struct Folder(pub PathBuf);
 

@@ -17,7 +17,7 @@ use tokio_rustls::{
     rustls::{ClientConfig, pki_types::ServerName},
 };
 
-/// Starting takes 3 to 6 seconds on a quiet machine.
+/// The longest wait for a start, which takes 3 to 6 s on an idle machine.
 const START_TIMEOUT: Duration = Duration::from_secs(90);
 /// One kube-apiserver.
 #[derive(Debug)]
@@ -48,27 +48,27 @@ impl RealServer {
         Ok(server)
     }
 
-    /// Its URL, which stays the same after a restart.
+    /// The address and port, which stay the same after a restart.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// `https://<address>:<port>`.
+    /// The URL: `https://<address>:<port>`.
     #[must_use]
     pub fn url(&self) -> String {
         format!("https://{}", self.address)
     }
 
-    /// Kills it: the kernel closes its connections.
+    /// Kills the server. The kernel closes its connections.
     pub fn kill(&mut self) {
         self.process = None;
     }
 
-    /// Stops it as SIGSTOP does: connections stay open, and nothing is answered.
+    /// Stops the server with SIGSTOP: connections stay open, and nothing is answered.
     ///
     /// # Errors
-    /// It is not running, or the signal cannot be sent.
+    /// If the server is not running, or the signal cannot be sent.
     pub fn stop(&self) -> io::Result<()> {
         let process = self.process.as_ref().ok_or(io::ErrorKind::NotFound)?;
         process.signal("STOP")?;
@@ -76,18 +76,18 @@ impl RealServer {
         Ok(())
     }
 
-    /// Resumes it.
+    /// Resumes a stopped server.
     ///
     /// # Errors
-    /// It is not running, or the signal cannot be sent.
+    /// If the server is not running, or the signal cannot be sent.
     pub fn cont(&self) -> io::Result<()> {
         self.signal("CONT")
     }
 
-    /// Starts it again, on the same port, and returns when it is ready.
+    /// Kills the server if it is running, starts it on the same port, and returns when it is ready.
     ///
     /// # Errors
-    /// It does not become ready.
+    /// If the server does not become ready.
     pub async fn restart(&mut self) -> io::Result<()> {
         self.kill();
         self.run().await
@@ -105,7 +105,7 @@ impl RealServer {
 
     async fn is_ready(&self) -> io::Result<bool> {
         let stream = tokio::net::TcpStream::connect(self.address).await?;
-        // This name is in every certificate, whatever the address.
+        // This name is in every certificate, whatever the address of the server is.
         let name = ServerName::try_from("localhost").map_err(io::Error::other)?;
         let mut stream = TlsConnector::from(Arc::clone(&self.tls))
             .connect(name, stream)
@@ -131,14 +131,14 @@ impl RealServer {
             if ended || Instant::now() > deadline {
                 return Err(not_ready(&self.log));
             }
-            // A starting process offers nothing to wait for.
+            // A starting process gives no signal to wait for.
             sleep(Duration::from_millis(100)).await;
         }
         Ok(())
     }
 }
 
-/// Waits until something listens there.
+/// Waits until a process listens on this address.
 pub(super) async fn wait_for_port(address: SocketAddr, log: &Path) -> io::Result<()> {
     let open = async {
         while TcpStream::connect(address).is_err() {

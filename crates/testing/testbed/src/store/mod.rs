@@ -83,7 +83,7 @@ impl Store {
     }
 
     /// Allows loopback addresses in EndpointSlices from now on. Real API servers refuse them, but the servers of a test
-    /// listen there and may list themselves.
+    /// listen there and can list themselves.
     pub fn allow_loopback(&self) {
         lock(&self.inner.state).loopback = true;
     }
@@ -112,8 +112,8 @@ impl Store {
         result
     }
 
-    /// The garbage collector runs in the time of tokio, so it needs a runtime. Without one it waits for the next write
-    /// in a runtime, or for [`Store::collect_now`].
+    /// Schedules the garbage collector, which uses the clock of tokio and therefore needs a runtime. Without a runtime,
+    /// it waits for the next write in one, or for [`Store::collect_now`].
     fn schedule_collection(&self) {
         let Some(after) = *lock(&self.inner.collect_after) else {
             return;
@@ -133,8 +133,8 @@ impl Store {
         });
     }
 
-    /// Sets the delay after which dependents without an owner are deleted and namespaces emptied. `None` means never,
-    /// as in a cluster without a controller manager.
+    /// Sets the delay after which dependents without an owner are deleted and terminating namespaces are emptied.
+    /// `None` means never, as in a cluster without a controller manager.
     pub fn collect_after(&self, delay: Option<Duration>) {
         *lock(&self.inner.collect_after) = delay;
         if self.read(|state| state.garbage) {
@@ -142,7 +142,7 @@ impl Store {
         }
     }
 
-    /// Runs the garbage collector, unless nothing has lost its owner since the last time.
+    /// Runs the garbage collector now if it has work.
     pub fn collect_now(&self) {
         if self.read(|state| state.garbage) {
             self.write(State::collect);
@@ -155,7 +155,7 @@ impl Store {
         self.read(|state| state.revision)
     }
 
-    /// Wakes after every write.
+    /// A receiver that wakes after every write.
     #[must_use]
     pub fn changes(&self) -> Changes {
         self.inner.written.subscribe()
@@ -184,14 +184,15 @@ impl Store {
     }
 
     /// Restores the state at a resourceVersion. Versions continue from there, as after a restore of etcd from a backup.
-    /// Open watches do not notice: like a watch from a future version, they show nothing until that version is passed.
-    /// If a server was not restarted and should not notice either, call [`ApiServer::lag`] before.
+    /// Open watches do not end: like a watch from a future version, each shows nothing until the store passes the
+    /// version that the watch has reached. To simulate a server that was not restarted and still serves its old cache,
+    /// call [`ApiServer::lag`] first.
     ///
     /// [`ApiServer::lag`]: crate::ApiServer::lag
     ///
     /// # Errors
     ///
-    /// 410: the version is compacted.
+    /// 410 if the version is compacted.
     pub fn rewind(&self, revision: u64) -> Result<(), ApiError> {
         self.write(|state| state.rewind(revision))
             .map_err(|compacted| ApiError::expired(format!("the oldest version is {}", compacted.oldest)))
@@ -228,7 +229,7 @@ impl Store {
         lock(&self.inner.tokens).insert(token.to_owned(), user.to_owned());
     }
 
-    /// A token of the user. Created if there is none yet.
+    /// The token of a user. It is created if there is none yet.
     #[must_use]
     pub fn token_of(&self, user: &str) -> String {
         let mut tokens = lock(&self.inner.tokens);
@@ -252,7 +253,7 @@ impl Store {
         self.inner.pki.get_or_init(Pki::new)
     }
 
-    /// The TLS settings of any server of this cluster.
+    /// The TLS settings that all servers of this cluster share.
     #[must_use]
     pub fn server_tls(&self) -> Arc<tokio_rustls::rustls::ServerConfig> {
         self.pki().server_config()
@@ -270,14 +271,15 @@ impl Store {
         self.pki().ca_pem()
     }
 
-    /// The current time of this cluster, in whole seconds.
+    /// The current time of this cluster.
     #[must_use]
     pub fn now(&self) -> jiff::Timestamp {
         self.read(|state| state.clock.now())
     }
 }
 
-/// Marks that a collection is scheduled. A runtime that ends removes the mark.
+/// Marks that a collection is scheduled. Dropping this removes the mark, even if the runtime ends before the
+/// collection.
 struct Scheduled(Store);
 
 impl Drop for Scheduled {

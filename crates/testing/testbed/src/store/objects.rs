@@ -1,5 +1,5 @@
-//! Calls of tests that read and write objects. They go through the same code as HTTP requests: defaults, validation,
-//! events, garbage collection.
+//! Calls of tests that read and write objects. They use the same code as HTTP requests: defaults, validation, events,
+//! garbage collection.
 
 use super::Store;
 use crate::{
@@ -14,12 +14,12 @@ use crate::{
 use serde_json::Value;
 
 impl Store {
-    /// Creates or replaces an object, as an administrator. The object names its kind. The default namespace is
-    /// `default`.
+    /// Creates or replaces an object, as an administrator. The object must name its API version and kind. The default
+    /// namespace is `default`.
     ///
     /// # Errors
     ///
-    /// Those of a POST or a PUT; 404 for an unknown kind.
+    /// Those of a POST or a PUT, and 404 for an unknown kind.
     pub fn put(&self, mut object: Value) -> Result<Value, ApiError> {
         let (kind, namespace, name) = address(&object)?;
         self.write(|state| {
@@ -113,7 +113,7 @@ impl Store {
     /// an API server of another version, or a proxy, had damaged it.
     ///
     /// # Errors
-    /// 404.
+    /// 404 if there is no such resource or object.
     pub fn spoil(
         &self,
         resource: &str,
@@ -141,8 +141,8 @@ impl Store {
         self.write(|state| state.delete(kind, namespace, name, &options).map(drop))
     }
 
-    /// An object. Resources are named by their plural (`endpointslices`). `events.events.k8s.io` is the newer view of
-    /// Events.
+    /// An object, or `None` if it does not exist. Resources are named by their plural (`endpointslices`).
+    /// `events.events.k8s.io` is the newer view of Events.
     #[must_use]
     pub fn get(&self, resource: &str, namespace: &str, name: &str) -> Option<Value> {
         let kind = kinds::by_name(resource)?;

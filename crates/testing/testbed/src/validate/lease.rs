@@ -1,4 +1,4 @@
-//! Lease (`ValidateLeaseSpec`): the holder may be empty, the duration must not be zero, and transitions must not be
+//! Lease (`ValidateLeaseSpec`): the holder may be empty, the duration must be positive, and transitions must not be
 //! negative.
 
 use crate::field::{Cause, FieldError};

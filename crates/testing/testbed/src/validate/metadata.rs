@@ -8,7 +8,7 @@ use crate::{
 };
 use serde_json::{Value, json};
 
-/// The limit for all annotations of an object together, keys and values.
+/// The limit for the keys and values of all annotations of an object together, in bytes.
 const ANNOTATIONS_LIMIT: usize = 256 * 1024;
 
 pub fn check(new: &Value, old: Option<&Value>, name_rule: fn(&str) -> Vec<String>) -> Vec<FieldError> {

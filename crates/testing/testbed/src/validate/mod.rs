@@ -1,4 +1,5 @@
-//! Objects that the server rejects with 422. Each kind has a file below, and the rules of `metadata` apply to all.
+//! Validates objects: the server rejects invalid ones with 422. Kinds with rules of their own have a file below, and
+//! the rules of `metadata` apply to all.
 
 mod endpoints;
 mod event;
@@ -16,7 +17,7 @@ use serde_json::Value;
 
 pub use service::SUPPORTED_PROTOCOLS;
 
-/// All errors of an object in its stored form. `old` is the object that it replaces. `loopback`: slices may list
+/// All errors in an object in its stored form. `old` is the object that it replaces. If `loopback`, slices may list
 /// loopback addresses.
 #[must_use]
 pub fn object(kind: &Kind, new: &Value, old: Option<&Value>, loopback: bool) -> Vec<FieldError> {
@@ -24,7 +25,7 @@ pub fn object(kind: &Kind, new: &Value, old: Option<&Value>, loopback: bool) -> 
         Storage::Service | Storage::Namespace => names::dns_label,
         _ => names::dns_subdomain,
     };
-    // The core API never validated Events. Only their newer view is strict about metadata.
+    // The core API does not validate the metadata of Events. Only `events.k8s.io` does.
     let mut errors = if kind.storage == Storage::Event && kind.group.is_empty() {
         Vec::new()
     } else {
@@ -45,7 +46,7 @@ pub fn object(kind: &Kind, new: &Value, old: Option<&Value>, loopback: bool) -> 
     errors
 }
 
-/// `field is immutable`, the error of many rules.
+/// The error `field is immutable`, if the values differ.
 fn immutable(field: &str, new: &Value, old: &Value) -> Option<FieldError> {
     (new != old).then(|| FieldError::invalid(field, new, "field is immutable"))
 }

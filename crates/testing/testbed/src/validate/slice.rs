@@ -11,7 +11,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 const MAX_ENDPOINTS: usize = 1000;
 const MAX_ADDRESSES: usize = 100;
-/// The limit was 100 up to Kubernetes 1.30.
+/// The limit for ports. Up to Kubernetes 1.30, it was 100.
 const MAX_PORTS: usize = 20_000;
 
 pub fn check(new: &Value, old: Option<&Value>, loopback: bool) -> Vec<FieldError> {
@@ -147,7 +147,7 @@ fn address(list: &str, index: usize, value: &Value, address_type: &str, loopback
     errors
 }
 
-/// The reason why no Service may send traffic to this address.
+/// The reason why no endpoint may have this address, if there is one.
 pub fn special(ip: &IpAddr) -> Option<String> {
     let (link_local, link_local_multicast) = match ip {
         IpAddr::V4(v4) => (

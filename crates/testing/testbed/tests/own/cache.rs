@@ -7,7 +7,7 @@ use testbed::{ApiServer, Store};
 use tokio::time::timeout;
 
 #[tokio::test(start_paused = true)]
-async fn a_stale_cache_is_seen_by_watches_and_cached_reads_only() {
+async fn only_watches_and_cached_reads_use_a_stale_cache() {
     let store = Store::new();
     let server = ApiServer::new(&store);
     store.put(slice("old")).unwrap();

@@ -22,7 +22,7 @@ fn has(store: &Store, name: &str) -> bool {
 }
 
 #[tokio::test(start_paused = true)]
-async fn dependents_of_a_deleted_owner_go_after_the_delay() {
+async fn dependents_of_a_deleted_owner_are_deleted_after_the_delay() {
     let store = Store::new();
     let uid = store.put(service("vip")).unwrap()["metadata"]["uid"].clone();
     store.put(owned("copy", &[("vip", &uid)])).unwrap();
@@ -38,7 +38,7 @@ async fn dependents_of_a_deleted_owner_go_after_the_delay() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_owner_that_never_existed_is_ignored() {
+async fn an_owner_with_the_same_name_but_another_uid_does_not_count() {
     let store = Store::new();
     store.collect_after(Some(Duration::from_secs(5)));
     let uid = store.put(service("vip")).unwrap()["metadata"]["uid"].clone();
@@ -50,7 +50,7 @@ async fn an_owner_that_never_existed_is_ignored() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_owner_of_two_is_enough() {
+async fn an_object_stays_while_one_of_its_two_owners_exists() {
     let store = Store::new();
     let uid = |name: &str| store.put(service(name)).unwrap()["metadata"]["uid"].clone();
     let (one, two) = (uid("one"), uid("two"));
@@ -75,7 +75,7 @@ async fn collection_can_be_switched_off() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn foreground_and_orphan_deletes_behave_as_named() {
+async fn foreground_and_orphan_policies_are_followed() {
     let store = Store::new();
     let server = ApiServer::new(&store);
     for (policy, copy_stays) in [("Foreground", false), ("Orphan", true)] {
@@ -86,7 +86,7 @@ async fn foreground_and_orphan_deletes_behave_as_named() {
         call(&server, Method::DELETE, path, Some(&options)).await.unwrap();
         assert!(
             store.get("services", "default", "vip").is_some(),
-            "its finalizer holds it"
+            "its finalizer delays the removal"
         );
         store
             .until(|s| s.get("services", "default", "vip").is_none())
@@ -96,7 +96,7 @@ async fn foreground_and_orphan_deletes_behave_as_named() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_deleted_namespace_is_emptied_and_goes() {
+async fn a_deleted_namespace_is_emptied_and_removed() {
     let store = Store::new();
     let server = ApiServer::new(&store);
     store.put(builders::namespace("short")).unwrap();

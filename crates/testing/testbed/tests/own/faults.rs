@@ -18,7 +18,7 @@ async fn create(server: &ApiServer, name: &str) -> Result<(u16, Value), testbed:
 }
 
 #[tokio::test(start_paused = true)]
-async fn errors_hit_their_target_as_often_as_set() {
+async fn an_error_applies_to_its_requests_as_often_as_set() {
     let server = server();
     let creates = Match::any().verb("create").resource("leases").name("");
     server.faults().add(Fault::status(creates, 503).times(2));
@@ -55,7 +55,7 @@ async fn every_code_but_429_is_a_status() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_rule_is_for_a_user_and_can_be_removed() {
+async fn a_rule_applies_to_a_user_and_can_be_removed() {
     let server = server();
     let id = server
         .faults()
@@ -67,7 +67,7 @@ async fn a_rule_is_for_a_user_and_can_be_removed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn latency_adds_up() {
+async fn latencies_add_up() {
     let server = server();
     server
         .faults()
@@ -94,7 +94,7 @@ async fn nonsense_is_not_json_and_has_no_effect() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_truncated_answer_is_not_json_but_the_write_is_done() {
+async fn a_truncated_answer_is_not_json_but_the_write_is_applied() {
     let server = server();
     server
         .faults()
@@ -118,7 +118,7 @@ async fn an_undecodable_answer_has_fields_of_wrong_types() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lost_reply_is_a_write_that_happened() {
+async fn a_write_with_a_lost_reply_is_applied() {
     let server = server();
     server
         .faults()
@@ -133,7 +133,7 @@ async fn a_lost_reply_is_a_write_that_happened() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_hanging_or_broken_request_did_nothing() {
+async fn a_hanging_or_broken_request_has_no_effect() {
     let server = server();
     server
         .faults()
@@ -149,7 +149,7 @@ async fn a_hanging_or_broken_request_did_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refusing_server_takes_no_request() {
+async fn a_refusing_server_accepts_no_request() {
     let server = server();
     server.faults().refuse(true);
     assert!(create(&server, "a").await.is_err());

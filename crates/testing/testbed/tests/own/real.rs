@@ -1,4 +1,4 @@
-//! The launcher of real servers: kill, stop, continue and restart of one of two.
+//! The launcher of real servers: one of two servers is stopped, continued, killed and restarted.
 
 use k8s_openapi::api::{coordination::v1::Lease, discovery::v1::EndpointSlice};
 use kube::{
@@ -22,7 +22,7 @@ async fn client(cluster: &RealCluster, server: usize) -> Client {
 }
 
 #[tokio::test]
-async fn servers_of_one_store_stop_and_return_on_api_server() {
+async fn servers_of_one_store_stop_and_restart_on_api_server() {
     if assets().is_none() {
         println!("skipped: needs KUBEBUILDER_ASSETS (a folder with etcd and kube-apiserver)");
         return;

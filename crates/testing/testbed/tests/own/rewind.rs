@@ -1,4 +1,4 @@
-//! A store that goes back to an earlier version, as etcd does when a backup is restored. A test cannot make a real API
+//! A store that returns to an earlier version, as etcd does when a backup is restored. A test cannot make a real API
 //! server do that.
 
 use crate::{SLICES, Watch, event, get, names, slice};
@@ -36,12 +36,12 @@ async fn a_rewound_store_continues_from_the_restored_version() {
     assert_eq!(version(&again), backup + 1);
     assert_ne!(
         again["metadata"]["uid"], lost["metadata"]["uid"],
-        "a UID is given once"
+        "a UID is used only once"
     );
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_watch_from_a_future_version_is_silent_until_it_passes() {
+async fn a_watch_from_a_future_version_is_silent_until_it_is_passed() {
     let store = Store::new();
     let server = ApiServer::new(&store);
     let backup = store.revision();
@@ -58,7 +58,10 @@ async fn a_watch_from_a_future_version_is_silent_until_it_passes() {
     store.put(slice("first")).unwrap();
     let silence = Duration::from_secs(120);
     for watch in [&mut open, &mut later] {
-        assert!(timeout(silence, watch.next()).await.is_err(), "not a bookmark");
+        assert!(
+            timeout(silence, watch.next()).await.is_err(),
+            "not even a bookmark"
+        );
     }
     store.put(slice("second")).unwrap();
     store.put(slice("third")).unwrap();
@@ -77,7 +80,7 @@ async fn a_server_without_a_restart_serves_its_old_cache() {
     store.rewind(backup).unwrap();
     let cached = format!("{SLICES}?resourceVersion=0");
     assert_eq!(names(&get(&server, &cached).await.1), ["lost"]);
-    assert_eq!(names(&get(&server, SLICES).await.1), [""; 0], "consistent");
+    assert_eq!(names(&get(&server, SLICES).await.1), [""; 0], "a consistent read");
     server.release();
     assert_eq!(names(&get(&server, &cached).await.1), [""; 0]);
 }

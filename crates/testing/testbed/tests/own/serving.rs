@@ -38,7 +38,7 @@ fn leases(client: &Client) -> Api<Lease> {
 }
 
 #[tokio::test]
-async fn a_kubeconfig_file_leads_to_it_as_its_user() {
+async fn a_kubeconfig_file_connects_as_its_user() {
     let (serving, _) = start().await;
     let file = std::env::temp_dir().join(format!("testbed-{}.kubeconfig", std::process::id()));
     serving
@@ -76,7 +76,7 @@ async fn a_killed_server_breaks_watches_and_keeps_its_port() {
 }
 
 #[tokio::test]
-async fn a_frozen_server_takes_connections_and_answers_none() {
+async fn a_frozen_server_accepts_connections_but_never_answers() {
     let (serving, client) = start().await;
     leases(&client).list(&ListParams::default()).await.unwrap();
     serving.freeze();
@@ -87,7 +87,7 @@ async fn a_frozen_server_takes_connections_and_answers_none() {
     assert!(timeout(SHORT, &mut waiting).await.is_err());
     tokio::net::TcpStream::connect(serving.address())
         .await
-        .expect("the kernel takes it");
+        .expect("the kernel accepts the connection");
     serving.thaw();
     timeout(PATIENCE, waiting)
         .await

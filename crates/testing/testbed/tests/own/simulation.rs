@@ -10,7 +10,7 @@ use testbed::{ApiServer, Store, builders};
 use tokio::time::Instant;
 
 #[tokio::test(start_paused = true)]
-async fn the_client_crate_takes_a_server_for_a_connection() {
+async fn the_kube_client_works_without_a_connection() {
     let server = ApiServer::new(&Store::new());
     let client = Client::new(server.clone(), "default");
     let leases: Api<Lease> = Api::default_namespaced(client);
@@ -22,7 +22,7 @@ async fn the_client_crate_takes_a_server_for_a_connection() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_clients_watcher_follows_the_store() {
+async fn the_kube_watcher_follows_the_store() {
     let store = Store::new();
     store.put(builders::kubernetes_slice(&["192.0.2.1"])).unwrap();
     for config in [
@@ -71,7 +71,7 @@ async fn a_watch_gets_bookmarks_and_ends_by_the_paused_clock() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_watch_from_before_a_compaction_is_gone() {
+async fn a_watch_from_before_a_compaction_gets_410() {
     let store = Store::new();
     let server = ApiServer::new(&store);
     let from = store.revision();
@@ -92,7 +92,7 @@ async fn a_watch_from_before_a_compaction_is_gone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_chunk_from_before_a_compaction_is_gone() {
+async fn a_chunk_from_before_a_compaction_gets_410() {
     let store = Store::new();
     let server = ApiServer::new(&store);
     for name in ["a", "b"] {
@@ -107,7 +107,7 @@ async fn a_chunk_from_before_a_compaction_is_gone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_short_memory_forgets_by_itself() {
+async fn a_short_history_drops_the_oldest_changes() {
     let store = Store::new();
     store.remember(2);
     let from = store.revision();
@@ -120,7 +120,7 @@ async fn a_short_memory_forgets_by_itself() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn two_servers_of_one_store_show_the_same() {
+async fn two_servers_of_one_store_show_the_same_objects() {
     let store = Store::new();
     let (one, two) = (ApiServer::named(&store, "one"), ApiServer::named(&store, "two"));
     let mut watch = Watch::open(&one, &format!("{SLICES}?watch=1&resourceVersion=4")).await;
@@ -134,7 +134,7 @@ async fn two_servers_of_one_store_show_the_same() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_seeded_store_is_the_same_again() {
+async fn stores_with_one_seed_give_the_same_uids() {
     let uid = || Store::seeded(7).put(slice("a")).unwrap()["metadata"]["uid"].clone();
     assert_eq!(uid(), uid());
     let other = Store::seeded(8).put(slice("a")).unwrap();

@@ -4,7 +4,7 @@ use crate::target::{Target, lease, service, slice, version};
 use http::Method;
 use serde_json::{Value, json};
 
-pub async fn it_gets_a_uid_a_version_and_a_time(t: Target) {
+pub async fn a_new_object_gets_a_uid_a_version_and_a_time(t: Target) {
     let made = t.made("endpointslices", &slice("a")).await;
     let metadata = &made["metadata"];
     assert_eq!(metadata["uid"].as_str().unwrap().len(), 36);
@@ -17,7 +17,7 @@ pub async fn it_gets_a_uid_a_version_and_a_time(t: Target) {
     assert_eq!(version(&read), version(&made));
 }
 
-pub async fn a_taken_name_is_already_exists(t: Target) {
+pub async fn a_taken_name_causes_already_exists(t: Target) {
     t.made("endpointslices", &slice("a")).await;
     let status = t
         .post(&t.all("endpointslices"), &slice("a"))
@@ -33,7 +33,7 @@ pub async fn a_taken_name_is_already_exists(t: Target) {
     );
 }
 
-pub async fn generate_name_makes_a_name(t: Target) {
+pub async fn a_name_is_made_from_generate_name(t: Target) {
     let mut object = slice("");
     object["metadata"] = json!({"generateName": "g-"});
     let first = t.made("endpointslices", &object).await;
@@ -61,8 +61,8 @@ pub async fn a_missing_namespace_is_not_found(t: Target) {
     assert_eq!(status["details"]["kind"], "namespaces");
 }
 
-pub async fn a_terminating_namespace_is_forbidden_with_a_cause(t: Target) {
-    // A finalizer on its content keeps the namespace, whether or not a controller that finishes namespaces runs.
+pub async fn a_create_in_a_terminating_namespace_is_forbidden(t: Target) {
+    // A finalizer on its content keeps the namespace, even if a namespace controller runs.
     let mut held = slice("held");
     held["metadata"]["finalizers"] = json!(["example.com/hold"]);
     t.made("endpointslices", &held).await;
@@ -134,7 +134,7 @@ pub async fn an_object_without_a_name_is_invalid(t: Target) {
         .invalid(&["metadata.name", "addressType"]);
 }
 
-pub async fn names_are_dns_names(t: Target) {
+pub async fn names_must_be_dns_names(t: Target) {
     for bad in ["A", "a_b", "-a", "a..b", &"a".repeat(254)] {
         t.post(&t.all("endpointslices"), &slice(bad))
             .await
@@ -151,7 +151,7 @@ pub async fn a_long_field_manager_is_invalid(t: Target) {
     t.post(&path(128), &lease("a")).await.expect(201);
 }
 
-pub async fn server_side_fields_of_the_body_are_ignored(t: Target) {
+pub async fn fields_that_the_server_sets_are_ignored(t: Target) {
     let mut object = slice("a");
     for (field, value) in [
         ("uid", json!("00000000-0000-4000-8000-000000000000")),

@@ -3,7 +3,7 @@
 use crate::target::{Target, annotated, service, slice, version};
 use serde_json::json;
 
-pub async fn a_slice_answers_success_with_its_uid(t: Target) {
+pub async fn a_deleted_slice_is_answered_with_a_status(t: Target) {
     let made = t.made("endpointslices", &slice("a")).await;
     let status = t.delete(&t.one("endpointslices", "a")).await.expect(200);
     assert_eq!(status["kind"], "Status");
@@ -13,7 +13,7 @@ pub async fn a_slice_answers_success_with_its_uid(t: Target) {
     t.get(&t.one("endpointslices", "a")).await.fails(404, "NotFound");
 }
 
-pub async fn a_service_answers_itself(t: Target) {
+pub async fn a_deleted_service_is_answered_with_itself(t: Target) {
     let made = t.made("services", &service("a")).await;
     let gone = t.delete(&t.one("services", "a")).await.expect(200);
     assert_eq!(gone["kind"], "Service");
@@ -53,7 +53,7 @@ pub async fn another_version_is_a_conflict(t: Target) {
         .fails(409, "Conflict");
 }
 
-pub async fn matching_preconditions_delete(t: Target) {
+pub async fn an_object_with_matching_preconditions_is_deleted(t: Target) {
     let made = t.made("endpointslices", &slice("a")).await;
     let (uid, version) = (&made["metadata"]["uid"], &made["metadata"]["resourceVersion"]);
     let options = json!({
@@ -66,7 +66,7 @@ pub async fn matching_preconditions_delete(t: Target) {
     t.get(&t.one("endpointslices", "a")).await.fails(404, "NotFound");
 }
 
-pub async fn finalizers_hold_the_object_until_they_are_gone(t: Target) {
+pub async fn an_object_stays_until_its_finalizers_are_removed(t: Target) {
     let mut object = slice("a");
     object["metadata"]["finalizers"] = json!(["example.com/hold"]);
     let made = t.made("endpointslices", &object).await;
@@ -83,7 +83,7 @@ pub async fn finalizers_hold_the_object_until_they_are_gone(t: Target) {
     t.get(&path).await.fails(404, "NotFound");
 }
 
-pub async fn no_finalizer_is_added_while_it_goes(t: Target) {
+pub async fn a_terminating_object_gets_no_new_finalizer(t: Target) {
     let mut object = slice("a");
     object["metadata"]["finalizers"] = json!(["example.com/hold"]);
     t.made("endpointslices", &object).await;
@@ -93,7 +93,7 @@ pub async fn no_finalizer_is_added_while_it_goes(t: Target) {
     t.merge(&path, &patch).await.invalid(&["metadata.finalizers"]);
 }
 
-pub async fn a_collection_goes_by_selector(t: Target) {
+pub async fn a_collection_is_deleted_by_selector(t: Target) {
     for (name, label) in [("a", "yes"), ("b", "no"), ("c", "yes")] {
         let mut object = slice(name);
         object["metadata"]["labels"] = json!({"go": label});

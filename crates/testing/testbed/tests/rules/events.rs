@@ -54,7 +54,7 @@ pub async fn field_selectors_find_the_events_of_a_service(t: Target) {
     }
 }
 
-pub async fn the_newer_view_is_strict(t: Target) {
+pub async fn the_newer_view_rejects_invalid_events(t: Target) {
     for (field, value, named) in [
         ("eventTime", Value::Null, "eventTime"),
         ("type", json!("Bad"), "type"),
@@ -76,7 +76,7 @@ pub async fn the_newer_view_is_strict(t: Target) {
     t.made("events.events.k8s.io", &object).await;
 }
 
-pub async fn the_namespace_is_that_of_the_object(t: Target) {
+pub async fn an_event_must_be_in_the_namespace_of_its_object(t: Target) {
     let object = json!({
         "apiVersion": "v1", "kind": "Event", "metadata": {"name": "b"}, "reason": "R", "message": "m",
         "involvedObject": {"kind": "Service", "namespace": "default", "name": "vip"},

@@ -16,7 +16,7 @@ pub async fn a_lease_may_be_empty(t: Target) {
     assert_eq!(t.made("leases", &object).await["spec"], json!({}));
 }
 
-pub async fn numbers_are_in_range(t: Target) {
+pub async fn numbers_must_be_in_range(t: Target) {
     let mut object = lease("a");
     object["spec"]["leaseDurationSeconds"] = 0.into();
     object["spec"]["leaseTransitions"] = (-1).into();
@@ -24,7 +24,7 @@ pub async fn numbers_are_in_range(t: Target) {
     t.post(&t.all("leases"), &object).await.invalid(&fields);
 }
 
-pub async fn times_have_six_digits(t: Target) {
+pub async fn times_must_have_six_digits(t: Target) {
     for bad in [
         "2026-01-01T00:00:00Z",
         "2026-01-01T00:00:00.123Z",
@@ -52,7 +52,7 @@ pub async fn times_of_the_year_9999_are_stored(t: Target) {
     }
 }
 
-pub async fn one_of_two_updates_of_one_version_wins(t: Target) {
+pub async fn one_of_two_updates_of_one_version_succeeds(t: Target) {
     let made = t.made("leases", &lease("a")).await;
     let path = t.one("leases", "a");
     let by = |holder: &str| {

@@ -20,7 +20,7 @@ async fn make(t: &Target, names: &[&str]) {
     }
 }
 
-pub async fn objects_come_by_namespace_and_name(t: Target) {
+pub async fn objects_are_sorted_by_namespace_and_name(t: Target) {
     make(&t, &["c", "a", "b"]).await;
     let list = t.get(&t.all("endpointslices")).await.expect(200);
     assert_eq!(names(&list), ["a", "b", "c"]);
@@ -43,7 +43,7 @@ pub async fn objects_come_by_namespace_and_name(t: Target) {
     assert!(keys.contains(&(t.namespace.as_str(), "b")));
 }
 
-pub async fn items_do_not_say_their_kind(t: Target) {
+pub async fn items_of_a_list_have_no_kind(t: Target) {
     make(&t, &["a"]).await;
     let list = t.get(&t.all("endpointslices")).await.expect(200);
     assert_eq!(list["kind"], "EndpointSliceList");
@@ -54,7 +54,7 @@ pub async fn items_do_not_say_their_kind(t: Target) {
     assert_eq!(empty["items"], json!([]));
 }
 
-pub async fn label_selectors_select(t: Target) {
+pub async fn label_selectors_select_objects(t: Target) {
     for (name, labels) in [
         ("a", json!({"x": "1", "example.com/y": ""})),
         ("b", json!({"x": "2"})),
@@ -87,7 +87,7 @@ pub async fn label_selectors_select(t: Target) {
     }
 }
 
-pub async fn a_selector_may_have_60_kib(t: Target) {
+pub async fn a_selector_of_58_kib_is_accepted(t: Target) {
     make(&t, &["a"]).await;
     let values: Vec<_> = (0..900).map(|number| format!("{number:0>63}")).collect();
     let list = t
@@ -127,7 +127,7 @@ pub async fn unknown_selectors_are_bad_requests(t: Target) {
     }
 }
 
-pub async fn chunks_are_of_one_snapshot(t: Target) {
+pub async fn chunks_of_a_list_are_from_one_snapshot(t: Target) {
     make(&t, &["a", "b", "c"]).await;
     let first = t
         .get(&format!("{}?limit=2", t.all("endpointslices")))
@@ -147,9 +147,9 @@ pub async fn chunks_are_of_one_snapshot(t: Target) {
     t.get(&bad).await.fails(400, "BadRequest");
 }
 
-pub async fn a_list_from_the_cache_is_whole(t: Target) {
+pub async fn a_list_from_the_cache_ignores_the_limit(t: Target) {
     make(&t, &["a", "b"]).await;
-    // A list without a version shows both. So does the cache if that version is requested.
+    // A list without a version has both. A list from the cache has both too if it requests that version.
     let list = t.get(&t.all("endpointslices")).await.expect(200);
     let newest = version(&list);
     let path = format!("{}?resourceVersion={newest}", t.all("endpointslices"));
@@ -160,7 +160,7 @@ pub async fn a_list_from_the_cache_is_whole(t: Target) {
     assert_eq!(list["metadata"]["continue"], Value::Null);
 }
 
-pub async fn an_exact_version_shows_the_past(t: Target) {
+pub async fn a_list_at_an_exact_version_shows_the_past(t: Target) {
     let made = t.made("endpointslices", &slice("a")).await;
     t.put(&t.one("endpointslices", "a"), &annotated(&made, "1"))
         .await
@@ -184,7 +184,7 @@ pub async fn a_future_version_times_out(t: Target) {
     );
 }
 
-/// Older API servers, for example 1.30, answer 500.
+/// Older API servers, for example 1.30, answer with 500.
 pub async fn a_bad_version_is_a_bad_request(t: Target) {
     let reply = t.get(&format!("{}?resourceVersion=abc", t.all("leases"))).await;
     if reply.code == 500 && t.is_older().await {
@@ -193,12 +193,12 @@ pub async fn a_bad_version_is_a_bad_request(t: Target) {
     reply.fails(400, "BadRequest");
 }
 
-pub async fn a_match_without_a_version_is_invalid(t: Target) {
+pub async fn a_version_match_without_a_version_is_invalid(t: Target) {
     let path = format!("{}?resourceVersionMatch=Exact", t.all("leases"));
     t.get(&path).await.invalid(&["resourceVersionMatch"]);
 }
 
-pub async fn a_get_of_any_version_works(t: Target) {
+pub async fn a_get_accepts_a_version(t: Target) {
     t.made("services", &service("a")).await;
     let read = t.get(&t.one("services", "a")).await.expect(200);
     let path = format!("{}?resourceVersion={}", t.one("services", "a"), version(&read));
@@ -208,7 +208,7 @@ pub async fn a_get_of_any_version_works(t: Target) {
         .fails(404, "NotFound");
 }
 
-pub async fn a_list_of_metadata_has_no_specs(t: Target) {
+pub async fn a_list_of_metadata_has_only_metadata(t: Target) {
     make(&t, &["a", "b"]).await;
     let accept = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1";
     let path = format!("{}?labelSelector=app%21%3Dx", t.all("endpointslices"));

@@ -1,10 +1,10 @@
-//! The rules of an API server that the operator or kubectl depends on. Each one is a test of requests and responses.
+//! The rules of an API server on which the operator or kubectl depends. Each rule is a test of requests and responses.
 //!
-//! Every rule runs twice: on the testbed as a separate test, and on a real kube-apiserver, all in one test with one
-//! server, because a start takes seconds and nextest runs every test in its own process. The real half needs
+//! Every rule runs twice. On the testbed, each rule is a separate test. On a real kube-apiserver, one test runs all
+//! rules on one server, because a start takes seconds and nextest runs every test in its own process. That test needs
 //! `KUBEBUILDER_ASSETS`. Without it, the test prints that it is skipped.
 
-#![expect(clippy::similar_names, reason = "a path and a patch are what they are called")]
+#![expect(clippy::similar_names, reason = "`path` and `patch` are the right names")]
 
 mod create;
 mod delete;
@@ -46,21 +46,21 @@ macro_rules! rules {
 
 rules! {
     create {
-        it_gets_a_uid_a_version_and_a_time
-        a_taken_name_is_already_exists
-        generate_name_makes_a_name
+        a_new_object_gets_a_uid_a_version_and_a_time
+        a_taken_name_causes_already_exists
+        a_name_is_made_from_generate_name
         a_resource_version_is_refused
         a_missing_namespace_is_not_found
-        a_terminating_namespace_is_forbidden_with_a_cause
+        a_create_in_a_terminating_namespace_is_forbidden
         another_namespace_in_the_body_is_a_bad_request
         another_kind_in_the_body_is_a_bad_request
         bad_json_is_a_bad_request
         a_wrong_type_is_a_bad_request
         an_unknown_media_type_is_refused
         an_object_without_a_name_is_invalid
-        names_are_dns_names
+        names_must_be_dns_names
         a_long_field_manager_is_invalid
-        server_side_fields_of_the_body_are_ignored
+        fields_that_the_server_sets_are_ignored
     }
     update {
         a_put_replaces_the_object_and_raises_the_version
@@ -69,118 +69,118 @@ rules! {
         a_missing_slice_is_not_found
         a_missing_lease_is_created
         a_missing_lease_with_a_uid_is_a_conflict
-        a_lease_needs_its_version
-        a_slice_does_not_need_its_version
-        nothing_changed_is_not_a_write
+        a_put_of_a_lease_needs_its_version
+        a_put_of_a_slice_needs_no_version
+        a_put_without_a_change_writes_nothing
         another_name_in_the_body_is_a_bad_request
-        uid_and_creation_time_stay
+        uid_and_creation_time_do_not_change
     }
     patch {
-        merge_sets_and_removes
-        merge_replaces_lists
+        a_merge_patch_sets_and_removes_fields
+        a_merge_patch_replaces_lists
         a_stale_version_is_a_conflict
         another_uid_is_invalid
         a_missing_object_is_not_found
-        nothing_changed_is_not_a_write
-        json_patch_goes_step_by_step
-        strategic_merge_annotates
-        strategic_merge_changes_one_condition
+        a_patch_without_a_change_writes_nothing
+        a_json_patch_is_applied_step_by_step
+        a_strategic_merge_patch_adds_annotations
+        a_strategic_merge_patch_changes_one_condition
         another_media_type_is_refused
         bad_json_is_a_bad_request
         the_status_subresource_changes_only_the_status
     }
     delete {
-        a_slice_answers_success_with_its_uid
-        a_service_answers_itself
+        a_deleted_slice_is_answered_with_a_status
+        a_deleted_service_is_answered_with_itself
         a_missing_object_is_not_found
         another_uid_is_a_conflict
         another_version_is_a_conflict
-        matching_preconditions_delete
-        finalizers_hold_the_object_until_they_are_gone
-        no_finalizer_is_added_while_it_goes
-        a_collection_goes_by_selector
+        an_object_with_matching_preconditions_is_deleted
+        an_object_stays_until_its_finalizers_are_removed
+        a_terminating_object_gets_no_new_finalizer
+        a_collection_is_deleted_by_selector
     }
     list {
-        objects_come_by_namespace_and_name
-        items_do_not_say_their_kind
-        label_selectors_select
-        a_selector_may_have_60_kib
+        objects_are_sorted_by_namespace_and_name
+        items_of_a_list_have_no_kind
+        label_selectors_select_objects
+        a_selector_of_58_kib_is_accepted
         field_selectors_select_by_name
         unknown_selectors_are_bad_requests
-        chunks_are_of_one_snapshot
-        a_list_from_the_cache_is_whole
-        an_exact_version_shows_the_past
+        chunks_of_a_list_are_from_one_snapshot
+        a_list_from_the_cache_ignores_the_limit
+        a_list_at_an_exact_version_shows_the_past
         a_future_version_times_out
         a_bad_version_is_a_bad_request
-        a_match_without_a_version_is_invalid
-        a_get_of_any_version_works
-        a_list_of_metadata_has_no_specs
+        a_version_match_without_a_version_is_invalid
+        a_get_accepts_a_version
+        a_list_of_metadata_has_only_metadata
         a_table_has_columns_and_rows
     }
     watch {
-        changes_come_in_order_with_their_versions
+        changes_arrive_in_order_with_their_versions
         a_watch_without_a_version_starts_at_the_present
-        an_object_that_leaves_the_selector_is_deleted
-        a_namespace_and_a_name_select
-        it_ends_cleanly_at_its_timeout
-        a_bookmark_comes_before_the_end
-        the_end_of_the_present_is_marked
-        initial_events_need_a_match
+        an_object_that_no_longer_matches_is_deleted
+        a_namespace_and_a_name_select_objects
+        a_watch_ends_cleanly_at_its_timeout
+        a_bookmark_arrives_before_the_end
+        the_end_of_the_initial_events_is_marked
+        initial_events_need_a_version_match
         a_bad_version_is_an_error
     }
     service {
-        defaults_of_a_cluster_ip
-        it_has_no_generation
-        defaults_of_a_load_balancer
+        a_cluster_ip_service_gets_defaults
+        a_service_has_no_generation
+        a_load_balancer_gets_defaults
         node_ports_are_unique_and_kept
         a_headless_service_without_selector_is_dual_stack
         an_external_name_has_no_ip
         ports_are_required
         several_ports_need_names
         the_name_is_a_dns_label
-        the_cluster_ip_stays
-        node_ports_go_with_the_type
+        the_cluster_ip_cannot_change
+        node_ports_are_released_with_the_type
         unknown_values_are_refused
         families_follow_the_policy
-        a_second_family_comes_and_goes
+        a_second_family_is_added_and_removed
     }
     node {
-        it_is_outside_of_any_namespace
-        its_status_has_a_path_of_its_own
-        labels_select
+        a_node_is_in_no_namespace
+        the_status_of_a_node_has_its_own_path
+        labels_select_nodes
     }
     slice {
-        defaults
+        a_slice_gets_defaults
         the_address_type_is_required_and_known
-        the_address_type_stays
+        the_address_type_cannot_change
         special_addresses_are_refused
-        addresses_are_of_the_family
-        limits
-        port_names_are_unique_labels
-        labels_and_annotations_have_a_syntax
-        annotations_have_a_total_size
-        owners_are_complete
-        one_owner_is_the_controller
+        addresses_must_be_of_the_family
+        the_numbers_of_items_are_limited
+        port_names_must_be_unique_labels
+        labels_and_annotations_must_be_well_formed
+        the_total_size_of_annotations_is_limited
+        owners_must_be_complete
+        only_one_owner_can_be_the_controller
         the_generation_counts_content_and_labels
     }
     lease {
         an_empty_holder_is_allowed
         a_lease_may_be_empty
-        numbers_are_in_range
-        times_have_six_digits
+        numbers_must_be_in_range
+        times_must_have_six_digits
         times_of_the_year_9999_are_stored
-        one_of_two_updates_of_one_version_wins
+        one_of_two_updates_of_one_version_succeeds
     }
     events {
         both_views_show_one_event
         field_selectors_find_the_events_of_a_service
-        the_newer_view_is_strict
-        the_namespace_is_that_of_the_object
+        the_newer_view_rejects_invalid_events
+        an_event_must_be_in_the_namespace_of_its_object
     }
     paths {
         an_unknown_resource_is_not_found
         a_wrong_method_is_not_allowed
-        no_token_is_unauthorized
+        a_request_without_a_token_is_unauthorized
         an_unknown_token_is_unauthorized
         discovery_lists_the_resources
         version_and_health_paths_exist
@@ -190,7 +190,7 @@ rules! {
         a_valid_token_has_a_user
         an_unknown_token_has_no_user
         a_token_is_required
-        the_right_to_a_path_is_reviewed
+        the_permission_for_a_path_is_reviewed
         a_review_can_only_be_created
     }
 }
@@ -200,8 +200,8 @@ mod real {
     use futures::{StreamExt, stream};
     use testbed::real::{RealCluster, assets};
 
-    /// The number of rules that run at a time.
-    const AT_ONCE: usize = 8;
+    /// The number of rules that run in parallel.
+    const PARALLEL_RULES: usize = 8;
 
     #[tokio::test]
     async fn every_rule_holds_on_a_real_api_server() {
@@ -219,7 +219,7 @@ mod real {
             }
         });
         let failed: Vec<&str> = results
-            .buffer_unordered(AT_ONCE)
+            .buffer_unordered(PARALLEL_RULES)
             .filter_map(async |f| f)
             .collect()
             .await;

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 const NODES: &str = "/api/v1/nodes";
 
-/// Tests share a real server, and Nodes have no namespace.
+/// A name for a Node that no other test uses. Tests share a real server, and Nodes have no namespace.
 fn name(t: &Target, name: &str) -> String {
     format!("{}-{name}", t.namespace)
 }
@@ -18,7 +18,7 @@ fn node(t: &Target, name: &str, address: &str) -> Value {
     })
 }
 
-pub async fn it_is_outside_of_any_namespace(t: Target) {
+pub async fn a_node_is_in_no_namespace(t: Target) {
     let made = t.post(NODES, &node(&t, "a", "192.0.2.1")).await.expect(201);
     assert_eq!(made["metadata"]["namespace"], Value::Null);
     // A kubelet registers its Node with addresses.
@@ -30,7 +30,7 @@ pub async fn it_is_outside_of_any_namespace(t: Target) {
     t.get(&path).await.fails(404, "NotFound");
 }
 
-pub async fn its_status_has_a_path_of_its_own(t: Target) {
+pub async fn the_status_of_a_node_has_its_own_path(t: Target) {
     let made = t.post(NODES, &node(&t, "a", "192.0.2.1")).await.expect(201);
     let path = format!("{NODES}/{}", name(&t, "a"));
     let moved = node(&t, "a", "192.0.2.2")["status"].clone();
@@ -42,7 +42,7 @@ pub async fn its_status_has_a_path_of_its_own(t: Target) {
     assert_eq!(status["status"]["addresses"][0]["address"], "192.0.2.2");
 }
 
-pub async fn labels_select(t: Target) {
+pub async fn labels_select_nodes(t: Target) {
     for (name, role) in [("a", true), ("b", false)] {
         let mut node = node(&t, name, "192.0.2.1");
         if role {

@@ -4,7 +4,7 @@ use crate::target::{Target, service, slice, version};
 use http::Method;
 use serde_json::{Value, json};
 
-pub async fn merge_sets_and_removes(t: Target) {
+pub async fn a_merge_patch_sets_and_removes_fields(t: Target) {
     let mut object = slice("a");
     object["metadata"]["annotations"] = json!({"keep": "1", "drop": "2"});
     let made = t.made("endpointslices", &object).await;
@@ -18,7 +18,7 @@ pub async fn merge_sets_and_removes(t: Target) {
     assert!(version(&patched) > version(&made));
 }
 
-pub async fn merge_replaces_lists(t: Target) {
+pub async fn a_merge_patch_replaces_lists(t: Target) {
     t.made("endpointslices", &slice("a")).await;
     let patch = json!({"endpoints": [{"addresses": ["192.0.2.7"]}]});
     let patched = t.merge(&t.one("endpointslices", "a"), &patch).await.expect(200);
@@ -53,14 +53,14 @@ pub async fn a_missing_object_is_not_found(t: Target) {
         .fails(404, "NotFound");
 }
 
-pub async fn nothing_changed_is_not_a_write(t: Target) {
+pub async fn a_patch_without_a_change_writes_nothing(t: Target) {
     let made = t.made("endpointslices", &slice("a")).await;
     let patch = json!({"addressType": "IPv4"});
     let patched = t.merge(&t.one("endpointslices", "a"), &patch).await.expect(200);
     assert_eq!(version(&patched), version(&made));
 }
 
-pub async fn json_patch_goes_step_by_step(t: Target) {
+pub async fn a_json_patch_is_applied_step_by_step(t: Target) {
     t.made("endpointslices", &slice("a")).await;
     let patch = json!([
         {"op": "test", "path": "/addressType", "value": "IPv4"},
@@ -81,7 +81,7 @@ pub async fn json_patch_goes_step_by_step(t: Target) {
     );
 }
 
-pub async fn strategic_merge_annotates(t: Target) {
+pub async fn a_strategic_merge_patch_adds_annotations(t: Target) {
     t.made("services", &service("a")).await;
     let patch = json!({"metadata": {"annotations": {"a": "1"}}});
     let content_type = "application/strategic-merge-patch+json";
@@ -92,7 +92,7 @@ pub async fn strategic_merge_annotates(t: Target) {
     assert_eq!(patched["metadata"]["annotations"]["a"], "1");
 }
 
-pub async fn strategic_merge_changes_one_condition(t: Target) {
+pub async fn a_strategic_merge_patch_changes_one_condition(t: Target) {
     let made = t.made("services", &service("a")).await;
     let path = t.one("services", "a/status");
     let condition = |name: &str, status: &str, time: &str| {

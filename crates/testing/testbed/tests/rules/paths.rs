@@ -27,7 +27,7 @@ pub async fn a_wrong_method_is_not_allowed(t: Target) {
     t.delete("/version").await.fails(405, "MethodNotAllowed");
 }
 
-pub async fn no_token_is_unauthorized(t: Target) {
+pub async fn a_request_without_a_token_is_unauthorized(t: Target) {
     let status = t
         .with_token(None)
         .await

@@ -39,7 +39,7 @@ pub async fn a_token_is_required(t: Target) {
     );
 }
 
-pub async fn the_right_to_a_path_is_reviewed(t: Target) {
+pub async fn the_permission_for_a_path_is_reviewed(t: Target) {
     let path = json!({"path": "/metrics", "verb": "get"});
     let spec = json!({
         "user": "admin", "groups": ["system:masters"], "uid": null, "extra": null, "nonResourceAttributes": path,

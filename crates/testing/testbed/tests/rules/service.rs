@@ -9,7 +9,7 @@ fn with(name: &str, spec: Value) -> Value {
     object
 }
 
-pub async fn defaults_of_a_cluster_ip(t: Target) {
+pub async fn a_cluster_ip_service_gets_defaults(t: Target) {
     let made = t.made("services", &service("a")).await;
     let spec = &made["spec"];
     assert_eq!(spec["type"], "ClusterIP");
@@ -28,7 +28,7 @@ pub async fn defaults_of_a_cluster_ip(t: Target) {
 }
 
 /// Therefore, conditions of a Service cannot say which generation they are about.
-pub async fn it_has_no_generation(t: Target) {
+pub async fn a_service_has_no_generation(t: Target) {
     let made = t.made("services", &service("a")).await;
     let patch = json!({"spec": {"sessionAffinity": "ClientIP"}});
     let changed = t.merge(&t.one("services", "a"), &patch).await.expect(200);
@@ -37,7 +37,7 @@ pub async fn it_has_no_generation(t: Target) {
     }
 }
 
-pub async fn defaults_of_a_load_balancer(t: Target) {
+pub async fn a_load_balancer_gets_defaults(t: Target) {
     let object = with(
         "a",
         json!({"type": "LoadBalancer", "ports": [{"port": 6443, "targetPort": "api"}]}),
@@ -128,7 +128,7 @@ pub async fn the_name_is_a_dns_label(t: Target) {
     t.made("services", &service(&"a".repeat(63))).await;
 }
 
-pub async fn the_cluster_ip_stays(t: Target) {
+pub async fn the_cluster_ip_cannot_change(t: Target) {
     t.made("services", &service("a")).await;
     let patch = json!({"spec": {"clusterIP": "10.96.250.250"}});
     t.merge(&t.one("services", "a"), &patch)
@@ -136,7 +136,7 @@ pub async fn the_cluster_ip_stays(t: Target) {
         .invalid(&["spec.clusterIPs[0]"]);
 }
 
-pub async fn node_ports_go_with_the_type(t: Target) {
+pub async fn node_ports_are_released_with_the_type(t: Target) {
     let object = with("a", json!({"type": "LoadBalancer", "ports": [{"port": 1}]}));
     let made = t.made("services", &object).await;
     let patch = json!({"spec": {"type": "ClusterIP"}});
@@ -210,7 +210,7 @@ pub async fn families_follow_the_policy(t: Target) {
     }
 }
 
-pub async fn a_second_family_comes_and_goes(t: Target) {
+pub async fn a_second_family_is_added_and_removed(t: Target) {
     let made = t.made("services", &service("a")).await;
     let path = t.one("services", "a");
     let policy = |policy: &str| json!({"spec": {"ipFamilyPolicy": policy}});

@@ -19,7 +19,7 @@ async fn refused(t: &Target, object: &Value, fields: &[&str]) {
     t.post(&t.all("endpointslices"), object).await.invalid(fields);
 }
 
-pub async fn defaults(t: Target) {
+pub async fn a_slice_gets_defaults(t: Target) {
     let mut object = slice("a");
     object["ports"] = json!([{"port": 6443}]);
     let made = t.made("endpointslices", &object).await;
@@ -50,7 +50,7 @@ pub async fn the_address_type_is_required_and_known(t: Target) {
     refused(&t, &object, &["addressType"]).await;
 }
 
-pub async fn the_address_type_stays(t: Target) {
+pub async fn the_address_type_cannot_change(t: Target) {
     t.made("endpointslices", &slice("a")).await;
     let patch = json!({"addressType": "IPv6", "endpoints": [{"addresses": ["2001:db8::1"]}]});
     let message = t
@@ -78,7 +78,7 @@ pub async fn special_addresses_are_refused(t: Target) {
 }
 
 /// Older API servers, for example 1.30, name other fields and allow leading zeros in an address.
-pub async fn addresses_are_of_the_family(t: Target) {
+pub async fn addresses_must_be_of_the_family(t: Target) {
     let is_older = t.is_older().await;
     for (family, address, field) in [
         ("IPv4", "2001:db8::1", "endpoints[0].addresses"),
@@ -105,7 +105,7 @@ pub async fn addresses_are_of_the_family(t: Target) {
     }
 }
 
-pub async fn limits(t: Target) {
+pub async fn the_numbers_of_items_are_limited(t: Target) {
     let endpoints = |count: usize| json!(vec![json!({"addresses": ["192.0.2.1"]}); count]);
     refused(&t, &with("endpoints", endpoints(1001)), &["endpoints"]).await;
     t.made("endpointslices", &with("endpoints", endpoints(1000)))
@@ -129,7 +129,7 @@ pub async fn limits(t: Target) {
     t.made("endpointslices", &object).await;
 }
 
-pub async fn port_names_are_unique_labels(t: Target) {
+pub async fn port_names_must_be_unique_labels(t: Target) {
     let ports =
         json!([{"name": "A"}, {"name": "x"}, {"name": "x", "protocol": "Q"}, {"name": "y".repeat(64)}]);
     let fields = [
@@ -141,7 +141,7 @@ pub async fn port_names_are_unique_labels(t: Target) {
     refused(&t, &with("ports", ports), &fields).await;
 }
 
-pub async fn labels_and_annotations_have_a_syntax(t: Target) {
+pub async fn labels_and_annotations_must_be_well_formed(t: Target) {
     for labels in [
         json!({"k": "v".repeat(64)}),
         json!({"k": "a b"}),
@@ -161,7 +161,7 @@ pub async fn labels_and_annotations_have_a_syntax(t: Target) {
     t.made("endpointslices", &object).await;
 }
 
-pub async fn annotations_have_a_total_size(t: Target) {
+pub async fn the_total_size_of_annotations_is_limited(t: Target) {
     let annotations = |size: usize| json!({"a": "x".repeat(size - 1)});
     let object = with_metadata("annotations", annotations(256 * 1024 + 1));
     refused(&t, &object, &["metadata.annotations"]).await;
@@ -172,7 +172,7 @@ pub async fn annotations_have_a_total_size(t: Target) {
     .await;
 }
 
-pub async fn owners_are_complete(t: Target) {
+pub async fn owners_must_be_complete(t: Target) {
     let object = with_metadata(
         "ownerReferences",
         json!([{"apiVersion": "", "kind": "", "name": "", "uid": ""}]),
@@ -181,7 +181,7 @@ pub async fn owners_are_complete(t: Target) {
     refused(&t, &object, &fields.each_ref().map(String::as_str)).await;
 }
 
-pub async fn one_owner_is_the_controller(t: Target) {
+pub async fn only_one_owner_can_be_the_controller(t: Target) {
     let owner = |name: &str| json!({"apiVersion": "v1", "kind": "Service", "name": name, "uid": name, "controller": true});
     let object = with_metadata("ownerReferences", json!([owner("x"), owner("y")]));
     refused(&t, &object, &["metadata.ownerReferences"]).await;

@@ -15,7 +15,7 @@ use testbed::{ApiServer, Serving, Store, real::RealCluster};
 /// The longest time for a response, on either kind of server.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The testbed behaves like Kubernetes 1.36.
+/// The minor version of Kubernetes after which the testbed is modeled.
 const MINOR: u32 = 36;
 
 /// An API server and a namespace in it.
@@ -23,7 +23,7 @@ pub struct Target {
     pub namespace: String,
     client: Client,
     kubeconfig: String,
-    /// Keeps the server alive: dropping it ends the server.
+    /// Keeps the server alive: dropping this ends the server.
     _serving: Option<Serving>,
 }
 
@@ -129,7 +129,7 @@ impl Target {
         self.post("/api/v1/namespaces", &namespace).await.expect(201);
     }
 
-    /// Whether it is a real server of an older version than the testbed. Some of its responses differ.
+    /// Whether the target is a real server of an older version than the testbed. Some of its responses differ.
     pub async fn is_older(&self) -> bool {
         let version = self.get("/version").await.expect(200);
         // Some distributions add a plus sign.
@@ -137,7 +137,7 @@ impl Target {
         minor.parse::<u32>().unwrap() < MINOR
     }
 
-    /// The same server with another token, or with none.
+    /// The same target with another token, or without a token.
     pub async fn with_token(&self, token: Option<&str>) -> Self {
         let mut kubeconfig: Value = serde_json::from_str(&self.kubeconfig).unwrap();
         kubeconfig["users"][0]["user"] = token.map_or(json!({}), |token| json!({"token": token}));
@@ -192,7 +192,7 @@ impl Target {
         let sent = self.client.send(request.body(Body::from(body)).unwrap());
         tokio::time::timeout(PATIENCE, sent)
             .await
-            .expect("an answer in time")
+            .expect("a response in time")
             .unwrap()
     }
 
@@ -328,7 +328,7 @@ pub fn version(object: &Value) -> u64 {
         .unwrap()
 }
 
-/// An object with a further annotation.
+/// A copy of an object whose only annotation has this value.
 pub fn annotated(object: &Value, value: &str) -> Value {
     let mut object = object.clone();
     object["metadata"]["annotations"] = json!({"a": value});

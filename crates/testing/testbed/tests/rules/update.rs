@@ -67,14 +67,14 @@ pub async fn a_missing_lease_with_a_uid_is_a_conflict(t: Target) {
     t.put(&t.one("leases", "a"), &object).await.fails(409, "Conflict");
 }
 
-pub async fn a_lease_needs_its_version(t: Target) {
+pub async fn a_put_of_a_lease_needs_its_version(t: Target) {
     t.made("leases", &lease("a")).await;
     t.put(&t.one("leases", "a"), &annotated(&lease("a"), "1"))
         .await
         .invalid(&["metadata.resourceVersion"]);
 }
 
-pub async fn a_slice_does_not_need_its_version(t: Target) {
+pub async fn a_put_of_a_slice_needs_no_version(t: Target) {
     let made = t.made("endpointslices", &slice("a")).await;
     let put = t
         .put(&t.one("endpointslices", "a"), &annotated(&slice("a"), "1"))
@@ -83,7 +83,7 @@ pub async fn a_slice_does_not_need_its_version(t: Target) {
     assert!(version(&put) > version(&made));
 }
 
-pub async fn nothing_changed_is_not_a_write(t: Target) {
+pub async fn a_put_without_a_change_writes_nothing(t: Target) {
     let made = t.made("endpointslices", &slice("a")).await;
     let put = t.put(&t.one("endpointslices", "a"), &made).await.expect(200);
     assert_eq!(version(&put), version(&made));
@@ -104,7 +104,7 @@ pub async fn another_name_in_the_body_is_a_bad_request(t: Target) {
         .fails(400, "BadRequest");
 }
 
-pub async fn uid_and_creation_time_stay(t: Target) {
+pub async fn uid_and_creation_time_do_not_change(t: Target) {
     let made = t.made("endpointslices", &slice("a")).await;
     let mut object = annotated(&slice("a"), "1");
     object["metadata"]["creationTimestamp"] = "2001-01-01T00:00:00Z".into();

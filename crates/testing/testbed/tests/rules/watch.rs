@@ -7,7 +7,7 @@ async fn newest(t: &Target) -> u64 {
     version(&t.get(&t.all("endpointslices")).await.expect(200))
 }
 
-pub async fn changes_come_in_order_with_their_versions(t: Target) {
+pub async fn changes_arrive_in_order_with_their_versions(t: Target) {
     let from = newest(&t).await;
     let mut watch = t
         .watch(&t.all("endpointslices"), &format!("resourceVersion={from}"))
@@ -24,7 +24,7 @@ pub async fn changes_come_in_order_with_their_versions(t: Target) {
     let gone = watch.expect("DELETED", "a").await;
     assert!(version(&gone) > version(&put), "a deletion has its own version");
     assert_eq!(gone["metadata"]["annotations"]["a"], "1");
-    // A new watch from any of these versions sees the later ones.
+    // A new watch from any of these versions shows the later changes.
     let from = format!("resourceVersion={}", version(&put));
     let mut late = t.watch(&t.all("endpointslices"), &from).await;
     assert_eq!(version(&late.expect("DELETED", "a").await), version(&gone));
@@ -44,7 +44,7 @@ pub async fn a_watch_without_a_version_starts_at_the_present(t: Target) {
     }
 }
 
-pub async fn an_object_that_leaves_the_selector_is_deleted(t: Target) {
+pub async fn an_object_that_no_longer_matches_is_deleted(t: Target) {
     let made = t.made("endpointslices", &slice("a")).await;
     let query = format!("labelSelector=x%3D1&resourceVersion={}", version(&made));
     let mut watch = t.watch(&t.all("endpointslices"), &query).await;
@@ -61,7 +61,7 @@ pub async fn an_object_that_leaves_the_selector_is_deleted(t: Target) {
     assert_eq!(version(&watch.expect("ADDED", "a").await), version(&back));
 }
 
-pub async fn a_namespace_and_a_name_select(t: Target) {
+pub async fn a_namespace_and_a_name_select_objects(t: Target) {
     let from = newest(&t).await;
     let query = format!("fieldSelector=metadata.name%3Db&resourceVersion={from}");
     let mut watch = t.watch(&t.all("endpointslices"), &query).await;
@@ -75,14 +75,14 @@ pub async fn a_namespace_and_a_name_select(t: Target) {
     watch.expect("ADDED", "b").await;
 }
 
-pub async fn it_ends_cleanly_at_its_timeout(t: Target) {
+pub async fn a_watch_ends_cleanly_at_its_timeout(t: Target) {
     let from = newest(&t).await;
     let query = format!("resourceVersion={from}&timeoutSeconds=1");
     let mut watch = t.watch(&t.all("endpointslices"), &query).await;
     assert_eq!(watch.next().await, None);
 }
 
-pub async fn a_bookmark_comes_before_the_end(t: Target) {
+pub async fn a_bookmark_arrives_before_the_end(t: Target) {
     let made = t.made("endpointslices", &slice("a")).await;
     let before = version(&made) - 1;
     // A real server checks about once a second whether bookmarks are due.
@@ -99,8 +99,9 @@ pub async fn a_bookmark_comes_before_the_end(t: Target) {
     assert!(bookmarks > 0);
 }
 
-/// Older API servers refuse `sendInitialEvents` unless the feature gate `WatchList` is on. It is off in 1.30, 1.31 and 1.33.
-pub async fn the_end_of_the_present_is_marked(t: Target) {
+/// Older API servers refuse `sendInitialEvents` unless the feature gate `WatchList` is on. By default, it is off in
+/// 1.30, 1.31 and 1.33.
+pub async fn the_end_of_the_initial_events_is_marked(t: Target) {
     t.made("endpointslices", &slice("a")).await;
     let query = "sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true";
     if t.is_older().await {
@@ -122,7 +123,7 @@ pub async fn the_end_of_the_present_is_marked(t: Target) {
     assert!(version(&mark["object"]) >= version(&added));
 }
 
-pub async fn initial_events_need_a_match(t: Target) {
+pub async fn initial_events_need_a_version_match(t: Target) {
     let path = format!("{}?watch=true&sendInitialEvents=true", t.all("endpointslices"));
     t.get(&path).await.invalid(&["resourceVersionMatch"]);
 }
