@@ -17,13 +17,14 @@ const RUNBOOK: &str = include_str!("../../docs/how-to/runbook.md");
 /// The namespace of the operator in the runbook.
 const NAMESPACE: &str = "endpoint-copier-operator";
 
+/// The lines of all shell blocks of the runbook.
 fn commands() -> BTreeSet<&'static str> {
     let blocks = RUNBOOK.split("```sh\n").skip(1);
     let blocks = blocks.filter_map(|rest| rest.split("```").next());
     blocks.flat_map(str::lines).collect()
 }
 
-/// The testbed has no Pods and no Deployments.
+/// Whether a command needs Pods or a Deployment, which the testbed does not have.
 fn is_about_pods(command: &str) -> bool {
     ["get pods", "logs ", "deployment "]
         .iter()
@@ -68,9 +69,9 @@ on_both! {
             shell.env("PATH", programs.path()).env("KUBECONFIG", &kubeconfig).env("HOME", programs.path());
             let output = tokio::task::spawn_blocking(move || shell.output());
             let output = output.await.expect("no panic").expect("a shell");
-            let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-            assert!(output.status.success() && !said.is_empty(), "{command}\n{said}");
+            let printed = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+            assert!(output.status.success() && !printed.is_empty(), "{command}\n{printed}");
         }
-        assert!(ran >= 7, "{ran} commands only");
+        assert!(ran >= 7, "only {ran} commands");
     }
 }
