@@ -1,4 +1,4 @@
-//! docs/reference/flags.md, from clap's command.
+//! Writes docs/reference/flags.md from clap's command.
 
 use clap::{Arg, Command};
 use endpoint_copier_operator::cli;
@@ -66,7 +66,7 @@ fn row(flag: &Arg) -> [String; 4] {
     ]
 }
 
-/// The help text states a default that depends on the environment.
+/// The meaning of a flag, and its default. A default that depends on the environment is stated in the help text.
 fn meaning_and_default(flag: &Arg) -> (String, String) {
     let help = flag.get_help().map(ToString::to_string).unwrap_or_default();
     let values = flag.get_default_values();
@@ -80,7 +80,7 @@ fn meaning_and_default(flag: &Arg) -> (String, String) {
     }
 }
 
-/// Only the names of flags.
+/// The names of flags in one line.
 fn list<'a>(flags: impl IntoIterator<Item = &'a Arg>) -> String {
     let flags = flags.into_iter().map(|flag| code(&format!("--{}", name(flag))));
     flags.collect::<Vec<_>>().join(", ") + ".\n"

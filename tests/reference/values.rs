@@ -1,4 +1,5 @@
-//! docs/reference/values.md and the tables in the chart's README, from the comments in values.yaml and from the schema.
+//! Writes docs/reference/values.md, and the tables in the chart's README, from the comments in values.yaml and from the
+//! schema.
 
 use std::collections::BTreeMap;
 
@@ -16,13 +17,13 @@ const END: &str = "\n<!-- values: end -->";
 struct Entry {
     /// The path, as in `--set`.
     path: String,
-    /// The comment above it, or empty.
+    /// The text of the comment above the key. Empty if there is none.
     comment: String,
-    /// The heading above it.
+    /// The heading above the key.
     heading: String,
 }
 
-/// All keys of values.yaml that have a comment, or are in a section without one.
+/// All keys of values.yaml, in their order.
 fn entries() -> Vec<Entry> {
     let (mut entries, mut comment, mut heading) = (Vec::new(), Vec::new(), String::new());
     let mut above: Vec<(usize, String)> = Vec::new();
@@ -98,7 +99,7 @@ fn documented() -> Vec<Entry> {
     with_rows.map(|(entry, _)| entry).collect()
 }
 
-/// The values that a schema allows, except null, which every value may be.
+/// The types or values that a schema allows, without null.
 fn allowed(schema: &Value) -> String {
     let texts = |list: &Value| {
         let items = list.as_array().cloned().unwrap_or_default();
@@ -221,7 +222,7 @@ fn leaves_of(path: &str, value: &Value, leaves: &mut Vec<String>) {
     }
 }
 
-/// Each property of our own sections in the schema, with its description.
+/// The description of each property in the schema, by the path of the property.
 fn described() -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
     describe("", &schema(), &mut found);
@@ -243,7 +244,7 @@ fn describe(path: &str, schema: &Value, found: &mut BTreeMap<String, String>) {
     }
 }
 
-/// Properties that only the schema knows: a parent's condition, and objects that Kubernetes defines.
+/// Properties that are only in the schema: the condition of a parent chart, and objects that Kubernetes defines.
 const OF_THE_SCHEMA: [&str; 10] = [
     "enabled",
     "affinity.nodeAffinity",
