@@ -1,7 +1,7 @@
 //! Fills docs/contributing/rules.md with the tests of each rule, and checks that each rule and each attack has a test.
 //!
-//! A test names its rules in its doc comment, as `Rule: 1.enabled-true, 1.enabled-false`. `make docs` sets `BLESS=1`, which
-//! writes the page; otherwise a page that differs fails.
+//! A test names its rules in its doc comment, as `Rule: 1.enabled-true, 1.enabled-false`. `make docs` sets `BLESS=1`,
+//! which writes the page; otherwise a page that differs fails.
 
 #[path = "reference/generated.rs"]
 mod generated;
@@ -24,7 +24,7 @@ fn rule(line: &str) -> Option<(&str, &str)> {
     is_id(id).then_some((id, rule.trim()))
 }
 
-/// `<section>.<words-with-dashes>`
+/// Whether a word has the form `<section>.<words-with-dashes>`.
 fn is_id(word: &str) -> bool {
     let is_word =
         |word: &str| !word.is_empty() && word.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
@@ -87,7 +87,8 @@ fn module(file: &Path) -> String {
     folder.unwrap_or(path).to_owned()
 }
 
-/// The tests of a file, by their attribute or as a scenario that runs on both API servers, with the rules that they name.
+/// The tests of a file, with the rules that they name. A test has an attribute, or is a scenario that runs on both
+/// kinds of API servers.
 fn tests_of(text: &str) -> Tests {
     let mut tests = Tests::new();
     let (mut marked, mut rules) = (false, BTreeSet::new());
@@ -147,8 +148,8 @@ fn every_rule_has_a_test_and_the_page_is_up_to_date() {
     check(PAGE, &filled(&page, &tests));
 }
 
-/// The cells of the rows about attacks. The last table also names controls: mutants without the check, with which the
-/// attack succeeds.
+/// The cells of the rows about attacks. Some tables also name controls: mutants that lack the check, so that the attack
+/// succeeds.
 fn attacks(page: &str) -> Vec<Vec<&str>> {
     let mut is_attack = false;
     let rows = page.lines().filter_map(|line| {
