@@ -40,6 +40,7 @@ async fn pause_leaders(replicas: &[Operator], time: Duration) {
     }
 }
 
+/// Checks that no disturbance changes the copy while it lasts for this time.
 async fn living_servers_stay(time: Duration) {
     let cluster = Cluster::start_listed(Platform::Testbed, crate::PROGRAM, None).await;
     let replicas = [

@@ -19,7 +19,7 @@ use crate::{PROGRAM, on_both};
 const EXCLUDED: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
 
 /// An address in the certificates of the servers.
-const NAMED: &str = "127.0.0.5";
+const CERTIFIED: &str = "127.0.0.5";
 
 /// Creates the VIP with the port of the API servers, and waits until it is in sync.
 async fn create_vip(cluster: &Cluster) {
@@ -77,7 +77,7 @@ on_both! {
         let operator = Operator::start(cluster, "one", 0);
         operator.until_leads().await;
         create_vip(cluster).await;
-        assign(cluster, NAMED).await;
+        assign(cluster, CERTIFIED).await;
         cluster.put_node(node("a", &["192.0.2.1"])).await;
         let (code, right) = diagnosis(cluster).await;
         assert_eq!(code, Some(0), "{right:#}");
@@ -85,7 +85,7 @@ on_both! {
         for (name, detail) in [
             ("copies", "in sync with default/kubernetes"),
             ("endpoints", "3 of 3 are ready"),
-            ("address", NAMED),
+            ("address", CERTIFIED),
             ("foreign-slices", "all EndpointSlices of the Service are copies"),
             ("excluded-nodes", "1 of 1 Nodes may announce the address"),
             ("tls-san", "3 of 3 servers have a certificate for 127.0.0.5"),
@@ -189,7 +189,7 @@ async fn doctor_names_missing_rights_and_writes_nothing() {
     let operator = Operator::start(&cluster, "one", 0);
     operator.until_leads().await;
     create_vip(&cluster).await;
-    assign(&cluster, NAMED).await;
+    assign(&cluster, CERTIFIED).await;
     let (store, kubeconfig) = crate::reader(&cluster);
     let mut doctor = command(PROGRAM.as_ref());
     doctor

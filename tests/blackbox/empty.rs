@@ -132,7 +132,7 @@ on_both! {
     }
 
     /// Rule: 2.family, 3.held-per-family
-    async fn each_family_is_held_separately(cluster: &mut Cluster) {
+    async fn copies_of_each_family_are_held_separately(cluster: &mut Cluster) {
         let operator = Operator::start(cluster, "one", 0);
         let of_family = |name: &str, family: &str, addresses: &[&str]| {
             let mut slice = slice("default", "source", name, addresses);

@@ -1,4 +1,4 @@
-//! The memory that a replica uses, which depends on the number of managed Services.
+//! The memory that a replica uses for many managed Services, and for many Nodes.
 
 use harness::objects::{managed, node, slice, vip};
 use harness::{Cluster, Operator, SHORT_LEASE, until};

@@ -133,7 +133,7 @@ on_both! {
         until_lists(cluster, &["192.0.2.1", "192.0.2.3", "2001:db8::1", "2001:db8::3"]).await;
         list_servers(cluster, &["192.0.2.1", "192.0.2.2", "192.0.2.3"]).await;
         until_lists(cluster, &BOTH).await;
-        until("all is in sync", async || operator.metric("endpoint_copier_services_in_sync").await == Some(1)).await;
+        until("the Service is in sync", async || operator.metric("endpoint_copier_services_in_sync").await == Some(1)).await;
     }
 
     /// Rule: 8.second-family

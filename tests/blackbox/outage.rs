@@ -72,7 +72,7 @@ on_both! {
             cluster.create::<Service>(managed("default", &service, "default", &source)).await;
         }).await;
         let mut replicas = three_replicas(cluster).await;
-        // Polls a metric, because repeated lists would cost more than the copies.
+        // The test polls a metric, because repeated lists would cost more than the copies.
         let leader = &replicas[leader(&replicas).await];
         let copied = within(Duration::from_secs(120), async || {
             leader.metric("endpoint_copier_services_in_sync").await == Some(500)

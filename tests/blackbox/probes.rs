@@ -333,7 +333,7 @@ on_both! {
     }
 
     /// Rule: 7.exempt
-    async fn service_that_is_exempt_keeps_a_frozen_server(cluster: &mut Cluster) {
+    async fn frozen_server_stays_ready_for_an_exempt_service(cluster: &mut Cluster) {
         let operator = replica(cluster, "one", 0, &SHORT_LEASE);
         let exempt = json!({"endpoint-copier/enabled": "true", "endpoint-copier/probe": "off"});
         create(cluster, "exempt", exempt).await;

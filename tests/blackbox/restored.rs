@@ -38,7 +38,7 @@ on_both! {
         operator.signal("TERM");
         operator.ended().await;
 
-        // Everything is lost, and the source has different addresses and one slice less.
+        // The Service and its copies are lost, and the source has a different address and one slice less.
         cluster.delete::<Service>("default", "web").await;
         for name in backup.iter().filter_map(|copy| copy.metadata.name.clone()) {
             if cluster.try_get::<EndpointSlice>("default", &name).await.is_some() {

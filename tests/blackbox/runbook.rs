@@ -37,7 +37,7 @@ on_both! {
         let is_real = cluster.testbed().is_none();
         cluster.namespace(NAMESPACE).await;
         if is_real {
-            // The objects as the chart creates them, without fields that do not matter here.
+            // The Deployment as the chart creates it, without fields that do not matter here.
             let labels = json!({"app.kubernetes.io/name": "endpoint-copier-operator"});
             cluster.create::<Deployment>(json!({
                 "apiVersion": "apps/v1", "kind": "Deployment",

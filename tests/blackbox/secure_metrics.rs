@@ -45,7 +45,7 @@ async fn allow(cluster: &Cluster, user: &str) {
 /// Connects from the address 127.0.1.`from`. All addresses in 127.0.0.0/8 belong to this machine.
 async fn connect(operator: &Operator, from: u8) -> std::io::Result<TcpStream> {
     let socket = TcpSocket::new_v4()?;
-    // The kernel buffers little for a client that does not read.
+    // With a small buffer, the kernel reads little for a client that does not read.
     socket.set_recv_buffer_size(4096)?;
     socket.bind(SocketAddr::from((Ipv4Addr::new(127, 0, 1, from), 0)))?;
     socket.connect(operator.metrics_address()).await
@@ -53,7 +53,7 @@ async fn connect(operator: &Operator, from: u8) -> std::io::Result<TcpStream> {
 
 /// The response that a scraper gets, or `None` if nothing listens yet.
 async fn scrape(operator: &Operator, token: Option<&str>) -> Option<HttpsAnswer> {
-    // A peer may begin 16 handshakes in a second.
+    // The operator accepts at most 16 handshakes of a peer in a second.
     sleep(Duration::from_millis(100)).await;
     let stream = connect(operator, 1).await.ok()?;
     let answer = timeout(Duration::from_secs(10), https_get(stream, "/metrics", token)).await;
@@ -107,7 +107,7 @@ on_both! {
         let operator = start(cluster, &[]);
         operator.until_ready().await;
         let [admin, two, three] = ["admin", "two", "three"].map(|user| cluster.token(user));
-        until("two may get metrics", async || code(&operator, Some(&two)).await == 200).await;
+        until("the user two has permission to get metrics", async || code(&operator, Some(&two)).await == 200).await;
         for (token, expected) in [
             (None, 401),
             (Some("nonsense"), 401),

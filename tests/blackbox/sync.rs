@@ -100,7 +100,7 @@ on_both! {
         cluster.until_addresses("default", "kubernetes-vip", &all).await;
         let repaired: EndpointSlice = cluster.try_get("default", &name).await.unwrap();
         let labels = repaired.metadata.labels.unwrap();
-        assert_eq!(labels["team"], "blue", "what others add stays");
+        assert_eq!(labels["team"], "blue", "a label of another writer stays");
         assert_ne!(repaired.metadata.annotations.unwrap()["endpoint-copier/source-uid"], "wrong");
 
         cluster.delete::<EndpointSlice>("default", &name).await;
@@ -174,7 +174,7 @@ on_both! {
     }
 
     /// Rule: 3.while-none-ran
-    async fn changes_made_while_nothing_runs_are_copied(cluster: &mut Cluster) {
+    async fn changes_made_while_no_replica_runs_are_copied(cluster: &mut Cluster) {
         cluster.create::<EndpointSlice>(slice("default", "source", "source-1", &["10.0.0.1"])).await;
         let mut operator = Operator::start(cluster, "one", 0);
         cluster.create::<Service>(vip()).await;

@@ -65,7 +65,7 @@ async fn a_request_given_up_after_50_ms_does_not_blame_its_server() {
 }
 
 #[tokio::test]
-async fn a_parallel_request_goes_elsewhere_and_blames_no_server() {
+async fn a_parallel_request_uses_another_server_and_blames_none() {
     let servers = Servers::start(2).await;
     let client = servers.client().await;
     client.get().await.expect("an answer");
@@ -166,7 +166,7 @@ async fn parallel_requests_go_to_each_server_once() {
 }
 
 #[tokio::test]
-async fn a_request_parallel_to_a_dial_goes_elsewhere() {
+async fn a_request_parallel_to_a_dial_uses_another_server() {
     let servers = Servers::start(2).await;
     let (_listener, dead) = silent().await;
     let client = servers

@@ -20,7 +20,7 @@ mod servers;
 mod slow;
 
 #[tokio::test]
-async fn the_configured_address_is_first_on_one_connection() {
+async fn requests_share_one_connection_to_the_configured_address() {
     let servers = Servers::start(2).await;
     let client = servers.client().await;
     for _ in 0..5 {

@@ -71,7 +71,7 @@ impl Servers {
         self.client_at(&self.server(0).url(), config).await
     }
 
-    /// A client whose configured URL is this one.
+    /// A client with this URL in its kubeconfig.
     pub async fn client_at(&self, url: &str, config: ApiServerConfig) -> TestClient {
         let first = self.server(0);
         let kubeconfig = first.kubeconfig("admin", "default").replace(&first.url(), url);
@@ -116,6 +116,7 @@ impl TestClient {
             .expect("an end")
     }
 
+    /// How often the client changed to another API server.
     pub fn changes(&self) -> Option<u32> {
         let text = self.metrics.render();
         let mut lines = text.lines();

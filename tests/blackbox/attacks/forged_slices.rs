@@ -39,7 +39,7 @@ on_both! {
     }
 
     /// The owner of the forged copy is a Service that is not managed.
-    async fn a_forged_copy_of_no_managed_service_is_removed(cluster: &mut Cluster) {
+    async fn a_forged_copy_of_an_unmanaged_service_is_removed(cluster: &mut Cluster) {
         victim(cluster).await;
         let _operator = Operator::start(cluster, "one", 0);
         let mut plain = front();

@@ -39,7 +39,8 @@ fn front() -> Value {
     managed("team-a", "front", "web", "app")
 }
 
-/// Starts a replica and waits until it holds the copy for `team-a/front`. The owner of the source consents to it.
+/// Starts a replica and waits until it holds the copy for `team-a/front`. The owner of the source consents to this
+/// copy.
 async fn held_copy(cluster: &Cluster) -> Operator {
     victim(cluster).await;
     cluster.create::<Service>(source("web", "app", "team-a")).await;

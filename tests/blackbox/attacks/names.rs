@@ -49,7 +49,7 @@ on_both! {
     }
 
     /// The name of the source begins with the name of a permitted one.
-    async fn consent_for_one_name_covers_no_longer_name(cluster: &mut Cluster) {
+    async fn consent_for_a_name_does_not_cover_a_longer_name(cluster: &mut Cluster) {
         victim(cluster).await;
         cluster.create::<Service>(source("web", "app", "")).await;
         for name in ["ap", "app-blue", "app-x7k2p"] {

@@ -85,7 +85,7 @@ async fn syncs(operator: &Operator) -> Vec<String> {
 on_both! {
     servers: 1;
     /// Rule: 9.refusal-is-blind
-    async fn refusals_are_byte_equal_whether_the_source_exists(cluster: &mut Cluster) {
+    async fn refusals_are_byte_equal_if_the_source_exists_or_not(cluster: &mut Cluster) {
         victim(cluster).await;
         let missing = reported(cluster).await;
         cluster.create::<EndpointSlice>(slice("web", "none", "none-x7k2p", &["10.0.0.3"])).await;
@@ -95,7 +95,7 @@ on_both! {
         assert!(missing.len() > 5, "{missing:#?}");
     }
 
-    /// The metrics count the syncs.
+    /// The test compares the numbers of syncs in the metrics.
     /// Rule: 9.refusal-is-blind
     async fn changes_of_a_refused_source_cause_no_sync(cluster: &mut Cluster) {
         victim(cluster).await;

@@ -12,6 +12,7 @@ use crate::probes::{VIP, copy, create, replica, until_out, until_well};
 /// An objection counts for 10 s, and a server that refuses connections is taken out within 3 s. The rest is reserve.
 const OUT: Duration = Duration::from_secs(16);
 
+/// The name of the probe Lease.
 fn name() -> String {
     format!("{LEASE}-probes")
 }

@@ -18,7 +18,7 @@ const ONE_WAY: Duration = Duration::from_millis(100);
 /// Milliseconds after a Service is created: before the operator sees the Service, while it writes, and later.
 const MOMENTS: [u64; 4] = [50, 250, 400, 700];
 
-/// A replica with a slow path to the API server.
+/// Starts a replica with a slow path to the API server, and waits until it leads and is ready.
 async fn slow_replica(cluster: &Cluster) -> (Operator, [Listening; 1]) {
     let (operator, delays) = delayed_replica(cluster, ONE_WAY, &SHORT_LEASE).await;
     operator.until_leads().await;
@@ -66,7 +66,7 @@ on_both! {
     }
 
     /// Only the last value of the owner's annotation counts, however often it changes.
-    async fn consent_that_comes_and_goes_ends_with_the_last_change(cluster: &mut Cluster) {
+    async fn consent_that_changes_often_ends_with_the_last_change(cluster: &mut Cluster) {
         victim(cluster).await;
         cluster.create::<Service>(source("web", "app", "team-a")).await;
         let _replica = slow_replica(cluster).await;
