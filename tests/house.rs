@@ -1,5 +1,5 @@
-//! Rules that the compiler does not check: the folders of `src/` that a folder may import, and the length of files. The
-//! Cargo.toml and clippy.toml of `crates/core` keep that crate pure.
+//! Rules for the source that the compiler does not check: the folders of `src/` that a folder may import, the length
+//! and the first line of files, and the mutants. The Cargo.toml and clippy.toml of `crates/core` keep that crate pure.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -60,7 +60,7 @@ fn a_file_begins_with_its_purpose() {
     assert!(silent.is_empty(), "without //! at their top: {silent:?}");
 }
 
-/// Otherwise a broken patch is noticed only when someone runs the mutants.
+/// Without this test, a broken patch would be noticed only when someone runs the mutants.
 #[test]
 fn the_patches_of_the_mutants_apply() {
     let output = Command::new("hack/mutants/run")
@@ -100,7 +100,7 @@ impl Source {
             .map_or("lib", |name| name.trim_end_matches(".rs"))
     }
 
-    /// The parts of this crate that the file imports.
+    /// The folders and files of `src/` that the file imports.
     fn imports(&self) -> Vec<String> {
         let code = self
             .text

@@ -1,5 +1,5 @@
-//! Candidates compete 2,000 times for an expired Lease and 2,000 times for a released one. Each race has exactly one
-//! term.
+//! Candidates compete 2,000 times for an expired Lease and 2,000 times for a released one. Each race results in exactly
+//! one term.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 const RACES: usize = 2000;
 
-/// The number of Leases that have a race at the same time.
+/// The number of Leases for which candidates compete at the same time.
 const LANES: usize = 100;
 
 /// The time in which a second term would appear. Attempts take milliseconds.
@@ -89,7 +89,7 @@ impl Runner {
 }
 
 /// Waits for a leader, and asserts that there is only one. Returns the index of the leader.
-async fn one_leads(runners: &mut [Runner], what: &str) -> usize {
+async fn until_one_leads(runners: &mut [Runner], what: &str) -> usize {
     loop {
         let leads = runners
             .iter_mut()
@@ -104,15 +104,16 @@ async fn one_leads(runners: &mut [Runner], what: &str) -> usize {
             .filter(|number| runners[*number].leads())
             .collect();
         assert!(leaders.len() <= 1, "{what}: {leaders:?}");
-        // There is no leader: on an overloaded API server, a renewal took longer than the term.
+        // If there is no leader, a renewal took longer than the term on an overloaded API server. Wait for the next
+        // one.
         if let Some(leader) = leaders.first() {
             return *leader;
         }
     }
 }
 
-/// Creates a Lease of a replica that no longer runs.
-async fn left_behind(client: &Client, name: &str, duration: Duration) {
+/// Creates or replaces a Lease, so that its holder is a replica that no longer runs.
+async fn put_expired_lease(client: &Client, name: &str, duration: Duration) {
     let leases: Api<Lease> = Api::namespaced(client.clone(), "default");
     loop {
         let known = leases.get_opt(name).await.expect("an API server");
@@ -150,8 +151,8 @@ async fn transitions(client: &Client, lease: &str) -> i32 {
     lease.spec.and_then(|spec| spec.lease_transitions).unwrap_or(0)
 }
 
-/// Runs the races for one Lease. `client` creates the client of a candidate in a round. With `paused`, time stands
-/// still while any task works, so nothing is late, and every race has one winner and no second winner after it.
+/// Runs the races for one Lease. `client` creates the client of a candidate in a round. With `paused`, time does not
+/// pass while any task works. Then nothing is late, and the winner of a race is the only one that ever leads in it.
 async fn lane(
     client: Arc<dyn Fn(usize, usize) -> Client + Send + Sync>,
     lease: String,
@@ -161,8 +162,8 @@ async fn lane(
     paused: bool,
 ) {
     for round in 0..rounds {
-        left_behind(&client(round, 0), &lease, duration).await;
-        // One more than necessary: the winner of the first race leaves, and the others race again.
+        put_expired_lease(&client(round, 0), &lease, duration).await;
+        // There is one candidate more, because the winner of the first race stops before the others compete again.
         let mut runners: Vec<_> = (0..=candidates)
             .map(|number| {
                 Runner::start(
@@ -174,23 +175,27 @@ async fn lane(
             })
             .collect();
         let what = format!("{lease}, round {round}");
-        let winner = one_leads(&mut runners, &format!("{what}, run out")).await;
+        let winner = until_one_leads(&mut runners, &format!("{what}, expired Lease")).await;
         if paused {
-            assert_eq!(transitions(&client(round, 0), &lease).await, 1, "{what}, run out");
+            assert_eq!(
+                transitions(&client(round, 0), &lease).await,
+                1,
+                "{what}, expired Lease"
+            );
         }
         runners.swap_remove(winner).stop().await;
         let released = Instant::now();
-        let winner = one_leads(&mut runners, &format!("{what}, released")).await;
+        let winner = until_one_leads(&mut runners, &format!("{what}, released Lease")).await;
         if paused {
             let took = released.elapsed();
             assert!(
                 took < duration / 4,
-                "{what}: {took:?} from release to lead, so the Lease ran out instead"
+                "{what}: {took:?} from the release to the next leader, so the Lease expired instead"
             );
             assert_eq!(
                 transitions(&client(round, 0), &lease).await,
                 2,
-                "{what}, released"
+                "{what}, released Lease"
             );
         }
         // The losers stop first, because otherwise they would lead next.
@@ -202,7 +207,7 @@ async fn lane(
 
 async fn all_lanes(lanes: impl IntoIterator<Item = impl Future<Output = ()> + Send + 'static>) {
     for ended in join_all(lanes.into_iter().map(tokio::spawn)).await {
-        ended.expect("one term each time");
+        ended.expect("one term in each race");
     }
 }
 
@@ -248,7 +253,8 @@ async fn one_of_three_candidates_wins_each_of_2000_races() {
     on_testbed(3).await;
 }
 
-/// In real time, with all available threads. With a hundred Leases at once, a renewal may take a second.
+/// This test runs in real time on all available threads. With a hundred Leases at the same time, a renewal can take a
+/// second.
 /// Rule: 5.one-leader
 #[tokio::test(flavor = "multi_thread")]
 async fn one_candidate_wins_each_of_2000_races_on_api_server() {

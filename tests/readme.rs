@@ -1,4 +1,4 @@
-//! Checks that the metrics, make targets and commands in the README and the pages next to it exist.
+//! Checks that the metrics, make targets and commands in the README and in some guides exist.
 
 use std::path::Path;
 
@@ -24,7 +24,7 @@ fn rows(readme: &str, heading: &str) -> Vec<Vec<String>> {
 #[test]
 fn named_metrics_exist() {
     let metrics = Metrics::new("lease").expect("metrics");
-    // Series that appear only with their first label values.
+    // These series appear only with their first label values.
     metrics.api_request(&http::Method::GET, None, "host");
     let service = ServiceKey::new("default", "vip");
     metrics
@@ -105,6 +105,7 @@ fn commands_to_remove_copies_and_to_go_back_exist() {
         !go_back.contains("--all-namespaces") && go_back.ends_with(&of_one),
         "{go_back}"
     );
-    // Only after the slice of the other operator exists. Otherwise the VIP would be empty in between.
+    // The copies are deleted only after the slice of the Go operator exists. Otherwise the VIP would be empty in
+    // between.
     assert!(page.contains("kubectl wait --for=create -n default endpointslice/kubernetes-vip"));
 }

@@ -24,7 +24,7 @@ fn rule(line: &str) -> Option<(&str, &str)> {
     is_id(id).then_some((id, rule.trim()))
 }
 
-/// `<section>.<words-with-dashes>`
+/// Whether a word has the form `<section>.<words-with-dashes>`.
 fn is_id(word: &str) -> bool {
     let is_word =
         |word: &str| !word.is_empty() && word.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
@@ -87,7 +87,8 @@ fn module(file: &Path) -> String {
     folder.unwrap_or(path).to_owned()
 }
 
-/// The tests of a file, by their attribute or as a scenario that runs on both API servers, with the rules that they name.
+/// The tests of a file, with the rules that they name. A test has an attribute, or is a scenario that runs on both
+/// kinds of API servers.
 fn tests_of(text: &str) -> Tests {
     let mut tests = Tests::new();
     let (mut marked, mut rules) = (false, BTreeSet::new());

@@ -1,4 +1,4 @@
-//! Clients of the operator's own ports that send too little or too much, or do not read.
+//! Clients of the operator's own ports that send too little or too much, or that do not read.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -29,12 +29,12 @@ fn allow_many_files() {
     setrlimit(Resource::Nofile, raised).expect("up to the hard limit");
 }
 
-/// Keeps one connection open, and opens another one when the server closes it. A client that sends requests sends one
-/// every second.
-async fn pester(address: SocketAddr, mut stream: TcpStream, talks: bool) {
+/// Keeps one connection open, and opens another one when the server closes it. With `sends`, it sends a request in each
+/// round, and a round takes 0.5 s to 1.5 s.
+async fn pester(address: SocketAddr, mut stream: TcpStream, sends: bool) {
     let mut buffer = [0; 1024];
     loop {
-        if talks {
+        if sends {
             _ = stream.write_all(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n").await;
         }
         let read = timeout(Duration::from_secs(1), stream.read(&mut buffer)).await;
@@ -46,8 +46,9 @@ async fn pester(address: SocketAddr, mut stream: TcpStream, talks: bool) {
     }
 }
 
-/// A client that requests ten pages at once and reads none. Its kernel does not read much either.
-async fn ask_and_not_read(address: SocketAddr) -> TcpStream {
+/// The connection of a client that requests ten pages at once and reads none. Its receive buffer is small, so its
+/// kernel does not read much either.
+async fn request_without_reading(address: SocketAddr) -> TcpStream {
     let socket = TcpSocket::new_v4().expect("a socket");
     socket.set_recv_buffer_size(4096).expect("a size");
     let mut stream = socket.connect(address).await.expect("it listens");
@@ -75,15 +76,15 @@ on_both! {
         for probe in 0..5 {
             for path in ["/livez", "/readyz"] {
                 let answer = timeout(PROBE_LIMIT, operator.get(path)).await;
-                assert_eq!(answer, Ok((200, "ok".to_owned())), "{path}, {probe} answered before");
+                assert_eq!(answer, Ok((200, "ok".to_owned())), "{path}, probe {probe}");
             }
-            // By then the closed connections have been opened again.
+            // During this pause, clients reopen the connections that the server closed.
             sleep(Duration::from_millis(500)).await;
         }
         assert!(!operator.log().contains("cannot accept"), "{}", operator.log());
     }
 
-    /// The order is the worst one for memory: in each second a few clients request a new page.
+    /// This is the worst case for memory: every 1.1 s, eight clients request a page that is new.
     /// Rule: survive.unread
     async fn clients_that_do_not_read_metrics_cost_two_mib_at_most(cluster: &mut Cluster) {
         cluster.create::<EndpointSlice>(slice("default", "source", "source-x", &["10.0.0.1"])).await;
@@ -92,18 +93,18 @@ on_both! {
             cluster.create::<Service>(service).await;
         }).await;
         let operator = Operator::start(cluster, "one", 0);
-        until("all are copied", async || operator.metric("endpoint_copier_services_in_sync").await == Some(300)).await;
-        // Includes the memory for rendering, and for clients that read their pages, in the baseline.
+        until("all Services are in sync", async || operator.metric("endpoint_copier_services_in_sync").await == Some(300)).await;
+        // The baseline includes the memory for rendering, and for clients that read their pages.
         for _ in 0..3 {
             sleep(Duration::from_millis(1100)).await;
             assert!(operator.get("/metrics").await.1.len() > 200_000);
         }
         let memory = || operator.memory() + operator.unsent_bytes();
         let before = memory();
-        let mut deaf = Vec::new();
+        let mut unread = Vec::new();
         for _ in 0..8 {
             for _ in 0..8 {
-                deaf.push(ask_and_not_read(operator.metrics_address()).await);
+                unread.push(request_without_reading(operator.metrics_address()).await);
             }
             sleep(Duration::from_millis(1100)).await;
         }

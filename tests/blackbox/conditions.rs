@@ -29,15 +29,20 @@ async fn conditions(cluster: &Cluster, name: &str) -> (Vec<Value>, Option<String
     (conditions.collect(), service.metadata.resource_version)
 }
 
-async fn until_says(cluster: &Cluster, name: &str, status: &str, reason: &str) {
-    until(&format!("{name} says {status} {reason}"), async || {
-        let (conditions, _) = conditions(cluster, name).await;
-        conditions.iter().any(|condition| {
-            condition["type"] == "endpoint-copier/InSync"
-                && condition["status"] == status
-                && condition["reason"] == reason
-        })
-    })
+/// Waits until the Service in namespace `default` has the condition `endpoint-copier/InSync` with this status and
+/// reason.
+async fn until_condition(cluster: &Cluster, name: &str, status: &str, reason: &str) {
+    until(
+        &format!("{name} has the condition {status} {reason}"),
+        async || {
+            let (conditions, _) = conditions(cluster, name).await;
+            conditions.iter().any(|condition| {
+                condition["type"] == "endpoint-copier/InSync"
+                    && condition["status"] == status
+                    && condition["reason"] == reason
+            })
+        },
+    )
     .await;
 }
 
@@ -47,7 +52,7 @@ fn flags() -> Vec<&'static str> {
 
 on_both! {
     /// Rule: 3.condition, 3.condition-writes, 3.condition-removed
-    async fn condition_says_what_wait_says_and_survives_a_takeover(cluster: &mut Cluster) {
+    async fn condition_agrees_with_wait_and_survives_a_takeover(cluster: &mut Cluster) {
         cluster.give_rights(Rights::ServiceConditions, "default").await;
         cluster.put::<EndpointSlice>(api_servers(&["192.0.2.1", "192.0.2.2"])).await;
         cluster.create::<Service>(vip()).await;
@@ -63,8 +68,8 @@ on_both! {
 
         let start = |name| Operator::start_with(cluster, name, 0, &flags());
         let mut operators = vec![start("one"), start("two")];
-        until_says(cluster, "kubernetes-vip", "True", "InSync").await;
-        until_says(cluster, "web", "False", "HasSelector").await;
+        until_condition(cluster, "kubernetes-vip", "True", "InSync").await;
+        until_condition(cluster, "web", "False", "HasSelector").await;
         for (service, code) in [("default/kubernetes-vip", 0), ("default/web", 1)] {
             let waited = run(cluster, &["wait", service, "--timeout=0"]).await;
             assert_eq!(waited.status.code(), Some(code), "{service}");
@@ -87,7 +92,7 @@ on_both! {
     }
 
     /// Rule: 3.condition, 3.condition-removed
-    async fn commands_of_the_guide_wait_and_delete_conditions(cluster: &mut Cluster) {
+    async fn commands_of_the_guide_wait_for_and_delete_conditions(cluster: &mut Cluster) {
         let Some(kubectl) = tool("kubectl", env!("CARGO_TARGET_TMPDIR")) else { return };
         let (_, wait) = GUIDE.split_once("\n    kubectl wait ").expect("the command");
         let wait = format!("kubectl wait {}", wait.lines().next().expect("a line"));
@@ -117,7 +122,7 @@ on_both! {
             Operator::start_with(cluster, "one", 0, &flags())
         };
         let ((), operator) = tokio::join!(shell(&wait), operator);
-        until_says(cluster, "other", "True", "InSync").await;
+        until_condition(cluster, "other", "True", "InSync").await;
         operator.signal("KILL");
         shell(delete).await;
         for name in ["kubernetes-vip", "other"] {
@@ -133,10 +138,10 @@ on_both! {
             cluster.put::<EndpointSlice>(api_servers(&addresses)).await;
             cluster.until_addresses("default", "kubernetes-vip", &addresses).await;
         }
-        until("the log says so", async || operator.log().contains("cannot patch resource")).await;
+        until("the log reports the missing right", async || operator.log().contains("cannot patch resource")).await;
         let lines = operator.log().lines().filter(|line| line.contains("conditions of Services")).count();
         assert_eq!(lines, 1, "{}", operator.log());
         cluster.give_rights(Rights::ServiceConditions, "default").await;
-        until_says(cluster, "kubernetes-vip", "True", "InSync").await;
+        until_condition(cluster, "kubernetes-vip", "True", "InSync").await;
     }
 }

@@ -1,4 +1,4 @@
-//! A source in another namespace is copied only if someone with the permission to do so consents.
+//! A source in another namespace is copied only with the consent of its owner or of an admin.
 
 use std::time::{Duration, Instant};
 
@@ -12,10 +12,10 @@ use crate::events::events_on;
 use crate::inspect::{run, text};
 use crate::on_both;
 
-/// Consent goes into effect within this time on a quiet machine; on a busy one the deletes take longer.
+/// A withdrawal takes effect within this time, also on a busy machine, where deletes take longer.
 const WITHDRAWN: Duration = Duration::from_secs(3);
 
-/// Namespaces `web`, with a source `app`, and `team-a`.
+/// Creates the namespaces `web`, with a source `app`, and `team-a`.
 async fn namespaces(cluster: &Cluster) {
     for namespace in ["web", "team-a"] {
         cluster.namespace(namespace).await;
@@ -29,7 +29,7 @@ fn front() -> serde_json::Value {
     managed("team-a", "front", "web", "app")
 }
 
-/// The note of the first Event with this reason.
+/// Waits for an Event with this reason, and returns its note.
 pub async fn note(cluster: &Cluster, service: &Service, reason: &str) -> String {
     let mut note = String::new();
     until(&format!("an Event {reason}"), async || {
@@ -43,7 +43,7 @@ pub async fn note(cluster: &Cluster, service: &Service, reason: &str) -> String 
 
 on_both! {
     /// Rule: 9.allow-from, 9.withdrawal
-    async fn an_annotation_on_the_source_gives_consent_and_takes_it_back(cluster: &mut Cluster) {
+    async fn an_annotation_on_the_source_gives_and_withdraws_consent(cluster: &mut Cluster) {
         namespaces(cluster).await;
         let _operator = Operator::start(cluster, "one", 0);
         let service = cluster.create::<Service>(front()).await;
@@ -115,8 +115,8 @@ on_both! {
             {"name": "etcd", "port": 2379, "targetPort": 2379},
         ]);
         let service = cluster.create::<Service>(service).await;
-        let told = note(cluster, &service, "PortNotPermitted").await;
-        assert!(told.contains("10250/TCP, 2379/TCP"), "{told}");
+        let note = note(cluster, &service, "PortNotPermitted").await;
+        assert!(note.contains("10250/TCP, 2379/TCP"), "{note}");
         let mut ports = Vec::new();
         until("there is a copy", async || {
             let copies = cluster.slices_of("team-a", "api").await;

@@ -1,4 +1,4 @@
-//! Two installations that do not exclude each other, because each has its own Lease.
+//! Two installations that do not exclude each other, because one of them runs without leader election.
 
 use harness::objects::{slice, vip};
 use harness::{Cluster, Operator, until};
@@ -20,7 +20,7 @@ on_both! {
         let listed: Vec<_> = listed.iter().map(String::as_str).collect();
         let flags = ["--leader-elect=false", "--default-endpoint-name=source"];
         let two = Operator::start_with(cluster, "two", 0, &flags);
-        until("an Event tells the user", async || {
+        until("an Event reports the other installation", async || {
             let events = events_on(cluster, &service).await;
             events.iter().any(|(kind, reason, note)| {
                 kind == "Warning" && reason == "OtherInstallation" && note.contains("kubectl get leases --all-namespaces")

@@ -1,4 +1,4 @@
-//! Healthy API servers, and disturbances between them and the replicas. None of the disturbances may have an effect.
+//! Disturbances between replicas and healthy API servers. No disturbance may change a copy.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ fn probes() -> Match {
     Match::any().path("/readyz")
 }
 
-/// One of twenty responses is lost: six of them arrive each second.
+/// Loses one of 20 responses to probes: six responses arrive each second, and one is lost every 3.3 s.
 async fn lose_answers(cluster: &Cluster, time: Duration) {
     let end = Instant::now() + time;
     let mut servers = cluster.testbed_servers().collect::<Vec<_>>().into_iter().cycle();
@@ -27,8 +27,8 @@ async fn lose_answers(cluster: &Cluster, time: Duration) {
     }
 }
 
-/// The leader is paused for 2 s, and for 5 s, during which it loses the lead.
-async fn stop_leaders(replicas: &[Operator], time: Duration) {
+/// Pauses the leader for 2 s and for 5 s in turn. In 5 s it loses the lead.
+async fn pause_leaders(replicas: &[Operator], time: Duration) {
     let end = Instant::now() + time;
     let mut seconds = [2, 5].into_iter().cycle();
     while Instant::now() < end {
@@ -40,6 +40,7 @@ async fn stop_leaders(replicas: &[Operator], time: Duration) {
     }
 }
 
+/// Checks that no disturbance changes the copy while it lasts for this time.
 async fn living_servers_stay(time: Duration) {
     let cluster = Cluster::start_listed(Platform::Testbed, crate::PROGRAM, None).await;
     let replicas = [
@@ -50,7 +51,7 @@ async fn living_servers_stay(time: Duration) {
     until_well(&cluster, VIP, &replicas).await;
     leader(&replicas).await;
     let before = copy(&cluster, VIP).await;
-    for what in ["a slow server", "lost answers", "a leader that stands still"] {
+    for what in ["a slow server", "lost answers", "a paused leader"] {
         match what {
             "a slow server" => {
                 let server = cluster.testbed_servers().nth(1).expect("three servers");
@@ -60,7 +61,7 @@ async fn living_servers_stay(time: Duration) {
                 server.faults().clear();
             }
             "lost answers" => lose_answers(&cluster, time).await,
-            _ => stop_leaders(&replicas, time).await,
+            _ => pause_leaders(&replicas, time).await,
         }
         assert_eq!(copy(&cluster, VIP).await, before, "{what}");
         for replica in &replicas {

@@ -19,7 +19,7 @@ use crate::{PROGRAM, on_both};
 const EXCLUDED: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
 
 /// An address in the certificates of the servers.
-const NAMED: &str = "127.0.0.5";
+const CERTIFIED: &str = "127.0.0.5";
 
 /// Creates the VIP with the port of the API servers, and waits until it is in sync.
 async fn create_vip(cluster: &Cluster) {
@@ -34,7 +34,7 @@ async fn create_vip(cluster: &Cluster) {
         .await;
 }
 
-/// Sets the address as a load balancer does.
+/// Sets the address of the VIP in its status, as a load balancer does.
 async fn assign(cluster: &Cluster, address: &str) {
     let api: Api<Service> = Api::namespaced(cluster.client(), "default");
     let status = json!({"status": {"loadBalancer": {"ingress": [{"ip": address}]}}});
@@ -48,10 +48,11 @@ fn check<'a>(json: &'a Value, name: &str) -> (&'a str, &'a str) {
     let checks = json["checks"].as_array().expect("checks").iter();
     let mut of_name = checks.filter(|check| check["check"] == name);
     let check = of_name.next().unwrap_or_else(|| panic!("no {name} in {json:#}"));
-    let text = |field: &str| check[field].as_str().expect("a text");
+    let text = |field: &str| check[field].as_str().expect("a string");
     (text("result"), text("detail"))
 }
 
+/// The exit code and the output of `doctor -o json`.
 async fn diagnosis(cluster: &Cluster) -> (Option<i32>, Value) {
     let output = run(cluster, &["doctor", "-o", "json"]).await;
     let error = String::from_utf8_lossy(&output.stderr);
@@ -59,7 +60,7 @@ async fn diagnosis(cluster: &Cluster) -> (Option<i32>, Value) {
     (output.status.code(), json)
 }
 
-/// The result and the detail of `rights` for an operator with all optional features.
+/// The result and the detail of the check `rights` when all optional features are enabled.
 async fn rights_with_features(cluster: &Cluster) -> (String, String) {
     let features = ["--service-conditions", "--metrics-secure"];
     let args = [&["doctor", "-o", "json"], &features[..]].concat();
@@ -76,7 +77,7 @@ on_both! {
         let operator = Operator::start(cluster, "one", 0);
         operator.until_leads().await;
         create_vip(cluster).await;
-        assign(cluster, NAMED).await;
+        assign(cluster, CERTIFIED).await;
         cluster.put_node(node("a", &["192.0.2.1"])).await;
         let (code, right) = diagnosis(cluster).await;
         assert_eq!(code, Some(0), "{right:#}");
@@ -84,7 +85,7 @@ on_both! {
         for (name, detail) in [
             ("copies", "in sync with default/kubernetes"),
             ("endpoints", "3 of 3 are ready"),
-            ("address", NAMED),
+            ("address", CERTIFIED),
             ("foreign-slices", "all EndpointSlices of the Service are copies"),
             ("excluded-nodes", "1 of 1 Nodes may announce the address"),
             ("tls-san", "3 of 3 servers have a certificate for 127.0.0.5"),
@@ -155,12 +156,12 @@ on_both! {
                 "renewTime": format!("2026-01-02T12:00:{second:02}.000000Z"),
             },
         });
-        // Objects that an uninstalled installation left behind.
+        // The Lease of an installation that was uninstalled.
         let path = "/apis/coordination.k8s.io/v1/namespaces/kube-public/leases";
         assert_eq!(cluster.post(path, lease(0)).await, 201);
         let (_, left) = diagnosis(cluster).await;
         assert_eq!(check(&left, "installations").0, "ok", "{left:#}");
-        // A replica that runs, and whose clock is slow.
+        // A replica that renews this Lease, and whose clock is behind.
         let leases: Api<Lease> = Api::namespaced(cluster.client(), "kube-public");
         let renewing = tokio::spawn(async move {
             for second in (1..60).cycle() {
@@ -183,18 +184,18 @@ on_both! {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_right_that_doctor_lacks_is_named_and_nothing_written() {
+async fn doctor_names_missing_rights_and_writes_nothing() {
     let cluster = Cluster::start_listed(Platform::Testbed, PROGRAM, None).await;
     let operator = Operator::start(&cluster, "one", 0);
     operator.until_leads().await;
     create_vip(&cluster).await;
-    assign(&cluster, NAMED).await;
+    assign(&cluster, CERTIFIED).await;
     let (store, kubeconfig) = crate::reader(&cluster);
-    let mut asking = command(PROGRAM.as_ref());
-    asking
+    let mut doctor = command(PROGRAM.as_ref());
+    doctor
         .args(["doctor", "-o", "json"])
         .arg(format!("--kubeconfig={}", kubeconfig.display()));
-    let output = ended(asking).await;
+    let output = ended(doctor).await;
     let json: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     assert_eq!(output.status.code(), Some(0), "{json:#}");
     for (name, right) in [
@@ -216,7 +217,7 @@ async fn a_right_that_doctor_lacks_is_named_and_nothing_written() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_is_silent_costs_doctor_10_seconds() {
+async fn silent_servers_delay_doctor_by_less_than_20_seconds() {
     let cluster = Cluster::start_listed(Platform::Testbed, PROGRAM, None).await;
     let operator = Operator::start_with(&cluster, "one", 0, &["--probe=off"]);
     operator.until_leads().await;
@@ -236,7 +237,7 @@ async fn a_server_that_is_silent_costs_doctor_10_seconds() {
     );
 }
 
-/// The testbed has no Pods and no reviews.
+/// Runs only on a real API server: the testbed has neither Pods nor access reviews.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn missing_rights_are_named_on_a_real_api_server() {
     if !Platform::Real.is_here() {
@@ -290,14 +291,14 @@ async fn missing_rights_are_named_on_a_real_api_server() {
     let within = bind("Role", "replicas-leader-election");
     let path = format!("{rbac}/namespaces/default/rolebindings");
     assert_eq!(cluster.post(&path, within).await, 201);
-    until("doctor sees the rights", async || {
+    until("doctor reports all permissions", async || {
         let (code, json) = diagnosis(&cluster).await;
         code == Some(0)
             && check(&json, "rights").1
                 == "system:serviceaccount:default:replica has all permissions that the operator needs"
     })
     .await;
-    // The ClusterRole is that of the default values.
+    // The ClusterRole is the one that the chart renders with default values.
     let (result, detail) = rights_with_features(&cluster).await;
     assert_eq!(result, "warning", "{detail}");
     for right in [
@@ -307,7 +308,7 @@ async fn missing_rights_are_named_on_a_real_api_server() {
     ] {
         assert!(detail.contains(right), "{right}: {detail}");
     }
-    // A Lease may name anything.
+    // The holder of a Lease can be any text.
     let leases: Api<Lease> = Api::namespaced(cluster.client(), "default");
     drop(operator);
     let path =

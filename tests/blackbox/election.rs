@@ -12,8 +12,8 @@ use testbed::{Effect, Fault, Match, Request};
 
 use crate::{PROGRAM, on_both};
 
-/// Three replicas on two API servers, and the index of the leader.
-async fn three(cluster: &Cluster) -> (Vec<Operator>, usize) {
+/// Starts three replicas on two API servers, and returns them with the index of the leader.
+async fn three_replicas(cluster: &Cluster) -> (Vec<Operator>, usize) {
     let replicas = vec![
         Operator::start(cluster, "one", 0),
         Operator::start(cluster, "two", 1),
@@ -30,7 +30,7 @@ async fn three(cluster: &Cluster) -> (Vec<Operator>, usize) {
 on_both! {
     /// Rule: 5.identity, 5.only-the-holder, 5.every-replica, 5.readyz-not-leading
     async fn one_of_three_replicas_leads_and_all_are_ready(cluster: &mut Cluster) {
-        let (replicas, first) = three(cluster).await;
+        let (replicas, first) = three_replicas(cluster).await;
         let holder = cluster.holder().await;
         let (pod, uuid) = holder.split_once('_').expect("POD_NAME_uuid");
         assert_eq!((pod, uuid.len()), (["one", "two", "three"][first], 36), "{holder}");
@@ -42,8 +42,9 @@ on_both! {
     }
 
     /// Rule: survive.blocked-log
-    async fn an_unread_standard_error_costs_no_term(cluster: &mut Cluster) {
-        // A pipe in place of the log file, open at both ends, never read, and full before the first line is logged.
+    async fn an_unread_standard_error_ends_no_term(cluster: &mut Cluster) {
+        // A pipe takes the place of the log file. It is open at both ends, never read, and full before the first line
+        // is logged.
         let pipe = cluster.directory().join("one.log");
         let made = std::process::Command::new("mkfifo").arg(&pipe).status();
         assert!(made.expect("mkfifo").success());
@@ -53,13 +54,14 @@ on_both! {
             .args(["if=/dev/zero", &into, "oflag=nonblock", "bs=1", "count=10000000"])
             .output();
         let filled = filled.expect("dd");
-        assert!(!filled.status.success(), "the pipe takes still more");
+        assert!(!filled.status.success(), "the pipe is not full");
         let flags = [&harness::SHORT_LEASE[..], &["--log-level=trace"]].concat();
         let operator = Operator::start_with(cluster, "one", 0, &flags);
-        // A failed test prints the log, and would wait for the end of the pipe.
+        // A failed test prints the log file, and would wait forever for the end of the pipe.
         std::fs::remove_file(&pipe).expect("a pipe");
         cluster.vip_in_sync().await;
-        // Long enough for more lines than the operator keeps in memory, and three times the duration of the Lease.
+        // This time is three times the duration of the Lease. In it, the operator logs more lines than it keeps in
+        // memory.
         tokio::time::sleep(Duration::from_secs(9)).await;
         cluster.put::<EndpointSlice>(api_servers(&["192.0.2.1", "192.0.2.3"])).await;
         cluster.until_addresses("default", "kubernetes-vip", &["192.0.2.1", "192.0.2.3"]).await;
@@ -70,7 +72,7 @@ on_both! {
     }
 
     async fn a_killed_leader_is_replaced_and_a_change_is_copied(cluster: &mut Cluster) {
-        let (mut replicas, first) = three(cluster).await;
+        let (mut replicas, first) = three_replicas(cluster).await;
         replicas[first].signal("KILL");
         cluster.put::<EndpointSlice>(api_servers(&["192.0.2.1", "192.0.2.3"])).await;
         cluster.until_addresses("default", "kubernetes-vip", &["192.0.2.1", "192.0.2.3"]).await;
@@ -80,7 +82,7 @@ on_both! {
 
     /// Rule: 5.release, 6.asked-to-stop
     async fn a_stopped_leader_releases_the_lease_and_exits_with_0(cluster: &mut Cluster) {
-        let (mut replicas, first) = three(cluster).await;
+        let (mut replicas, first) = three_replicas(cluster).await;
         for signal in ["TERM", "INT"] {
             let number = leader(&replicas).await;
             replicas[number].signal(signal);
@@ -98,14 +100,14 @@ on_both! {
 
     /// Rule: 5.only-the-holder
     async fn a_frozen_leader_is_replaced_and_writes_nothing_later(cluster: &mut Cluster) {
-        let (mut replicas, first) = three(cluster).await;
+        let (mut replicas, first) = three_replicas(cluster).await;
         let frozen = replicas.remove(first);
         frozen.signal("STOP");
         cluster.put::<EndpointSlice>(api_servers(&["192.0.2.1", "192.0.2.3"])).await;
         cluster.until_addresses("default", "kubernetes-vip", &["192.0.2.1", "192.0.2.3"]).await;
         let before = cluster.slice_writes();
         frozen.signal("CONT");
-        until("the thawed one knows that it does not lead", async || {
+        until("the resumed replica knows that it does not lead", async || {
             frozen.log().contains("lost the lead")
         }).await;
         leader(&replicas).await;
@@ -119,7 +121,7 @@ on_both! {
 
     /// Rule: 5.written-again
     async fn a_lease_that_is_deleted_or_emptied_keeps_its_leader(cluster: &mut Cluster) {
-        let (replicas, first) = three(cluster).await;
+        let (replicas, first) = three_replicas(cluster).await;
         let holder = cluster.holder().await;
         for how in ["deleted", "emptied", "garbled"] {
             match how {
@@ -131,12 +133,12 @@ on_both! {
             }
             let address = format!("10.0.3.{}", how.len());
             cluster.put::<EndpointSlice>(api_servers(&[&address])).await;
-            until("the leader has written it again", async || cluster.holder().await == holder).await;
+            until("the leader has written the Lease again", async || cluster.holder().await == holder).await;
             cluster.until_addresses("default", "kubernetes-vip", &[&address]).await;
         }
         assert_eq!(leader(&replicas).await, first);
         let writers: Vec<_> = cluster.slice_writes().into_keys().collect();
-        assert_eq!(writers, [replicas[first].name()], "one writer, always");
+        assert_eq!(writers, [replicas[first].name()], "only one replica ever writes");
         for replica in &replicas {
             assert!(!replica.log().contains("lost the lead"), "{}", replica.log());
         }
@@ -154,8 +156,8 @@ on_both! {
         let start = Instant::now();
         cluster.until_addresses("default", "kubernetes-vip", &["192.0.2.2"]).await;
         let took = start.elapsed();
-        assert_ne!(cluster.holder().await, held, "another process, another identity");
-        assert!(took < Duration::from_secs(6), "{took:?} with a lease of 3 s");
+        assert_ne!(cluster.holder().await, held, "a new process has a new identity");
+        assert!(took < Duration::from_secs(6), "{took:?} with a Lease of 3 s");
     }
 
     /// Rule: survive.replica-lost
@@ -164,14 +166,14 @@ on_both! {
         cluster.vip_in_sync().await;
         operator.signal("STOP");
         cluster.put::<EndpointSlice>(api_servers(&["192.0.2.2"])).await;
-        // This test is about real time.
+        // The Lease must expire, and there is no condition to poll.
         tokio::time::sleep(Duration::from_secs(4)).await;
         assert_eq!(cluster.addresses_of("default", "kubernetes-vip").await.len(), 3);
         operator.signal("CONT");
         let start = Instant::now();
         cluster.until_addresses("default", "kubernetes-vip", &["192.0.2.2"]).await;
         let took = start.elapsed();
-        assert!(took < Duration::from_secs(4), "{took:?} after the thaw");
+        assert!(took < Duration::from_secs(4), "{took:?} after SIGCONT");
     }
 
     /// Rule: 3.copies-stay, 4.leader-elect, 6.asked-to-stop
@@ -186,7 +188,7 @@ on_both! {
         assert_eq!(left, ["192.0.2.1", "192.0.2.2", "192.0.2.3"], "the copies stay");
     }
 
-    /// The only test with default durations: a lease of 6 s.
+    /// The default duration of the Lease is 6 s.
     /// Rule: 5.lease-name, 5.lease-namespace, 5.durations
     async fn a_killed_leader_is_replaced_with_default_durations(cluster: &mut Cluster) {
         let replicas = [
@@ -202,7 +204,7 @@ on_both! {
         replicas[first].signal("KILL");
         replicas[1 - first].until_leads().await;
         let took = start.elapsed();
-        assert!(took > Duration::from_secs(3), "{took:?}: before the lease could have run out");
+        assert!(took > Duration::from_secs(3), "{took:?}: before the Lease could expire");
     }
 }
 

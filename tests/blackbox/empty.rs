@@ -1,4 +1,4 @@
-//! Empty sources: held where an empty list can only be a mistake, and followed otherwise.
+//! Empty sources: their copies are held where an empty list can only be a mistake, and follow the source otherwise.
 
 use harness::objects::{addresses, api_servers, managed, slice, vip};
 use harness::{Cluster, Operator, until};
@@ -12,13 +12,13 @@ const ALL: [&str; 3] = ["192.0.2.1", "192.0.2.2", "192.0.2.3"];
 const HELD: &str = "endpoint_copier_findings{reason=\"SourceEmptyHeld\"}";
 
 async fn until_held(operator: &Operator, count: u64) {
-    until(&format!("{count} held"), async || {
+    until(&format!("{count} Services have held copies"), async || {
         operator.metric(HELD).await.unwrap_or(0) == count
     })
     .await;
 }
 
-/// Copies a change that comes after everything else, so that everything before it has been seen.
+/// Creates one more Service and waits for its copy. By then the operator has seen every earlier change.
 async fn until_seen(cluster: &Cluster, name: &str) {
     let source = format!("{name}-source");
     cluster
@@ -32,7 +32,7 @@ async fn until_seen(cluster: &Cluster, name: &str) {
 
 on_both! {
     /// Rule: 3.held, 3.held-ports, 3.held-deleted
-    async fn an_empty_api_source_is_held_through_restarts(cluster: &mut Cluster) {
+    async fn copy_of_an_empty_api_source_is_held_through_restarts(cluster: &mut Cluster) {
         let mut operator = Operator::start(cluster, "one", 0);
         cluster.create::<Service>(vip()).await;
         cluster.until_addresses("default", "kubernetes-vip", &ALL).await;
@@ -46,7 +46,7 @@ on_both! {
         operator.ended().await;
         let operator = Operator::start(cluster, "two", 0);
         until_held(&operator, 1).await;
-        // Its ports still follow the Service.
+        // The ports of a held copy still follow the Service.
         let ports = json!({"spec": {"ports": [{"name": "https", "port": 6443, "targetPort": 7443}]}});
         cluster.patch::<Service>("default", "kubernetes-vip", ports).await;
         cluster.until_slices("default", "kubernetes-vip", "the new port", |slices| {
@@ -54,7 +54,7 @@ on_both! {
         }).await;
         assert_eq!(cluster.addresses_of("default", "kubernetes-vip").await, ALL);
 
-        // A copy that is deleted by hand stays gone.
+        // A held copy that is deleted by hand is not created again.
         let name = cluster.slices_of("default", "kubernetes-vip").await[0].metadata.name.clone().unwrap();
         cluster.delete::<EndpointSlice>("default", &name).await;
         until_held(&operator, 0).await;
@@ -66,7 +66,7 @@ on_both! {
     }
 
     /// Rule: 3.empty-followed, 3.when-source-empty, 3.when-source-empty-typo
-    async fn an_annotation_decides_if_an_empty_source_is_held(cluster: &mut Cluster) {
+    async fn annotation_decides_if_copies_of_empty_sources_are_held(cluster: &mut Cluster) {
         let operator = Operator::start(cluster, "one", 0);
         let when = |value: &str| json!({"metadata": {"annotations": {"endpoint-copier/when-source-empty": value}}});
         cluster.create::<Service>(vip()).await;
@@ -107,11 +107,11 @@ on_both! {
         cluster.create::<EndpointSlice>(source("three", &[])).await;
         cluster.create::<Service>(managed("default", "web", "default", "source")).await;
         cluster.until_addresses("default", "web", &["10.0.0.1", "10.0.0.2"]).await;
-        assert_eq!(cluster.slices_of("default", "web").await.len(), 2, "none of the empty one");
+        assert_eq!(cluster.slices_of("default", "web").await.len(), 2, "the empty slice has no copy");
 
         let of_one = |slices: &[EndpointSlice]| slices.len() == 1 && addresses(slices) == ["10.0.0.1"];
         cluster.put::<EndpointSlice>(source("two", &[])).await;
-        let one = cluster.until_slices("default", "web", "the empty copy goes", of_one).await;
+        let one = cluster.until_slices("default", "web", "the empty copy is deleted", of_one).await;
         cluster.put::<EndpointSlice>(source("one", &[])).await;
         cluster.until_addresses("default", "web", &[]).await;
         let emptied = cluster.slices_of("default", "web").await;
@@ -124,7 +124,7 @@ on_both! {
         let watched = cluster.watch_slices("default", "web").await;
         cluster.put::<EndpointSlice>(source("two", &["10.0.0.1", "10.0.0.2"])).await;
         cluster.put::<EndpointSlice>(source("one", &[])).await;
-        cluster.until_slices("default", "web", "the old copy goes", |slices| {
+        cluster.until_slices("default", "web", "the old copy is deleted", |slices| {
             slices.len() == 1 && addresses(slices) == ["10.0.0.1", "10.0.0.2"]
         }).await;
         let history = watched.up_to(&["10.0.0.1", "10.0.0.2"]).await;
@@ -132,7 +132,7 @@ on_both! {
     }
 
     /// Rule: 2.family, 3.held-per-family
-    async fn each_family_is_held_for_itself(cluster: &mut Cluster) {
+    async fn copies_of_each_family_are_held_separately(cluster: &mut Cluster) {
         let operator = Operator::start(cluster, "one", 0);
         let of_family = |name: &str, family: &str, addresses: &[&str]| {
             let mut slice = slice("default", "source", name, addresses);
@@ -143,7 +143,7 @@ on_both! {
         cluster.create::<EndpointSlice>(of_family("source-6", "IPv6", &["2001:db8::1"])).await;
         let mut service = managed("default", "web", "default", "source");
         service["metadata"]["annotations"]["endpoint-copier/when-source-empty"] = json!("hold");
-        // Without a selector, it gets both families in any cluster.
+        // A headless Service without a selector gets both families in any cluster.
         service["spec"]["clusterIP"] = json!("None");
         cluster.create::<Service>(service).await;
         cluster.until_addresses("default", "web", &["10.0.0.1", "2001:db8::1"]).await;

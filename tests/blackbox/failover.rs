@@ -1,4 +1,4 @@
-//! One of two API servers is lost while the other is up. Replicas continue to work after any kind of loss.
+//! One of the two API servers that the replicas know is lost. The replicas continue to work after any kind of loss.
 
 use std::time::{Duration, Instant};
 
@@ -9,22 +9,22 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 use crate::on_both;
 
-/// A lease that is too long for a takeover within the limits below.
+/// Durations of a Lease that is too long for a takeover within the limits below.
 const LONG_LEASE: [&str; 2] = [
     "--leader-election-lease-duration=20s",
     "--leader-election-renew-deadline=15s",
 ];
 
-/// A ping notices a silent loss within 2 s, and on an idle machine the loss should be over after 3 s.
+/// Pings detect a silent loss within 2 s. On an idle machine, a change is copied within 3 s of the loss.
 const SILENT: Duration = Duration::from_secs(6);
 
-/// On an idle machine, a connection that is reset should be replaced within 1 s.
+/// On an idle machine, a connection that is reset is replaced within 1 s.
 const RESET: Duration = Duration::from_secs(3);
 
-/// A dial times out after 1.5 s.
+/// A dial times out after 1.5 s. The rest is reserve.
 const DIAL: Duration = Duration::from_millis(4500);
 
-/// Replicas that know two API servers and have completed all their lists and copies.
+/// Starts replicas that know two API servers, and waits until all are ready and the VIP is in sync.
 async fn replicas(cluster: &Cluster, network: Option<&Network>, count: usize) -> Vec<Operator> {
     let place = Place {
         servers: &[0, 1],
@@ -41,8 +41,8 @@ async fn replicas(cluster: &Cluster, network: Option<&Network>, count: usize) ->
     replicas
 }
 
-/// The API server that the leader is connected to.
-async fn led_by(cluster: &Cluster, replicas: &[Operator]) -> usize {
+/// The index of the API server that the leader is connected to.
+async fn server_of_leader(cluster: &Cluster, replicas: &[Operator]) -> usize {
     let peers = replicas[leader(replicas).await].peers();
     let server = [0, 1]
         .into_iter()
@@ -51,46 +51,46 @@ async fn led_by(cluster: &Cluster, replicas: &[Operator]) -> usize {
 }
 
 /// Checks that a change after a loss is copied in time, and by the same leader.
-async fn goes_on(cluster: &Cluster, replicas: &mut [Operator], since: Instant, limit: Duration) {
+async fn check_change(cluster: &Cluster, replicas: &mut [Operator], since: Instant, limit: Duration) {
     let holder = cluster.holder().await;
     let watched = cluster.watch_slices("default", "kubernetes-vip").await;
     cluster.put::<EndpointSlice>(api_servers(&["192.0.2.2"])).await;
     let shown = watched.shows(&["192.0.2.2"], PATIENCE).await.expect("a copy");
     let took = shown - since;
     assert!(took < limit, "{took:?}, not {limit:?}");
-    assert_eq!(cluster.holder().await, holder, "the leader is who it was");
+    assert_eq!(cluster.holder().await, holder, "the leader is the same");
     for replica in replicas {
         assert!(replica.runs(), "{}", replica.log());
     }
 }
 
-async fn killed(cluster: &mut Cluster, count: usize) {
+async fn survive_kill(cluster: &mut Cluster, count: usize) {
     let mut replicas = replicas(cluster, None, count).await;
-    let server = led_by(cluster, &replicas).await;
+    let server = server_of_leader(cluster, &replicas).await;
     let start = Instant::now();
     cluster.kill_server(server).await;
-    goes_on(cluster, &mut replicas, start, RESET).await;
+    check_change(cluster, &mut replicas, start, RESET).await;
 }
 
-async fn frozen(cluster: &mut Cluster, count: usize) {
+async fn survive_freeze(cluster: &mut Cluster, count: usize) {
     let mut replicas = replicas(cluster, None, count).await;
-    let server = led_by(cluster, &replicas).await;
+    let server = server_of_leader(cluster, &replicas).await;
     let start = Instant::now();
     cluster.freeze_server(server);
-    goes_on(cluster, &mut replicas, start, SILENT).await;
+    check_change(cluster, &mut replicas, start, SILENT).await;
     cluster.thaw_server(server);
 }
 
-async fn black_holed(cluster: &mut Cluster, network: &Network, count: usize) {
+async fn survive_packet_loss(cluster: &mut Cluster, network: &Network, count: usize) {
     let mut replicas = replicas(cluster, Some(network), count).await;
-    let server = led_by(cluster, &replicas).await;
+    let server = server_of_leader(cluster, &replicas).await;
     let start = Instant::now();
     network.cut(server);
-    goes_on(cluster, &mut replicas, start, SILENT).await;
+    check_change(cluster, &mut replicas, start, SILENT).await;
 }
 
-/// Checks that a replica whose first API server is lost when it starts works through the second one.
-async fn starts(cluster: &Cluster, network: Option<&Network>, limit: Duration) {
+/// Checks that a replica can start and work through its second API server while its first one is lost.
+async fn check_start(cluster: &Cluster, network: Option<&Network>, limit: Duration) {
     cluster.create::<Service>(vip()).await;
     let watched = cluster.watch_slices("default", "kubernetes-vip").await;
     let start = Instant::now();
@@ -110,35 +110,35 @@ on_both! {
     servers: 3;
     /// Rule: survive.api-server-lost
     async fn one_replica_survives_a_killed_api_server(cluster: &mut Cluster) {
-        killed(cluster, 1).await;
+        survive_kill(cluster, 1).await;
     }
 
     /// Rule: survive.api-server-lost
     async fn three_replicas_survive_a_killed_api_server(cluster: &mut Cluster) {
-        killed(cluster, 3).await;
+        survive_kill(cluster, 3).await;
     }
 
     /// Rule: survive.api-server-lost
     async fn one_replica_survives_a_frozen_api_server(cluster: &mut Cluster) {
-        frozen(cluster, 1).await;
+        survive_freeze(cluster, 1).await;
     }
 
     /// Rule: survive.api-server-lost
     async fn three_replicas_survive_a_frozen_api_server(cluster: &mut Cluster) {
-        frozen(cluster, 3).await;
+        survive_freeze(cluster, 3).await;
     }
 
     /// Rule: survive.api-server-lost-before
     async fn a_replica_starts_while_its_first_api_server_is_dead(cluster: &mut Cluster) {
         cluster.kill_server(0).await;
-        starts(cluster, None, RESET).await;
+        check_start(cluster, None, RESET).await;
     }
 
-    /// The server accepts TCP connections and never completes TLS.
+    /// A frozen server accepts TCP connections, but never completes a TLS handshake.
     /// Rule: survive.api-server-lost-before
     async fn a_replica_starts_while_its_first_api_server_is_frozen(cluster: &mut Cluster) {
         cluster.freeze_server(0);
-        starts(cluster, None, DIAL).await;
+        check_start(cluster, None, DIAL).await;
     }
 }
 
@@ -146,17 +146,17 @@ on_both! {
     black_hole;
     /// Rule: survive.api-server-lost
     async fn one_replica_survives_packet_loss_to_its_api_server(cluster: &mut Cluster, network: &Network) {
-        black_holed(cluster, network, 1).await;
+        survive_packet_loss(cluster, network, 1).await;
     }
 
     /// Rule: survive.api-server-lost
     async fn three_replicas_survive_packet_loss_to_one_api_server(cluster: &mut Cluster, network: &Network) {
-        black_holed(cluster, network, 3).await;
+        survive_packet_loss(cluster, network, 3).await;
     }
 
     /// Rule: survive.api-server-lost-before
     async fn a_replica_starts_when_its_first_api_server_drops_packets(cluster: &mut Cluster, network: &Network) {
         network.cut(0);
-        starts(cluster, Some(network), DIAL).await;
+        check_start(cluster, Some(network), DIAL).await;
     }
 }

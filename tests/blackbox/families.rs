@@ -1,4 +1,4 @@
-//! A source without an IP family that its managed Service needs: the Event has a command that the API server accepts.
+//! If a source lacks an IP family that the managed Service needs, the Event has a command that the API server accepts.
 
 use std::os::unix::fs::symlink;
 use std::process::Command;
@@ -12,10 +12,10 @@ use serde_json::{Value, json};
 
 use crate::PROGRAM;
 
-const FOUR: &str = "10.0.0.1";
-const SIX: &str = "2001:db8::1";
+const IPV4: &str = "10.0.0.1";
+const IPV6: &str = "2001:db8::1";
 
-/// The command in the note of the Event about the family of a Service.
+/// Waits for an Event `FamilyMissing` on a Service, and returns the command in its note.
 async fn command(cluster: &Cluster, service: &str) -> String {
     let mut note = String::new();
     until(&format!("an Event about {service}"), async || {
@@ -45,9 +45,9 @@ async fn commands_of_family_missing_work_on_a_real_api_server() {
     symlink(kubectl, programs.path().join("kubectl")).expect("a link");
     let cluster = Cluster::start(Platform::Real, PROGRAM, 1).await;
     cluster
-        .create::<EndpointSlice>(slice("default", "four", "four-x", &[FOUR]))
+        .create::<EndpointSlice>(slice("default", "four", "four-x", &[IPV4]))
         .await;
-    let mut six = slice("default", "six", "six-x", &[SIX]);
+    let mut six = slice("default", "six", "six-x", &[IPV6]);
     six["addressType"] = json!("IPv6");
     cluster.create::<EndpointSlice>(six).await;
     let operator = Operator::start(&cluster, "one", 0);
@@ -58,28 +58,28 @@ async fn commands_of_family_missing_work_on_a_real_api_server() {
             "four",
             balanced(json!(["IPv4", "IPv6"]), "RequireDualStack"),
             "IPv4",
-            FOUR,
+            IPV4,
         ),
         (
             "first-missing",
             "four",
             balanced(json!(["IPv6", "IPv4"]), "RequireDualStack"),
             "IPv4",
-            FOUR,
+            IPV4,
         ),
         (
             "only-missing",
             "six",
             balanced(json!(["IPv4"]), "SingleStack"),
             "IPv6",
-            SIX,
+            IPV6,
         ),
         (
             "headless",
             "six",
             json!({"clusterIP": "None", "ipFamilies": ["IPv4"], "ipFamilyPolicy": "SingleStack"}),
             "IPv6",
-            SIX,
+            IPV6,
         ),
     ] {
         let mut service = managed("default", name, "default", source);
@@ -99,14 +99,14 @@ async fn commands_of_family_missing_work_on_a_real_api_server() {
             .env("HOME", programs.path());
         let output = tokio::task::spawn_blocking(move || shell.output());
         let output = output.await.expect("no panic").expect("a shell");
-        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-        assert!(output.status.success(), "{command}\n{said}");
+        let printed = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        assert!(output.status.success(), "{command}\n{printed}");
 
         cluster.until_addresses("default", name, &[address]).await;
         let service = cluster
             .try_get::<Service>("default", name)
             .await
-            .expect("it is there");
+            .expect("a Service");
         let families = service.spec.and_then(|spec| spec.ip_families);
         assert_eq!(families, Some(vec![family.to_owned()]), "{command}");
         until("the finding ends", async || {

@@ -16,17 +16,17 @@ use crate::on_both;
 const MIRRORING: &str = "endpointslicemirroring-controller.k8s.io";
 const SELECTOR: &str = "endpointslice-controller.k8s.io";
 
-/// An address that only foreign slices show.
+/// An address that only foreign slices contain.
 const THEIRS: &str = "10.0.0.7";
 
-/// A slice of the VIP in the form in which a controller of Kubernetes writes it.
+/// A slice of the VIP, as a controller of Kubernetes writes it.
 fn written_by(controller: &str, name: &str) -> Value {
     let mut slice = slice("default", "kubernetes-vip", name, &[THEIRS]);
     slice["metadata"]["labels"]["endpointslice.kubernetes.io/managed-by"] = json!(controller);
     slice
 }
 
-/// Creates a Pod that the selector `app: web` selects, ready at [`THEIRS`], and its Node.
+/// Creates a ready Pod with the label `app: web` and the address [`THEIRS`], and its Node.
 async fn run_pod(cluster: &Cluster) {
     let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "node-a"}});
     assert_eq!(cluster.post("/api/v1/nodes", node).await, 201);
@@ -56,7 +56,7 @@ async fn commands(cluster: &Cluster, service: &Service) -> Vec<String> {
     notes.filter_map(|event| command(event.2)).collect()
 }
 
-/// Runs a command from a note as its reader does, and returns whether it succeeded, with its output.
+/// Runs a command from a note with `--ignore-not-found`. Returns whether it succeeded, and the command with its output.
 async fn run(cluster: &Cluster, kubectl: &std::path::Path, command: &str) -> (bool, String) {
     let programs = tempfile::tempdir().expect("a folder");
     symlink(kubectl, programs.path().join("kubectl")).expect("a link");
@@ -70,8 +70,8 @@ async fn run(cluster: &Cluster, kubectl: &std::path::Path, command: &str) -> (bo
         .env("KUBECONFIG", cluster.kubeconfig_with(0, None));
     let output = tokio::task::spawn_blocking(move || shell.output());
     let output = output.await.expect("no panic").expect("a shell");
-    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-    (output.status.success(), format!("{command}\n{said}"))
+    let printed = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    (output.status.success(), format!("{command}\n{printed}"))
 }
 
 async fn until_reported(operator: &Operator, times: u64) {
@@ -87,7 +87,7 @@ async fn until_reported(operator: &Operator, times: u64) {
 on_both! {
     servers: 1;
     /// Rule: 3.foreign-remedy
-    async fn mirrored_endpoints_go_with_the_events_command(cluster: &mut Cluster) {
+    async fn command_in_the_event_deletes_mirrored_endpoints(cluster: &mut Cluster) {
         let Some(kubectl) = tool("kubectl", env!("CARGO_TARGET_TMPDIR")) else { return };
         let is_mirrored = cluster.run_controllers(&["endpointslice-mirroring-controller"]);
         let operator = Operator::start(cluster, "one", 0);
@@ -114,8 +114,8 @@ on_both! {
         }).await;
         let commands = given;
         assert_eq!(commands, ["kubectl delete endpoints kubernetes-vip --namespace default"]);
-        let (is_done, said) = run(cluster, &kubectl, &commands[0]).await;
-        assert!(is_done, "{said}");
+        let (is_done, printed) = run(cluster, &kubectl, &commands[0]).await;
+        assert!(is_done, "{printed}");
         if !is_mirrored {
             cluster.delete::<EndpointSlice>("default", "kubernetes-vip-x7k2p").await;
         }
@@ -124,7 +124,7 @@ on_both! {
     }
 
     /// Rule: 3.foreign-remedy
-    async fn slices_of_a_removed_selector_go_with_the_events_command(cluster: &mut Cluster) {
+    async fn command_in_the_event_deletes_slices_of_a_removed_selector(cluster: &mut Cluster) {
         let Some(kubectl) = tool("kubectl", env!("CARGO_TARGET_TMPDIR")) else { return };
         let controllers = ["endpointslice-controller", "endpoints-controller", "endpointslice-mirroring-controller"];
         let has_controllers = cluster.run_controllers(&controllers);
@@ -143,18 +143,18 @@ on_both! {
         cluster.until_addresses("default", "kubernetes-vip", &[THEIRS]).await;
         cluster.patch::<Service>("default", "kubernetes-vip", json!({"spec": {"selector": null}})).await;
         // Kubernetes also mirrors the Endpoints that were left behind, so there may be two slices.
-        cluster.until_slices("default", "kubernetes-vip", "the endpoints of both", |slices| {
+        cluster.until_slices("default", "kubernetes-vip", "the endpoints of the copy and of foreign slices", |slices| {
             let shown = addresses(slices);
             [THEIRS].iter().chain(&listed).all(|address| shown.iter().any(|it| it == address))
         }).await;
         let mut ran = BTreeSet::new();
         until("no finding is left after the commands", async || {
             for command in commands(cluster, &service).await {
-                let (is_done, said) = run(cluster, &kubectl, &command).await;
-                // The second time, there may be nothing left to delete.
-                assert!(!ran.insert(command) || is_done, "{said}");
+                let (is_done, printed) = run(cluster, &kubectl, &command).await;
+                // Only the first run must succeed. Later there may be nothing left to delete.
+                assert!(!ran.insert(command) || is_done, "{printed}");
             }
-            // Before the operator has seen the slices, no command has run.
+            // The metric is also 0 before the operator sees the slices, so at least one command must have run.
             !ran.is_empty() && operator.metric("endpoint_copier_findings{reason=\"ForeignSlices\"}").await == Some(0)
         }).await;
         cluster.until_addresses("default", "kubernetes-vip", &listed).await;

@@ -11,7 +11,7 @@ use testbed::{Fault, Match, Request};
 
 use crate::{PROGRAM, on_both};
 
-/// Runs the program with these arguments before its flags.
+/// Runs the program with these arguments and with a kubeconfig for the cluster.
 pub async fn run(cluster: &Cluster, words: &[&str]) -> Output {
     let kubeconfig = cluster.kubeconfig_with(0, None);
     let mut command = command(PROGRAM.as_ref());
@@ -21,13 +21,14 @@ pub async fn run(cluster: &Cluster, words: &[&str]) -> Output {
     ended(command).await
 }
 
-/// The output of a command until it ends.
+/// Runs a command until it ends, and returns its output.
 pub async fn ended(mut command: Command) -> Output {
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let output = tokio::task::spawn_blocking(move || command.output());
     output.await.expect("no panic").expect("it starts")
 }
 
+/// The standard output of a command.
 pub fn text(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).expect("UTF-8")
 }
@@ -137,7 +138,7 @@ on_both! {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_refused_write_is_shown_by_the_event_of_its_replica() {
+async fn status_shows_the_event_about_a_refused_write() {
     let cluster = Cluster::start(harness::Platform::Testbed, PROGRAM, 1).await;
     let operator = Operator::start(&cluster, "one", 0);
     operator.until_leads().await;
@@ -145,7 +146,7 @@ async fn a_refused_write_is_shown_by_the_event_of_its_replica() {
     let creates = Match::any().verb("create").resource("endpointslices");
     server.faults().add(Fault::status(creates, 422));
     cluster.create::<Service>(vip()).await;
-    until("status shows it", async || {
+    until("status shows the finding", async || {
         let output = run(&cluster, &["status"]).await;
         let shown = text(&output);
         output.status.code() == Some(1)
@@ -162,7 +163,7 @@ async fn status_and_plan_only_read_and_need_no_lease_rights() {
     let cluster = Cluster::start(harness::Platform::Testbed, PROGRAM, 1).await;
     cluster.create::<Service>(vip()).await;
     let (store, kubeconfig) = crate::reader(&cluster);
-    for (word, said) in [
+    for (word, wanted) in [
         ("status", "Leader: unknown, the Lease cannot be read: 403"),
         (
             "status",
@@ -170,13 +171,13 @@ async fn status_and_plan_only_read_and_need_no_lease_rights() {
         ),
         ("plan", "  create kubernetes-vip-"),
     ] {
-        let mut asking = command(PROGRAM.as_ref());
-        asking
+        let mut program = command(PROGRAM.as_ref());
+        program
             .arg(word)
             .arg(format!("--kubeconfig={}", kubeconfig.display()));
-        let output = ended(asking).await;
+        let output = ended(program).await;
         assert_eq!(output.status.code(), Some(1), "{}", text(&output));
-        assert!(text(&output).contains(said), "{}", text(&output));
+        assert!(text(&output).contains(wanted), "{}", text(&output));
     }
     let asked = store.requests().matching(|request| request.user == crate::READER);
     let is_read = |request: &Request| ["get", "list"].contains(&request.verb);
@@ -184,7 +185,7 @@ async fn status_and_plan_only_read_and_need_no_lease_rights() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_unreadable_cluster_exits_with_one_line_and_code_2() {
+async fn status_with_bad_arguments_exits_with_one_line_and_code_2() {
     let directory = tempfile::tempdir().expect("a directory");
     let missing = directory.path().join("none");
     for flags in [
@@ -193,9 +194,9 @@ async fn an_unreadable_cluster_exits_with_one_line_and_code_2() {
         vec!["-o=yaml".to_owned()],
         vec!["unexpected".to_owned()],
     ] {
-        let mut asking = command(PROGRAM.as_ref());
-        asking.arg("status").args(&flags);
-        let output = ended(asking).await;
+        let mut program = command(PROGRAM.as_ref());
+        program.arg("status").args(&flags);
+        let output = ended(program).await;
         let error = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{flags:?}: {error}");
         assert_eq!(error.lines().count(), 1, "{error}");

@@ -10,6 +10,7 @@ use crate::events::events_on;
 use crate::inspect::{run, text};
 use crate::on_both;
 
+/// With the first flag, the limit is one managed Service in a namespace.
 const ONE: &[&str] = &["--max-services-per-namespace=1", "--leader-elect=false"];
 
 on_both! {
@@ -21,13 +22,13 @@ on_both! {
         cluster.create::<Service>(managed("web", "first", "web", "app")).await;
         cluster.until_addresses("web", "first", &["10.0.0.1"]).await;
         let second = cluster.create::<Service>(managed("web", "second", "web", "app")).await;
-        until("an Event", async || {
+        until("an Event LimitReached", async || {
             let events = events_on(cluster, &second).await;
             events.iter().any(|event| event.1 == "LimitReached" && event.2.contains("--max-services-per-namespace"))
         })
         .await;
         let metric = "endpoint_copier_findings{reason=\"LimitReached\"}";
-        until("the metric", async || operator.metric(metric).await == Some(1)).await;
+        until("the metric counts the finding", async || operator.metric(metric).await == Some(1)).await;
         assert!(cluster.slices_of("web", "second").await.is_empty());
         let status = text(&run(cluster, &["status", ONE[0]]).await);
         assert!(status.contains("LimitReached") && status.contains("second"), "{status}");
@@ -39,6 +40,6 @@ on_both! {
         cluster.until_addresses("web", "first", &["10.0.0.2"]).await;
         cluster.delete::<Service>("web", "first").await;
         cluster.until_addresses("web", "second", &["10.0.0.2"]).await;
-        until("the metric", async || operator.metric(metric).await == Some(0)).await;
+        until("the metric is 0 again", async || operator.metric(metric).await == Some(0)).await;
     }
 }

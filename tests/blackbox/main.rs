@@ -1,7 +1,7 @@
-//! The real binary against a real API, as users see it.
+//! Tests of the real binary against API servers.
 //!
-//! Each test runs twice: `on_testbed` always, and `on_api_server` if `KUBEBUILDER_ASSETS` names a folder with `etcd`
-//! and `kube-apiserver`. Otherwise the latter prints that it is skipped.
+//! Most scenarios have two tests. `on_testbed` always runs. `on_api_server` runs if `KUBEBUILDER_ASSETS` names a folder
+//! with `etcd` and `kube-apiserver`, and otherwise prints that it is skipped.
 
 mod attacks;
 mod clients;
@@ -38,9 +38,10 @@ mod upgrade;
 /// The operator under test.
 const PROGRAM: &str = env!("CARGO_BIN_EXE_endpoint-copier-operator");
 
-/// Creates the two tests of a scenario, by default on two API servers. With `black_hole`, there are three, and the
-/// operator reaches the first two over a separate network, which only root can create. With `listed`, there are three
-/// at the addresses that `default/kubernetes` lists. Real API servers need a network for that.
+/// Creates the two tests of a scenario, by default on two API servers. With `black_hole`, there are three API servers,
+/// and the operator reaches the first two over a separate network. With `listed`, there are three API servers at the
+/// addresses that `default/kubernetes` lists. Real API servers need a separate network for that. Only root can create
+/// such a network.
 macro_rules! on_both {
     ($($(#[$doc:meta])* async fn $name:ident($cluster:ident: &mut Cluster) $body:block)+) => {
         on_both! { servers: 2; $($(#[$doc])* async fn $name($cluster: &mut Cluster) $body)+ }
@@ -136,10 +137,10 @@ macro_rules! on_both {
 }
 use on_both;
 
-/// A user of the testbed who may only read Services and EndpointSlices.
+/// A user of the testbed who is permitted only to read Services and EndpointSlices.
 const READER: &str = "reader";
 
-/// The testbed with this user, and a kubeconfig with its credentials.
+/// Adds [`READER`] to the testbed. Returns the store of the testbed, and a kubeconfig with the credentials of the user.
 fn reader(cluster: &harness::Cluster) -> (&testbed::Store, std::path::PathBuf) {
     let (store, _) = cluster.testbed().expect("on the testbed");
     let read = &["get", "list"];

@@ -1,4 +1,4 @@
-//! Which Services are managed, which are refused, and how the operator reports it.
+//! Managed Services and refused ones, and how the operator reports them.
 
 use harness::objects::{managed, slice, source, vip};
 use harness::{Cluster, LEASE, Operator, until};
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::events::events_on;
 use crate::on_both;
 
-/// A managed Service of `default/source`, with a change.
+/// A Service in namespace `default` that copies `default/source`, after this change.
 fn with(name: &str, change: impl FnOnce(&mut Value)) -> Value {
     let mut service = managed("default", name, "default", "source");
     change(&mut service);
@@ -60,7 +60,7 @@ on_both! {
             let warned = log.lines().filter(|line| line.contains(flag) && line.contains("WARN")).count();
             assert_eq!(warned, 1, "{flag}: {log}");
         }
-        assert!(log.lines().all(|line| line.starts_with('{')), "as JSON: {log}");
+        assert!(log.lines().all(|line| line.starts_with('{')), "not JSON: {log}");
 
         // The annotation takes precedence over the flag.
         let off = json!({"metadata": {"annotations": {"endpoint-copier/enabled": "false"}}});
@@ -130,7 +130,7 @@ on_both! {
         // A finding ends when its cause is fixed.
         cluster.patch::<Service>("default", "lost", json!({"metadata": {"annotations": {"endpoint-copier/default-service-name": "source"}}})).await;
         cluster.until_addresses("default", "lost", &["10.0.0.1"]).await;
-        until("it is not lost any more", async || {
+        until("the finding SourceNotFound ends", async || {
             operator.metric("endpoint_copier_findings{reason=\"SourceNotFound\"}").await == Some(0)
         }).await;
     }
@@ -176,7 +176,7 @@ on_both! {
     }
 
     /// Rule: 2.namespace-terminating
-    async fn a_namespace_that_is_being_deleted_is_left_in_silence(cluster: &mut Cluster) {
+    async fn terminating_namespace_causes_no_retries_and_no_reports(cluster: &mut Cluster) {
         cluster.namespace("blue").await;
         cluster.create::<EndpointSlice>(slice("default", "source", "source-x", &["10.0.0.1"])).await;
         let operator = Operator::start(cluster, "one", 0);
@@ -187,11 +187,11 @@ on_both! {
         until("a Synced Event is sent", async || cluster.list("blue").await.iter().any(is_synced)).await;
         let namespaces: Api<Namespace> = Api::all(cluster.client());
         namespaces.delete("blue", &DeleteParams::default()).await.expect("a namespace");
-        // Without a controller manager the Service stays, and a copy of this slice cannot be created.
+        // No controller manager runs, so the Service stays. A copy of this slice cannot be created for it.
         cluster.create::<EndpointSlice>(slice("default", "source", "source-y", &["10.0.0.2"])).await;
         cluster.create::<Service>(with("next", |_| ())).await;
         cluster.until_addresses("default", "next", &["10.0.0.1", "10.0.0.2"]).await;
-        // It is not tried again when its source changes.
+        // The create is not retried when the source changes.
         for number in 3..8 {
             let address = format!("10.0.0.{number}");
             cluster.put::<EndpointSlice>(slice("default", "source", "source-y", &[&address])).await;
@@ -202,8 +202,8 @@ on_both! {
         let tries: u32 = refused.filter_map(|line| line.rsplit(' ').next()?.parse::<u32>().ok()).sum();
         assert!(tries <= 1, "{tries} tries");
         assert_eq!(operator.metric("endpoint_copier_findings{reason=\"WriteRefused\"}").await.unwrap_or(0), 0);
-        // An Event cannot be written there either, and no log line reports that. (By now, the testbed has deleted the
-        // Service.)
+        // An Event cannot be written in that namespace either, and no log line reports that. The testbed has already
+        // deleted the Service.
         if cluster.testbed().is_none() {
             cluster.patch::<Service>("blue", "web", json!({"metadata": {"annotations": {"endpoint-copier/enabled": "yes"}}})).await;
             let invalid = "endpoint_copier_findings{reason=\"InvalidAnnotation\"}";

@@ -1,4 +1,4 @@
-//! The memory of a replica, which depends on the managed Services.
+//! The memory that a replica uses for many managed Services, and for many Nodes.
 
 use harness::objects::{managed, node, slice, vip};
 use harness::{Cluster, Operator, SHORT_LEASE, until};
@@ -32,7 +32,7 @@ on_both! {
             cluster.create::<EndpointSlice>(slice).await;
         }
         let leader = Operator::start(cluster, "one", 0);
-        until("all are copied", async || cluster.list::<EndpointSlice>("managed").await.len() == 500).await;
+        until("all Services have copies", async || cluster.list::<EndpointSlice>("managed").await.len() == 500).await;
         let standby = Operator::start(cluster, "two", 1);
         standby.until_ready().await;
         cluster.put::<EndpointSlice>(slice("load", "app-7", "app-7-x", &["10.2.0.1"])).await;
@@ -58,7 +58,7 @@ on_both! {
             let operator = Operator::start_with(cluster, "one", 0, &flags);
             operator.until_leads().await;
             cluster
-                .until_slices("default", "kubernetes-vip", "all are copied", |slices| {
+                .until_slices("default", "kubernetes-vip", "endpoints have a nodeName exactly if Nodes are selected", |slices| {
                     let mut endpoints = slices.iter().flat_map(|slice| slice.endpoints.iter().flatten()).peekable();
                     endpoints.peek().is_some() && endpoints.all(|endpoint| endpoint.node_name.is_some() == known)
                 })

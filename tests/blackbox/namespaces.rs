@@ -1,7 +1,7 @@
-//! API servers that die on three nodes, each of which has its own etcd, API server and replica.
+//! API servers that fail on three nodes, each of which has its own etcd, API server and replica.
 //!
-//! The API servers maintain `default/kubernetes` with leases, as they do by default, so the tests compare the copy with
-//! what Kubernetes itself does. No kube-proxy runs.
+//! The API servers maintain `default/kubernetes` with leases, as they do by default, so the test can compare the copy
+//! with the source that Kubernetes itself maintains. No kube-proxy runs.
 
 use std::slice;
 use std::time::{Duration, Instant};
@@ -12,19 +12,19 @@ use serde_json::json;
 
 use crate::probes::{VIP, copy, create, removals, stays, until_out, until_seen, until_well};
 
-/// A server that does not answer is out after about 3 s, and after 5.5 s at the latest on a quiet machine.
+/// A server that does not answer is taken out after about 3 s, and on a quiet machine within 5.5 s.
 const SILENT: Duration = Duration::from_secs(8);
 
-/// A server that refuses connections is out after about 0.6 s, and after 2.5 s at the latest on a quiet machine.
+/// A server that refuses connections is taken out after about 0.6 s, and on a quiet machine within 2.5 s.
 const REFUSES: Duration = Duration::from_secs(5);
 
-/// If the leader dies with it, its Lease of 6 s expires first, and the new leader needs 2 s at most.
+/// If the leader fails together with the server, its Lease of 6 s expires first, and the new leader needs at most 2 s.
 const LEADER: Duration = Duration::from_secs(12);
 
-/// A server that answers again is back 3 s later, or 6 s later after its second failure.
-const BACK: Duration = Duration::from_secs(30);
+/// A server that answers again is ready in the copy 3 s later, or 6 s later after its second failure.
+const RETURNS: Duration = Duration::from_secs(30);
 
-/// Long enough for each server to be taken out and to return, if that could happen.
+/// Long enough for each server to be taken out and to return, if that were possible.
 const LONG: Duration = Duration::from_secs(10);
 
 struct ThreeNodes {
@@ -34,7 +34,7 @@ struct ThreeNodes {
 }
 
 impl ThreeNodes {
-    /// Starts everything, and waits until the copy lists the servers and each replica has seen them as well.
+    /// Starts everything, and waits until the copy lists the servers, and all of them are `well` on each replica.
     async fn start(nodes: Nodes) -> Self {
         let cluster = Cluster::start_on(crate::PROGRAM, &nodes).await;
         create(&cluster, VIP, json!({})).await;
@@ -47,8 +47,8 @@ impl ThreeNodes {
         }
     }
 
-    /// The node of the replica that leads, and another one, whose etcd is a follower. The leader sees all servers as
-    /// well.
+    /// The node of the leader, and another node, whose etcd is a follower. Waits until all servers are `well` on the
+    /// leader.
     async fn leader_and_another(&self) -> (usize, usize) {
         let leader = leader(&self.replicas).await;
         until_well(&self.cluster, VIP, slice::from_ref(&self.replicas[leader])).await;
@@ -59,15 +59,16 @@ impl ThreeNodes {
         (leader, another.expect("three nodes"))
     }
 
-    /// The moment after a server has renewed its lease in etcd. The others then list it for 15 s more in any case.
+    /// Waits until a server has renewed its lease in etcd, and returns the time. The other servers list it for at least
+    /// 15 s from then on.
     async fn renewed(&mut self, server: usize) -> Instant {
         self.cluster.use_server((server + 1) % 3).await;
         self.cluster.renewed(server).await;
         Instant::now()
     }
 
-    /// Checks that the copy shows a server as not ready, within this time, while the source still lists it.
-    async fn leaves(&self, server: usize, since: Instant, limit: Duration) {
+    /// Checks that the copy lists a server as not ready within this time, while the source still lists it.
+    async fn check_removal(&self, server: usize, since: Instant, limit: Duration) {
         until_out(&self.cluster, &[server], limit).await;
         let took = since.elapsed();
         let source = copy(&self.cluster, "kubernetes").await;
@@ -80,8 +81,8 @@ impl ThreeNodes {
     }
 
     /// Checks that all servers are ready in the copy, and that all replicas still run.
-    async fn recovers(&mut self) {
-        until_out(&self.cluster, &[], BACK).await;
+    async fn check_recovery(&mut self) {
+        until_out(&self.cluster, &[], RETURNS).await;
         for replica in &mut self.replicas {
             assert!(replica.runs(), "{}", replica.log());
             replica.until_ready().await;
@@ -92,30 +93,30 @@ impl ThreeNodes {
         let (_, node) = self.leader_and_another().await;
         let since = self.renewed(node).await;
         self.nodes.unplug(node);
-        self.leaves(node, since, SILENT).await;
+        self.check_removal(node, since, SILENT).await;
         self.nodes.plug(node);
-        self.recovers().await;
+        self.check_recovery().await;
     }
 
     async fn a_server_freezes(&mut self) {
         let (_, server) = self.leader_and_another().await;
         let since = self.renewed(server).await;
         self.cluster.freeze_server(server);
-        self.leaves(server, since, SILENT).await;
+        self.check_removal(server, since, SILENT).await;
         self.cluster.thaw_server(server);
-        self.recovers().await;
+        self.check_recovery().await;
     }
 
     async fn the_server_of_the_leader_is_killed(&mut self) {
         let (server, _) = self.leader_and_another().await;
         let since = self.renewed(server).await;
         self.cluster.kill_server(server).await;
-        self.leaves(server, since, REFUSES).await;
+        self.check_removal(server, since, REFUSES).await;
         self.cluster.start_server(server).await;
-        self.recovers().await;
+        self.check_recovery().await;
     }
 
-    /// The replica on the third node reaches the server, and objects.
+    /// The replica on the third node reaches the server, and objects to its removal.
     async fn only_the_leader_cannot_reach_a_server(&mut self) {
         let (leader, server) = self.leader_and_another().await;
         let third = 3 - leader - server;
@@ -130,23 +131,23 @@ impl ThreeNodes {
         assert_eq!(self.cluster.holder().await, holder, "{log}");
         assert_eq!(removals(&self.replicas[leader]).await, before, "{log}");
         self.nodes.restore(leader, address);
-        self.recovers().await;
+        self.check_recovery().await;
     }
 
     async fn the_node_of_the_leader_loses_power(&mut self) {
         let (node, _) = self.leader_and_another().await;
         let since = self.renewed(node).await;
         self.nodes.unplug(node);
-        self.leaves(node, since, LEADER).await;
+        self.check_removal(node, since, LEADER).await;
         self.nodes.plug(node);
-        self.recovers().await;
+        self.check_recovery().await;
     }
 }
 
-/// One cluster for all checks, because it takes long to start.
+/// All checks share one cluster, because it takes long to start.
 /// Rule: 7.conditions, 7.out, 7.rise, 7.objection
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn dead_server_leaves_before_the_source_in_namespaces() {
+async fn dead_server_is_out_before_the_source_drops_it_in_namespaces() {
     if !Platform::Real.is_here() {
         return println!("skipped: needs KUBEBUILDER_ASSETS");
     }

@@ -1,4 +1,4 @@
-//! Data that the source of the API servers lacks and Nodes provide: the second IP family, and the names of nodes.
+//! Data from Nodes that the API source lacks: the second IP family, and the names of nodes.
 
 use std::time::Duration;
 
@@ -26,8 +26,8 @@ const BOTH: [&str; 6] = [
     "2001:db8::3",
 ];
 
-/// Long enough for a write to be noticed.
-const A_WHILE: Duration = Duration::from_secs(2);
+/// Long enough for an unwanted write or sync to happen.
+const PAUSE: Duration = Duration::from_secs(2);
 
 /// A replica that does not probe, because nothing answers at these addresses.
 fn replica(cluster: &Cluster, name: &str, server: usize) -> Operator {
@@ -63,7 +63,7 @@ fn dual_stack_vip() -> Value {
     })
 }
 
-/// A replica, and a VIP whose copies list both addresses of each server.
+/// Creates a VIP and starts a replica. Waits until the copies list both addresses of each server.
 async fn both_families(cluster: &Cluster) -> (Operator, Service) {
     create_nodes(cluster).await;
     let service = cluster.create::<Service>(dual_stack_vip()).await;
@@ -80,7 +80,8 @@ async fn copies(cluster: &Cluster) -> Vec<EndpointSlice> {
     cluster.slices_of("default", VIP).await
 }
 
-/// The states of the slices of the VIP since they were first complete. The watch sees one slice after the other.
+/// The addresses of the VIP in each state that the watch saw, from the first complete state to `last`. The states
+/// before it are incomplete because the watch sees one slice after the other.
 async fn shown_until(history: &History, last: &[&str]) -> Vec<Vec<String>> {
     let shown = history.up_to(last).await.into_iter();
     shown.skip_while(|shown| shown != &BOTH).collect()
@@ -104,7 +105,7 @@ async fn until_reported(cluster: &Cluster, service: &Service, reason: &str, word
     .await;
 }
 
-/// The slice of the API servers in the other family, as a dual-stack API server may write it in the future.
+/// An IPv6 slice of the API source, as a future dual-stack API server might write it.
 fn second_source() -> Value {
     let mut slice = harness::objects::slice(
         "default",
@@ -132,7 +133,7 @@ on_both! {
         until_lists(cluster, &["192.0.2.1", "192.0.2.3", "2001:db8::1", "2001:db8::3"]).await;
         list_servers(cluster, &["192.0.2.1", "192.0.2.2", "192.0.2.3"]).await;
         until_lists(cluster, &BOTH).await;
-        until("all is in sync", async || operator.metric("endpoint_copier_services_in_sync").await == Some(1)).await;
+        until("the Service is in sync", async || operator.metric("endpoint_copier_services_in_sync").await == Some(1)).await;
     }
 
     /// Rule: 8.second-family
@@ -191,14 +192,14 @@ on_both! {
     }
 
     /// Rule: 8.counterpart, 8.address-kept
-    async fn moved_address_of_a_node_is_followed(cluster: &mut Cluster) {
+    async fn changed_address_of_a_node_is_copied(cluster: &mut Cluster) {
         let (_operator, _) = both_families(cluster).await;
         cluster.put_node(node("c", &["192.0.2.3", "2001:db8::33"])).await;
         until_lists(cluster, &["192.0.2.1", "192.0.2.2", "192.0.2.3", "2001:db8::1", "2001:db8::2", "2001:db8::33"]).await;
         // The address that the copy lists is kept, even if the Node has it in another order or spelling.
         let before = copies(cluster).await;
         cluster.put_node(node("c", &["2001:db8::3", "192.0.2.3", "2001:0DB8:0::0033"])).await;
-        sleep(A_WHILE).await;
+        sleep(PAUSE).await;
         assert_eq!(copies(cluster).await, before);
     }
 
@@ -253,9 +254,9 @@ on_both! {
     async fn heartbeat_of_a_node_causes_no_sync(cluster: &mut Cluster) {
         let (operator, _) = both_families(cluster).await;
         let syncs = "endpoint_copier_syncs_total{result=\"success\"}";
-        until("it is idle", async || {
+        until("the operator is idle", async || {
             let before = operator.metric(syncs).await;
-            sleep(A_WHILE).await;
+            sleep(PAUSE).await;
             operator.metric(syncs).await == before
         })
         .await;
@@ -263,11 +264,11 @@ on_both! {
         for second in 10..40 {
             cluster.heartbeat("a", &format!("2026-01-01T00:00:{second}Z")).await;
         }
-        sleep(A_WHILE).await;
+        sleep(PAUSE).await;
         assert_eq!(operator.metric(syncs).await, synced);
         assert_eq!(copies(cluster).await, before);
         assert_eq!(operator.log(), log);
-        // The operator does watch the Nodes.
+        // The operator still watches the Nodes.
         cluster.delete_node("a").await;
         until_lists(cluster, &["192.0.2.1", "192.0.2.2", "192.0.2.3", "2001:db8::2", "2001:db8::3"]).await;
     }
@@ -275,7 +276,7 @@ on_both! {
 
 on_both! {
     /// Rule: 8.names-filled, 3.node-name-missing
-    async fn local_vip_reports_the_server_that_no_node_has(cluster: &mut Cluster) {
+    async fn local_vip_reports_a_server_whose_address_no_node_has(cluster: &mut Cluster) {
         create_nodes(cluster).await;
         list_servers(cluster, &["192.0.2.1", "192.0.2.9"]).await;
         let mut vip = vip();
@@ -317,7 +318,7 @@ on_both! {
     }
 }
 
-/// Waits until the copies list these addresses, each on its Node.
+/// Waits until the copies list exactly these addresses, each with this nodeName. An empty name stands for none.
 async fn until_names(cluster: &Cluster, expected: &[(&str, &str)]) {
     let what = format!("{expected:?}");
     cluster
@@ -371,8 +372,8 @@ async fn vip_with_a_distribution_gets_hints_from_nodes() {
     hints(["a", "b", "c"]).await;
 }
 
-/// A testbed, and a replica with a user who may do everything except read Nodes.
-fn without_the_right(cluster: &Cluster) -> Operator {
+/// Starts a replica on the testbed. Its user has every permission except to read Nodes.
+fn without_access_to_nodes(cluster: &Cluster) -> Operator {
     let (store, _) = cluster.testbed().expect("on the testbed");
     store.restrict("one", everything_but_nodes());
     replica(cluster, "one", 0)
@@ -389,10 +390,10 @@ fn everything_but_nodes() -> Vec<Rule> {
 
 /// Rule: 8.forbidden, 8.not-ready
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn replica_without_the_right_copies_what_the_source_says() {
+async fn replica_without_access_to_nodes_copies_the_source() {
     let cluster = Cluster::start(Platform::Testbed, crate::PROGRAM, 1).await;
     create_nodes(&cluster).await;
-    let operator = without_the_right(&cluster);
+    let operator = without_access_to_nodes(&cluster);
     let service = cluster.create::<Service>(dual_stack_vip()).await;
     until_lists(&cluster, &BOTH[..3]).await;
     until_reported(&cluster, &service, "FamilyIncomplete", "Nodes").await;
@@ -404,23 +405,23 @@ async fn replica_without_the_right_copies_what_the_source_says() {
         store.requests().matching(is_list).len()
     };
     let before = asked();
-    sleep(A_WHILE).await;
-    assert_eq!(asked(), before, "it asks once a minute");
+    sleep(PAUSE).await;
+    assert_eq!(asked(), before, "Nodes are listed once a minute");
 }
 
 /// Rule: 8.unknown-nodes
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn replica_that_loses_the_right_keeps_the_second_family() {
+async fn replica_that_loses_access_to_nodes_keeps_second_family() {
     let cluster = Cluster::start(Platform::Testbed, crate::PROGRAM, 1).await;
     let (operator, service) = both_families(&cluster).await;
     drop(operator);
-    let operator = without_the_right(&cluster);
+    let operator = without_access_to_nodes(&cluster);
     until_reported(&cluster, &service, "FamilyIncomplete", "Nodes").await;
     until_lists(&cluster, &BOTH).await;
     operator.until_ready().await;
     list_servers(&cluster, &["192.0.2.1", "192.0.2.2"]).await;
     cluster
-        .until_slices("default", VIP, "the first family follows", |slices| {
+        .until_slices("default", VIP, "the first family follows the source", |slices| {
             let first = slices.iter().filter(|slice| slice.address_type == "IPv4");
             first.flat_map(|slice| slice.endpoints.iter().flatten()).count() == 2
         })
@@ -429,14 +430,14 @@ async fn replica_that_loses_the_right_keeps_the_second_family() {
 
 /// Rule: 8.forbidden
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn status_and_plan_work_without_the_right() {
+async fn status_and_plan_work_without_access_to_nodes() {
     let cluster = Cluster::start(Platform::Testbed, crate::PROGRAM, 1).await;
     let (operator, _) = both_families(&cluster).await;
     drop(operator);
     let (store, _) = cluster.testbed().expect("on the testbed");
     store.restrict("reader", everything_but_nodes());
     let token = store.token_of("reader");
-    for (word, token, said) in [
+    for (word, token, wanted) in [
         ("status", None, "kubernetes-vip"),
         ("plan", None, "Nothing to write."),
         ("status", Some(token.as_str()), "FamilyIncomplete"),
@@ -448,10 +449,10 @@ async fn status_and_plan_work_without_the_right() {
             .arg(word)
             .arg(format!("--kubeconfig={}", kubeconfig.display()));
         let shown = text(&ended(command).await);
-        assert!(shown.contains(said), "{word}: {shown}");
+        assert!(shown.contains(wanted), "{word}: {shown}");
         assert_eq!(
             shown.contains("FamilyIncomplete"),
-            said == "FamilyIncomplete",
+            wanted == "FamilyIncomplete",
             "{shown}"
         );
     }
@@ -489,11 +490,11 @@ async fn unreadable_nodes_change_nothing_in_the_copies() {
     let before = copies(&cluster).await;
     let operator = replica(&cluster, "two", 0);
     operator.until_leads().await;
-    until("it says so", async || {
+    until("the log reports the unreadable Nodes", async || {
         operator.log().contains("decoding a Node failed")
     })
     .await;
-    sleep(A_WHILE).await;
+    sleep(PAUSE).await;
     assert_eq!(copies(&cluster).await, before);
     assert_eq!(
         operator.log().matches("decoding a Node").count(),
@@ -501,7 +502,7 @@ async fn unreadable_nodes_change_nothing_in_the_copies() {
         "{}",
         operator.log()
     );
-    // Nodes that are readable again count.
+    // The operator uses Nodes that become readable again.
     cluster.put_node(node("c", &["192.0.2.3", "2001:db8::33"])).await;
     for node in ["a", "b"] {
         cluster.heartbeat(node, "2026-01-01T00:00:00Z").await;
@@ -540,10 +541,10 @@ async fn bad_selector_ends_the_program_with_code_2() {
         .arg("--nodes-selector=role in (a")
         .stderr(std::process::Stdio::piped());
     let output = command.output().expect("it starts");
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(2), "{said}");
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{error}");
     assert!(
-        said.lines().count() == 1 && said.contains("--nodes-selector"),
-        "{said}"
+        error.lines().count() == 1 && error.contains("--nodes-selector"),
+        "{error}"
     );
 }

@@ -1,4 +1,4 @@
-//! The API server fails and returns.
+//! API servers fail and return.
 
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,7 @@ on_both! {
         cluster.vip_in_sync().await;
         cluster.kill_server(0).await;
         cluster.put::<EndpointSlice>(api_servers(&["192.0.2.2"])).await;
-        until("it has lost the lead", async || operator.log().contains("lost the lead")).await;
+        until("the operator has lost the lead", async || operator.log().contains("lost the lead")).await;
         assert!(operator.runs());
         cluster.start_server(0).await;
         cluster.until_addresses("default", "kubernetes-vip", &["192.0.2.2"]).await;
@@ -46,7 +46,7 @@ on_both! {
         cluster.create::<Service>(vip()).await;
         cluster.kill_server(0).await;
         let mut operator = Operator::start(cluster, "one", 0);
-        until("it listens", async || operator.get("/healthz").await.0 == 200).await;
+        until("the operator listens", async || operator.get("/healthz").await.0 == 200).await;
         assert_eq!(operator.get("/readyz").await.0, 503);
         assert!(operator.runs());
         cluster.start_server(0).await;
@@ -59,9 +59,9 @@ on_both! {
     servers: 3;
     /// Rule: survive.api-away
     async fn a_change_during_an_outage_is_copied_after_it(cluster: &mut Cluster) {
-        let mut replicas = three(cluster).await;
+        let mut replicas = three_replicas(cluster).await;
         cluster.vip_in_sync().await;
-        away(cluster, &mut replicas, api_servers(&["192.0.2.2"]), "kubernetes-vip", "192.0.2.2").await;
+        check_outage(cluster, &mut replicas, api_servers(&["192.0.2.2"]), "kubernetes-vip", "192.0.2.2").await;
     }
 
     /// Rule: survive.api-away
@@ -71,20 +71,20 @@ on_both! {
             cluster.create::<EndpointSlice>(slice("default", &source, &format!("{source}-1"), &["10.0.0.1"])).await;
             cluster.create::<Service>(managed("default", &service, "default", &source)).await;
         }).await;
-        let mut replicas = three(cluster).await;
-        // The change is not found by repeated lists, which would cost more than the copies.
+        let mut replicas = three_replicas(cluster).await;
+        // The test polls a metric, because repeated lists would cost more than the copies.
         let leader = &replicas[leader(&replicas).await];
         let copied = within(Duration::from_secs(120), async || {
             leader.metric("endpoint_copier_services_in_sync").await == Some(500)
         });
         assert!(copied.await, "{}", leader.log());
         let change = slice("default", "source-77", "source-77-1", &["10.0.0.2"]);
-        away(cluster, &mut replicas, change, "copy-77", "10.0.0.2").await;
+        check_outage(cluster, &mut replicas, change, "copy-77", "10.0.0.2").await;
     }
 }
 
-/// Three replicas that know the first two API servers.
-async fn three(cluster: &Cluster) -> Vec<Operator> {
+/// Starts three replicas, each of which knows one of the first two API servers, and waits until all are ready.
+async fn three_replicas(cluster: &Cluster) -> Vec<Operator> {
     let replicas = vec![
         Operator::start(cluster, "one", 0),
         Operator::start(cluster, "two", 1),
@@ -96,8 +96,15 @@ async fn three(cluster: &Cluster) -> Vec<Operator> {
     replicas
 }
 
-/// Stops both for longer than the lease, and changes a source in the meantime.
-async fn away(cluster: &mut Cluster, replicas: &mut [Operator], change: Value, service: &str, address: &str) {
+/// Stops the first two API servers until no replica leads, and changes a source during the outage. Checks that the
+/// change is copied after it.
+async fn check_outage(
+    cluster: &mut Cluster,
+    replicas: &mut [Operator],
+    change: Value,
+    service: &str,
+    address: &str,
+) {
     leader(replicas).await;
     for server in [0, 1] {
         cluster.kill_server(server).await;
@@ -110,10 +117,13 @@ async fn away(cluster: &mut Cluster, replicas: &mut [Operator], change: Value, s
     for server in [0, 1] {
         cluster.start_server(server).await;
     }
-    let back = Instant::now();
+    let returned = Instant::now();
     let shown = watched.shows(&[address], PATIENCE).await.expect("a copy");
-    let took = shown.saturating_duration_since(back);
-    assert!(took < Duration::from_secs(3), "{took:?} after the API was back");
+    let took = shown.saturating_duration_since(returned);
+    assert!(
+        took < Duration::from_secs(3),
+        "{took:?} after the API servers returned"
+    );
     for replica in replicas {
         assert!(replica.runs(), "{}", replica.log());
     }
@@ -144,11 +154,11 @@ async fn lost_rights_are_logged_once_per_watch_until_restored() {
             .matching(|request| request.user == "one" && request.status == Some(403))
             .len()
     };
-    until("it has tried often", async || refused() > 30).await;
+    until("the operator has tried often", async || refused() > 30).await;
     let log = operator.log();
     // The check of the sources has its own log line, every 10 s.
-    let is_meant = |line: &&str| line.contains("403 Forbidden") && !line.contains("the check of");
-    let lines: Vec<_> = log.lines().filter(is_meant).collect();
+    let is_of_watch = |line: &&str| line.contains("403 Forbidden") && !line.contains("the check of");
+    let lines: Vec<_> = log.lines().filter(is_of_watch).collect();
     assert_eq!(lines.len(), 3, "{lines:#?}");
     store.allow_all("one");
     cluster.put::<EndpointSlice>(api_servers(&["192.0.2.2"])).await;

@@ -19,26 +19,26 @@ pub const VIP: &str = "kubernetes-vip";
 
 const UNREACHABLE: &str = "endpoint-copier/unreachable";
 
-/// The number of endpoints that are out now.
+/// The metric that counts the endpoints that are out.
 const ENDPOINTS: &str = "endpoint_copier_probe_unreachable_endpoints";
 
-/// The time within which a server that hangs is out: up to a period until it is probed, and three attempts that time
-/// out.
+/// A server that hangs is taken out within this time: up to one period until the next probe, and three attempts that
+/// time out.
 const HANGS: Duration = Duration::from_secs(5);
 
-/// A server that refuses connections is out within this time.
+/// A server that refuses connections is taken out within this time.
 pub const REFUSES: Duration = Duration::from_secs(3);
 
-/// A server that answers again is back within this time: three successes over 3 s.
-pub const BACK: Duration = Duration::from_secs(10);
+/// A server that answers again is ready in the copy within this time. The rise takes at least 3 s and three successes.
+pub const RETURNS: Duration = Duration::from_secs(10);
 
-/// The time for which an objection counts.
+/// An objection counts for this time.
 const OBJECTION: Duration = Duration::from_secs(10);
 
 /// Long enough for each server to be taken out and to return, if that were possible.
 const LONG: Duration = Duration::from_secs(8);
 
-/// A replica that begins with this API server. It knows all three, and moves away from those that are lost.
+/// Starts a replica that connects to this API server first. It knows all three servers, and leaves one that is lost.
 pub fn replica(cluster: &Cluster, name: &str, server: usize, flags: &[&str]) -> Operator {
     let servers = [server, (server + 1) % 3, (server + 2) % 3];
     let place = Place {
@@ -57,7 +57,7 @@ pub async fn create(cluster: &Cluster, name: &str, annotations: serde_json::Valu
     cluster.create(service).await
 }
 
-/// The one copy of a Service.
+/// The slice of a Service that has exactly one.
 pub async fn copy(cluster: &Cluster, service: &str) -> EndpointSlice {
     let mut slices = cluster.slices_of("default", service).await;
     assert_eq!(slices.len(), 1, "{slices:#?}");
@@ -68,13 +68,13 @@ async fn version(cluster: &Cluster, service: &str) -> Option<String> {
     copy(cluster, service).await.metadata.resource_version
 }
 
-/// The value of the annotation that names the servers that are out.
+/// The value of the annotation that lists the addresses of servers that are out.
 fn named(copy: &EndpointSlice) -> Option<&str> {
     let annotations = copy.metadata.annotations.as_ref()?;
     annotations.get(UNREACHABLE).map(String::as_str)
 }
 
-/// The servers that a slice shows as not ready.
+/// The servers that a slice lists as not ready.
 fn out(cluster: &Cluster, slice: &EndpointSlice) -> Vec<usize> {
     let is_out = |server: &usize| {
         let address = cluster.ip(*server);
@@ -88,12 +88,12 @@ fn out(cluster: &Cluster, slice: &EndpointSlice) -> Vec<usize> {
     [0, 1, 2].into_iter().filter(is_out).collect()
 }
 
-/// Waits until exactly these servers are out, and returns that copy.
+/// Waits until exactly these servers are not ready in the copy of the VIP, and returns the copy.
 pub async fn until_out(cluster: &Cluster, servers: &[usize], limit: Duration) -> EndpointSlice {
     until_out_of(cluster, VIP, servers, limit).await
 }
 
-/// The same for any Service.
+/// Waits until exactly these servers are not ready in the copy of a Service, and returns the copy.
 pub async fn until_out_of(
     cluster: &Cluster,
     service: &str,
@@ -105,16 +105,19 @@ pub async fn until_out_of(
         last = copy(cluster, service).await;
         out(cluster, &last) == servers
     });
-    assert!(is_out.await, "not {servers:?} are out after {limit:?}: {last:#?}");
+    assert!(
+        is_out.await,
+        "not exactly {servers:?} are out after {limit:?}: {last:#?}"
+    );
     last
 }
 
-/// Waits until a replica sees a server in this state.
+/// Waits until a replica reports this state for a server.
 pub async fn until_seen(cluster: &Cluster, operator: &Operator, server: usize, state: &str) {
     until_seen_at(operator, cluster.address(server), state).await;
 }
 
-/// The same for another port.
+/// Waits until a replica reports this state for an address and port.
 pub async fn until_seen_at(operator: &Operator, address: SocketAddr, state: &str) {
     let series = format!(
         "endpoint_copier_probe_state{{address=\"{}\",port=\"{}\",state=\"{state}\"}}",
@@ -122,13 +125,13 @@ pub async fn until_seen_at(operator: &Operator, address: SocketAddr, state: &str
         address.port()
     );
     until(
-        &format!("{} sees {address} {state}", operator.name()),
+        &format!("{} reports {address} as {state}", operator.name()),
         async || operator.metric(&series).await == Some(1),
     )
     .await;
 }
 
-/// Waits until a copy lists exactly these servers.
+/// Waits until the copies for a Service list exactly these servers.
 async fn until_lists(cluster: &Cluster, service: &str, servers: &[usize]) {
     let mut wanted: Vec<_> = servers.iter().map(|server| cluster.ip(*server)).collect();
     wanted.sort();
@@ -136,7 +139,7 @@ async fn until_lists(cluster: &Cluster, service: &str, servers: &[usize]) {
     cluster.until_addresses("default", service, &wanted).await;
 }
 
-/// Waits until these replicas have copied all servers and see them as well.
+/// Waits until the copies for a Service list all servers, and all servers are `well` on these replicas.
 pub async fn until_well(cluster: &Cluster, service: &str, replicas: &[Operator]) {
     until_lists(cluster, service, &[0, 1, 2]).await;
     for operator in replicas {
@@ -146,7 +149,7 @@ pub async fn until_well(cluster: &Cluster, service: &str, replicas: &[Operator])
     }
 }
 
-/// A copy without what the API server adds to it, and without the time of the change that caused it.
+/// A copy without the fields that the API server adds, and without the trigger time.
 fn as_sent(mut copy: EndpointSlice) -> EndpointSlice {
     let metadata = &mut copy.metadata;
     metadata.uid = None;
@@ -171,23 +174,24 @@ async fn notes(cluster: &Cluster, service: &Service, reason: &str) -> Vec<String
     of_reason.map(|(.., note)| note).collect()
 }
 
-/// Checks that the copy of the VIP stays as it is, including its version, for this time.
-pub async fn stays(cluster: &Cluster, for_so_long: Duration) {
+/// Checks that the copy of the VIP, including its resourceVersion, does not change for this time.
+pub async fn stays(cluster: &Cluster, time: Duration) {
     let before = copy(cluster, VIP).await;
-    sleep(for_so_long).await;
+    sleep(time).await;
     assert_eq!(copy(cluster, VIP).await, before);
 }
 
-/// One replica, and a Service for which it has copied all servers.
-async fn one(cluster: &Cluster, server: usize, flags: &[&str]) -> (Operator, Service) {
+/// Starts one replica and creates the VIP. Waits until the copy lists all servers, and all are `well` on the replica.
+async fn one_replica(cluster: &Cluster, server: usize, flags: &[&str]) -> (Operator, Service) {
     let operator = replica(cluster, "one", server, flags);
     let service = create(cluster, VIP, json!({})).await;
     until_well(cluster, VIP, slice::from_ref(&operator)).await;
     (operator, service)
 }
 
-/// Checks that the second server is out, that everything reports it, and that nothing else has changed.
-async fn is_reported(cluster: &Cluster, operator: &Operator, service: &Service, copy: &EndpointSlice) {
+/// Checks that the annotation, an Event, the metrics and the log report the removal of the second server, and that the
+/// source does not list any server as not ready.
+async fn check_removal(cluster: &Cluster, operator: &Operator, service: &Service, copy: &EndpointSlice) {
     assert_eq!(named(copy), Some(&*cluster.ip(1)));
     let address = cluster.address(1).to_string();
     until("an Event names the server", async || {
@@ -202,12 +206,16 @@ async fn is_reported(cluster: &Cluster, operator: &Operator, service: &Service, 
     let taken = format!("took {} out of default/{VIP}", cluster.ip(1));
     assert_eq!(operator.log().matches(&taken).count(), 1, "{}", operator.log());
     let source = self::copy(cluster, "kubernetes").await;
-    assert_eq!(out(cluster, &source), [0; 0], "the source still lists it");
+    assert_eq!(
+        out(cluster, &source),
+        [0; 0],
+        "the source still lists all servers as ready"
+    );
 }
 
-/// Checks that the second server is back, that this is reported, and that the copy looks as before.
-async fn is_back(cluster: &Cluster, operator: &Operator, service: &Service) {
-    let copy = until_out(cluster, &[], BACK).await;
+/// Checks that the second server is ready again, that this is reported, and that there was only one removal.
+async fn check_return(cluster: &Cluster, operator: &Operator, service: &Service) {
+    let copy = until_out(cluster, &[], RETURNS).await;
     assert_eq!(named(&copy), None);
     until("the return is reported", async || {
         let events = events_on(cluster, service).await;
@@ -221,35 +229,35 @@ async fn is_back(cluster: &Cluster, operator: &Operator, service: &Service) {
 on_both! {
     listed;
     /// Rule: 7.conditions, 7.out, 7.rise, 7.log
-    async fn frozen_server_leaves_the_copy_and_returns(cluster: &mut Cluster) {
-        let (operator, service) = one(cluster, 0, &SHORT_LEASE).await;
+    async fn frozen_server_is_taken_out_and_returns(cluster: &mut Cluster) {
+        let (operator, service) = one_replica(cluster, 0, &SHORT_LEASE).await;
         cluster.freeze_server(1);
         let copy = until_out(cluster, &[1], HANGS).await;
-        is_reported(cluster, &operator, &service, &copy).await;
+        check_removal(cluster, &operator, &service, &copy).await;
         let line = format!(
             "took {} out of default/{VIP}: readyz timed out 3 times; the source still lists it",
             cluster.ip(1),
         );
         assert!(operator.log().contains(&line), "{}", operator.log());
         cluster.thaw_server(1);
-        is_back(cluster, &operator, &service).await;
+        check_return(cluster, &operator, &service).await;
     }
 
     /// Rule: 7.conditions, 7.out, 7.rise
-    async fn killed_server_leaves_the_copy_and_returns(cluster: &mut Cluster) {
-        let (operator, service) = one(cluster, 0, &SHORT_LEASE).await;
+    async fn killed_server_is_taken_out_and_returns(cluster: &mut Cluster) {
+        let (operator, service) = one_replica(cluster, 0, &SHORT_LEASE).await;
         cluster.kill_server(1).await;
         let copy = until_out(cluster, &[1], REFUSES).await;
-        is_reported(cluster, &operator, &service, &copy).await;
+        check_removal(cluster, &operator, &service, &copy).await;
         cluster.start_server(1).await;
-        is_back(cluster, &operator, &service).await;
+        check_return(cluster, &operator, &service).await;
     }
 
-    /// The replica loses its connections, but keeps the lead. Its renewals are late, and a removal waits for a renewal
-    /// that is answered.
+    /// The replica loses its connections, but keeps the lead. Its renewals are late, and a removal waits until one is
+    /// answered.
     /// Rule: 7.own-connections
-    async fn frozen_server_of_the_leader_leaves_the_copy(cluster: &mut Cluster) {
-        let (operator, _) = one(cluster, 1, &[]).await;
+    async fn frozen_server_of_the_leader_is_taken_out(cluster: &mut Cluster) {
+        let (operator, _) = one_replica(cluster, 1, &[]).await;
         let holder = cluster.holder().await;
         cluster.freeze_server(1);
         until_out(cluster, &[1], LONG).await;
@@ -261,13 +269,13 @@ on_both! {
     }
 
     /// Rule: 7.observe
-    async fn observing_replica_reports_a_frozen_server_only(cluster: &mut Cluster) {
+    async fn observing_replica_only_reports_a_frozen_server(cluster: &mut Cluster) {
         let flags = [&SHORT_LEASE[..], &["--probe=observe"]].concat();
-        let (operator, service) = one(cluster, 0, &flags).await;
+        let (operator, service) = one_replica(cluster, 0, &flags).await;
         let before = copy(cluster, VIP).await;
         cluster.freeze_server(1);
         until_seen(cluster, &operator, 1, "down").await;
-        until("it is reported", async || !notes(cluster, &service, "EndpointUnreachable").await.is_empty()).await;
+        until("the server is reported", async || !notes(cluster, &service, "EndpointUnreachable").await.is_empty()).await;
         sleep(HANGS).await;
         assert_eq!(copy(cluster, VIP).await, before);
         cluster.thaw_server(1);
@@ -276,9 +284,10 @@ on_both! {
         assert_eq!(removals(&operator).await, Some(0));
     }
 
-    /// It changes nothing in the copy that a leader with `--probe=off` wrote, and writes the same copy itself.
+    /// The observing leader does not change the copy that a leader with `--probe=off` wrote, and creates an equal copy
+    /// when that one is deleted.
     /// Rule: 7.observe
-    async fn observing_leader_writes_what_one_without_probes_does(cluster: &mut Cluster) {
+    async fn observing_leader_writes_the_same_copy_as_without_probes(cluster: &mut Cluster) {
         let flags = |probe| [&SHORT_LEASE[..], &[probe]].concat();
         let without = replica(cluster, "one", 0, &flags("--probe=off"));
         without.until_leads().await;
@@ -302,29 +311,29 @@ on_both! {
     }
 
     /// Rule: 7.half
-    async fn two_frozen_servers_of_three_leave_one_out(cluster: &mut Cluster) {
-        let (operator, _) = one(cluster, 2, &SHORT_LEASE).await;
+    async fn at_most_one_of_two_frozen_servers_of_three_is_out(cluster: &mut Cluster) {
+        let (operator, _) = one_replica(cluster, 2, &SHORT_LEASE).await;
         for server in [0, 1] {
             cluster.freeze_server(server);
         }
-        let (start, mut once) = (Instant::now(), None);
+        let (start, mut ever_out) = (Instant::now(), None);
         while start.elapsed() < LONG {
             let copy = copy(cluster, VIP).await;
             let out = out(cluster, &copy);
             assert!(out.len() <= 1 && !out.contains(&2), "{out:?} are out: {}", operator.log());
-            once = once.or(out.first().copied());
+            ever_out = ever_out.or(out.first().copied());
             sleep(Duration::from_millis(20)).await;
         }
-        assert!(once.is_some(), "{}", operator.log());
+        assert!(ever_out.is_some(), "{}", operator.log());
         for server in [0, 1] {
             until_seen(cluster, &operator, server, "down").await;
             cluster.thaw_server(server);
         }
-        until_out(cluster, &[], BACK).await;
+        until_out(cluster, &[], RETURNS).await;
     }
 
     /// Rule: 7.exempt
-    async fn service_that_is_exempt_keeps_a_frozen_server(cluster: &mut Cluster) {
+    async fn frozen_server_stays_ready_for_an_exempt_service(cluster: &mut Cluster) {
         let operator = replica(cluster, "one", 0, &SHORT_LEASE);
         let exempt = json!({"endpoint-copier/enabled": "true", "endpoint-copier/probe": "off"});
         create(cluster, "exempt", exempt).await;
@@ -349,16 +358,16 @@ on_both! {
         let copy = until_out(cluster, &[1], HANGS).await;
         replicas[first].signal("KILL");
         replicas[1 - first].until_leads().await;
-        // After the time for which the term counts as new.
+        // `LONG` is more than the 5 s for which a term counts as new.
         stays(cluster, LONG).await;
         assert_eq!(version(cluster, VIP).await, copy.metadata.resource_version, "{}", replicas[1 - first].log());
         cluster.thaw_server(1);
-        until_out(cluster, &[], BACK).await;
+        until_out(cluster, &[], RETURNS).await;
     }
 
     /// Rule: 7.stays-out, 7.new-leader
     async fn replica_that_starts_alone_keeps_a_frozen_server_out(cluster: &mut Cluster) {
-        let (operator, _) = one(cluster, 0, &SHORT_LEASE).await;
+        let (operator, _) = one_replica(cluster, 0, &SHORT_LEASE).await;
         cluster.freeze_server(1);
         let copy = until_out(cluster, &[1], HANGS).await;
         drop(operator);
@@ -367,17 +376,17 @@ on_both! {
         stays(cluster, LONG).await;
         assert_eq!(version(cluster, VIP).await, copy.metadata.resource_version, "{}", operator.log());
         cluster.thaw_server(1);
-        until_out(cluster, &[], BACK).await;
+        until_out(cluster, &[], RETURNS).await;
     }
 
     /// Rule: 7.unopposed
     async fn replica_without_election_takes_a_frozen_server_out(cluster: &mut Cluster) {
-        let (operator, service) = one(cluster, 0, &["--leader-elect=false"]).await;
+        let (operator, service) = one_replica(cluster, 0, &["--leader-elect=false"]).await;
         cluster.freeze_server(1);
         let copy = until_out(cluster, &[1], HANGS).await;
-        is_reported(cluster, &operator, &service, &copy).await;
+        check_removal(cluster, &operator, &service, &copy).await;
         cluster.thaw_server(1);
-        is_back(cluster, &operator, &service).await;
+        check_return(cluster, &operator, &service).await;
     }
 }
 
@@ -405,10 +414,10 @@ async fn server_stays_while_another_replica_reaches_it() {
     stays(&cluster, LONG).await;
     assert!(leader.leads().await, "{}", leader.log());
     drop(peer);
-    // Its last objection counts for 10 s.
+    // The last objection of the peer counts for 10 s.
     until_out(&cluster, &[0], OBJECTION + HANGS).await;
     network.restore(0);
-    until_out(&cluster, &[], BACK).await;
+    until_out(&cluster, &[], RETURNS).await;
 }
 
 /// The number of requests for `/readyz` by the replica with this user.
@@ -419,7 +428,7 @@ fn asked(cluster: &Cluster, user: &str) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_probes_no_server_is_asked() {
+async fn no_server_is_probed_with_probe_off() {
     let cluster = Cluster::start_listed(Platform::Testbed, crate::PROGRAM, None).await;
     let flags = [&SHORT_LEASE[..], &["--probe=off"]].concat();
     let without = replica(&cluster, "one", 0, &flags);
@@ -437,9 +446,9 @@ async fn without_probes_no_server_is_asked() {
 
 /// Rule: 7.blind, 7.alive
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn copy_stays_while_no_server_answers_readyz_well() {
+async fn copy_stays_while_no_server_answers_readyz_with_200() {
     let cluster = Cluster::start_listed(Platform::Testbed, crate::PROGRAM, None).await;
-    let (operator, service) = one(&cluster, 0, &SHORT_LEASE).await;
+    let (operator, service) = one_replica(&cluster, 0, &SHORT_LEASE).await;
     let before = version(&cluster, VIP).await;
     for code in [503, 429, 401] {
         for server in cluster.testbed_servers() {

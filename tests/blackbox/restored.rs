@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 use crate::events::events_on;
 use crate::on_both;
 
-/// An object as Velero restores it: no owner, and no metadata except name, labels and annotations.
+/// A slice as Velero restores it in this namespace: without an owner, and without metadata except for name, labels and
+/// annotations.
 fn restored(slice: &EndpointSlice, namespace: &str) -> Value {
     let mut slice = serde_json::to_value(slice).expect("JSON");
     let mut labels = slice["metadata"]["labels"].clone();
@@ -37,7 +38,7 @@ on_both! {
         operator.signal("TERM");
         operator.ended().await;
 
-        // Everything is lost, and the source has different addresses and one slice less.
+        // The Service and its copies are lost, and the source has a different address and one slice less.
         cluster.delete::<Service>("default", "web").await;
         for name in backup.iter().filter_map(|copy| copy.metadata.name.clone()) {
             if cluster.try_get::<EndpointSlice>("default", &name).await.is_some() {
@@ -58,10 +59,10 @@ on_both! {
         let owners = copies[0].metadata.owner_references.as_ref().expect("an owner");
         assert_eq!(Some(&owners[0].uid), service.metadata.uid.as_ref());
         assert!(copies[0].metadata.labels.as_ref().expect("labels").contains_key("velero.io/restore-name"));
-        until("nothing is left where no Service is", async || {
+        until("the copies in the namespace without the Service are deleted", async || {
             addresses(&cluster.list::<EndpointSlice>("mapped").await).is_empty()
         }).await;
-        until("it is in sync", async || operator.metric("endpoint_copier_services_in_sync").await == Some(1)).await;
+        until("the Service is in sync", async || operator.metric("endpoint_copier_services_in_sync").await == Some(1)).await;
         let events = events_on(cluster, &service).await;
         assert!(events.iter().all(|(kind, ..)| kind == "Normal"), "{events:#?}");
     }

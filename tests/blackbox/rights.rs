@@ -1,5 +1,5 @@
-//! An operator that may write in some namespaces only. All tests of this suite run with the permissions that the chart
-//! grants; these have other values.
+//! An operator that is permitted to write in only one namespace. All tests of this suite run with the permissions that
+//! the chart grants. Here, the chart has other values.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ const LISTED: [&str; 3] = ["192.0.2.1", "192.0.2.2", "192.0.2.3"];
 
 on_both! {
     /// Rule: chart.namespaces
-    async fn service_in_unlisted_namespace_is_logged_and_harms_none(cluster: &mut Cluster) {
+    async fn service_in_unlisted_namespace_is_logged_and_harms_no_other(cluster: &mut Cluster) {
         cluster.give_rights(Rights::OneNamespace, "default").await;
         cluster.namespace("blue").await;
         for number in 0..20 {
@@ -32,11 +32,11 @@ on_both! {
         assert!(found.await, "{}", operator.log());
         cluster.vip_in_sync().await;
         let log = operator.log();
-        let said = log.lines().find(|line| line.contains("WriteRefused") && line.contains("blue/web-0"));
-        let said = said.expect("a line");
-        assert!(said.contains("in the namespace") && said.contains("list this namespace in rbac.namespaces of the chart"), "{said}");
+        let line = log.lines().find(|line| line.contains("WriteRefused") && line.contains("blue/web-0"));
+        let line = line.expect("a line");
+        assert!(line.contains("in the namespace") && line.contains("list this namespace in rbac.namespaces of the chart"), "{line}");
         assert!(cluster.list::<EndpointSlice>("blue").await.is_empty());
-        // An API server that starts may write Events about the addresses of Services.
+        // When an API server starts, it can write Events about the addresses of Services.
         let events = cluster.list::<Event>("blue").await;
         let ours = |event: &&Event| event.reporting_controller.as_deref() == Some(MANAGED_BY_US);
         assert_eq!(events.iter().find(ours), None);

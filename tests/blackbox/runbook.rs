@@ -17,13 +17,14 @@ const RUNBOOK: &str = include_str!("../../docs/how-to/runbook.md");
 /// The namespace of the operator in the runbook.
 const NAMESPACE: &str = "endpoint-copier-operator";
 
+/// The lines of all shell blocks of the runbook.
 fn commands() -> BTreeSet<&'static str> {
     let blocks = RUNBOOK.split("```sh\n").skip(1);
     let blocks = blocks.filter_map(|rest| rest.split("```").next());
     blocks.flat_map(str::lines).collect()
 }
 
-/// The testbed has no Pods and no Deployments.
+/// Whether a command needs Pods or a Deployment, which the testbed does not have.
 fn is_about_pods(command: &str) -> bool {
     ["get pods", "logs ", "deployment "]
         .iter()
@@ -36,7 +37,7 @@ on_both! {
         let is_real = cluster.testbed().is_none();
         cluster.namespace(NAMESPACE).await;
         if is_real {
-            // The objects as the chart creates them, without fields that do not matter here.
+            // The Deployment as the chart creates it, without fields that do not matter here.
             let labels = json!({"app.kubernetes.io/name": "endpoint-copier-operator"});
             cluster.create::<Deployment>(json!({
                 "apiVersion": "apps/v1", "kind": "Deployment",
@@ -68,9 +69,9 @@ on_both! {
             shell.env("PATH", programs.path()).env("KUBECONFIG", &kubeconfig).env("HOME", programs.path());
             let output = tokio::task::spawn_blocking(move || shell.output());
             let output = output.await.expect("no panic").expect("a shell");
-            let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-            assert!(output.status.success() && !said.is_empty(), "{command}\n{said}");
+            let printed = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+            assert!(output.status.success() && !printed.is_empty(), "{command}\n{printed}");
         }
-        assert!(ran >= 7, "{ran} commands only");
+        assert!(ran >= 7, "only {ran} commands");
     }
 }

@@ -1,4 +1,4 @@
-//! `/metrics` over TLS, for clients with a token that may get it.
+//! `/metrics` over TLS, for clients whose token is authorized to get it.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::symlink;
@@ -42,29 +42,30 @@ async fn allow(cluster: &Cluster, user: &str) {
     assert_eq!(cluster.post(path, binding).await, 201);
 }
 
-/// A connection from this address. All of 127.0.0.0/8 is this machine.
+/// Connects from the address 127.0.1.`from`. All addresses in 127.0.0.0/8 belong to this machine.
 async fn connect(operator: &Operator, from: u8) -> std::io::Result<TcpStream> {
     let socket = TcpSocket::new_v4()?;
-    // The kernel buffers little for a client that does not read.
+    // With a small buffer, the kernel reads little for a client that does not read.
     socket.set_recv_buffer_size(4096)?;
     socket.bind(SocketAddr::from((Ipv4Addr::new(127, 0, 1, from), 0)))?;
     socket.connect(operator.metrics_address()).await
 }
 
-/// The page that a scraper gets, or `None` if nothing listens yet.
+/// The response that a scraper gets, or `None` if nothing listens yet.
 async fn scrape(operator: &Operator, token: Option<&str>) -> Option<HttpsAnswer> {
-    // A peer may begin 16 handshakes in a second.
+    // The operator accepts at most 16 handshakes of a peer in a second.
     sleep(Duration::from_millis(100)).await;
     let stream = connect(operator, 1).await.ok()?;
     let answer = timeout(Duration::from_secs(10), https_get(stream, "/metrics", token)).await;
     Some(answer.expect("an answer in time").expect("a whole answer"))
 }
 
+/// The status code that a scraper gets, or 0 if nothing listens yet.
 async fn code(operator: &Operator, token: Option<&str>) -> u16 {
     scrape(operator, token).await.map_or(0, |answer| answer.code)
 }
 
-/// The number of changes of the leader, and the holder.
+/// The `leaseTransitions` and the holder of the Lease.
 async fn term(cluster: &Cluster) -> (i32, String) {
     let lease: Lease = cluster.try_get("default", LEASE).await.expect("a Lease");
     let spec = lease.spec.expect("a spec");
@@ -74,7 +75,8 @@ async fn term(cluster: &Cluster) -> (i32, String) {
     )
 }
 
-/// Writes a new certificate, as the kubelet does: into its own directory, to which a symlink then points. Returns it.
+/// Writes a new certificate as the kubelet does: into a new directory, to which a symlink then points. Returns the
+/// certificate in DER.
 fn mount(volume: &Path, version: &str) -> Vec<u8> {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
     let key = made.signing_key.serialize_pem();
@@ -99,13 +101,13 @@ fn mount_files(volume: &Path, version: &str, certificate: &str, key: &str) {
 
 on_both! {
     /// Rule: survive.metrics-authorized
-    async fn metrics_need_a_token_with_the_right(cluster: &mut Cluster) {
+    async fn metrics_need_a_token_with_permission(cluster: &mut Cluster) {
         cluster.give_rights(Rights::SecureMetrics, "default").await;
         allow(cluster, "two").await;
         let operator = start(cluster, &[]);
         operator.until_ready().await;
         let [admin, two, three] = ["admin", "two", "three"].map(|user| cluster.token(user));
-        until("two may get metrics", async || code(&operator, Some(&two)).await == 200).await;
+        until("the user two has permission to get metrics", async || code(&operator, Some(&two)).await == 200).await;
         for (token, expected) in [
             (None, 401),
             (Some("nonsense"), 401),
@@ -151,7 +153,7 @@ on_both! {
         let volume = cluster.directory().join("certificate");
         let mut operator = start(cluster, &[&format!("--metrics-cert-path={}", volume.display())]);
         operator.until_ready().await;
-        until("it leads", async || cluster.holder().await.starts_with("one_")).await;
+        until("the operator leads", async || cluster.holder().await.starts_with("one_")).await;
         assert_eq!(operator.log().matches("served with a self-signed certificate").count(), 1);
         assert_eq!(code(&operator, None).await, 401, "the metrics need a token");
         let admin = cluster.token("admin");
@@ -166,7 +168,7 @@ on_both! {
     /// Rule: survive.metrics-authorized
     async fn metrics_are_refused_while_tokens_cannot_be_reviewed(cluster: &mut Cluster) {
         let operator = start(cluster, &[]);
-        until("it leads", async || cluster.holder().await.starts_with("one_")).await;
+        until("the operator leads", async || cluster.holder().await.starts_with("one_")).await;
         let admin = cluster.token("admin");
         until("the review is refused", async || code(&operator, Some(&admin)).await == 503).await;
         let log = operator.log();
@@ -183,7 +185,7 @@ on_both! {
         assert_eq!(code(&operator, Some("another")).await, 503);
         let took = began.elapsed();
         assert!((4..8).contains(&took.as_secs()), "{took:?}");
-        assert_eq!(code(&operator, Some(&admin)).await, 200, "its verdict is known");
+        assert_eq!(code(&operator, Some(&admin)).await, 200, "the review of this token is cached");
         assert_eq!(term(cluster).await, before);
     }
 
@@ -191,9 +193,9 @@ on_both! {
     async fn invalid_tokens_cause_few_reviews_and_end_no_term(cluster: &mut Cluster) {
         cluster.give_rights(Rights::SecureMetrics, "default").await;
         let operator = start(cluster, &[]);
-        until("it leads", async || cluster.holder().await.starts_with("one_")).await;
+        until("the operator leads", async || cluster.holder().await.starts_with("one_")).await;
         let admin = cluster.token("admin");
-        until("a scraper is known", async || code(&operator, Some(&admin)).await == 200).await;
+        until("the token of the scraper is reviewed", async || code(&operator, Some(&admin)).await == 200).await;
         let before = term(cluster).await;
         let began = Instant::now();
         let mut attackers = JoinSet::new();
@@ -240,19 +242,19 @@ on_both! {
         }
         let operator = start(cluster, &[]);
         let admin = cluster.token("admin");
-        until("all are copied", async || {
+        until("all Services are in sync", async || {
             let answer = scrape(&operator, Some(&admin)).await;
             answer.is_some_and(|answer| answer.body.contains("\nendpoint_copier_services_in_sync 200\n"))
         })
         .await;
-        // Includes the memory for rendering, and for a client that reads its page, in the baseline.
+        // The baseline includes the memory for rendering, and for a client that reads its page.
         for _ in 0..3 {
             sleep(Duration::from_millis(1100)).await;
             assert_eq!(code(&operator, Some(&admin)).await, 200);
         }
         let memory = || operator.memory() + operator.unsent_bytes();
         let before = memory();
-        let mut deaf = Vec::new();
+        let mut unread = Vec::new();
         for from in 2..10 {
             for _ in 0..8 {
                 let stream = connect(&operator, from).await.expect("it listens");
@@ -260,7 +262,7 @@ on_both! {
                 let request = request("/metrics", Some(&admin)).repeat(10);
                 stream.write_all(request.as_bytes()).await.expect("sent");
                 stream.get_ref().0.readable().await.expect("the beginning of an answer");
-                deaf.push(stream);
+                unread.push(stream);
             }
             sleep(Duration::from_millis(1100)).await;
         }
@@ -289,7 +291,7 @@ on_both! {
                 let read = timeout(Duration::from_secs(1), stream.read_to_end(&mut rest)).await;
                 read.is_ok()
             });
-            assert!(cut.await, "it is still open");
+            assert!(cut.await, "the connection is still open");
         }
     }
 }

@@ -15,17 +15,19 @@ use crate::on_both;
 /// The minimum duration of a term.
 const TERM: Duration = Duration::from_secs(60);
 
-/// The time within which a change is copied: a watch event and a write take a round trip, plus one as a reserve.
+/// A change is copied within this time. The watch event and the write together take one round trip; the rest is
+/// reserve.
 const COPIED: Duration = Duration::from_secs(3);
 
-/// A replica with the first API servers of the cluster, each with this delay in both directions.
+/// Starts a replica that knows the first `SERVERS` API servers of the cluster. The path to each of them has this delay
+/// in both directions.
 pub async fn delayed_replica<const SERVERS: usize>(
     cluster: &Cluster,
     one_way: Duration,
     flags: &[&str],
 ) -> (Operator, [Listening; SERVERS]) {
     let delays: [_; SERVERS] = std::array::from_fn(|server| delay(cluster.address(server), one_way));
-    let delays: [Listening; SERVERS] = join_all(delays).await.try_into().ok().expect("as many");
+    let delays: [Listening; SERVERS] = join_all(delays).await.try_into().ok().expect("one per server");
     let file = cluster.kubeconfig_with(0, None);
     let near = std::fs::read_to_string(&file).expect("a kubeconfig");
     let far = near.replace(&cluster.address(0).to_string(), &delays[0].address().to_string());
@@ -48,7 +50,7 @@ pub async fn delayed_replica<const SERVERS: usize>(
 }
 
 /// Checks that one replica leads for a minute without interruption, and copies each change in time.
-async fn goes_on(cluster: &Cluster, one_way: Duration) {
+async fn check_term(cluster: &Cluster, one_way: Duration) {
     let (operator, _delays) = delayed_replica::<2>(cluster, one_way, &[]).await;
     cluster.create::<Service>(vip()).await;
     let all = ["192.0.2.1", "192.0.2.2", "192.0.2.3"];
@@ -74,15 +76,15 @@ on_both! {
     servers: 3;
     /// Rule: survive.api-servers-slow
     async fn one_term_lasts_with_600_ms_of_delay_each_way(cluster: &mut Cluster) {
-        goes_on(cluster, Duration::from_millis(600)).await;
+        check_term(cluster, Duration::from_millis(600)).await;
     }
 
     async fn one_term_lasts_with_300_ms_of_delay_each_way(cluster: &mut Cluster) {
-        goes_on(cluster, Duration::from_millis(300)).await;
+        check_term(cluster, Duration::from_millis(300)).await;
     }
 }
 
-/// Each request takes 1.5 s, but connections are fast, so pings and dials show nothing.
+/// Each request takes 1.5 s, but pings and dials are fast.
 /// Rule: 5.slow
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_term_lasts_when_every_request_takes_1500_ms() {
@@ -93,7 +95,7 @@ async fn one_term_lasts_when_every_request_takes_1500_ms() {
         let service = managed("default", &format!("z-{number:02}"), "default", "app");
         cluster.create::<Service>(service).await;
     }
-    // The test uses the third server itself.
+    // The test itself uses the third server.
     for server in cluster.testbed_servers().take(2) {
         let slow = Effect::Latency(Duration::from_millis(1500));
         server.faults().add(Fault::new(Match::any(), slow));

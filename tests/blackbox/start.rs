@@ -1,4 +1,4 @@
-//! How the program starts, or the error that it prints.
+//! The start of the program, and the errors that it prints.
 
 use std::process::{Output, Stdio};
 
@@ -16,14 +16,14 @@ fn run(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
     command.output().expect("the operator starts")
 }
 
-/// Checks that the program exits with this code and one line that contains all of these words.
-fn ends(arguments: &[&str], environment: &[(&str, &str)], code: i32, says: &[&str]) {
+/// Checks that the program exits with this code, and that its only line except INFO lines contains all of these words.
+fn check_exit(arguments: &[&str], environment: &[(&str, &str)], code: i32, words: &[&str]) {
     let output = run(arguments, environment);
     let text = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(code), "{arguments:?}: {text}");
     let errors: Vec<_> = text.lines().filter(|line| !line.contains(" INFO ")).collect();
     assert_eq!(errors.len(), 1, "{arguments:?}: {text}");
-    for word in says {
+    for word in words {
         assert!(errors[0].contains(word), "{arguments:?}: {text}");
     }
 }
@@ -31,20 +31,20 @@ fn ends(arguments: &[&str], environment: &[(&str, &str)], code: i32, says: &[&st
 /// Rule: 4.bad-values, 6.bad-configuration
 #[test]
 fn bad_arguments_exit_with_one_line_and_code_2() {
-    ends(&["--no-such-flag"], &[], 2, &["--no-such-flag"]);
-    ends(
+    check_exit(&["--no-such-flag"], &[], 2, &["--no-such-flag"]);
+    check_exit(
         &["--leader-election-lease-duration=1s"],
         &[],
         2,
         &["--leader-election-lease-duration"],
     );
-    ends(
+    check_exit(
         &["--leader-election-renew-deadline=7s"],
         &[],
         2,
         &["renew-deadline"],
     );
-    ends(
+    check_exit(
         &[],
         &[("ENDPOINT_COPIER_LOG_FORMAT", "xml")],
         2,
@@ -55,14 +55,14 @@ fn bad_arguments_exit_with_one_line_and_code_2() {
 /// Rule: 4.cluster, 6.bad-configuration
 #[test]
 fn a_missing_cluster_exits_with_one_line_and_code_2() {
-    ends(&[], &[("HOME", "/nonexistent")], 2, &["kubeconfig"]);
-    ends(
+    check_exit(&[], &[("HOME", "/nonexistent")], 2, &["kubeconfig"]);
+    check_exit(
         &["--kubeconfig", "/nonexistent/config"],
         &[],
         2,
         &["/nonexistent/config"],
     );
-    ends(
+    check_exit(
         &[],
         &[
             ("KUBERNETES_SERVICE_HOST", "192.0.2.1"),
@@ -93,7 +93,7 @@ fn an_invalid_kubeconfig_exits_with_one_line_and_code_2() {
         let file = directory.path().join(name);
         std::fs::write(&file, text).unwrap();
         let file = file.display().to_string();
-        ends(
+        check_exit(
             &[
                 "--kubeconfig",
                 &file,
@@ -121,18 +121,18 @@ fn an_address_in_use_exits_with_one_line_and_code_1() {
     .unwrap();
     let file = file.display().to_string();
     let flag = format!("--metrics-bind-address={address}");
-    ends(&["--kubeconfig", &file, &flag], &[], 1, &[&address]);
+    check_exit(&["--kubeconfig", &file, &flag], &[], 1, &[&address]);
 }
 
 #[test]
-fn help_and_version_go_to_standard_output() {
-    for (flag, says) in [
+fn help_and_version_are_printed_to_standard_output() {
+    for (flag, word) in [
         ("--help", "--leader-elect"),
         ("--version", env!("CARGO_PKG_VERSION")),
     ] {
         let output = run(&[flag], &[]);
         assert_eq!(output.status.code(), Some(0));
-        assert!(String::from_utf8_lossy(&output.stdout).contains(says), "{flag}");
+        assert!(String::from_utf8_lossy(&output.stdout).contains(word), "{flag}");
         assert!(output.stderr.is_empty());
     }
 }

@@ -16,7 +16,7 @@ use serde_json::json;
 use tokio_rustls::TlsAcceptor;
 
 use crate::probes::{
-    BACK, REFUSES, VIP, copy, create, removals, replica, stays, until_out_of, until_seen_at, until_well,
+    REFUSES, RETURNS, VIP, copy, create, removals, replica, stays, until_out_of, until_seen_at, until_well,
 };
 
 const PORT: u16 = 9345;
@@ -24,7 +24,7 @@ const PORT: u16 = 9345;
 /// The paths of the requests that supervisors received, and whether they had credentials.
 type Asked = Arc<Mutex<Vec<(String, bool)>>>;
 
-/// A supervisor with the certificate of an API server, until it is dropped.
+/// Starts a supervisor with the certificate of an API server. It runs until the returned value is dropped.
 async fn supervisor(cluster: &Cluster, address: IpAddr, asked: &Asked) -> Listening {
     let (store, _) = cluster.testbed().expect("on the testbed");
     let (tls, asked) = (TlsAcceptor::from(store.server_tls()), asked.clone());
@@ -78,9 +78,13 @@ async fn dead_supervisor_counts_where_its_port_is_copied() {
     let line = format!("took {} out of default/both: ping failed 3 times", addresses[1]);
     until("the removal is logged", async || operator.log().contains(&line)).await;
     stays(&cluster, Duration::from_secs(2)).await;
-    assert_eq!(copy(&cluster, VIP).await, before, "its API server lives");
+    assert_eq!(
+        copy(&cluster, VIP).await,
+        before,
+        "the API server of that supervisor still answers"
+    );
     supervisors.push(supervisor(&cluster, addresses[1], &asked).await);
-    until_out_of(&cluster, "both", &[], BACK).await;
+    until_out_of(&cluster, "both", &[], RETURNS).await;
     assert_eq!(removals(&operator).await, Some(1), "{}", operator.log());
 
     let asked = asked.lock().expect("no panic").clone();

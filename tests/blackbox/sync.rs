@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::{PROGRAM, on_both};
 
-/// The copies of a Service.
+/// The slices that are copies.
 fn copies(slices: &[EndpointSlice]) -> Vec<&EndpointSlice> {
     let ours = |slice: &&EndpointSlice| {
         slice.metadata.labels.iter().flatten().any(|(key, value)| {
@@ -40,15 +40,15 @@ on_both! {
         let owner = &copy.metadata.owner_references.as_ref().unwrap()[0];
         assert_eq!((owner.kind.as_str(), owner.controller, owner.block_owner_deletion), ("Service", Some(true), Some(false)));
         operator.until_ready().await;
-        until("the metrics say that all is in sync", async || {
+        until("the metrics report the Service as in sync", async || {
             operator.metric("endpoint_copier_managed_services").await == Some(1)
                 && operator.metric("endpoint_copier_services_in_sync").await == Some(1)
         }).await;
     }
 
     /// Rule: 1.enabled-true, 1.source-named, 1.source-without-service
-    async fn many_services_have_sources_in_any_namespaces(cluster: &mut Cluster) {
-        // A source without a Service has nothing to annotate.
+    async fn services_copy_sources_in_other_namespaces(cluster: &mut Cluster) {
+        // `source-4` has no Service that could have an annotation, so a flag allows it.
         let _operator = Operator::start_with(cluster, "one", 0, &["--allow-source=blue/source-4=green"]);
         for namespace in ["blue", "green"] {
             cluster.namespace(namespace).await;
@@ -100,7 +100,7 @@ on_both! {
         cluster.until_addresses("default", "kubernetes-vip", &all).await;
         let repaired: EndpointSlice = cluster.try_get("default", &name).await.unwrap();
         let labels = repaired.metadata.labels.unwrap();
-        assert_eq!(labels["team"], "blue", "what others add stays");
+        assert_eq!(labels["team"], "blue", "a label of another writer stays");
         assert_ne!(repaired.metadata.annotations.unwrap()["endpoint-copier/source-uid"], "wrong");
 
         cluster.delete::<EndpointSlice>("default", &name).await;
@@ -108,7 +108,7 @@ on_both! {
     }
 
     /// Rule: 2.touch-no-write
-    async fn a_source_touched_without_a_change_costs_no_write(cluster: &mut Cluster) {
+    async fn a_source_touched_without_a_change_causes_no_write(cluster: &mut Cluster) {
         let operator = Operator::start(cluster, "one", 0);
         cluster.create::<Service>(vip()).await;
         let all = ["192.0.2.1", "192.0.2.2", "192.0.2.3"];
@@ -117,8 +117,8 @@ on_both! {
         for touch in 0..20 {
             cluster.patch::<EndpointSlice>("default", "kubernetes", json!({"metadata": {"annotations": {"touch": touch.to_string()}}})).await;
         }
-        // A change that must be copied and that follows on the same watch: once it is copied, the earlier ones have
-        // been seen.
+        // This change must be copied, and arrives on the same watch. Once it is copied, the operator has seen the
+        // earlier changes.
         cluster.create::<EndpointSlice>(slice("default", "kubernetes", "kubernetes-2", &["192.0.2.9"])).await;
         let slices = cluster.until_slices("default", "kubernetes-vip", "two copies", |slices| slices.len() == 2).await;
         let first = slices.iter().find(|slice| slice.metadata.name.as_deref() == Some("kubernetes-vip-mdxoxp2egu"));
@@ -166,15 +166,15 @@ on_both! {
         cluster.create::<Service>(vip()).await;
         cluster.until_slices("default", "kubernetes-vip", "a copy", |slices| slices.len() == 1).await;
         cluster.delete::<Service>("default", "kubernetes-vip").await;
-        let again = cluster.create::<Service>(vip()).await;
+        let recreated = cluster.create::<Service>(vip()).await;
         cluster.until_slices("default", "kubernetes-vip", "a copy of the new Service", |slices| {
             let owner = slices.first().and_then(|slice| slice.metadata.owner_references.as_ref()?.first().cloned());
-            slices.len() == 1 && owner.is_some_and(|owner| Some(owner.uid) == again.metadata.uid)
+            slices.len() == 1 && owner.is_some_and(|owner| Some(owner.uid) == recreated.metadata.uid)
         }).await;
     }
 
     /// Rule: 3.while-none-ran
-    async fn changes_made_while_nothing_runs_are_copied(cluster: &mut Cluster) {
+    async fn changes_made_while_no_replica_runs_are_copied(cluster: &mut Cluster) {
         cluster.create::<EndpointSlice>(slice("default", "source", "source-1", &["10.0.0.1"])).await;
         let mut operator = Operator::start(cluster, "one", 0);
         cluster.create::<Service>(vip()).await;
@@ -210,7 +210,7 @@ on_both! {
         operator.ended().await;
         let operator = Operator::start(cluster, "two", 0);
         operator.until_leads().await;
-        until("it has looked", async || operator.metric("endpoint_copier_services_in_sync").await == Some(1)).await;
+        until("the Service is in sync", async || operator.metric("endpoint_copier_services_in_sync").await == Some(1)).await;
         let after = cluster.slices_of("default", "kubernetes-vip").await[0].metadata.resource_version.clone();
         assert_eq!(before, after);
         for operation in ["create", "update", "delete"] {
@@ -222,7 +222,7 @@ on_both! {
     async fn one_bad_service_never_delays_another(cluster: &mut Cluster) {
         cluster.create::<EndpointSlice>(slice("default", "source", "source-1", &["10.0.0.1"])).await;
         let operator = Operator::start(cluster, "one", 0);
-        // A foreign slice has the name of its copy.
+        // The copy for `aaa` becomes a foreign slice, so the name of the copy is taken.
         cluster.create::<Service>(managed("default", "aaa", "default", "source")).await;
         let copy = cluster.until_slices("default", "aaa", "a copy", |slices| slices.len() == 1).await.remove(0);
         let name = copy.metadata.name.unwrap();
@@ -236,7 +236,7 @@ on_both! {
         cluster.until_addresses("default", "zzz", &["10.0.0.1"]).await;
         cluster.put::<EndpointSlice>(slice("default", "source", "source-1", &["10.0.0.2"])).await;
         cluster.until_addresses("default", "zzz", &["10.0.0.2"]).await;
-        assert_eq!(cluster.addresses_of("default", "aaa").await, ["10.0.0.1"], "what is not ours is never written");
+        assert_eq!(cluster.addresses_of("default", "aaa").await, ["10.0.0.1"], "a foreign slice is never changed");
         assert!(copies(&cluster.slices_of("default", "bbb").await).is_empty());
         until("the findings are counted", async || {
             operator.metric("endpoint_copier_findings{reason=\"NameTaken\"}").await == Some(1)
@@ -270,7 +270,7 @@ on_both! {
         cluster.put::<EndpointSlice>(api_servers(&["192.0.2.1"])).await;
         cluster.until_addresses("default", "kubernetes-vip", &["10.0.0.99", "192.0.2.1"]).await;
         cluster.delete::<Service>("default", "kubernetes-vip").await;
-        cluster.until_slices("default", "kubernetes-vip", "the copy goes, the other stays", |slices| addresses(slices) == ["10.0.0.99"]).await;
+        cluster.until_slices("default", "kubernetes-vip", "the copy is deleted, and the foreign slice stays", |slices| addresses(slices) == ["10.0.0.99"]).await;
         let now: EndpointSlice = cluster.try_get("default", "foreign").await.unwrap();
         assert_eq!(now, foreign);
         drop(operator);

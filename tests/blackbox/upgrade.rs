@@ -19,13 +19,13 @@ fn endpoints(name: &str, labels: Value) -> Value {
     })
 }
 
-/// The label of `Endpoints` that version 0.2 created.
+/// The labels of `Endpoints` that version 0.2 of the Go operator created.
 fn go_operator() -> Value {
     json!({"endpointslice.kubernetes.io/managed-by": "endpoint-copier-operator"})
 }
 
-/// The slice into which Kubernetes mirrors the `Endpoints` of the VIP. Only the API server runs here, so the test creates
-/// it.
+/// The slice to which Kubernetes mirrors the `Endpoints` of the VIP. No controllers run in these tests, so the test
+/// creates the slice.
 fn mirror() -> Value {
     let mut mirror = api_servers(&["192.0.2.1"]);
     mirror["metadata"] = json!({"name": "kubernetes-vip-x7k2p", "namespace": "default", "labels": {
@@ -67,13 +67,13 @@ on_both! {
 
         let operator = Operator::start(cluster, "one", 0);
         cluster.gone::<Endpoints>("default", "kubernetes-vip").await;
-        assert_eq!(cluster.slices_of("default", "kubernetes-vip").await.len(), 2, "the copy was there first");
+        assert_eq!(cluster.slices_of("default", "kubernetes-vip").await.len(), 2, "the copy existed first");
         until("both are in sync", async || operator.metric("endpoint_copier_services_in_sync").await == Some(2)).await;
-        assert!(cluster.try_get::<Endpoints>("default", "other").await.is_some(), "what others made stays");
+        assert!(cluster.try_get::<Endpoints>("default", "other").await.is_some(), "`Endpoints` of others stay");
     }
 
     /// Rule: 3.leftover-empty
-    async fn leftovers_go_when_an_empty_source_is_followed(cluster: &mut Cluster) {
+    async fn leftovers_are_deleted_when_an_empty_source_is_followed(cluster: &mut Cluster) {
         cluster.give_rights(Rights::GoOperator, "default").await;
         let follow = |name: &str| {
             let mut service = vip();
@@ -143,10 +143,10 @@ on_both! {
         cluster.create::<Endpoints>(endpoints("kubernetes-vip", go_operator())).await;
         cluster.create::<EndpointSlice>(mirror()).await;
         let operator = Operator::start(cluster, "one", 0);
-        let said = "LegacyEndpoints";
-        until("it is reported", async || {
+        let reason = "LegacyEndpoints";
+        until("the finding is reported", async || {
             let events = cluster.list::<Event>("default").await;
-            let mut notes = events.iter().filter(|event| event.reason.as_deref() == Some(said));
+            let mut notes = events.iter().filter(|event| event.reason.as_deref() == Some(reason));
             notes.any(|event| event.note.as_deref().is_some_and(|note| note.contains("set rbac.goOperator=true of the chart")))
         })
         .await;
@@ -156,6 +156,6 @@ on_both! {
         let is_gone = within(Duration::from_secs(40), async || {
             cluster.try_get::<Endpoints>("default", "kubernetes-vip").await.is_none()
         });
-        assert!(is_gone.await, "removed at most 30 s after the rights were granted");
+        assert!(is_gone.await, "not removed within 40 s after the rights were granted");
     }
 }

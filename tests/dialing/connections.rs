@@ -1,4 +1,4 @@
-//! The number of connections, the requests that wait for one, and the requests that are sent on it.
+//! The number of connections, the requests that wait for a connection, and the requests that are sent on one.
 
 use std::pin::pin;
 use std::time::{Duration, Instant};
@@ -17,10 +17,11 @@ use tokio::time::{sleep, timeout};
 
 use harness::Listening;
 
-use crate::servers::{PATIENCE, Relay, Servers, Way, alone, plain, refusing, silent};
+use crate::servers::{PATIENCE, Relay, Servers, TestClient, one_address, plain, refusing, silent};
 
-async fn twenty(way: &Way) -> usize {
-    let answers = join_all((0..20).map(|_| way.get())).await;
+/// Sends twenty requests at the same time, and returns how many succeeded.
+async fn send_twenty(client: &TestClient) -> usize {
+    let answers = join_all((0..20).map(|_| client.get())).await;
     answers.iter().filter(|answer| answer.is_ok()).count()
 }
 
@@ -28,19 +29,21 @@ async fn twenty(way: &Way) -> usize {
 async fn twenty_requests_share_one_connection_even_after_a_loss() {
     let servers = Servers::start(1).await;
     let relay = Relay::to(servers.server(0), Duration::ZERO).await;
-    let way = servers.access_at(&relay.listening.url("https"), alone()).await;
-    assert_eq!(twenty(&way).await, 20);
+    let client = servers
+        .client_at(&relay.listening.url("https"), one_address())
+        .await;
+    assert_eq!(send_twenty(&client).await, 20);
     assert_eq!(relay.listening.accepted(), 1);
     for lost in 1..=3 {
-        let watch = Api::<Service>::default_namespaced(way.client.clone());
+        let watch = Api::<Service>::default_namespaced(client.kube.clone());
         let watch = watch.watch(&WatchParams::default(), "0").await.expect("a watch");
         let mut watch = pin!(watch);
         relay.cut();
         while let Some(Ok(_)) = timeout(PATIENCE, watch.next()).await.expect("its end") {}
-        assert_eq!(twenty(&way).await, 20);
+        assert_eq!(send_twenty(&client).await, 20);
         assert_eq!(relay.listening.accepted(), 1 + lost);
     }
-    assert_eq!(way.changes(), Some(0));
+    assert_eq!(client.changes(), Some(0));
 }
 
 #[tokio::test]
@@ -51,9 +54,9 @@ async fn a_dial_continues_when_its_first_request_gives_up() {
         mode: Some(ApiServerMode::Local(dead)),
         addresses: Vec::new(),
     };
-    let way = servers.access_with(config).await;
-    assert!(timeout(Duration::from_millis(100), way.get()).await.is_err());
-    way.get().await.expect("an answer");
+    let client = servers.client_with(config).await;
+    assert!(timeout(Duration::from_millis(100), client.get()).await.is_err());
+    client.get().await.expect("an answer");
     listener.accept().await.expect("the dial that was begun");
     let another = timeout(Duration::from_millis(200), listener.accept()).await;
     assert!(another.is_err(), "the dead address was dialed again");
@@ -63,14 +66,18 @@ async fn a_dial_continues_when_its_first_request_gives_up() {
 async fn a_request_past_its_deadline_is_not_sent() {
     let servers = Servers::start(1).await;
     let relay = Relay::to(servers.server(0), Duration::from_millis(500)).await;
-    let way = servers.access_at(&relay.listening.url("https"), alone()).await;
-    for (left, is_sent) in [(200, false), (10_000, true)] {
+    let client = servers
+        .client_at(&relay.listening.url("https"), one_address())
+        .await;
+    for (millis, is_sent) in [(200, false), (10_000, true)] {
         let mut request = Request::get("/api/v1/services")
             .body(Body::empty())
             .expect("a request");
-        let moment = tokio::time::Instant::now() + Duration::from_millis(left);
+        let moment = tokio::time::Instant::now() + Duration::from_millis(millis);
         request.extensions_mut().insert(SendDeadline(moment));
-        let answer = timeout(PATIENCE, way.client.send(request)).await.expect("an end");
+        let answer = timeout(PATIENCE, client.kube.send(request))
+            .await
+            .expect("an end");
         let is_late = |error: &_| matches!(error, kube::Error::Service(error) if error.is::<TooLate>());
         assert_eq!(answer.is_ok(), is_sent);
         assert_eq!(answer.as_ref().is_err_and(is_late), !is_sent);
@@ -82,16 +89,16 @@ async fn a_request_past_its_deadline_is_not_sent() {
 async fn http_1_requests_use_separate_reusable_connections() {
     let servers = Servers::start(1).await;
     let plain = plain(servers.server(0).server().clone()).await;
-    let way = servers.access_at(&plain.url("http"), alone()).await;
+    let client = servers.client_at(&plain.url("http"), one_address()).await;
     for _ in 0..5 {
-        way.get().await.expect("an answer");
+        client.get().await.expect("an answer");
     }
     assert_eq!(plain.accepted(), 1);
-    let watch = Api::<Service>::default_namespaced(way.client.clone());
+    let watch = Api::<Service>::default_namespaced(client.kube.clone());
     let watch = watch.watch(&WatchParams::default(), "0").await.expect("a watch");
     let mut watch = pin!(watch);
     for _ in 0..5 {
-        way.get().await.expect("an answer");
+        client.get().await.expect("an answer");
     }
     assert_eq!(plain.accepted(), 2);
     timeout(PATIENCE, watch.next())
@@ -99,44 +106,48 @@ async fn http_1_requests_use_separate_reusable_connections() {
         .expect("an event")
         .expect("an event")
         .expect("the Service");
-    assert_eq!(twenty(&way).await, 20);
-    // Wait until the burst is over.
+    assert_eq!(send_twenty(&client).await, 20);
+    // By the end of this pause, the burst is over.
     sleep(Duration::from_millis(50)).await;
     let (start, before) = (Instant::now(), plain.accepted());
-    way.get().await.expect("an answer");
+    client.get().await.expect("an answer");
     assert!(start.elapsed() < Duration::from_secs(1) && plain.accepted() <= before + 1);
 }
 
-/// A client of a server that accepts this many requests on each connection, with `b` behind it.
-async fn first_refusing(takes: usize) -> (Servers, Listening, Way) {
+/// A client whose first server accepts only this many requests on each connection, and whose second server is `b`.
+async fn first_refusing(limit: usize) -> (Servers, Listening, TestClient) {
     let servers = Servers::start(2).await;
-    let refusing = refusing(servers.store.server_tls(), takes).await;
+    let refusing = refusing(servers.store.server_tls(), limit).await;
     let another = ApiServerConfig {
         addresses: vec![servers.address(1)],
-        ..alone()
+        ..one_address()
     };
-    let way = servers.access_at(&refusing.url("https"), another).await;
-    (servers, refusing, way)
+    let client = servers.client_at(&refusing.url("https"), another).await;
+    (servers, refusing, client)
 }
 
 #[tokio::test]
 async fn a_refused_stream_is_resent_on_another_connection() {
-    let (servers, refusing, way) = first_refusing(1).await;
+    let (servers, refusing, client) = first_refusing(1).await;
     for taken in 1..=10 {
         let request = Request::get("/livez").body(Body::empty()).expect("a request");
-        assert_eq!(way.client.send(request).await.expect("an answer").status(), 200);
+        assert_eq!(client.kube.send(request).await.expect("an answer").status(), 200);
         assert_eq!(refusing.accepted(), taken);
     }
-    assert_eq!(servers.asked(), "", "nothing speaks against the first one");
-    assert_eq!(way.changes(), Some(0));
+    assert_eq!(
+        servers.asked(),
+        "",
+        "the client has no reason to leave the first server"
+    );
+    assert_eq!(client.changes(), Some(0));
 }
 
 #[tokio::test]
-async fn a_server_that_refuses_all_streams_is_left() {
-    let (servers, refusing, way) = first_refusing(0).await;
-    assert!(way.get().await.is_err());
-    assert_eq!(refusing.accepted(), 4, "it was asked again");
-    assert!(way.get().await.is_ok());
+async fn a_client_leaves_a_server_that_refuses_all_streams() {
+    let (servers, refusing, client) = first_refusing(0).await;
+    assert!(client.get().await.is_err());
+    assert_eq!(refusing.accepted(), 4, "the request was sent on four connections");
+    assert!(client.get().await.is_ok());
     assert_eq!(servers.asked(), "b");
 }
 
@@ -148,16 +159,16 @@ async fn goaway_from_a_server_fails_no_request_on_api_server() {
     let cluster = RealCluster::start_with(1, &["--goaway-chance=0.02"])
         .await
         .expect("etcd and kube-apiserver");
-    let way = Way::of(&cluster.kubeconfig(0, "default"), alone()).await;
+    let client = TestClient::of(&cluster.kubeconfig(0, "default"), one_address()).await;
     // The server creates the requested Service when it is ready.
     timeout(PATIENCE, async {
-        while way.get().await.is_err() {
+        while client.get().await.is_err() {
             sleep(Duration::from_millis(50)).await;
         }
     })
     .await
     .expect("a Service");
     for _ in 0..500 {
-        assert_eq!(twenty(&way).await, 20);
+        assert_eq!(send_twenty(&client).await, 20);
     }
 }

@@ -17,23 +17,25 @@ use kube::api::WatchParams;
 use tokio::time::timeout;
 use tower::service_fn;
 
-use crate::servers::{PATIENCE, Servers, Way, address, plain};
+use crate::servers::{PATIENCE, Servers, TestClient, address, plain};
 
 const MIB: usize = 1024 * 1024;
 
-/// More than a client may read, and little enough for a client that reads all of it.
+/// The number of bytes of an endless response: more than a client may read, but few enough for the test to end if a
+/// client reads all of them.
 const ENDLESS: usize = 128 * MIB;
 
-/// A server that answers each request with this code and far too many bytes, and one that works.
+/// A client of two servers. The first one answers each request with [`ENDLESS`] bytes, and the second one works.
 struct Scene {
     servers: Servers,
-    way: Way,
-    /// The number of bytes that were sent.
+    client: TestClient,
+    /// The number of bytes that the first server has sent.
     sent: Arc<AtomicUsize>,
     _listening: [Listening; 2],
 }
 
 impl Scene {
+    /// The first server answers with this status code.
     async fn new(code: u16) -> Self {
         let servers = Servers::start(1).await;
         let sent = Arc::<AtomicUsize>::default();
@@ -54,30 +56,30 @@ impl Scene {
             addresses: vec![address(works.address())],
         };
         Self {
-            way: servers.access_at(&endless.url("http"), config).await,
+            client: servers.client_at(&endless.url("http"), config).await,
             servers,
             sent,
             _listening: [endless, works],
         }
     }
 
-    /// The number of MiB that were sent, including what is still in flight.
+    /// The number of MiB that the first server has sent, including those in flight.
     fn sent(&self) -> usize {
         self.sent.load(Ordering::Relaxed) / MIB
     }
 
-    async fn other_server_is_tried(&self) {
-        self.way.get().await.expect("the other answers");
+    async fn check_other_server(&self) {
+        self.client.get().await.expect("the other server answers");
         assert_eq!(self.servers.asked(), "a");
     }
 }
 
 /// Rule: survive.endless-answer
 #[tokio::test]
-async fn endless_error_is_cut_and_is_its_status_code() {
+async fn endless_error_is_truncated_and_keeps_its_status_code() {
     for code in [403, 502] {
         let scene = Scene::new(code).await;
-        let error = scene.way.get().await.expect_err("an error");
+        let error = scene.client.get().await.expect_err("an error");
         let kube::Error::Api(status) = error else {
             panic!("{error}")
         };
@@ -91,25 +93,25 @@ async fn endless_error_is_cut_and_is_its_status_code() {
 #[tokio::test]
 async fn endless_answer_fails_and_another_server_is_tried() {
     let scene = Scene::new(200).await;
-    let error = scene.way.get().await.expect_err("an error");
-    // And not because of what all clients receive together.
+    let error = scene.client.get().await.expect_err("an error");
+    // The limit of one response applies, and not the limit of all responses together.
     assert!(
         error.to_string().contains("the response has more than"),
         "{error}"
     );
     assert!(scene.sent() < 64, "{} MiB", scene.sent());
-    scene.other_server_is_tried().await;
+    scene.check_other_server().await;
 }
 
 /// Rule: survive.endless-answer
 #[tokio::test]
 async fn endless_watch_line_fails_and_another_server_is_tried() {
     let scene = Scene::new(200).await;
-    let services: Api<Service> = Api::default_namespaced(scene.way.client.clone());
+    let services: Api<Service> = Api::default_namespaced(scene.client.kube.clone());
     let params = WatchParams::default();
     let events = services.watch(&params, "0").await.expect("a watch");
     let end = timeout(PATIENCE, events.try_collect::<Vec<_>>()).await;
     end.expect("an end").expect_err("an error");
     assert!(scene.sent() < 64, "{} MiB", scene.sent());
-    scene.other_server_is_tried().await;
+    scene.check_other_server().await;
 }

@@ -1,4 +1,4 @@
-//! Which API server a client uses while API servers freeze, die and fail: over TCP and TLS, in real time.
+//! The API server that a client uses while API servers freeze, die and fail. The tests use TCP, TLS and real time.
 
 use std::time::{Duration, Instant};
 
@@ -15,42 +15,42 @@ use crate::servers::{NAMELESS, PATIENCE, Servers, silent};
 
 mod connections;
 mod endless;
-mod left;
+mod leaving;
 mod servers;
 mod slow;
 
 #[tokio::test]
-async fn the_configured_address_is_first_on_one_connection() {
+async fn requests_share_one_connection_to_the_configured_address() {
     let servers = Servers::start(2).await;
-    let way = servers.access().await;
+    let client = servers.client().await;
     for _ in 0..5 {
-        way.get().await.expect("an answer");
+        client.get().await.expect("an answer");
     }
     assert_eq!(servers.asked(), "aaaaa");
-    assert_eq!(way.changes(), Some(0));
+    assert_eq!(client.changes(), Some(0));
 }
 
 #[tokio::test]
 async fn a_request_after_a_server_is_killed_goes_to_another() {
     let mut servers = Servers::start(2).await;
-    let way = servers.access().await;
-    way.get().await.expect("an answer");
+    let client = servers.client().await;
+    client.get().await.expect("an answer");
     servers.kill(0);
     let start = Instant::now();
-    // One request may meet the end of the old connection.
-    if way.get().await.is_err() {
-        way.get().await.expect("the other answers");
+    // One request can fail together with the old connection.
+    if client.get().await.is_err() {
+        client.get().await.expect("the other server answers");
     }
     assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
     assert_eq!(servers.asked(), "ab");
-    assert_eq!(way.changes(), Some(1));
+    assert_eq!(client.changes(), Some(1));
 }
 
 #[tokio::test]
-async fn a_frozen_server_is_noticed_by_pings_and_left() {
+async fn pings_detect_a_frozen_server_and_the_client_leaves_it() {
     let servers = Servers::start(2).await;
-    let way = servers.access().await;
-    let services: Api<Service> = Api::default_namespaced(way.client.clone());
+    let client = servers.client().await;
+    let services: Api<Service> = Api::default_namespaced(client.kube.clone());
     let watch = services
         .watch(&WatchParams::default(), "0")
         .await
@@ -63,7 +63,7 @@ async fn a_frozen_server_is_noticed_by_pings_and_left() {
         .await
         .expect("the end of the watch")
     {}
-    way.get().await.expect("the other answers");
+    client.get().await.expect("the other server answers");
     let took = start.elapsed();
     assert!(took < Duration::from_secs(3), "{took:?}");
     assert_eq!(servers.asked(), "ab");
@@ -77,9 +77,9 @@ async fn a_silent_address_barely_delays_the_first_request() {
         mode: Some(ApiServerMode::Local(dead)),
         addresses: Vec::new(),
     };
-    let way = servers.access_with(config).await;
+    let client = servers.client_with(config).await;
     let start = Instant::now();
-    way.get().await.expect("an answer");
+    client.get().await.expect("an answer");
     assert!(
         start.elapsed() < Duration::from_millis(1200),
         "{:?}",
@@ -91,11 +91,13 @@ async fn a_silent_address_barely_delays_the_first_request() {
 async fn a_tls_dial_is_limited_to_1500_ms() {
     let mut servers = Servers::start(1).await;
     let at = servers.server(0).address();
-    let way = servers.access().await;
+    let client = servers.client().await;
     servers.serving.pop().flatten().expect("it runs").shutdown().await;
-    let _listener = TcpListener::bind(at).await.expect("the port that was left");
+    let _listener = TcpListener::bind(at)
+        .await
+        .expect("the port of the stopped server");
     let start = Instant::now();
-    let error = way.get().await.expect_err("no server speaks TLS");
+    let error = client.get().await.expect_err("no server speaks TLS");
     let took = start.elapsed();
     assert!(
         (Duration::from_millis(1400)..Duration::from_secs(3)).contains(&took),
@@ -111,11 +113,11 @@ async fn a_tls_dial_is_limited_to_1500_ms() {
 #[tokio::test]
 async fn the_error_names_each_unreachable_address() {
     let mut servers = Servers::start(2).await;
-    let way = servers.access().await;
+    let client = servers.client().await;
     let addresses = [servers.address(0).to_string(), servers.address(1).to_string()];
     servers.kill(0);
     servers.kill(1);
-    let text = format!("{:?}", way.get().await.expect_err("no server is there"));
+    let text = format!("{:?}", client.get().await.expect_err("no server runs"));
     assert!(addresses.iter().all(|address| text.contains(address)), "{text}");
 }
 
@@ -127,17 +129,18 @@ async fn only_mode_auto_uses_discovered_addresses() {
             mode: Some(mode),
             addresses: Vec::new(),
         };
-        let way = servers.access_with(config).await;
+        let client = servers.client_with(config).await;
         let ServerAddress { host, port } = servers.address(1);
-        if way.access.learns() {
-            way.access
+        if client.access.learns() {
+            client
+                .access
                 .learn_from(move || [[(host.clone(), port)].into(), [].into()]);
         }
-        way.get().await.expect("an answer");
+        client.get().await.expect("an answer");
         servers.kill(0);
         let mut answers = Vec::new();
         for _ in 0..3 {
-            answers.push(way.get().await.is_ok());
+            answers.push(client.get().await.is_ok());
         }
         assert_eq!(answers.ends_with(&[true]), wanted, "{answers:?}");
     }
@@ -151,39 +154,47 @@ async fn every_address_needs_a_certificate_of_the_cluster_ca() {
         mode: Some(ApiServerMode::Local(strangers.address(0))),
         addresses: vec![strangers.address(0)],
     };
-    let way = servers.access_with(config).await;
-    way.get().await.expect("an answer");
+    let client = servers.client_with(config).await;
+    client.get().await.expect("an answer");
     servers.kill(0);
-    way.get().await.expect_err("no server of this cluster is there");
-    way.get().await.expect_err("no server of this cluster is there");
+    client
+        .get()
+        .await
+        .expect_err("no server of this cluster is there");
+    client
+        .get()
+        .await
+        .expect_err("no server of this cluster is there");
     assert_eq!(strangers.asked(), "");
 }
 
 #[tokio::test]
-async fn a_discovered_address_is_verified_by_the_cluster_name() {
+async fn an_additional_address_is_verified_by_the_cluster_name() {
     let mut servers = Servers::start(1).await;
     let nameless = ApiServer::named(&servers.store, "b")
         .serve((NAMELESS, 0).into())
         .await;
     servers.serving.push(Some(nameless.expect("a free port")));
-    let way = servers.access().await;
+    let client = servers.client().await;
     servers.kill(0);
-    way.get().await.expect("an answer");
+    client.get().await.expect("an answer");
     assert_eq!(servers.asked(), "b");
 }
 
 #[tokio::test]
 async fn the_clock_skew_is_taken_from_the_servers_answers() {
     let servers = Servers::start(1).await;
-    let way = servers.access().await;
+    let client = servers.client().await;
     assert!(
-        way.metrics
+        client
+            .metrics
             .render()
             .contains("endpoint_copier_clock_skew_seconds NaN")
     );
-    way.get().await.expect("an answer");
+    client.get().await.expect("an answer");
     assert!(
-        way.metrics
+        client
+            .metrics
             .render()
             .contains("endpoint_copier_clock_skew_seconds 0\n")
     );

@@ -22,7 +22,7 @@ use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
-/// Much longer than anything here takes.
+/// A time limit that is much longer than any step of these tests.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// API servers `a`, `b`, … on one store, at separate addresses.
@@ -57,25 +57,25 @@ impl Servers {
         address(self.server(number).address())
     }
 
-    /// A client of the first server, with the others as alternatives.
-    pub async fn access(&self) -> Way {
+    /// A client of the first server that also knows the others.
+    pub async fn client(&self) -> TestClient {
         let others = (1..self.serving.len()).map(|number| self.address(number));
-        self.access_with(ApiServerConfig {
+        self.client_with(ApiServerConfig {
             mode: None,
             addresses: others.collect(),
         })
         .await
     }
 
-    pub async fn access_with(&self, config: ApiServerConfig) -> Way {
-        self.access_at(&self.server(0).url(), config).await
+    pub async fn client_with(&self, config: ApiServerConfig) -> TestClient {
+        self.client_at(&self.server(0).url(), config).await
     }
 
-    /// A client whose configured URL is this one.
-    pub async fn access_at(&self, url: &str, config: ApiServerConfig) -> Way {
+    /// A client with this URL in its kubeconfig.
+    pub async fn client_at(&self, url: &str, config: ApiServerConfig) -> TestClient {
         let first = self.server(0);
         let kubeconfig = first.kubeconfig("admin", "default").replace(&first.url(), url);
-        Way::of(&kubeconfig, config).await
+        TestClient::of(&kubeconfig, config).await
     }
 
     /// The servers that received requests since the last call, in order.
@@ -86,13 +86,14 @@ impl Servers {
     }
 }
 
-pub struct Way {
+/// A client of API servers, and its metrics.
+pub struct TestClient {
     pub access: Access,
-    pub client: Client,
+    pub kube: Client,
     pub metrics: Metrics,
 }
 
-impl Way {
+impl TestClient {
     pub async fn of(kubeconfig: &str, config: ApiServerConfig) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let file = directory.path().join("kubeconfig");
@@ -100,21 +101,22 @@ impl Way {
         let metrics = Metrics::new("lease").expect("metrics");
         let access = Access::find(Some(&file), &config, metrics.clone()).await;
         let access = access.expect("a kubeconfig");
-        let client = access.client("test").expect("credentials");
+        let kube = access.client("test").expect("credentials");
         Self {
             access,
-            client,
+            kube,
             metrics,
         }
     }
 
     pub async fn get(&self) -> kube::Result<Service> {
-        let services: Api<Service> = Api::default_namespaced(self.client.clone());
+        let services: Api<Service> = Api::default_namespaced(self.kube.clone());
         timeout(PATIENCE, services.get("kubernetes"))
             .await
             .expect("an end")
     }
 
+    /// How often the client changed to another API server.
     pub fn changes(&self) -> Option<u32> {
         let text = self.metrics.render();
         let mut lines = text.lines();
@@ -140,14 +142,14 @@ pub async fn silent() -> (TcpListener, ServerAddress) {
     (listener, at)
 }
 
-/// A proxy between a client and a server that may delay and cut connections.
+/// A proxy between a client and a server, which can delay and cut connections.
 pub struct Relay {
     pub listening: Listening,
     cut: Arc<Notify>,
 }
 
 impl Relay {
-    /// Forwards each connection after a pause.
+    /// Starts a proxy that forwards each connection to this server after a pause.
     pub async fn to(server: &Serving, pause: Duration) -> Self {
         let to = server.address();
         let cut = Arc::<Notify>::default();
@@ -191,7 +193,7 @@ where
     Listening::at([127, 0, 0, 30].into(), move |stream| {
         let service = TowerToHyperService::new(service.clone());
         let http = hyper::server::conn::http1::Builder::new();
-        // Any way to end the connection is fine.
+        // How a connection ends does not matter.
         http.serve_connection(TokioIo::new(stream), service).map(drop)
     })
     .await
@@ -199,13 +201,13 @@ where
 
 /// A server that accepts this many requests on each connection and refuses the others, like a server that asks clients
 /// to reconnect.
-pub async fn refusing(tls: Arc<ServerConfig>, takes: usize) -> Listening {
+pub async fn refusing(tls: Arc<ServerConfig>, limit: usize) -> Listening {
     Listening::at([127, 0, 0, 5].into(), move |stream| {
         let tls = TlsAcceptor::from(tls.clone());
         async move {
             let stream = tls.accept(stream).await.expect("TLS");
             let mut connection = h2::server::handshake(stream).await.expect("HTTP/2");
-            let mut left = takes;
+            let mut left = limit;
             while let Some(Ok((_, mut answer))) = connection.accept().await {
                 if left > 0 {
                     left -= 1;
@@ -219,8 +221,8 @@ pub async fn refusing(tls: Arc<ServerConfig>, takes: usize) -> Listening {
     .await
 }
 
-/// Knows only the configured address.
-pub fn alone() -> ApiServerConfig {
+/// A configuration without addresses other than the URL in the kubeconfig.
+pub fn one_address() -> ApiServerConfig {
     ApiServerConfig {
         mode: None,
         addresses: Vec::new(),

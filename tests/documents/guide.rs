@@ -1,4 +1,4 @@
-//! The tutorial of the VIP and the guides next to it: their manifests and versions.
+//! The manifests and versions in the tutorial of the VIP and in related guides.
 
 use endpoint_copier_core::model::{ConsentPolicy, Defaults, ManagedService, Service, ServiceKey};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -9,7 +9,7 @@ use crate::{VERSION, documents, read};
 const GUIDE: &str = "docs/tutorials/api-vip-rke2-k3s-metallb.md";
 const AIR_GAPPED: &str = "docs/how-to/air-gapped.md";
 
-/// The blocks of a document in this language.
+/// The code blocks of a document that are in this language.
 fn blocks(name: &str, language: &str) -> Vec<String> {
     let text = read(name);
     let begin = format!("```{language}\n");
@@ -24,7 +24,7 @@ fn objects_of_the_guide() -> Vec<Value> {
     blocks.flat_map(|block| documents(GUIDE, &block)).collect()
 }
 
-/// The object that installs this chart, and its values.
+/// The `HelmChart` with this name in the guide, and the values that it sets.
 fn helm_chart(name: &str) -> (Value, Value) {
     let objects = objects_of_the_guide();
     let is_it = |object: &&Value| object["kind"] == "HelmChart" && object["metadata"]["name"] == name;
@@ -33,7 +33,7 @@ fn helm_chart(name: &str) -> (Value, Value) {
     (object.clone(), documents(GUIDE, values).remove(0))
 }
 
-/// Every value as `a.b=c`, the form that `--set` takes.
+/// Every value in the form `a.b=c` that `--set` takes.
 fn settings(path: &str, value: &Value) -> Vec<String> {
     let Some(section) = value.as_object() else {
         let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
@@ -60,10 +60,10 @@ fn commands_and_manifests_of_the_guide_give_the_same_values() {
         .collect();
     given.sort_unstable();
     let (_, values) = helm_chart("endpoint-copier-operator");
-    let mut said = settings("", &values);
-    said.sort_unstable();
-    assert_eq!(given, said);
-    // A running Pod does not move when a second server joins.
+    let mut stated = settings("", &values);
+    stated.sort_unstable();
+    assert_eq!(given, stated);
+    // With the preset `soft`, both Pods could start on the first server, and would stay there when a second one joins.
     assert!(given.contains(&"podAntiAffinityPreset=hard"));
 
     let (_, values) = helm_chart("metallb");
@@ -124,7 +124,7 @@ fn the_guide_and_the_upgrade_install_this_version() {
         ]
     });
     let stated: Vec<_> = stated.filter(|version| !version.is_null()).collect();
-    // HelmChart, Flux with a HelmRepository, Flux with an OCIRepository.
+    // In a HelmChart, in Flux with a HelmRepository, and in Flux with an OCIRepository.
     assert_eq!(stated, [VERSION; 3]);
     assert!(upgrade.contains(&format!("`targetRevision: {VERSION}`")));
     let text = read(GUIDE) + &read(AIR_GAPPED);
@@ -156,7 +156,7 @@ fn the_guide_and_the_upgrade_install_this_version() {
 #[test]
 fn the_services_of_the_guide_are_managed_and_announced() {
     let source = ServiceKey::new("default", "kubernetes");
-    // Without the flags for a Service called kubernetes-vip: its annotations must be enough.
+    // These defaults name no managed Service, so the annotations must be enough.
     let defaults = Defaults {
         source: ServiceKey::new("nobody", "nothing"),
         managed: None,
@@ -181,11 +181,11 @@ fn the_services_of_the_guide_are_managed_and_announced() {
         }
         ports.push(managed.ports.iter().map(|port| port.port).collect::<Vec<_>>());
     }
-    // RKE2, then K3s.
+    // The first Service is for RKE2, and the second one for K3s.
     assert_eq!(ports, [vec![6443, 9345], vec![6443]]);
 }
 
-/// It has no annotation: its name is enough.
+/// The Service has no annotation, because its name is enough.
 #[test]
 fn the_service_of_edge_image_builder_is_managed() {
     const PAGE: &str = "docs/how-to/suse-edge.md";
@@ -198,7 +198,7 @@ fn the_service_of_edge_image_builder_is_managed() {
     let objects: Vec<_> = objects.flat_map(|block| documents(PAGE, &block)).collect();
     let service = objects.iter().find(|object| object["kind"] == "Service");
     let service = service.expect("the Service").clone();
-    // The label that the pool selects.
+    // The address pool selects Services by this label.
     assert_eq!(service["metadata"]["labels"]["serviceType"], "kubernetes-vip");
     let service: Service = serde_json::from_value(service).expect("a Service");
     let managed = ManagedService::read(&service, &defaults).expect("managed");
@@ -210,7 +210,7 @@ fn the_service_of_edge_image_builder_is_managed() {
     assert_eq!(of_fleet.expect("fleet.yaml")["helm"]["version"], VERSION);
 }
 
-/// Certificate checks never compare a URL in `tls-san`.
+/// A URL in `tls-san` never matches when a client verifies the certificate.
 #[test]
 fn tls_san_in_the_guide_is_bare_and_server_is_a_url() {
     let (mut names, mut servers) = (0, 0);
@@ -242,12 +242,12 @@ fn every_node_of_the_guide_gets_the_named_version() {
             count += 1;
         }
     }
-    // One server and one agent for each distribution.
+    // There are one server and one agent for each distribution.
     assert_eq!(count, 4);
     assert_eq!(read(GUIDE).matches("https://get.").count(), count);
 }
 
-/// Otherwise the guide applies a file that does not exist.
+/// Otherwise the guide would apply a file that does not exist.
 #[test]
 fn a_file_that_the_guide_applies_is_created_first() {
     let text = read(GUIDE);
@@ -262,11 +262,12 @@ fn a_file_that_the_guide_applies_is_created_first() {
             count += 1;
         }
     }
-    // The address, and a Service that the user created.
+    // These are vip-address.yaml and vip-service.yaml.
     assert_eq!(count, 2);
 }
 
-/// The default policy uninstalls a failed release, and with MetalLB's CRDs the pool is deleted.
+/// With the default policy, a failed release is uninstalled. This deletes MetalLB's CRDs, and with them the address
+/// pool.
 #[test]
 fn no_chart_in_the_guides_is_uninstalled_when_it_fails() {
     let of_the_upgrade = blocks("docs/how-to/upgrade-from-go.md", "yaml").into_iter();

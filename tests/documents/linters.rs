@@ -5,7 +5,7 @@ use std::process::Command;
 
 use crate::root;
 
-/// A linter. If it is missing, this prints why, and the test returns at once.
+/// The path of a linter. If the linter is missing, prints that the test is skipped, and returns `None`.
 fn linter(name: &str) -> Option<PathBuf> {
     let program = harness::brought(env!("CARGO_TARGET_TMPDIR"))
         .join("linters/bin")
@@ -17,11 +17,12 @@ fn linter(name: &str) -> Option<PathBuf> {
     Some(program)
 }
 
-fn finds_nothing(program: PathBuf, arguments: &[&str]) {
+/// Checks that a linter finds nothing.
+fn check(program: PathBuf, arguments: &[&str]) {
     let output = Command::new(program).args(arguments).current_dir(root()).output();
     let output = output.expect("it starts");
-    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-    assert!(output.status.success(), "{said}");
+    let printed = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert!(output.status.success(), "{printed}");
 }
 
 #[test]
@@ -29,13 +30,13 @@ fn hadolint_finds_nothing_in_the_dockerfile() {
     let Some(hadolint) = linter("hadolint") else {
         return;
     };
-    finds_nothing(hadolint, &["Dockerfile"]);
+    check(hadolint, &["Dockerfile"]);
 }
 
 #[test]
 fn zizmor_finds_nothing_in_the_workflows() {
     let Some(zizmor) = linter("zizmor") else { return };
-    finds_nothing(
+    check(
         zizmor,
         &["--offline", "--no-progress", "--persona", "pedantic", ".github"],
     );

@@ -68,16 +68,16 @@ fn linked(page: &str) -> Vec<PathBuf> {
 }
 
 /// A path without `..` and `.`, so that two paths to one file are equal.
-fn plain(path: &Path) -> PathBuf {
-    let mut plain = PathBuf::new();
+fn normalized(path: &Path) -> PathBuf {
+    let mut normalized = PathBuf::new();
     for part in path.components() {
         match part {
-            std::path::Component::ParentDir => _ = plain.pop(),
+            std::path::Component::ParentDir => _ = normalized.pop(),
             std::path::Component::CurDir => {}
-            _ => plain.push(part),
+            _ => normalized.push(part),
         }
     }
-    plain
+    normalized
 }
 
 /// The documents of a YAML text.
@@ -94,7 +94,7 @@ fn a_link_in_a_document_leads_to_a_file() {
     let mut broken = Vec::new();
     for page in pages() {
         let links = linked(&page).into_iter();
-        let missing = links.filter(|file| !root().join(plain(file)).exists());
+        let missing = links.filter(|file| !root().join(normalized(file)).exists());
         broken.extend(missing.map(|file| format!("{page}: {}", file.display())));
     }
     assert!(broken.is_empty(), "{}", broken.join("\n"));
@@ -108,7 +108,7 @@ fn every_page_of_the_docs_is_reached_from_the_index() {
     while let Some(page) = next.pop() {
         if reached.insert(page.clone()) {
             let links = linked(&page.to_string_lossy()).into_iter();
-            let links = links.map(|link| plain(&link));
+            let links = links.map(|link| normalized(&link));
             next.extend(
                 links.filter(|link| link.starts_with("docs") && link.extension() == page.extension()),
             );

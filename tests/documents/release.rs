@@ -6,7 +6,7 @@ fn workflows() -> Vec<String> {
     files(".github/workflows", "yml")
 }
 
-/// A tag can move, and a commit cannot.
+/// A tag can be moved, but a commit cannot change.
 #[test]
 fn an_action_is_named_by_its_commit_and_its_version() {
     let mut count = 0;
@@ -19,7 +19,7 @@ fn an_action_is_named_by_its_commit_and_its_version() {
             let (_, pin) = action.split_once('@').expect("a version");
             let (commit, version) = pin
                 .split_once(" # v")
-                .unwrap_or_else(|| panic!("{name}: {action} has no version beside it"));
+                .unwrap_or_else(|| panic!("{name}: {action} has no version in a comment"));
             let is_commit = commit.len() == 40 && commit.bytes().all(|sign| sign.is_ascii_hexdigit());
             assert!(is_commit, "{name}: {action} is not pinned by commit");
             assert!(
@@ -74,9 +74,9 @@ fn workflows_call_existing_make_targets_and_scripts() {
     }
 }
 
-/// The Helm of a runner changes from week to week.
+/// The version of Helm on a runner changes from week to week.
 #[test]
-fn a_job_that_calls_helm_brings_the_helm_of_the_tests() {
+fn a_job_that_calls_helm_installs_the_helm_of_the_tests() {
     let helm = read(".ci/helm");
     let (_, version) = helm.split_once("\nversion=").expect("a version");
     let version = version.lines().next().expect("a line");
@@ -96,14 +96,14 @@ fn a_job_that_calls_helm_brings_the_helm_of_the_tests() {
                 .iter()
                 .any(|run| calls(&run) || run.contains("make kind-test"))
             {
-                let brings = runs.iter().any(|run| run.contains(".ci/helm "));
-                assert!(brings, "{name}: {job}");
+                let installs = runs.iter().any(|run| run.contains(".ci/helm "));
+                assert!(installs, "{name}: {job}");
                 count += 1;
             }
         }
     }
     assert_eq!(count, 3);
-    // In kind, nothing assigns an address to a VIP.
+    // Nothing assigns an address to a VIP in kind, so `--wait` would never end.
     let install = read("hack/kind/check.sh");
     let install = install.split_once("upgrade --install").expect("an install").1;
     let install = install.split_once("\n\"${").expect("its end").0;
@@ -121,8 +121,11 @@ fn the_dockerfile_copies_existing_files_and_runs_as_nonroot() {
     {
         for source in sources.split(' ') {
             assert!(root().join(source).exists(), "Dockerfile: COPY {source}");
-            let lets = format!("\n!{source}\n");
-            assert!(read(".dockerignore").contains(&lets), ".dockerignore: {source}");
+            let exception = format!("\n!{source}\n");
+            assert!(
+                read(".dockerignore").contains(&exception),
+                ".dockerignore: {source}"
+            );
         }
     }
     let manifest = read("Cargo.toml");
@@ -157,7 +160,7 @@ fn no_platform_argument_of_the_dockerfile_has_a_default() {
     assert_eq!(of_platforms, ["TARGETARCH"]);
 }
 
-/// The check of the binary of each platform that the release workflow makes before it signs.
+/// Before it signs the images, the release workflow runs this script on the binary of each platform.
 #[test]
 fn a_binary_for_another_architecture_is_found() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -224,7 +227,7 @@ fn needed(jobs: &serde_json::Value, job: &str) -> std::collections::BTreeSet<Str
     all
 }
 
-/// Write permissions belong to a token that can publish.
+/// A job with a write permission has a token that can publish.
 #[test]
 fn every_release_job_that_publishes_waits_for_checks_and_review() {
     let name = ".github/workflows/release.yml";
@@ -256,7 +259,7 @@ fn every_release_job_that_publishes_waits_for_checks_and_review() {
 
 /// Runs git in a folder.
 fn git(folder: &std::path::Path, args: &[&str]) {
-    let who = [
+    let identity = [
         "-c",
         "user.name=a",
         "-c",
@@ -268,7 +271,7 @@ fn git(folder: &std::path::Path, args: &[&str]) {
     ];
     let output = std::process::Command::new("git")
         .current_dir(folder)
-        .args(who)
+        .args(identity)
         .args(args)
         .env("GIT_CONFIG_GLOBAL", "/dev/null")
         .output()
@@ -318,14 +321,14 @@ fn a_tag_that_is_not_on_main_is_refused() {
         ("v0.0.3", true),
         ("v0.0.4", false),
     ] {
-        let (found, said) = check(tag);
-        assert_eq!(found, is_on_main, "{tag}: {said}");
+        let (found, error) = check(tag);
+        assert_eq!(found, is_on_main, "{tag}: {error}");
     }
     assert!(check("v0.0.2").1.contains("is not on main"));
     git(&clone, &["update-ref", "-d", "refs/remotes/origin/main"]);
-    let (found, said) = check("v0.0.1");
+    let (found, error) = check("v0.0.1");
     assert!(
-        !found && said.contains("fetch-depth"),
-        "a shallow checkout knows no branch: {said}"
+        !found && error.contains("fetch-depth"),
+        "a checkout without the branch must be refused: {error}"
     );
 }

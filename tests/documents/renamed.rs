@@ -1,5 +1,5 @@
-//! The command of docs/contributing/releasing.md that gives the project its public address. Run on a copy, it replaces
-//! every occurrence of the earlier name.
+//! The command in docs/contributing/releasing.md that gives the project its public address. The test runs the command
+//! on a copy of the repository, and no occurrence of the old name may remain.
 
 use std::path::Path;
 use std::process::Command;

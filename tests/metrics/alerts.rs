@@ -1,4 +1,4 @@
-//! The alerts: rules that Prometheus accepts, each with unit tests and a section of the runbook.
+//! The alerts. Prometheus accepts their rules, and each alert has unit tests and a section of the runbook.
 
 use std::path::Path;
 
@@ -10,11 +10,11 @@ use crate::scrape::{eventful, families, page};
 
 const RULES: &str = "charts/endpoint-copier-operator/files/alerts.yaml";
 
-/// Files with unit tests for promtool, by the topic of the alerts.
-const EACH: [&str; 4] = ["lead", "api", "services", "probes"];
+/// Files with unit tests for promtool, one for each topic of alerts.
+const TOPICS: [&str; 4] = ["lead", "api", "services", "probes"];
 
-/// The file with a test of all alerts together.
-const TOGETHER: &str = "together";
+/// The file with tests of all alerts together.
+const ALL_ALERTS: &str = "together";
 
 fn unit_tests(name: &str) -> String {
     format!("tests/metrics/alerts/{name}.yaml")
@@ -37,12 +37,12 @@ pub fn text<'a>(alert: &'a Value, place: &str) -> &'a str {
 }
 
 #[test]
-fn prometheus_takes_the_rules_and_their_unit_tests_hold() {
+fn prometheus_accepts_the_rules_and_their_unit_tests_pass() {
     let Some(promtool) = promtool::promtool() else {
         return;
     };
     promtool::run(&promtool, &["check", "rules", RULES], "");
-    for name in EACH.into_iter().chain([TOGETHER]) {
+    for name in TOPICS.into_iter().chain([ALL_ALERTS]) {
         promtool::run(&promtool, &["test", "rules", &unit_tests(name)], "");
     }
 }
@@ -50,7 +50,7 @@ fn prometheus_takes_the_rules_and_their_unit_tests_hold() {
 #[test]
 fn each_alert_has_a_description_and_a_runbook_link() {
     let runbook = read("docs/how-to/runbook.md");
-    let tests = EACH.map(|name| read(&unit_tests(name))).concat();
+    let tests = TOPICS.map(|name| read(&unit_tests(name))).concat();
     let alerts = alerts();
     assert_eq!(alerts.len(), 18);
     for alert in &alerts {
@@ -80,10 +80,10 @@ fn each_alert_has_a_description_and_a_runbook_link() {
         }
     }
     let sections = runbook.matches("\n## ").count();
-    assert_eq!(sections, alerts.len(), "sections of alerts that are there");
+    assert_eq!(sections, alerts.len(), "each section is about an alert");
 }
 
-/// `time() - metric` includes the time since the scrape, which may be a minute.
+/// `time() - metric` includes the time since the scrape, which can be a minute.
 #[test]
 fn no_age_counts_the_time_since_the_scrape() {
     for alert in alerts() {

@@ -11,11 +11,11 @@ use crate::scrape::{eventful, families, labels, page};
 
 const FILE: &str = "dashboards/endpoint-copier-operator.json";
 
-/// Charts cannot read files outside their folder, and packages do not contain links.
-const IN_THE_CHART: &str = "charts/endpoint-copier-operator/files/dashboard.json";
+/// The copy in the chart. Charts cannot read files outside their folder, and packages do not contain links.
+const CHART_COPY: &str = "charts/endpoint-copier-operator/files/dashboard.json";
 
 /// Labels that Prometheus adds to scraped metrics.
-const OF_THE_TARGET: [&str; 4] = ["cluster", "namespace", "job", "pod"];
+const TARGET_LABELS: [&str; 4] = ["cluster", "namespace", "job", "pod"];
 
 /// Variables that Grafana defines.
 const BUILT_IN: [&str; 2] = ["__rate_interval", "__range"];
@@ -82,19 +82,19 @@ pub fn queries(dashboard: &Value) -> Vec<(String, String, String)> {
     of_panels.chain(annotations).collect()
 }
 
-/// A query as Prometheus gets it when every variable is set to all.
+/// A query as Prometheus gets it when every variable is set to `All`.
 pub fn replaced(query: &str, rate_interval: &str) -> String {
     let query = query.replace("$__rate_interval", rate_interval);
     let query = query.replace("$__range", "1h");
-    OF_THE_TARGET
+    TARGET_LABELS
         .iter()
         .fold(query, |query, name| query.replace(&format!("${name}"), ".*"))
 }
 
-/// `metric{label="value", …}`: name and matchers.
+/// The name and the matchers of `metric{label="value", …}`. A matcher is a label, an operator and a value.
 type Selector = (String, Vec<(String, String, String)>);
 
-/// The selectors of a query, and the rest of the query without them and without strings.
+/// The selectors of a query, and the query without them.
 fn selectors(query: &str) -> (Vec<Selector>, String) {
     let (mut found, mut rest, mut left) = (Vec::new(), String::new(), query);
     while let Some((before, after)) = left.split_once('{') {
@@ -139,7 +139,7 @@ fn named(legend: &str) -> Vec<&str> {
     names.filter_map(|rest| rest.split("}}").next()).collect()
 }
 
-/// After an edit, a run with `BLESS=1` formats the file and updates the copy.
+/// After an edit, a run with `BLESS=1` formats the file, and `make docs` updates the copy in the chart.
 #[test]
 fn the_file_is_formatted_and_the_charts_copy_is_the_same() {
     let formatted = serde_json::to_string_pretty(&dashboard()).expect("JSON") + "\n";
@@ -150,7 +150,7 @@ fn the_file_is_formatted_and_the_charts_copy_is_the_same() {
         text(FILE) == formatted,
         "BLESS=1 cargo nextest run --test metrics dashboard formats {FILE}"
     );
-    assert!(text(IN_THE_CHART) == formatted, "make docs writes {IN_THE_CHART}");
+    assert!(text(CHART_COPY) == formatted, "make docs writes {CHART_COPY}");
 }
 
 #[test]
@@ -203,13 +203,13 @@ fn every_panel_has_a_unit_description_and_data_source() {
     for panel in list(&dashboard, "/panels") {
         assert!(
             ids.insert(number(panel, "/id")),
-            "two panels of one id: {panel:#}"
+            "two panels have one id: {panel:#}"
         );
     }
     let mut titles = BTreeSet::new();
     for panel in panels(&dashboard) {
         let title = word(panel, "/title");
-        assert!(titles.insert(title), "two panels {title}");
+        assert!(titles.insert(title), "two panels have the title {title}");
         assert!(!word(panel, "/fieldConfig/defaults/unit").is_empty(), "{title}");
         let description = word(panel, "/description");
         assert!(
@@ -261,14 +261,17 @@ fn every_variable_exists_and_every_query_uses_the_filters() {
         assert!(defined.contains(&used) || used == "__all", "${used}");
     }
     for (place, query, _) in queries(&dashboard) {
-        assert!(!query.contains("vector("), "{place}: no data has to be seen");
+        assert!(
+            !query.contains("vector("),
+            "{place}: missing data must be visible"
+        );
         let ranges = query.split('[').skip(1);
         let of_the_panel = ["$__rate_interval]", "$__range] @ end()"];
         for range in ranges {
             assert!(of_the_panel.iter().any(|it| range.starts_with(it)), "{place}");
         }
         for (metric, matchers) in selectors(&query).0 {
-            for name in OF_THE_TARGET {
+            for name in TARGET_LABELS {
                 let chosen = (name.to_owned(), "=~".to_owned(), format!("${name}"));
                 assert!(matchers.contains(&chosen), "{place}: {metric} without {name}");
             }
@@ -290,8 +293,11 @@ fn promtool_reads_every_query() {
     let file = folder.path().join("rules.yaml");
     let groups = json!({"groups": [{"name": "dashboard", "rules": rules}]});
     std::fs::write(&file, groups.to_string()).expect("written");
-    let said = run(&promtool, &["check", "rules", &file.display().to_string()], "");
-    assert!(said.contains(&format!("{} rules found", queries.len())), "{said}");
+    let output = run(&promtool, &["check", "rules", &file.display().to_string()], "");
+    assert!(
+        output.contains(&format!("{} rules found", queries.len())),
+        "{output}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -303,9 +309,9 @@ async fn queries_use_only_metrics_and_labels_of_a_real_scrape() {
     for (place, query, legend) in queries(&dashboard()) {
         let (selectors, rest) = selectors(&query);
         assert!(!selectors.is_empty(), "{place}");
-        let mut known: BTreeSet<&str> = OF_THE_TARGET.into();
+        let mut known: BTreeSet<&str> = TARGET_LABELS.into();
         for (metric, matchers) in &selectors {
-            // A metric of Prometheus itself.
+            // This is a metric of Prometheus itself.
             if metric == "up" {
                 continue;
             }
@@ -322,13 +328,13 @@ async fn queries_use_only_metrics_and_labels_of_a_real_scrape() {
                 || query.contains(&format!("increase({metric}{{"));
             assert_eq!(
                 is_counter, has_rate,
-                "{place}: a rate is of counters, and of counters only a rate"
+                "{place}: counters need a rate, and other metrics must not have one"
             );
             known.extend(there.labels.iter().map(String::as_str));
             known.extend((there.kind == "histogram").then_some("le"));
             for (label, sign, value) in matchers
                 .iter()
-                .filter(|(label, ..)| !OF_THE_TARGET.contains(&label.as_str()))
+                .filter(|(label, ..)| !TARGET_LABELS.contains(&label.as_str()))
             {
                 assert!(there.labels.contains(label), "{place}: {metric} has no {label}");
                 let pair = (label.clone(), value.clone());
@@ -342,7 +348,10 @@ async fn queries_use_only_metrics_and_labels_of_a_real_scrape() {
             }
         }
         for label in grouped(&rest).into_iter().chain(named(&legend)) {
-            assert!(known.contains(label), "{place}: no metric of it has {label}");
+            assert!(
+                known.contains(label),
+                "{place}: no metric of the query has {label}"
+            );
         }
         let unknown: Vec<_> = words(&rest)
             .filter(|word| !WORDS.split(' ').any(|one| one == *word) && !known.contains(word))

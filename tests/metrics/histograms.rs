@@ -1,5 +1,5 @@
-//! Histograms that Prometheus stores as native ones because of `convert_classic_histograms_to_nhcb`: there are no
-//! buckets with the label `le` then, so each quantile needs a second form.
+//! Native histograms. With `convert_classic_histograms_to_nhcb`, Prometheus stores all histograms as native ones. They
+//! have no buckets with the label `le`, so each quantile needs a second form.
 
 use std::path::Path;
 use std::process::Command;
@@ -10,8 +10,9 @@ use crate::alerts::{alerts, text};
 use crate::dashboard::{dashboard, queries, replaced};
 use crate::promtool::{promtool, run};
 
-/// Ten observations in a scrape, half of which are at most one second.
+/// Ten observations per scrape: five of at most 1 s, and five of at most 2 s.
 const CLASSIC: [(&str, &str); 3] = [("1", "0+5x60"), ("2", "0+10x60"), ("+Inf", "0+10x60")];
+/// The same observations as a native histogram.
 const NATIVE: &str = "{{schema:-53 sum:0 count:0 custom_values:[1 2] buckets:[0 0 0]}}\
                       +{{schema:-53 sum:9 count:10 custom_values:[1 2] buckets:[5 5 0]}}x60";
 
@@ -34,12 +35,13 @@ fn of_histograms() -> Vec<(String, String)> {
         .collect()
 }
 
-/// The first major version that knows histograms with custom buckets is 3.
+/// Whether this promtool knows histograms with custom buckets, as version 3 and later do. If not, prints that the test
+/// is skipped.
 fn knows_custom_buckets(promtool: &Path) -> bool {
     let output = Command::new(promtool).arg("--version").output();
-    let said = output.expect("promtool starts").stdout;
-    let said = String::from_utf8_lossy(&said);
-    let version = said.split("version ").nth(1).unwrap_or_default();
+    let printed = output.expect("promtool starts").stdout;
+    let printed = String::from_utf8_lossy(&printed);
+    let version = printed.split("version ").nth(1).unwrap_or_default();
     let major = version.split('.').next().unwrap_or_default();
     let knows = major.parse::<u32>().is_ok_and(|major| major >= 3);
     if !knows {
@@ -65,8 +67,8 @@ fn every_quantile_also_has_a_form_for_native_histograms() {
     }
 }
 
-/// Every query about one histogram, stored in one form.
-fn asks(is_native: bool) -> serde_json::Value {
+/// Unit tests of every query about a single histogram, which is stored in its native or in its classic form.
+fn unit_tests(is_native: bool) -> serde_json::Value {
     let tests = of_histograms()
         .into_iter()
         .filter(|(_, query)| query.starts_with("histogram"));
@@ -79,7 +81,7 @@ fn asks(is_native: bool) -> serde_json::Value {
             let bucket = |(le, values)| json!({"series": format!("{metric}_bucket{{{TARGET}, le=\"{le}\"}}"), "values": values});
             CLASSIC.map(bucket).into()
         };
-        // The median is the bound, and 99% are below 1.98 s.
+        // The median is the bound of 1 s, and the 99th percentile is 1.98 s.
         let value = if query.contains("(0.5, ") { 1.0 } else { 1.98 };
         let asked = format!("round(max({}), 0.001)", replaced(&query, "5m"));
         let asked = json!({"expr": asked, "eval_time": "10m", "exp_samples": [{"labels": "{}", "value": value}]});
@@ -90,7 +92,8 @@ fn asks(is_native: bool) -> serde_json::Value {
     json!({"rule_files": [], "tests": tests})
 }
 
-fn holds(promtool: &Path, tests: &serde_json::Value) {
+/// Checks that unit tests pass.
+fn check(promtool: &Path, tests: &serde_json::Value) {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("tests.yaml");
     std::fs::write(&file, tests.to_string()).expect("written");
@@ -100,9 +103,9 @@ fn holds(promtool: &Path, tests: &serde_json::Value) {
 #[test]
 fn panels_show_quantiles_of_classic_and_native_histograms() {
     let Some(promtool) = promtool() else { return };
-    holds(&promtool, &asks(false));
+    check(&promtool, &unit_tests(false));
     if knows_custom_buckets(&promtool) {
-        holds(&promtool, &asks(true));
+        check(&promtool, &unit_tests(true));
     }
 }
 

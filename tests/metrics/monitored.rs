@@ -1,5 +1,5 @@
-//! The `ServiceMonitor` of the chart, as the Prometheus Operator applies it: labels of the target, then its
-//! relabelings.
+//! The `ServiceMonitor` of the chart, as the Prometheus Operator applies it: first the labels of the target, and then
+//! the relabelings.
 
 use std::process::Command;
 

@@ -1,5 +1,5 @@
-//! Panels as Grafana draws them: missing data is not green, a moment is drawn once, and an age excludes the time since
-//! the scrape.
+//! Panels as Grafana draws them: missing data is not green, an increase is drawn once, and an age excludes the time
+//! since the scrape.
 
 use serde_json::{Value, json};
 
@@ -43,8 +43,8 @@ fn an_empty_tile_is_green_only_if_that_is_good() {
     }
 }
 
-/// `$__rate_interval` is the distance between two points plus one scrape interval, if that is more than four scrape
-/// intervals. Then each increase is in the range of one point.
+/// If two points are at least four scrape intervals apart, `$__rate_interval` is their distance plus one scrape
+/// interval. Then each increase is in the range of one point only.
 #[test]
 fn an_increase_is_drawn_once() {
     let dashboard = dashboard();
@@ -60,7 +60,7 @@ fn an_increase_is_drawn_once() {
     }
 }
 
-/// Everything was renewed 1 s before each scrape, and scrapes are 15 s apart. Therefore the age is 1 s at any time.
+/// In these series, each time is 1 s before its scrape, and scrapes are 15 s apart. Therefore the age is always 1 s.
 #[test]
 fn an_age_in_a_panel_excludes_the_time_since_the_scrape() {
     let Some(promtool) = promtool() else { return };

@@ -18,7 +18,8 @@ pub struct Prometheus {
 }
 
 impl Prometheus {
-    /// Scrapes these replicas every `every` seconds, with the labels that they would have in a cluster.
+    /// Starts Prometheus, which scrapes these replicas every `every` seconds. Their labels are those that they would
+    /// have in a cluster.
     pub async fn start(program: &Path, replicas: &[Operator], every: u64) -> Self {
         let of = |replica: &Operator| json!({"namespace": NAMESPACE, "pod": pod(replica)});
         let scrape = json!({
@@ -29,7 +30,8 @@ impl Prometheus {
         Self::scraping(program, scrape, replicas.len()).await
     }
 
-    /// Scrapes this many targets, configured like this, every second by default.
+    /// Starts Prometheus with this scrape configuration, and waits until it has this many targets. The default scrape
+    /// interval is 1 s.
     pub async fn scraping(program: &Path, scrape: Value, targets: usize) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let config = json!({
@@ -72,7 +74,7 @@ impl Prometheus {
 
     /// The series of a query since a given time, with a point every `step` seconds.
     pub async fn range(&self, query: &str, since: Duration, step: u64) -> Vec<Value> {
-        // Aligned like Grafana's queries, so that points stay where they were before.
+        // The start is aligned as in Grafana's queries, so that repeated queries have the same points.
         let start = (since.as_secs() / step * step).to_string();
         let (end, step) = (now().as_secs().to_string(), step.to_string());
         let fields = [
@@ -85,6 +87,7 @@ impl Prometheus {
         answer.unwrap_or_else(|| panic!("no response to {query}"))
     }
 
+    /// The result of a query, or `None` if Prometheus does not answer.
     async fn ask(&self, path: &str, fields: &[(&str, &str)]) -> Option<Vec<Value>> {
         let answer = post(self.address, path, fields).await.ok()?;
         let mut answer: Value = serde_json::from_str(&answer).ok()?;
@@ -110,7 +113,7 @@ pub fn pod(replica: &Operator) -> String {
     format!("replica-{}", replica.name())
 }
 
-/// Replicas as targets with labels.
+/// The scrape targets for replicas, with their labels.
 pub fn targets(replicas: &[Operator], labels: impl Fn(&Operator) -> Value) -> Value {
     let target = |replica| {
         let at = Operator::metrics_address(replica).to_string();
@@ -124,7 +127,7 @@ pub fn now() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970")
 }
 
-/// The body of the response. HTTP/1.0, so that it is not chunked.
+/// Sends a form, and returns the body of the response. It uses HTTP/1.0, so that the body is not chunked.
 async fn post(address: SocketAddr, path: &str, fields: &[(&str, &str)]) -> std::io::Result<String> {
     let fields: Vec<_> = fields
         .iter()

@@ -6,12 +6,12 @@ use std::process::{Command, Stdio};
 
 use harness::tool;
 
-/// The path of promtool. If it is missing, this prints why, and the test returns at once.
+/// The path of promtool. If promtool is missing, prints that the test is skipped, and returns `None`.
 pub fn promtool() -> Option<PathBuf> {
     tool("promtool", env!("CARGO_TARGET_TMPDIR"))
 }
 
-/// Runs promtool with this standard input. It must succeed. Returns its output.
+/// Runs promtool, which must succeed, with this standard input. Returns its output.
 pub fn run(promtool: &Path, arguments: &[&str], input: &str) -> String {
     let mut child = Command::new(promtool)
         .args(arguments)
@@ -22,11 +22,11 @@ pub fn run(promtool: &Path, arguments: &[&str], input: &str) -> String {
         .spawn()
         .expect("promtool starts");
     let mut stdin = child.stdin.take().expect("a pipe");
-    stdin.write_all(input.as_bytes()).expect("it reads");
+    stdin.write_all(input.as_bytes()).expect("promtool reads");
     drop(stdin);
     let output = child.wait_with_output().expect("promtool ends");
-    let said = [output.stdout, output.stderr].concat();
-    let said = String::from_utf8_lossy(&said).into_owned();
-    assert!(output.status.success(), "promtool {arguments:?}: {said}");
-    said
+    let printed = [output.stdout, output.stderr].concat();
+    let printed = String::from_utf8_lossy(&printed).into_owned();
+    assert!(output.status.success(), "promtool {arguments:?}: {printed}");
+    printed
 }

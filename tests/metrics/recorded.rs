@@ -1,5 +1,5 @@
-//! Data that a real Prometheus recorded from three replicas: a leader that is killed, an unavailable API, a refused
-//! Service.
+//! Data that a real Prometheus records from three replicas, in stories about a killed leader, an API outage and a
+//! refused Service.
 
 use std::path::Path;
 use std::time::Duration;
@@ -25,7 +25,7 @@ struct Pace {
     calm: u64,
 }
 
-/// Enough data to check that no panel is empty.
+/// Gives just enough data to check that no panel is empty.
 const QUICK: Pace = Pace {
     scrape: 1,
     outage: 4,
@@ -65,7 +65,7 @@ fn story(name: &str, from: Duration, at: Duration) -> Value {
     json!({"name": name, "from": from.as_secs(), "at": at.as_secs(), "to": now().as_secs()})
 }
 
-/// A source with an annotation that says when it was last changed, and why.
+/// A source slice with the trigger time of its last change, which is now.
 fn source(address: &str) -> Value {
     let mut source = slice("default", "source", "source-x", &[address]);
     source["metadata"]["annotations"] =
@@ -73,14 +73,14 @@ fn source(address: &str) -> Value {
     source
 }
 
-/// Changes the source, waits until the copies have followed, and then waits a while.
-async fn changed(cluster: &Cluster, address: &str, pace: Pace) {
+/// Changes the source, waits until its copies list the new address, and then waits for the calm time.
+async fn change_source(cluster: &Cluster, address: &str, pace: Pace) {
     cluster.put::<EndpointSlice>(source(address)).await;
     cluster.until_addresses("default", "web", &[address]).await;
     pace.calm().await;
 }
 
-/// Plays the stories that the dashboard must show.
+/// Plays the stories that the dashboard must show, and returns them.
 async fn record(
     cluster: &mut Cluster,
     prometheus: &Prometheus,
@@ -99,7 +99,7 @@ async fn record(
     prometheus
         .until("max(endpoint_copier_services_in_sync) == 2")
         .await;
-    changed(cluster, "10.0.0.2", pace).await;
+    change_source(cluster, "10.0.0.2", pace).await;
 
     // The leader is killed, and a control-plane node is lost while no replica leads.
     let from = now();
@@ -113,27 +113,27 @@ async fn record(
     cluster
         .until_addresses("default", "kubernetes-vip", &["192.0.2.1", "192.0.2.2"])
         .await;
-    // Until then, the last scrape of the killed replica may still count.
+    // In the meantime, the last scrape of the killed replica can still count.
     sleep(Duration::from_secs(2 * pace.scrape)).await;
     let at = now();
     pace.calm().await;
     stories.push(story("leader", from, at));
 
-    // The API is down, and the source changes in the meantime.
-    let (from, back) = (now(), Instant::now() + Duration::from_secs(pace.outage));
+    // The API servers are down, and the source changes during the outage.
+    let (from, end) = (now(), Instant::now() + Duration::from_secs(pace.outage));
     for server in [0, 1] {
         cluster.kill_server(server).await;
     }
     cluster.put::<EndpointSlice>(source("10.0.0.3")).await;
     prometheus.until(&leads(0)).await;
-    sleep_until(back).await;
+    sleep_until(end).await;
     let at = now();
     for server in [0, 1] {
         cluster.start_server(server).await;
     }
     prometheus.until(&leads(1)).await;
     cluster.until_addresses("default", "web", &["10.0.0.3"]).await;
-    changed(cluster, "10.0.0.4", pace).await;
+    change_source(cluster, "10.0.0.4", pace).await;
     stories.push(story("outage", from, at));
 
     // A Service that cannot be managed is created.
@@ -144,7 +144,7 @@ async fn record(
     prometheus
         .until("max(endpoint_copier_findings{reason=\"HasSelector\"}) == 1")
         .await;
-    changed(cluster, "10.0.0.5", pace).await;
+    change_source(cluster, "10.0.0.5", pace).await;
     stories.push(story("refused", from, now()));
     stories
 }

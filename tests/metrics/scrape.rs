@@ -52,7 +52,7 @@ pub fn labels(line: &str) -> Vec<(String, String)> {
         .collect()
 }
 
-/// A cluster with two replicas. The first one leads, and every event that metrics report has happened to it.
+/// Starts a cluster with two replicas. The first one leads, and its metrics report changes, findings and probes.
 pub async fn eventful(platform: Platform) -> (Cluster, Operator, Operator) {
     let cluster = Cluster::start(platform, crate::PROGRAM, 1).await;
     let mut source = slice("default", "source", "source-x", &["10.0.0.1"]);
@@ -66,7 +66,7 @@ pub async fn eventful(platform: Platform) -> (Cluster, Operator, Operator) {
     standby.until_ready().await;
     let mut vip = vip();
     let mut probed = "endpoint_copier_probe_attempts_total{";
-    // An endpoint that answers; real servers do not list their loopback addresses.
+    // On the testbed, one endpoint answers probes. Real API servers do not list their loopback addresses.
     if cluster.testbed().is_some() {
         cluster.list_servers(&[0]).await;
         vip["spec"]["ports"][0]["targetPort"] = json!(cluster.address(0).port());
@@ -100,6 +100,7 @@ pub async fn eventful(platform: Platform) -> (Cluster, Operator, Operator) {
     (cluster, leader, standby)
 }
 
+/// The metrics page of a replica.
 pub async fn page(operator: &Operator) -> String {
     let (code, page) = operator.get("/metrics").await;
     assert_eq!(code, 200);
@@ -142,8 +143,8 @@ async fn promtool_accepts_a_page() {
     let Some(promtool) = promtool() else { return };
     let (_cluster, leader, standby) = eventful(Platform::Testbed).await;
     for operator in [&leader, &standby] {
-        let said = run(&promtool, &["check", "metrics"], &page(operator).await);
-        assert_eq!(said.trim(), "", "{}", operator.name());
+        let output = run(&promtool, &["check", "metrics"], &page(operator).await);
+        assert_eq!(output.trim(), "", "{}", operator.name());
     }
 }
 
@@ -165,7 +166,7 @@ async fn only_the_leader_reports_services_with_bounded_labels() {
         for (name, value) in labels(line) {
             assert!(!names.contains(&value), "{line}");
             let is_address = value.parse::<std::net::IpAddr>().is_ok();
-            // The targets of requests and probes. No other label contains the address of an endpoint.
+            // Labels may contain the targets of requests and probes, but no other address of an endpoint.
             let is_allowed =
                 name == "host" || (name == "address" && line.starts_with("endpoint_copier_probe_"));
             assert!(!is_address || is_allowed, "{line}");
@@ -189,7 +190,7 @@ async fn a_change_without_a_leader_is_not_measured_as_propagation() {
     assert_eq!(standby.metric(count).await, Some(0));
     source["endpoints"][0]["addresses"] = json!(["10.0.0.4"]);
     cluster.put::<EndpointSlice>(source).await;
-    until("what changes from now on is measured", async || {
+    until("the next change is measured", async || {
         standby.metric(count).await == Some(1)
     })
     .await;

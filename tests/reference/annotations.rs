@@ -1,4 +1,4 @@
-//! docs/reference/annotations.md, from the constants in the core.
+//! Writes docs/reference/annotations.md from the constants in the core.
 
 use endpoint_copier_core::model::{annotation, label, provenance};
 

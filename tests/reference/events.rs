@@ -1,4 +1,4 @@
-//! docs/reference/events.md, from the reasons in the core.
+//! Writes docs/reference/events.md from the reasons in the core.
 
 use endpoint_copier_core::model::{Reason, SYNCED, SYNCED_MEANING};
 
@@ -51,7 +51,8 @@ fn anchored(reason: &str) -> String {
     format!("<a id=\"{}\"></a>{}", reason.to_lowercase(), code(reason))
 }
 
-/// Links to pages with more about a reason. They are not part of the remedy, because `doctor` prints that in a terminal.
+/// Links to pages with more about a reason. They are not part of the remedy, because `doctor` prints that in a
+/// terminal.
 fn see(reason: Reason) -> &'static str {
     match reason {
         Reason::NotPermitted => {

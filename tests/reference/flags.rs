@@ -1,4 +1,4 @@
-//! docs/reference/flags.md, from clap's command.
+//! Writes docs/reference/flags.md from clap's command.
 
 use clap::{Arg, Command};
 use endpoint_copier_operator::cli;

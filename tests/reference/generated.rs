@@ -1,4 +1,4 @@
-//! A generated file: written with `BLESS=1`, and compared without it.
+//! Generated files. With `BLESS=1` they are written, and without it they are compared.
 
 use std::path::{Path, PathBuf};
 
@@ -12,7 +12,7 @@ pub fn read(name: &str) -> String {
     std::fs::read_to_string(path(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
-/// Writes a file, or checks that it has this text.
+/// With `BLESS=1`, writes this text to a file. Otherwise checks that the file has this text.
 pub fn check(name: &str, text: &str) {
     if std::env::var("BLESS").as_deref() == Ok("1") {
         let folder = path(name);

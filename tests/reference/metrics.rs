@@ -1,4 +1,4 @@
-//! docs/reference/metrics.md, from a page of metrics.
+//! Writes docs/reference/metrics.md from a page of metrics.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -53,11 +53,11 @@ const SECTIONS: [(&[&str], &str); 4] = [
 
 /// A label with its values, in Markdown.
 struct Label {
-    /// Names of labels with the same values.
+    /// The names of labels that have the same values.
     names: &'static [&'static str],
     /// Prefixes of the names of metrics. Empty: all metrics that have such a label.
     of: &'static [&'static str],
-    /// If some values are in backticks, there are no others.
+    /// A description of the values. If it has values in backticks, there are no others.
     values: &'static str,
 }
 
@@ -168,11 +168,11 @@ const LABELS: &[Label] = &[
 struct Family {
     kind: String,
     help: String,
-    /// Values by the name of their label.
+    /// The values of each label, by its name.
     labels: BTreeMap<String, BTreeSet<String>>,
 }
 
-/// All metrics. Some appear only with their first value.
+/// All metrics of a page on which every metric has a value, because some metrics appear only with their first value.
 fn families() -> BTreeMap<String, Family> {
     let metrics = Metrics::new("lease").expect("metrics");
     metrics.api_request(&http::Method::GET, None, "host");

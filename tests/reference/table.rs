@@ -17,7 +17,7 @@ pub fn table<const N: usize>(head: [&str; N], rows: impl IntoIterator<Item = [St
     text
 }
 
-/// A cell in code font. Empty stays empty.
+/// A cell in code font. An empty text gives an empty cell.
 pub fn code(text: &str) -> String {
     if text.is_empty() {
         String::new()

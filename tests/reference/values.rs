@@ -1,4 +1,5 @@
-//! docs/reference/values.md and the tables in the chart's README, from the comments in values.yaml and from the schema.
+//! Writes docs/reference/values.md, and the tables in the chart's README, from the comments in values.yaml and from the
+//! schema.
 
 use std::collections::BTreeMap;
 

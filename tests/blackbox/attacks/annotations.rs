@@ -1,4 +1,4 @@
-//! Annotations of the attacker's own Services.
+//! Attacks through annotations on the attacker's own Services.
 
 use harness::objects::{managed, source};
 use harness::{Cluster, Operator};
@@ -20,7 +20,7 @@ on_both! {
     async fn an_allow_from_of_the_tenant_is_no_consent(cluster: &mut Cluster) {
         victim(cluster).await;
         let _operator = Operator::start(cluster, "one", 0);
-        // On a Service with the name of the source, and on the Service that asks for it.
+        // The annotation is on a Service with the name of the source, and on the managed Service itself.
         cluster.create::<Service>(source("team-a", "app", "*")).await;
         let mut front = front();
         front["metadata"]["annotations"]["endpoint-copier/allow-from"] = json!("*");
@@ -35,7 +35,7 @@ on_both! {
         is_hidden(cluster, "team-a").await;
     }
 
-    /// The owner of `web/app` trusts `team-a` alone, which passes the copy on.
+    /// The owner of `web/app` allows only `team-a`, which then offers its own copy as a source.
     async fn consent_is_not_passed_on_through_a_copy(cluster: &mut Cluster) {
         victim(cluster).await;
         cluster.namespace("team-b").await;

@@ -1,4 +1,4 @@
-//! Slices with the labels of copies, and copies that the attacker has edited.
+//! Attacks through slices with the labels of copies, and through copies that the attacker edits.
 
 use endpoint_copier_core::model::copy_name;
 use harness::objects::{managed, slice};
@@ -11,7 +11,7 @@ use super::{VICTIM, forged, front, is_hidden, victim};
 use crate::on_both;
 use crate::probes::{REFUSES, VIP, create, replica, until_out, until_well};
 
-/// The parts of the name of a copy.
+/// A source slice, from which [`copy_name`] computes the name of its copy.
 fn source_slice(namespace: &str, name: &str) -> endpoint_copier_core::model::EndpointSlice {
     let slice =
         json!({"metadata": {"namespace": namespace, "name": name}, "addressType": "IPv4", "endpoints": []});
@@ -38,8 +38,8 @@ on_both! {
         is_hidden(cluster, "team-a").await;
     }
 
-    /// The owner of the forged copy does not exist, or is not managed.
-    async fn a_forged_copy_of_no_managed_service_is_removed(cluster: &mut Cluster) {
+    /// The owner of the forged copy is a Service that is not managed.
+    async fn a_forged_copy_of_an_unmanaged_service_is_removed(cluster: &mut Cluster) {
         victim(cluster).await;
         let _operator = Operator::start(cluster, "one", 0);
         let mut plain = front();
@@ -50,7 +50,7 @@ on_both! {
         is_hidden(cluster, "team-a").await;
     }
 
-    /// A copy from a backup has no owner, and a forged one may look like it.
+    /// A copy that a backup tool restored has no owner, and a forged copy can look the same.
     /// Rule: 9.copies-by-annotation, 2.restored
     async fn a_forged_copy_without_an_owner_is_removed(cluster: &mut Cluster) {
         victim(cluster).await;
@@ -65,7 +65,7 @@ on_both! {
         is_hidden(cluster, "team-a").await;
     }
 
-    /// Otherwise the operator would read any slice of the cluster for a user who may edit the slices of one namespace.
+    /// A user who may edit the slices of one namespace must not make the operator read slices of other namespaces.
     async fn an_edited_copy_makes_the_operator_read_nothing_else(cluster: &mut Cluster) {
         victim(cluster).await;
         cluster.create::<EndpointSlice>(slice("team-a", "own", "own-x7k2p", &["10.0.0.7"])).await;
@@ -82,7 +82,7 @@ on_both! {
         });
         cluster.patch::<EndpointSlice>("team-a", &copy, edit).await;
         cluster.until_addresses("team-a", "front", &["10.0.0.7"]).await;
-        // Real API servers write no log of reads.
+        // Only the testbed records reads.
         if let Some((store, _)) = cluster.testbed() {
             let is_read = |request: &testbed::Request| request.is("get", "endpointslices") && request.namespace == "web";
             let reads = store.requests().matching(is_read);
@@ -93,7 +93,8 @@ on_both! {
 
 on_both! {
     listed;
-    /// At most 16 addresses are probed, and a finalizer keeps a forged copy that the operator has deleted.
+    /// At most 16 addresses are probed. Because of its finalizer, the forged copy remains after the operator deletes
+    /// it.
     async fn forged_copies_keep_no_dead_server_in_the_vip(cluster: &mut Cluster) {
         cluster.namespace("team-a").await;
         let operator = replica(cluster, "one", 0, &harness::SHORT_LEASE);
@@ -114,7 +115,7 @@ on_both! {
         cluster.create::<EndpointSlice>(copy).await;
         until("the forged copy is deleted", async || {
             let copy = cluster.try_get::<EndpointSlice>("team-a", "api-forged").await;
-            copy.expect("its finalizer").metadata.deletion_timestamp.is_some()
+            copy.expect("a copy with a finalizer").metadata.deletion_timestamp.is_some()
         })
         .await;
         cluster.kill_server(1).await;

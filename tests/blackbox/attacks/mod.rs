@@ -1,5 +1,5 @@
-//! Attacks by users with few permissions who want to gain more through the operator. Each attack fails, and succeeds
-//! with the mutants of `hack/mutants` that docs/explanation/security.md lists for it.
+//! Attacks by users with few permissions who want to gain more through the operator. Each attack fails against the
+//! operator, and succeeds against the mutants in `hack/mutants` that docs/explanation/security.md lists for it.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -24,7 +24,7 @@ mod token;
 /// The address that no user of `team-a` may expose.
 const VICTIM: &str = "10.0.0.1";
 
-/// The namespaces `web`, with slices of a Service `app`, and `team-a` of the attacker.
+/// Creates the namespace `web`, with a slice of a Service `app`, and the attacker's namespace `team-a`.
 async fn victim(cluster: &Cluster) {
     for namespace in ["web", "team-a"] {
         cluster.namespace(namespace).await;
@@ -34,12 +34,13 @@ async fn victim(cluster: &Cluster) {
         .await;
 }
 
-/// `team-a/front`, which asks for `web/app`.
+/// The managed Service `team-a/front`, whose source is `web/app`.
 fn front() -> Value {
     managed("team-a", "front", "web", "app")
 }
 
-/// A replica that holds the copy for `team-a/front`, to which the owner of the source consents.
+/// Starts a replica and waits until it holds the copy for `team-a/front`. The owner of the source consents to this
+/// copy.
 async fn held_copy(cluster: &Cluster) -> Operator {
     victim(cluster).await;
     cluster.create::<Service>(source("web", "app", "team-a")).await;
@@ -57,7 +58,7 @@ async fn held_copy(cluster: &Cluster) -> Operator {
     operator
 }
 
-/// Waits until the operator has copied for a Service that was created last, so that it has seen everything before.
+/// Creates one more Service and waits for its copy. By then the operator has seen every earlier change.
 async fn seen(cluster: &Cluster) {
     static NUMBER: AtomicUsize = AtomicUsize::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
@@ -71,21 +72,22 @@ async fn seen(cluster: &Cluster) {
     cluster.until_addresses("default", &name, &["10.255.0.1"]).await;
 }
 
-/// The slices of a namespace that show the address of the victim.
+/// The slices of a namespace that contain the address of the victim.
 async fn shown(cluster: &Cluster, namespace: &str) -> Vec<EndpointSlice> {
     let mut slices: Vec<EndpointSlice> = cluster.list(namespace).await;
     slices.retain(|slice| addresses([slice]).iter().any(|address| address == VICTIM));
     slices
 }
 
-/// Checks that no slice of a namespace shows the address of the victim.
+/// Checks that no slice of a namespace contains the address of the victim.
 async fn is_hidden(cluster: &Cluster, namespace: &str) {
     seen(cluster).await;
     let shown = shown(cluster, namespace).await;
     assert!(shown.is_empty(), "{shown:#?}");
 }
 
-/// Waits until the operator refuses a Service for this reason. Fails if it shows the victim.
+/// Waits until the operator refuses a Service for this reason. Returns early if a slice of its namespace contains the
+/// address of the victim, so that the check of the caller fails.
 async fn until_refused(cluster: &Cluster, service: &Service, reason: &str) {
     let namespace = service.metadata.namespace.as_deref().expect("a namespace");
     until(&format!("an Event {reason}"), async || {
@@ -95,14 +97,15 @@ async fn until_refused(cluster: &Cluster, service: &Service, reason: &str) {
     .await;
 }
 
-/// Checks that the operator refuses a Service for this reason, and copies nothing for it.
+/// Checks that the operator refuses a Service for this reason, and that no slice of its namespace contains the address
+/// of the victim.
 async fn is_refused(cluster: &Cluster, service: &Service, reason: &str) {
     until_refused(cluster, service, reason).await;
     let namespace = service.metadata.namespace.as_deref().expect("a namespace");
     is_hidden(cluster, namespace).await;
 }
 
-/// A slice that claims to be a copy of `web/app-x7k2p` for this Service.
+/// A slice that has all marks of a copy of `web/app-x7k2p` for this Service.
 fn forged(service: &Service, name: &str, addresses: &[&str]) -> Value {
     let (namespace, owner) = (
         service.metadata.namespace.as_deref().expect("a namespace"),

@@ -1,4 +1,4 @@
-//! Names and lists that a careless parser treats as patterns.
+//! Attacks through names and lists that a careless parser would treat as patterns.
 
 use harness::objects::{managed, slice, source};
 use harness::{Cluster, Operator};
@@ -8,7 +8,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use super::{VICTIM, front, is_hidden, is_refused, until_refused, victim};
 use crate::on_both;
 
-/// None of them names `team-a`.
+/// Values of `endpoint-copier/allow-from`. None of them names `team-a`.
 const LISTS: [&str; 12] = [
     "",
     "team-*",
@@ -48,8 +48,8 @@ on_both! {
         is_hidden(cluster, "team-a").await;
     }
 
-    /// A source whose name has that of a permitted one as its prefix.
-    async fn consent_for_one_name_covers_no_longer_name(cluster: &mut Cluster) {
+    /// The name of the source begins with the name of a permitted one.
+    async fn consent_for_a_name_does_not_cover_a_longer_name(cluster: &mut Cluster) {
         victim(cluster).await;
         cluster.create::<Service>(source("web", "app", "")).await;
         for name in ["ap", "app-blue", "app-x7k2p"] {

@@ -1,4 +1,4 @@
-//! Information that a user can get about a Service that they may not read.
+//! Attempts to learn something about a Service that the attacker is not permitted to read.
 
 use harness::objects::{managed, slice, source};
 use harness::{Cluster, Operator, until};
@@ -11,54 +11,55 @@ use crate::consent::note;
 use crate::inspect::{run, text};
 use crate::on_both;
 
-/// Everything that the operator says about `team-a/front` from its start on: Event, metrics, log, and the commands.
-async fn said(cluster: &Cluster) -> Vec<String> {
+/// Starts the operator, and returns everything that it reports about `team-a/front`: an Event, metrics, the log, and
+/// the output of the commands.
+async fn reported(cluster: &Cluster) -> Vec<String> {
     let operator = Operator::start(cluster, "one", 0);
     let service = cluster
         .create::<Service>(managed("team-a", "front", "web", "none"))
         .await;
-    let mut said = vec![note(cluster, &service, "NotPermitted").await];
+    let mut reported = vec![note(cluster, &service, "NotPermitted").await];
     seen(cluster).await;
     let refused = "endpoint_copier_findings{reason=\"NotPermitted\"}";
-    until("the finding is counted", async || {
+    until("the metric counts the finding", async || {
         operator.metric(refused).await == Some(1)
     })
     .await;
     let (_, metrics) = operator.get("/metrics").await;
-    let is_about_it = |line: &&str| {
+    let is_about_front = |line: &&str| {
         (line.contains("front") || line.starts_with("endpoint_copier_findings"))
             && !line.contains("_seconds{")
     };
-    said.extend(metrics.lines().filter(is_about_it).map(str::to_owned));
-    // The time is the first word of a line.
+    reported.extend(metrics.lines().filter(is_about_front).map(str::to_owned));
+    // Without the first word of each line, which is the time.
     let log = operator.log();
     let lines = log.lines().filter(|line| line.contains("front"));
-    said.extend(lines.map(|line| line.split_once(' ').expect("words").1.to_owned()));
+    reported.extend(lines.map(|line| line.split_once(' ').expect("words").1.to_owned()));
     drop(operator);
     for words in [&["status"][..], &["plan"], &["plan", "--consent"]] {
         let shown = text(&run(cluster, words).await);
-        let about_it = shown
+        let about_front = shown
             .lines()
             .filter(|line| line.contains("front"))
             .map(without_age);
-        said.extend(about_it);
+        reported.extend(about_front);
     }
     for words in [["status", "-o", "json"], ["plan", "-o", "json"]] {
         let shown: Value = serde_json::from_str(&text(&run(cluster, &words).await)).expect("JSON");
         let services = shown["services"].as_array().expect("Services");
-        let mut about_it: Vec<_> = services
+        let mut about_front: Vec<_> = services
             .iter()
             .filter(|row| row["name"] == "front")
             .cloned()
             .collect();
-        // This is the time of `front` itself, which was created after the other one.
-        for row in &mut about_it {
+        // `front` is created once per call, so its own time differs between calls.
+        for row in &mut about_front {
             row["since"] = Value::Null;
         }
-        said.push(json!(about_it).to_string());
+        reported.push(json!(about_front).to_string());
     }
     cluster.delete::<Service>("team-a", "front").await;
-    said
+    reported
 }
 
 /// A line of a table without the time since the last change.
@@ -72,7 +73,7 @@ fn without_age(line: &str) -> String {
         .join(" ")
 }
 
-/// Lines of `/metrics` that count syncs, by result.
+/// The lines of `/metrics` that count syncs, one line per result.
 async fn syncs(operator: &Operator) -> Vec<String> {
     let (_, metrics) = operator.get("/metrics").await;
     let lines = metrics
@@ -84,17 +85,17 @@ async fn syncs(operator: &Operator) -> Vec<String> {
 on_both! {
     servers: 1;
     /// Rule: 9.refusal-is-blind
-    async fn refusals_are_byte_equal_whether_the_source_exists(cluster: &mut Cluster) {
+    async fn refusals_are_byte_equal_if_the_source_exists_or_not(cluster: &mut Cluster) {
         victim(cluster).await;
-        let missing = said(cluster).await;
+        let missing = reported(cluster).await;
         cluster.create::<EndpointSlice>(slice("web", "none", "none-x7k2p", &["10.0.0.3"])).await;
         cluster.create::<Service>(source("web", "none", "team-b")).await;
-        let existing = said(cluster).await;
+        let existing = reported(cluster).await;
         assert_eq!(existing, missing);
         assert!(missing.len() > 5, "{missing:#?}");
     }
 
-    /// The syncs are counted in the metrics.
+    /// The test compares the numbers of syncs in the metrics.
     /// Rule: 9.refusal-is-blind
     async fn changes_of_a_refused_source_cause_no_sync(cluster: &mut Cluster) {
         victim(cluster).await;
@@ -105,7 +106,7 @@ on_both! {
         note(cluster, &service, "NotPermitted").await;
         seen(cluster).await;
         let mut before = syncs(&operator).await;
-        until("it is idle", async || {
+        until("the operator is idle", async || {
             tokio::time::sleep(std::time::Duration::from_secs(1)).await;
             std::mem::replace(&mut before, syncs(&operator).await) == syncs(&operator).await
         })

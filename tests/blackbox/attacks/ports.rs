@@ -1,4 +1,4 @@
-//! Ports of the victim's hosts that the source does not list.
+//! Attacks that try to expose ports of the victim's hosts that the source does not list.
 
 use harness::objects::{slice, source};
 use harness::{Cluster, Operator, until};
@@ -10,7 +10,7 @@ use super::{VICTIM, front, held_copy, seen, victim};
 use crate::consent::note;
 use crate::on_both;
 
-/// Ports of the copies with this address.
+/// The ports, such as `8080/TCP`, of the copies whose only address is this one.
 async fn shown(cluster: &Cluster, address: &str) -> Vec<String> {
     let copies = cluster.slices_of("team-a", "front").await;
     let of_address = copies
@@ -55,7 +55,7 @@ on_both! {
             port(5, json!(9090), "TCP"),
             // The other slice has this number.
             port(6, json!(9090), "UDP"),
-            // The number of the flag, which applies to the default source.
+            // The default of `--allow-port`, which applies only to the default source.
             port(7, json!(9345), "TCP"),
         ]);
         let service = cluster.create::<Service>(front).await;
@@ -77,7 +77,8 @@ on_both! {
         assert_eq!(shown(cluster, VICTIM).await, ["8080/TCP"]);
     }
 
-    /// In its own namespace a Service may have any port, so a second Service that copies the first would get one.
+    /// A Service may use any port of a source in its own namespace. If copies were sources, a second Service could
+    /// therefore copy the first one and use any port.
     async fn a_copy_of_a_copy_gets_no_port(cluster: &mut Cluster) {
         victim(cluster).await;
         cluster.create::<Service>(source("web", "app", "team-a")).await;

@@ -1,4 +1,4 @@
-//! Text that the attacker writes into the probe Lease.
+//! Attacks through annotations that the attacker writes to the probe Lease.
 
 use std::time::Duration;
 
@@ -9,9 +9,10 @@ use serde_json::{Value, json};
 use crate::on_both;
 use crate::probes::{VIP, copy, create, replica, until_out, until_well};
 
-/// An objection counts for 10 s, and a server that refuses connections is out within 3 s.
+/// An objection counts for 10 s, and a server that refuses connections is taken out within 3 s. The rest is reserve.
 const OUT: Duration = Duration::from_secs(16);
 
+/// The name of the probe Lease.
 fn name() -> String {
     format!("{LEASE}-probes")
 }
@@ -30,7 +31,7 @@ async fn write(cluster: &Cluster, annotations: Value) {
 
 on_both! {
     listed;
-    /// One objection for each of the first rounds, so that one of them matches.
+    /// The attacker writes one objection for each of the first 40 rounds, so that one of them matches.
     /// Rule: 7.objection-lasts
     async fn a_forged_objection_keeps_no_dead_server_for_long(cluster: &mut Cluster) {
         let operator = replica(cluster, "one", 0, &SHORT_LEASE);
@@ -43,7 +44,7 @@ on_both! {
         until_out(cluster, &[1], OUT).await;
     }
 
-    /// If it stayed, the other replicas would respond to it with a write every few seconds.
+    /// If a forged suspicion stayed, the other replicas would respond to it with a write every few seconds.
     async fn a_forged_suspicion_is_removed_and_harms_no_server(cluster: &mut Cluster) {
         let operator = replica(cluster, "one", 0, &SHORT_LEASE);
         create(cluster, VIP, json!({})).await;

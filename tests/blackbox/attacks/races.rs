@@ -1,5 +1,5 @@
-//! Objects that change between the check and the write. The path to the API server is slow, so each write is in flight
-//! for a while.
+//! Objects that change between the check and the write. The path to the API server is slow, so that a change can arrive
+//! while a write is in flight.
 
 use std::time::Duration;
 
@@ -15,10 +15,10 @@ use crate::slow::delayed_replica;
 
 const ONE_WAY: Duration = Duration::from_millis(100);
 
-/// Moments after a Service was created: before the operator sees it, while it writes, and later.
+/// Milliseconds after a Service is created: before the operator sees the Service, while it writes, and later.
 const MOMENTS: [u64; 4] = [50, 250, 400, 700];
 
-/// A replica with a slow path to the API server.
+/// Starts a replica with a slow path to the API server, and waits until it leads and is ready.
 async fn slow_replica(cluster: &Cluster) -> (Operator, [Listening; 1]) {
     let (operator, delays) = delayed_replica(cluster, ONE_WAY, &SHORT_LEASE).await;
     operator.until_leads().await;
@@ -42,12 +42,12 @@ on_both! {
         }
     }
 
-    /// With a selector, `front` belongs to the controller of Kubernetes, and a copy would show the victim next to its
-    /// Pods.
+    /// With a selector, the slices of `front` belong to the EndpointSlice controller, and a copy would add the victim
+    /// to the Pods of `front`.
     async fn a_service_recreated_during_a_write_keeps_no_copy(cluster: &mut Cluster) {
         victim(cluster).await;
         if let Some((store, _)) = cluster.testbed() {
-            // A real API server does not collect garbage either.
+            // The real API servers of these tests run no garbage collector either.
             store.collect_after(None);
         }
         cluster.create::<Service>(source("web", "app", "team-a")).await;
@@ -65,8 +65,8 @@ on_both! {
         }
     }
 
-    /// The last annotation of the owner counts, however often it changes.
-    async fn consent_that_comes_and_goes_ends_with_the_last_change(cluster: &mut Cluster) {
+    /// Only the last value of the owner's annotation counts, however often it changes.
+    async fn consent_that_changes_often_ends_with_the_last_change(cluster: &mut Cluster) {
         victim(cluster).await;
         cluster.create::<Service>(source("web", "app", "team-a")).await;
         let _replica = slow_replica(cluster).await;

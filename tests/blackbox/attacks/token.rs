@@ -1,4 +1,4 @@
-//! The token of the operator, and servers of the attacker that try to get it.
+//! Attacks on the token of the operator, by servers of the attacker.
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
@@ -23,7 +23,7 @@ use crate::probes::{VIP, replica};
 /// The credentials that a server received.
 type Got = Arc<Mutex<Vec<String>>>;
 
-/// A server with a certificate for the name of the API, signed by a CA of the attacker.
+/// A server whose certificate has the name of the API server, but is signed by the attacker's CA.
 async fn impostor(cluster: &Cluster, got: &Got) -> Listening {
     let (tls, got) = (TlsAcceptor::from(testbed::Store::new().server_tls()), got.clone());
     Listening::at(cluster.address(1).ip(), move |stream| {
@@ -51,7 +51,7 @@ on_both! {
     async fn a_forged_slice_of_the_api_servers_gets_no_token(cluster: &mut Cluster) {
         let got = Got::default();
         let impostor = impostor(cluster, &got).await;
-        // The named port takes its number from the slice.
+        // A named target port takes its number from the slice.
         let mut vip = harness::objects::vip();
         vip["spec"]["ports"][0]["targetPort"] = json!("https");
         cluster.create::<Service>(vip).await;
@@ -62,7 +62,7 @@ on_both! {
         let flags = [&SHORT_LEASE[..], &["--api-server-mode=auto"]].concat();
         let _operator = replica(cluster, "one", 0, &flags);
         cluster.until_slices("default", VIP, "both slices are copied", |slices| slices.len() == 2).await;
-        until("it is lured", async || impostor.accepted() > 0).await;
+        until("the operator connects to the impostor", async || impostor.accepted() > 0).await;
         sleep(Duration::from_secs(3)).await;
         assert_eq!(*got.lock().expect("no panic"), [""; 0]);
     }

@@ -1,4 +1,4 @@
-//! The reasons for which a client leaves an API server, and events for which it does not.
+//! Reasons for a client to leave an API server, and events that are no reason.
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
@@ -22,96 +22,96 @@ use testbed::{Effect, Ending, Fault, Match};
 use tokio::time::{sleep, timeout};
 use tower::service_fn;
 
-use crate::servers::{PATIENCE, Servers, Way, address, plain, silent};
+use crate::servers::{PATIENCE, Servers, TestClient, address, plain, silent};
 
 #[tokio::test]
 async fn an_unanswered_request_makes_a_client_leave_the_server() {
     let servers = Servers::start(2).await;
-    let way = servers.access().await;
-    way.get().await.expect("an answer");
+    let client = servers.client().await;
+    client.get().await.expect("an answer");
     let hang = Fault::new(Match::any().verb("get"), Effect::Hang).times(1);
     servers.server(0).server().faults().add(hang);
-    let given_up = timeout(Duration::from_millis(700), way.get()).await;
+    let given_up = timeout(Duration::from_millis(700), client.get()).await;
     assert!(given_up.is_err());
-    way.get().await.expect("the other answers");
+    client.get().await.expect("the other server answers");
     assert_eq!(servers.asked(), "aab");
 }
 
 #[tokio::test]
 async fn a_client_leaves_a_server_that_failed_for_another_client() {
     let servers = Servers::start(2).await;
-    let way = servers.access().await;
-    let other = way.access.client("other").expect("credentials");
-    way.get().await.expect("an answer");
+    let client = servers.client().await;
+    let other = client.access.client("other").expect("credentials");
+    client.get().await.expect("an answer");
     let hang = Fault::new(Match::any().verb("get"), Effect::Hang).times(1);
     servers.server(0).server().faults().add(hang);
     let services: Api<Service> = Api::default_namespaced(other);
     let hangs = timeout(Duration::from_millis(700), services.get("kubernetes")).await;
     assert!(hangs.is_err());
-    way.get().await.expect("the other answers");
+    client.get().await.expect("the other server answers");
     assert_eq!(servers.asked(), "aab");
 }
 
 #[tokio::test]
-async fn a_request_given_up_at_once_does_not_blame_its_server() {
+async fn a_request_given_up_after_50_ms_does_not_blame_its_server() {
     let servers = Servers::start(2).await;
-    let way = servers.access().await;
-    way.get().await.expect("an answer");
+    let client = servers.client().await;
+    client.get().await.expect("an answer");
     let hang = Fault::new(Match::any().verb("get"), Effect::Hang).times(1);
     servers.server(0).server().faults().add(hang);
-    assert!(timeout(Duration::from_millis(50), way.get()).await.is_err());
-    way.get().await.expect("an answer");
+    assert!(timeout(Duration::from_millis(50), client.get()).await.is_err());
+    client.get().await.expect("an answer");
     assert_eq!(servers.asked(), "aaa");
 }
 
 #[tokio::test]
-async fn a_parallel_request_goes_elsewhere_and_blames_no_server() {
+async fn a_parallel_request_uses_another_server_and_blames_none() {
     let servers = Servers::start(2).await;
-    let way = servers.access().await;
-    way.get().await.expect("an answer");
+    let client = servers.client().await;
+    client.get().await.expect("an answer");
     let services = "/api/v1/services";
     for _ in 0..2 {
         let mut request = Request::get(services).body(Body::empty()).expect("a request");
         request.extensions_mut().insert(Hedging::default());
-        let answer = timeout(PATIENCE, way.client.send(request)).await;
+        let answer = timeout(PATIENCE, client.kube.send(request)).await;
         answer.expect("an end").expect("an answer");
-        way.get().await.expect("an answer");
+        client.get().await.expect("an answer");
     }
     assert_eq!(servers.asked(), "ababa");
-    // Abandoned after a silence that would otherwise make the client leave the server.
+    // The request is abandoned after a silence that otherwise makes the client leave the server.
     let hang = Fault::new(Match::any().verb("list"), Effect::Hang);
     servers.server(1).server().faults().add(hang);
     let mut request = Request::get(services).body(Body::empty()).expect("a request");
     request.extensions_mut().insert(Hedging::default());
-    let silent = timeout(Duration::from_millis(700), way.client.send(request)).await;
+    let silent = timeout(Duration::from_millis(700), client.kube.send(request)).await;
     assert!(silent.is_err());
     servers
         .server(0)
         .server()
         .faults()
         .add(Fault::status(Match::any().verb("get"), 503).times(1));
-    way.get().await.expect_err("an error");
-    way.get().await.expect("the other works as before");
+    client.get().await.expect_err("an error");
+    client.get().await.expect("the other server still works");
     assert_eq!(servers.asked(), "bab");
 }
 
 #[tokio::test]
 async fn a_broken_parallel_answer_does_not_blame_its_server() {
     let servers = Servers::start(2).await;
-    let way = servers.access().await;
-    way.get().await.expect("an answer");
+    let client = servers.client().await;
+    client.get().await.expect("an answer");
     let mut request = Request::get("/api/v1/services?watch=1")
         .body(Body::empty())
         .expect("a request");
     request.extensions_mut().insert(Hedging::default());
-    let answer = way.client.send(request).await.expect("an answer");
+    let answer = client.kube.send(request).await.expect("an answer");
     let faults = |number: usize| servers.server(number).server().faults();
     faults(1).end_watches(Match::any(), Ending::Abrupt);
     let body = timeout(PATIENCE, answer.into_body().collect());
     body.await.expect("an end").expect_err("a break");
     faults(0).add(Fault::status(Match::any().verb("get"), 503).times(1));
-    way.get().await.expect_err("an error");
-    way.get().await.expect("the other works as before");
+    client.get().await.expect_err("an error");
+    client.get().await.expect("the other server still works");
     assert_eq!(servers.asked(), "abab");
 }
 
@@ -119,8 +119,8 @@ async fn a_broken_parallel_answer_does_not_blame_its_server() {
 #[tokio::test]
 async fn parallel_requests_go_to_each_server_once() {
     let servers = Servers::start(3).await;
-    let way = servers.access().await;
-    way.get().await.expect("an answer");
+    let client = servers.client().await;
+    client.get().await.expect("an answer");
     let faults = |number: usize| servers.server(number).server().faults();
     faults(1).add(Fault::new(Match::any().verb("list"), Effect::Hang));
     faults(0).add(Fault::new(Match::any().verb("list"), Effect::Hang));
@@ -130,8 +130,8 @@ async fn parallel_requests_go_to_each_server_once() {
             .body(Body::empty())
             .expect("a request");
         request.extensions_mut().insert(hedging.clone());
-        let client = way.client.clone();
-        async move { client.send(request).await }
+        let kube = client.kube.clone();
+        async move { kube.send(request).await }
     };
     let hangs = tokio::spawn(list());
     let asked = || servers.store.requests().all().len();
@@ -142,7 +142,8 @@ async fn parallel_requests_go_to_each_server_once() {
         .await
         .expect("an end")
         .expect("an answer");
-    // Only the server of the first request is left to try, and then no server.
+    // `b` still has the first request, and `c` has already answered one, so the next request goes to `a`, and the one
+    // after it to `c`. Then no server remains.
     let hangs_too = tokio::spawn(list());
     while asked() < 4 {
         sleep(Duration::from_millis(5)).await;
@@ -165,16 +166,16 @@ async fn parallel_requests_go_to_each_server_once() {
 }
 
 #[tokio::test]
-async fn a_request_parallel_to_a_dial_goes_elsewhere() {
+async fn a_request_parallel_to_a_dial_uses_another_server() {
     let servers = Servers::start(2).await;
     let (_listener, dead) = silent().await;
-    let way = servers
-        .access_with(ApiServerConfig {
+    let client = servers
+        .client_with(ApiServerConfig {
             mode: None,
             addresses: vec![dead, servers.address(1)],
         })
         .await;
-    way.get().await.expect("an answer");
+    client.get().await.expect("an answer");
     let hang = Fault::new(Match::any().verb("list"), Effect::Hang);
     servers.server(1).server().faults().add(hang);
     let hedging = Hedging::default();
@@ -183,10 +184,10 @@ async fn a_request_parallel_to_a_dial_goes_elsewhere() {
             .body(Body::empty())
             .expect("a request");
         request.extensions_mut().insert(hedging.clone());
-        let client = way.client.clone();
-        async move { client.send(request).await }
+        let kube = client.kube.clone();
+        async move { kube.send(request).await }
     };
-    // It dials the silent address and, for 300 ms, no other one.
+    // For 300 ms, this request dials only the silent address.
     let dials = tokio::spawn(list());
     sleep(Duration::from_millis(100)).await;
     let second = tokio::spawn(list());
@@ -200,49 +201,50 @@ async fn a_request_parallel_to_a_dial_goes_elsewhere() {
 #[tokio::test]
 async fn a_parallel_request_to_one_address_has_its_own_connection() {
     let servers = Servers::start(1).await;
-    let way = servers.access().await;
-    way.get().await.expect("an answer");
+    let client = servers.client().await;
+    client.get().await.expect("an answer");
     let mut request = Request::get("/api/v1/services")
         .body(Body::empty())
         .expect("a request");
     request.extensions_mut().insert(Hedging::default());
-    way.client.send(request).await.expect("an answer");
+    client.kube.send(request).await.expect("an answer");
     assert_eq!(servers.asked(), "aa");
 }
 
 #[tokio::test]
-async fn a_server_is_left_for_500_but_not_for_429_or_404() {
+async fn a_client_leaves_a_server_for_503_but_not_for_429_or_404() {
     let servers = Servers::start(2).await;
-    let way = servers.access().await;
+    let client = servers.client().await;
     let faults = |number: usize| servers.server(number).server().faults();
     for code in [429, 404, 503] {
         faults(0).add(Fault::status(Match::any().verb("get"), code).times(1));
-        way.get().await.expect_err("an error");
+        client.get().await.expect_err("an error");
     }
-    way.get().await.expect("the other answers");
+    client.get().await.expect("the other server answers");
     assert_eq!(servers.asked(), "aaab");
-    // With no better server, the client stays: new connections do not help a cluster without etcd.
+    // Without a better server, the client stays: new connections do not help a cluster without etcd.
     faults(1).add(Fault::status(Match::any().verb("get"), 503).times(3));
     for _ in 0..3 {
-        way.get().await.expect_err("an error");
+        client.get().await.expect_err("an error");
     }
-    way.get().await.expect("an answer");
+    client.get().await.expect("an answer");
     assert_eq!(servers.asked(), "bbbb");
-    assert_eq!(way.changes(), Some(1));
+    assert_eq!(client.changes(), Some(1));
 }
 
-/// A request for Services, as the watches of the operator send it.
-async fn ask(way: &Way, query: &str, elsewhere: Option<Server>) -> Response<Body> {
+/// Sends a request for Services, as the watches of the operator do, if possible to another server than `avoided`.
+async fn ask(client: &TestClient, query: &str, avoided: Option<Server>) -> Response<Body> {
     let uri = format!("/api/v1/services?{query}");
     let mut request = Request::get(uri).body(Body::empty()).expect("a request");
-    if let Some(server) = elsewhere {
+    if let Some(server) = avoided {
         let why = "a test";
         request.extensions_mut().insert(Avoid { server, why });
     }
-    let answer = timeout(PATIENCE, way.client.send(request)).await;
+    let answer = timeout(PATIENCE, client.kube.send(request)).await;
     answer.expect("an end").expect("an answer")
 }
 
+/// The server that sent this response.
 fn server_of(answer: &Response<Body>) -> Server {
     let server: Option<&Server> = answer.extensions().get();
     server.expect("the server").clone()
@@ -251,63 +253,63 @@ fn server_of(answer: &Response<Body>) -> Server {
 const WATCH: &str = "watch=true&resourceVersion=0";
 
 #[tokio::test]
-async fn a_server_whose_watch_is_behind_is_left() {
+async fn a_client_leaves_a_server_whose_watch_is_behind() {
     let servers = Servers::start(2).await;
-    let way = servers.access().await;
-    let watch = ask(&way, WATCH, None).await;
+    let client = servers.client().await;
+    let watch = ask(&client, WATCH, None).await;
     assert_eq!(server_of(&watch), Server(servers.address(0)));
-    let again = ask(&way, WATCH, Some(server_of(&watch))).await;
+    let again = ask(&client, WATCH, Some(server_of(&watch))).await;
     assert_eq!(server_of(&again), Server(servers.address(1)));
-    way.get().await.expect("an answer");
+    client.get().await.expect("an answer");
     assert_eq!(servers.asked(), "abb");
 }
 
 #[tokio::test]
 async fn a_watch_that_is_behind_blames_the_server_that_it_used() {
     let servers = Servers::start(3).await;
-    let way = servers.access().await;
-    let watch = ask(&way, WATCH, None).await;
+    let client = servers.client().await;
+    let watch = ask(&client, WATCH, None).await;
     servers
         .server(0)
         .server()
         .faults()
         .add(Fault::status(Match::any().verb("get"), 503).times(1));
-    way.get().await.expect_err("an error");
-    way.get().await.expect("the other answers");
+    client.get().await.expect_err("an error");
+    client.get().await.expect("the other server answers");
     for _ in 0..2 {
-        let again = ask(&way, WATCH, Some(server_of(&watch))).await;
+        let again = ask(&client, WATCH, Some(server_of(&watch))).await;
         assert_eq!(server_of(&again), Server(servers.address(1)));
     }
     assert_eq!(servers.asked(), "aabbb");
-    assert_eq!(way.changes(), Some(1));
+    assert_eq!(client.changes(), Some(1));
 }
 
 #[tokio::test]
 async fn a_broken_watch_does_not_blame_the_current_server() {
     let mut servers = Servers::start(3).await;
-    let way = servers.access().await;
-    let watch = ask(&way, WATCH, None).await;
+    let client = servers.client().await;
+    let watch = ask(&client, WATCH, None).await;
     let from = server_of(&watch);
-    ask(&way, WATCH, Some(from)).await;
+    ask(&client, WATCH, Some(from)).await;
     servers.kill(0);
     let mut body = watch.into_body().into_data_stream();
     while let Some(Ok(_)) = timeout(PATIENCE, body.next())
         .await
         .expect("the end of the watch")
     {}
-    way.get().await.expect("an answer");
+    client.get().await.expect("an answer");
     assert_eq!(servers.asked(), "abb");
 }
 
 #[tokio::test]
-async fn a_write_that_fails_everywhere_leaves_only_one_server() {
+async fn a_client_leaves_only_one_server_when_all_fail_a_write() {
     let servers = Servers::start(3).await;
-    let way = servers.access().await;
+    let client = servers.client().await;
     for number in 0..3 {
         let faults = servers.server(number).server().faults();
         faults.add(Fault::status(Match::any().verb("patch"), 500));
     }
-    let services: Api<Service> = Api::default_namespaced(way.client.clone());
+    let services: Api<Service> = Api::default_namespaced(client.kube.clone());
     let (params, patch) = (
         PatchParams::default(),
         Patch::Merge(json!({"metadata": {"labels": {"a": "b"}}})),
@@ -321,33 +323,33 @@ async fn a_write_that_fails_everywhere_leaves_only_one_server() {
     }
     assert_eq!(servers.asked(), "abbb");
     // The results of reads still count.
-    let ill = Fault::status(Match::any().verb("get"), 500).times(1);
-    servers.server(1).server().faults().add(ill);
-    way.get().await.expect_err("an error");
-    way.get().await.expect("the third answers");
+    let failing = Fault::status(Match::any().verb("get"), 500).times(1);
+    servers.server(1).server().faults().add(failing);
+    client.get().await.expect_err("an error");
+    client.get().await.expect("the third server answers");
     assert_eq!(servers.asked(), "bc");
-    assert_eq!(way.changes(), Some(2));
+    assert_eq!(client.changes(), Some(2));
 }
 
 #[tokio::test]
 async fn a_list_has_a_longer_limit_than_a_get() {
     let servers = Servers::start(2).await;
-    let way = servers.access().await;
-    way.get().await.expect("an answer");
+    let client = servers.client().await;
+    client.get().await.expect("an answer");
     let hang = Fault::new(Match::any().verb("list"), Effect::Hang);
     servers.server(0).server().faults().add(hang);
-    let services: Api<Service> = Api::default_namespaced(way.client.clone());
+    let services: Api<Service> = Api::default_namespaced(client.kube.clone());
     let params = ListParams::default().limit(500);
     for (wait, wanted) in [(1_500, "aaa"), (4_200, "ab")] {
         let list = services.list(&params);
         assert!(timeout(Duration::from_millis(wait), list).await.is_err());
-        way.get().await.expect("an answer");
+        client.get().await.expect("an answer");
         assert_eq!(servers.asked(), wanted);
     }
 }
 
 #[tokio::test]
-async fn a_truncated_answer_makes_a_client_leave_the_server() {
+async fn a_stalled_answer_makes_a_client_leave_the_server() {
     let servers = Servers::start(1).await;
     let stalls = service_fn(|_| async {
         let begun = stream::once(async { Ok::<_, Infallible>(Frame::data(Bytes::from_static(b"{"))) });
@@ -359,73 +361,73 @@ async fn a_truncated_answer_makes_a_client_leave_the_server() {
         mode: None,
         addresses: vec![address(whole.address())],
     };
-    let way = servers.access_at(&stalls.url("http"), config).await;
-    assert!(timeout(Duration::from_millis(900), way.get()).await.is_err());
-    way.get().await.expect("the other answers");
+    let client = servers.client_at(&stalls.url("http"), config).await;
+    assert!(timeout(Duration::from_millis(900), client.get()).await.is_err());
+    client.get().await.expect("the other server answers");
     assert_eq!(servers.asked(), "a");
 }
 
 /// As in a Pod, the first dial happens before anything is listed.
 #[tokio::test]
-async fn a_server_with_500s_is_left_for_one_discovered_later() {
+async fn a_failing_server_is_replaced_by_one_discovered_later() {
     let servers = Servers::start(2).await;
     let auto = ApiServerConfig {
         mode: Some(ApiServerMode::Auto),
         addresses: Vec::new(),
     };
-    let way = servers.access_with(auto).await;
+    let client = servers.client_with(auto).await;
     let listed = Arc::new(Mutex::new([BTreeSet::<(String, u16)>::new(), BTreeSet::new()]));
     let known = listed.clone();
-    way.access.learn_from(move || known.lock().clone());
-    way.get().await.expect("an answer");
+    client.access.learn_from(move || known.lock().clone());
+    client.get().await.expect("an answer");
     let other = servers.address(1);
     listed.lock()[0].insert((other.host.clone(), other.port));
-    let ill = Fault::status(Match::any().verb("get"), 503);
-    servers.server(0).server().faults().add(ill);
-    way.get().await.expect_err("an error");
-    way.get().await.expect("the other answers");
+    let failing = Fault::status(Match::any().verb("get"), 503);
+    servers.server(0).server().faults().add(failing);
+    client.get().await.expect_err("an error");
+    client.get().await.expect("the other server answers");
     assert_eq!(servers.asked(), "aab");
 }
 
 #[tokio::test]
-async fn abandoned_writes_leave_only_one_server() {
+async fn a_client_leaves_only_one_server_for_abandoned_writes() {
     let servers = Servers::start(3).await;
-    let way = servers.access().await;
-    way.get().await.expect("an answer");
+    let client = servers.client().await;
+    client.get().await.expect("an answer");
     for number in 0..3 {
         let hang = Fault::new(Match::any().verb("patch"), Effect::Hang);
         servers.server(number).server().faults().add(hang);
     }
     for _ in 0..4 {
-        let services: Api<Service> = Api::namespaced(way.client.clone(), "default");
+        let services: Api<Service> = Api::namespaced(client.kube.clone(), "default");
         let (params, patch) = (PatchParams::default(), Patch::Merge(json!({"metadata": {}})));
         let write = services.patch("kubernetes", &params, &patch);
         assert!(timeout(Duration::from_millis(700), write).await.is_err());
     }
     assert_eq!(servers.asked(), "aabbb");
-    assert_eq!(way.changes(), Some(1));
+    assert_eq!(client.changes(), Some(1));
 }
 
 /// Rule: 7.own-connections
 #[tokio::test]
-async fn a_server_that_probes_see_down_is_left_with_its_watches() {
+async fn a_client_leaves_a_down_server_and_ends_its_watches() {
     let servers = Servers::start(2).await;
-    let way = servers.access().await;
-    let services: Api<Service> = Api::default_namespaced(way.client.clone());
+    let client = servers.client().await;
+    let services: Api<Service> = Api::default_namespaced(client.kube.clone());
     let watch = async || services.watch(&WatchParams::default(), "0").await;
     let mut first = Box::pin(watch().await.expect("a watch"));
     first.next().await.expect("an event").expect("the Service");
     let hang = Fault::new(Match::any().verb("get"), Effect::Hang).times(1);
     servers.server(0).server().faults().add(hang);
-    let client = way.client.clone();
+    let kube = client.kube.clone();
     let silent =
-        tokio::spawn(async move { Api::<Service>::default_namespaced(client).get("kubernetes").await });
+        tokio::spawn(async move { Api::<Service>::default_namespaced(kube).get("kubernetes").await });
     while servers.store.requests().all().len() < 2 {
         sleep(Duration::from_millis(5)).await;
     }
 
     let start = Instant::now();
-    way.access.set_down([servers.address(0)].into());
+    client.access.set_down([servers.address(0)].into());
     while let Some(Ok(_)) = timeout(PATIENCE, first.next())
         .await
         .expect("the end of the watch")
@@ -435,7 +437,7 @@ async fn a_server_that_probes_see_down_is_left_with_its_watches() {
         .expect("an end")
         .expect("no panic");
     ended.expect_err("no response");
-    way.get().await.expect("the other answers");
+    client.get().await.expect("the other server answers");
     assert!(
         start.elapsed() < Duration::from_millis(300),
         "{:?}",
@@ -443,20 +445,20 @@ async fn a_server_that_probes_see_down_is_left_with_its_watches() {
     );
     assert_eq!(servers.asked(), "aab");
 
-    way.access.set_down(BTreeSet::new());
-    way.get().await.expect("an answer");
-    assert_eq!(servers.asked(), "b", "it failed a moment ago");
+    client.access.set_down(BTreeSet::new());
+    client.get().await.expect("an answer");
+    assert_eq!(servers.asked(), "b", "the first server failed recently");
 }
 
 /// Rule: 7.own-connections
 #[tokio::test]
-async fn a_server_that_probes_see_down_is_used_if_it_is_the_last() {
+async fn a_down_server_is_used_if_it_is_the_last() {
     let mut servers = Servers::start(2).await;
-    let way = servers.access().await;
+    let client = servers.client().await;
     servers.kill(1);
-    way.access.set_down([servers.address(0)].into());
+    client.access.set_down([servers.address(0)].into());
     for _ in 0..3 {
-        way.get().await.expect("an answer");
+        client.get().await.expect("an answer");
     }
     assert_eq!(servers.asked(), "aaa");
 }
