@@ -71,7 +71,7 @@ fn thresholds_decide_when_a_target_is_down_and_well() {
     assert_eq!(probes.phase(1), Phase::Well);
 }
 
-/// Rule: 7.suspected
+/// Rule: 7.memory
 #[test]
 fn new_target_that_copies_show_as_taken_out_is_suspected() {
     let mut probes = Probes::new(2);
