@@ -100,10 +100,10 @@ impl Many {
             _ = writeln!(report, "fewer than {ENOUGH} times: {}", rare.join("; "));
         }
         #[expect(clippy::cast_precision_loss, reason = "the rate is only printed")]
-        let rate = self.seeds as f64 / took;
+        let per_second = self.seeds as f64 / took;
         _ = write!(
             report,
-            "{} schedules from base {}, {} failed, in {took:.1} s: {rate:.1} a second",
+            "{} schedules from base {}, {} failed, in {took:.1} s: {per_second:.1} a second",
             self.seeds,
             self.base,
             sum.failed.len()

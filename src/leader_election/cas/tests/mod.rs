@@ -374,10 +374,10 @@ async fn leader_rereads_when_get_and_watch_disagree() {
 /// The time that a renewal states.
 const RENEWED: &str = "2026-01-01T00:00:02.000000Z";
 
-/// The PATCHes that the server got: the resourceVersion to which each is bound, and whether it is a repetition.
+/// Each PATCH that the server got: the resourceVersion to which each is bound, and whether it is a repetition.
 type Log = Arc<Mutex<Vec<(String, bool)>>>;
 
-/// A server that answers the PATCHes in turn, each after its delay in milliseconds with its code, or never (`None`). A
+/// A server that answers each PATCH in turn, after its delay in milliseconds with its code, or never (`None`). A
 /// GET is answered at once.
 fn in_turn<const N: usize>(answers: [(Option<u64>, u16); N]) -> (Log, impl server::Upstream) {
     let log = Log::default();
