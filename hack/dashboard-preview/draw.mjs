@@ -14,6 +14,7 @@ recorded.origin = recorded.from;
 // The panels of each story, in addition to the first row.
 const TELLING = {
   leader: ["Leadership by replica", "Services over time", "Age of the last renewal", "Leader changes", "Ready endpoints by Service"],
+  server: ["API servers by probes", "Services over time", "Unreachable endpoints", "Probes by result", "Ready endpoints by Service"],
   outage: ["Leadership by replica", "Services over time", "Requests by code", "Silence of watches", "Age of the last renewal"],
   refused: ["Services", "What is wrong now", "Services over time", "Findings"],
 };

@@ -2,7 +2,7 @@
 // `dashboard` has the panels to draw, and `recorded` their data, with `from` and `to` for graphs and `at` for tiles.
 
 const PALETTE = ["#73bf69", "#f2cc0c", "#8ab8ff", "#ff780a", "#f2495c", "#b877d9", "#5794f2", "#fade2a", "#ffa6b0", "#37872d", "#a352cc", "#c8f2c2"];
-const NAMED = { green: "#73bf69", yellow: "#f2cc0c", orange: "#ff9830", red: "#f2495c", blue: "#5794f2", purple: "#b877d9", text: "#ccccdc" };
+const NAMED = { green: "#73bf69", "semi-dark-green": "#56a64b", yellow: "#f2cc0c", orange: "#ff9830", red: "#f2495c", blue: "#5794f2", purple: "#b877d9", text: "#ccccdc" };
 const WIDTH = 1600, UNIT = 31, GAP = 8;
 const color = (name) => NAMED[name] ?? name;
 

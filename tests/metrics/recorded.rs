@@ -1,10 +1,10 @@
-//! Data that a real Prometheus records from three replicas, in stories about a killed leader, an API outage and a
-//! refused Service.
+//! Data that a real Prometheus records from three replicas, in stories about a killed leader, a frozen API server, an API
+//! outage and a refused Service.
 
 use std::path::Path;
 use std::time::Duration;
 
-use harness::objects::{api_servers, managed, slice, vip};
+use harness::objects::{managed, slice, vip};
 use harness::{Cluster, Operator, Platform, leader, tool, until};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -80,6 +80,14 @@ async fn change_source(cluster: &Cluster, address: &str, pace: Pace) {
     pace.calm().await;
 }
 
+/// A query that returns a result when the leader sees this many API servers in a state.
+fn servers_in(state: &str, count: u8) -> String {
+    format!(
+        "count(endpoint_copier_probe_state{{state=\"{state}\"}} == 1 \
+         and on (instance) leader_election_master_status == 1) == {count}"
+    )
+}
+
 /// Plays the stories that the dashboard must show, and returns them.
 async fn record(
     cluster: &mut Cluster,
@@ -90,7 +98,9 @@ async fn record(
     let leads = |count: u8| format!("sum(leader_election_master_status) == {count}");
     let mut stories = Vec::new();
     cluster.create::<EndpointSlice>(source("10.0.0.1")).await;
-    cluster.create::<Service>(vip()).await;
+    let mut service = vip();
+    service["spec"]["ports"][0]["targetPort"] = json!(cluster.address(0).port());
+    cluster.create::<Service>(service).await;
     cluster
         .create::<Service>(managed("default", "web", "default", "source"))
         .await;
@@ -105,13 +115,12 @@ async fn record(
     let from = now();
     let killed = replicas.swap_remove(leader(replicas).await);
     killed.signal("KILL");
-    cluster
-        .put::<EndpointSlice>(api_servers(&["192.0.2.1", "192.0.2.2"]))
-        .await;
+    cluster.kill_server(1).await;
+    cluster.list_servers(&[0, 2]).await;
     prometheus.until("count(up == 0) == 1").await;
     prometheus.until(&leads(1)).await;
     cluster
-        .until_addresses("default", "kubernetes-vip", &["192.0.2.1", "192.0.2.2"])
+        .until_addresses("default", "kubernetes-vip", &[&cluster.ip(0), &cluster.ip(2)])
         .await;
     // In the meantime, the last scrape of the killed replica can still count.
     sleep(Duration::from_secs(2 * pace.scrape)).await;
@@ -119,18 +128,37 @@ async fn record(
     pace.calm().await;
     stories.push(story("leader", from, at));
 
+    // The node returns, and its API server freezes. `default/kubernetes` lists the server for some time longer.
+    cluster.start_server(1).await;
+    cluster.list_servers(&[0, 1, 2]).await;
+    prometheus.until(&servers_in("well", 3)).await;
+    pace.calm().await;
+    let from = now();
+    cluster.freeze_server(1);
+    prometheus.until(&servers_in("down", 1)).await;
+    sleep(Duration::from_secs(2 * pace.scrape)).await;
+    let at = now();
+    cluster.list_servers(&[0, 2]).await;
+    pace.calm().await;
+    cluster.thaw_server(1);
+    cluster.list_servers(&[0, 1, 2]).await;
+    prometheus.until(&servers_in("well", 3)).await;
+    pace.calm().await;
+    stories.push(story("server", from, at));
+
     // The API servers are down, and the source changes during the outage.
     let (from, end) = (now(), Instant::now() + Duration::from_secs(pace.outage));
-    for server in [0, 1] {
+    for server in [0, 1, 2] {
         cluster.kill_server(server).await;
     }
-    cluster.put::<EndpointSlice>(source("10.0.0.3")).await;
+    let changed = source("10.0.0.3");
     prometheus.until(&leads(0)).await;
     sleep_until(end).await;
     let at = now();
-    for server in [0, 1] {
+    for server in [0, 1, 2] {
         cluster.start_server(server).await;
     }
+    cluster.put::<EndpointSlice>(changed).await;
     prometheus.until(&leads(1)).await;
     cluster.until_addresses("default", "web", &["10.0.0.3"]).await;
     change_source(cluster, "10.0.0.4", pace).await;
@@ -158,7 +186,7 @@ fn has_number(series: &Value) -> bool {
 /// The data of every panel and annotation over all stories.
 async fn recorded(pace: Pace) -> Option<Value> {
     let program = tool("prometheus", env!("CARGO_TARGET_TMPDIR"))?;
-    let mut cluster = Cluster::start(Platform::Testbed, crate::PROGRAM, 3).await;
+    let mut cluster = Cluster::start_listed(Platform::Testbed, crate::PROGRAM, None).await;
     let mut replicas: Vec<_> = [("a", 0), ("b", 1), ("c", 0)]
         .into_iter()
         .map(|(name, server)| Operator::start(&cluster, name, server))
@@ -177,9 +205,7 @@ async fn recorded(pace: Pace) -> Option<Value> {
             for target in list(panel, "/targets") {
                 let query = replaced(word(target, "/expr"), &pace.rate_interval(step));
                 let series = prometheus.range(&query, since, step).await;
-                // No API server in the stories answers probes.
-                let needs_answers = query.contains("endpoint_copier_probe_duration_seconds");
-                if !needs_answers && !series.iter().any(has_number) {
+                if !series.iter().any(has_number) {
                     silent.push(format!("{}: {query}", word(panel, "/title")));
                 }
                 shown.push(json!({
