@@ -60,7 +60,7 @@ fn every_object_is_valid_in_the_oldest_and_the_newest_version() {
         objects.extend(rendered.into_iter().map(|object| json!([name, object])));
     }
     if let Some((is_valid, report)) = validate(&json!(objects)) {
-        assert!(is_valid && report.contains(", 0 wrong"), "{report}");
+        assert!(is_valid && report.contains(", 0 invalid"), "{report}");
     }
 }
 
@@ -69,7 +69,7 @@ fn an_invalid_object_is_reported() {
     let service = |spec| json!([["case", {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "a"}, "spec": spec}]]);
     for bad in [json!({"ports": [{"port": "http"}]}), json!({"portz": []})] {
         if let Some((is_valid, report)) = validate(&service(bad)) {
-            assert!(!is_valid && report.contains("2 wrong"), "{report}");
+            assert!(!is_valid && report.contains("2 invalid"), "{report}");
         }
     }
 }
