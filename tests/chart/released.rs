@@ -204,8 +204,8 @@ async fn three_replicas_are_installed_and_uninstalled_on_api_server() {
     }
 }
 
-/// The slice that kube-proxy uses for the VIP while Pods of the Go operator lead. Version 0.3.0 writes it itself. With
-/// 0.2, Kubernetes creates it from the `Endpoints`, with a name that is not known in advance.
+/// The slice that kube-proxy uses for the VIP while Pods of the Go operator lead. Version 0.3.0 writes this slice
+/// itself. With 0.2, Kubernetes creates the slice from the `Endpoints`, with a name that is not known in advance.
 fn slice_of_the_go_operator(version: &str) -> (&'static str, Value) {
     let mut slice = objects::api_servers(&ADDRESSES);
     let mut labels = json!({"kubernetes.io/service-name": "kubernetes-vip"});

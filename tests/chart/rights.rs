@@ -1,4 +1,4 @@
-//! RBAC is exactly sufficient: with only the rendered rules nothing is refused, and only the named rules are unused.
+//! RBAC is exactly sufficient: with only the rendered rules, nothing is refused, and only the named rules are unused.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};

@@ -30,7 +30,7 @@ async fn until_condition(store: &Store, service: &str, expected: [&str; 2]) -> s
     .await
 }
 
-/// The writes of conditions.
+/// The requests that write conditions.
 fn writes(store: &Store) -> Vec<Request> {
     let wanted = |request: &Request| request.is("patch", "services") && request.subresource == "status";
     store.requests().matching(wanted)

@@ -207,7 +207,7 @@ async fn an_undecodable_grant_keeps_its_last_answer() {
     let place = ("referencegrants", "web", "grant");
     spoil(&store, place, json!({"spec": {"from": "x"}}));
     stays(&operator).await;
-    // A list shows it too.
+    // A list shows the undecodable grant too.
     store.compact();
     operator.nodes.faults().end_watches(Match::any(), Ending::Abrupt);
     stays(&operator).await;

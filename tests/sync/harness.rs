@@ -216,7 +216,7 @@ impl Operator {
     }
 }
 
-/// Waits until a store is in a state. Returns how long that took.
+/// Waits until a store is in the wanted state, which `what` describes. Returns how long that took.
 pub async fn until(store: &Store, what: &str, wanted: impl Fn(&Store) -> bool) -> Duration {
     let start = Instant::now();
     let met = timeout(PATIENCE, store.until(wanted)).await;

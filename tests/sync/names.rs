@@ -336,7 +336,7 @@ async fn a_source_of_the_flagged_service_waits_for_no_other() {
     noise.abort();
 }
 
-/// The index keeps a copy in full only if it knows that its Service asks for a source.
+/// The index keeps a copy in full only if it knows that the Service of the copy has a source.
 /// Rule: survive.memory
 #[tokio::test(start_paused = true)]
 async fn large_copies_are_not_read_again_after_a_start() {

@@ -157,7 +157,7 @@ async fn broken_watch_of_nodes_removes_no_endpoint() {
         pass(seconds(180)).await;
         assert_eq!(slices_of(&store, "vip"), before, "{code}");
         assert_eq!(warnings(&store, "vip"), [""; 0], "{code}");
-        // A server that leaves the source still leaves both families.
+        // A server that is removed from the source is still removed from both families.
         put(&store, testbed::builders::kubernetes_slice(&SERVERS[..1]));
         operator
             .until_addresses("vip", &["192.0.2.1", "2001:db8::1"])

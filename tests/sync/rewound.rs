@@ -1,5 +1,5 @@
-//! etcd is restored from a backup: objects and UIDs are as they were then, and resourceVersions restart at a lower
-//! number. A watch that continues from its last version would show nothing for a long time.
+//! etcd is restored from a backup: objects and UIDs are as they were at that time, and resourceVersions restart at a
+//! lower number. A watch that continues from its last version would show nothing for a long time.
 
 use serde_json::json;
 use testbed::{ApiServer, Ending, Fault, Match};
