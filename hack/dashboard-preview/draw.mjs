@@ -1,4 +1,4 @@
-// Draws the data that tests/metrics/recorded.rs recorded, as a whole and story by story:
+// Draws the data that tests/metrics/recorded.rs recorded: one picture of all data and one of each story.
 // `node draw.mjs dashboard.json recorded.json echarts.min.js docs/images` writes docs/images/dashboard.png and docs/images/dashboard-<story>.png.
 
 import { execFileSync } from "node:child_process";
@@ -12,7 +12,7 @@ const recorded = JSON.parse(readFileSync(recordedFile, "utf8"));
 recorded.origin = recorded.from;
 
 // The panels of each story, in addition to the first row.
-const TELLING = {
+const STORY_PANELS = {
   leader: ["Leadership by replica", "Services over time", "Age of the last renewal", "Leader changes", "Ready endpoints by Service"],
   server: ["API servers by probes", "Services over time", "Unreachable endpoints", "Probes by result", "Ready endpoints by Service"],
   outage: ["Leadership by replica", "Services over time", "Requests by code", "Silence of watches", "Age of the last renewal"],
@@ -22,8 +22,8 @@ const TELLING = {
 // A story is drawn from a minute before its start. Its tiles show the moment that the text describes.
 function picture({ name, from, at, to }) {
   const first = dashboard.panels.filter(({ gridPos, type }) => gridPos.y < 5 && type !== "row");
-  const others = TELLING[name].map((title) => dashboard.panels.find((panel) => panel.title === title));
-  if (others.includes(undefined)) throw new Error(`a panel of ${name} is not there`);
+  const others = STORY_PANELS[name].map((title) => dashboard.panels.find((panel) => panel.title === title));
+  if (others.includes(undefined)) throw new Error(`a panel of ${name} is missing`);
   const panels = first.map((panel) => ({ ...panel, gridPos: { ...panel.gridPos, y: panel.gridPos.y - 1 } }));
   let x = 0, y = 4;
   const graphs = others.filter(({ type }) => type === "timeseries").length;

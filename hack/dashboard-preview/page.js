@@ -31,10 +31,10 @@ function seriesOf(panel) {
   });
 }
 
-// The distance of two points of a panel, in milliseconds.
+// The distance between two points of a panel, in milliseconds.
 const stepOf = (panel) => 1000 * recorded.shown.find((shown) => shown.panel === panel.id).step;
 
-// The result of an instant query at that moment: the last point before it, unless it is older than a step.
+// The result of an instant query at `recorded.at`: the last point before it, unless it is older than a step.
 const current = (panel) => seriesOf(panel)
   .map((series) => ({ ...series, last: series.values.filter(([time]) => time <= recorded.at * 1000).at(-1) }))
   .filter(({ last }) => last && recorded.at * 1000 - last[0] < stepOf(panel)).map((series) => ({ ...series, value: series.last[1] }));
@@ -82,7 +82,7 @@ function stat(panel, body) {
     const look = own ? color(own.fixedColor) : reached;
     const box = element(body, "div", `flex:1;display:flex;flex-direction:column;align-items:center;justify-content:center;border-radius:3px;${
       colorMode === "background" ? `background:${look};color:#111217` : `color:${colorMode === "none" ? "#ccccdc" : look}`}`);
-    // As large as the space allows, like Grafana.
+    // Like Grafana, makes the text as large as the space allows.
     const size = (shown, most) => Math.min(most, (body.clientWidth / values.length - 12) / (0.57 * shown.length)).toFixed(1);
     element(box, "div", `font-size:${size(text, 30)}px;font-weight:500`, text);
     if (textMode === "value_and_name" && name) element(box, "div", `font-size:${size(name, values.length > 1 ? 14 : 20)}px`, name);

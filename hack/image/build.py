@@ -2,9 +2,9 @@
 
     python3 hack/image/build.py Dockerfile FOLDER [NAME=VALUE ...]
 
-Pairs are build arguments. TARGETARCH, which an engine sets, is that of this machine unless it is among them. Files are
-copied as .dockerignore allows. The Debian packages of the image are installed if apt-get exists and this runs as root.
-Otherwise they must be installed already.
+The pairs are build arguments. Without a pair for TARGETARCH, which a container engine would set, the build is for the
+architecture of this machine. Files are copied as .dockerignore allows. The Debian packages of the image are installed
+if apt-get exists and this script runs as root. Otherwise they must be installed already.
 """
 
 import fnmatch
@@ -29,7 +29,7 @@ def instructions(text):
 
 
 def allowed(context):
-    """Whether .dockerignore admits a path: the last matching pattern decides."""
+    """Returns a function that returns whether .dockerignore admits a path. The last matching pattern decides."""
     lines = (context / ".dockerignore").read_text().splitlines()
     patterns = [line for line in lines if line and not line.startswith("#")]
 
@@ -47,7 +47,7 @@ def allowed(context):
 
 def copy(context, work, rest):
     *sources, target = rest.split()
-    lets = allowed(context)
+    is_allowed = allowed(context)
     for source in sources:
         files = [context / source] if (context / source).is_file() else sorted((context / source).rglob("*"))
         files = [file for file in files if file.is_file()]
@@ -55,8 +55,8 @@ def copy(context, work, rest):
             sys.exit(f"COPY {rest}: there is no {source}")
         for file in files:
             name = file.relative_to(context)
-            if not lets(name):
-                sys.exit(f"COPY {rest}: .dockerignore keeps {name} out")
+            if not is_allowed(name):
+                sys.exit(f"COPY {rest}: .dockerignore excludes {name}")
             inner = file.relative_to(context / source) if (context / source).is_dir() else file.name
             to = work / target / inner
             to.parent.mkdir(parents=True, exist_ok=True)
@@ -65,7 +65,7 @@ def copy(context, work, rest):
 
 def main():
     dockerfile, work = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]).resolve()
-    given = {"TARGETARCH": machine.own(), **dict(pair.split("=", 1) for pair in sys.argv[3:])}
+    given = {"TARGETARCH": machine.this_architecture(), **dict(pair.split("=", 1) for pair in sys.argv[3:])}
     context = dockerfile.resolve().parent
     # The output of the compiler is kept between runs. Everything else is built again.
     work.mkdir(parents=True, exist_ok=True)
@@ -94,7 +94,7 @@ def main():
             print(f"RUN {rest}", flush=True)
             subprocess.run(["/bin/sh", "-c", rest], cwd=work, env=environment, check=True)
         elif word not in ("FROM", "WORKDIR"):
-            sys.exit(f"{dockerfile}: this script does not know {word}")
+            sys.exit(f"{dockerfile}: this script does not support {word}")
     machine.check(given["TARGETARCH"], work / "image" / "endpoint-copier-operator")
 
 

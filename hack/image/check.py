@@ -1,10 +1,10 @@
-"""Checks the root file system that hack/image/build.py made, as a Pod runs it.
+"""Checks the root file system that hack/image/build.py built, and runs it as a Pod does.
 
     python3 hack/image/check.py IMAGE TESTBED
 
 IMAGE is the folder with the binary, TESTBED the API server in memory (cargo build -p testbed). The operator runs with
 a read-only root, as uid 65532 without capabilities, in a separate network with only loopback and no DNS, and with the
-files and variables of a Pod. That part needs root on Linux. Otherwise it prints that it is skipped.
+files and variables of a Pod. This run needs root on Linux. Without root, the script prints that it skips the run.
 """
 
 import base64
@@ -24,8 +24,8 @@ import urllib.request
 import zlib
 
 NAME = "endpoint-copier-operator"
-# The limit for the binary, in bytes, so that a pull is short on a slow network. The binary of the Go operator is four
-# times as large.
+# The maximum size of the binary in bytes, so that a pull is short on a slow network. The binary of the Go operator is
+# four times as large.
 LARGEST = 8_000_000
 ACCOUNT = "var/run/secrets/kubernetes.io/serviceaccount"
 
@@ -36,8 +36,8 @@ def check(what, holds):
         sys.exit(1)
 
 
-def static(binary):
-    """Checks that the binary needs no interpreter and no library: types 3 and 1 of program headers and dynamic entries."""
+def is_static(binary):
+    """Returns whether the binary needs neither an interpreter (program header 3) nor a library (dynamic entry 1)."""
     table, = struct.unpack_from("<Q", binary, 32)
     size, count = struct.unpack_from("<HH", binary, 54)
     headers = [struct.unpack_from("<IIQQQQ", binary, table + size * at) for at in range(count)]
@@ -50,7 +50,7 @@ def static(binary):
 
 
 def crates(binary):
-    """The list of crates from cargo-auditable: a section of compressed JSON."""
+    """The names of the crates that cargo-auditable has listed in a section of compressed JSON."""
     table, = struct.unpack_from("<Q", binary, 40)
     size, count, names = struct.unpack_from("<HHH", binary, 58)
     sections = [struct.unpack_from("<IIQQQQ", binary, table + size * at) for at in range(count)]
@@ -64,13 +64,13 @@ def crates(binary):
 
 def files(image):
     names = sorted(path.name for path in image.iterdir())
-    check("the image holds the binary and /manager, nothing else", names == [NAME, "manager"])
-    check("/manager leads to the binary", os.readlink(image / "manager") == NAME)
+    check("the image contains only the binary and /manager", names == [NAME, "manager"])
+    check("/manager is a link to the binary", os.readlink(image / "manager") == NAME)
     binary = (image / NAME).read_bytes()
     check(f"the binary has {len(binary):,} bytes, at most {LARGEST:,}", len(binary) <= LARGEST)
-    check("it is static", static(binary))
+    check("the binary is static", is_static(binary))
     listed = crates(binary)
-    check(f"it lists its {len(listed)} crates", {"kube-client", "ring"} <= listed and "testbed" not in listed)
+    check(f"the binary lists its {len(listed)} crates", {"kube-client", "ring"} <= listed and "testbed" not in listed)
 
 
 class Api:
@@ -102,7 +102,7 @@ def until(what, holds):
 
 
 def pod(image, testbed, folder):
-    """Runs in separate namespaces; see main."""
+    """Runs the operator as in a Pod. main() calls this script again in separate namespaces for it."""
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
     kubeconfig = folder / "kubeconfig"
     servers = subprocess.Popen([testbed, "--listen", "127.0.0.1:6443", "--kubeconfig", kubeconfig])
@@ -140,8 +140,8 @@ def pod(image, testbed, folder):
     until("/readyz answers 200", lambda: plain.open("http://127.0.0.1:8081/readyz", timeout=5).status == 200)
     status = pathlib.Path(f"/proc/{operator.pid}/status").read_text().splitlines()
     fields = dict(line.split(":\t", 1) for line in status)
-    check("it runs as uid and gid 65532", fields["Uid"].split() == fields["Gid"].split() == ["65532"] * 4)
-    check("it has no capability", int(fields["CapEff"], 16) == int(fields["CapPrm"], 16) == 0)
+    check("the operator runs as uid and gid 65532", fields["Uid"].split() == fields["Gid"].split() == ["65532"] * 4)
+    check("the operator has no capabilities", int(fields["CapEff"], 16) == int(fields["CapPrm"], 16) == 0)
     service = {
         "apiVersion": "v1",
         "kind": "Service",
@@ -158,7 +158,7 @@ def pod(image, testbed, folder):
 
     until("the endpoints of default/kubernetes are copied", copied)
     operator.send_signal(signal.SIGTERM)
-    check("asked to stop it ends with 0", operator.wait(10) == 0)
+    check("the operator exits with 0 when it is asked to stop", operator.wait(10) == 0)
     servers.kill()
     servers.wait()
     subprocess.run(["umount", root], check=True)
@@ -169,7 +169,7 @@ def main():
     files(image)
     missing = [tool for tool in ("unshare", "ip", "mount") if not shutil.which(tool)]
     if sys.platform != "linux" or os.geteuid() != 0 or missing:
-        print(f"skipped: the operator as in a Pod: needs root on Linux{''.join(', ' + tool for tool in missing)}")
+        print(f"skipped: the run as in a Pod, which needs root on Linux{''.join(', ' + tool for tool in missing)}")
         return
     with tempfile.TemporaryDirectory(prefix="image-check-") as folder:
         os.chmod(folder, 0o755)

@@ -7,11 +7,11 @@ import platform
 import struct
 import sys
 
-# e_machine by the architecture name of images.
+# The field e_machine of an ELF header for each architecture, by its name in images.
 MACHINES = {"amd64": 62, "arm64": 183}
 
 
-def own():
+def this_architecture():
     """The architecture of this machine, as images name it."""
     machine = platform.machine()
     return {"x86_64": "amd64", "aarch64": "arm64"}.get(machine, machine)
@@ -22,7 +22,7 @@ def check(architecture, path):
     with open(path, "rb") as file:
         header = file.read(20)
     if header[:4] != b"\x7fELF" or len(header) < 20:
-        sys.exit(f"FAILED: {path} is no ELF file")
+        sys.exit(f"FAILED: {path} is not an ELF file")
     machine, = struct.unpack_from("<H", header, 18)
     if machine != MACHINES.get(architecture):
         sys.exit(f"FAILED: {path} is not for {architecture}: its e_machine is {machine}")

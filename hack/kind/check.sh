@@ -1,52 +1,52 @@
 #!/usr/bin/env bash
-# Installs the chart into the kind cluster that `make kind-up` and `make kind-load` made, and checks that the VIP Service
-# follows the API servers: three, two when one is frozen, and three when it is back. Needs kubectl, helm and a container tool.
+# Installs the chart into the kind cluster that `make kind-up` and `make kind-load` prepared, and checks that the VIP Service
+# lists three API servers, two while one of them is frozen, and then three again. Needs kubectl, helm and a container tool.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 : "${KIND_CLUSTER:?name of the kind cluster}" "${IMG:?image, as loaded}" "${CONTAINER_TOOL:=docker}"
 namespace=endpoint-copier-operator
 kubectl=(kubectl --context "kind-$KIND_CLUSTER")
-# This call may reach the frozen API server.
-soon=--request-timeout=5s
+# A call can reach the frozen API server.
+time_limit=--request-timeout=5s
 helm=(helm --kube-context "kind-$KIND_CLUSTER")
 
 addresses() {
-  "${kubectl[@]}" get endpointslices --namespace default "$soon" \
+  "${kubectl[@]}" get endpointslices --namespace default "$time_limit" \
     --selector kubernetes.io/service-name=kubernetes-vip,endpointslice.kubernetes.io/managed-by=endpoint-copier-operator \
     --output jsonpath='{range .items[*].endpoints[*]}{.addresses[0]}{"\n"}{end}'
 }
 
 # Waits until the VIP has this many API servers.
-until_there_are() {
+wait_for() {
   for _ in $(seq 120); do
-    # The API may be unavailable for a moment when one of its servers fails.
+    # The API can be unavailable for a few seconds after one of its servers has failed.
     found=$(addresses 2>/dev/null | grep -c . || true)
     [ "$found" -eq "$1" ] && { echo "the VIP has $1 API servers after ${SECONDS} s"; return; }
     sleep 1
   done
-  echo "the VIP does not have $1 API servers but ${found:-none}" >&2
+  echo "the VIP has ${found:-0} API servers instead of $1" >&2
   "${kubectl[@]}" get endpointslices --all-namespaces --output wide >&2
   "${kubectl[@]}" logs --namespace "$namespace" --selector app.kubernetes.io/name=endpoint-copier-operator --tail 50 >&2
   exit 1
 }
 
-# Without --wait, because Helm would wait for the address of the LoadBalancer Service, and nothing assigns one here.
+# Without --wait: Helm would wait for the address of the LoadBalancer Service, and nothing assigns one here.
 "${helm[@]}" upgrade --install endpoint-copier-operator charts/endpoint-copier-operator \
   --namespace "$namespace" --create-namespace \
   --set replicaCount=3 --set image.repository="${IMG%:*}" --set image.tag="${IMG##*:}" --set image.pullPolicy=Never \
   --set vip.create=true --set vip.distribution=k3s
 "${kubectl[@]}" rollout status --namespace "$namespace" deployment/endpoint-copier-operator --timeout 2m
-until_there_are 3
+wait_for 3
 
 node=$KIND_CLUSTER-control-plane3
-# Frozen instead of stopped, because a restarted kind node may get another address.
+# The node is frozen, not stopped, because a restarted kind node can get another address.
 "$CONTAINER_TOOL" pause "$node" >/dev/null
-until_there_are 2
+wait_for 2
 "$CONTAINER_TOOL" unpause "$node" >/dev/null
-until_there_are 3
+wait_for 3
 
 "${helm[@]}" uninstall endpoint-copier-operator --namespace "$namespace" --wait
 "${kubectl[@]}" get service kubernetes-vip --namespace default
-until_there_are 3
+wait_for 3
 echo "kind: the copy and the VIP stay without the operator"

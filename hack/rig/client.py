@@ -1,4 +1,4 @@
-"""Calls a server over TLS, on a new connection each time, and prints one line of JSON per call.
+"""Calls servers over TLS, on a new connection each time, and prints one line of JSON per call.
 
     python3 client.py --ca FILE --token TOKEN --port 6443 --path / [--calls N] [--period S] [--own-ports] HOST...
 
@@ -16,7 +16,7 @@ import time
 NAME = "kubernetes.default.svc"
 # The time limit of a call, in seconds.
 LIMIT = 1.0
-# Below the ports that the kernel hands out, and without those on which kube-proxy listens.
+# Source ports: below those that the kernel assigns, and without those on which kube-proxy listens.
 PORTS = range(11000, 30000)
 
 
@@ -37,7 +37,7 @@ async def get(host, arguments, tls, local):
 
 
 async def call(host, arguments, tls, local):
-    """Makes one call and prints what happened."""
+    """Makes one call and prints its result."""
     begun = time.monotonic()
     try:
         seen = await asyncio.wait_for(get(host, arguments, tls, local), LIMIT)
@@ -85,7 +85,7 @@ if __name__ == "__main__":
     parser.add_argument("--token", default="")
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--path", required=True)
-    parser.add_argument("--calls", type=int, default=0, help="to each host; 0: without end")
+    parser.add_argument("--calls", type=int, default=0, help="calls to each host; 0 means no limit")
     parser.add_argument("--period", type=float, default=0.0, help="seconds from one call to the next")
     parser.add_argument("--own-ports", action="store_true", help="use no source port twice within minutes")
     parser.add_argument("host", nargs="+")

@@ -16,14 +16,14 @@ from network import (
 )
 
 HERE = pathlib.Path(__file__).resolve().parent
-# The permissions of the operator, as the chart grants them, for a ServiceAccount in this namespace.
+# The permissions of the operator, as the chart grants them to a ServiceAccount in NAMESPACE.
 RIGHTS = HERE.parents[1] / "crates/testing/harness/rights/default.json"
 NAMESPACE = "namespace-of-the-release"
 LEASE = f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases/f668ae63.endpoint-copier-operator"
 IN_POD = pathlib.Path("/run/secrets/kubernetes.io/serviceaccount")
-# Keys, configurations and the data of etcd, in the memory of the rig.
+# Keys, configurations and the data of etcd, in a file system that ends with the rig.
 STATE = pathlib.Path("/run/rig")
-# The rig looks at the cluster through this node, so its API server does not fail.
+# The rig observes the cluster through this node, which therefore has no faults.
 OBSERVER = "node-3"
 
 SERVICE = "/api/v1/namespaces/default/services/kubernetes-vip"
@@ -49,7 +49,7 @@ AUDIT_POLICY = {
     "omitStages": ["RequestReceived"],
     "rules": [{"level": "Metadata", "users": ["client"]}, {"level": "None"}],
 }
-# As Edge Image Builder writes it for two addresses.
+# The Service that Edge Image Builder writes for two addresses.
 VIP_SERVICE = {
     "apiVersion": "v1",
     "kind": "Service",
@@ -137,7 +137,7 @@ class Cluster:
         self.until_all_are_ready(60)
 
     def create_objects(self):
-        """Nodes, users and their permissions, and the Service."""
+        """Creates the Nodes, the permissions of the operator, and the VIP Service."""
         for name, addresses in {**NODES, **WORKER}.items():
             labels = {"node-role.kubernetes.io/control-plane": "true"} if name in NODES else {}
             self.api.create({"kind": "Node", "apiVersion": "v1", "metadata": {"name": name, "labels": labels}})
@@ -194,15 +194,15 @@ class Cluster:
         )
 
     def start_operator(self, node):
-        """A replica with the environment of a Pod, which dials the ClusterIP."""
+        """Starts a replica with the environment of a Pod. It dials the ClusterIP."""
         self.hosts[node].start(
             "operator", *self.operator, KUBERNETES_SERVICE_HOST=CLUSTER_IPS[0], KUBERNETES_SERVICE_PORT="443",
             POD_NAME=node, POD_NAMESPACE=NAMESPACE, HOST_IPS=",".join(NODES[node]),
         )
 
     def break_node(self, node, fault):
-        """power-off: the link goes down, and all processes end. hang: all processes stop. etcd-kill: only etcd ends.
-        kill, freeze: only the API server."""
+        """Causes a fault. power-off: the link goes down, and all processes end. hang: all processes freeze. etcd-kill:
+        only etcd ends. kill, freeze: only the API server ends or freezes."""
         host = self.hosts[node]
         if fault == "power-off":
             link(node, "down")
@@ -215,7 +215,7 @@ class Cluster:
             host.signal({"kill": signal.SIGKILL, "freeze": signal.SIGSTOP}[fault], "api-server")
 
     def repair_node(self, node, fault):
-        """Undoes a fault."""
+        """Ends a fault."""
         if fault in ("freeze", "hang"):
             self.hosts[node].signal(signal.SIGCONT, *["api-server"] * (fault == "freeze"))
             return
@@ -231,15 +231,15 @@ class Cluster:
         self.start_api_server(node)
 
     def set_policy(self, policy):
-        """Sets externalTrafficPolicy, and waits until the operator and kube-proxy have followed."""
+        """Sets externalTrafficPolicy, and waits until the operator and kube-proxy have applied it."""
         self.api.request("PATCH", SERVICE, {"spec": {"externalTrafficPolicy": policy}})
         named = policy == "Local"
 
-        def has_followed():
+        def is_applied():
             endpoints = [endpoint for item in self.slices() for endpoint in item["endpoints"]]
             return all(("nodeName" in endpoint) == named for endpoint in endpoints)
 
-        until(f"endpoints with{'' if named else 'out'} node names", 15, has_followed)
+        until(f"endpoints with{'' if named else 'out'} node names", 15, is_applied)
         # kube-proxy syncs once a second.
         time.sleep(3)
 
@@ -269,7 +269,7 @@ class Cluster:
         return until("the copies list all API servers", limit, lambda: self.lists(NODES))
 
     def audited(self, uri):
-        """The requests of the client in the audit logs: node and source addresses of each."""
+        """The node and the source addresses of each request of the client for this URI, from the audit logs."""
         found = []
         for node in NODES:
             with open(self.audit_log(node), encoding="utf-8") as log:
@@ -314,7 +314,10 @@ class Cluster:
         until(f"the API server on {node} renews its lease", 30, lambda: lease() not in (None, before))
 
     def victim(self, kind):
-        """A node of this kind: leader of the operator, etcd-leader, or other, where no leader runs."""
+        """The node for a fault: that of the leader of the operator, that of the leader of etcd, or one of neither.
+
+        Moves leaders if necessary. The node is never OBSERVER.
+        """
         if kind == "leader" and self.leader() == OBSERVER:
             self.move_leader()
         leader = self.leader()
@@ -324,7 +327,7 @@ class Cluster:
 
 
 def kubeconfig(server):
-    """A kubeconfig of kube-proxy."""
+    """A kubeconfig for kube-proxy."""
     return json.dumps({
         "apiVersion": "v1",
         "kind": "Config",
@@ -336,7 +339,7 @@ def kubeconfig(server):
 
 
 def make_files():
-    """Certificates with the names and addresses of all servers, users, and the audit policy."""
+    """Writes the certificate with the names and addresses of all servers, the users, and the audit policy."""
     STATE.mkdir()
     IN_POD.mkdir(parents=True)
     addresses = [*CLUSTER_IPS, *VIP, "127.0.0.1", "::1", *(address for node in NODES.values() for address in node)]

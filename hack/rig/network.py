@@ -1,7 +1,7 @@
 """The network of the rig: three control-plane nodes, a worker, and a client outside the cluster.
 
-Each of them is a network namespace with an IPv4 and an IPv6 address. The namespace of the rig itself is the switch of
-the nodes, and the router between them and the client. The rig has its own mount, network and PID namespace, so all of
+Each of them is a network namespace with an IPv4 and an IPv6 address. The namespace of the rig itself has the switch of
+the nodes, and routes between them and the client. The rig has its own mount, network and PID namespace, so all of
 this, and each process in it, ends with the rig.
 """
 
@@ -18,7 +18,7 @@ CLUSTER_IPS = ("10.96.0.1", "fd00:96::1")
 SERVICES = "10.96.0.0/16,fd00:96::/112"
 PODS = "10.244.0.0/16,fd00:244::/64"
 
-LENGTHS = (24, 64)
+PREFIX_LENGTHS = (24, 64)
 ROUTER = ("192.168.77.1", "fd00:77::1")
 ROUTER_OF_CLIENT = ("192.168.99.1", "fd00:99::1")
 
@@ -40,8 +40,8 @@ def ip(words, namespace=None):
 
 
 def build():
-    """Makes the namespaces and connects them."""
-    # The names of namespaces are files in /run/netns.
+    """Creates the namespaces and connects them."""
+    # Each namespace has a file in /run/netns, which must end with the rig.
     run("mount", "-t", "tmpfs", "none", "/run")
     ip("link set lo up")
     forward("sh")
@@ -56,7 +56,7 @@ def build():
 
 
 def plug(name, addresses, router):
-    """Makes a namespace with the device `uplink`, whose other end has the name of the namespace."""
+    """Creates a namespace with the device `uplink`, whose other end has the name of the namespace."""
     ip(f"netns add {name}")
     ip("link set lo up", name)
     ip(f"link add uplink netns {name} type veth peer name {name}")
@@ -69,7 +69,7 @@ def plug(name, addresses, router):
 def connect(device, addresses, namespace):
     """Brings up a device with these addresses."""
     ip(f"link set {device} up", namespace)
-    for address, length in zip(addresses, LENGTHS):
+    for address, length in zip(addresses, PREFIX_LENGTHS):
         ip(f"address add {address}/{length} dev {device}{' nodad' if ':' in address else ''}", namespace)
 
 
@@ -89,7 +89,7 @@ def announce_from(node):
 
 
 class Host:
-    """The processes of one namespace. Their output goes to a file each in the folder `logs`."""
+    """The processes of one namespace. Each writes its output to a file in the folder `logs`."""
 
     def __init__(self, name, addresses, logs):
         self.name = name

@@ -3,13 +3,13 @@
 
     local       with externalTrafficPolicy Local, API servers see the address of a client outside; with Cluster, API
                 servers on other nodes see the address of the announcing node
-    announce    MetalLB and PureLB announce the VIP on exactly the nodes whose API server lives
-    faults      how long calls of the VIP fail when a node loses power, or its API server is killed or freezes
+    announce    MetalLB and PureLB announce the VIP on exactly the nodes whose API server is alive
+    faults      how long calls to the VIP fail when a node loses power, or its API server is killed or freezes
     supervisor  port 9345 of the VIP, and what happens when it fails on one node and on all
 
 Each node is a network namespace with etcd, kube-apiserver, kube-proxy in nftables mode and a replica of the operator.
-It needs root on Linux, ip, nft, openssl, unshare, and KUBEBUILDER_ASSETS, a folder with etcd, kube-apiserver and
-kube-proxy. The exit code is 1 if a check fails. Everything but the logs of a failure is removed at the end.
+The rig needs root on Linux, ip, nft, openssl, unshare, and KUBEBUILDER_ASSETS, a folder with etcd, kube-apiserver and
+kube-proxy. The exit code is 1 if a check fails. At the end, everything is removed except the logs of a failed run.
 """
 
 import argparse
@@ -33,19 +33,20 @@ from network import CLIENT, FAMILIES, NODES, VIP, Failure, announce_from
 FAULTS = ("kill", "freeze", "power-off")
 # Further faults of the scenario faults.
 MORE_FAULTS = ("hang", "etcd-kill")
-# Limits in seconds. Copies follow a fault within:
-FOLLOWS = 6
-# They list a repaired server again within this time. Each relapse doubles how long it must answer first, up to 60 s:
-BACK = 90
+# Limits in seconds. After a fault, the copies are up to date within:
+FAULT_LIMIT = 6
+# The copies list a repaired server again within this time. Each relapse doubles the time for which the server must
+# answer before that, up to 60 s:
+RETURN_LIMIT = 90
 # Calls fail for at most this long, by the kind of the node. The Lease of a dead leader runs out after 6 s.
-FAILING = {"other": 5.5, "leader": 9, "etcd-leader": 5.5}
-# An API server without its etcd answers /readyz with 200 for some time more, because it caches its check of etcd. Without
-# the leader of etcd, nothing can be written until the others have elected one.
-FAILING_WITHOUT_ETCD = {"other": 7, "leader": 10.5, "etcd-leader": 9}
-# No call should fail because a repaired server returns. A machine that stalls may cost this many on each family:
-STALLED = 3
+FAILING_LIMIT = {"other": 5.5, "leader": 9, "etcd-leader": 5.5}
+# An API server without its etcd still answers /readyz with 200 for a while, because it caches its check of etcd. Without
+# the leader of etcd, nothing can be written until the other members have elected one.
+FAILING_LIMIT_WITHOUT_ETCD = {"other": 7, "leader": 10.5, "etcd-leader": 9}
+# No call should fail because a repaired server returns. If the machine stalls, this many may fail on each family:
+MOST_FAILED = 3
 # The client makes thirty calls a second on each family. With fewer than this many, the checks prove nothing:
-CALLS = 24
+LEAST_CALLS = 24
 
 
 class Rig:
@@ -63,21 +64,21 @@ class Rig:
         print(f"{'ok' if holds else 'FAILED'}: {what}{'' if holds else f': {seen}'}", flush=True)
 
     def expect_within(self, limit, what, holds, seen):
-        """Checks that something holds within some seconds."""
+        """Checks that something holds within a limit, in seconds."""
         try:
             self.expect(f"{what} after {cluster.until(what, limit, holds)} s", True)
         except Failure:
             self.expect(f"{what} within {limit} s", False, seen())
 
     def unanswered(self, vip, port, path, count=1):
-        """Makes calls from the client outside. Returns the results other than 200."""
+        """Makes calls from the client outside. Returns the results of those that were not answered with 200."""
         what = ("--token=client-token", f"--port={port}", f"--path={path}", f"--calls={count}")
         command = client("client", vip, *what)
         lines = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()
         return [answer["seen"] for answer in map(json.loads, lines) if not answer["ok"]]
 
     def audited(self, path, count):
-        """The source addresses of requests in the audit logs, by node. The logs may be late."""
+        """The source addresses of requests in the audit logs, by node. Waits up to 5 s for all `count` requests."""
         with contextlib.suppress(Failure):
             cluster.until("requests are in audit logs", 5, lambda: len(self.cluster.audited(path)) == count)
         found = collections.defaultdict(set)
@@ -105,12 +106,12 @@ def local(rig):
                 rig.expect(f"{what}: ten calls are answered", not failed, failed)
                 seen = rig.audited(path, 10)
                 if policy == "Local":
-                    right = seen == {node: {CLIENT[number]}}
-                    rig.expect(f"{what}: only its API server is called, and sees the client", right, seen)
+                    correct = seen == {node: {CLIENT[number]}}
+                    rig.expect(f"{what}: only its API server is called, and sees the client", correct, seen)
                 else:
                     others = [seen[name] for name in seen if name != node]
-                    right = others and all(addresses == {NODES[node][number]} for addresses in others)
-                    rig.expect(f"{what}: other API servers are called, and see the node", right, seen)
+                    correct = others and all(addresses == {NODES[node][number]} for addresses in others)
+                    rig.expect(f"{what}: other API servers are called, and see the node", correct, seen)
 
 
 def healthy_nodes(item):
@@ -123,7 +124,7 @@ def healthy_nodes(item):
 
 
 def announcing(rig):
-    """The nodes that announce the VIP. MetalLB wants a healthy endpoint in any slice, PureLB in each."""
+    """The nodes that announce the VIP. MetalLB requires a healthy endpoint in any slice, PureLB in each."""
     nodes = {item["addressType"]: healthy_nodes(item) for item in rig.cluster.slices()}
     return {**nodes, "MetalLB": set().union(*nodes.values()), "PureLB": set(NODES).intersection(*nodes.values())}
 
@@ -135,16 +136,16 @@ def expect_announcing(rig, limit, what, nodes):
 
 
 def announce(rig):
-    """The faults follow a renewal, so that Kubernetes itself still lists the dead server."""
+    """Each fault begins after a renewal, so that Kubernetes itself still lists the dead server."""
     rig.cluster.set_policy("Local")
-    expect_announcing(rig, BACK, "before a fault", NODES)
+    expect_announcing(rig, RETURN_LIMIT, "before a fault", NODES)
     for fault in FAULTS:
         victim = rig.cluster.victim("other")
         rig.cluster.until_renewed(victim)
         rig.cluster.break_node(victim, fault)
-        expect_announcing(rig, FOLLOWS, f"{fault} of {victim}", [node for node in NODES if node != victim])
+        expect_announcing(rig, FAULT_LIMIT, f"{fault} of {victim}", [node for node in NODES if node != victim])
         rig.cluster.repair_node(victim, fault)
-        expect_announcing(rig, BACK, f"end of the {fault} of {victim}", NODES)
+        expect_announcing(rig, RETURN_LIMIT, f"end of the {fault} of {victim}", NODES)
 
 
 class Calls:
@@ -162,14 +163,14 @@ class Calls:
             self.all.append(json.loads(line))
 
     def since(self, begin):
-        """What happened to the calls that began since then, by family."""
+        """A summary of the calls that began since `begin`, by family."""
         return {family: summary(begin, self.of(vip, begin)) for family, vip in zip(FAMILIES, VIP)}
 
     def of(self, vip, begin):
         return [call for call in list(self.all) if call["host"] == vip and call["begun"] >= begin]
 
     def are_answered(self):
-        """Whether there were calls in the last two seconds, and each was answered."""
+        """Whether each address got over 30 calls in the last two seconds, and all of them were answered."""
         recent = [self.of(vip, time.monotonic() - 2) for vip in VIP]
         return all(len(calls) > 30 and all(call["ok"] for call in calls) for calls in recent)
 
@@ -213,18 +214,18 @@ def one_fault(rig, fault, calls):
     row["calls"] = calls.since(begin)
     repaired = time.monotonic()
     rig.cluster.repair_node(victim, fault)
-    row["back_after_s"] = rig.cluster.until_all_are_ready(BACK)
+    row["back_after_s"] = rig.cluster.until_all_are_ready(RETURN_LIMIT)
     time.sleep(5)
     row["calls_while_it_returns"] = calls.since(repaired)
     rig.expect(f"{fault} of {victim} ({kind}): the client runs", calls.process.poll() is None)
-    limit = (FAILING_WITHOUT_ETCD if fault == "etcd-kill" else FAILING)[kind]
+    limit = (FAILING_LIMIT_WITHOUT_ETCD if fault == "etcd-kill" else FAILING_LIMIT)[kind]
     for family in FAMILIES:
         what = f"{fault} of {victim} ({kind}), {family}"
         seen, returning = row["calls"][family], row["calls_while_it_returns"][family]
         rig.expect(f"{what}: calls fail for at most {limit} s", seen["failing_for_s"] <= limit, seen)
-        rig.expect(f"{what}: at most {STALLED} calls fail after the repair", returning["failed"] <= STALLED, returning)
+        rig.expect(f"{what}: at most {MOST_FAILED} calls fail after the repair", returning["failed"] <= MOST_FAILED, returning)
         rate = min(seen["calls_per_s"], returning["calls_per_s"])
-        rig.expect(f"{what}: the client makes at least {CALLS} calls a second", rate >= CALLS, rate)
+        rig.expect(f"{what}: the client makes at least {LEAST_CALLS} calls a second", rate >= LEAST_CALLS, rate)
     return row
 
 
@@ -251,13 +252,13 @@ def supervisor(rig):
 
     def expect(what, nodes):
         seen = rig.cluster.ready
-        rig.expect_within(BACK if nodes == NODES else FOLLOWS, what, lambda: rig.cluster.lists(nodes), seen)
+        rig.expect_within(RETURN_LIMIT if nodes == NODES else FAULT_LIMIT, what, lambda: rig.cluster.lists(nodes), seen)
 
     answers(9345)
     hosts[first].signal(signal.SIGKILL, "supervisor")
     expect(f"the supervisor of {first} is killed: {first} is out for both ports", others)
     rig.expect(f"the source still lists {first}", NODES[first][0] in rig.cluster.ready("kubernetes")["IPv4"])
-    # Until kube-proxy has followed.
+    # kube-proxy needs a moment to apply the change.
     time.sleep(2)
     answers(9345)
     answers(6443)
@@ -268,7 +269,7 @@ def supervisor(rig):
     answers(6443)
     for node in NODES:
         rig.cluster.start_supervisor(node)
-    time.sleep(FOLLOWS)
+    time.sleep(FAULT_LIMIT)
     expect("all supervisors are back: all are ready", NODES)
     answers(9345)
 
@@ -282,12 +283,12 @@ def parse():
     option = parser.add_argument
     option("--operator", default="target/release/endpoint-copier-operator", help="the binary [%(default)s]")
     option("--operator-args", default="", metavar="ARGS", help="more flags of the operator")
-    option("--logs", metavar="DIR", help="keeps the logs there [a new folder, removed if all checks pass]")
+    option("--logs", metavar="DIR", help="the folder for the logs [a new one, removed if all checks pass]")
     option("--faults", default=",".join(FAULTS), help="the faults of the scenario faults; also hang and etcd-kill [%(default)s]")
-    option("--victim", choices=FAILING, default="other", help="the node on which they happen [%(default)s]: that "
-           "of the operator's leader, that of etcd's leader, or one of neither")
-    option("--reps", type=int, default=1, help="how often each of them happens [%(default)s]")
-    option("--out", metavar="FILE", help="appends a line of JSON for each of them")
+    option("--victim", choices=FAILING_LIMIT, default="other", help="the node with the fault [%(default)s]: that of "
+           "the operator's leader, that of the etcd leader, or one of neither")
+    option("--reps", type=int, default=1, help="how often each fault happens [%(default)s]")
+    option("--out", metavar="FILE", help="appends a line of JSON for each fault")
     option("--inside", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     arguments.scenarios = arguments.scenarios or list(SCENARIOS)

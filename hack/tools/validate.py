@@ -1,4 +1,4 @@
-"""Validates Kubernetes objects, a JSON list on standard input, with the schemas of the named versions."""
+"""Validates Kubernetes objects with the schemas of the given versions. Reads a JSON list of [case, object] from standard input."""
 
 import json
 import sys
@@ -6,13 +6,13 @@ import sys
 import kubernetes_validate
 
 objects = json.load(sys.stdin)
-wrong = 0
+invalid = 0
 for version in sys.argv[1:]:
     for case, thing in objects:
         try:
             kubernetes_validate.validate(thing, version, strict=True)
         except (kubernetes_validate.ValidationError, kubernetes_validate.SchemaNotFoundError) as error:
-            wrong += 1
+            invalid += 1
             print(f"{version}, {case}: {thing['kind']} {thing['metadata']['name']}: {error}")
-print(f"{len(objects)} objects, {wrong} wrong")
-sys.exit(1 if wrong else 0)
+print(f"{len(objects)} objects, {invalid} invalid")
+sys.exit(1 if invalid else 0)

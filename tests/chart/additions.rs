@@ -20,7 +20,7 @@ fn count(objects: &[Value], kind: &str) -> usize {
 }
 
 #[test]
-fn fields_of_pods_reach_the_deployment() {
+fn pod_fields_appear_in_the_deployment_and_the_test_pod() {
     let Some(helm) = helm() else { return };
     let defaults = helm.render(&[]);
     let fields = [
@@ -63,7 +63,7 @@ fn pods_with_host_network_are_replaced_one_by_one() {
 }
 
 #[test]
-fn the_test_pod_runs_status_as_the_operator_would() {
+fn the_test_pod_runs_status_with_settings_of_the_operator() {
     for helm in helms() {
         let rendered = helm.render(&[
             "--set",
@@ -102,7 +102,7 @@ fn the_test_pod_runs_status_as_the_operator_would() {
 }
 
 #[test]
-fn a_pod_monitor_finds_the_pods_instead_of_a_service() {
+fn a_pod_monitor_selects_the_pods_instead_of_a_service() {
     let Some(helm) = helm() else { return };
     assert_eq!(count(&helm.render(&[]), "PodMonitor"), 0);
     let on = "metrics.podMonitor.enabled=true,metrics.service.enabled=false";
@@ -128,7 +128,7 @@ fn a_pod_monitor_finds_the_pods_instead_of_a_service() {
 }
 
 #[test]
-fn render_mode_decides_about_monitors_without_their_kind() {
+fn render_mode_applies_when_the_kind_of_a_monitor_is_missing() {
     for helm in helms() {
         for (section, kind) in [("serviceMonitor", "ServiceMonitor"), ("podMonitor", "PodMonitor")] {
             let on =
@@ -148,7 +148,7 @@ fn render_mode_decides_about_monitors_without_their_kind() {
 }
 
 #[test]
-fn a_grafana_dashboard_holds_the_same_dashboard() {
+fn a_grafana_dashboard_object_has_the_same_dashboard() {
     let Some(helm) = helm() else { return };
     assert_eq!(count(&helm.render(&[]), "GrafanaDashboard"), 0);
     let on = "grafanaDashboard.grafanaOperator.enabled=true";
@@ -199,7 +199,7 @@ fn flow_schemas_match_requests_of_the_service_account() {
         let spec = &find(&rendered, "FlowSchema", ending)["spec"];
         assert_eq!(spec["priorityLevelConfiguration"]["name"], level);
         assert_eq!(spec["rules"][0]["subjects"], account);
-        // This must be before the schema for all ServiceAccounts.
+        // This schema must precede the one for all ServiceAccounts.
         assert!(
             spec["matchingPrecedence"]
                 .as_u64()
@@ -213,8 +213,8 @@ fn flow_schemas_match_requests_of_the_service_account() {
     }
 }
 
-/// Applies objects with `--dry-run=server`. Each one must be accepted.
-fn accepted(cluster: &Cluster, kubectl: &std::path::Path, objects: &[Value]) {
+/// Asserts that the API server accepts each object with `--dry-run=server`.
+fn assert_accepted(cluster: &Cluster, kubectl: &std::path::Path, objects: &[Value]) {
     let list = json!({"apiVersion": "v1", "kind": "List", "items": objects});
     let mut child = Command::new(kubectl)
         .args(["apply", "--dry-run=server", "--filename=-", "--kubeconfig"])
@@ -225,13 +225,15 @@ fn accepted(cluster: &Cluster, kubectl: &std::path::Path, objects: &[Value]) {
         .spawn()
         .expect("kubectl starts");
     let mut stdin = child.stdin.take().expect("a pipe");
-    stdin.write_all(list.to_string().as_bytes()).expect("it reads");
+    stdin
+        .write_all(list.to_string().as_bytes())
+        .expect("kubectl reads");
     drop(stdin);
-    let output = child.wait_with_output().expect("it ends");
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{said}");
+    let output = child.wait_with_output().expect("kubectl ends");
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{error}");
     let accepted = String::from_utf8_lossy(&output.stdout).lines().count();
-    assert_eq!(accepted, objects.len(), "{said}");
+    assert_eq!(accepted, objects.len(), "{error}");
 }
 
 /// Rule: chart.valid
@@ -251,12 +253,12 @@ async fn every_object_is_accepted_in_a_dry_run_on_api_server() {
         // The ServiceAccount exists now, so the Pod of helm test is admitted too.
         let rendered = release.helm.render(&["--set", set]);
         let test = find(&rendered, "Pod", "").clone();
-        accepted(cluster, &kubectl, &[test]);
+        assert_accepted(cluster, &kubectl, &[test]);
         let everything = format!("--values={}", chart().join("ci/everything-values.yaml").display());
         let mut rendered = release.helm.render(&[&everything]);
         rendered.retain(|object| !is_custom(object) && object["kind"] != "Pod");
         assert!(count(&rendered, "FlowSchema") == 2 && count(&rendered, "ConfigMap") == 3);
-        accepted(cluster, &kubectl, &rendered);
+        assert_accepted(cluster, &kubectl, &rendered);
         assert!(Platform::Real.is_here());
     }
 }

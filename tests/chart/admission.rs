@@ -1,4 +1,4 @@
-//! The admission policies of the chart, on a real API server: only a real one evaluates them.
+//! The admission policies of the chart, on a real API server, because the testbed does not evaluate them.
 
 use harness::{Cluster, until};
 use k8s_openapi::api::core::v1::{Namespace, Service};
@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 use crate::helm::{NAMESPACE, chart, find, helm};
 use crate::released::{clusters, release};
 
-/// The operator, with more permissions than the chart grants: as if someone who has found another way to gain
-/// permissions used its token.
+/// The user name of the operator. Tests give it more permissions than the chart does, as if an attacker who gained
+/// permissions in another way used its token.
 pub const OPERATOR: &str = "system:serviceaccount:copier:endpoint-copier-operator";
 
 const SERVICES: &str = "/api/v1/namespaces/team-a/services";
@@ -20,7 +20,7 @@ const AUTHENTICATION: &str = "/apis/authentication.k8s.io/v1";
 const AUTHORIZATION: &str = "/apis/authorization.k8s.io/v1";
 const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces";
 
-/// The status code and the text of the response to a user's request.
+/// Sends a request as a user. Returns the status code and the body of the response.
 pub async fn send(cluster: &Cluster, user: &str, method: &str, path: &str, body: Value) -> (u16, String) {
     let merge = "application/merge-patch+json";
     let kind = if method == "PATCH" {
@@ -53,7 +53,7 @@ pub async fn send(cluster: &Cluster, user: &str, method: &str, path: &str, body:
     (parts.status.as_u16(), String::from_utf8_lossy(&body).into_owned())
 }
 
-/// Whether a request is admitted; the text says why not.
+/// Sends a request as a user. Returns an error, with the body of the response, if an admission policy rejects it.
 async fn admitted(
     cluster: &Cluster,
     user: &str,
@@ -73,7 +73,7 @@ async fn admitted(
     }
 }
 
-/// Grants a user verbs on Services of a namespace: on one of them, or on all.
+/// Grants a user verbs on one Service of a namespace, or on all of them without a name.
 async fn allow(cluster: &Cluster, namespace: &str, user: &str, verbs: &[&str], name: Option<&str>) {
     let role = format!("{user}-{}-{}", verbs.join("-"), name.unwrap_or("all"));
     let names: Vec<_> = name.into_iter().collect();
@@ -100,7 +100,7 @@ fn service(name: &str, annotations: &Value) -> Value {
     })
 }
 
-/// Annotations that name `web/<name>`.
+/// Annotations of a managed Service whose source is `web/<name>`.
 fn of_web(name: &str) -> Value {
     json!({
         "endpoint-copier/enabled": "true",
@@ -153,11 +153,11 @@ async fn users_name_only_sources_that_they_may_get_on_api_server() {
             text.contains("you may not get the Service default/kubernetes"),
             "{text}"
         );
-        // A Service that is not managed may have any annotation. To enable it is a change, also in a write of its
-        // status.
+        // A Service that is not managed may have any annotation. The policy checks the write that enables it, even a
+        // write of its status.
         let mut off = of_web("app");
         off["endpoint-copier/enabled"] = json!("false");
-        create("off", off).await.expect("switched off");
+        create("off", off).await.expect("a disabled Service is admitted");
         let on = json!({"metadata": {"annotations": enabled}});
         for path in [format!("{SERVICES}/off"), format!("{SERVICES}/off/status")] {
             assert!(
@@ -169,20 +169,20 @@ async fn users_name_only_sources_that_they_may_get_on_api_server() {
         }
         create("plain", json!({"a": "b"}))
             .await
-            .expect("no annotation of ours");
+            .expect("a Service without our annotations is admitted");
 
         allow(cluster, "web", "tom", &["get"], Some("app")).await;
         let mut text = String::new();
-        until("the right to get is in effect", async || {
+        until("the permission to get is in effect", async || {
             text = create("b", of_web("app"))
                 .await
-                .expect_err("it needs the other verb too");
+                .expect_err("the user needs the other verb too");
             !text.contains("you may not get")
         })
         .await;
         assert!(text.contains("you may not copy the Service web/app"), "{text}");
         allow(cluster, "web", "tom", &["copy"], Some("app")).await;
-        until("the right to copy is in effect", async || {
+        until("the permission to copy is in effect", async || {
             create("b", of_web("app")).await.is_ok()
         })
         .await;
@@ -192,7 +192,7 @@ async fn users_name_only_sources_that_they_may_get_on_api_server() {
         let unrelated = json!({"metadata": {"labels": {"a": "b"}}});
         admitted(cluster, "tom", "PATCH", &path, unrelated)
             .await
-            .expect("no change of ours");
+            .expect("a change of other fields is admitted");
     }
 }
 
@@ -224,7 +224,7 @@ async fn until_policy_is_in_effect(cluster: &Cluster, namespace: &str) {
 
 /// Rule: 9.admission-operator
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn stolen_operator_token_writes_nothing_else_on_api_server() {
+async fn stolen_operator_token_writes_only_its_objects_on_api_server() {
     const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
     for pair in &clusters().await {
         let (release, cluster) = (release(pair), &pair.1);
@@ -242,7 +242,7 @@ async fn stolen_operator_token_writes_nothing_else_on_api_server() {
         until_policy_is_in_effect(cluster, "team-a").await;
         let secrets = "/api/v1/namespaces/team-a/secrets";
         let one = |name: &str| format!("{SLICES}/{name}");
-        let labelled = |labels: &Value| json!({"metadata": {"labels": labels}});
+        let with_labels = |labels: &Value| json!({"metadata": {"labels": labels}});
         let leases = |namespace: &str| format!("{LEASES}/{namespace}/leases");
         let token = json!({"spec": {"token": "a"}});
         let access =
@@ -250,10 +250,10 @@ async fn stolen_operator_token_writes_nothing_else_on_api_server() {
         for (method, path, body, is_admitted) in [
             ("POST", SLICES.to_owned(), slice("copy", &ours), true),
             ("PATCH", one("copy"), json!({"endpoints": []}), true),
-            ("PATCH", one("copy"), labelled(&foreign), false),
+            ("PATCH", one("copy"), with_labels(&foreign), false),
             ("POST", SLICES.to_owned(), slice("more", &json!({})), false),
-            ("PATCH", one("foreign"), labelled(&ours), false),
-            ("PATCH", one("vip"), labelled(&ours), false),
+            ("PATCH", one("foreign"), with_labels(&ours), false),
+            ("PATCH", one("vip"), with_labels(&ours), false),
             ("DELETE", one("foreign"), Value::Null, false),
             ("DELETE", one("other"), Value::Null, false),
             ("DELETE", one("vip"), Value::Null, true),
@@ -298,7 +298,7 @@ async fn stolen_operator_token_writes_nothing_else_on_api_server() {
             let answer = admitted(cluster, OPERATOR, method, &path, body.clone()).await;
             assert_eq!(answer.is_ok(), is_admitted, "{method} {path} {body}: {answer:?}");
         }
-        // No other user is limited.
+        // Other users are not restricted.
         let code = cluster.post(SERVICES, service("a", &json!({}))).await;
         assert_eq!(code, 201);
         assert!(cluster.try_get::<Service>("team-a", "a").await.is_some());
@@ -309,7 +309,7 @@ async fn stolen_operator_token_writes_nothing_else_on_api_server() {
 
 /// Rule: 9.admission-conditions
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn operator_token_writes_only_its_condition_into_status_on_api_server() {
+async fn operator_token_writes_only_its_condition_on_api_server() {
     const OURS: &str = "endpoint-copier/InSync";
     for pair in &clusters().await {
         let (release, cluster) = (release(pair), &pair.1);
@@ -324,13 +324,13 @@ async fn operator_token_writes_only_its_condition_into_status_on_api_server() {
         let params = PatchParams::default();
         let patched = services.patch_status("kubernetes-vip", &params, &theirs).await;
         patched.expect("a status");
-        // The operator itself, with the permissions of the chart and the token of its ServiceAccount.
+        // The operator runs with the permissions of the chart and the token of its ServiceAccount.
         let pods = release.start_pods("copier").await;
         let found = async || {
             let service = cluster.try_get::<Service>("default", "kubernetes-vip").await;
             serde_json::to_value(service.expect("the Service")).expect("JSON")
         };
-        until("the Service says that it is in sync", async || {
+        until("the condition of the Service is True", async || {
             let conditions = found().await["status"]["conditions"].clone();
             let conditions = conditions.as_array().expect("a list");
             let is_in_sync = |it: &Value| it["type"] == OURS && it["status"] == "True";
@@ -341,7 +341,7 @@ async fn operator_token_writes_only_its_condition_into_status_on_api_server() {
             pod.operator.signal("TERM");
             assert!(pod.operator.ended().await.0.success());
         }
-        // A client with its token and more permissions.
+        // From here on, a client acts as the operator, with more permissions.
         bind_to_everything(cluster).await;
         until_policy_is_in_effect(cluster, "default").await;
         let path = "/api/v1/namespaces/default/services/kubernetes-vip";
@@ -374,14 +374,14 @@ async fn operator_token_writes_only_its_condition_into_status_on_api_server() {
         let body = json!({"spec": {"externalIPs": ["192.0.2.7"]}});
         admitted(cluster, OPERATOR, "PATCH", &format!("{path}/status"), body)
             .await
-            .expect("the API server ignores it");
+            .expect("the API server ignores the spec");
         assert_eq!(found().await["spec"], spec);
     }
 }
 
 /// Rule: 9.admission-conditions
 #[test]
-fn policy_admits_writes_of_status_only_with_conditions() {
+fn policy_admits_status_writes_only_with_service_conditions() {
     let Some(helm) = helm() else { return };
     for (set, admits) in [("false", false), ("true", true)] {
         let set = format!("admission.operator.enabled=true,serviceConditions.enabled={set}");
@@ -391,9 +391,9 @@ fn policy_admits_writes_of_status_only_with_conditions() {
     }
 }
 
-/// Pods of the Go operator write slices without our label.
+/// Pods of the Go operator write slices without our label, which the policy would reject.
 #[test]
-fn operator_policy_waits_until_go_operator_is_gone() {
+fn operator_policy_is_refused_with_rbac_for_the_go_operator() {
     let Some(helm) = helm() else { return };
     let set = "admission.operator.enabled=true,rbac.goOperator=true";
     let refusal = helm.refusal(&["--set", set]);

@@ -30,17 +30,13 @@ async fn reuse_flags_decide_which_values_apply_on_api_server() {
         let release = release(pair);
         let given = "replicaCount=3,resources.limits.cpu=200m,image.tag=v0.3.0";
         release.apply("install", &old_release(), &["--create-namespace", "--set", given]);
-        let takes_back = "resources.limits.cpu=null";
+        let no_limit = "resources.limits.cpu=null";
         for (flags, limit, replicas) in [
             (&["--reuse-values"][..], json!("200m"), 3),
             // With reused values, the value that the user set stays.
-            (&["--reuse-values", "--set", takes_back], json!("200m"), 3),
+            (&["--reuse-values", "--set", no_limit], json!("200m"), 3),
             // The limit is removed permanently, and the other values stay.
-            (
-                &["--reset-then-reuse-values", "--set", takes_back],
-                json!(null),
-                3,
-            ),
+            (&["--reset-then-reuse-values", "--set", no_limit], json!(null), 3),
             (&["--reset-then-reuse-values"], json!(null), 3),
             (&[], json!(null), 3),
             (&["--set", "logLevel=debug"], json!(null), 2),
@@ -50,7 +46,7 @@ async fn reuse_flags_decide_which_values_apply_on_api_server() {
             release.apply("upgrade", &chart(), flags);
             let expected = (limit, json!(replicas));
             assert_eq!(limit_and_replicas(&release).await, expected, "{flags:?}");
-            // The given tag is not one of ours.
+            // The given tag is one of the Go operator, so the chart replaces it.
             assert_eq!(release.image().await, IMAGE, "{flags:?}");
         }
     }
@@ -67,7 +63,7 @@ async fn a_rollback_needs_the_revision_on_api_server() {
         release.apply("upgrade", &chart(), &first);
         let second = ["--reset-then-reuse-values", "--set", "rbac.goOperator=false"];
         release.apply("upgrade", &chart(), &second);
-        // Without a number, Helm goes back by one revision, which is ours too.
+        // Without a revision, Helm rolls back to the previous one, which is of our chart too.
         release.run(&["rollback", "copier"]);
         assert_eq!(release.image().await, IMAGE);
 
@@ -81,19 +77,19 @@ async fn a_rollback_needs_the_revision_on_api_server() {
         assert_eq!(old, [1]);
 
         let deployments: Api<Deployment> = Api::namespaced(release.cluster.client(), crate::helm::NAMESPACE);
-        let by = PatchParams {
+        let params = PatchParams {
             field_manager: Some("somebody".to_owned()),
             ..PatchParams::default()
         };
         let scale = Patch::Merge(json!({"spec": {"replicas": 5}}));
-        deployments.patch(NAME, &by, &scale).await.expect("scaled");
+        deployments.patch(NAME, &params, &scale).await.expect("scaled");
         let back = ["rollback", "copier", "1"];
         let output = release.try_run(&back);
         if release.helm.major >= 4 {
-            let said = String::from_utf8_lossy(&output.stderr);
+            let error = String::from_utf8_lossy(&output.stderr);
             assert!(
-                !output.status.success() && said.contains("spec.replicas"),
-                "{said}"
+                !output.status.success() && error.contains("spec.replicas"),
+                "{error}"
             );
             release.run(&[&back[..], &["--force-conflicts"]].concat());
         } else {
@@ -119,10 +115,10 @@ async fn an_existing_vip_is_adopted_only_by_flag_on_api_server() {
             command.args(vip).args(more).output().expect("helm starts")
         };
         let refused = install(&[]);
-        let said = String::from_utf8_lossy(&refused.stderr);
+        let error = String::from_utf8_lossy(&refused.stderr);
         assert!(
-            !refused.status.success() && said.contains("kubernetes-vip"),
-            "{said}"
+            !refused.status.success() && error.contains("kubernetes-vip"),
+            "{error}"
         );
         succeeded(&install(&["--take-ownership"]));
         let service = release

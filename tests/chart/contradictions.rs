@@ -2,9 +2,9 @@
 
 use crate::helm::helms;
 
-/// The given values, and words in the error.
-const BAD: &[(&str, &[&str])] = &[
-    // Flags that have a value.
+/// The values given with `--set`, and the words that the error must contain.
+const CONTRADICTIONS: &[(&str, &[&str])] = &[
+    // Flags for which the chart has a value.
     (
         "extraArgs[0]=--leader-election-id=mine",
         &["--leader-election-id", "set leaderElection.id"],
@@ -65,7 +65,7 @@ const BAD: &[(&str, &[&str])] = &[
         "extraArgs[0]=-leader-elect=f,replicaCount=1",
         &["--leader-elect", "a single one"],
     ),
-    // The same, as environment variables.
+    // The same flags, given as environment variables.
     (
         "extraEnv[0].name=ENDPOINT_COPIER_LEADER_ELECTION_NAMESPACE,extraEnv[0].value=a",
         &["set leaderElection.namespace"],
@@ -86,7 +86,7 @@ const BAD: &[(&str, &[&str])] = &[
         "extraEnv[0].name=ENDPOINT_COPIER_HEALTH_PROBE_BIND_ADDRESS,extraEnv[0].value=:0",
         &["the kubelet's probes use port 8081"],
     ),
-    // Variables that exist already: server-side apply rejects a second one.
+    // Variables that the chart sets already: server-side apply rejects a second one of the same name.
     (
         "extraEnv[0].name=POD_NAME,extraEnv[0].value=a",
         &["POD_NAME is already set"],
@@ -161,10 +161,10 @@ const BAD: &[(&str, &[&str])] = &[
 #[test]
 fn a_contradiction_is_refused_with_the_value_to_use() {
     for helm in helms() {
-        for (set, words) in BAD {
-            let said = helm.refusal(&["--set", set]);
+        for (set, words) in CONTRADICTIONS {
+            let error = helm.refusal(&["--set", set]);
             for word in *words {
-                assert!(said.contains(word), "{set}: {said}");
+                assert!(error.contains(word), "{set}: {error}");
             }
         }
     }
@@ -200,7 +200,8 @@ fn an_apparent_contradiction_is_accepted() {
     }
 }
 
-/// Every flag that the chart sets has a value and is rejected in `extraArgs`, so the table is complete.
+/// The chart has a value for each flag that it sets, and refuses that flag in `extraArgs`: its table of flags is
+/// complete.
 #[test]
 fn every_variable_that_the_chart_sets_is_refused_as_a_flag() {
     let Some(helm) = crate::helm::helm() else { return };
@@ -210,8 +211,8 @@ fn every_variable_that_the_chart_sets_is_refused_as_a_flag() {
     let mut count = 0;
     for name in names.filter_map(|name| name.strip_prefix("ENDPOINT_COPIER_")) {
         let flag = name.to_lowercase().replace('_', "-");
-        let said = helm.refusal(&["--set", &format!("extraArgs[0]=--{flag}=a")]);
-        assert!(said.contains("the chart has a value for it"), "{said}");
+        let error = helm.refusal(&["--set", &format!("extraArgs[0]=--{flag}=a")]);
+        assert!(error.contains("the chart has a value for it"), "{error}");
         count += 1;
     }
     assert_eq!(count, 20);

@@ -98,7 +98,7 @@ fn pods_are_restricted() {
 
 /// Rule: chart.kept
 #[test]
-fn images_are_found_where_values_say() {
+fn the_image_is_the_one_that_values_name() {
     const OURS: &str = "ghcr.io/endpoint-copier-operator/endpoint-copier-operator";
     const OLD: &str = "registry.opensuse.org/isv/suse/edge/containers/images/endpoint-copier-operator";
     const OLDER: &str = "registry.opensuse.org/isv/suse/edge/metallb/images/endpoint-copier-operator";
@@ -170,7 +170,7 @@ fn a_rollout_never_waits_for_a_free_node() {
         ("podAntiAffinityPreset=soft", json!(1), json!(0)),
         ("podAntiAffinityPreset=none", json!(1), json!(0)),
         ("podAntiAffinityPreset=hard", json!(0), json!(1)),
-        // The affinity of the user, as given to the old chart.
+        // The affinity that the user gave to the old chart.
         (
             "affinity.podAntiAffinity.requiredDuringSchedulingIgnoredDuringExecution[0].topologyKey=node",
             json!(0),
@@ -195,7 +195,7 @@ fn a_rollout_never_waits_for_a_free_node() {
 }
 
 #[test]
-fn own_affinity_replaces_the_preset_part_by_part() {
+fn affinity_of_the_user_replaces_the_preset_part_by_part() {
     let Some(helm) = helm() else { return };
     let affinity = |set: &str| pod(&helm.render(&["--set", set]))["affinity"].clone();
     let presets = affinity("replicaCount=2");
@@ -264,7 +264,7 @@ fn addresses_of_the_node_come_from_the_kubelet() {
 }
 
 #[test]
-fn probe_mode_off_may_be_written_without_quotes() {
+fn probe_mode_off_works_without_quotes() {
     let Some(helm) = helm() else { return };
     for (mode, expected) in [("false", "off"), ("\"off\"", "off"), ("\"observe\"", "observe")] {
         let rendered = helm.render(&["--set-json", &format!("probe.mode={mode}")]);
@@ -277,7 +277,7 @@ fn probe_mode_off_may_be_written_without_quotes() {
 }
 
 #[test]
-fn an_empty_selector_of_nodes_is_handed_on() {
+fn the_nodes_selector_is_passed_on_even_if_empty() {
     let Some(helm) = helm() else { return };
     for selector in ["node-role.kubernetes.io/control-plane", "", "a=b"] {
         let rendered = helm.render(&["--set", &format!("nodes.selector={selector}")]);

@@ -1,4 +1,5 @@
-//! The chart in the schema, Chart.yaml, the README and other documents. tests/reference has the tables of values.
+//! The documents about the chart: its schema, Chart.yaml, README and other pages. The tables of values are in
+//! tests/reference.
 
 use serde_json::{Map, Value};
 
@@ -10,12 +11,12 @@ fn values() -> Value {
 
 /// Rule: chart.refused
 #[test]
-fn the_schema_refuses_unknown_keys_in_every_section_of_ours() {
+fn the_schema_refuses_unknown_keys_in_all_sections_but_global() {
     fn check(path: &str, schema: &Value) {
         let Some(properties) = schema["properties"].as_object() else {
             return;
         };
-        // The values of a parent chart are not ours to validate.
+        // `global` also has values of a parent chart, which this schema does not know.
         assert!(
             schema["additionalProperties"] == false || path.starts_with(".global"),
             "{path}"
@@ -31,7 +32,7 @@ fn the_schema_refuses_unknown_keys_in_every_section_of_ours() {
 }
 
 #[test]
-fn the_chart_has_this_version_and_existing_images() {
+fn chart_yaml_has_this_version_and_lists_the_image() {
     let Some(helm) = helm() else { return };
     let about: Value = serde_saphyr::from_str(&file("Chart.yaml")).expect("YAML");
     assert_eq!(about["version"], env!("CARGO_PKG_VERSION"));
@@ -61,7 +62,7 @@ fn links_of_the_charts_readme_lead_to_repository_files() {
     let about: Value = serde_saphyr::from_str(&file("Chart.yaml")).expect("YAML");
     let home = about["home"].as_str().expect("a home");
     let readme = file("README.md");
-    assert!(!readme.contains("]("), "links stand at the end, by name");
+    assert!(!readme.contains("]("), "links must be references at the end");
     let links: Vec<_> = readme
         .lines()
         .filter(|line| line.starts_with('['))
@@ -81,9 +82,9 @@ fn links_of_the_charts_readme_lead_to_repository_files() {
     }
 }
 
-/// The values of the manifest equal those of the command: tests/documents checks that.
+/// A test in tests/documents checks that the command of the guide sets the same values as its manifest.
 #[test]
-fn values_of_the_guide_spread_replicas_without_node_ports() {
+fn values_of_the_guide_spread_replicas_and_need_no_node_port() {
     let Some(helm) = helm() else { return };
     let path = concat!(
         env!("CARGO_MANIFEST_DIR"),
@@ -105,7 +106,7 @@ fn values_of_the_guide_spread_replicas_without_node_ports() {
     assert_eq!(vip["allocateLoadBalancerNodePorts"], false);
 }
 
-/// The values after `--set` in a text, each by its path.
+/// The paths of the values after `--set` in a text.
 fn set_in(text: &str) -> Vec<String> {
     let after = text.split("--set ").skip(1);
     let words = after.filter_map(|rest| rest.split([' ', '\n', '`', '\'', ')', ';']).next());
@@ -136,14 +137,14 @@ fn values_named_in_documents_exist() {
         for path in set_in(&text) {
             count += 1;
             // An empty map accepts any key, such as labels.
-            let is_free = |value: &Value| value.as_object().is_some_and(Map::is_empty);
-            let is_there = path
+            let accepts_any_key = |value: &Value| value.as_object().is_some_and(Map::is_empty);
+            let is_known = path
                 .split('.')
                 .try_fold(&values, |value, key| {
-                    value.get(key).or(is_free(value).then_some(value))
+                    value.get(key).or(accepts_any_key(value).then_some(value))
                 })
                 .is_some();
-            assert!(is_there || path == "resources.limits.cpu", "{document}: {path}");
+            assert!(is_known || path == "resources.limits.cpu", "{document}: {path}");
         }
     }
     assert!(count >= 8, "{count}");

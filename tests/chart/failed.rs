@@ -1,5 +1,5 @@
 //! Failed installs and upgrades on a real API server, and the recoveries that the documents describe. The Job of a
-//! `HelmChart` object reacts to the same status.
+//! `HelmChart` object acts on the status of the release, which these tests check.
 
 use k8s_openapi::api::core::v1::Service;
 use serde_json::{Value, json};
@@ -8,8 +8,8 @@ use crate::commands::old_release;
 use crate::helm::{chart, succeeded};
 use crate::released::{IMAGE, Release, clusters, release};
 
-/// The schema accepts this and the API server does not: `Exists` excludes a value.
-const REFUSED: &str = "tolerations[0].key=a,tolerations[0].operator=Exists,tolerations[0].value=b";
+/// A toleration that the schema accepts and the API server rejects, because `Exists` excludes a value.
+const BAD_TOLERATION: &str = "tolerations[0].key=a,tolerations[0].operator=Exists,tolerations[0].value=b";
 
 /// The status and the number of the last revision, or `None` if there is no release.
 fn last(release: &Release<'_>) -> Option<(String, i64)> {
@@ -23,7 +23,7 @@ fn assert_last(release: &Release<'_>, status: &str, revision: i64) {
     assert_eq!(last(release), Some((status.to_owned(), revision)));
 }
 
-/// Checks that a run fails.
+/// Runs Helm and asserts that it fails. Returns its error.
 fn fails(release: &Release<'_>, args: &[&str]) -> String {
     let output = release.try_run(args);
     assert!(!output.status.success(), "{args:?}");
@@ -44,8 +44,8 @@ async fn a_failed_upgrade_resumes_after_a_rollback_on_api_server() {
             fails(&release, &[&upgrade[..], &[set]].concat());
             assert_last(&release, "deployed", 1);
         }
-        let said = fails(&release, &[&upgrade[..], &[REFUSED]].concat());
-        assert!(said.contains("tolerations"), "{said}");
+        let error = fails(&release, &[&upgrade[..], &[BAD_TOLERATION]].concat());
+        assert!(error.contains("tolerations"), "{error}");
         assert_last(&release, "failed", 2);
         assert_eq!(release.image().await, old_image);
         release.run(&["rollback", "copier", "1"]);
@@ -58,16 +58,16 @@ async fn a_failed_upgrade_resumes_after_a_rollback_on_api_server() {
 
 /// Rule: chart.upgrade
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_failed_install_is_removed_and_the_vip_stays_on_api_server() {
+async fn a_failed_install_has_to_be_uninstalled_on_api_server() {
     for pair in &clusters().await {
         let release = release(pair);
         let chart = chart().display().to_string();
         let install = ["install", "copier", &chart, "--create-namespace", "--set"];
-        let said = fails(
+        let error = fails(
             &release,
-            &[&install[..], &[&format!("vip.create=true,{REFUSED}")]].concat(),
+            &[&install[..], &[&format!("vip.create=true,{BAD_TOLERATION}")]].concat(),
         );
-        assert!(said.contains("tolerations"), "{said}");
+        assert!(error.contains("tolerations"), "{error}");
         assert_last(&release, "failed", 1);
         let again = fails(&release, &[&install[..], &["vip.create=true"]].concat());
         assert!(again.contains("cannot re"), "{again}");
@@ -78,7 +78,7 @@ async fn a_failed_install_is_removed_and_the_vip_stays_on_api_server() {
     }
 }
 
-/// A Service of the user that requests the same address as the one in the guide.
+/// A VIP Service that the user created, with the address of the guide.
 fn vip_by_hand() -> Value {
     json!({
         "apiVersion": "v1", "kind": "Service",
@@ -95,20 +95,20 @@ fn vip_by_hand() -> Value {
 
 /// Rule: chart.upgrade
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_differing_own_vip_is_adopted_with_force_on_api_server() {
+async fn a_vip_of_the_user_is_adopted_with_force_on_api_server() {
     for pair in &clusters().await {
         let release = release(pair);
         release.cluster.create::<Service>(vip_by_hand()).await;
         let chart = chart().display().to_string();
         let vip = ["--set", "vip.create=true"];
         let install = [&["install", "copier", &chart, "--create-namespace"], &vip[..]].concat();
-        // Without the flag no release is created, so there is nothing to fix.
+        // Without `--take-ownership`, no release is created, so there is nothing to fix.
         fails(&release, &install);
         assert_eq!(last(&release), None);
         let output = release.try_run(&[&install[..], &["--take-ownership"]].concat());
         if release.helm.major >= 4 {
-            let said = String::from_utf8_lossy(&output.stderr);
-            assert!(!output.status.success() && said.contains("conflict"), "{said}");
+            let error = String::from_utf8_lossy(&output.stderr);
+            assert!(!output.status.success() && error.contains("conflict"), "{error}");
             assert_last(&release, "failed", 1);
             // The recovery that the guide describes.
             let again = [
@@ -130,8 +130,8 @@ async fn a_differing_own_vip_is_adopted_with_force_on_api_server() {
             .expect("the Service");
         let spec = service.spec.expect("a spec");
         assert_eq!(spec.external_traffic_policy.as_deref(), Some("Cluster"));
-        // Fields that the chart does not set stay, and so does the address. MetalLB rejects an address that is
-        // requested in both ways.
+        // Fields that the chart does not set stay, and so does the address. MetalLB rejects an address in both the
+        // field and the annotation.
         assert_eq!(spec.load_balancer_ip, None);
         let annotations = service.metadata.annotations.expect("annotations");
         assert_eq!(annotations["metallb.io/loadBalancerIPs"], "192.0.2.100");

@@ -12,21 +12,22 @@ use serde_json::json;
 use crate::PROGRAM;
 use crate::helm::tools;
 
-/// The managed-by label of a copy, and that of the mirrored slice of `Endpoints`.
+/// The managed-by label of a copy.
 const OURS: Option<&str> = Some("endpoint-copier-operator");
+/// The managed-by label of a slice that Kubernetes mirrors from `Endpoints`.
 const MIRRORED: Option<&str> = Some("endpointslicemirroring-controller.k8s.io");
 
-/// The commands of a document, each with all of its lines, that wait for the Go operator and then delete.
+/// The commands of a document that wait for the Go operator and then delete copies, each with all of its lines.
 fn commands(document: &str) -> Vec<String> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(document);
     let text = std::fs::read_to_string(path).expect("a document");
     let blocks = text.split("\n\n").filter(|block| block.starts_with("    "));
     let waits = |block: &str| block.contains("kubectl wait ") || block.contains("until ");
-    let of_one = blocks.filter(|block| block.contains("kubectl delete endpointslices") && waits(block));
-    of_one.map(str::to_owned).collect()
+    let found = blocks.filter(|block| block.contains("kubectl delete endpointslices") && waits(block));
+    found.map(str::to_owned).collect()
 }
 
-async fn slice(cluster: &Cluster, name: &str, service: &str, managed_by: Option<&str>) {
+async fn create_slice(cluster: &Cluster, name: &str, service: &str, managed_by: Option<&str>) {
     let mut labels = json!({"kubernetes.io/service-name": service});
     if let Some(manager) = managed_by {
         labels["endpointslice.kubernetes.io/managed-by"] = json!(manager);
@@ -60,18 +61,18 @@ async fn copies_are_deleted_once_the_go_operator_has_written() {
     let [newer, older] = commands("docs/how-to/upgrade-from-go.md")
         .try_into()
         .expect("two commands");
-    let [of_uninstall] = commands("docs/how-to/uninstall.md")
+    let [uninstall_command] = commands("docs/how-to/uninstall.md")
         .try_into()
         .expect("one command");
     for (command, written, by) in [
         (newer, "kubernetes-vip", None),
-        (of_uninstall, "kubernetes-vip", None),
+        (uninstall_command, "kubernetes-vip", None),
         (older, "kubernetes-vip-x7k2p", MIRRORED),
     ] {
         let cluster = Cluster::start(Platform::Testbed, PROGRAM, 1).await;
-        slice(&cluster, "kubernetes-vip-a", "kubernetes-vip", OURS).await;
-        slice(&cluster, "web-a", "web", OURS).await;
-        slice(&cluster, "web-b", "web", MIRRORED).await;
+        create_slice(&cluster, "kubernetes-vip-a", "kubernetes-vip", OURS).await;
+        create_slice(&cluster, "web-a", "web", OURS).await;
+        create_slice(&cluster, "web-b", "web", MIRRORED).await;
         let path = std::env::var("PATH").unwrap_or_default();
         let mut running = Command::new("sh")
             .args(["-c", &command])
@@ -83,7 +84,7 @@ async fn copies_are_deleted_once_the_go_operator_has_written() {
         tokio::time::sleep(Duration::from_secs(2)).await;
         assert!(running.try_wait().expect("a process").is_none(), "{command}");
         assert_eq!(names(&cluster).await, ["kubernetes-vip-a", "web-a", "web-b"]);
-        slice(&cluster, written, "kubernetes-vip", by).await;
+        create_slice(&cluster, written, "kubernetes-vip", by).await;
         let ended = tokio::task::spawn_blocking(move || running.wait());
         let status = ended.await.expect("no panic").expect("a process");
         assert!(status.success(), "{command}");

@@ -19,21 +19,21 @@ pub struct Helm {
     home: TempDir,
 }
 
-/// All available Helm binaries. If there is none, this prints why, and the test returns at once.
+/// All available Helm binaries. If there is none, prints that the test is skipped.
 pub fn helms() -> Vec<Helm> {
     let in_path = std::env::var_os("PATH").unwrap_or_default();
     let in_path = std::env::split_paths(&in_path).map(|folder| folder.join("helm"));
-    let brought = ["helm-4", "helm-3"].map(|name| tools().join(name));
-    let there: Vec<_> = in_path
+    let installed = ["helm-4", "helm-3"].map(|name| tools().join(name));
+    let available: Vec<_> = in_path
         .filter(|program| program.is_file())
         .take(1)
-        .chain(brought.into_iter().filter(|program| program.is_file()))
+        .chain(installed.into_iter().filter(|program| program.is_file()))
         .map(Helm::new)
         .collect();
-    if there.is_empty() {
+    if available.is_empty() {
         skipped("helm");
     }
-    there
+    available
 }
 
 /// The newest Helm, for tests that do not depend on the version.
@@ -41,7 +41,7 @@ pub fn helm() -> Option<Helm> {
     helms().into_iter().max_by_key(|helm| helm.major)
 }
 
-/// The folder into which `make tools` installs.
+/// The folder into which `make tools` installs programs.
 pub fn tools() -> PathBuf {
     brought(env!("CARGO_TARGET_TMPDIR"))
 }
@@ -57,7 +57,7 @@ pub fn file(name: &str) -> String {
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// The files in `ci/`, by name.
+/// The values files in `ci/`, each with its name, sorted by name.
 pub fn cases() -> Vec<(String, PathBuf)> {
     let folder = chart().join("ci");
     let files = std::fs::read_dir(&folder).expect("the folder ci");
@@ -80,7 +80,7 @@ pub fn objects(yaml: &str) -> Vec<Value> {
         .collect()
 }
 
-/// The only object of this kind whose name ends like this.
+/// The only object of this kind whose name has this ending.
 pub fn find<'a>(objects: &'a [Value], kind: &str, ending: &str) -> &'a Value {
     let mut found = objects.iter().filter(|object| {
         let name = object["metadata"]["name"].as_str().expect("a name");
@@ -93,7 +93,7 @@ pub fn find<'a>(objects: &'a [Value], kind: &str, ending: &str) -> &'a Value {
     first
 }
 
-/// The only container of a Deployment.
+/// The only container of the Deployment.
 pub fn container(objects: &[Value]) -> &Value {
     let containers = &find(objects, "Deployment", "")["spec"]["template"]["spec"]["containers"];
     assert_eq!(containers.as_array().map(Vec::len), Some(1));
@@ -138,7 +138,7 @@ impl Helm {
         command
     }
 
-    /// The output of a run. The test fails if Helm fails.
+    /// Runs Helm without access to a cluster, and returns its output. Panics if Helm fails.
     pub fn succeed<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> String {
         succeeded(&self.run(args))
     }
@@ -155,7 +155,7 @@ impl Helm {
         objects(&self.succeed(all.iter().chain(args)))
     }
 
-    /// The error of Helm when it refuses to render.
+    /// The error with which Helm refuses to render the chart. Panics if Helm renders it.
     pub fn refusal(&self, args: &[&str]) -> String {
         let chart = chart().display().to_string();
         let all = ["template", "copier", &chart, "--namespace", NAMESPACE];
@@ -164,7 +164,7 @@ impl Helm {
         String::from_utf8_lossy(&output.stderr).into_owned()
     }
 
-    /// The notes after an install.
+    /// The notes of a dry run of an install.
     pub fn notes(&self, args: &[&str]) -> String {
         let chart = chart().display().to_string();
         let all = [
@@ -181,9 +181,9 @@ impl Helm {
     }
 }
 
-/// The standard output of a run that succeeded.
+/// The standard output of a run of Helm. Panics if the run failed.
 pub fn succeeded(output: &Output) -> String {
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "helm: {said}");
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "helm: {error}");
     String::from_utf8(output.stdout.clone()).expect("a text")
 }

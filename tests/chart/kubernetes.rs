@@ -8,10 +8,11 @@ use serde_json::json;
 
 use crate::helm::{cases, helm, tools};
 
-/// The oldest version that the chart supports, and the newest one with a schema.
+/// The oldest version of Kubernetes that the chart supports, and the newest one with a schema.
 const VERSIONS: [&str; 2] = ["1.30", "1.37"];
 
-/// The errors that the schemas report for objects, or `None` without the schemas.
+/// Validates objects, each with the name of its case. Returns whether all are valid, and the report, or `None` without
+/// the schemas.
 fn validate(objects: &serde_json::Value) -> Option<(bool, String)> {
     let python = tools().join("python");
     if !python.is_dir() {
@@ -33,15 +34,15 @@ fn validate(objects: &serde_json::Value) -> Option<(bool, String)> {
         .take()
         .expect("a pipe")
         .write_all(text.as_bytes())
-        .expect("it reads");
-    let output = child.wait_with_output().expect("it ends");
+        .expect("python3 reads");
+    let output = child.wait_with_output().expect("python3 ends");
     Some((
         output.status.success(),
         String::from_utf8_lossy(&output.stdout).into_owned(),
     ))
 }
 
-/// Whether it is an object of an operator other than ours.
+/// Returns whether an object is a custom resource of another operator.
 pub fn is_custom(object: &serde_json::Value) -> bool {
     let groups = ["monitoring.coreos.com/v1", "grafana.integreatly.org/v1beta1"];
     groups.into_iter().any(|group| object["apiVersion"] == group)
@@ -58,17 +59,17 @@ fn every_object_is_valid_in_the_oldest_and_the_newest_version() {
         rendered.retain(|object| !is_custom(object));
         objects.extend(rendered.into_iter().map(|object| json!([name, object])));
     }
-    if let Some((is_valid, said)) = validate(&json!(objects)) {
-        assert!(is_valid && said.contains(", 0 wrong"), "{said}");
+    if let Some((is_valid, report)) = validate(&json!(objects)) {
+        assert!(is_valid && report.contains(", 0 invalid"), "{report}");
     }
 }
 
 #[test]
-fn an_invalid_object_is_found() {
+fn an_invalid_object_is_reported() {
     let service = |spec| json!([["case", {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "a"}, "spec": spec}]]);
     for bad in [json!({"ports": [{"port": "http"}]}), json!({"portz": []})] {
-        if let Some((is_valid, said)) = validate(&service(bad)) {
-            assert!(!is_valid && said.contains("2 wrong"), "{said}");
+        if let Some((is_valid, report)) = validate(&service(bad)) {
+            assert!(!is_valid && report.contains("2 invalid"), "{report}");
         }
     }
 }

@@ -1,9 +1,9 @@
-//! The Helm chart: its objects, errors and notes, with real Helm binaries, and the operator as its Deployment starts
-//! it.
+//! The Helm chart, rendered by real Helm binaries: its objects, errors and notes, and the operator as the Deployment
+//! starts it.
 //!
-//! Helm comes from PATH and from `make tools`. Each test runs with every available version, and prints that it is
-//! skipped if there is none. With `CI=true` that is a failure. Tests that end in `on_api_server` also need
-//! `KUBEBUILDER_ASSETS`.
+//! Helm comes from PATH and from `make tools`. Tests run with every available version, or with the newest one if the
+//! version does not matter. Without Helm, a test prints that it is skipped, or fails if `CI=true`. Tests that end in
+//! `on_api_server` also need `KUBEBUILDER_ASSETS`.
 
 mod additions;
 mod admission;

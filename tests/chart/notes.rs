@@ -3,7 +3,7 @@
 use crate::helm::helms;
 
 #[test]
-fn notes_say_what_is_unusual() {
+fn notes_mention_unusual_values() {
     // Helm 3 needs a cluster to show notes.
     for helm in helms().into_iter().filter(|helm| helm.major >= 4) {
         let defaults = helm.notes(&[]);
@@ -13,7 +13,7 @@ fn notes_say_what_is_unusual() {
         );
         assert!(defaults.contains("default/kubernetes-vip"));
         assert!(!defaults.contains("NOTE:"), "{defaults}");
-        for (set, says) in [
+        for (set, expected) in [
             (
                 "autoscaling.enabled=true,replicaCount=null",
                 "autoscaling is accepted",
@@ -71,7 +71,7 @@ fn notes_say_what_is_unusual() {
             ("image.tag=v0.3.0", "--reset-then-reuse-values --set image.tag=\n"),
         ] {
             let notes = helm.notes(&["--set", set]);
-            assert!(notes.contains(says), "{set}: {notes}");
+            assert!(notes.contains(expected), "{set}: {notes}");
             assert!(
                 !notes.contains("  replicas") && !notes.contains("<nil>"),
                 "{notes}"

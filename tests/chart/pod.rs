@@ -53,13 +53,13 @@ impl Pod {
         }
     }
 
-    /// Runs `kubectl exec … -- /endpoint-copier-operator` with these arguments: the environment is that of the Pod, but
-    /// the flags are not.
+    /// Runs the program with these arguments as `kubectl exec … -- /endpoint-copier-operator` does: with the environment
+    /// of the Pod, but without its flags.
     pub fn exec(&self, words: &[&str]) -> std::process::Output {
         let mut command = command(Path::new(PROGRAM));
         command.args(words).envs(self.env.iter().cloned());
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
-        command.output().expect("it starts")
+        command.output().expect("the program starts")
     }
 
     /// Waits until a probe of the Deployment succeeds.
@@ -73,14 +73,14 @@ impl Pod {
         .await;
     }
 
-    /// Waits until a kubelet would consider it ready.
+    /// Waits until a kubelet would consider the Pod ready.
     pub async fn until_ready(&self) {
         for probe in ["startupProbe", "livenessProbe", "readinessProbe"] {
             self.until_probe(probe).await;
         }
     }
 
-    /// The requests that the API server rejected because of missing permissions.
+    /// The lines of `/metrics` about requests that the API server rejected with 403.
     pub async fn refusals(&self) -> Vec<String> {
         let (code, text) = self.operator.get("/metrics").await;
         assert_eq!(code, 200);
@@ -89,7 +89,7 @@ impl Pod {
     }
 }
 
-/// Command, flags and environment of the only container.
+/// The command, the flags and the environment of the only container.
 pub fn start_command(
     deployment: &Value,
     container: &Value,
@@ -114,7 +114,7 @@ pub fn start_command(
                 .to_owned(),
             Some("status.hostIP" | "status.hostIPs") => node.to_string(),
             Some("spec.nodeName") => "node".to_owned(),
-            Some(other) => panic!("{other}: a kubelet knows more than this test"),
+            Some(other) => panic!("{other}: this test has no value for this field"),
         };
         command.env(variable["name"].as_str().expect("a name"), value);
     }
@@ -130,7 +130,7 @@ fn port_of(container: &Value, name: &str) -> u16 {
     u16::try_from(port["containerPort"].as_u64().expect("a number")).expect("a port")
 }
 
-/// An address that nothing else uses: all of 127.0.0.0/8 is on this machine.
+/// A loopback address that nothing else uses: all of 127.0.0.0/8 belongs to this machine.
 fn pod_ip() -> Ipv4Addr {
     static NEXT: AtomicU8 = AtomicU8::new(64);
     let [_, _, middle, low] = std::process::id().to_be_bytes();
@@ -141,6 +141,6 @@ fn pod_ip() -> Ipv4Addr {
 /// that the operator does not dial these addresses, where nothing listens.
 pub async fn list_api_servers(cluster: &Cluster, addresses: &[&str]) {
     let mut slice = objects::api_servers(addresses);
-    slice["ports"][0]["name"] = "not-to-be-dialled".into();
+    slice["ports"][0]["name"] = "not-to-be-dialed".into();
     cluster.put::<EndpointSlice>(slice).await;
 }

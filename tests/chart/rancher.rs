@@ -1,5 +1,5 @@
-//! The chart as Rancher and RKE2 install it: the registry that they pass, the form of Apps, and the manifests of SUSE
-//! Edge.
+//! The chart as Rancher and RKE2 install it: the registry that they pass, the form in the Rancher UI, and the name and
+//! namespace of the release.
 
 use serde_json::{Value, json};
 
@@ -8,14 +8,14 @@ use crate::helm::{cases, container, file, helm, helms};
 const PATH: &str = "endpoint-copier-operator/endpoint-copier-operator";
 
 /// The values that RKE2 adds to each `HelmChart` in its folder of manifests.
-const OF_RKE2: &str = "global.clusterCIDR=10.42.0.0/16,global.clusterCIDRv4=10.42.0.0/16,global.clusterCIDRv6=,\
+const GLOBALS_OF_RKE2: &str = "global.clusterCIDR=10.42.0.0/16,global.clusterCIDRv4=10.42.0.0/16,global.clusterCIDRv6=,\
                        global.clusterDNS=10.43.0.10,global.clusterDomain=cluster.local,\
                        global.rke2DataDir=/var/lib/rancher/rke2,global.serviceCIDR=10.43.0.0/16,\
                        global.systemDefaultIngressClass=ingress-nginx,\
                        global.systemDefaultRegistry=registry.example.com:5000,\
                        global.cattle.systemDefaultRegistry=registry.example.com:5000";
 
-/// All images in a value and its children.
+/// Appends all images in a value and its children to `found`.
 fn images(value: &Value, found: &mut Vec<String>) {
     match value {
         Value::Object(map) => {
@@ -29,26 +29,26 @@ fn images(value: &Value, found: &mut Vec<String>) {
 
 /// Rule: chart.registry
 #[test]
-fn globals_of_rke2_put_every_image_under_its_registry() {
+fn every_image_is_from_the_registry_that_rke2_passes() {
     for helm in helms() {
         let expected = format!("registry.example.com:5000/{PATH}:0.4.0");
-        let own = cases().into_iter().filter(|(_, case)| {
+        let without_image = cases().into_iter().filter(|(_, case)| {
             let values = std::fs::read_to_string(case).expect("values");
             !values.contains("image:") && !values.contains("global:")
         });
-        let own: Vec<_> = own
+        let without_image: Vec<_> = without_image
             .map(|(_, case)| format!("--values={}", case.display()))
             .collect();
-        assert!(own.len() > 5, "{own:?}");
-        for case in own {
-            let rendered = helm.render(&[&case, "--set-string", OF_RKE2]);
+        assert!(without_image.len() > 5, "{without_image:?}");
+        for case in without_image {
+            let rendered = helm.render(&[&case, "--set-string", GLOBALS_OF_RKE2]);
             let mut found = Vec::new();
             images(&json!(rendered), &mut found);
             assert!(found.len() >= 2, "{found:?}");
             assert!(found.iter().all(|image| *image == expected), "{case}: {found:?}");
         }
         // Without a registry, RKE2 passes empty values.
-        let empty = OF_RKE2.replace("registry.example.com:5000", "");
+        let empty = GLOBALS_OF_RKE2.replace("registry.example.com:5000", "");
         let rendered = helm.render(&["--set-string", &empty]);
         assert_eq!(rendered, helm.render(&[]));
     }
@@ -79,7 +79,7 @@ fn the_registry_of_the_cluster_has_the_lowest_priority() {
             format!("{cattle},image.repository=team/copier"),
             "cattle.local/team/copier:0.4.0".to_owned(),
         ),
-        // The user did not write the default of the Go operator's chart.
+        // The user did not choose this repository: it is the default of the Go operator's chart.
         (
             format!(
                 "{cattle},image.repository=registry.opensuse.org/isv/suse/edge/metallb/images/endpoint-copier-operator"

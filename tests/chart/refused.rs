@@ -1,9 +1,9 @@
-//! The values that the schema rejects, and the errors.
+//! Values that the schema or a template rejects, and the errors.
 
 use crate::helm::helms;
 
-/// The arguments for Helm, the value that it must name, and the error in the words of Helm 4 and of Helm 3.
-const BAD: &[(&str, &str, &str, &str)] = &[
+/// The values given with `--set`, the key that the error must name, and the error in the words of Helm 4 and of Helm 3.
+const INVALID: &[(&str, &str, &str, &str)] = &[
     // Unknown keys, at every depth.
     (
         "replicas=3",
@@ -98,7 +98,7 @@ const BAD: &[(&str, &str, &str, &str)] = &[
     ),
     ("vip=true", "vip", "got boolean, want", "given: boolean"),
     ("extraArgs=--a", "extraArgs", "got string, want", "given: string"),
-    // Values that do not exist.
+    // Values out of range, or of the wrong form.
     (
         "replicaCount=-1",
         "replicaCount",
@@ -284,20 +284,20 @@ const BAD: &[(&str, &str, &str, &str)] = &[
 
 /// Rule: chart.refused
 #[test]
-fn a_wrong_value_is_named() {
+fn an_invalid_value_is_named_in_the_error() {
     for helm in helms() {
-        for (set, key, four, three) in BAD {
-            let said = helm.refusal(&["--set", set]);
-            let says = if helm.major >= 4 || three.is_empty() {
+        for (set, key, four, three) in INVALID {
+            let error = helm.refusal(&["--set", set]);
+            let expected = if helm.major >= 4 || three.is_empty() {
                 four
             } else {
                 three
             };
             // Helm 3.18.1 and later use the same words as Helm 4.
-            let is_said = said.contains(says) || said.contains(four);
+            let has_words = error.contains(expected) || error.contains(four);
             assert!(
-                said.contains("endpoint-copier-operator") && said.contains(key) && is_said,
-                "{set}: {said}"
+                error.contains("endpoint-copier-operator") && error.contains(key) && has_words,
+                "{set}: {error}"
             );
         }
     }
@@ -305,7 +305,7 @@ fn a_wrong_value_is_named() {
 
 /// Rule: chart.refused
 #[test]
-fn a_right_value_is_accepted() {
+fn a_valid_value_is_accepted() {
     for helm in helms() {
         for set in [
             "enabled=true",
@@ -342,7 +342,7 @@ fn a_right_value_is_accepted() {
 }
 
 #[test]
-fn large_numbers_stay_whole() {
+fn large_numbers_are_rendered_as_integers() {
     for helm in helms() {
         let rendered = helm.render(&["--set", "podSecurityContext.runAsUser=1000650000"]);
         let pod = &crate::helm::find(&rendered, "Deployment", "")["spec"]["template"]["spec"];

@@ -1,5 +1,5 @@
 //! Releases on a real API server: install, upgrade from the old chart, rollback, uninstall. There is no kubelet, so the
-//! tests start Pods from the Deployment in the API server, with the token of its ServiceAccount.
+//! tests start Pods from the Deployment in the API server, with a token of the operator's ServiceAccount.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use crate::PROGRAM;
 use crate::helm::{Helm, NAMESPACE, chart, helms, succeeded};
 use crate::pod::{Node, Pod, list_api_servers};
-use crate::rights::{everything, leave_endpoints};
+use crate::rights::{cause_requests, leave_endpoints};
 use crate::upgraded::old_chart;
 
 /// The name of the Deployment.
@@ -44,7 +44,7 @@ impl Release<'_> {
         command.output().expect("helm starts")
     }
 
-    /// The output of Helm. The test fails if Helm fails.
+    /// Runs Helm, and returns its output. Panics if Helm fails.
     pub fn run(&self, args: &[&str]) -> String {
         succeeded(&self.try_run(args))
     }
@@ -72,7 +72,7 @@ impl Release<'_> {
         image.as_str().expect("a text").to_owned()
     }
 
-    /// Starts as many Pods as the Deployment wants, each with a token of the ServiceAccount.
+    /// Starts as many Pods as the Deployment has replicas, with a token of the ServiceAccount. Waits until they are ready.
     pub async fn start_pods(&self, prefix: &str) -> Vec<Pod> {
         let deployment = self.deployment().await;
         let accounts: Api<ServiceAccount> = Api::namespaced(self.cluster.client(), NAMESPACE);
@@ -119,7 +119,7 @@ impl Release<'_> {
     }
 }
 
-/// One cluster for each Helm version. Empty without Helm or without API servers.
+/// One cluster for each Helm version. There is none without Helm or without `KUBEBUILDER_ASSETS`.
 pub async fn clusters() -> Vec<(Helm, Cluster)> {
     let mut clusters = Vec::new();
     if !Platform::Real.is_here() {
@@ -144,7 +144,7 @@ pub fn release((helm, cluster): &(Helm, Cluster)) -> Release<'_> {
     }
 }
 
-async fn refused(pods: &[Pod]) -> Vec<String> {
+async fn refusals(pods: &[Pod]) -> Vec<String> {
     let mut all = Vec::new();
     for pod in pods {
         all.extend(pod.refusals().await);
@@ -177,13 +177,15 @@ async fn three_replicas_are_installed_and_uninstalled_on_api_server() {
             .and_then(|lease| lease.spec?.holder_identity)
             .expect("a holder");
         assert!(holder.starts_with("copier-"), "{holder}");
-        everything(cluster).await;
-        let again = json!({"metadata": {"annotations": {"endpoint-copier/enabled": "true"}}});
-        cluster.patch::<Service>("default", "kubernetes-vip", again).await;
+        cause_requests(cluster).await;
+        let enabled = json!({"metadata": {"annotations": {"endpoint-copier/enabled": "true"}}});
+        cluster
+            .patch::<Service>("default", "kubernetes-vip", enabled)
+            .await;
         cluster
             .until_addresses("default", "kubernetes-vip", &ADDRESSES[..1])
             .await;
-        assert_eq!(refused(&pods).await, Vec::<String>::new());
+        assert_eq!(refusals(&pods).await, Vec::<String>::new());
         drop(pods);
 
         release.run(&["uninstall", "copier"]);
@@ -202,8 +204,8 @@ async fn three_replicas_are_installed_and_uninstalled_on_api_server() {
     }
 }
 
-/// The slice that kube-proxy uses for the VIP while Pods of the Go operator lead. Version 0.3.0 writes it itself. With
-/// 0.2, Kubernetes creates it from the `Endpoints`, with a name that is not known in advance.
+/// The slice that kube-proxy uses for the VIP while Pods of the Go operator lead. Version 0.3.0 writes this slice
+/// itself. With 0.2, Kubernetes creates the slice from the `Endpoints`, with a name that is not known in advance.
 fn slice_of_the_go_operator(version: &str) -> (&'static str, Value) {
     let mut slice = objects::api_servers(&ADDRESSES);
     let mut labels = json!({"kubernetes.io/service-name": "kubernetes-vip"});
@@ -218,8 +220,9 @@ fn slice_of_the_go_operator(version: &str) -> (&'static str, Value) {
     (name, slice)
 }
 
-/// Creates what Pods of the Go operator leave behind: their slice or `Endpoints`, and a Lease that they do not release.
-async fn left_by_the_go_operator(cluster: &Cluster, version: &str) {
+/// Creates the VIP Service, and the objects that Pods of the Go operator leave behind: their slice or `Endpoints`, and
+/// a Lease that they do not release.
+async fn create_leftovers(cluster: &Cluster, version: &str) {
     cluster.create::<Service>(objects::vip()).await;
     if version != "0.3.0" {
         leave_endpoints(cluster).await;
@@ -240,17 +243,17 @@ async fn left_by_the_go_operator(cluster: &Cluster, version: &str) {
 
 /// Rule: chart.upgrade
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn chart_0_3_0_is_upgraded_and_restored_gapless_on_api_server() {
-    upgraded_and_rolled_back("0.3.0").await;
+async fn upgrade_and_rollback_of_0_3_0_keep_the_vip_on_api_server() {
+    upgrade_and_roll_back("0.3.0").await;
 }
 
 /// Rule: chart.upgrade
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn chart_0_2_is_upgraded_and_restored_gapless_on_api_server() {
-    upgraded_and_rolled_back("0.2.0").await;
+async fn upgrade_and_rollback_of_0_2_keep_the_vip_on_api_server() {
+    upgrade_and_roll_back("0.2.0").await;
 }
 
-async fn upgraded_and_rolled_back(version: &str) {
+async fn upgrade_and_roll_back(version: &str) {
     let folder = tempfile::tempdir().expect("a folder");
     let old = old_chart(folder.path(), version);
     for pair in &clusters().await {
@@ -259,7 +262,7 @@ async fn upgraded_and_rolled_back(version: &str) {
         release.apply("install", &old, &["--create-namespace"]);
         let old_image = release.image().await;
         assert!(old_image.ends_with(&format!(":v{version}")), "{old_image}");
-        left_by_the_go_operator(cluster, version).await;
+        create_leftovers(cluster, version).await;
         let watched = cluster.watch_slices("default", "kubernetes-vip").await;
 
         let notes = release.apply(
@@ -277,14 +280,14 @@ async fn upgraded_and_rolled_back(version: &str) {
         let (slice, _) = slice_of_the_go_operator(version);
         if version != "0.3.0" {
             cluster.gone::<Endpoints>("default", "kubernetes-vip").await;
-            // Kubernetes would delete it, but only the API server runs here.
+            // Kubernetes would delete the mirrored slice, but only the API server runs here.
             cluster.delete::<EndpointSlice>("default", slice).await;
         }
         cluster.gone::<EndpointSlice>("default", slice).await;
-        assert_eq!(refused(&pods).await, Vec::<String>::new());
+        assert_eq!(refusals(&pods).await, Vec::<String>::new());
         list_api_servers(cluster, &ADDRESSES[..1]).await;
         let history = watched.up_to(&ADDRESSES[..1]).await;
-        // There are never fewer addresses than before, and each twice while both slices exist.
+        // There are never fewer addresses than before, and each address occurs twice while both slices exist.
         assert!(
             history[..history.len() - 1].iter().all(|seen| seen.len() >= 2),
             "{history:?}"
@@ -293,7 +296,7 @@ async fn upgraded_and_rolled_back(version: &str) {
         leader(&operators).await;
         drop(operators);
 
-        // Only the values of the old chart remain, and one of ours in addition.
+        // The upgrade reuses the values of the old release, and sets two others.
         release.apply(
             "upgrade",
             &chart(),
@@ -307,7 +310,7 @@ async fn upgraded_and_rolled_back(version: &str) {
             Api::<ClusterRole>::all(cluster.client())
                 .get(NAME)
                 .await
-                .expect("the rights stay"),
+                .expect("the ClusterRole stays"),
         )
         .expect("JSON");
         let verbs = role["rules"].to_string();
@@ -316,7 +319,7 @@ async fn upgraded_and_rolled_back(version: &str) {
             "{verbs}"
         );
 
-        // Only the values of the user, on top of our defaults: there is no CPU limit anymore.
+        // The upgrade reuses only the values of the user, on top of our defaults: there is no CPU limit anymore.
         release.apply("upgrade", &chart(), &["--reset-then-reuse-values"]);
         let deployment = release.deployment().await;
         assert_eq!(deployment["spec"]["replicas"], 3);
@@ -349,25 +352,25 @@ async fn externally_scaled_replicas_conflict_in_helm_4_on_api_server() {
         let release = release(pair);
         release.apply("install", &chart(), &["--create-namespace"]);
         let deployments: Api<Deployment> = Api::namespaced(release.cluster.client(), NAMESPACE);
-        let by = PatchParams {
+        let params = PatchParams {
             field_manager: Some("somebody".to_owned()),
             ..PatchParams::default()
         };
         let scale = Patch::Merge(json!({"spec": {"replicas": 5}}));
-        deployments.patch(NAME, &by, &scale).await.expect("scaled");
+        deployments.patch(NAME, &params, &scale).await.expect("scaled");
         let chart_path = chart().display().to_string();
         let upgrade = ["upgrade", "copier", &chart_path, "--set", "replicaCount=3"];
         let output = release.try_run(&upgrade);
-        let said = String::from_utf8_lossy(&output.stderr);
+        let error = String::from_utf8_lossy(&output.stderr);
         if release.helm.major >= 4 {
-            assert!(!output.status.success() && said.contains("conflict"), "{said}");
-            assert!(said.contains("spec.replicas"), "{said}");
+            assert!(!output.status.success() && error.contains("conflict"), "{error}");
+            assert!(error.contains("spec.replicas"), "{error}");
             // If the chart omits the field, the number of the other owner stays.
             release.apply("upgrade", &chart(), &["--set", "replicaCount=null"]);
             assert_eq!(release.deployment().await["spec"]["replicas"], 5);
             release.run(&[&upgrade[..], &["--force-conflicts"]].concat());
         } else {
-            assert!(output.status.success(), "{said}");
+            assert!(output.status.success(), "{error}");
         }
         assert_eq!(release.deployment().await["spec"]["replicas"], 3);
     }

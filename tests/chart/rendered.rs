@@ -20,18 +20,21 @@ fn kinds(objects: &[Value]) -> Vec<&str> {
 
 /// Rule: chart.valid
 #[test]
-fn lint_has_nothing_to_say() {
+fn lint_reports_nothing() {
     for helm in helms() {
         let chart = chart().display().to_string();
         for (_, case) in cases() {
-            let said = helm.succeed([
+            let output = helm.succeed([
                 "lint",
                 "--strict",
                 &chart,
                 "--values",
                 &case.display().to_string(),
             ]);
-            assert!(!said.contains("[INFO]") && !said.contains("[WARNING]"), "{said}");
+            assert!(
+                !output.contains("[INFO]") && !output.contains("[WARNING]"),
+                "{output}"
+            );
         }
     }
 }
@@ -49,7 +52,7 @@ fn every_case_renders_the_same_with_every_helm() {
 }
 
 #[test]
-fn a_package_renders_the_same_and_holds_what_users_read() {
+fn a_package_renders_the_same_and_contains_values_and_readme() {
     for helm in helms() {
         let folder = tempfile::tempdir().expect("a folder");
         let into = folder.path().display().to_string();
@@ -70,7 +73,7 @@ fn a_package_renders_the_same_and_holds_what_users_read() {
 
 /// Rule: chart.null
 #[test]
-fn every_section_may_be_null() {
+fn every_section_can_be_null() {
     let values: Value = serde_saphyr::from_str(&file("values.yaml")).expect("values");
     for helm in helms() {
         let defaults = helm.render(&[]);
@@ -93,7 +96,7 @@ fn every_section_may_be_null() {
     }
 }
 
-/// Helm leaves such a null in the values. Server-side apply would treat a null quantity as 0.
+/// Helm keeps the null of a value that has no default. Server-side apply would treat a null quantity as 0.
 #[test]
 fn null_removes_a_value_without_a_chart_default() {
     for helm in helms() {
@@ -112,9 +115,9 @@ fn null_removes_a_value_without_a_chart_default() {
 }
 
 #[test]
-fn an_own_service_account_gets_the_rights() {
+fn a_named_service_account_gets_the_permissions() {
     let Some(helm) = helm() else { return };
-    for (set, made, name) in [
+    for (set, created, name) in [
         ("serviceAccount.name=mine", true, "mine"),
         ("serviceAccount.name=,fullnameOverride=whole", true, "whole"),
         (
@@ -129,7 +132,7 @@ fn an_own_service_account_gets_the_rights() {
         ),
     ] {
         let rendered = helm.render(&["--set", set, "--set", "namespaceOverride=elsewhere"]);
-        assert_eq!(kinds(&rendered).contains(&"ServiceAccount"), made, "{set}");
+        assert_eq!(kinds(&rendered).contains(&"ServiceAccount"), created, "{set}");
         assert_eq!(pod(&rendered)["serviceAccountName"], name, "{set}");
         for binding in ["ClusterRoleBinding", "RoleBinding"] {
             let subjects = &find(&rendered, binding, "")["subjects"];
@@ -140,7 +143,7 @@ fn an_own_service_account_gets_the_rights() {
 }
 
 #[test]
-fn the_vip_service_is_that_of_the_readme() {
+fn the_vip_service_equals_that_of_the_readme() {
     let readme =
         std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).expect("the README");
     let blocks = readme
@@ -180,7 +183,7 @@ fn every_object_has_our_labels_and_its_namespace() {
     for (args, namespace) in [(vec![], NAMESPACE), (vec![case.as_str()], "edge")] {
         for object in helm.render(&args) {
             let (kind, metadata) = (object["kind"].as_str().expect("a kind"), &object["metadata"]);
-            // The user's own.
+            // Objects of the user are rendered as given.
             if metadata["name"]
                 .as_str()
                 .is_some_and(|name| name.starts_with("extra"))
@@ -216,7 +219,7 @@ fn every_object_has_our_labels_and_its_namespace() {
                 .as_str()
                 .is_some_and(|name| name.ends_with("-copies"));
             if is_of_copies && kind.starts_with("Role") {
-                // One in each of rbac.namespaces.
+                // There is one in each of rbac.namespaces.
                 assert!(
                     ["vips", "targets"]
                         .map(|it| json!(it))
@@ -350,7 +353,7 @@ fn the_prometheus_rule_holds_the_alerts_file_unchanged() {
 }
 
 #[test]
-fn every_named_api_server_port_may_be_dialed() {
+fn network_policy_allows_every_api_server_port_in_values() {
     let ports = |objects: &[Value]| -> Vec<u64> {
         let egress = &find(objects, "NetworkPolicy", "")["spec"]["egress"];
         let ports = egress.as_array().into_iter().flatten();

@@ -1,4 +1,4 @@
-//! RBAC is exactly sufficient: with only the rendered rules nothing is refused, and only the named rules are unused.
+//! RBAC is exactly sufficient: with only the rendered rules, nothing is refused, and only the named rules are unused.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
@@ -17,24 +17,24 @@ use crate::pod::{Node, Pod, list_api_servers};
 /// The user name of the operator.
 const USER: &str = "system:serviceaccount:copier:endpoint-copier-operator";
 
-/// Permissions that this operator has and does not use, and the reasons for them.
-const UNUSED: [(&str, &str); 6] = [
+/// Permissions that the operator has and does not use in these tests, and the reasons for them.
+const UNUSED_PERMISSIONS: [(&str, &str); 6] = [
     (
         "gateway.networking.k8s.io referencegrants list",
-        "only for a Service that asks for a source in another namespace",
+        "only for a Service whose source is in another namespace",
     ),
     ("gateway.networking.k8s.io referencegrants watch", "likewise"),
     (
         "events.k8s.io events patch",
-        "kube's recorder patches an Event that it repeats; each of ours is a new one so far",
+        "kube's recorder patches an Event that it repeats; here each Event is new",
     ),
     (
         " nodes get",
-        "what may list Nodes may get them, and who looks for a cause needs it",
+        "for debugging: a role that lists Nodes also gets them",
     ),
     (
         "coordination.k8s.io leases get f668ae63.endpoint-copier-operator-probes in copier",
-        "the leader reads what a silent watch does not show",
+        "the leader sends a GET only if its watch is silent",
     ),
     (
         "coordination.k8s.io leases patch f668ae63.endpoint-copier-operator-probes in copier",
@@ -42,13 +42,17 @@ const UNUSED: [(&str, &str); 6] = [
     ),
 ];
 
-/// Permissions for an upgrade from the Go operator: of its Pods until they are replaced, and for what they leave.
-const OF_THE_GO_OPERATOR: [(&str, &str); 10] = [
+/// Permissions for an upgrade from the Go operator: those that its Pods need until they are replaced, and those for the
+/// objects that they leave behind.
+const GO_OPERATOR_PERMISSIONS: [(&str, &str); 10] = [
     (
         " endpoints get",
         "this operator reads the Endpoints that 0.2 left",
     ),
-    (" endpoints delete", "and deletes them"),
+    (
+        " endpoints delete",
+        "this operator deletes the Endpoints that 0.2 left",
+    ),
     (
         "discovery.k8s.io endpointslices patch",
         "0.3.0 writes its slice with server-side apply",
@@ -57,7 +61,7 @@ const OF_THE_GO_OPERATOR: [(&str, &str); 10] = [
     (" endpoints watch", "0.2 watches Endpoints"),
     (
         " endpoints create",
-        "0.2 writes Endpoints, an update creates them too",
+        "0.2 writes Endpoints; an update of missing ones creates them",
     ),
     (" endpoints update", "0.2 writes Endpoints"),
     (
@@ -68,10 +72,10 @@ const OF_THE_GO_OPERATOR: [(&str, &str); 10] = [
         " events create in copier",
         "client-go reports the election in core Events",
     ),
-    (" events patch in copier", "and counts them"),
+    (" events patch in copier", "client-go patches a repeated Event"),
 ];
 
-/// `<group> <resource> <verb> <name> in <namespace>`
+/// A rule as `<group> <resource> <verb> <name> in <namespace>`.
 fn text(rule: &Rule) -> String {
     let Rule {
         api_groups,
@@ -91,8 +95,9 @@ fn named(list: &[(&str, &str)]) -> BTreeSet<String> {
     list.iter().map(|(right, _)| (*right).to_owned()).collect()
 }
 
-/// Waits until a permission was used this many times. Real API servers do not report this.
-async fn used(cluster: &Cluster, right: &str, times: usize) {
+/// Waits until a permission has been used this many times. Does not wait on a real API server, which does not report
+/// the use.
+async fn until_used(cluster: &Cluster, right: &str, times: usize) {
     let Some((store, _)) = cluster.testbed() else {
         return;
     };
@@ -104,7 +109,7 @@ async fn used(cluster: &Cluster, right: &str, times: usize) {
     .await;
 }
 
-/// Creates the objects that version 0.2 of the Go operator left.
+/// Creates the `Endpoints` that version 0.2 of the Go operator leaves behind.
 pub async fn leave_endpoints(cluster: &Cluster) {
     cluster
         .create::<Endpoints>(json!({
@@ -117,8 +122,8 @@ pub async fn leave_endpoints(cluster: &Cluster) {
         .await;
 }
 
-/// Makes the operator send every kind of request that it ever sends.
-pub async fn everything(cluster: &Cluster) {
+/// Changes objects so that the operator sends each kind of request for Services, copies, sources and Events.
+pub async fn cause_requests(cluster: &Cluster) {
     let addresses = ["192.0.2.1", "192.0.2.2"];
     let vip = |annotations: Value| json!({"metadata": {"annotations": annotations}});
     // The operator creates copies.
@@ -139,13 +144,13 @@ pub async fn everything(cluster: &Cluster) {
     cluster
         .until_addresses("default", "kubernetes-vip", &addresses[..1])
         .await;
-    used(cluster, "discovery.k8s.io endpointslices get", 1).await;
+    until_used(cluster, "discovery.k8s.io endpointslices get", 1).await;
     // An invalid annotation causes an Event.
     let wrong = json!({"endpoint-copier/enabled": "yes"});
     cluster
         .patch::<Service>("default", "kubernetes-vip", vip(wrong))
         .await;
-    until("an Event says so", async || {
+    until("an Event reports the annotation", async || {
         let events = cluster.list::<Event>("default").await;
         events
             .iter()
@@ -162,7 +167,7 @@ pub async fn everything(cluster: &Cluster) {
 
 /// Rule: chart.rights
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_rendered_rules_suffice_and_only_named_ones_are_unused() {
+async fn rendered_rules_suffice_and_only_the_listed_are_unused() {
     let Some(helm) = helm() else { return };
     let rendered = helm.render(&["--set", "serviceConditions.enabled=true"]);
     let cluster = Cluster::start(Platform::Testbed, PROGRAM, 1).await;
@@ -179,11 +184,11 @@ async fn the_rendered_rules_suffice_and_only_named_ones_are_unused() {
         address: IpAddr::V4(Ipv4Addr::LOCALHOST),
     };
     let pod = Pod::start(&cluster, find(&rendered, "Deployment", ""), "copier-0", &node);
-    used(&cluster, " nodes watch", 1).await;
-    everything(&cluster).await;
-    used(&cluster, " services/status patch", 1).await;
+    until_used(&cluster, " nodes watch", 1).await;
+    cause_requests(&cluster).await;
+    until_used(&cluster, " services/status patch", 1).await;
     // The Lease is renewed at least once.
-    used(
+    until_used(
         &cluster,
         "coordination.k8s.io leases patch f668ae63.endpoint-copier-operator in copier",
         2,
@@ -195,22 +200,22 @@ async fn the_rendered_rules_suffice_and_only_named_ones_are_unused() {
     assert_eq!(pod.refusals().await, Vec::<String>::new());
     let unused = report.used.iter().filter(|(_, count)| *count == 0);
     let unused: BTreeSet<_> = unused.map(|(rule, _)| text(rule)).collect();
-    assert_eq!(unused, named(&UNUSED));
+    assert_eq!(unused, named(&UNUSED_PERMISSIONS));
 }
 
 /// Rule: chart.rights
 #[test]
-fn rights_kept_for_the_go_operator_are_named_and_optional() {
+fn optional_permissions_are_exactly_those_that_are_listed() {
     let Some(helm) = helm() else { return };
     let rights = |set: &str| -> BTreeSet<String> {
         let rules = rules(&helm.render(&["--set", set]));
         let texts: BTreeSet<_> = rules.iter().map(text).collect();
-        assert_eq!(texts.len(), rules.len(), "a right that is given twice");
+        assert_eq!(texts.len(), rules.len(), "a permission is granted twice");
         texts
     };
     let (with, without) = (rights("rbac.goOperator=true"), rights("replicaCount=2"));
     let more: BTreeSet<_> = with.difference(&without).cloned().collect();
-    assert_eq!(more, named(&OF_THE_GO_OPERATOR));
+    assert_eq!(more, named(&GO_OPERATOR_PERMISSIONS));
     let conditions = rights("serviceConditions.enabled=true");
     let more: Vec<_> = conditions.difference(&without).collect();
     assert_eq!(more, [" services/status patch"]);
@@ -274,7 +279,7 @@ fn roles_of_namespaces_are_bound_to_the_service_account() {
     assert_eq!(binding["subjects"], of_cluster["subjects"]);
 }
 
-/// `make docs` writes the files.
+/// `make docs` writes these files.
 /// Rule: chart.rights
 #[test]
 fn rights_of_the_harness_are_up_to_date() {
@@ -298,7 +303,7 @@ fn rights_of_the_harness_are_up_to_date() {
 
 /// Rule: chart.rights
 #[test]
-fn probes_have_rights_unless_they_are_off() {
+fn probes_have_permissions_unless_they_are_off() {
     let Some(helm) = helm() else { return };
     for (set, has) in [
         ("probe.mode=enforce", true),
@@ -320,7 +325,7 @@ fn probes_have_rights_unless_they_are_off() {
 
 /// Rule: chart.rights
 #[test]
-fn nodes_may_be_read_unless_they_are_off() {
+fn permission_to_read_nodes_depends_on_nodes_enabled() {
     let Some(helm) = helm() else { return };
     for (set, has) in [("nodes.enabled=true", true), ("nodes.enabled=false", false)] {
         let rights: BTreeSet<_> = rules(&helm.render(&["--set", set])).iter().map(text).collect();

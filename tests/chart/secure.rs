@@ -8,7 +8,7 @@ use crate::admission::{OPERATOR, send};
 use crate::helm::{Helm, chart, container, find, helm, helms};
 use crate::released::{clusters, release};
 
-const ON: &str = "metrics.secure.enabled=true";
+const SECURE: &str = "metrics.secure.enabled=true";
 
 /// The endpoint of the monitor that is rendered with these values.
 fn endpoint(helm: &Helm, kind: &str, values: &str) -> Value {
@@ -68,19 +68,20 @@ fn prometheus_scrapes_secure_metrics_as_they_are_served() {
                 &by_ca,
             ),
         ] {
-            let endpoint = endpoint(&helm, kind, &format!("{ON},{values}"));
+            let endpoint = endpoint(&helm, kind, &format!("{SECURE},{values}"));
             assert_eq!(endpoint["scheme"], "https", "{values}");
             assert_eq!(endpoint["port"], "metrics", "{values}");
             assert_eq!(endpoint["bearerTokenFile"], token, "{values}");
             assert_eq!(endpoint["authorization"], authorization, "{values}");
             assert_eq!(endpoint["tlsConfig"], *tls, "{values}");
         }
-        let refusal = helm.refusal(&["--set", &format!("{ON},{pod}")]);
+        let refusal = helm.refusal(&["--set", &format!("{SECURE},{pod}")]);
         assert!(
             refusal.contains("needs metrics.secure.authorization"),
             "{refusal}"
         );
-        let elsewhere = format!("{ON},{service},{certificate},metrics.serviceMonitor.namespace=monitoring");
+        let elsewhere =
+            format!("{SECURE},{service},{certificate},metrics.serviceMonitor.namespace=monitoring");
         let refusal = helm.refusal(&["--set", &elsewhere]);
         assert!(refusal.contains("set metrics.secure.tlsConfig"), "{refusal}");
     }
@@ -96,14 +97,18 @@ fn certificate_is_mounted_where_the_operator_looks() {
         variable.map(|variable| variable["value"].as_str().expect("a text").to_owned())
     };
     let path = "ENDPOINT_COPIER_METRICS_CERT_PATH";
-    for values in ["replicaCount=2", "metrics.secure.secretName=certificate", ON] {
+    for values in ["replicaCount=2", "metrics.secure.secretName=certificate", SECURE] {
         let rendered = helm.render(&["--set", values]);
         assert_eq!(variable(&rendered, path), None, "{values}");
         let secure = variable(&rendered, "ENDPOINT_COPIER_METRICS_SECURE");
-        assert_eq!(secure.as_deref(), (values == ON).then_some("true"), "{values}");
+        assert_eq!(
+            secure.as_deref(),
+            (values == SECURE).then_some("true"),
+            "{values}"
+        );
         assert_eq!(container(&rendered).get("volumeMounts"), None, "{values}");
     }
-    let set = format!("{ON},metrics.secure.secretName=certificate");
+    let set = format!("{SECURE},metrics.secure.secretName=certificate");
     let more = "extraVolumes=[{\"name\":\"a\",\"emptyDir\":{}}]";
     let rendered = helm.render(&["--set", &set, "--set-json", more]);
     let mount = &container(&rendered)["volumeMounts"][0];
@@ -113,7 +118,10 @@ fn certificate_is_mounted_where_the_operator_looks() {
     assert_eq!(volumes.as_array().map(Vec::len), Some(2));
     assert_eq!(volumes[0]["name"], mount["name"]);
     assert_eq!(volumes[0]["secret"]["secretName"], "certificate");
-    assert_eq!(volumes[0]["secret"]["optional"], true, "Pods start without it");
+    assert_eq!(
+        volumes[0]["secret"]["optional"], true,
+        "Pods start without the Secret"
+    );
     let service = &find(&rendered, "Service", "-metrics")["spec"];
     assert_eq!(service["ports"][0]["appProtocol"], "https");
 }
@@ -132,7 +140,7 @@ fn scrapers_have_a_cluster_role_while_metrics_are_secure() {
         readers.map(|role| role["rules"].clone()).collect()
     };
     let rule = json!([{"nonResourceURLs": ["/metrics"], "verbs": ["get"]}]);
-    assert_eq!(readers(ON), [rule]);
+    assert_eq!(readers(SECURE), [rule]);
     for values in ["replicaCount=2", "metrics.secure.enabled=true,rbac.create=false"] {
         assert_eq!(readers(values), Vec::<Value>::new(), "{values}");
     }
@@ -146,7 +154,7 @@ async fn operator_policy_admits_reviews_of_scrapers_on_api_server() {
     const SLICES: &str = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices?dryRun=All";
     for pair in &clusters().await {
         let (release, cluster) = (release(pair), &pair.1);
-        let set = format!("{ON},admission.operator.enabled=true,replicaCount=1");
+        let set = format!("{SECURE},admission.operator.enabled=true,replicaCount=1");
         release.apply("install", &chart(), &["--create-namespace", "--set", &set]);
         let foreign = harness::objects::slice("default", "app", "app-x", &["10.0.0.1"]);
         until("the policy is in effect", async || {

@@ -2,7 +2,7 @@
 
 use crate::helm::helms;
 
-/// The given value, and the error.
+/// Values with a common mistake, and the errors.
 const SLIPS: &[(&str, &str)] = &[
     (
         "leaderElection.leaseDuration=15",
@@ -107,12 +107,12 @@ const SLIPS: &[(&str, &str)] = &[
 ];
 
 #[test]
-fn a_common_mistake_is_answered_with_the_fix() {
+fn a_common_mistake_is_refused_with_the_fix() {
     for helm in helms() {
         for (set, words) in SLIPS {
-            let said = helm.refusal(&["--set", set]);
-            assert!(said.contains(words), "{set}: {said}");
-            assert!(!said.contains("pattern"), "{set}: {said}");
+            let error = helm.refusal(&["--set", set]);
+            assert!(error.contains(words), "{set}: {error}");
+            assert!(!error.contains("pattern"), "{set}: {error}");
         }
     }
 }
@@ -152,9 +152,9 @@ fn an_address_is_distinguished_from_similar_text() {
             "::192.0.2.300",
             "1:2:3:4:5:6:7:192.0.2.1",
         ] {
-            let said = helm.refusal(&["--set", &format!("vip.loadBalancerIP={bad}")]);
-            let says = format!("vip.loadBalancerIP is {bad}: that is not an IP address");
-            assert!(said.contains(&says), "{bad}: {said}");
+            let error = helm.refusal(&["--set", &format!("vip.loadBalancerIP={bad}")]);
+            let expected = format!("vip.loadBalancerIP is {bad}: that is not an IP address");
+            assert!(error.contains(&expected), "{bad}: {error}");
         }
     }
 }

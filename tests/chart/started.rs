@@ -12,7 +12,8 @@ use crate::pod::{Node, Pod, list_api_servers, start_command};
 
 const LOOPBACK: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
-/// A cluster with the namespace of the release. It lists two API servers.
+/// A cluster with this many API servers, and with the namespace of the release. Its `default/kubernetes` lists two
+/// addresses.
 async fn cluster(servers: usize) -> Cluster {
     let cluster = Cluster::start(Platform::Testbed, PROGRAM, servers).await;
     list_api_servers(&cluster, &["192.0.2.1", "192.0.2.2"]).await;
@@ -114,9 +115,9 @@ async fn the_vip_service_of_the_chart_is_managed() {
     assert_eq!(ports, [6443, 9345]);
 }
 
-/// The Lease, the source and the Service that is managed by name differ from the defaults.
+/// The names of the Lease, of the source and of the managed Service differ from the defaults.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_status_in_the_pod_sees_what_its_operator_sees() {
+async fn status_in_the_pod_uses_the_settings_of_its_operator() {
     let Some(helm) = helm() else { return };
     let values = "leaderElection.id=my.lease,leaderElection.namespace=leases,leaderElection.leaseDuration=9s,\
                   defaultEndpoint.name=source,defaultEndpoint.namespace=sources,\
@@ -148,8 +149,8 @@ async fn a_status_in_the_pod_sees_what_its_operator_sees() {
     let inside = pod.clone();
     let output = tokio::task::spawn_blocking(move || inside.exec(&["status", "-o", "json"]));
     let output = output.await.expect("no panic");
-    let said = String::from_utf8_lossy(&output.stderr);
-    let status: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{said}"));
+    let error = String::from_utf8_lossy(&output.stderr);
+    let status: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{error}"));
     assert_eq!(output.status.code(), Some(0), "{status}");
     let services = status["services"].as_array().expect("services");
     assert_eq!(services.len(), 1, "{status}");
@@ -164,7 +165,7 @@ async fn a_status_in_the_pod_sees_what_its_operator_sees() {
 
 /// Rule: chart.started
 #[test]
-fn the_flags_of_every_case_are_understood() {
+fn the_operator_accepts_the_flags_of_every_case() {
     let Some(helm) = helm() else { return };
     for (name, case) in cases() {
         let rendered = helm.render(&[&format!("--values={}", case.display())]);
@@ -177,9 +178,9 @@ fn the_flags_of_every_case_are_understood() {
             .env("ENDPOINT_COPIER_HEALTH_PROBE_BIND_ADDRESS", "0")
             .stderr(std::process::Stdio::piped())
             .output()
-            .expect("it starts");
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(2), "{name}: {said}");
-        assert!(said.contains("/there/is/none"), "{name}: {said}");
+            .expect("the program starts");
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{name}: {error}");
+        assert!(error.contains("/there/is/none"), "{name}: {error}");
     }
 }

@@ -1,4 +1,4 @@
-//! Values of the chart before 0.4.0, as an upgrade reuses them.
+//! Values of charts before 0.4.0, which an upgrade reuses.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 
 use crate::helm::{chart, container, file, find, helm, helms};
 
-/// The chart with other defaults, because `helm upgrade --reuse-values` renders it with those of the old release.
+/// Copies the chart and replaces its defaults, because `helm upgrade --reuse-values` renders a chart with the values of
+/// the old release.
 fn with_values(folder: &Path, name: &str, values: &str) -> PathBuf {
     let copy = folder.join(name);
     copy_folder(&chart(), &copy);
@@ -15,7 +16,7 @@ fn with_values(folder: &Path, name: &str, values: &str) -> PathBuf {
     copy
 }
 
-/// The stand-in for the old chart of this version.
+/// The stand-in for the Go operator's chart of this version.
 pub fn old_chart(folder: &Path, version: &str) -> PathBuf {
     let copy = folder.join("old-chart");
     copy_folder(
@@ -73,7 +74,7 @@ fn names_of_the_old_chart_stay_however_long_they_are() {
     };
     for helm in helms() {
         for length in 51..=63 {
-            // A name with a hyphen at the position where names may be cut.
+            // Names with and without a hyphen at the place where they are truncated.
             for sign in ["a", "a-"] {
                 let name = format!("{}b", &sign.repeat(length)[..length - 1]);
                 let set = format!("fullnameOverride={name},serviceAccount.name={name}");
@@ -94,20 +95,20 @@ fn names_of_the_old_chart_stay_however_long_they_are() {
 
 /// Rule: chart.kept
 #[test]
-fn old_chart_values_render_like_ours_except_as_set() {
+fn values_of_the_old_chart_change_only_what_they_set() {
     for helm in helms() {
         let ours = helm.render(&[]);
         for version in ["0.3.0", "0.2.0"] {
             let folder = tempfile::tempdir().expect("a folder");
             let mut reused =
                 helm.render_chart(&with_values(folder.path(), "chart", &old_values(version)), &[]);
-            // The exceptions are these parts, which are as the old chart had them.
             for objects in [&mut reused, &mut ours.clone()] {
                 assert_eq!(
                     container(objects)["image"],
                     "ghcr.io/endpoint-copier-operator/endpoint-copier-operator:0.4.0"
                 );
             }
+            // These parts are as in the old chart.
             let deployment = find(&reused, "Deployment", "").clone();
             let spec = &deployment["spec"]["template"]["spec"];
             assert_eq!(
@@ -136,7 +137,8 @@ fn old_chart_values_render_like_ours_except_as_set() {
     }
 }
 
-/// If the user set only a tag, it is reused with our repository too, with or without the flag. No such image exists.
+/// If the user set only a tag, an upgrade combines it with our repository, with or without `--reuse-values`. No such
+/// image exists.
 /// Rule: chart.upgrade
 #[test]
 fn a_go_operator_tag_is_replaced_for_both_repositories() {
@@ -200,7 +202,7 @@ fn defaults() -> Value {
     serde_saphyr::from_str(rest.split("{{- end }}").next().expect("an end")).expect("YAML")
 }
 
-/// Each value of a section, by its path.
+/// Each value inside a section, with its path. Values outside of sections are left out.
 fn in_sections(path: &str, value: &Value) -> Vec<(String, Value)> {
     let Some(section) = value.as_object().filter(|section| !section.is_empty()) else {
         return vec![(path.to_owned(), value.clone())];
@@ -232,7 +234,7 @@ fn one_value_of_a_section_leaves_the_others_unchanged() {
         }
         let same = format!("{path}={value}");
         let rendered = helm.render_chart(&reused, &["--set-json", &same]);
-        assert_eq!(rendered, old, "{same} beside values of the old chart");
+        assert_eq!(rendered, old, "{same} with values of the old chart");
     }
 }
 
@@ -243,7 +245,7 @@ fn fallback_defaults_equal_those_in_values() {
     for (section, default) in defaults.as_object().expect("a map") {
         assert_eq!(values[section], *default, "{section} of templates/_defaults.tpl");
     }
-    // Values whose absence the templates handle.
+    // A value without a fallback must be empty, or have been in the old chart.
     let is_empty = |value: &Value| match value {
         Value::Null => true,
         Value::String(text) => text.is_empty(),

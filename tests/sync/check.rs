@@ -1,4 +1,4 @@
-//! The sources in use, compared with consistent lists. Changes that a watch does not show are found by the comparison.
+//! The check of sources: a comparison with consistent lists finds changes that a watch does not show.
 
 use testbed::{Effect, Ending, Fault, Match, Request};
 
@@ -7,7 +7,7 @@ use crate::log::Log;
 
 const STALE: &str = "endpoint_copier_watch_restarts_total{reason=\"stale\",resource=\"sources\"}";
 
-/// An operator in sync with `default/kubernetes`, with the check enabled.
+/// An operator with the check enabled, whose `vip` is in sync with `default/kubernetes`.
 async fn checking() -> Operator {
     let operator = Operator::start(&cluster(&["192.0.2.1", "192.0.2.2"]));
     operator.check_sources();
@@ -23,18 +23,18 @@ fn lists(operator: &Operator) -> Vec<Request> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stale_watch_hides_a_dead_server_for_at_most_12_s() {
+async fn a_stale_watch_delays_a_removal_by_less_than_12_s() {
     let operator = checking().await;
     operator.sources.lag();
     put(&operator.store, slice("kubernetes", "kubernetes", &["192.0.2.1"]));
     let took = operator.until_addresses("vip", &["192.0.2.1"]).await;
     assert!(took < seconds(12), "{took:?}");
-    // Each watch of sources once: the one for the API servers, and the one for the others.
+    // Both watches of sources are restarted once: the one of the API source, and the one of all other sources.
     assert_eq!(operator.metric(STALE), Some(2));
 }
 
 #[tokio::test(start_paused = true)]
-async fn slice_changes_that_a_silent_watch_hides_are_found() {
+async fn slice_changes_that_a_silent_watch_misses_are_found() {
     let operator = checking().await;
     put(&operator.store, service_of("web", "source"));
     put(&operator.store, slice("source", "source-1", &["10.0.0.1"]));
@@ -56,7 +56,7 @@ async fn slice_changes_that_a_silent_watch_hides_are_found() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_check_of_a_current_watch_is_one_consistent_list() {
+async fn a_check_of_a_current_watch_costs_one_consistent_list() {
     let operator = checking().await;
     operator.store.requests().clear();
     for number in 0..60 {
@@ -96,7 +96,7 @@ fn put_service_of(operator: &Operator, name: &str, namespace: &str) {
     put(&operator.store, web);
 }
 
-/// Creates such a Service, and a slice of its source.
+/// Creates a managed Service, and a slice of its source in this namespace.
 fn put_source_in(operator: &Operator, name: &str, namespace: &str) {
     put(&operator.store, testbed::builders::namespace(namespace));
     let mut source = slice("source", "source-1", &["10.0.0.1"]);
@@ -105,7 +105,7 @@ fn put_source_in(operator: &Operator, name: &str, namespace: &str) {
     put_service_of(operator, name, namespace);
 }
 
-/// The namespaces of the lists, in order.
+/// The namespaces of the lists of sources, in order.
 fn listed(operator: &Operator) -> Vec<String> {
     let lists = lists(operator).into_iter();
     lists.map(|list| list.namespace).collect()
@@ -164,7 +164,7 @@ async fn the_api_source_is_checked_while_other_lists_fail() {
         assert_eq!(api_servers.count(), 3, "{lists:?}");
         faults.remove(rule);
     }
-    // One failure does not hide another.
+    // A failure is logged even while another one lasts.
     for namespace in ["blue", "default"] {
         let lists = Match::any().verb("list").namespace(namespace);
         faults.add(Fault::status(lists, 403));
@@ -196,12 +196,12 @@ async fn a_list_that_takes_over_a_second_is_sent_less_often() {
     assert_eq!(
         times("default"),
         62,
-        "the API servers' are few and never left out"
+        "the list of the API source is never slowed down"
     );
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_source_is_followed_by_lists_while_watches_hang() {
+async fn lists_find_changes_of_a_source_while_watches_fail() {
     let operator = checking().await;
     let faults = operator.sources.faults();
     faults.add(Fault::status(Match::any().verb("watch"), 503));
@@ -213,7 +213,7 @@ async fn a_source_is_followed_by_lists_while_watches_hang() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_check_that_cannot_be_made_changes_nothing() {
+async fn a_check_that_fails_changes_nothing() {
     let operator = checking().await;
     let faults = operator.sources.faults();
     for effect in [Effect::Hang, Effect::Nonsense, Effect::Break] {
@@ -226,7 +226,7 @@ async fn a_check_that_cannot_be_made_changes_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_list_that_hangs_delays_no_other() {
+async fn a_list_that_hangs_delays_no_other_list() {
     let operator = checking().await;
     put_source_in(&operator, "web", "blue");
     pass(seconds(2)).await;
@@ -267,7 +267,7 @@ async fn failing_checks_are_logged_once_a_minute_and_on_recovery() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_source_dropped_before_its_list_arrives_is_not_missed() {
+async fn a_source_dropped_during_its_list_restarts_no_watch() {
     let operator = checking().await;
     put(&operator.store, slice("app", "app-1", &["10.0.0.1"]));
     let slow = Effect::Latency(seconds(2));

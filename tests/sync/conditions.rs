@@ -15,28 +15,28 @@ fn condition(store: &Store, service: &str) -> Option<Value> {
     conditions.into_iter().find(|condition| condition["type"] == TYPE)
 }
 
-/// Its status and reason.
-fn says(store: &Store, service: &str) -> Option<[String; 2]> {
+/// The status and the reason of the condition of a Service in namespace `default`.
+fn status_and_reason(store: &Store, service: &str) -> Option<[String; 2]> {
     let condition = condition(store, service)?;
     let text = |field: &str| condition[field].as_str().expect("a text").to_owned();
     Some([text("status"), text("reason")])
 }
 
-async fn until_says(store: &Store, service: &str, expected: [&str; 2]) -> std::time::Duration {
-    let what = format!("{service} says {expected:?}");
+async fn until_condition(store: &Store, service: &str, expected: [&str; 2]) -> std::time::Duration {
+    let what = format!("the condition of {service} is {expected:?}");
     until(store, &what, |store| {
-        says(store, service).is_some_and(|said| said == expected)
+        status_and_reason(store, service).is_some_and(|found| found == expected)
     })
     .await
 }
 
-/// The writes of conditions.
+/// The requests that write conditions.
 fn writes(store: &Store) -> Vec<Request> {
     let wanted = |request: &Request| request.is("patch", "services") && request.subresource == "status";
     store.requests().matching(wanted)
 }
 
-/// Writes a condition as another client.
+/// Writes conditions as another client.
 fn forge(store: &Store, service: &str, conditions: Value) {
     let patch = json!({"status": {"conditions": conditions}});
     let forged = store.patch_status("services", "default", service, patch);
@@ -52,7 +52,7 @@ const IN_SYNC: [&str; 2] = ["True", "InSync"];
 async fn in_sync() -> Operator {
     let operator = Operator::with_conditions(&cluster(&["192.0.2.1"]));
     put(&operator.store, service("vip"));
-    let took = until_says(&operator.store, "vip", IN_SYNC).await;
+    let took = until_condition(&operator.store, "vip", IN_SYNC).await;
     assert!(took < seconds(1), "{took:?}");
     operator
 }
@@ -75,10 +75,10 @@ async fn condition_is_written_only_when_it_changes() {
         patched.expect("a patch")
     };
     patch(ports("nowhere"));
-    until_says(&operator.store, "vip", ["False", "PortUnresolved"]).await;
+    until_condition(&operator.store, "vip", ["False", "PortUnresolved"]).await;
     pass(seconds(2)).await;
     patch(ports("https"));
-    until_says(&operator.store, "vip", IN_SYNC).await;
+    until_condition(&operator.store, "vip", IN_SYNC).await;
     assert_eq!(writes(&operator.store).len(), 3);
     let last = condition(&operator.store, "vip").expect("a condition");
     assert_eq!(last["message"], "the copies are in sync");
@@ -94,7 +94,10 @@ async fn own_write_of_a_condition_causes_no_sync() {
     let before = syncs();
     forge(&operator.store, "vip", json!([forged()]));
     pass(seconds(61)).await;
-    assert_eq!(says(&operator.store, "vip"), Some(IN_SYNC.map(str::to_owned)));
+    assert_eq!(
+        status_and_reason(&operator.store, "vip"),
+        Some(IN_SYNC.map(str::to_owned))
+    );
     assert_eq!(syncs(), before);
 }
 
@@ -109,12 +112,15 @@ async fn condition_that_others_change_is_repaired_once_a_minute() {
     }
     let count = writes(&operator.store).len();
     assert!((5..=6).contains(&count), "{count} writes in 300 s");
-    until_says(&operator.store, "vip", IN_SYNC).await;
+    until_condition(&operator.store, "vip", IN_SYNC).await;
     let service = operator
         .store
         .get("services", "default", "vip")
         .expect("the Service");
-    assert_eq!(service["status"]["conditions"][0], ready, "that of another stays");
+    assert_eq!(
+        service["status"]["conditions"][0], ready,
+        "the condition of another client stays"
+    );
 }
 
 /// Rule: 3.condition-writes
@@ -124,8 +130,8 @@ async fn new_leader_does_not_write_conditions_again() {
     put(&store, service("vip"));
     put(&store, service_of("invalid", "-"));
     let operator = Operator::with_conditions(&store);
-    until_says(&store, "vip", IN_SYNC).await;
-    until_says(&store, "invalid", ["False", "InvalidAnnotation"]).await;
+    until_condition(&store, "vip", IN_SYNC).await;
+    until_condition(&store, "invalid", ["False", "InvalidAnnotation"]).await;
     operator.stop().await;
     let count = writes(&store).len();
     let operator = Operator::with_conditions(&store);
@@ -136,21 +142,21 @@ async fn new_leader_does_not_write_conditions_again() {
 
 /// Rule: 3.condition-removed
 #[tokio::test(start_paused = true)]
-async fn condition_goes_when_the_service_is_no_longer_managed() {
+async fn condition_is_removed_when_service_is_no_longer_managed() {
     let store = cluster(&["192.0.2.1"]);
     for name in ["left", "vip", "off"] {
         put(&store, service(name));
     }
     forge(&store, "left", json!([forged()]));
-    // From now on, it is like any Service that is not managed.
     let unmanaged = |name: &str, value: Value| {
         let patch = json!({"metadata": {"annotations": {"endpoint-copier/enabled": value}}});
         store.patch("services", "default", name, patch).expect("a patch");
     };
+    // The operator starts when `left` is no longer managed and still has a condition.
     unmanaged("left", Value::Null);
     let operator = Operator::with_conditions(&store);
     for name in ["vip", "off"] {
-        until_says(&store, name, IN_SYNC).await;
+        until_condition(&store, name, IN_SYNC).await;
     }
     pass(seconds(2)).await;
     unmanaged("vip", Value::Null);
@@ -177,16 +183,19 @@ async fn failing_writes_of_copies_are_reported_after_10_seconds() {
         let address = format!("192.0.2.{}", lasts.as_secs());
         put(&operator.store, slice("kubernetes", "kubernetes", &[&address]));
         pass(lasts).await;
-        assert_eq!(says(&operator.store, "vip"), Some(expected.map(str::to_owned)));
+        assert_eq!(
+            status_and_reason(&operator.store, "vip"),
+            Some(expected.map(str::to_owned))
+        );
         operator.writer.faults().remove(fault);
         operator.until_addresses("vip", &[&address]).await;
-        until_says(&operator.store, "vip", IN_SYNC).await;
+        until_condition(&operator.store, "vip", IN_SYNC).await;
     }
 }
 
 /// Rule: 3.condition-copies-first
 #[tokio::test(start_paused = true)]
-async fn copies_do_not_wait_for_conditions_that_hang_or_fail() {
+async fn copies_do_not_wait_for_condition_writes_that_hang_or_fail() {
     for effect in [
         Effect::Hang,
         Effect::Status {
@@ -223,21 +232,21 @@ async fn copies_do_not_wait_for_conditions_that_hang_or_fail() {
             pass(seconds(2)).await;
         }
         let count = writes(&store).len();
-        // The writes in flight when the first one is rejected, and those after each pause.
-        let most = if matches!(effect, Effect::Status { code: 429, .. }) {
+        // The limit counts the writes in flight when the first one is rejected, and those after each pause.
+        let limit = if matches!(effect, Effect::Status { code: 429, .. }) {
             21
         } else {
             600
         };
-        assert!(count <= most, "{effect:?}: {count} attempts in a minute");
+        assert!(count <= limit, "{effect:?}: {count} attempts in a minute");
         operator.writer.faults().clear();
-        until_says(&store, "kubernetes-vip", IN_SYNC).await;
-        until_says(&store, "web-49", IN_SYNC).await;
+        until_condition(&store, "kubernetes-vip", IN_SYNC).await;
+        until_condition(&store, "web-49", IN_SYNC).await;
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn condition_that_is_refused_is_logged_once_beside_others() {
+async fn refused_condition_is_logged_once_while_others_are_written() {
     let log = Log::begin();
     let store = cluster(&["192.0.2.1"]);
     let operator = Operator::with_conditions(&store);
@@ -251,20 +260,20 @@ async fn condition_that_is_refused_is_logged_once_beside_others() {
     for number in 0..5 {
         let name = format!("vip-{number}");
         put(&store, service(&name));
-        until_says(&store, &name, IN_SYNC).await;
+        until_condition(&store, &name, IN_SYNC).await;
         pass(seconds(5)).await;
     }
     let lines = || log.lines("writing conditions of Services");
     assert_eq!(lines().len(), 1, "{:?}", lines());
     assert!(lines()[0].contains("default/refused"), "{:?}", lines());
     operator.writer.faults().remove(rule);
-    until_says(&store, "refused", IN_SYNC).await;
+    until_condition(&store, "refused", IN_SYNC).await;
     assert!(lines()[1].contains("works again"), "{:?}", lines());
 }
 
 /// Rule: 3.condition-copies-first
 #[tokio::test(start_paused = true)]
-async fn conditions_that_may_not_be_written_cost_one_request_per_pause() {
+async fn conditions_without_permission_cost_one_request_per_pause() {
     let store = cluster(&["192.0.2.1"]);
     put(&store, slice("app", "app-1", &["10.0.0.1"]));
     for number in 0..50 {
@@ -278,18 +287,18 @@ async fn conditions_that_may_not_be_written_cost_one_request_per_pause() {
     store.restrict("admin", rights);
     let operator = Operator::with_conditions(&store);
     pass(seconds(95)).await;
-    // Some are sent at the same time, before one of them is refused.
+    // Some requests are sent at the same time, before the first one is refused.
     let count = writes(&store).len();
     assert!((5..=50).contains(&count), "{count} attempts");
     assert_eq!(operator.metric("endpoint_copier_services_in_sync"), Some(50));
     store.allow_all("admin");
-    let took = until_says(&store, "web-49", IN_SYNC).await;
+    let took = until_condition(&store, "web-49", IN_SYNC).await;
     assert!(took < seconds(32), "{took:?}");
 }
 
 /// Rule: 3.condition-patch
 #[tokio::test(start_paused = true)]
-async fn write_that_meets_a_newer_service_is_repeated() {
+async fn write_that_conflicts_with_a_newer_service_is_repeated() {
     let store = cluster(&["192.0.2.1"]);
     put(&store, service("vip"));
     let operator = Operator::standby_with_conditions(&store);
@@ -304,6 +313,6 @@ async fn write_that_meets_a_newer_service_is_repeated() {
     assert!((4..=7).contains(&count), "{count} attempts");
     assert_eq!(condition(&store, "vip"), None);
     operator.services.release();
-    let took = until_says(&store, "vip", IN_SYNC).await;
+    let took = until_condition(&store, "vip", IN_SYNC).await;
     assert!(took < ms(1100), "{took:?}");
 }

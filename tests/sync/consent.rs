@@ -1,4 +1,4 @@
-//! Withdrawn consent while something cannot be decoded or read, or a view is old.
+//! Consent and its withdrawal while an object cannot be decoded or read, or while a view is old.
 
 use std::time::Duration;
 
@@ -9,13 +9,13 @@ use crate::harness::{
     Operator, addresses, cluster, namespace_named, pass, put, seconds, service_of, slice, until,
 };
 
-/// The time within which withdrawn consent removes copies.
-const WITHDRAWN: Duration = Duration::from_secs(1);
+/// The time within which copies are deleted after consent is withdrawn.
+const WITHDRAWAL_TIME: Duration = Duration::from_secs(1);
 
-/// The annotation of a source that lets namespace `default` copy it.
+/// The annotation of a source that lists the namespaces that may copy it.
 const ALLOW_FROM: &str = "endpoint-copier/allow-from";
 
-/// A store in which `default/vip` asks for `web/app`, which no one has allowed it to copy.
+/// A store in which `default/vip` names the source `web/app` without consent.
 fn store() -> Store {
     let store = cluster(&["192.0.2.1"]);
     put(&store, namespace_named("web"));
@@ -23,7 +23,7 @@ fn store() -> Store {
     source["metadata"]["namespace"] = json!("web");
     put(&store, source);
     put(&store, app());
-    put(&store, asking("vip"));
+    put(&store, service_of_app("vip"));
     store
 }
 
@@ -32,8 +32,8 @@ fn app() -> Value {
     json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "app", "namespace": "web"}, "spec": {"ports": ports}})
 }
 
-/// A managed Service in namespace `default` that asks for `web/app`.
-fn asking(name: &str) -> Value {
+/// A managed Service in namespace `default` whose source is `web/app`.
+fn service_of_app(name: &str) -> Value {
     let mut service = service_of(name, "app");
     service["metadata"]["annotations"]["endpoint-copier/default-service-namespace"] = json!("web");
     service
@@ -73,7 +73,7 @@ fn leader(store: &Store) -> Operator {
     operator
 }
 
-/// An operator that has copied `web/app` for `vip`, in a cluster that has listed its ReferenceGrants.
+/// An operator that has listed the ReferenceGrants and copied `web/app` for `vip`.
 async fn copied() -> Operator {
     let store = with_grants();
     allow(&store, true);
@@ -89,8 +89,8 @@ fn spoil(store: &Store, (resource, namespace, name): (&str, &str, &str), patch: 
         .expect("it is there");
 }
 
-/// The API server no longer answers GETs of this Service.
-fn unanswered(operator: &Operator, namespace: &str, name: &str) -> FaultId {
+/// From now on, the API server answers GETs of this Service with 500.
+fn fail_gets(operator: &Operator, namespace: &str, name: &str) -> FaultId {
     let reads = Match::any()
         .verb("get")
         .resource("services")
@@ -102,18 +102,18 @@ fn unanswered(operator: &Operator, namespace: &str, name: &str) -> FaultId {
 /// Asserts that the copies of `vip` are deleted in time.
 async fn is_withdrawn(operator: &Operator) {
     let took = operator.until_addresses("vip", &[]).await;
-    assert!(took < WITHDRAWN, "{took:?}");
+    assert!(took < WITHDRAWAL_TIME, "{took:?}");
 }
 
-/// Asserts that the copies of `vip` stay, and that `another`, which is new, gets none.
+/// Asserts that the copies of `vip` stay, and that the new Service `another` gets none.
 async fn stays(operator: &Operator) {
     pass(seconds(60)).await;
     assert_eq!(addresses(&operator.store, "vip"), ["10.0.0.1"]);
     assert_eq!(addresses(&operator.store, "another"), [""; 0]);
 }
 
-/// Restarts the operator, which then knows no earlier decision: `vip` keeps its copies, and `another` loses its copies
-/// and gets none.
+/// Deletes `another` with its copies, restarts the operator, and creates `another` again. The operator knows no earlier
+/// answer then: `vip` keeps its copies, and `another` gets none.
 async fn restarted(operator: Operator) -> Operator {
     let store = operator.store.clone();
     store
@@ -122,7 +122,7 @@ async fn restarted(operator: Operator) -> Operator {
     operator.until_addresses("another", &[]).await;
     operator.stop().await;
     let operator = leader(&store);
-    put(&store, asking("another"));
+    put(&store, service_of_app("another"));
     stays(&operator).await;
     operator
 }
@@ -143,12 +143,12 @@ async fn an_undecodable_service_keeps_no_copy_without_consent() {
 #[tokio::test(start_paused = true)]
 async fn a_service_that_cannot_be_read_keeps_no_copy_without_consent() {
     let operator = copied().await;
-    unanswered(&operator, "default", "vip");
+    fail_gets(&operator, "default", "vip");
     allow(&operator.store, false);
     is_withdrawn(&operator).await;
 }
 
-/// The watch shows a readable Service that no longer wants the copy.
+/// The watch still shows a readable Service. It no longer needs the copy, because the source slice is deleted.
 /// Rule: 9.unreadable
 #[tokio::test(start_paused = true)]
 async fn a_service_that_a_get_shows_undecodable_keeps_its_copies() {
@@ -164,7 +164,7 @@ async fn a_service_that_a_get_shows_undecodable_keeps_its_copies() {
     let reads = operator.store.requests().matching(|request| {
         request.server == "writer" && request.is("get", "services") && request.name == "vip"
     });
-    assert_eq!(reads.len(), 1, "it is an answer");
+    assert_eq!(reads.len(), 1, "a Service that cannot be decoded is an answer");
 }
 
 /// Rule: 9.unreadable
@@ -175,7 +175,7 @@ async fn an_undecodable_source_keeps_its_last_answer() {
     let app = ("services", "web", "app");
     spoil(&store, app, json!({"metadata": {"annotations": {ALLOW_FROM: 7}}}));
     stays(&operator).await;
-    put(&store, asking("another"));
+    put(&store, service_of_app("another"));
     operator.until_addresses("another", &["10.0.0.1"]).await;
     let operator = restarted(operator).await;
     spoil(&store, app, json!({"metadata": {"annotations": null}}));
@@ -207,11 +207,11 @@ async fn an_undecodable_grant_keeps_its_last_answer() {
     let place = ("referencegrants", "web", "grant");
     spoil(&store, place, json!({"spec": {"from": "x"}}));
     stays(&operator).await;
-    // A list shows it too.
+    // A list shows the undecodable grant too.
     store.compact();
     operator.nodes.faults().end_watches(Match::any(), Ending::Abrupt);
     stays(&operator).await;
-    put(&store, asking("another"));
+    put(&store, service_of_app("another"));
     operator.until_addresses("another", &["10.0.0.1"]).await;
     let operator = restarted(operator).await;
     store
@@ -222,7 +222,7 @@ async fn an_undecodable_grant_keeps_its_last_answer() {
 
 /// Rule: 9.unreadable
 #[tokio::test(start_paused = true)]
-async fn an_undecodable_grant_that_never_granted_protects_nothing() {
+async fn an_undecodable_grant_for_another_source_protects_no_copy() {
     let operator = copied().await;
     grant(&operator.store, "of-another");
     let place = ("referencegrants", "web", "of-another");
@@ -237,7 +237,7 @@ async fn an_undecodable_grant_that_never_granted_protects_nothing() {
     is_withdrawn(&operator).await;
 }
 
-/// A leader made a copy, and its successor has not seen the consent.
+/// A leader has created a copy, and its successor has not seen the consent.
 /// Rule: 9.old-view
 #[tokio::test(start_paused = true)]
 async fn a_new_leader_with_an_old_view_of_services_deletes_no_copy() {
@@ -259,13 +259,13 @@ async fn a_new_leader_with_an_old_view_of_services_deletes_no_copy() {
 
 /// Rule: 9.old-view
 #[tokio::test(start_paused = true)]
-async fn a_new_leader_deletes_no_copy_while_its_source_cannot_be_read() {
+async fn a_new_leader_deletes_no_copy_of_a_source_it_cannot_read() {
     let first = copied().await;
     let store = first.store.clone();
     first.stop().await;
     let operator = leader(&store);
     pass(seconds(2)).await;
-    let rule = unanswered(&operator, "web", "app");
+    let rule = fail_gets(&operator, "web", "app");
     allow(&operator.store, false);
     pass(seconds(60)).await;
     assert_eq!(addresses(&operator.store, "vip"), ["10.0.0.1"]);
@@ -277,13 +277,13 @@ async fn a_new_leader_deletes_no_copy_while_its_source_cannot_be_read() {
     assert!(took < seconds(2), "{took:?}");
 }
 
-/// The replica that wrote the copy has seen the consent, so what it sees now is newer.
+/// The replica that wrote the copy has seen the consent, so its present view is newer.
 /// Rule: 9.withdrawal
 #[tokio::test(start_paused = true)]
-async fn a_leader_deletes_the_copies_that_it_wrote_without_a_read() {
+async fn a_leader_needs_no_get_to_delete_copies_that_it_wrote() {
     let operator = copied().await;
-    unanswered(&operator, "web", "app");
-    unanswered(&operator, "default", "vip");
+    fail_gets(&operator, "web", "app");
+    fail_gets(&operator, "default", "vip");
     allow(&operator.store, false);
     is_withdrawn(&operator).await;
 }

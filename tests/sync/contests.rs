@@ -8,7 +8,7 @@ use crate::harness::{Operator, cluster, ms, pass, put, seconds, service, slices_
 
 const FINDING: &str = "endpoint_copier_findings{reason=\"OtherInstallation\"}";
 
-/// Changes the copy, and returns the time until the change is reverted.
+/// Changes the copy of `vip`, and returns the time until the change is reverted.
 async fn repaired(operator: &Operator, change: Value) -> Duration {
     let copy = || slices_of(&operator.store, "vip").remove(0);
     let content = |copy: &Value| {

@@ -1,4 +1,4 @@
-//! Late views: no copies are created from them, and a watch that is proved to be late is restarted.
+//! Late views: no copy is created from a late view, and a watch that is proven to be late is restarted.
 
 use serde_json::json;
 use testbed::{Effect, Ending, Fault, Match};
@@ -14,8 +14,8 @@ fn restarts(operator: &Operator, watch: &str) -> u64 {
     operator.metric(&series).unwrap_or(0)
 }
 
-/// The watch of Services shows nothing new, and the Service now has a different port and source than the
-/// watch shows.
+/// An operator whose watch of Services shows nothing new. Since then, the port of the Service and the slices of its
+/// source have changed.
 async fn with_stale_services() -> Operator {
     let operator = two_copies().await;
     pass(seconds(2)).await;
@@ -48,7 +48,11 @@ async fn a_service_that_differs_in_a_get_is_planned_from_the_get() {
 async fn a_late_watch_of_services_is_restarted_after_a_second() {
     let operator = with_stale_services().await;
     operator.until_addresses("vip", &["192.0.2.3"]).await;
-    assert_eq!(restarts(&operator, "services"), 0, "it may be late by a moment");
+    assert_eq!(
+        restarts(&operator, "services"),
+        0,
+        "a watch that is late by less than a second is not restarted"
+    );
     pass(ms(1100)).await;
     assert_eq!(restarts(&operator, "services"), 1);
     pass(seconds(60)).await;
@@ -57,7 +61,7 @@ async fn a_late_watch_of_services_is_restarted_after_a_second() {
 
 /// Rule: 2.late-watch
 #[tokio::test(start_paused = true)]
-async fn a_source_seen_only_by_a_get_is_watched_after_a_restart() {
+async fn a_source_known_only_from_a_get_is_watched_after_a_restart() {
     let operator = Operator::start(&cluster(&["192.0.2.1"]));
     put(&operator.store, slice("old", "old-1", &["10.0.0.9"]));
     put(&operator.store, service_of("vip", "old"));
@@ -66,7 +70,7 @@ async fn a_source_seen_only_by_a_get_is_watched_after_a_restart() {
     operator.services.lag();
     put(&operator.store, slice("app", "app-1", &["10.0.0.1"]));
     put(&operator.store, service_of("vip", "app"));
-    // In this view the copy should be deleted, so the Service is read.
+    // According to the old view, the copy has to be deleted, so the operator reads the Service.
     operator
         .store
         .delete("endpointslices", "default", "old-1")
@@ -86,7 +90,7 @@ async fn a_late_watch_does_not_restore_a_service_missing_in_a_get() {
     operator.until_addresses("vip", &["192.0.2.1", "192.0.2.2"]).await;
     pass(seconds(2)).await;
     operator.services.lag();
-    // Changed, then deleted. A source slice is deleted as well, so that the Service is read.
+    // The Service is changed, then deleted. A source slice is deleted as well, so that the operator reads the Service.
     let ports = json!({"spec": {"ports": [{"name": "https", "port": 6443, "targetPort": 9999}]}});
     store.patch("services", "default", "vip", ports).expect("a patch");
     let changed = store.revision();
@@ -147,7 +151,8 @@ async fn a_watch_of_copies_that_does_not_show_our_writes_is_restarted() {
     assert_eq!(restarts(&operator, "copies"), 1);
 }
 
-/// The watch of the sources has ended and cannot resume. The slice `kubernetes` has been deleted since then.
+/// An operator whose watches of sources have ended and cannot resume. The slice `kubernetes` has been deleted since
+/// then.
 async fn with_sources_cut_off() -> Operator {
     let operator = Operator::start(&cluster(&["192.0.2.1"]));
     put(&operator.store, service("vip"));
@@ -169,7 +174,7 @@ async fn with_sources_cut_off() -> Operator {
 
 /// Rule: 2.create-confirmed
 #[tokio::test(start_paused = true)]
-async fn no_copy_is_made_of_a_deleted_slice_while_its_watch_is_cut() {
+async fn no_copy_is_made_of_a_deleted_slice_while_its_watch_is_down() {
     let operator = with_sources_cut_off().await;
     put(&operator.store, service("new"));
     pass(ms(500)).await;
@@ -177,7 +182,11 @@ async fn no_copy_is_made_of_a_deleted_slice_while_its_watch_is_cut() {
     let gets = operator.slice_requests("get");
     assert_eq!(gets.len(), 1, "{:?}", operator.asked());
     assert_eq!(gets[0].name, "kubernetes");
-    assert_eq!(operator.slice_requests("create").len(), 1, "that of before");
+    assert_eq!(
+        operator.slice_requests("create").len(),
+        1,
+        "only the copy of vip was created"
+    );
 }
 
 /// Rule: 2.gone
@@ -195,7 +204,7 @@ async fn a_late_watch_does_not_restore_a_slice_missing_in_a_get() {
     store
         .delete("endpointslices", "default", "app-1")
         .expect("it is there");
-    // A copy that seems newer than the source, so that the slice is read.
+    // The copy claims a newer version of its source, so that the operator reads the slice.
     let copy = slices_of(store, "web").remove(0);
     let name = copy["metadata"]["name"].as_str().expect("a name");
     let newer = json!({
@@ -284,7 +293,7 @@ async fn five_hundred_first_copies_cost_no_get() {
     );
 }
 
-/// After a restart no watch shows the slices of the former source of the Service.
+/// After a restart, no watch shows the slices of the former source of the Service.
 #[tokio::test(start_paused = true)]
 async fn an_unreadable_slice_of_a_former_source_keeps_only_its_copy() {
     for labels in [true, false] {
@@ -303,15 +312,15 @@ async fn an_unreadable_slice_of_a_former_source_keeps_only_its_copy() {
         let faults = operator.writer.faults();
         faults.add(Fault::new(reads, Effect::Undecodable { labels }));
         operator.lead();
-        let left: &[_] = if labels {
+        let remaining: &[_] = if labels {
             &["10.0.0.1", "10.0.0.8"]
         } else {
             &["10.0.0.1"]
         };
-        let took = operator.until_addresses("vip", left).await;
+        let took = operator.until_addresses("vip", remaining).await;
         assert!(took < seconds(1), "labels: {labels}, {took:?}");
         pass(seconds(120)).await;
-        assert_eq!(addresses(&store, "vip"), left);
+        assert_eq!(addresses(&store, "vip"), remaining);
         let gets = operator.slice_requests("get");
         assert!(gets.len() < 12, "{:?}", operator.asked());
         operator.writer.faults().clear();

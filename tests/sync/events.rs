@@ -1,4 +1,4 @@
-//! Events: when they are written, how often, and how many.
+//! Events: when, how often and how many of them are sent.
 
 use serde_json::json;
 
@@ -16,9 +16,9 @@ async fn a_lasting_finding_is_repeated_every_30_minutes() {
     typo["metadata"]["annotations"]["endpoint-copier/enabled"] = json!("yes");
     put(&store, typo);
     let _operator = Operator::start(&store);
-    for (minutes, said) in [(1, 1), (28, 1), (2, 2), (28, 2), (2, 3)] {
+    for (minutes, count) in [(1, 1), (28, 1), (2, 2), (28, 2), (2, 3)] {
         pass(seconds(minutes * MINUTE)).await;
-        assert_eq!(warnings(&store, "vip").len(), said);
+        assert_eq!(warnings(&store, "vip").len(), count);
     }
     assert!(events(&store, "vip").iter().all(|(reason, note)| {
         reason == "InvalidAnnotation"
@@ -49,14 +49,14 @@ async fn a_service_gets_25_events_at_once_then_one_per_5_minutes() {
     assert_eq!(
         warnings(&store, "other").len(),
         1,
-        "the flood of one is not the silence of another"
+        "many Events about one Service do not suppress those about another"
     );
     pass(seconds(6 * MINUTE)).await;
-    let said = events(&store, "vip");
-    assert_eq!(said.len(), 26);
+    let sent = events(&store, "vip");
+    assert_eq!(sent.len(), 26);
     assert!(
-        said.iter().any(|(_, note)| note.contains("typo-59")),
-        "what lasts is said when there is room"
+        sent.iter().any(|(_, note)| note.contains("typo-59")),
+        "a finding that lasts is reported when the limit allows it"
     );
 }
 
@@ -108,8 +108,8 @@ async fn an_event_that_cannot_be_written_delays_no_copy() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_event_is_retried_after_overload_but_not_a_refusal() {
-    for (code, said) in [(429, 1), (503, 1), (422, 0)] {
+async fn an_event_is_retried_after_overload_but_not_after_a_refusal() {
+    for (code, count) in [(429, 1), (503, 1), (422, 0)] {
         let store = cluster(&["192.0.2.1"]);
         let mut typo = service("vip");
         typo["metadata"]["annotations"]["endpoint-copier/enabled"] = json!("yes");
@@ -118,7 +118,7 @@ async fn an_event_is_retried_after_overload_but_not_a_refusal() {
         let events = Match::any().resource("events");
         operator.writer.faults().add(Fault::status(events, code).times(2));
         pass(seconds(MINUTE)).await;
-        assert_eq!(warnings(&store, "vip").len(), said, "{code}");
+        assert_eq!(warnings(&store, "vip").len(), count, "{code}");
     }
 }
 
@@ -131,7 +131,7 @@ async fn synced_waits_for_a_delete_that_waits_for_a_get() {
     operator.until_addresses("vip", &["192.0.2.1", "192.0.2.2"]).await;
     until(&store, "the Event is sent", |store| synced(store) == 1).await;
     // A `Synced` Event is due as soon as this is fixed.
-    when_empty(&store, "typo");
+    set_when_empty(&store, "typo");
     until(&store, "the Event is sent", |store| {
         warnings(store, "vip").len() == 1
     })
@@ -142,7 +142,7 @@ async fn synced_waits_for_a_delete_that_waits_for_a_get() {
     store
         .delete("endpointslices", "default", name)
         .expect("it is there");
-    when_empty(&store, "hold");
+    set_when_empty(&store, "hold");
     put(&store, slice("kubernetes", "kubernetes", &["192.0.2.3"]));
     operator.until_addresses("vip", &["192.0.2.2", "192.0.2.3"]).await;
     pass(seconds(30)).await;
@@ -162,7 +162,7 @@ fn synced(store: &Store) -> usize {
     all.iter().filter(|(reason, _)| reason == "Synced").count()
 }
 
-fn when_empty(store: &Store, value: &str) {
+fn set_when_empty(store: &Store, value: &str) {
     let annotation = json!({"metadata": {"annotations": {"endpoint-copier/when-source-empty": value}}});
     store
         .patch("services", "default", "vip", annotation)
@@ -183,13 +183,13 @@ async fn synced_follows_only_a_first_copy_or_the_end_of_a_finding() {
         pass(seconds(1)).await;
     }
     assert_eq!(synced(&store), 1);
-    when_empty(&store, "typo");
+    set_when_empty(&store, "typo");
     until(&store, "the Event is sent", |store| {
         warnings(store, "vip").len() == 1
     })
     .await;
-    // No copy is written here.
-    when_empty(&store, "follow");
+    // This change ends the finding without a write of a copy.
+    set_when_empty(&store, "follow");
     until(&store, "the Event is sent", |store| synced(store) == 2).await;
     pass(seconds(60)).await;
     assert_eq!(synced(&store), 2);

@@ -1,4 +1,4 @@
-//! Namespaces share the operator: limits of managed Services, turns, and the budget of edits.
+//! Namespaces share the operator fairly: limits on managed Services, turns, and the budget for edits.
 
 use endpoint_copier_core::model::ServiceLimits;
 use serde_json::{Value, json};
@@ -16,7 +16,7 @@ const ONE: ServiceLimits = ServiceLimits {
 
 const LIMIT_REACHED: &str = "endpoint_copier_findings{reason=\"LimitReached\"}";
 
-/// A cluster whose source `default/app` has this address.
+/// A cluster with the source `default/app`, whose address is 10.0.0.1.
 fn with_app() -> Store {
     let store = cluster(&["192.0.2.1"]);
     put(&store, slice("app", "app-1", &["10.0.0.1"]));
@@ -47,7 +47,7 @@ async fn a_service_beyond_the_limit_waits_for_a_place() {
 
 /// Rule: 10.limits
 #[tokio::test(start_paused = true)]
-async fn a_restart_and_an_older_service_take_no_place_away() {
+async fn a_restart_and_an_older_service_displace_no_service() {
     let store = with_app();
     let mut older = service_of("a", "app");
     older["metadata"]["annotations"]["endpoint-copier/enabled"] = json!("false");
@@ -105,7 +105,7 @@ fn app_in(namespace: &str, address: &str) -> Value {
     app
 }
 
-/// The number of copies in a namespace that show an address.
+/// The number of copies in a namespace whose first endpoint has this address.
 fn showing(store: &Store, namespace: &str, address: &str) -> usize {
     let shows = |slice: &&Value| {
         slice["metadata"]["name"] != "app-1" && slice["endpoints"][0]["addresses"][0] == address
@@ -116,7 +116,7 @@ fn showing(store: &Store, namespace: &str, address: &str) -> usize {
 
 /// Rule: 10.fair
 #[tokio::test(start_paused = true)]
-async fn a_tenant_with_hundreds_of_keys_delays_no_other() {
+async fn tenants_with_hundreds_of_services_delay_no_other() {
     let store = cluster(&["192.0.2.1"]);
     put_tenant(&store, "tenant", 300);
     put_tenant(&store, "second", 300);
@@ -139,10 +139,10 @@ async fn a_tenant_with_hundreds_of_keys_delays_no_other() {
         showing(store, "web", "10.0.0.2") == 1
     })
     .await;
-    // It waits for a slot, and its own write takes as long as the others.
+    // The sync of `web` waits for a slot for at most 50 ms, and its own write takes 50 ms.
     assert!(took <= ms(110), "{took:?}");
-    let left = 600 - showing(&store, "tenant", "10.0.0.2") - showing(&store, "second", "10.0.0.2");
-    assert!(left > 500, "{left}");
+    let pending = 600 - showing(&store, "tenant", "10.0.0.2") - showing(&store, "second", "10.0.0.2");
+    assert!(pending > 500, "{pending}");
 }
 
 /// Rule: 10.fair
@@ -207,12 +207,12 @@ async fn edits_beyond_the_budget_delay_only_edits_of_that_namespace() {
         pass(ms(25)).await;
     }
     edit("web", 0, 7_000);
-    let took = until(&store, "another namespace", |store| {
+    let took = until(&store, "the edit in the other namespace is copied", |store| {
         with_port(store, "web", 7_000) == 1
     })
     .await;
     assert!(took < ms(20), "{took:?}");
-    let took = until(&store, "all edits", |store| {
+    let took = until(&store, "all edits are copied", |store| {
         with_port(store, "tenant", 7_029) == 60
     })
     .await;
@@ -222,7 +222,7 @@ async fn edits_beyond_the_budget_delay_only_edits_of_that_namespace() {
     }
     pass(ms(5)).await;
     put(&store, app_in("tenant", "10.0.0.2"));
-    let took = until(&store, "the source changed", |store| {
+    let took = until(&store, "the change of the source is copied", |store| {
         showing(store, "tenant", "10.0.0.2") == 60
     })
     .await;

@@ -1,5 +1,5 @@
-//! The watches, index, queue, worker and reconciler of the operator as tasks of the test, against an in-memory API
-//! server: no process, no connection, and under paused time.
+//! Runs the watches, index, queue, worker and reconciler of the operator as tasks of a test, against an in-memory API
+//! server: without a process or a connection, and under paused time.
 
 use std::time::Duration;
 
@@ -19,23 +19,24 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tower::ServiceExt as _;
 
-/// A limit that is longer than every wait that the rules require.
+/// How long a test waits for a state: longer than any delay that the rules allow.
 const PATIENCE: Duration = Duration::from_secs(300);
 
 /// The label of the Nodes that are watched.
 pub const CONTROL_PLANE: &str = "node-role.kubernetes.io/control-plane";
 
-/// A replica whose term never ends. Each of its watches, and its writer, has its own API server on the one store, so
-/// that a fault or a stale cache can affect one of them alone.
+/// A replica whose term never ends. The watches of each resource, and the writer, use an API server of their own on the
+/// same store, so that a fault or a stale cache can affect one of them alone.
 pub struct Operator {
     pub store: Store,
     pub services: ApiServer,
     pub copies: ApiServer,
     pub sources: ApiServer,
+    /// Serves Nodes and ReferenceGrants.
     pub nodes: ApiServer,
     /// Serves the writes, GETs and Events.
     pub writer: ApiServer,
-    /// The watchdog of its worker.
+    /// The watchdog of the worker.
     pub watchdog: Watchdog,
     metrics: Metrics,
     stop: CancellationToken,
@@ -49,7 +50,7 @@ impl Operator {
         Self::limited(store, ServiceLimits::default())
     }
 
-    /// Starts a replica with these limits of managed Services.
+    /// Starts a replica with these limits on managed Services.
     pub fn limited(store: &Store, limits: ServiceLimits) -> Self {
         let operator = Self::standby_with(store, limits, false);
         operator.lead();
@@ -63,17 +64,17 @@ impl Operator {
         operator
     }
 
-    /// Starts a replica that writes conditions of Services and waits for its term.
+    /// Starts a replica that waits for its term, and then also writes conditions of Services.
     pub fn standby_with_conditions(store: &Store) -> Self {
         Self::standby_with(store, ServiceLimits::default(), true)
     }
 
-    /// A replica that watches and waits for its term.
+    /// Starts a replica that watches and waits for its term.
     pub fn standby(store: &Store) -> Self {
         Self::standby_with(store, ServiceLimits::default(), false)
     }
 
-    /// A replica that copies sources of other namespaces only with consent, and waits for its term.
+    /// Starts a replica that waits for its term, and copies sources of other namespaces only with consent.
     pub fn standby_with_consent(store: &Store) -> Self {
         Self::standby_in_mode(store, CrossNamespace::Consent, ServiceLimits::default(), false)
     }
@@ -160,30 +161,31 @@ impl Operator {
         }
     }
 
-    /// Begins its term.
+    /// Begins the term of the replica.
     pub fn lead(&self) {
         self.leads.send_replace(true);
     }
 
-    /// Enables the comparison of the sources with consistent lists, through the server of their watch.
+    /// Enables the comparison of the sources with consistent lists, which the API server of the sources serves.
     pub fn check_sources(&self) {
         self.checks.send_replace(true);
     }
 
-    /// Stops as on TERM: work in progress is finished, and no new work begins.
+    /// Stops the replica as SIGTERM does: work in progress is finished, and no new work begins.
     pub async fn stop(self) {
         self.stop.cancel();
         let ended = self.running.await.expect("no panic");
-        ended.expect("all tasks ran until then");
+        ended.expect("all tasks ran until the stop");
     }
 
-    /// The requests for slices with this verb. Only the reconciler sends such requests to this server.
+    /// The requests of the reconciler for slices with this verb. No other task requests slices from the server of the
+    /// writer.
     pub fn slice_requests(&self, verb: &str) -> Vec<Request> {
         let wanted = |request: &Request| request.server == "writer" && request.is(verb, "endpointslices");
         self.store.requests().matching(wanted)
     }
 
-    /// The verb and the name in all requests of the reconciler for slices, in order.
+    /// The verb and the name of each request of the reconciler for slices, in order.
     pub fn asked(&self) -> Vec<String> {
         let slices = |request: &Request| request.server == "writer" && request.resource == "endpointslices";
         let requests = self.store.requests().matching(slices);
@@ -214,19 +216,19 @@ impl Operator {
     }
 }
 
-/// Waits until a store is in a state. Returns how long that took.
+/// Waits until a store is in the wanted state, which `what` describes. Returns how long that took.
 pub async fn until(store: &Store, what: &str, wanted: impl Fn(&Store) -> bool) -> Duration {
     let start = Instant::now();
     let met = timeout(PATIENCE, store.until(wanted)).await;
     assert!(
         met.is_ok(),
-        "never: {what}\n{:#?}",
+        "timed out: {what}\n{:#?}",
         store.list("endpointslices", None)
     );
     start.elapsed()
 }
 
-/// Lets this time pass, and runs everything that is due in it.
+/// Lets this time pass, and runs everything that is due in that time.
 pub async fn pass(time: Duration) {
     sleep(time).await;
 }
@@ -239,7 +241,7 @@ pub const fn seconds(n: u64) -> Duration {
     Duration::from_secs(n)
 }
 
-/// A store with `default/kubernetes` in the form in which these API servers write it.
+/// A store with `default/kubernetes` as these API servers write it.
 pub fn cluster(api_servers: &[&str]) -> Store {
     let store = Store::new();
     put(&store, builders::kubernetes_service());
@@ -261,7 +263,7 @@ pub fn service(name: &str) -> Value {
     })
 }
 
-/// An operator that has copied both slices of the API servers for `vip`.
+/// An operator that has copied two slices of `default/kubernetes` for `vip`.
 pub async fn two_copies() -> Operator {
     let operator = Operator::start(&cluster(&["192.0.2.1"]));
     put(&operator.store, service("vip"));
@@ -273,7 +275,7 @@ pub async fn two_copies() -> Operator {
     operator
 }
 
-/// A managed Service `default/<name>` with its own source.
+/// A managed Service `default/<name>` that copies the source `default/<source>`.
 pub fn service_of(name: &str, source: &str) -> Value {
     let mut service = service(name);
     service["metadata"]["annotations"]["endpoint-copier/default-service-name"] = json!(source);
@@ -285,7 +287,7 @@ pub fn namespace_named(name: &str) -> Value {
     json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
 }
 
-/// A managed Service in another namespace, which is also the namespace of its source.
+/// A managed Service in `namespace` that copies a source in the same namespace.
 pub fn service_in(namespace: &str, name: &str, source: &str) -> Value {
     let mut service = service_of(name, source);
     service["metadata"]["namespace"] = json!(namespace);
@@ -307,7 +309,7 @@ pub fn slices_of(store: &Store, service: &str) -> Vec<Value> {
     slices
 }
 
-/// The addresses that these slices show, sorted.
+/// The first address of each endpoint in the slices of a Service in namespace `default`, sorted.
 pub fn addresses(store: &Store, service: &str) -> Vec<String> {
     let slices = slices_of(store, service);
     let endpoints = slices
@@ -320,7 +322,8 @@ pub fn addresses(store: &Store, service: &str) -> Vec<String> {
     addresses
 }
 
-/// The reason and the note of the Events on a Service in namespace `default`, by its UID, oldest first.
+/// The reason and the note of each Event about a Service in namespace `default`, oldest first. Events about an earlier
+/// Service of the same name are left out.
 pub fn events(store: &Store, service: &str) -> Vec<(String, String)> {
     let service = store.get("services", "default", service).expect("the Service");
     let mut events = store.list("events.events.k8s.io", Some("default"));
@@ -333,7 +336,7 @@ pub fn events(store: &Store, service: &str) -> Vec<(String, String)> {
         .collect()
 }
 
-/// The reasons of the Events on a Service, without `Synced`.
+/// The reasons of all Events about a Service in namespace `default`, except `Synced`.
 pub fn warnings(store: &Store, service: &str) -> Vec<String> {
     let reasons = events(store, service).into_iter().map(|(reason, _)| reason);
     reasons.filter(|reason| reason != "Synced").collect()

@@ -1,11 +1,11 @@
-//! `Endpoints` of version 0.2 of the Go operator that the operator may not delete.
+//! `Endpoints` that version 0.2 of the Go operator left, with and without the permission to delete them.
 
 use serde_json::{Value, json};
 use testbed::{Fault, Match, Store};
 
 use crate::harness::{Operator, cluster, pass, put, seconds, service, slice, until, warnings};
 
-/// The `Endpoints`, with a label of the Go operator.
+/// The `Endpoints` of `vip`, with the label of the Go operator.
 fn endpoints() -> Value {
     json!({
         "apiVersion": "v1", "kind": "Endpoints",
@@ -16,7 +16,7 @@ fn endpoints() -> Value {
     })
 }
 
-/// The slice into which Kubernetes mirrors them.
+/// The slice into which Kubernetes mirrors the `Endpoints` of `vip`.
 fn mirror() -> Value {
     let mut mirror = slice("vip", "vip-mirror", &["203.0.113.9"]);
     mirror["metadata"]["labels"]["endpointslice.kubernetes.io/managed-by"] =
@@ -24,7 +24,7 @@ fn mirror() -> Value {
     mirror
 }
 
-fn is_there(store: &Store) -> bool {
+fn endpoints_exist(store: &Store) -> bool {
     store.get("endpoints", "default", "vip").is_some()
 }
 
@@ -43,7 +43,7 @@ async fn undeletable_endpoints_are_reported_while_mirrored() {
             warnings(store, "vip").contains(&"LegacyEndpoints".to_owned())
         })
         .await;
-        assert!(is_there(&store));
+        assert!(endpoints_exist(&store));
         // Like any refused write, the delete is repeated every 30 s: at most a GET and a DELETE each time.
         pass(seconds(600)).await;
         let asked = store
@@ -57,7 +57,7 @@ async fn undeletable_endpoints_are_reported_while_mirrored() {
 
         operator.writer.faults().clear();
         pass(seconds(31)).await;
-        assert!(!is_there(&store), "{verb}: removed when that is allowed");
+        assert!(!endpoints_exist(&store), "{verb}: deleted when that is permitted");
         let found = operator.metric("endpoint_copier_findings{reason=\"LegacyEndpoints\"}");
         assert_eq!(found, Some(0), "{verb}");
     }
@@ -81,7 +81,7 @@ async fn undeletable_endpoints_of_a_disabled_service_are_reported() {
     .await;
     operator.writer.faults().clear();
     pass(seconds(31)).await;
-    assert!(!is_there(&store), "removed when that is allowed");
+    assert!(!endpoints_exist(&store), "deleted when that is permitted");
     let found = operator.metric("endpoint_copier_findings{reason=\"LegacyEndpoints\"}");
     assert_eq!(found, Some(0));
     assert_eq!(operator.metric("endpoint_copier_managed_services"), Some(0));
@@ -89,7 +89,7 @@ async fn undeletable_endpoints_of_a_disabled_service_are_reported() {
 
 /// Rule: 3.legacy-endpoints
 #[tokio::test(start_paused = true)]
-async fn many_mirrors_without_rights_cause_one_request_per_pause() {
+async fn many_mirrors_without_permission_cause_few_requests() {
     let store = cluster(&["192.0.2.1"]);
     for number in 0..100 {
         let name = format!("vip-{number}");
@@ -106,7 +106,7 @@ async fn many_mirrors_without_rights_cause_one_request_per_pause() {
     let found = operator.metric("endpoint_copier_findings{reason=\"LegacyEndpoints\"}");
     assert_eq!(found, Some(100));
     assert_eq!(operator.metric("endpoint_copier_services_in_sync"), Some(100));
-    // Every 30 s, one for each Service that is synced at the same time.
+    // Every 30 s, there is one request for each Service that is synced at the same time.
     let asked = asked(&store);
     assert!((20..=300).contains(&asked), "{asked}");
     assert!(warnings(&store, "vip-0").contains(&"LegacyEndpoints".to_owned()));
@@ -121,7 +121,7 @@ fn asked(store: &Store) -> usize {
 
 /// Rule: 3.endpoints-unasked
 #[tokio::test(start_paused = true)]
-async fn endpoints_are_read_only_where_a_mirrored_slice_shows_them() {
+async fn endpoints_are_read_only_if_they_are_mirrored() {
     let store = cluster(&["192.0.2.1"]);
     for number in 0..20 {
         put(&store, service(&format!("vip-{number}")));
@@ -150,19 +150,22 @@ async fn endpoints_are_read_only_where_a_mirrored_slice_shows_them() {
         pass(seconds(1)).await;
     }
     assert_eq!(asked(&store), 1);
-    assert!(is_there(&store), "what others made stays");
+    assert!(endpoints_exist(&store), "Endpoints of another owner stay");
     put(&store, endpoints());
     let mut changed = mirror();
     changed["metadata"]["annotations"] = json!({"of": "another version"});
     put(&store, changed);
-    until(&store, "they are removed", |store| !is_there(store)).await;
-    assert_eq!(asked(&store), 3, "a GET and a DELETE more");
+    until(&store, "the Endpoints are deleted", |store| {
+        !endpoints_exist(store)
+    })
+    .await;
+    assert_eq!(asked(&store), 3, "one more GET and one DELETE");
     drop(operator);
 }
 
 /// Rule: 3.legacy-endpoints
 #[tokio::test(start_paused = true)]
-async fn missing_endpoints_rights_do_not_matter_without_a_mirror() {
+async fn without_a_mirror_no_permission_for_endpoints_is_needed() {
     let store = cluster(&["192.0.2.1"]);
     let operator = Operator::start(&store);
     let forbidden = Match::any().resource("endpoints");

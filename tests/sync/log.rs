@@ -29,11 +29,11 @@ impl Log {
             .without_time()
             .finish();
         hear_all_threads();
-        let cas = Arc::new(tracing::subscriber::set_default(subscriber));
-        Self { text, _guard: cas }
+        let guard = Arc::new(tracing::subscriber::set_default(subscriber));
+        Self { text, _guard: guard }
     }
 
-    /// Level, message and fields of each event that contains these words.
+    /// The logged lines that contain these words. A line has a level, a message and fields.
     pub fn lines(&self, words: &str) -> Vec<String> {
         let text = String::from_utf8(self.text.lock().clone()).expect("text");
         let lines = text.lines().filter(|line| line.contains(words));

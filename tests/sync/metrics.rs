@@ -36,7 +36,7 @@ async fn time_from_the_trigger_is_measured_except_for_first_copies() {
     let count = || operator.metric("endpoint_copier_trigger_propagation_seconds_count");
     operator.until_addresses("web", &["192.0.2.1"]).await;
     pass(seconds(2)).await;
-    assert_eq!(count(), Some(0), "recreated, long after");
+    assert_eq!(count(), Some(0), "a first copy, long after the trigger");
     put(
         &store,
         with_trigger("192.0.2.2", Some(jiff::Timestamp::now().to_string())),
@@ -49,7 +49,7 @@ async fn time_from_the_trigger_is_measured_except_for_first_copies() {
     put(&store, with_trigger("192.0.2.3", None));
     operator.until_addresses("web", &["192.0.2.3"]).await;
     pass(seconds(2)).await;
-    assert_eq!(count(), Some(1), "the source does not say since when");
+    assert_eq!(count(), Some(1), "the source has no trigger time");
 }
 
 #[tokio::test(start_paused = true)]
@@ -101,7 +101,7 @@ async fn a_refused_service_is_out_of_sync_until_deleted() {
     assert_eq!(
         (series("vip"), series("refused")),
         (8, 7),
-        "the refused one has never been in sync"
+        "the refused Service has never been in sync"
     );
     let behind = of_service("endpoint_copier_out_of_sync_seconds", "refused");
     assert_ne!(operator.metric(&behind), Some(0));
@@ -113,7 +113,7 @@ async fn a_refused_service_is_out_of_sync_until_deleted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn metrics_of_controller_runtime_count_as_they_do_there() {
+async fn metrics_of_controller_runtime_keep_their_meaning() {
     let store = cluster(&["192.0.2.1"]);
     let operator = Operator::start(&store);
     let writes = Match::any().resource("endpointslices");
@@ -142,7 +142,7 @@ async fn metrics_of_controller_runtime_count_as_they_do_there() {
     let syncs = operator.metric("workqueue_adds_total{controller=\"endpointslice\",name=\"endpointslice\"}");
     let ended = operator
         .metric("workqueue_work_duration_seconds_count{controller=\"endpointslice\",name=\"endpointslice\"}");
-    assert_eq!(syncs, ended, "what was put in came out");
+    assert_eq!(syncs, ended, "each key that was added was processed");
     assert_eq!(
         operator.metric("workqueue_depth{controller=\"endpointslice\",name=\"endpointslice\"}"),
         Some(0)

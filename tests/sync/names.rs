@@ -1,4 +1,4 @@
-//! The watches of sources follow the names in use, and do not list everything again after each change.
+//! The watches of sources select the names in use. A change of these names does not list all sources again.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -24,7 +24,7 @@ async fn calm() -> Operator {
     operator
 }
 
-/// The requests of the watches of sources.
+/// The requests with this verb that the watches of sources send.
 fn asked(operator: &Operator, verb: &str) -> Vec<Request> {
     let wanted = |request: &Request| request.server == "sources" && request.is(verb, "endpointslices");
     operator.store.requests().matching(wanted)
@@ -52,7 +52,7 @@ fn disabled(mut service: Value) -> Value {
     service
 }
 
-/// Toggles the Service `toggled` for a while. Each number has its own source.
+/// Enables and disables the Service `toggled` again and again for this time. `source` names the source of each round.
 async fn toggle(operator: &Operator, time: Duration, source: impl Fn(u32) -> String) {
     let start = Instant::now();
     for number in 0.. {
@@ -73,13 +73,13 @@ async fn toggling_a_service_costs_at_most_3_lists_in_5_seconds() {
     toggle(&operator, seconds(5), |_| "app".to_owned()).await;
     let lists = asked(&operator, "list");
     assert!(lists.len() <= 3, "{lists:#?}");
-    // The names of a Service that is no longer managed stay watched for a while.
+    // The names of a Service that is no longer managed stay watched for a minute.
     assert_eq!(lists.len(), 1, "{lists:#?}");
 }
 
 /// Rule: survive.selector-pace
 #[tokio::test(start_paused = true)]
-async fn toggling_invented_sources_costs_3_lists_in_5_seconds() {
+async fn toggling_invented_sources_costs_up_to_3_lists_in_5_seconds() {
     let operator = calm().await;
     toggle(&operator, seconds(120), |number| format!("app-{number}")).await;
     pass(seconds(120)).await;
@@ -87,9 +87,13 @@ async fn toggling_invented_sources_costs_3_lists_in_5_seconds() {
     assert!(most <= 3, "{most}");
     let lists = asked(&operator, "list");
     let again = lists.iter().filter(|list| names(list).contains("kubernetes"));
-    assert_eq!(again.count(), 0, "the API servers' list is never asked for again");
+    assert_eq!(
+        again.count(),
+        0,
+        "the slices of the API source are never listed again"
+    );
     let again = lists.iter().filter(|list| names(list).contains("web"));
-    assert!(again.count() <= 1, "when all is calm again");
+    assert!(again.count() <= 1, "only after the changes have stopped");
 }
 
 /// Rule: survive.selector-dropped
@@ -124,16 +128,20 @@ async fn new_names_join_the_shared_watch_when_changes_stop() {
     operator
         .store
         .delete("services", "default", "shop-4")
-        .expect("it");
+        .expect("it exists");
     pass(seconds(70)).await;
     let lists = asked(&operator, "list");
-    assert_eq!(lists.len(), 6, "one for all");
+    assert_eq!(lists.len(), 6, "one list of all names");
     assert!(!lists.iter().any(|list| names(list).contains("kubernetes")));
     operator.store.requests().clear();
     pass(seconds(30)).await;
     let selected: BTreeSet<_> = asked(&operator, "watch").iter().map(names).collect();
     let watched: BTreeSet<_> = selected.iter().flatten().map(String::as_str).collect();
-    assert_eq!(selected.len(), 2, "the API servers' and one: {selected:?}");
+    assert_eq!(
+        selected.len(),
+        2,
+        "one watch of the API source and one of all others: {selected:?}"
+    );
     assert!(
         watched.contains("app-3") && !watched.contains("app-4"),
         "{watched:?}"
@@ -142,7 +150,7 @@ async fn new_names_join_the_shared_watch_when_changes_stop() {
 
 /// Rule: survive.selector-merged
 #[tokio::test(start_paused = true)]
-async fn watches_are_few_however_many_names_come_and_go() {
+async fn watches_stay_few_however_many_names_come_and_go() {
     let operator = calm().await;
     for round in 0..100 {
         for number in 0..20 {
@@ -189,7 +197,7 @@ async fn sources_are_followed_while_their_names_move_to_another_watch() {
     operator
         .store
         .delete("endpointslices", "default", "web-2")
-        .expect("it");
+        .expect("it exists");
     let took = operator.until_addresses("shop", &["10.0.0.3"]).await;
     assert!(took < ms(50), "{took:?}");
     pass(seconds(20)).await;
@@ -251,7 +259,7 @@ async fn two_hundred_new_services_in_two_seconds_cost_four_lists() {
     assert!(took < ms(50), "{took:?}");
 }
 
-/// Invents a source every 20 ms forever, in this many namespaces in turn.
+/// Names a new source, which does not exist, every 20 ms, in this many namespaces in turn, until the task is aborted.
 fn make_noise(operator: &Operator, namespaces: u32) -> tokio::task::JoinHandle<()> {
     let store = operator.store.clone();
     tokio::spawn(async move {
@@ -269,7 +277,7 @@ fn make_noise(operator: &Operator, namespaces: u32) -> tokio::task::JoinHandle<(
     })
 }
 
-/// The time that a first copy takes in `namespace`.
+/// Creates a source and a managed Service in a new namespace. Returns how long the first copy takes.
 async fn first_copy(operator: &Operator, namespace: &str, source: &str) -> Duration {
     let mut slice = slice(source, &format!("{source}-1"), &["10.0.0.5"]);
     slice["metadata"]["namespace"] = json!(namespace);
@@ -304,7 +312,7 @@ async fn invented_sources_of_one_namespace_delay_no_other() {
 #[tokio::test(start_paused = true)]
 async fn new_names_cost_four_lists_then_one_per_second() {
     let operator = calm().await;
-    // Each namespace requests new names once.
+    // Each namespace names one new source.
     let noise = make_noise(&operator, u32::MAX);
     pass(seconds(10)).await;
     let lists = asked(&operator, "list").len();
@@ -328,7 +336,7 @@ async fn a_source_of_the_flagged_service_waits_for_no_other() {
     noise.abort();
 }
 
-/// The index keeps a copy in full only if it knows that its Service asks for a source.
+/// The index keeps a copy in full only if it knows that the Service of the copy has a source.
 /// Rule: survive.memory
 #[tokio::test(start_paused = true)]
 async fn large_copies_are_not_read_again_after_a_start() {

@@ -47,7 +47,7 @@ fn requests(store: &Store, verb: &str) -> usize {
     store.requests().matching(wanted).len()
 }
 
-/// Watches of Nodes end by themselves and begin again. Within a minute, a running watch therefore sends another
+/// Returns whether Nodes are watched. A running watch ends and begins again within a minute, so it sends another
 /// request.
 async fn is_watched(store: &Store) -> bool {
     let before = requests(store, "watch");
@@ -71,12 +71,12 @@ async fn nodes_are_watched_only_while_a_service_needs_them() {
     operator.until_addresses("vip", &SERVERS).await;
     pass(seconds(60)).await;
     assert!(!is_watched(&store).await);
-    let names = ["services", "copies", "sources", "nodes"].map(|resource| {
+    let exposed = ["services", "copies", "sources", "nodes"].map(|resource| {
         let series = format!("endpoint_copier_watch_last_event_timestamp_seconds{{resource=\"{resource}\"}}");
         operator.page().contains(&series)
     });
-    assert_eq!(names, [true, true, true, false]);
-    // The operator has forgotten what it knew.
+    assert_eq!(exposed, [true, true, true, false]);
+    // The operator has forgotten the Nodes.
     let lists = Match::any().verb("list").resource("nodes");
     operator.nodes.faults().add(Fault::new(lists, Effect::Hang));
     set_policy(&store, "RequireDualStack");
@@ -127,7 +127,7 @@ async fn forbidden_list_is_repeated_each_minute_until_it_is_allowed() {
 
 /// Rule: 8.unknown-nodes
 #[tokio::test(start_paused = true)]
-async fn list_that_fails_for_a_moment_is_not_reported() {
+async fn failing_list_of_nodes_is_not_reported_for_25_seconds() {
     let store = cluster_with_nodes();
     let operator = Operator::start(&store);
     let lists = || Match::any().verb("list").resource("nodes");
@@ -145,7 +145,7 @@ async fn list_that_fails_for_a_moment_is_not_reported() {
 
 /// Rule: 8.unknown-nodes
 #[tokio::test(start_paused = true)]
-async fn watch_of_nodes_that_breaks_takes_nothing_away() {
+async fn broken_watch_of_nodes_removes_no_endpoint() {
     let store = cluster_with_nodes();
     let operator = Operator::start(&store);
     put(&store, dual_stack("vip"));
@@ -157,7 +157,7 @@ async fn watch_of_nodes_that_breaks_takes_nothing_away() {
         pass(seconds(180)).await;
         assert_eq!(slices_of(&store, "vip"), before, "{code}");
         assert_eq!(warnings(&store, "vip"), [""; 0], "{code}");
-        // A server that leaves the source still leaves both families.
+        // A server that is removed from the source is still removed from both families.
         put(&store, testbed::builders::kubernetes_slice(&SERVERS[..1]));
         operator
             .until_addresses("vip", &["192.0.2.1", "2001:db8::1"])

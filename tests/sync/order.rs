@@ -1,4 +1,4 @@
-//! The order of Services: which one is first, how many are synced at once, and which ones wait for others.
+//! The order of Services: which one is first, how many are synced at the same time, and which ones wait.
 
 use std::collections::BTreeSet;
 
@@ -48,12 +48,12 @@ async fn copies_of_the_api_servers_are_written_first() {
         .collect();
     assert_eq!(first, [Some('z')].into(), "{:?}", operator.asked());
 
-    // The order is the same when both sources change at one moment.
+    // The order is the same when both sources change at the same time.
     store.requests().clear();
     pass(seconds(2)).await;
     put(&store, slice("app", "app-1", &["10.0.0.2"]));
     put(&store, slice("kubernetes", "kubernetes", &["192.0.2.2"]));
-    until(&store, "all of them again", |_| {
+    until(&store, "all copies are updated", |_| {
         operator.slice_requests("update").len() == 44
     })
     .await;
@@ -61,14 +61,14 @@ async fn copies_of_the_api_servers_are_written_first() {
     let last = updates
         .iter()
         .rposition(|update| update.name.starts_with('z'))
-        .expect("four");
-    // The syncs in progress when the change arrived may end first.
+        .expect("an update for `z`");
+    // The syncs that were in progress when the change arrived can end first.
     assert!(last < 8 + 4, "{:?}", operator.asked());
 }
 
 /// Rule: survive.ten-at-once
 #[tokio::test(start_paused = true)]
-async fn ten_writes_are_in_flight_at_most_and_one_for_each_service() {
+async fn at_most_ten_writes_are_in_flight_and_one_per_service() {
     let store = cluster(&["192.0.2.1"]);
     put(&store, slice("kubernetes", "kubernetes-2", &["192.0.2.2"]));
     let names: Vec<_> = (0..30).map(|number| format!("s-{number}")).collect();
@@ -128,7 +128,7 @@ async fn the_api_source_does_not_wait_for_500_tenants() {
     let slow = Fault::new(updates, Effect::Latency(ms(5)));
     operator.writer.faults().add(slow);
     for round in 2..10 {
-        // This also holds while the tenants still follow the previous change.
+        // This also holds while copies of tenants are still updated for the previous change.
         let address = format!("192.0.2.{round}");
         put(&store, slice("kubernetes", "kubernetes", &[&address]));
         let took = operator.until_addresses("kubernetes-vip", &[&address]).await;
@@ -166,7 +166,7 @@ async fn a_failed_api_source_sync_waits_for_no_hanging_tenant() {
         operator.writer.faults().add(hang);
         put(&store, slice("kubernetes", "kubernetes", &["192.0.2.2"]));
         operator.until_addresses(name, &["192.0.2.2"]).await;
-        // Every tenant has failed by now, and some hang again.
+        // By now, the write of every tenant has failed once, and some hang again.
         pass(seconds(60)).await;
         let fail = Fault::status(updates_in("default"), 500).times(1);
         operator.writer.faults().add(fail);
@@ -196,12 +196,12 @@ async fn a_write_that_hangs_delays_no_other_service() {
         let address = format!("192.0.2.{round}");
         put(&store, slice("kubernetes", "kubernetes", &[&address]));
         let good = |number: usize| addresses(&store, &format!("good-{number}")) == [address.as_str()];
-        let took = until(&store, "all others", |_| (0..20).all(good)).await;
+        let took = until(&store, "all other copies are updated", |_| (0..20).all(good)).await;
         assert!(took < ms(100), "round {round}: {took:?}");
         pass(seconds(1)).await;
     }
     pass(seconds(60)).await;
-    // 12 s for a response, and then a retry within about a second.
+    // Each try waits 12 s for a response, and the next one follows within about a second.
     let tries = operator
         .slice_requests("update")
         .iter()
@@ -214,7 +214,7 @@ async fn a_write_that_hangs_delays_no_other_service() {
 
 /// Rule: survive.pace
 #[tokio::test(start_paused = true)]
-async fn a_constantly_changing_service_costs_bounded_writes() {
+async fn a_service_that_changes_every_ms_is_written_every_20_ms() {
     let store = cluster(&["192.0.2.1"]);
     put(&store, service("busy"));
     put(&store, service("calm"));
@@ -293,7 +293,7 @@ async fn a_worker_whose_reads_are_slow_is_not_stuck() {
     let gets = Match::any().verb("get").resource("endpointslices");
     let slow = Effect::Latency(ms(4500));
     operator.writer.faults().add(Fault::new(gets, slow));
-    // Each copy claims a newer source, so all sources are read, one after the other.
+    // Each copy claims a newer version of its source, so all source slices are read, one after another.
     let claim = json!({
         "metadata": {"annotations": {"endpoint-copier/source-resource-version": "999999"}},
         "endpoints": [{"addresses": ["203.0.113.9"]}],

@@ -1,4 +1,4 @@
-//! The log, including during an API outage: few lines, and enough of them.
+//! The log, also during an API outage: few lines, but one for each thing that a user has to know.
 
 use testbed::{Effect, Fault, Match, Store};
 
@@ -7,15 +7,14 @@ use crate::harness::{
 };
 use crate::log::Log;
 
-/// The log lines about failed syncs, without those that name another failed Service.
+/// The log lines about failed syncs, except those about a Service that "failed in another way".
 fn sync_failures(log: &Log) -> Vec<String> {
     let mut lines = log.lines("the sync of copies");
     lines.retain(|line| !line.contains("in another way"));
     lines
 }
 
-/// Asserts that these are the log lines about failed syncs since line `since`. Each expected line is given by words in
-/// it.
+/// Asserts that each log line about failed syncs, from line `since` on, contains the words at its place in `words`.
 fn assert_logged(log: &Log, since: usize, words: &[&str]) {
     let lines = sync_failures(log).split_off(since);
     assert_eq!(lines.len(), words.len(), "{lines:#?}");
@@ -25,7 +24,7 @@ fn assert_logged(log: &Log, since: usize, words: &[&str]) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn many_failing_services_are_logged_once_a_minute_until_over() {
+async fn many_failing_services_are_logged_once_a_minute_until_fixed() {
     let log = Log::begin();
     let operator = Operator::start(&cluster(&["192.0.2.1"]));
     for number in 0..100 {
@@ -34,7 +33,7 @@ async fn many_failing_services_are_logged_once_a_minute_until_over() {
     let all_show = |store: &Store, address: &str| {
         (0..100).all(|number| addresses(store, &format!("vip-{number}")) == [address])
     };
-    until(&operator.store, "all are made", |store| {
+    until(&operator.store, "all copies are created", |store| {
         all_show(store, "192.0.2.1")
     })
     .await;
@@ -49,7 +48,7 @@ async fn many_failing_services_are_logged_once_a_minute_until_over() {
         put(&operator.store, slice("kubernetes", "kubernetes", &[address]));
         pass(seconds(150)).await;
         operator.writer.faults().remove(rule);
-        until(&operator.store, "all are written", |store| {
+        until(&operator.store, "all copies are updated", |store| {
             all_show(store, address)
         })
         .await;
@@ -69,7 +68,7 @@ async fn many_failing_services_are_logged_once_a_minute_until_over() {
 
 /// Rule: survive.log-lines
 #[tokio::test(start_paused = true)]
-async fn a_service_that_fails_hides_no_other_from_the_log() {
+async fn a_failing_service_suppresses_no_log_line_of_another() {
     let log = Log::begin();
     let operator = Operator::start(&cluster(&["192.0.2.1"]));
     put(&operator.store, slice("app", "app-1", &["10.0.0.1"]));
@@ -95,7 +94,7 @@ async fn a_service_that_fails_hides_no_other_from_the_log() {
     fail("late");
     put(&operator.store, slice("app", "app-1", &["10.0.0.3"]));
     pass(seconds(5)).await;
-    // More causes than one outage distinguishes.
+    // More causes than the log of one outage distinguishes.
     for number in 0..20 {
         fail(&format!("more-{number}"));
     }
@@ -119,7 +118,7 @@ async fn a_service_that_fails_hides_no_other_from_the_log() {
     assert!(!is_logged("the sync of copies works again"));
 }
 
-/// Changes the source once a second, up to this address, and waits for each copy.
+/// Changes the last number of the source's address once a second, from 2 to below `end`, and waits for each copy.
 async fn copy_changes(operator: &Operator, end: u8) {
     for number in 2..end {
         let address = format!("192.0.2.{number}");
@@ -142,7 +141,7 @@ async fn log_lines_of_a_service_are_limited_like_its_events() {
     assert_eq!(
         log.lines("default/other").len(),
         1,
-        "another has lines of its own"
+        "another Service has a limit of its own"
     );
     pass(seconds(300)).await;
     put(&operator.store, slice("kubernetes", "kubernetes", &["192.0.2.2"]));
@@ -191,7 +190,7 @@ async fn an_outage_is_over_when_the_last_service_is_written() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refused_service_is_logged_once_and_is_no_outage() {
+async fn a_refused_write_is_logged_once_and_is_no_outage() {
     for code in [403, 422] {
         let log = Log::begin();
         let operator = Operator::start(&cluster(&["192.0.2.1"]));

@@ -33,13 +33,13 @@ async fn overloaded_for_a_minute(retry_after: Option<u32>) -> (usize, usize) {
             |request: &testbed::Request| request.server == "sources" && request.is(verb, "endpointslices");
         operator.store.requests().matching(of_sources).len()
     };
-    // One watch of the API servers' list, and one of all other names.
+    // There are two watches of sources: one of the API source, and one of all other names.
     let asked = (count("watch") / 2, count("list"));
     faults.clear();
     put(&operator.store, slice("kubernetes", "kubernetes", &["192.0.2.2"]));
     let took = operator.until_addresses("vip", &["192.0.2.2"]).await;
     assert!(took < seconds(40), "{took:?}");
-    assert_eq!(count("list"), 0, "the watch continues where it was");
+    assert_eq!(count("list"), 0, "the watch resumes where it stopped");
     asked
 }
 
@@ -51,13 +51,13 @@ async fn a_429_in_plain_text_causes_no_list_and_fewer_watches() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn retry_after_is_honoured() {
+async fn retry_after_is_honored() {
     let (watches, lists) = overloaded_for_a_minute(Some(20)).await;
     assert!((2..=4).contains(&watches), "{watches} watches");
     assert_eq!(lists, 0);
 }
 
-/// Rejects all requests of the reconciler for a minute. It has to copy 500 Services and the one that the flags name.
+/// Rejects all requests of the reconciler for a minute, while 500 Services and the one that the flags name need copies.
 /// Returns the number of requests for that one and for the others.
 async fn writes_rejected_for_a_minute(code: u16, retry_after: Option<u32>) -> (usize, usize) {
     let store = cluster(&["192.0.2.1"]);
@@ -89,11 +89,14 @@ async fn writes_rejected_for_a_minute(code: u16, retry_after: Option<u32>) -> (u
 
 /// Rule: survive.overload-writes
 #[tokio::test(start_paused = true)]
-async fn writes_wait_as_long_as_retry_after_asks() {
+async fn writes_except_of_the_flagged_service_obey_retry_after() {
     for code in [429, 503] {
         let (flagged, others) = writes_rejected_for_a_minute(code, Some(20)).await;
-        assert!((50..=65).contains(&flagged), "{flagged} of the flagged Service");
-        assert!((3..=40).contains(&others), "{others} of others");
+        assert!(
+            (50..=65).contains(&flagged),
+            "{flagged} requests for the flagged Service"
+        );
+        assert!((3..=40).contains(&others), "{others} requests for the others");
     }
 }
 
@@ -101,13 +104,16 @@ async fn writes_wait_as_long_as_retry_after_asks() {
 #[tokio::test(start_paused = true)]
 async fn writes_to_an_overloaded_api_server_slow_down() {
     let (flagged, others) = writes_rejected_for_a_minute(429, None).await;
-    assert!((50..=65).contains(&flagged), "{flagged} of the flagged Service");
-    assert!((10..=70).contains(&others), "{others} of others");
+    assert!(
+        (50..=65).contains(&flagged),
+        "{flagged} requests for the flagged Service"
+    );
+    assert!((10..=70).contains(&others), "{others} requests for the others");
 }
 
 /// Rule: survive.overload-events
 #[tokio::test(start_paused = true)]
-async fn events_wait_as_long_as_retry_after_asks() {
+async fn events_wait_as_long_as_retry_after_says() {
     for (retry_after, most) in [(Some(20), 4), (None, 61)] {
         let store = cluster(&["192.0.2.1"]);
         let names: Vec<_> = (0..100).map(|number| format!("vip-{number}")).collect();

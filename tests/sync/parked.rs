@@ -1,4 +1,4 @@
-//! After a write, a Service waits until the watch shows it, for at most a second. Then one GET decides.
+//! After a write, a Service waits at most a second for the watch to show the write. Then one GET decides.
 
 use serde_json::json;
 use testbed::{Effect, Fault, Match};
@@ -72,7 +72,7 @@ async fn a_write_missing_in_the_watch_costs_one_get_after_a_second() {
     let waited = gets[0].at - writes[0].answered.expect("an answer");
     assert!(waited >= seconds(1) && waited < ms(1050), "{waited:?}");
 
-    // The watch finally shows it, which is not news.
+    // The watch finally shows the write, which causes no request.
     operator.copies.release();
     pass(seconds(10)).await;
     assert_eq!(operator.asked().len(), 5, "{:?}", operator.asked());
@@ -87,7 +87,7 @@ async fn a_conflict_waits_for_the_watch_and_then_one_get_decides() {
     pass(seconds(2)).await;
     let name = copy_name(&operator);
     operator.copies.lag();
-    // An edit that the watch does not show: the known version is old.
+    // The watch does not show this edit, so the version that the operator knows is old.
     let edit = json!({"metadata": {"labels": {"team": "blue"}}});
     operator
         .store
@@ -166,7 +166,7 @@ async fn a_copy_deleted_by_hand_while_the_watch_is_late_is_recreated() {
 /// Rule: 2.name-taken
 #[tokio::test(start_paused = true)]
 async fn an_unlabeled_slice_with_a_copys_name_is_found_by_a_get() {
-    // The name of the copy is known only after the copy has existed.
+    // The test learns the name of the copy from a first operator.
     let operator = Operator::start(&cluster(&["192.0.2.1"]));
     put(&operator.store, service("vip"));
     operator.until_addresses("vip", &["192.0.2.1"]).await;
@@ -196,23 +196,25 @@ async fn an_unlabeled_slice_with_a_copys_name_is_found_by_a_get() {
     assert_eq!(
         addresses(&store, "other"),
         ["10.0.0.1"],
-        "the next Service is not harmed"
+        "another Service is not affected"
     );
     pass(seconds(120)).await;
-    // 5 s doubling to 30 s: one GET each time, and no write.
+    // The pauses double from 5 s to 30 s. After each of them, there is one GET and no write.
     let gets = operator.slice_requests("get");
     assert!((5..=8).contains(&gets.len()), "{:?}", operator.asked());
     assert_eq!(
         crate::harness::warnings(&store, "vip"),
         ["NameTaken"],
-        "said once"
+        "reported once"
     );
     let found = store
         .get("endpointslices", "default", &name)
         .expect("never touched");
     assert_eq!(found["endpoints"][0]["addresses"][0], "203.0.113.9");
 
-    store.delete("endpointslices", "default", &name).expect("it");
+    store
+        .delete("endpointslices", "default", &name)
+        .expect("it exists");
     let freed = Instant::now();
     operator.until_addresses("vip", &["192.0.2.1"]).await;
     assert!(freed.elapsed() <= seconds(31), "{:?}", freed.elapsed());
@@ -255,7 +257,9 @@ async fn an_unreadable_slice_in_a_copys_place_delays_no_other_copy() {
     assert!((5..=12).contains(&gets.len()), "{:?}", operator.asked());
     assert_eq!(crate::harness::warnings(&store, "vip"), ["NameTaken"]);
 
-    store.delete("endpointslices", "default", &name).expect("it");
+    store
+        .delete("endpointslices", "default", &name)
+        .expect("it exists");
     let took = operator.until_addresses("vip", &["192.0.2.1", "192.0.2.3"]).await;
     assert!(took <= seconds(31), "{took:?}");
 }
@@ -285,7 +289,7 @@ async fn a_foreign_slice_with_a_copys_name_is_seen_by_the_watch() {
     operator
         .store
         .delete("endpointslices", "default", &name)
-        .expect("it");
+        .expect("it exists");
     let took = operator.until_addresses("vip", &["192.0.2.1"]).await;
     assert!(took < ms(50), "{took:?}");
 }

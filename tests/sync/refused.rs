@@ -89,19 +89,20 @@ async fn services_in_a_namespace_without_permission_share_a_pause() {
     operator.until_addresses("vip", &["192.0.2.1"]).await;
     pass(seconds(100)).await;
     // After 0, 5, 15, 35, 65 and 95 s, there is one request for each of the few Services in progress at the same time,
-    // instead of 200.
+    // not one for each of 200 Services.
     let tries = operator.slice_requests("create").len();
     assert!((6..=80).contains(&tries), "{tries}");
     let refused = "endpoint_copier_findings{reason=\"WriteRefused\"}";
     assert_eq!(operator.metric(refused), Some(200));
-    let said = store.list("events.events.k8s.io", Some("blue"));
-    let said: Vec<_> = said.iter().filter_map(|event| event["note"].as_str()).collect();
-    assert!(said.len() >= 200, "{}", said.len());
+    let notes = store.list("events.events.k8s.io", Some("blue"));
+    let notes: Vec<_> = notes.iter().filter_map(|event| event["note"].as_str()).collect();
+    assert!(notes.len() >= 200, "{}", notes.len());
     assert!(
-        said.iter()
+        notes
+            .iter()
             .all(|note| note.contains("list this namespace in rbac.namespaces")),
         "{}",
-        said[0]
+        notes[0]
     );
 
     store.restrict(user, writes_in(&["default", "red", "blue"]));
@@ -152,7 +153,7 @@ async fn a_terminating_namespace_is_left_alone_until_service_changes() {
     service["metadata"]["annotations"]["endpoint-copier/default-service-namespace"] = json!("default");
     service["metadata"]["annotations"]["endpoint-copier/default-service-name"] = json!("kubernetes");
     let store = cluster(&["192.0.2.1"]);
-    // Like a cluster whose controller manager is slow to empty the namespace.
+    // The store acts like a cluster whose controller manager is slow to empty the namespace.
     store.collect_after(None);
     put(&store, builders::namespace("blue"));
     put(&store, service);

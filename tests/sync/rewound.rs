@@ -1,17 +1,17 @@
-//! etcd is restored from a backup: objects and UIDs are as before, and resourceVersions restart at a lower number. A
-//! watch that continues from its last version would show nothing for a long time.
+//! etcd is restored from a backup: objects and UIDs are as they were at that time, and resourceVersions restart at a
+//! lower number. A watch that continues from its last version would show nothing for a long time.
 
 use serde_json::json;
 use testbed::{ApiServer, Ending, Fault, Match};
 
 use crate::harness::{Operator, addresses, cluster, pass, put, seconds, service, service_of, slice, until};
 
-const RELISTED: [&str; 3] = ["services", "copies", "sources"];
+const WATCHES: [&str; 3] = ["services", "copies", "sources"];
 
-fn relisted(operator: &Operator, reason: &str) -> Vec<u64> {
+fn restarts(operator: &Operator, reason: &str) -> Vec<u64> {
     let series =
         |watch| format!("endpoint_copier_watch_restarts_total{{reason=\"{reason}\",resource=\"{watch}\"}}");
-    RELISTED
+    WATCHES
         .iter()
         .filter_map(|watch| operator.metric(&series(watch)))
         .collect()
@@ -20,8 +20,8 @@ fn relisted(operator: &Operator, reason: &str) -> Vec<u64> {
 /// The behavior of API servers while etcd is restored.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Servers {
-    /// Their watches stay open and show nothing.
-    Go,
+    /// They keep running: their watches stay open and show nothing.
+    Running,
     /// They are restarted: watches break, and resume at a version that does not exist yet.
     Restarted,
     /// Their watch caches still hold the old state.
@@ -40,7 +40,10 @@ fn restore(operator: &Operator, backup: u64, servers: Servers) {
             server.lag();
         }
     }
-    operator.store.rewind(backup).expect("it is remembered");
+    operator
+        .store
+        .rewind(backup)
+        .expect("the store has this revision");
     if servers == Servers::Restarted {
         for server in all {
             server.faults().end_watches(Match::any(), Ending::Abrupt);
@@ -49,7 +52,7 @@ fn restore(operator: &Operator, backup: u64, servers: Servers) {
 }
 
 /// Makes many changes to an object that the operator watches.
-fn be_busy(operator: &Operator) {
+fn make_many_changes(operator: &Operator) {
     for number in 0..500 {
         let mut other = service("other");
         other["metadata"]["annotations"] = json!({"number": number.to_string()});
@@ -59,7 +62,7 @@ fn be_busy(operator: &Operator) {
 
 #[tokio::test(start_paused = true)]
 async fn copies_are_right_within_12_s_of_an_etcd_restore() {
-    for servers in [Servers::Go, Servers::Restarted, Servers::Stale] {
+    for servers in [Servers::Running, Servers::Restarted, Servers::Stale] {
         let operator = Operator::start(&cluster(&["192.0.2.1"]));
         operator.check_sources();
         let store = operator.store.clone();
@@ -77,14 +80,14 @@ async fn copies_are_right_within_12_s_of_an_etcd_restore() {
         operator.until_addresses("vip", &["192.0.2.1", "192.0.2.2"]).await;
         put(&store, slice("kubernetes", "kubernetes", &["192.0.2.3"]));
         operator.until_addresses("vip", &["192.0.2.3"]).await;
-        store.delete("services", "default", "lost").expect("it");
+        store.delete("services", "default", "lost").expect("it exists");
         put(&store, service_of("made", "app"));
         operator.until_addresses("made", &["10.0.0.1"]).await;
-        be_busy(&operator);
+        make_many_changes(&operator);
         pass(seconds(60)).await;
 
         restore(&operator, backup, servers);
-        // A new Service has a version that the watch has passed.
+        // The version of this new Service is lower than the last version that the watch has shown.
         put(&store, service_of("new", "app"));
         let is_right = |store: &testbed::Store| {
             addresses(store, "vip") == ["192.0.2.1", "192.0.2.2"]
@@ -95,21 +98,21 @@ async fn copies_are_right_within_12_s_of_an_etcd_restore() {
         assert!(took < seconds(12), "{servers:?}: {took:?}");
         pass(seconds(2)).await;
         // There are two watches of sources: one for the API servers, and one for the others.
-        assert_eq!(relisted(&operator, "expired"), [1, 1, 2], "{servers:?}");
+        assert_eq!(restarts(&operator, "expired"), [1, 1, 2], "{servers:?}");
         if servers == Servers::Stale {
             continue;
         }
         assert_eq!(
-            relisted(&operator, "stale"),
+            restarts(&operator, "stale"),
             [0, 0, 0],
-            "{servers:?}: no server is to blame"
+            "{servers:?}: no watch is reported as stale"
         );
         // Everything continues as it did before.
         put(&store, slice("kubernetes", "kubernetes", &["192.0.2.4"]));
         let took = operator.until_addresses("vip", &["192.0.2.4"]).await;
         assert!(took < seconds(1), "{servers:?}: {took:?}");
         pass(seconds(60)).await;
-        assert_eq!(relisted(&operator, "expired"), [1, 1, 2], "{servers:?}: once");
+        assert_eq!(restarts(&operator, "expired"), [1, 1, 2], "{servers:?}: once");
         assert_eq!(operator.metric("endpoint_copier_services_in_sync"), Some(3));
     }
 }
@@ -119,7 +122,7 @@ async fn a_restore_is_noticed_without_any_managed_service() {
     let operator = Operator::start(&cluster(&["192.0.2.1"]));
     operator.check_sources();
     let backup = operator.store.revision();
-    be_busy(&operator);
+    make_many_changes(&operator);
     pass(seconds(60)).await;
     restore(&operator, backup, Servers::Restarted);
     put(&operator.store, service("vip"));
@@ -128,7 +131,7 @@ async fn a_restore_is_noticed_without_any_managed_service() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_conflict_after_an_unnoticed_restore_ends_with_a_get() {
+async fn a_conflict_after_an_unnoticed_restore_is_ended_by_a_get() {
     // The check of the sources is off.
     let operator = Operator::start(&cluster(&["192.0.2.1"]));
     let store = operator.store.clone();
@@ -137,11 +140,11 @@ async fn a_conflict_after_an_unnoticed_restore_ends_with_a_get() {
     let backup = store.revision();
     put(&store, slice("kubernetes", "kubernetes", &["192.0.2.2"]));
     operator.until_addresses("vip", &["192.0.2.2"]).await;
-    be_busy(&operator);
+    make_many_changes(&operator);
     pass(seconds(60)).await;
     operator.copies.lag();
-    store.rewind(backup).expect("it is remembered");
-    // Only the two watches of sources have noticed.
+    store.rewind(backup).expect("the store has this revision");
+    // Only the two watches of sources notice the restore.
     let gone = Fault::status(Match::any().verb("watch"), 410).times(2);
     operator.sources.faults().add(gone);
     operator
@@ -178,9 +181,9 @@ async fn a_small_etcd_restore_is_noticed_by_its_outage() {
         server.faults().end_watches(Match::any(), Ending::Abrupt);
     }
     pass(seconds(7)).await;
-    store.rewind(backup).expect("it is remembered");
+    store.rewind(backup).expect("the store has this revision");
     put(&store, service("made"));
-    be_busy(&operator);
+    make_many_changes(&operator);
     for server in all {
         server.faults().refuse(false);
     }

@@ -19,7 +19,7 @@ async fn with_stale_sources() -> (Operator, String) {
     (operator, name)
 }
 
-/// The copy that a replica writes after it has seen this source slice.
+/// Creates the copy that another replica writes after it has seen this source slice.
 fn copied_by_another(operator: &Operator, source: &Value, address: &str) {
     let mut copy = slices_of(&operator.store, "vip").remove(0);
     copy["metadata"] = json!({
@@ -38,7 +38,7 @@ fn copied_by_another(operator: &Operator, source: &Value, address: &str) {
     put(&operator.store, copy);
 }
 
-/// Writes the copy as a replica that sees the current source does.
+/// Updates the copy as another replica does after it has seen this source slice.
 fn written_by_another(operator: &Operator, copy: &str, source: &Value, address: &str) {
     let patch = json!({
         "metadata": {"annotations": {"endpoint-copier/source-resource-version": source["metadata"]["resourceVersion"]}},
@@ -60,7 +60,7 @@ async fn a_copy_newer_than_our_view_of_its_source_is_not_undone() {
     assert_eq!(
         addresses(&operator.store, "vip"),
         ["192.0.2.1"],
-        "the dead one is not brought back"
+        "the dead server is not restored"
     );
     assert!(
         operator.slice_requests("update").is_empty(),
@@ -96,7 +96,7 @@ async fn a_copy_of_a_source_that_we_do_not_see_yet_is_not_deleted() {
     operator.until_addresses("vip", &["192.0.2.1"]).await;
     pass(seconds(2)).await;
     operator.sources.lag();
-    // Another replica, which sees a second slice of the source, has copied it.
+    // Another replica sees a second slice of the source, and has copied it.
     let second = put(
         &operator.store,
         slice("kubernetes", "kubernetes-2", &["192.0.2.9"]),
@@ -108,7 +108,7 @@ async fn a_copy_of_a_source_that_we_do_not_see_yet_is_not_deleted() {
     assert!(shown.contains(&"192.0.2.9".to_owned()), "{shown:?}");
 }
 
-/// Another replica has written a copy that the Service wants now, but did not want in our view.
+/// Another replica has written a copy that the Service needs now, but did not need in our older view.
 #[tokio::test(start_paused = true)]
 async fn an_unwanted_copy_is_deleted_only_after_a_get_confirms() {
     let operator = Operator::start(&cluster(&["192.0.2.1"]));
@@ -124,7 +124,8 @@ async fn an_unwanted_copy_is_deleted_only_after_a_get_confirms() {
     pass(ms(900)).await;
     let deleted = operator.slice_requests("delete");
     assert!(deleted.is_empty(), "{:?}", operator.asked());
-    // Its name is not the one that we compute, so it is replaced, but only after the replacement exists.
+    // The copy is replaced, because its name is not the one that the operator computes. It is deleted only after its
+    // replacement exists.
     pass(seconds(5)).await;
     let asked = operator.asked();
     let replaced = asked.iter().rposition(|asked| asked.starts_with("create"));
@@ -145,13 +146,13 @@ async fn a_404_that_does_not_name_the_source_proves_nothing() {
     assert_eq!((verbs("get"), verbs("delete")), (4, 0), "{:?}", operator.asked());
 }
 
-/// A claim of a version that is newer than the source.
+/// A source slice with a version that is newer than any in the store, for a false claim.
 fn claim() -> Value {
     json!({"metadata": {"resourceVersion": "999999"}})
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_update_and_delete_names_what_was_seen() {
+async fn every_update_and_delete_names_the_uid_and_version_seen() {
     let operator = Operator::start(&cluster(&["192.0.2.1"]));
     put(&operator.store, service("vip"));
     operator.until_addresses("vip", &["192.0.2.1"]).await;

@@ -16,7 +16,7 @@ fn name_of_copy(operator: &Operator, service: &str) -> String {
 
 /// Rule: 2.parked-get
 #[tokio::test(start_paused = true)]
-async fn a_get_of_a_source_reaches_all_its_services() {
+async fn a_get_of_a_source_updates_all_services_that_copy_it() {
     let operator = Operator::start(&cluster(&["192.0.2.1", "192.0.2.2"]));
     for name in ["a", "b"] {
         put(&operator.store, service(name));
@@ -24,7 +24,7 @@ async fn a_get_of_a_source_reaches_all_its_services() {
     }
     pass(seconds(2)).await;
     operator.sources.lag();
-    // The former leader saw the change, wrote one copy of it, and ended.
+    // The former leader saw the change, wrote one copy of it, and stopped.
     let source = put(&operator.store, slice("kubernetes", "kubernetes", &["192.0.2.1"]));
     let written = json!({
         "metadata": {"annotations": {"endpoint-copier/source-resource-version": source["metadata"]["resourceVersion"]}},
@@ -88,7 +88,7 @@ async fn copies_of_a_service_that_we_do_not_see_yet_are_not_deleted() {
 
 /// Rule: survive.selector-first
 #[tokio::test(start_paused = true)]
-async fn churning_services_do_not_hide_the_sources_of_others() {
+async fn churning_services_do_not_delay_changes_of_other_sources() {
     let operator = Operator::start(&cluster(&["192.0.2.1", "192.0.2.2"]));
     put(&operator.store, service("vip"));
     operator.until_addresses("vip", &["192.0.2.1", "192.0.2.2"]).await;
@@ -171,12 +171,15 @@ async fn names_that_cannot_be_listed_do_not_block_other_names() {
     put(&operator.store, service("vip"));
     operator.until_addresses("vip", &["192.0.2.1"]).await;
     pass(seconds(2)).await;
-    // A proxy may take too long for a list of so many names.
+    // A proxy can refuse the long URL of a list of many names.
     let lists = Match::any().verb("list");
     let refused = operator.sources.faults().add(Fault::status(lists, 414));
     put(&operator.store, service_of("web", "app"));
     pass(seconds(40)).await;
-    operator.store.delete("services", "default", "web").expect("it");
+    operator
+        .store
+        .delete("services", "default", "web")
+        .expect("it exists");
     pass(seconds(1)).await;
     operator.store.requests().clear();
     pass(seconds(60)).await;
@@ -270,7 +273,7 @@ async fn a_service_whose_writes_hang_does_not_delay_the_api_source() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_copy_that_others_always_change_back_is_left() {
+async fn a_copy_that_others_always_change_back_is_repaired_rarely() {
     let operator = Operator::start(&cluster(&["192.0.2.1"]));
     put(&operator.store, service("vip"));
     operator.until_addresses("vip", &["192.0.2.1"]).await;
@@ -313,8 +316,8 @@ async fn a_quiet_watch_that_breaks_resumes_without_a_list() {
     assert_eq!(lists(), before);
 }
 
-/// A leader that has seen the cluster, but has only an old state of its source when its term begins, because no watch
-/// gets a response.
+/// A leader that filled its caches, but has only an old view of the source when its term begins, because its watches
+/// fail.
 async fn leads_without_watches() -> Operator {
     let store = cluster(&["192.0.2.1", "192.0.2.2"]);
     put(&store, service("vip"));

@@ -1,6 +1,6 @@
 {{/*
-Checks that a schema cannot express, or only with an unhelpful error: if Helm would print a pattern, the schema accepts common
-mistakes, and they are refused here. The Deployment includes this before it renders.
+Checks that the schema cannot express, or only with an unhelpful error. Where Helm would print a pattern, the schema accepts
+common mistakes, and these checks refuse them. The Deployment includes the checks before it renders.
 */}}
 
 {{- define "endpoint-copier-operator.check" -}}
@@ -25,7 +25,7 @@ mistakes, and they are refused here. The Deployment includes this before it rend
 {{- include "endpoint-copier-operator.checkFlags" . }}
 {{- end }}
 
-{{/* A nameOverride must be a label, and a label need not be a valid name. */}}
+{{/* The schema accepts every nameOverride that is a valid label, but not every label is a valid name. */}}
 {{- define "endpoint-copier-operator.checkName" -}}
 {{- $name := include "endpoint-copier-operator.fullname" . }}
 {{- if not (regexMatch "^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$" $name) }}
@@ -49,7 +49,7 @@ mistakes, and they are refused here. The Deployment includes this before it rend
 {{- end }}
 {{- end }}
 
-{{/* The operator would refuse these values at its start. Durations are compared as times after the same moment. */}}
+{{/* The operator would refuse these values when it starts. Durations are compared as times after a common start. */}}
 {{- define "endpoint-copier-operator.checkElection" -}}
 {{- with .Values.leaderElection }}
 {{- $start := toDate "2006" "2000" }}
@@ -189,7 +189,7 @@ mistakes, and they are refused here. The Deployment includes this before it rend
 {{- end }}
 {{- end }}
 
-{{/* Refuses flags that contradict the chart, which would otherwise happen silently. Each flag is also a variable, so `extraEnv` is checked too. */}}
+{{/* Refuses flags that contradict the chart, because they would override its values silently. Each flag is also a variable, so `extraEnv` is checked too. */}}
 {{- define "endpoint-copier-operator.checkFlags" -}}
 {{- $ofValues := include "endpoint-copier-operator.settings" . | fromYaml }}
 {{- $ofValues = merge $ofValues (dict "log-level" "logLevel" "log-format" "logFormat" "zap-log-level" "logLevel" "zap-encoder" "logFormat") }}

@@ -1,7 +1,7 @@
 {{/*
-Defaults for a section, or a value in one, that is absent or null. `helm upgrade --reuse-values` renders this chart with the
-values of the old one, which has fewer sections, and Helm drops null values before templates see them. A test compares this
-with values.yaml.
+Defaults for sections, and for values in sections, that are absent or null. `helm upgrade --reuse-values` renders this chart
+with the values of the old one, which has fewer sections, and Helm drops null values before it renders templates. A test
+compares these defaults with values.yaml.
 */}}
 
 {{- define "endpoint-copier-operator.defaults" -}}
@@ -183,8 +183,8 @@ networkPolicy:
 {{- define "endpoint-copier-operator.fill" -}}
 {{- $defaults := include "endpoint-copier-operator.defaults" . | fromYaml }}
 {{- /*
-null has a meaning for these values, so it is replaced only if the values are those of a chart before 0.4.0. Such values may
-have some of our sections, if the user set them too, but not most of them.
+null has a meaning for nodeFailureTolerationSeconds, so its default is set only if the values are those of a chart before 0.4.0.
+Such values can have some of our sections, if the user set them too, but not most of them.
 */}}
 {{- $missing := 0 }}
 {{- range $key, $_ := $defaults }}

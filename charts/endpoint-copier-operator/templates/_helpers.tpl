@@ -4,14 +4,14 @@
 {{- .Values.nameOverride | default .Chart.Name | trunc 63 | trimSuffix "-" }}
 {{- end }}
 
-{{/* The Deployment's name, truncated like in charts before 0.4.0. With another name, an upgrade would create a second Deployment. */}}
+{{/* The Deployment's name, truncated as in charts before 0.4.0. With another name, an upgrade would create a second Deployment. */}}
 {{- define "endpoint-copier-operator.fullname" -}}
 {{- $name := include "endpoint-copier-operator.name" . }}
 {{- $made := contains $name .Release.Name | ternary .Release.Name (printf "%s-%s" .Release.Name $name) }}
 {{- .Values.fullnameOverride | default $made | trunc 63 | trimSuffix "-" }}
 {{- end }}
 
-{{/* The metrics Service's name: a DNS label, so at most 63 characters and no dots, which a release's name may have. */}}
+{{/* The metrics Service's name: a DNS label, so at most 63 characters and no dots, which the name of a release can have. */}}
 {{- define "endpoint-copier-operator.metricsName" -}}
 {{- $name := include "endpoint-copier-operator.fullname" . | replace "." "-" }}
 {{- printf "%s-metrics" ($name | trunc 55 | trimSuffix "-") }}
@@ -34,7 +34,7 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end }}
 
-{{/* Labels and annotations of an object: `include … (dict "root" $ "labels" … "annotations" …)`. Ours cannot be replaced. */}}
+{{/* Labels and annotations of an object: `include … (dict "root" $ "labels" … "annotations" …)`. Labels of the chart cannot be replaced. */}}
 {{- define "endpoint-copier-operator.metadata" -}}
 {{- $labels := include "endpoint-copier-operator.ownLabels" .root | fromYaml -}}
 labels:

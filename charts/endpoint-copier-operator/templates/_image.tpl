@@ -26,7 +26,7 @@ ghcr.io/endpoint-copier-operator/endpoint-copier-operator
 {{- if not (or $isOurs .Values.image.tag .Values.image.digest) }}true{{ end }}
 {{- end }}
 
-{{/* A first part with a dot or a port is a registry. */}}
+{{/* The first part of a repository is a registry if it has a dot or a port, or if it is localhost. */}}
 {{- define "endpoint-copier-operator.registryPattern" -}}
 ^([^/]*[.:][^/]*|localhost)/
 {{- end }}
@@ -37,7 +37,7 @@ ghcr.io/endpoint-copier-operator/endpoint-copier-operator
 {{- $given = include "endpoint-copier-operator.repository" . }}
 {{- end }}
 {{- $registry := (.Values.global).imageRegistry | default .Values.image.registry }}
-{{- /* The cluster's registry is passed to every chart, so it does not beat a registry that the user wrote. */}}
+{{- /* The cluster's registry is passed to every chart, so a registry that the user wrote takes precedence over it. */}}
 {{- if or (eq $given (include "endpoint-copier-operator.repository" .)) (not (regexMatch (include "endpoint-copier-operator.registryPattern" .) $given)) }}
 {{- $registry = $registry | default (.Values.global).systemDefaultRegistry | default ((.Values.global).cattle).systemDefaultRegistry }}
 {{- end }}

@@ -109,7 +109,7 @@ probe-timeout: probe.timeout
 service-conditions: serviceConditions.enabled
 {{- end }}
 
-{{/* In the environment, so that `kubectl exec … /endpoint-copier-operator status` sees what the operator of the Pod sees. */}}
+{{/* These settings are variables, so that `kubectl exec … /endpoint-copier-operator status` uses those of the operator in the Pod. */}}
 {{- define "endpoint-copier-operator.env" -}}
 - name: POD_NAME
   valueFrom:
@@ -135,7 +135,7 @@ service-conditions: serviceConditions.enabled
 {{- else if eq $flag "allow-source" }}
 {{- $value = join ";" $value }}
 {{- else if eq $flag "allow-port" }}
-{{- /* Without the flag there is a default: no port has to be said. */}}
+{{- /* Without the flag, the operator uses its default, so an empty list is passed as 0. */}}
 {{- $value = join "," $value | default "0" }}
 {{- else if hasPrefix "max-services" $flag }}
 {{- /* A million would be written as 1e+06. */}}
@@ -149,7 +149,7 @@ service-conditions: serviceConditions.enabled
     fieldRef:
       fieldPath: status.hostIP
 {{- end }}
-{{- /* Empty is a value of its own for two of them: no Service is managed by its name, and all Nodes. */}}
+{{- /* For two flags, an empty value has a meaning: no Service is managed by its name, and all Nodes are selected. */}}
 {{- else if or $value (has $flag (list "managed-endpoint-name" "nodes-selector")) }}
 - name: {{ $name }}
   value: {{ $value | toString | quote }}
@@ -165,7 +165,7 @@ service-conditions: serviceConditions.enabled
 {{- if .Values.metrics.secure.enabled }}{{ .Values.metrics.secure.secretName }}{{ end }}
 {{- end }}
 
-{{/* How a monitor reaches secure metrics: `include … (dict "root" $ "monitor" .Values.metrics.podMonitor "hasTokenFile" false)`. */}}
+{{/* Fields of a monitor that scrapes secure metrics: `include … (dict "root" $ "monitor" .Values.metrics.podMonitor "hasTokenFile" false)`. */}}
 {{- define "endpoint-copier-operator.secureScrape" -}}
 {{- $namespace := include "endpoint-copier-operator.namespace" .root }}
 {{- with .root.Values.metrics.secure }}
@@ -199,7 +199,7 @@ tlsConfig:
 {{- end }}
 {{- end }}
 
-{{/* `include … (dict "probe" .Values.livenessProbe "path" "/healthz")`; nothing if it is disabled. */}}
+{{/* A probe of the kubelet, or nothing if it is disabled: `include … (dict "probe" .Values.livenessProbe "path" "/healthz")`. */}}
 {{- define "endpoint-copier-operator.probe" -}}
 {{- if .probe.enabled }}
 httpGet:
@@ -211,7 +211,7 @@ httpGet:
 {{- end }}
 {{- end }}
 
-{{/* Fields of the Pods and of the Pod of `helm test` alike: rights, network, scheduling. */}}
+{{/* Fields that the Pods of the Deployment and the Pod of `helm test` share: permissions, network, scheduling. */}}
 {{- define "endpoint-copier-operator.podFields" -}}
 serviceAccountName: {{ include "endpoint-copier-operator.serviceAccountName" . }}
 automountServiceAccountToken: true

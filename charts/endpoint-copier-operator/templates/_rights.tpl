@@ -1,11 +1,11 @@
-{{/* Rules for writes, of the ClusterRole or of a Role in each of `rbac.namespaces`. */}}
+{{/* Rules for writes, in the ClusterRole or in a Role for each of `rbac.namespaces`. */}}
 
 {{- define "endpoint-copier-operator.writeRules" -}}
 # Writes copies.
 - apiGroups: [discovery.k8s.io]
   resources: [endpointslices]
   verbs: [create, update, delete]
-# Reports problems of a Service on the Service. patch: for a repeated Event.
+# Reports problems of a Service in Events about it. patch: to repeat an Event.
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create, patch]

@@ -1,4 +1,4 @@
-//! The cost of a change, and the cost of the operator when nothing happens.
+//! The cost of a change, and the cost of an idle operator.
 
 use std::time::{Duration, Instant};
 
@@ -18,18 +18,21 @@ use crate::stage::Stage;
 /// The number of changes from which a percentile is taken.
 const CHANGES: usize = 500;
 
-/// The time between two changes. Each is copied before the next one.
-const APART: Duration = Duration::from_millis(30);
+/// The pause between a change that has been copied and the next one.
+const PAUSE: Duration = Duration::from_millis(30);
 
-/// The time for which an idle operator is measured, and the time for which it first becomes idle.
+/// The time for which an idle operator is measured.
 const IDLE: Duration = Duration::from_secs(30);
-const SETTLED: Duration = Duration::from_secs(15);
 
-/// Probes are off, because an endpoint of the bench is not an API server.
+/// The time that an operator gets to become idle before it is measured.
+const SETTLE: Duration = Duration::from_secs(15);
+
+/// The flag that disables probes, because the endpoints of the bench are not API servers.
 pub const NO_PROBES: &[&str] = &["--probe=off"];
 
-/// The time from the response to a write of the source until a watch shows the copy, minus the time of a bare PUT of a
-/// slice of the same size in the same run: this percentile of both.
+/// Measures how much longer a copy takes than a bare PUT of a slice of the same size in the same run. A copy takes from
+/// the response to a write of the source until a watch shows the copy. Returns the difference of this percentile of
+/// both times.
 pub async fn beyond_a_put(stage: &mut Stage, percentile: usize) -> Result<Outcome, String> {
     stage.flags = NO_PROBES;
     stage.begin(1).await?;
@@ -49,7 +52,7 @@ pub async fn beyond_a_put(stage: &mut Stage, percentile: usize) -> Result<Outcom
         let written = slices.replace("bare-x7k2p", &params, &object).await;
         object = written.map_err(|error| error.to_string())?;
         bare.push(start.elapsed());
-        sleep(APART).await;
+        sleep(PAUSE).await;
     }
     let at = |times: &mut Vec<Duration>| {
         times.sort();
@@ -58,7 +61,8 @@ pub async fn beyond_a_put(stage: &mut Stage, percentile: usize) -> Result<Outcom
     Ok(Outcome::Took(at(&mut copied).saturating_sub(at(&mut bare))))
 }
 
-/// The CPU time that the leader uses for a change of a source, from the watch to the end of the PUT.
+/// Measures the CPU time of the leader for each change of a source. It includes everything that the leader does until
+/// the next change.
 pub async fn cpu_of_a_change(stage: &mut Stage) -> Result<Outcome, String> {
     stage.flags = NO_PROBES;
     let leader = stage.begin(1).await?;
@@ -66,17 +70,17 @@ pub async fn cpu_of_a_change(stage: &mut Stage) -> Result<Outcome, String> {
     for _ in 0..CHANGES {
         let address = stage.change().await;
         stage.shown(&address).await?;
-        sleep(APART).await;
+        sleep(PAUSE).await;
     }
     let took = stage.replicas[leader].cpu_time().saturating_sub(before);
     Ok(Outcome::Took(took / u32::try_from(CHANGES).unwrap_or(u32::MAX)))
 }
 
-/// The cost of a leader and of a standby while nothing happens.
+/// Measures one cost of a leader or a standby while nothing happens.
 pub async fn idle(stage: &mut Stage, what: Idle) -> Result<Outcome, String> {
     stage.flags = NO_PROBES;
     let leader = stage.begin(2).await?;
-    sleep(SETTLED).await;
+    sleep(SETTLE).await;
     let (leader, standby) = (&stage.replicas[leader], &stage.replicas[1 - leader]);
     Ok(Outcome::Measured(match what {
         Idle::LeaderCpu => cpu(leader).await,
@@ -90,18 +94,19 @@ pub async fn idle(stage: &mut Stage, what: Idle) -> Result<Outcome, String> {
     }))
 }
 
-/// The resources of a leader and a standby in a cluster with 1,000 Services, half of them managed, and 5,000 slices.
+/// Measures the memory of a leader, or of a standby, in a cluster with 1,000 Services, half of them managed, and 5,000
+/// slices.
 pub async fn large(stage: &mut Stage, of_leader: bool) -> Result<Outcome, String> {
     fill(stage).await;
     stage.flags = NO_PROBES;
     let leader = stage.begin(2).await?;
     until_copied(stage, leader, MANAGED).await;
-    sleep(SETTLED).await;
+    sleep(SETTLE).await;
     let replica = if of_leader { leader } else { 1 - leader };
     Ok(Outcome::Measured(mebibytes(&stage.replicas[replica])))
 }
 
-/// The time from the start of the process until all copies of that cluster exist.
+/// Measures the time from the start of the process until all copies exist, in the cluster of [`large`].
 pub async fn cold_start(stage: &mut Stage) -> Result<Outcome, String> {
     fill(stage).await;
     stage.flags = NO_PROBES;
@@ -111,11 +116,11 @@ pub async fn cold_start(stage: &mut Stage) -> Result<Outcome, String> {
     Ok(Outcome::Took(start.elapsed()))
 }
 
-/// The CPU time of a leader while slices that it does not need change 40 times a second.
+/// Measures the CPU share of a leader while a slice that it does not need changes 40 times a second.
 pub async fn churn(stage: &mut Stage) -> Result<Outcome, String> {
     stage.flags = NO_PROBES;
     let leader = stage.begin(1).await?;
-    sleep(SETTLED).await;
+    sleep(SETTLE).await;
     let changes = async {
         for number in 0_u32.. {
             let [.., high, low] = number.to_be_bytes();
@@ -135,11 +140,16 @@ pub async fn churn(stage: &mut Stage) -> Result<Outcome, String> {
     }
 }
 
-/// The managed Services of a large cluster, each with a source of one slice.
+/// The number of managed Services in a large cluster, each with a source of one slice.
 const MANAGED: usize = 500;
+
+/// The number of all Services in a large cluster.
 const SERVICES: usize = 1_000;
+
+/// The number of slices in a large cluster, each of another Service.
 const SLICES: usize = 5_000;
 
+/// Creates the objects of a large cluster.
 async fn fill(stage: &Stage) {
     let cluster = &stage.cluster;
     stream::iter(0..SLICES)
@@ -162,7 +172,7 @@ async fn fill(stage: &Stage) {
         .await;
 }
 
-/// The share of one CPU, in percent.
+/// Measures the share of one CPU that a replica uses, in percent.
 async fn cpu(replica: &Operator) -> f64 {
     let (before, start) = (replica.cpu_time(), Instant::now());
     sleep(IDLE).await;

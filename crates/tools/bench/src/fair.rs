@@ -21,8 +21,8 @@ use crate::cost::NO_PROBES;
 use crate::rows::Outcome;
 use crate::stage::Stage;
 
-/// Flags that allow more managed Services in one namespace than the default.
-const RAISED: &[&str] = &["--max-services-per-namespace=10000"];
+/// The flag that allows more managed Services in one namespace than the default.
+const RAISED_LIMIT: &[&str] = &["--max-services-per-namespace=10000"];
 
 /// The API source. A managed Service in another namespace may copy only ports that the slices of this source have.
 const API_SOURCE: (&str, &str) = ("default", "kubernetes");
@@ -31,7 +31,7 @@ const API_SOURCE: (&str, &str) = ("default", "kubernetes");
 const PATIENCE: Duration = Duration::from_secs(300);
 
 /// The namespace of the other tenant, whose delay is measured.
-const OTHER: &str = "other";
+const OTHER_NAMESPACE: &str = "other";
 
 /// The number of changes from which a percentile is taken.
 const CHANGES: usize = 30;
@@ -39,27 +39,27 @@ const CHANGES: usize = 30;
 /// The number of changes while another tenant is busy. The slowest change counts.
 const FEW_CHANGES: usize = 5;
 
-/// The number of writes that hang.
-const HANGING: usize = 4;
+/// The number of Services whose writes hang.
+const HANGING_SERVICES: usize = 4;
 
-/// Measures the time from a change of a source until the copies of all its followers show it.
-pub async fn fan_out(stage: &mut Stage, followers: usize) -> Result<Outcome, String> {
-    stage.flags = RAISED;
-    let tenant = Tenant::new(stage, followers).await;
+/// Measures the time from a change of a source until the copies of all Services that copy the source show the change.
+pub async fn fan_out(stage: &mut Stage, services: usize) -> Result<Outcome, String> {
+    stage.flags = RAISED_LIMIT;
+    let tenant = Tenant::new(stage, services).await;
     stage.begin(1).await?;
-    tenant.change_and_wait(stage, followers).await?;
+    tenant.change_and_wait(stage, services).await?;
     let address = tenant.change(stage).await;
     let start = Instant::now();
-    let last = tenant.copies.show(&address, followers).await?;
+    let last = tenant.copies.until_shown(&address, services).await?;
     Ok(Outcome::Took(last.saturating_duration_since(start)))
 }
 
-/// Measures the time until a change reaches `default/kubernetes-vip` while Services of another namespace follow the
-/// same source: this percentile.
-pub async fn beside(stage: &mut Stage, followers: usize, percentile: usize) -> Result<Outcome, String> {
+/// Measures the time until a change reaches the copy of `default/kubernetes-vip` while Services of another namespace
+/// copy the same source. Returns this percentile.
+pub async fn vip_delay(stage: &mut Stage, services: usize, percentile: usize) -> Result<Outcome, String> {
     stage.flags = NO_PROBES;
-    let namespace = format!("vips-{followers}");
-    create_services(stage, &namespace, followers, API_SOURCE).await;
+    let namespace = format!("vips-{services}");
+    create_services(stage, &namespace, services, API_SOURCE).await;
     let copies = Copies::watch(stage, &namespace);
     stage.begin(1).await?;
     let mut took = Vec::new();
@@ -67,40 +67,41 @@ pub async fn beside(stage: &mut Stage, followers: usize, percentile: usize) -> R
         let address = stage.change().await;
         let start = Instant::now();
         took.push(stage.shown(&address).await?.saturating_duration_since(start));
-        copies.show(&address, followers).await?;
+        copies.until_shown(&address, services).await?;
     }
     took.sort();
     Ok(Outcome::Took(took[(CHANGES * percentile).div_ceil(100) - 1]))
 }
 
-/// Measures the time until a change reaches a Service of another namespace while many keys of a tenant are dirty.
-pub async fn busy_tenant(stage: &mut Stage, keys: usize) -> Result<Outcome, String> {
-    stage.flags = RAISED;
-    let tenant = Tenant::new(stage, keys).await;
-    let other = Tenant::in_namespace(stage, OTHER, 1).await;
+/// Measures the longest time until a change reaches a Service of another namespace while many Services of a tenant wait
+/// for a sync.
+pub async fn busy_tenant(stage: &mut Stage, services: usize) -> Result<Outcome, String> {
+    stage.flags = RAISED_LIMIT;
+    let tenant = Tenant::new(stage, services).await;
+    let other = Tenant::in_namespace(stage, OTHER_NAMESPACE, 1).await;
     stage.begin(1).await?;
-    tenant.change_and_wait(stage, keys).await?;
+    tenant.change_and_wait(stage, services).await?;
     other.change_and_wait(stage, 1).await?;
     let mut slowest = Duration::ZERO;
     for _ in 0..FEW_CHANGES {
         let address = tenant.change(stage).await;
-        slowest = slowest.max(other.follows(stage).await?);
-        tenant.copies.show(&address, keys).await?;
+        slowest = slowest.max(other.copy_delay(stage).await?);
+        tenant.copies.until_shown(&address, services).await?;
     }
     Ok(Outcome::Took(slowest))
 }
 
-/// Measures the time until a change reaches a Service in another namespace while writes of a tenant hang.
+/// Measures the longest time until a change reaches a Service of another namespace while writes of a tenant hang.
 pub async fn hanging_writes(stage: &mut Stage) -> Result<Outcome, String> {
     if stage.cluster.testbed().is_none() {
         return Ok(Outcome::Skipped(
             "only the testbed can make writes hang".to_owned(),
         ));
     }
-    let tenant = Tenant::in_namespace(stage, "hanging", HANGING).await;
-    let other = Tenant::in_namespace(stage, OTHER, 1).await;
+    let tenant = Tenant::in_namespace(stage, "hanging", HANGING_SERVICES).await;
+    let other = Tenant::in_namespace(stage, OTHER_NAMESPACE, 1).await;
     stage.begin(1).await?;
-    tenant.change_and_wait(stage, HANGING).await?;
+    tenant.change_and_wait(stage, HANGING_SERVICES).await?;
     other.change_and_wait(stage, 1).await?;
     let updates = Match::any()
         .verb("update")
@@ -112,7 +113,7 @@ pub async fn hanging_writes(stage: &mut Stage) -> Result<Outcome, String> {
     let mut slowest = Duration::ZERO;
     for _ in 0..FEW_CHANGES {
         tenant.change(stage).await;
-        slowest = slowest.max(other.follows(stage).await?);
+        slowest = slowest.max(other.copy_delay(stage).await?);
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
     for server in stage.cluster.testbed_servers() {
@@ -121,19 +122,19 @@ pub async fn hanging_writes(stage: &mut Stage) -> Result<Outcome, String> {
     Ok(Outcome::Took(slowest))
 }
 
-/// A namespace with a source and its followers.
+/// A namespace with a source and the managed Services that copy it.
 struct Tenant {
     namespace: String,
     copies: Copies,
 }
 
 impl Tenant {
-    async fn new(stage: &mut Stage, followers: usize) -> Self {
-        Self::in_namespace(stage, &format!("tenant-{followers}"), followers).await
+    async fn new(stage: &mut Stage, services: usize) -> Self {
+        Self::in_namespace(stage, &format!("tenant-{services}"), services).await
     }
 
-    async fn in_namespace(stage: &mut Stage, namespace: &str, followers: usize) -> Self {
-        create_services(stage, namespace, followers, (namespace, "app")).await;
+    async fn in_namespace(stage: &mut Stage, namespace: &str, services: usize) -> Self {
+        create_services(stage, namespace, services, (namespace, "app")).await;
         let tenant = Self {
             namespace: namespace.to_owned(),
             copies: Copies::watch(stage, namespace),
@@ -151,16 +152,16 @@ impl Tenant {
     }
 
     /// Changes the source, and waits until all copies show the new address.
-    async fn change_and_wait(&self, stage: &mut Stage, followers: usize) -> Result<(), String> {
+    async fn change_and_wait(&self, stage: &mut Stage, services: usize) -> Result<(), String> {
         let address = self.change(stage).await;
-        self.copies.show(&address, followers).await.map(drop)
+        self.copies.until_shown(&address, services).await.map(drop)
     }
 
-    /// Measures the time until a change reaches the only copy.
-    async fn follows(&self, stage: &mut Stage) -> Result<Duration, String> {
+    /// Measures the time until a change of the source reaches the only copy.
+    async fn copy_delay(&self, stage: &mut Stage) -> Result<Duration, String> {
         let address = self.change(stage).await;
         let start = Instant::now();
-        let shown = self.copies.show(&address, 1).await?;
+        let shown = self.copies.until_shown(&address, 1).await?;
         Ok(shown.saturating_duration_since(start))
     }
 }
@@ -168,12 +169,12 @@ impl Tenant {
 /// Creates a namespace and its managed Services, unless an earlier row has created them.
 async fn create_services(stage: &Stage, namespace: &str, count: usize, source: (&str, &str)) {
     let cluster = &stage.cluster;
-    let spaces: Vec<Namespace> = Api::all(cluster.client())
+    let namespaces: Vec<Namespace> = Api::all(cluster.client())
         .list(&ListParams::default())
         .await
         .expect("an API server")
         .items;
-    if !spaces
+    if !namespaces
         .iter()
         .any(|known| known.metadata.name.as_deref() == Some(namespace))
     {
@@ -184,7 +185,7 @@ async fn create_services(stage: &Stage, namespace: &str, count: usize, source: (
         .into_iter()
         .filter_map(|service| service.metadata.name)
         .collect();
-    let names = (0..count).map(|number| format!("follower-{number}"));
+    let names = (0..count).map(|number| format!("service-{number}"));
     let missing: Vec<_> = names.filter(|name| !known.contains(name)).collect();
     stream::iter(missing)
         .for_each_concurrent(16, async |name| {
@@ -199,7 +200,7 @@ async fn create_services(stage: &Stage, namespace: &str, count: usize, source: (
         .await;
 }
 
-/// The number of copies in a namespace by the address that they show.
+/// The number of copies in a namespace for each address that they list.
 struct Copies {
     by_address: watch::Receiver<(Instant, BTreeMap<String, usize>)>,
     task: JoinHandle<()>,
@@ -235,7 +236,7 @@ impl Copies {
     }
 
     /// Waits until this many copies show an address. Returns the time at which the last of them showed it.
-    async fn show(&self, address: &str, copies: usize) -> Result<Instant, String> {
+    async fn until_shown(&self, address: &str, copies: usize) -> Result<Instant, String> {
         let mut by_address = self.by_address.clone();
         let shown = by_address.wait_for(|(_, counts)| counts.get(address) == Some(&copies));
         let shown = timeout(PATIENCE, shown).await;

@@ -1,5 +1,5 @@
-//! Measures failover, fan-out and cost: every row several times, on the testbed and on real API servers, compared with
-//! its limit.
+//! Measures failover, fan-out and cost. Each row runs several times on the testbed and on real API servers, and is
+//! compared with its limit.
 //!
 //! A time is measured from the fault, the return of the API or the change of the source to the moment when a watch
 //! through an unaffected server shows the copy. Exit code 1 means that a run failed or exceeded its limit.
@@ -72,9 +72,9 @@ async fn measure(arguments: &Arguments, platform: Platform, name: &str) -> bool 
         for run in 1..=arguments.runs {
             let outcome = stages.run(row).await;
             eprintln!("{name}: {}: run {run}: {outcome}", row.name);
-            let goes_on = outcome.can_be_repeated();
+            let is_repeatable = outcome.can_be_repeated();
             table.add(row, outcome);
-            if !goes_on {
+            if !is_repeatable {
                 break;
             }
         }

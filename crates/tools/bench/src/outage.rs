@@ -11,9 +11,9 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use crate::rows::Outcome;
 use crate::stage::Stage;
 
-/// Kills the API server that the leader is connected to, while another one is up.
+/// Measures a failover after the API server that the leader is connected to is killed, while another one is up.
 pub async fn killed(stage: &mut Stage) -> Result<Outcome, String> {
-    let server = led_by(stage).await?;
+    let server = server_of_leader(stage).await?;
     let start = Instant::now();
     stage.cluster.kill_server(server).await;
     let outcome = copied_since(stage, start).await;
@@ -21,9 +21,10 @@ pub async fn killed(stage: &mut Stage) -> Result<Outcome, String> {
     outcome
 }
 
-/// Freezes that server: its kernel still accepts connections.
+/// Measures a failover after the API server that the leader is connected to freezes. Its kernel still accepts
+/// connections.
 pub async fn frozen(stage: &mut Stage) -> Result<Outcome, String> {
-    let server = led_by(stage).await?;
+    let server = server_of_leader(stage).await?;
     let start = Instant::now();
     stage.cluster.freeze_server(server);
     let outcome = copied_since(stage, start).await;
@@ -31,9 +32,9 @@ pub async fn frozen(stage: &mut Stage) -> Result<Outcome, String> {
     outcome
 }
 
-/// Drops all packets to and from that server.
+/// Measures a failover after all packets to and from the API server that the leader is connected to are dropped.
 pub async fn black_holed(stage: &mut Stage) -> Result<Outcome, String> {
-    let server = led_by(stage).await?;
+    let server = server_of_leader(stage).await?;
     let start = Instant::now();
     network(stage).cut(server);
     let outcome = copied_since(stage, start).await;
@@ -45,10 +46,11 @@ fn network(stage: &Stage) -> &harness::Network {
     stage.network.as_ref().expect("a network")
 }
 
-/// Stops all API servers that the replicas know, for this time.
-pub async fn away(stage: &mut Stage, time: Duration, sources: usize) -> Result<Outcome, String> {
+/// Kills all API servers that the replicas know, for this time. Measures the time from the restart of the first one
+/// until a change from the outage is copied.
+pub async fn api_down(stage: &mut Stage, time: Duration, sources: usize) -> Result<Outcome, String> {
     if sources > 1 {
-        many(stage, sources).await;
+        create_services(stage, sources).await;
     }
     let leader = stage.begin(3).await?;
     let change = if sources > 1 {
@@ -67,7 +69,7 @@ pub async fn away(stage: &mut Stage, time: Duration, sources: usize) -> Result<O
     let back = Instant::now();
     let shown = stage.shown(&change).await;
     stage.cluster.start_server(1).await;
-    stage.all_run()?;
+    stage.check_replicas()?;
     // A server serves requests before the bench notices that it is ready.
     Ok(Outcome::Took(shown?.saturating_duration_since(back)))
 }
@@ -78,8 +80,8 @@ async fn kill_both(stage: &mut Stage) {
     }
 }
 
-/// Starts three replicas, and returns the API server that the leader is connected to.
-async fn led_by(stage: &mut Stage) -> Result<usize, String> {
+/// Starts three replicas, and returns the index of the API server that the leader is connected to.
+async fn server_of_leader(stage: &mut Stage) -> Result<usize, String> {
     let leader = stage.begin(3).await?;
     let peers = stage.replicas[leader].peers();
     let server = [0, 1]
@@ -91,7 +93,7 @@ async fn led_by(stage: &mut Stage) -> Result<usize, String> {
 async fn copied_since(stage: &mut Stage, start: Instant) -> Result<Outcome, String> {
     let change = stage.change().await;
     let shown = stage.shown(&change).await;
-    stage.all_run()?;
+    stage.check_replicas()?;
     Ok(Outcome::Took(shown? - start))
 }
 
@@ -106,7 +108,7 @@ async fn put_source(stage: &Stage, number: usize, address: &str) {
 }
 
 /// Creates this many Services, each with its own source.
-pub async fn many(stage: &Stage, sources: usize) {
+pub async fn create_services(stage: &Stage, sources: usize) {
     let numbers = stream::iter(0..sources);
     numbers
         .for_each_concurrent(16, async |number| {
@@ -125,11 +127,11 @@ pub async fn many(stage: &Stage, sources: usize) {
         .await;
 }
 
-/// Waits until all copies of the leader are in sync, including those of the default source.
+/// Waits until the leader reports this many Services and `default/kubernetes-vip` as in sync.
 pub async fn until_copied(stage: &Stage, leader: usize, sources: usize) {
     let all = u64::try_from(sources + 1).ok();
     let leader = &stage.replicas[leader];
-    until("all are copied", async || {
+    until("all Services are in sync", async || {
         leader.metric("endpoint_copier_services_in_sync").await == all
     })
     .await;

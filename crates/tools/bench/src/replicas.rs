@@ -7,13 +7,15 @@ use harness::{LEASE, leader as leader_of};
 use k8s_openapi::api::coordination::v1::Lease;
 use serde_json::json;
 
-use crate::outage::{many, until_copied};
+use crate::outage::{create_services, until_copied};
 use crate::rows::Outcome;
 use crate::stage::Stage;
 
-/// The number of changes. They are far enough apart that no change waits because of an earlier one.
+/// The number of changes from which a percentile is taken.
 const CHANGES: usize = 100;
-const APART: Duration = Duration::from_millis(100);
+
+/// The pause between two changes. It is so long that no change waits because of an earlier one.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// Measures the time from the start of the process to the first copy.
 pub async fn cold_start(stage: &mut Stage) -> Result<Outcome, String> {
@@ -24,26 +26,27 @@ pub async fn cold_start(stage: &mut Stage) -> Result<Outcome, String> {
     Ok(Outcome::Took(stage.shown(&change).await? - start))
 }
 
-/// Sends a signal to the leader of three replicas at the worst moment.
+/// Sends a signal to the leader of three replicas right after a renewal, which is the worst moment. Measures the time
+/// until a change is copied.
 pub async fn leader(stage: &mut Stage, signal: &str) -> Result<Outcome, String> {
     let first = stage.begin(3).await?;
-    stage.renewed().await;
+    stage.until_renewed().await;
     let start = Instant::now();
     stage.replicas[first].signal(signal);
     let change = stage.change().await;
     let took = stage.shown(&change).await? - start;
-    // A frozen process that is killed cannot release the Lease.
+    // This kills the process, so that even a frozen one cannot release the Lease later.
     stage.replicas.remove(first);
-    stage.all_run()?;
+    stage.check_replicas()?;
     Ok(Outcome::Took(took))
 }
 
-/// The replicas that write after a leader resumes that was frozen for longer than its lease.
+/// Returns the replicas that write after the thaw of a leader that was frozen for longer than its lease.
 pub async fn thawed(stage: &mut Stage) -> Result<Outcome, String> {
     let first = stage.begin(3).await?;
     let frozen = stage.replicas.remove(first);
     frozen.signal("STOP");
-    // Changes are pending when it resumes.
+    // The frozen leader has not seen this change when it resumes.
     let change = stage.change().await;
     stage.shown(&change).await?;
     leader_of(&stage.replicas).await;
@@ -54,7 +57,7 @@ pub async fn thawed(stage: &mut Stage) -> Result<Outcome, String> {
     writers(stage, &before).await
 }
 
-/// The replicas that write while an administrator empties the Lease.
+/// Returns the replicas that write after an administrator has emptied the Lease.
 pub async fn lease_emptied(stage: &mut Stage) -> Result<Outcome, String> {
     stage.begin(3).await?;
     let before = stage.cluster.slice_writes();
@@ -64,10 +67,11 @@ pub async fn lease_emptied(stage: &mut Stage) -> Result<Outcome, String> {
     writers(stage, &before).await
 }
 
-/// Sends a signal to the only replica, and starts it again after it has ended.
+/// Sends a signal to the only replica, and starts it again after it has ended. Measures the time until a change is
+/// copied.
 pub async fn restarted(stage: &mut Stage, signal: &str) -> Result<Outcome, String> {
     stage.begin(1).await?;
-    stage.renewed().await;
+    stage.until_renewed().await;
     let start = Instant::now();
     let mut replica = stage.replicas.remove(0);
     replica.signal(signal);
@@ -77,9 +81,9 @@ pub async fn restarted(stage: &mut Stage, signal: &str) -> Result<Outcome, Strin
     Ok(Outcome::Took(stage.shown(&change).await? - start))
 }
 
-/// Measures the time within which most of many changes are copied, with or without parallel scrapes of the leader.
+/// Measures the time within which 95 of 100 changes are copied, with or without continuous scrapes of the leader.
 pub async fn scraped(stage: &mut Stage, scrapes: bool, sources: usize) -> Result<Outcome, String> {
-    many(stage, sources).await;
+    create_services(stage, sources).await;
     let leader = stage.begin(1).await?;
     until_copied(stage, leader, sources).await;
     let leader = stage.replicas.remove(leader);
@@ -98,7 +102,7 @@ pub async fn scraped(stage: &mut Stage, scrapes: bool, sources: usize) -> Result
             let start = Instant::now();
             let change = stage.change().await;
             took.push(stage.shown(&change).await? - start);
-            tokio::time::sleep(APART).await;
+            tokio::time::sleep(PAUSE).await;
         }
         took.sort();
         Ok(Outcome::Took(took[CHANGES * 95 / 100 - 1]))
@@ -111,18 +115,18 @@ pub async fn scraped(stage: &mut Stage, scrapes: bool, sources: usize) -> Result
     outcome
 }
 
-/// The replicas that wrote copies since then. There must be at least one.
+/// Returns the replicas that have written slices since the counts in `before`, or an error if there are none.
 async fn writers(stage: &mut Stage, before: &BTreeMap<String, usize>) -> Result<Outcome, String> {
     let change = stage.change().await;
     stage.shown(&change).await?;
-    stage.all_run()?;
+    stage.check_replicas()?;
     let now = stage.cluster.slice_writes();
     let more = now
         .into_iter()
         .filter(|(name, count)| before.get(name).is_none_or(|b| b < count));
     let writers: Vec<_> = more.map(|(name, _)| name).collect();
     if writers.is_empty() {
-        return Err("no replica was seen to write".to_owned());
+        return Err("no replica has written a slice".to_owned());
     }
     Ok(Outcome::Writers(writers))
 }

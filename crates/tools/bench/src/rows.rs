@@ -1,9 +1,9 @@
-//! The rows that are measured, each with the result of the Go operator and the limit of the row.
+//! The rows of the table: each has a scenario, the result of the Go operator, and a limit.
 
 use std::fmt;
 use std::time::Duration;
 
-/// One row.
+/// One row of the table.
 pub struct Row {
     pub name: &'static str,
     /// The result of the Go operator, measured once on 2 cores.
@@ -13,9 +13,9 @@ pub struct Row {
 }
 
 impl Row {
-    /// Whether it takes minutes, and runs only on request.
+    /// Whether the row takes minutes, so that it runs only with `--long`.
     pub fn is_long(&self) -> bool {
-        matches!(self.scenario, Scenario::Away { seconds: 300, .. })
+        matches!(self.scenario, Scenario::ApiDown { seconds: 300, .. })
     }
 }
 
@@ -28,7 +28,7 @@ pub enum Limit {
     AtMost(f64, &'static str),
 }
 
-/// The fault of a row.
+/// The fault or the load of a row.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Scenario {
     ColdStart,
@@ -42,11 +42,11 @@ pub enum Scenario {
     ServerKilled,
     ServerFrozen,
     ServerBlackHoled,
-    Away { seconds: u64, sources: usize },
+    ApiDown { seconds: u64, sources: usize },
     Scraped { scrapes: bool, sources: usize },
-    FanOut { followers: usize },
-    Beside { followers: usize, percentile: usize },
-    BusyTenant { keys: usize },
+    FanOut { services: usize },
+    VipDelay { services: usize, percentile: usize },
+    BusyTenant { services: usize },
     HangingWrites,
     BeyondAPut { percentile: usize },
     CpuOfAChange,
@@ -144,12 +144,12 @@ const fn microseconds(most: u64) -> Limit {
 /// The default lease duration plus half a second.
 const LEASE: Limit = within(6500);
 
-/// Declares the rows: the name, the result of the Go operator, the limit and the fault of each.
+/// Declares the rows: the name, the result of the Go operator, the limit and the scenario of each.
 macro_rules! rows {
-    ($($name:literal, $go:literal, $limit:expr, $fault:ident $({$($field:tt)*})? $(($kind:expr))?;)+) => {
-        /// In the order in which they run. Rows that leave many objects behind come last.
+    ($($name:literal, $go:literal, $limit:expr, $scenario:ident $({$($field:tt)*})? $(($kind:expr))?;)+) => {
+        /// The rows, in the order in which they run. Rows that leave many objects behind come last.
         pub const ROWS: [Row; [$($name),+].len()] = [$(
-            Row { name: $name, go: $go, limit: $limit, scenario: Scenario::$fault $({$($field)*})? $(($kind))? }
+            Row { name: $name, go: $go, limit: $limit, scenario: Scenario::$scenario $({$($field)*})? $(($kind))? }
         ),+];
     };
 }
@@ -166,12 +166,12 @@ rows! {
     "the leader's API server killed", "18 s, exits", within(1000), ServerKilled;
     "the leader's API server frozen", "16 s, exits", within(3000), ServerFrozen;
     "the leader's API server black-holed", "16 s, exits", within(3000), ServerBlackHoled;
-    "API away for 25 s", "17 s, exits", within(1000), Away { seconds: 25, sources: 1 };
-    "API away for 300 s", "-", within(1000), Away { seconds: 300, sources: 1 };
-    "API away for 25 s, 500 sources", "-", within(1000), Away { seconds: 25, sources: 500 };
-    "API away for 300 s, 500 sources", "-", within(1000), Away { seconds: 300, sources: 500 };
+    "API down for 25 s", "17 s, exits", within(1000), ApiDown { seconds: 25, sources: 1 };
+    "API down for 300 s", "-", within(1000), ApiDown { seconds: 300, sources: 1 };
+    "API down for 25 s, 500 sources", "-", within(1000), ApiDown { seconds: 25, sources: 500 };
+    "API down for 300 s, 500 sources", "-", within(1000), ApiDown { seconds: 300, sources: 500 };
     "500 sources: 95 of 100 changes", "-", within(100), Scraped { scrapes: false, sources: 500 };
-    "the same, scraped without a pause", "-", within(100), Scraped { scrapes: true, sources: 500 };
+    "500 sources, scraped without a pause", "-", within(100), Scraped { scrapes: true, sources: 500 };
     "a change beyond a bare PUT, p50", "-", microseconds(300), BeyondAPut { percentile: 50 };
     "a change beyond a bare PUT, p99", "-", within(2), BeyondAPut { percentile: 99 };
     "CPU time of a change", "1.55 ms", microseconds(500), CpuOfAChange;
@@ -180,12 +180,12 @@ rows! {
     "idle leader, no probes: requests in 30 s", "15", Limit::AtMost(26.0, ""), Idle(Idle::LeaderRequests);
     "idle leader, no probes: RSS", "31 MiB", Limit::AtMost(9.0, "MiB"), Idle(Idle::LeaderMemory);
     "40 unrelated changes a second: CPU", "2.0 %", Limit::AtMost(0.1, "%"), Churn;
-    "four hanging writes: another namespace", "-", within(100), HangingWrites;
-    "500 followers: the VIP beside them, p50", "5.9 ms, one copy", within(6), Beside { followers: 500, percentile: 50 };
-    "500 followers: the VIP beside them, p99", "12.9 ms, one copy", within(15), Beside { followers: 500, percentile: 99 };
-    "500 followers of one source: all", "never", within(1000), FanOut { followers: 500 };
-    "5,000 followers of one source: all", "never", within(10_000), FanOut { followers: 5000 };
-    "5,000 keys of a tenant: another namespace", "-", within(100), BusyTenant { keys: 5000 };
+    "hanging writes of a tenant: another tenant", "-", within(100), HangingWrites;
+    "the VIP next to 500 other Services, p50", "5.9 ms, one copy", within(6), VipDelay { services: 500, percentile: 50 };
+    "the VIP next to 500 other Services, p99", "12.9 ms, one copy", within(15), VipDelay { services: 500, percentile: 99 };
+    "500 Services copy one source: all", "never", within(1000), FanOut { services: 500 };
+    "5,000 Services copy one source: all", "never", within(10_000), FanOut { services: 5000 };
+    "5,000 Services of a tenant: another tenant", "-", within(100), BusyTenant { services: 5000 };
     "large cluster: RSS of the leader", "81 to 88 MiB", Limit::AtMost(14.0, "MiB"), LargeCluster { of_leader: true };
     "large cluster: cold start to all copies", "4.4 s", within(1000), LargeColdStart;
 }

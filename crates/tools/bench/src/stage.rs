@@ -1,4 +1,4 @@
-//! A cluster with its replicas, prepared for a run and cleared after it.
+//! A cluster with its replicas, which is reset before each run.
 
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ use crate::{cost, fair, outage, replicas};
 /// The time between two changes of a source that changes continuously.
 const PACE: Duration = Duration::from_millis(200);
 
-/// The servers that replicas know. The bench uses the third one, which has no faults.
+/// The API servers that replicas know. The bench itself uses the third one, which has no faults.
 const SERVERS: [usize; 2] = [0, 1];
 
 /// Clusters that serve many runs, because real API servers take seconds to start.
@@ -85,16 +85,15 @@ async fn play(mut stage: Stage, scenario: Scenario) -> (Stage, Result<Outcome, S
         Scenario::ServerKilled => outage::killed(&mut stage).await,
         Scenario::ServerFrozen => outage::frozen(&mut stage).await,
         Scenario::ServerBlackHoled => outage::black_holed(&mut stage).await,
-        Scenario::Away { seconds, sources } => {
-            outage::away(&mut stage, Duration::from_secs(seconds), sources).await
+        Scenario::ApiDown { seconds, sources } => {
+            outage::api_down(&mut stage, Duration::from_secs(seconds), sources).await
         }
         Scenario::Scraped { scrapes, sources } => replicas::scraped(&mut stage, scrapes, sources).await,
-        Scenario::FanOut { followers } => fair::fan_out(&mut stage, followers).await,
-        Scenario::Beside {
-            followers,
-            percentile,
-        } => fair::beside(&mut stage, followers, percentile).await,
-        Scenario::BusyTenant { keys } => fair::busy_tenant(&mut stage, keys).await,
+        Scenario::FanOut { services } => fair::fan_out(&mut stage, services).await,
+        Scenario::VipDelay { services, percentile } => {
+            fair::vip_delay(&mut stage, services, percentile).await
+        }
+        Scenario::BusyTenant { services } => fair::busy_tenant(&mut stage, services).await,
         Scenario::HangingWrites => fair::hanging_writes(&mut stage).await,
         Scenario::BeyondAPut { percentile } => cost::beyond_a_put(&mut stage, percentile).await,
         Scenario::CpuOfAChange => cost::cpu_of_a_change(&mut stage).await,
@@ -212,7 +211,7 @@ impl Stage {
         }
     }
 
-    /// The time at which the copy showed this address, which may be a while after a fault.
+    /// Waits until the copy shows this address, even if that takes long after a fault. Returns the time at which it did.
     pub async fn shown(&self, address: &str) -> Result<Instant, String> {
         let copies = self.copies.as_ref().expect("a watch");
         let shown = copies.shows(&[address], PATIENCE).await;
@@ -220,7 +219,7 @@ impl Stage {
     }
 
     /// Waits for a renewal of the Lease. If a leader is lost right after one, the takeover takes longest.
-    pub async fn renewed(&self) {
+    pub async fn until_renewed(&self) {
         let version = async || {
             let lease: Option<Lease> = self.cluster.try_get("default", LEASE).await;
             lease.and_then(|lease| lease.metadata.resource_version)
@@ -229,8 +228,8 @@ impl Stage {
         until("the Lease is renewed", async || version().await != before).await;
     }
 
-    /// Fails if a replica has ended.
-    pub fn all_run(&mut self) -> Result<(), String> {
+    /// Returns an error if a replica has ended.
+    pub fn check_replicas(&mut self) -> Result<(), String> {
         let ended = self.replicas.iter_mut().find_map(|replica| {
             let ended = !replica.runs();
             ended.then(|| replica.name().to_owned())

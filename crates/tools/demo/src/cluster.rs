@@ -11,7 +11,8 @@ use testbed::{ApiServer, Serving, Store, builders};
 
 use crate::replica::NAMESPACE;
 
-/// Addresses of the control-plane nodes. All of 127.0.0.0/8 is on this machine, so an API server listens on each.
+/// The addresses of the control-plane nodes. All of 127.0.0.0/8 belongs to this machine, so an API server listens on
+/// each.
 pub const NODES: [&str; 3] = ["127.0.0.2", "127.0.0.3", "127.0.0.4"];
 
 /// The port of the API servers, which the Service of the README also uses.
@@ -31,13 +32,13 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts the cluster with all control-plane nodes alive. The kubeconfig goes into `folder`.
+    /// Starts the cluster with all control-plane nodes alive. Writes the kubeconfig into `folder`.
     pub async fn start(folder: &Path) -> Result<Self, String> {
         let store = Store::new();
         store.allow_loopback();
         let failed = |error| format!("the API servers cannot listen: {error}");
         let servers = match serve(&store, PORT).await {
-            // Another API server uses the port on this machine.
+            // Another program uses the port on this machine, so the servers use a free port.
             Err(error) if error.kind() == ErrorKind::AddrInUse => serve(&store, 0).await,
             servers => servers,
         };
@@ -63,7 +64,7 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// The URLs of its API servers.
+    /// The URLs of the API servers, in one line.
     pub fn urls(&self) -> String {
         let urls: Vec<_> = self.servers.iter().map(Serving::url).collect();
         urls.join("  ")
@@ -88,7 +89,7 @@ impl Cluster {
         self.store.put(slice).map(drop).map_err(|error| error.to_string())
     }
 
-    /// Applies a Service, which must have this name and be in `default`. Returns the time of the write.
+    /// Applies a Service, which must have this name and be in `default`. Returns a time just before the write.
     pub fn apply(&self, mut service: Value, name: &str) -> Result<Instant, String> {
         let identity = ["/metadata/namespace", "/metadata/name"].map(|part| text(&service, part));
         if identity != ["default", name] {
@@ -106,12 +107,12 @@ impl Cluster {
             port["targetPort"] = self.port.into();
         }
         let since = Instant::now();
-        let made = self.store.put(service);
-        made.map(|_| since).map_err(|error| error.to_string())
+        let stored = self.store.put(service);
+        stored.map(|_| since).map_err(|error| error.to_string())
     }
 }
 
-/// Serves API servers on all nodes on one port, because `default/kubernetes` has one port for all.
+/// Starts an API server on each node. All use one port, because `default/kubernetes` has one port for all.
 async fn serve(store: &Store, mut port: u16) -> std::io::Result<Vec<Serving>> {
     let mut servers = Vec::new();
     for node in NODES {
@@ -137,7 +138,7 @@ pub fn endpoints(store: &Store, namespace: &str, service: &str) -> Option<BTreeS
     Some(addresses.filter_map(Value::as_str).map(str::to_owned).collect())
 }
 
-/// The name of the replica that holds the Lease, or empty.
+/// The name of the replica that holds the Lease, or an empty string.
 pub fn holder(store: &Store) -> String {
     let lease = store.get("leases", NAMESPACE, LEASE);
     let identity = lease.map(|lease| text(&lease, "/spec/holderIdentity"));

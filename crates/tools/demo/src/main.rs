@@ -1,6 +1,6 @@
 //! The demo: three real replicas of the operator against API servers in memory, without a cluster.
 //!
-//! It plays a story with a time limit for each step, and prints a timeline. It exits with 0, or with 1 if something did
+//! It plays a story with a time limit for each step, and prints a timeline. It exits with 0, or with 1 if a step does
 //! not happen in time.
 
 mod cluster;
@@ -41,13 +41,17 @@ fn arguments() -> Result<Arguments, String> {
         }
     }
     let beside = || {
-        let demo = std::env::current_exe().map_err(|error| format!("where am I? {error}"))?;
+        let demo = std::env::current_exe()
+            .map_err(|error| format!("the path of this program is unknown: {error}"))?;
         Ok::<_, String>(demo.with_file_name("endpoint-copier-operator"))
     };
     let operator = operator.map_or_else(beside, Ok)?;
     if !operator.is_file() {
         let build = "cargo build --locked --package endpoint-copier-operator";
-        return Err(format!("there is no {}: {build}", operator.display()));
+        return Err(format!(
+            "there is no {}; build it with: {build}",
+            operator.display()
+        ));
     }
     Ok(Arguments {
         readme: readme.ok_or(USAGE)?,
@@ -56,16 +60,16 @@ fn arguments() -> Result<Arguments, String> {
     })
 }
 
-/// Plays the story. However it ends, none of its processes remains.
+/// Plays the story. However the story ends, no process of it remains.
 async fn run(arguments: &Arguments) -> Result<End, String> {
     let service = manifest::service(&arguments.readme)?;
     let on = |kind| signal(kind).map_err(|error| format!("cannot wait for signals: {error}"));
     let (mut terminate, mut interrupt) = (on(SignalKind::terminate())?, on(SignalKind::interrupt())?);
-    let mut stage = Stage::set(&arguments.operator).await?;
+    let mut stage = Stage::start(&arguments.operator).await?;
     let story = async {
-        story::tell(&mut stage, service).await?;
+        story::play(&mut stage, service).await?;
         if arguments.keep {
-            story::keep(&mut stage).await?;
+            story::continue_until_stopped(&mut stage).await?;
         }
         Ok(())
     };
@@ -74,7 +78,7 @@ async fn run(arguments: &Arguments) -> Result<End, String> {
         _ = terminate.recv() => End::Stopped,
         _ = interrupt.recv() => End::Stopped,
     };
-    Ok(stage.clear(end).await)
+    Ok(stage.stop(end).await)
 }
 
 #[tokio::main]

@@ -15,13 +15,13 @@ use tokio::time::{sleep, timeout};
 pub const NAMESPACE: &str = "endpoint-copier-operator";
 
 /// The time within which a replica must end after it is asked to stop.
-const STOP: Duration = Duration::from_secs(5);
+const STOP_LIMIT: Duration = Duration::from_secs(5);
 
 /// The time limit of one request.
-const REQUEST: Duration = Duration::from_secs(2);
+const REQUEST_LIMIT: Duration = Duration::from_secs(2);
 
-/// The time between two polls of a replica that is not ready.
-const LOOK: Duration = Duration::from_millis(20);
+/// The pause between two polls of a replica that is not ready.
+const POLL_PAUSE: Duration = Duration::from_millis(20);
 
 /// A replica, running or not. Dropping it kills its process.
 pub struct Replica {
@@ -35,7 +35,7 @@ pub struct Replica {
 }
 
 impl Replica {
-    /// A replica with its own ports, not yet started. Files go into `folder`.
+    /// A replica with its own ports, not yet started. Its log is in `folder`.
     pub fn new(name: &str, program: &Path, kubeconfig: &Path, folder: &Path) -> Result<Self, String> {
         Ok(Self {
             name: name.to_owned(),
@@ -62,7 +62,7 @@ impl Replica {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log.map_err(failed)?)
-            // Ctrl-C is for the demo, which stops its replicas one by one.
+            // Ctrl-C must reach only the demo, which then stops its replicas.
             .process_group(0)
             .kill_on_drop(true)
             .spawn()
@@ -71,12 +71,12 @@ impl Replica {
         Ok(())
     }
 
-    /// The ID of its process, if it runs.
+    /// The ID of the process, if the replica runs.
     pub fn pid(&self) -> Option<u32> {
         self.child.as_ref().and_then(Child::id)
     }
 
-    /// Kills it at once, as a power cut does.
+    /// Kills the process without warning, as a power cut does.
     pub async fn kill(&mut self) -> Result<(), String> {
         let Some(mut child) = self.child.take() else {
             return Ok(());
@@ -87,7 +87,7 @@ impl Replica {
             .map_err(|error| format!("{}: {error}", self.name))
     }
 
-    /// Sends TERM and returns at once.
+    /// Sends TERM, and does not wait until the process ends.
     pub fn terminate(&self) -> Result<(), String> {
         let Some(pid) = self.pid() else {
             return Ok(());
@@ -103,51 +103,51 @@ impl Replica {
         }
     }
 
-    /// Waits until it has ended, which must be with success. Kills it if it does not end. A replica that is not running
-    /// counts as stopped.
-    pub async fn stopped(&mut self) -> Result<(), String> {
+    /// Waits until the process ends. Returns an error if it fails, or if it has to be killed because it does not end in
+    /// time. A replica that is not running counts as stopped.
+    pub async fn until_stopped(&mut self) -> Result<(), String> {
         let Some(mut child) = self.child.take() else {
             return Ok(());
         };
-        match timeout(STOP, child.wait()).await {
+        match timeout(STOP_LIMIT, child.wait()).await {
             Ok(Ok(status)) if status.success() => Ok(()),
             Ok(Ok(status)) => Err(format!("{} was asked to stop and ended with {status}", self.name)),
             Ok(Err(error)) => Err(format!("{}: {error}", self.name)),
-            Err(_) => Err(format!("{} was asked to stop and does not", self.name)),
+            Err(_) => Err(format!("{} was asked to stop and did not end", self.name)),
         }
     }
 
-    /// The exit status, if it ended without being asked to stop.
-    pub fn fell(&mut self) -> Option<ExitStatus> {
+    /// The exit status, if the process ended without being asked to stop.
+    pub fn unexpected_exit(&mut self) -> Option<ExitStatus> {
         let status = self.child.as_mut()?.try_wait().ok()??;
         self.child = None;
         Some(status)
     }
 
-    /// Waits until it is ready, which means that everything has been listed.
-    pub async fn ready(&self, limit: Duration) -> Result<(), String> {
+    /// Waits until the replica is ready, which means that its lists are complete.
+    pub async fn until_ready(&self, limit: Duration) -> Result<(), String> {
         let is_ready = async || {
             let answer = get(self.health, "/readyz").await;
             answer.is_some_and(|answer| answer.starts_with("HTTP/1.1 200 "))
         };
-        let looking = async {
+        let polling = async {
             while !is_ready().await {
-                sleep(LOOK).await;
+                sleep(POLL_PAUSE).await;
             }
         };
-        let ready = timeout(limit, looking).await;
+        let ready = timeout(limit, polling).await;
         ready.map_err(|_| format!("{} did not get ready within {} s", self.name, limit.as_secs()))
     }
 
-    /// The value of a metric, or `None` without a response.
+    /// The value of a metric, or `None` without a response or a value.
     pub async fn metric(&self, series: &str) -> Option<String> {
         let text = get(self.metrics, "/metrics").await?;
         let value = |line: &str| line.strip_prefix(series)?.strip_prefix(' ').map(str::to_owned);
         text.lines().find_map(value)
     }
 
-    /// The last lines of its log.
-    pub fn last_words(&self) -> String {
+    /// The last lines of the log.
+    pub fn last_lines(&self) -> String {
         let log = std::fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<_> = log.lines().collect();
         lines[lines.len().saturating_sub(8)..].join("\n")
@@ -164,7 +164,7 @@ async fn get(port: u16, path: &str) -> Option<String> {
         stream.read_to_string(&mut answer).await?;
         Ok::<_, std::io::Error>(answer)
     };
-    timeout(REQUEST, exchange).await.ok()?.ok()
+    timeout(REQUEST_LIMIT, exchange).await.ok()?.ok()
 }
 
 fn free_port() -> Result<u16, String> {

@@ -1,4 +1,4 @@
-//! The cluster, the replicas, and the waits for what they do.
+//! The cluster and the replicas, and a wait for a state of the cluster.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -16,12 +16,12 @@ pub enum End {
     Complete,
     /// Stopped by Ctrl-C or TERM.
     Stopped,
-    /// The step that did not happen.
+    /// A step failed, for this reason.
     Failed(String),
 }
 
 impl End {
-    /// Sets the end to the failure in `result`, if there is one. The first failure counts.
+    /// Returns the failure in `result`, if there is one, and `self` otherwise. The first failure counts.
     pub fn unless(self, result: Result<(), String>) -> Self {
         match (self, result) {
             (Self::Complete | Self::Stopped, Err(reason)) => Self::Failed(reason),
@@ -30,7 +30,7 @@ impl End {
     }
 }
 
-/// All running processes.
+/// The cluster, the replicas and the timeline of one run.
 pub struct Stage {
     pub cluster: Cluster,
     pub replicas: Vec<Replica>,
@@ -40,11 +40,11 @@ pub struct Stage {
 
 impl Stage {
     /// Starts the cluster and prints the addresses. The replicas do not run yet.
-    pub async fn set(program: &Path) -> Result<Self, String> {
+    pub async fn start(program: &Path) -> Result<Self, String> {
         let folder = tempfile::Builder::new()
             .prefix("endpoint-copier-demo-")
             .tempdir()
-            .map_err(|error| format!("no place for files: {error}"))?;
+            .map_err(|error| format!("cannot create a folder: {error}"))?;
         let cluster = Cluster::start(folder.path()).await?;
         let mut replicas = Vec::new();
         for name in ["replica-1", "replica-2", "replica-3"] {
@@ -78,7 +78,7 @@ impl Stage {
             .ok_or_else(|| format!("{name:?} is no replica"))
     }
 
-    /// Waits until the cluster satisfies the predicate. The printed time counts from `since`.
+    /// Waits until the cluster satisfies `wanted`. The limit counts from `since`. `what` names the step in an error.
     pub async fn until(
         &self,
         since: Instant,
@@ -86,13 +86,13 @@ impl Stage {
         what: &str,
         wanted: impl Fn(&Store) -> bool,
     ) -> Result<(), String> {
-        let left = (since + limit).saturating_duration_since(Instant::now());
-        let happened = timeout(left, self.cluster.store.until(wanted)).await;
+        let remaining = (since + limit).saturating_duration_since(Instant::now());
+        let happened = timeout(remaining, self.cluster.store.until(wanted)).await;
         happened.map_err(|_| format!("{what} did not happen within {} s", limit.as_secs()))
     }
 
     /// Stops every process. Keeps the logs after a failure.
-    pub async fn clear(mut self, mut end: End) -> End {
+    pub async fn stop(mut self, mut end: End) -> End {
         if let End::Failed(_) = end {
             self.report();
         }
@@ -100,7 +100,7 @@ impl Stage {
             end = end.unless(replica.terminate());
         }
         for replica in &mut self.replicas {
-            end = end.unless(replica.stopped().await);
+            end = end.unless(replica.until_stopped().await);
         }
         if let End::Failed(_) = end {
             let folder = self.folder.keep();
@@ -112,13 +112,13 @@ impl Stage {
     /// Prints information that may explain a failure.
     fn report(&mut self) {
         for replica in &mut self.replicas {
-            if let Some(status) = replica.fell() {
-                eprintln!("demo: {} had ended before, with {status}", replica.name);
+            if let Some(status) = replica.unexpected_exit() {
+                eprintln!("demo: {} had already ended, with {status}", replica.name);
             }
             eprintln!(
                 "--- the last lines of {}\n{}",
                 replica.log.display(),
-                replica.last_words()
+                replica.last_lines()
             );
         }
     }

@@ -10,43 +10,43 @@ use tokio::time::sleep;
 use crate::cluster::{NODES, endpoints, holder, words};
 use crate::stage::Stage;
 
-/// The time limit for anything except a takeover, even on a busy machine.
-const SOON: Duration = Duration::from_secs(10);
+/// The time limit of each step except a takeover. It is long enough for a busy machine.
+const STEP_LIMIT: Duration = Duration::from_secs(10);
 
-/// The time limit for a takeover, which waits for the lease duration of 6 s.
-const TAKEOVER: Duration = Duration::from_secs(16);
+/// The time limit of a takeover, which waits for the lease duration of 6 s.
+const TAKEOVER_LIMIT: Duration = Duration::from_secs(16);
 
-/// The pause between two acts, so that the reader can follow.
+/// The pause between two steps, so that the reader can follow.
 const PAUSE: Duration = Duration::from_millis(700);
 
-/// The time between two checks of whether a person has stopped or killed replicas.
-const LOOK: Duration = Duration::from_millis(200);
+/// The pause between two checks for replicas that someone has stopped or killed.
+const CHECK_PAUSE: Duration = Duration::from_millis(200);
 
 const SOURCE: &str = "kubernetes";
 const VIP: &str = "kubernetes-vip";
-const LEADS: &str = "leader_election_master_status{name=\"f668ae63.endpoint-copier-operator\"}";
+const LEADER_METRIC: &str = "leader_election_master_status{name=\"f668ae63.endpoint-copier-operator\"}";
 
 type Addresses = Option<BTreeSet<String>>;
 
 /// Plays the whole story. The error is the first step that did not happen.
-pub async fn tell(stage: &mut Stage, service: Value) -> Result<(), String> {
+pub async fn play(stage: &mut Stage, service: Value) -> Result<(), String> {
     let [one, two, three] = NODES;
     let first = begin(stage).await?;
 
     let since = stage.cluster.apply(service, VIP)?;
     let what = format!("the Service {VIP} of the README is applied");
-    stage.timeline.did(&what);
-    follow(stage, since, &[], &[one, two, three]).await?;
+    stage.timeline.action(&what);
+    until_copied(stage, since, &[], &[one, two, three]).await?;
 
     sleep(PAUSE).await;
     let what = format!("control-plane node {two} is lost and leaves default/kubernetes");
-    let since = list(stage, &[one, three], &what)?;
-    follow(stage, since, &[one, two, three], &[one, three]).await?;
+    let since = list_nodes(stage, &[one, three], &what)?;
+    until_copied(stage, since, &[one, two, three], &[one, three]).await?;
 
     sleep(PAUSE).await;
     let what = format!("control-plane node {two} is back");
-    let since = list(stage, &[one, two, three], &what)?;
-    follow(stage, since, &[one, three], &[one, two, three]).await?;
+    let since = list_nodes(stage, &[one, two, three], &what)?;
+    until_copied(stage, since, &[one, three], &[one, two, three]).await?;
 
     sleep(PAUSE).await;
     freeze(stage).await?;
@@ -66,69 +66,69 @@ async fn begin(stage: &mut Stage) -> Result<String, String> {
     for replica in &mut stage.replicas {
         replica.start()?;
     }
-    stage.timeline.did("three replicas start");
+    stage.timeline.action("three replicas start");
     let leader = elect(stage, since, "", "takes the Lease and leads, the others stand by").await?;
     for replica in &stage.replicas {
-        replica.ready(SOON).await?;
+        replica.until_ready(STEP_LIMIT).await?;
     }
     let ready = "all three are ready: their lists are complete";
-    stage.timeline.came(since, ready);
+    stage.timeline.effect(since, ready);
     Ok(leader)
 }
 
-/// Freezes an API server and thaws it again. It stays on the list.
+/// Freezes an API server and thaws it again. `default/kubernetes` lists it all the time.
 async fn freeze(stage: &mut Stage) -> Result<(), String> {
     let [one, two, three] = NODES;
     let since = Instant::now();
     stage.cluster.freeze(two, true);
     let what = format!("the API server on {two} freezes; default/kubernetes still lists it");
-    stage.timeline.did(&what);
-    follow(stage, since, &[one, two, three], &[one, three]).await?;
+    stage.timeline.action(&what);
+    until_copied(stage, since, &[one, two, three], &[one, three]).await?;
 
     sleep(PAUSE).await;
     let since = Instant::now();
     stage.cluster.freeze(two, false);
     stage
         .timeline
-        .did(&format!("the API server on {two} answers again"));
-    follow(stage, since, &[one, three], &[one, two, three]).await
+        .action(&format!("the API server on {two} answers again"));
+    until_copied(stage, since, &[one, three], &[one, two, three]).await
 }
 
-/// Kills the leader without warning, and then loses a node. Returns the next leader.
+/// Kills the leader without warning, and then a node is lost. Returns the next leader.
 async fn take_over(stage: &mut Stage, leader: &str) -> Result<String, String> {
     let [one, two, three] = NODES;
     let killed = Instant::now();
     stage.replica(leader)?.kill().await?;
     let what = format!("{leader}, the leader, is killed (KILL); its Lease stays valid for up to 6 s");
-    stage.timeline.did(&what);
+    stage.timeline.action(&what);
     sleep(PAUSE).await;
     let what = format!("control-plane node {three} is lost while no replica leads");
-    let changed = list(stage, &[one, two], &what)?;
+    let changed = list_nodes(stage, &[one, two], &what)?;
     let how = "takes the expired Lease and leads";
     let second = elect(stage, killed, leader, how).await?;
-    follow(stage, changed, &[one, two, three], &[one, two]).await?;
+    until_copied(stage, changed, &[one, two, three], &[one, two]).await?;
 
     sleep(PAUSE).await;
     start_again(stage, leader).await?;
     Ok(second)
 }
 
-/// Asks the leader to stop. It releases the Lease.
+/// Asks the leader to stop, which then releases the Lease.
 async fn hand_over(stage: &mut Stage, leader: &str) -> Result<(), String> {
     let [one, two, three] = NODES;
     let asked = Instant::now();
     stage.replica(leader)?.terminate()?;
     let what = format!("{leader}, the leader, is asked to stop (TERM)");
-    stage.timeline.did(&what);
+    stage.timeline.action(&what);
     let how = "takes the released Lease and leads";
     elect(stage, asked, leader, how).await?;
-    stage.replica(leader)?.stopped().await?;
+    stage.replica(leader)?.until_stopped().await?;
     let what = format!("{leader} exits with 0");
-    stage.timeline.came(asked, &what);
+    stage.timeline.effect(asked, &what);
 
     let what = format!("control-plane node {three} is back");
-    let since = list(stage, &[one, two, three], &what)?;
-    follow(stage, since, &[one, two], &[one, two, three]).await?;
+    let since = list_nodes(stage, &[one, two, three], &what)?;
+    until_copied(stage, since, &[one, two], &[one, two, three]).await?;
 
     sleep(PAUSE).await;
     start_again(stage, leader).await
@@ -137,43 +137,47 @@ async fn hand_over(stage: &mut Stage, leader: &str) -> Result<(), String> {
 /// Waits until a replica other than the last leader holds the Lease. Returns its name.
 async fn elect(stage: &Stage, since: Instant, last: &str, how: &str) -> Result<String, String> {
     let elected = |store: &Store| ![last, ""].contains(&holder(store).as_str());
-    let limit = if last.is_empty() { SOON } else { TAKEOVER };
+    let limit = if last.is_empty() {
+        STEP_LIMIT
+    } else {
+        TAKEOVER_LIMIT
+    };
     stage.until(since, limit, "an election", elected).await?;
     let leader = holder(&stage.cluster.store);
-    stage.timeline.came(since, &format!("{leader} {how}"));
+    stage.timeline.effect(since, &format!("{leader} {how}"));
     Ok(leader)
 }
 
 async fn start_again(stage: &mut Stage, name: &str) -> Result<(), String> {
     let since = Instant::now();
     stage.replica(name)?.start()?;
-    stage.timeline.did(&format!("{name} is started again"));
-    stage.replica(name)?.ready(SOON).await?;
+    stage.timeline.action(&format!("{name} is started again"));
+    stage.replica(name)?.until_ready(STEP_LIMIT).await?;
     let what = format!("{name} is ready and stands by");
-    stage.timeline.came(since, &what);
+    stage.timeline.effect(since, &what);
     Ok(())
 }
 
-/// Changes `default/kubernetes`. Returns a time just before the change, so that nothing is missed.
-fn list(stage: &Stage, nodes: &[&str], what: &str) -> Result<Instant, String> {
+/// Changes `default/kubernetes`. Returns a time just before the change, so that the whole delay is measured.
+fn list_nodes(stage: &Stage, nodes: &[&str], what: &str) -> Result<Instant, String> {
     let since = Instant::now();
     stage.cluster.list_nodes(nodes)?;
-    stage.timeline.did(what);
+    stage.timeline.action(what);
     Ok(since)
 }
 
-/// Waits until the Service shows exactly the new addresses.
-async fn follow(stage: &Stage, since: Instant, old: &[&str], new: &[&str]) -> Result<(), String> {
+/// Waits until the copy of the VIP lists exactly the new addresses.
+async fn until_copied(stage: &Stage, since: Instant, old: &[&str], new: &[&str]) -> Result<(), String> {
     let set = |nodes: &[&str]| -> Addresses {
         (!nodes.is_empty()).then(|| nodes.iter().map(|node| (*node).to_owned()).collect())
     };
     let (old, new) = (set(old), set(new));
     let arrived = |store: &Store| endpoints(store, "default", VIP) == new;
     stage
-        .until(since, SOON, &format!("the change of {VIP}"), arrived)
+        .until(since, STEP_LIMIT, &format!("the change of {VIP}"), arrived)
         .await?;
     let change = format!("{VIP}: {} → {}", words(old.as_ref()), words(new.as_ref()));
-    stage.timeline.came(since, &change);
+    stage.timeline.effect(since, &change);
     Ok(())
 }
 
@@ -184,7 +188,7 @@ async fn report(stage: &mut Stage) -> Result<(), String> {
     for replica in &stage.replicas {
         let name = &replica.name;
         let silent = || format!("{name} does not serve its metrics");
-        let leads = replica.metric(LEADS).await.ok_or_else(silent)?;
+        let leads = replica.metric(LEADER_METRIC).await.ok_or_else(silent)?;
         let mut writes = Vec::new();
         for operation in ["create", "update"] {
             let series = format!("endpoint_copier_slice_changes_total{{operation=\"{operation}\"}}");
@@ -202,19 +206,19 @@ async fn report(stage: &mut Stage) -> Result<(), String> {
 }
 
 /// Prints commands to try, and continues the timeline until someone stops the demo.
-pub async fn keep(stage: &mut Stage) -> Result<(), String> {
-    say_what_to_try(stage)?;
+pub async fn continue_until_stopped(stage: &mut Stage) -> Result<(), String> {
+    print_commands(stage)?;
     let store = stage.cluster.store.clone();
     let mut seen = View::of(&store);
     loop {
         tokio::select! {
             () = store.until(|store| View::of(store) != seen) => {}
-            () = sleep(LOOK) => {}
+            () = sleep(CHECK_PAUSE) => {}
         }
         for replica in &mut stage.replicas {
-            if let Some(status) = replica.fell() {
-                let again = format!("{} has ended with {status} and is started again", replica.name);
-                stage.timeline.did(&again);
+            if let Some(status) = replica.unexpected_exit() {
+                let line = format!("{} has ended with {status} and is started again", replica.name);
+                stage.timeline.action(&line);
                 replica.start()?;
             }
         }
@@ -225,13 +229,13 @@ pub async fn keep(stage: &mut Stage) -> Result<(), String> {
             } else {
                 &now.leader
             };
-            stage.timeline.did(&format!("{leader} leads"));
+            stage.timeline.action(&format!("{leader} leads"));
         }
         let source = (SOURCE, &seen.source, &now.source);
         let copy = (VIP, &seen.copy, &now.copy);
         for (name, old, new) in [source, copy].into_iter().filter(|(_, old, new)| old != new) {
             let (old, new) = (words(old.as_ref()), words(new.as_ref()));
-            stage.timeline.did(&format!("{name}: {old} → {new}"));
+            stage.timeline.action(&format!("{name}: {old} → {new}"));
         }
         seen = now;
     }
@@ -255,7 +259,7 @@ impl View {
     }
 }
 
-fn say_what_to_try(stage: &mut Stage) -> Result<(), String> {
+fn print_commands(stage: &mut Stage) -> Result<(), String> {
     let kubeconfig = stage.cluster.kubeconfig.display().to_string();
     let leader = stage.replica(&holder(&stage.cluster.store))?;
     let (metrics, pid) = (leader.metrics, leader.pid().ok_or("the leader does not run")?);
@@ -264,7 +268,7 @@ fn say_what_to_try(stage: &mut Stage) -> Result<(), String> {
     try_this("first", &format!("export KUBECONFIG={kubeconfig}"));
     try_this("the source and the copy", "kubectl get services,endpointslices");
     try_this("the Service", &format!("kubectl describe service {VIP}"));
-    try_this("who leads", "kubectl get leases --all-namespaces");
+    try_this("the leader", "kubectl get leases --all-namespaces");
     try_this(
         "lose two of three nodes",
         r#"kubectl patch endpointslice kubernetes --type merge -p '{"endpoints":[{"addresses":["127.0.0.2"]}]}'"#,

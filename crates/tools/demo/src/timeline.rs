@@ -19,12 +19,12 @@ impl Timeline {
     }
 
     /// Prints an action.
-    pub fn did(&self, what: &str) {
+    pub fn action(&self, what: &str) {
         println!("{}            {what}", self.at(Instant::now()));
     }
 
     /// Prints an effect, with the time since its cause.
-    pub fn came(&self, since: Instant, what: &str) {
+    pub fn effect(&self, since: Instant, what: &str) {
         let now = Instant::now();
         println!("{}{}   {what}", self.at(now), took(now - since));
     }
