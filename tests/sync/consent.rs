@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 use testbed::{Ending, Fault, FaultId, Match, Store};
 
 use crate::harness::{
-    Operator, addresses, cluster, namespace_named, pass, put, seconds, service_of, slice, until,
+    Operator, addresses, cluster, namespace_named, pass, put, seconds, service, service_of, slice, slices_of,
+    until,
 };
 
 /// The time within which withdrawn consent removes copies.
@@ -286,4 +287,56 @@ async fn a_leader_deletes_the_copies_that_it_wrote_without_a_read() {
     unanswered(&operator, "default", "vip");
     allow(&operator.store, false);
     is_withdrawn(&operator).await;
+}
+
+/// Rule: 9.withdrawal
+#[tokio::test(start_paused = true)]
+async fn a_write_that_fails_keeps_no_copy_without_consent() {
+    let operator = copied().await;
+    let creates = Match::any().verb("create").resource("endpointslices");
+    operator.writer.faults().add(Fault::status(creates, 500));
+    put(&operator.store, service("vip"));
+    pass(seconds(5)).await;
+    assert_eq!(
+        addresses(&operator.store, "vip"),
+        ["10.0.0.1"],
+        "until it is replaced"
+    );
+    allow(&operator.store, false);
+    is_withdrawn(&operator).await;
+}
+
+/// Before an update, the operator reads the metadata that it does not keep.
+/// Rule: 9.withdrawal
+#[tokio::test(start_paused = true)]
+async fn a_copy_that_cannot_be_read_keeps_no_other_without_consent() {
+    let store = with_grants();
+    put(&store, service("vip"));
+    let operator = leader(&store);
+    operator.until_addresses("vip", &["192.0.2.1"]).await;
+    let copy = slices_of(&store, "vip").remove(0);
+    let name = copy["metadata"]["name"].as_str().expect("a name");
+    let large = json!({"metadata": {"annotations": {"of-another": "x".repeat(5000)}}});
+    store
+        .patch("endpointslices", "default", name, large)
+        .expect("a patch");
+    let reads = Match::any().verb("get").resource("endpointslices").name(name);
+    operator.writer.faults().add(Fault::status(reads, 500));
+    put(&store, testbed::builders::kubernetes_slice(&["192.0.2.2"]));
+    pass(seconds(5)).await;
+    assert_eq!(addresses(&store, "vip"), ["192.0.2.1"]);
+
+    let mut forged = copy.clone();
+    forged["metadata"] = json!({
+        "name": "vip-forged", "namespace": "default",
+        "labels": copy["metadata"]["labels"], "ownerReferences": copy["metadata"]["ownerReferences"],
+        "annotations": {
+            "endpoint-copier/source-namespace": "web", "endpoint-copier/source-slice": "app-x7k2p",
+            "endpoint-copier/source-uid": "x", "endpoint-copier/source-resource-version": "1",
+        },
+    });
+    forged["endpoints"] = json!([{"addresses": ["10.0.0.1"]}]);
+    put(&store, forged);
+    let took = operator.until_addresses("vip", &["192.0.2.1"]).await;
+    assert!(took < WITHDRAWN, "{took:?}");
 }

@@ -82,13 +82,14 @@ impl Writer {
         self.contests.lock().finding(service, Instant::now())
     }
 
-    /// Carries out the plan for a Service: creates, updates, and then deletes, if every new copy is written or
-    /// permanently refused. Old copies are not deleted or emptied before the new ones exist. After a write that failed
+    /// Carries out the plan for a Service: deletes without consent, creates, updates, and then other deletes, if every
+    /// new copy is written or permanently refused. Old copies are not deleted or emptied before the new ones exist. After a write that failed
     /// no further endpoint is taken out: a conflict says that the endpoints on which the plan counted may be gone, and
     /// a write without a response that the plan is old. A contested copy that serves clients as planned may be left for
     /// later; see [`Writer::contested`].
     pub async fn apply(&self, term: &Term, service: Option<&Arc<ManagedService>>, plan: Plan) -> Applied {
         let Plan {
+            withdrawn,
             creates,
             updates,
             deletes,
@@ -100,6 +101,7 @@ impl Writer {
         } = plan;
         let key = service.map(|service| &service.key);
         let mut applied = Applied::default();
+        self.delete(term, key, withdrawn, &mut applied).await;
         let is_hopeless = service.is_some_and(|service| self.attempts.lock().is_given_up(service));
         for slice in creates {
             if is_hopeless {

@@ -19,7 +19,7 @@ use crate::apiserver::http_status::is_missing;
 use crate::controller::error::SyncError;
 use endpoint_copier_core::index::ServiceVersion;
 use endpoint_copier_core::model::{AllowFrom, Service, ServiceKey, Snapshot, Unreadable, version_of};
-use endpoint_copier_core::plan::{Delete, Plan};
+use endpoint_copier_core::plan::Plan;
 
 /// The pause after a GET that the watch has overtaken.
 const OVERTAKEN: Duration = Duration::from_millis(100);
@@ -62,7 +62,11 @@ impl Reconciler {
     /// The sources whose missing consent leads to deletes of this plan, and which must be read first. If this replica has
     /// written a copy in this term, it has seen the consent, so what it sees now is newer.
     pub(super) fn refusing(&self, snapshot: &Snapshot, plan: &Plan) -> BTreeSet<ServiceKey> {
-        let deleted = plan.deletes.iter().map(|delete| &delete.key);
+        let deleted = plan
+            .withdrawn
+            .iter()
+            .chain(&plan.deletes)
+            .map(|delete| &delete.key);
         let deleted = deleted
             .filter(|copy| !self.writer.has_written(&snapshot.key, copy))
             .collect();
@@ -186,14 +190,4 @@ fn refuses(found: Option<&Result<Service, Box<Unreadable>>>, namespace: &str) ->
 pub(super) fn overtaken() -> SyncError {
     let until = Instant::now() + OVERTAKEN;
     SyncError::Outdated { until }
-}
-
-/// Takes the deletes of copies without consent out of a plan. They need no confirmation of the managed Service, because
-/// no Service may have these copies, whatever it says.
-pub(super) fn take_withdrawn(snapshot: &Snapshot, plan: &mut Plan) -> Vec<Delete> {
-    let (withdrawn, others) = std::mem::take(&mut plan.deletes)
-        .into_iter()
-        .partition(|delete| snapshot.without_consent.contains(&delete.key));
-    plan.deletes = others;
-    withdrawn
 }

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use super::Reconciler;
-use super::confirm::{overtaken, take_withdrawn};
+use super::confirm::overtaken;
 use super::expectations::Expected;
 use crate::controller::apply::Expectation;
 use crate::controller::error::SyncError;
@@ -111,10 +111,8 @@ impl Reconciler {
                 answered = self.read_sources(key, refusing, &mut put_off, has_read).await;
                 continue;
             }
-            let mut withdrawn = Vec::new();
-            if refusing.is_subset(&answered) {
-                withdrawn = take_withdrawn(&snapshot, &mut plan);
-            } else {
+            if !refusing.is_subset(&answered) {
+                plan.withdrawn.clear();
                 put_off.get_or_insert_with(overtaken);
             }
             if !unread.is_empty() {
@@ -132,16 +130,19 @@ impl Reconciler {
                     Err(error) => Some(error),
                 };
             }
+            if let Err(error) = self.complete(&snapshot, &mut plan, has_read).await {
+                plan.updates.clear();
+                plan.triggers.clear();
+                put_off = Some(error);
+            }
             if let Some(error) = &put_off {
                 debug!(service = %key, %error, "deletes are postponed");
                 plan.deletes.clear();
                 plan.leftovers.clear();
             }
-            self.complete(&snapshot, &mut plan, has_read).await?;
-            plan.deletes.extend(withdrawn);
             return match put_off {
                 Some(error)
-                    if plan.creates.is_empty() && plan.updates.is_empty() && plan.deletes.is_empty() =>
+                    if plan.creates.is_empty() && plan.updates.is_empty() && plan.withdrawn.is_empty() =>
                 {
                     Err(error)
                 }

@@ -134,7 +134,7 @@ fn withdrawal_removes_copies_of_a_slice_that_cannot_be_decoded() {
         let names = ["app", "other"].map(str::to_owned).into();
         index.apply_unreadable_slice(&Scope::Named(std::sync::Arc::new(names)), &unreadable);
         let plan = plan(&index.snapshot(&vip()).unwrap(), &Verdicts::Off);
-        assert_eq!(plan.deletes.len(), 1);
+        assert_eq!(plan.withdrawn.len(), 1);
     }
 }
 
@@ -179,7 +179,7 @@ fn a_source_that_cannot_be_decoded_keeps_its_last_answer() {
         assert!(plan_of(&refused).creates.is_empty(), "{readable:?}");
         // Its next readable state decides.
         assert!(given.apply_service(&app().version(301)).contains(&vip()));
-        assert_eq!(plan_of(&given).deletes.len(), 1);
+        assert_eq!(plan_of(&given).withdrawn.len(), 1);
     }
 }
 
@@ -201,7 +201,7 @@ fn after_a_restart_an_undecodable_source_keeps_copies_and_gets_none() {
             .contains(&vip())
     );
     for index in [readable, gone] {
-        assert_eq!(plan_of(&index).deletes.len(), 1);
+        assert_eq!(plan_of(&index).withdrawn.len(), 1);
     }
 }
 
@@ -220,7 +220,7 @@ fn a_grant_that_cannot_be_decoded_keeps_its_last_answer() {
     assert!(index.apply_grant(&metadata, Grant::default()).contains(&vip()));
     index.apply_unreadable_grant(&metadata);
     index.grants_listed([(metadata.clone(), None)]);
-    assert_eq!(plan_of(&index).deletes.len(), 1, "it granted nothing");
+    assert_eq!(plan_of(&index).withdrawn.len(), 1, "it granted nothing");
 
     // A replica that starts does not know what it granted.
     let started = |world: &World| {
@@ -236,7 +236,7 @@ fn a_grant_that_cannot_be_decoded_keeps_its_last_answer() {
     assert!(plan_of(&started(&without)).is_done());
     let mut index = started(&world);
     assert!(index.delete_grant(&metadata).contains(&vip()));
-    assert_eq!(plan_of(&index).deletes.len(), 1);
+    assert_eq!(plan_of(&index).withdrawn.len(), 1);
 }
 
 /// Rule: 9.unreadable
@@ -244,7 +244,7 @@ fn a_grant_that_cannot_be_decoded_keeps_its_last_answer() {
 fn a_new_grant_that_cannot_be_decoded_protects_no_copy() {
     let mut index = withdrawn(&allowed().settled("vip")).index();
     index.apply_unreadable_grant(&grant(None).metadata);
-    assert_eq!(plan_of(&index).deletes.len(), 1);
+    assert_eq!(plan_of(&index).withdrawn.len(), 1);
 }
 
 /// Rule: 9.refusal-is-blind
@@ -307,7 +307,7 @@ fn deletes_without_consent_depend_on_the_sources_of_the_copies() {
             annotations.insert(what.into(), name.into());
         });
         assert!(missing(&world).is_empty(), "{name:?}");
-        assert_eq!(world.plan("vip").deletes.len(), 1, "{name:?}");
+        assert_eq!(world.plan("vip").withdrawn.len(), 1, "{name:?}");
     }
 }
 
@@ -331,7 +331,7 @@ fn a_frozen_copy_of_another_namespace_needs_grants() {
     assert!(index.needs_grants());
     assert!(index.grants_listed([]).contains(&vip()));
     let plan = plan(&index.snapshot(&vip()).unwrap(), &Verdicts::Off);
-    assert_eq!(plan.deletes.len(), 1);
+    assert_eq!(plan.withdrawn.len(), 1);
 }
 
 /// Rule: 9.copies-by-annotation
@@ -412,7 +412,7 @@ fn nothing_is_touched_before_services_and_grants_are_listed() {
     assert!(absent.is_done(), "they may come back");
     assert!(index.grants_listed([]).contains(&vip()));
     let none = plan(&index.snapshot(&vip()).unwrap(), &Verdicts::Off);
-    assert_eq!(none.deletes.len(), 1);
+    assert_eq!(none.withdrawn.len(), 1);
 }
 
 /// Rule: 9.withdrawal
@@ -431,7 +431,7 @@ fn removed_annotation_withdraws_at_once_without_grants_too() {
     index.slices_listed(&Scope::Copies, &world.slices.keys().cloned().collect());
     assert!(index.apply_service(&app().version(200)).contains(&vip()));
     let withdrawn = plan(&index.snapshot(&vip()).unwrap(), &Verdicts::Off);
-    assert_eq!(withdrawn.deletes.len(), 1);
+    assert_eq!(withdrawn.withdrawn.len(), 1);
 }
 
 /// Rule: 9.ports
