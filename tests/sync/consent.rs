@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 use testbed::{Ending, Fault, FaultId, Match, Store};
 
 use crate::harness::{
-    Operator, addresses, cluster, namespace_named, pass, put, seconds, service, service_of, slice, slices_of,
-    until,
+    Operator, addresses, cluster, ms, namespace_named, pass, put, seconds, service, service_of, slice,
+    slices_of, until, warnings,
 };
 
 /// The time within which withdrawn consent removes copies.
@@ -287,6 +287,25 @@ async fn a_leader_deletes_the_copies_that_it_wrote_without_a_read() {
     unanswered(&operator, "default", "vip");
     allow(&operator.store, false);
     is_withdrawn(&operator).await;
+}
+
+/// The operator lists slices of new names only after a pause, which a user can make longer.
+/// Rule: 9.withdrawal
+#[tokio::test(start_paused = true)]
+async fn withdrawal_does_not_wait_for_the_slices_of_another_source() {
+    let operator = copied().await;
+    let store = operator.store.clone();
+    for number in 0..55 {
+        put(&store, service_of("other", &format!("invented-{number}")));
+        pass(ms(100)).await;
+    }
+    put(&store, service_of("vip", "unlisted"));
+    pass(ms(100)).await;
+    assert_eq!(addresses(&store, "vip"), ["10.0.0.1"], "there is consent");
+    allow(&store, false);
+    is_withdrawn(&operator).await;
+    pass(seconds(10)).await;
+    assert_eq!(warnings(&store, "vip"), ["SourceNotFound"]);
 }
 
 /// Rule: 9.withdrawal

@@ -140,6 +140,9 @@ impl Reconciler {
                 plan.deletes.clear();
                 plan.leftovers.clear();
             }
+            if snapshot.is_undecided() && plan.withdrawn.is_empty() {
+                put_off.get_or_insert(SyncError::Unlisted);
+            }
             return match put_off {
                 Some(error)
                     if plan.creates.is_empty() && plan.updates.is_empty() && plan.withdrawn.is_empty() =>

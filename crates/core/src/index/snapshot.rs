@@ -9,7 +9,8 @@ use crate::model::{
 };
 
 impl Index {
-    /// The state that determines the copies of one Service, or `None` while too little is known.
+    /// The state that determines the copies of one Service, or `None` while too little is known. Withdrawn consent
+    /// needs no knowledge of the source that the Service names now.
     #[must_use]
     pub fn snapshot(&self, key: &ServiceKey) -> Option<Snapshot> {
         if !self.services_listed || !self.copies_listed {
@@ -24,16 +25,10 @@ impl Index {
             None => (None, None),
             Some(source) if self.is_used(source, key) => (Some(source), None),
             Some(_) if !self.quota.admits(key) => (None, self.over_limit(key)),
-            // Until it is known whether the Service may copy the source, nothing changes.
-            Some(source) => (
-                None,
-                Some(self.grantors(source).refusal(key.namespace(), source)?),
-            ),
+            Some(source) => (None, self.grantors(source).refusal(key.namespace(), source)),
         };
         // Before its slices are listed, a source only looks empty.
-        if source.is_some_and(|source| !self.names_listed.contains(source.name())) {
-            return None;
-        }
+        let source = source.filter(|source| self.names_listed.contains(source.name()));
         let mut slices = SlicesByKey::new();
         for slice in self.copies.of(key).chain(self.others.of(key)) {
             let newer =
@@ -57,7 +52,7 @@ impl Index {
             unreadable.extend(outlines.iter().cloned());
             self.source(source, key, &mut outlines)
         });
-        Some(Snapshot {
+        let snapshot = Snapshot {
             key: key.clone(),
             source,
             refusal,
@@ -74,7 +69,9 @@ impl Index {
             reports_probes: self.priority(key) != Priority::Other,
             nodes: self.known_nodes(),
             confirmed: BTreeSet::new(),
-        })
+        };
+        let is_enough = !snapshot.is_undecided() || !snapshot.without_consent.is_empty();
+        is_enough.then_some(snapshot)
     }
 
     /// Whether a Service uses a source: it asks for the source, and may copy it.

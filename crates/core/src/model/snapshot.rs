@@ -58,6 +58,14 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// Whether it is not known yet which copies the Service may have: its slices are not listed, or its consent is
+    /// unknown. Only copies without consent can be decided.
+    #[must_use]
+    pub fn is_undecided(&self) -> bool {
+        let source = self.service.as_ref().and_then(|service| service.source());
+        source.is_some() && self.source.is_none() && self.refusal.is_none()
+    }
+
     /// All slices that concern the Service.
     pub fn slices(&self) -> impl Iterator<Item = &Arc<EndpointSlice>> {
         self.copies.values().chain(self.others.values())

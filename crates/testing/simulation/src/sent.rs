@@ -118,8 +118,13 @@ impl World {
             && sent.resource == "endpointslices"
             && !sent.name.is_empty()
             && !Life::is_named_like_a_copy(&sent.name);
+        let is_withdrawn_beside = sent.verb == Verb::Delete && self.is_withdrawn_beside(sent);
         let mut state = self.state();
         let coverage = &mut state.coverage;
+        coverage.add(
+            "consent withdrawn while names of sources change",
+            is_withdrawn_beside.into(),
+        );
         match (sent.verb, sent.resource.as_str()) {
             (Verb::Watch, _) | (_, "leases") => return,
             (Verb::Read, resource) => {

@@ -138,6 +138,19 @@ fn withdrawal_removes_copies_of_a_slice_that_cannot_be_decoded() {
     }
 }
 
+/// Users can rename the source faster than the operator lists the slices of each new name.
+/// Rule: 9.withdrawal
+#[test]
+fn withdrawal_does_not_wait_for_the_slices_of_another_source() {
+    let mut index = allowed().settled("vip").index();
+    index.apply_service(&service("vip").source("default", "new").version(200));
+    assert!(index.snapshot(&vip()).is_none(), "its slices are not listed");
+    assert!(index.apply_service(&app().version(300)).contains(&vip()));
+    let plan = plan(&index.snapshot(&vip()).expect("a delete"), &Verdicts::Off);
+    assert_eq!(plan.withdrawn.len(), 1);
+    assert_eq!(plan.findings, []);
+}
+
 /// `web/app`, of which only the metadata can be decoded, with this annotation.
 fn undecodable(allow_from: Option<&str>) -> Unreadable {
     let mut app = app().version(300);
