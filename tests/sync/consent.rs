@@ -90,13 +90,9 @@ fn spoil(store: &Store, (resource, namespace, name): (&str, &str, &str), patch: 
         .expect("it is there");
 }
 
-/// The API server no longer answers GETs of this Service.
+/// The API server no longer answers reads of this Service.
 fn unanswered(operator: &Operator, namespace: &str, name: &str) -> FaultId {
-    let reads = Match::any()
-        .verb("get")
-        .resource("services")
-        .namespace(namespace)
-        .name(name);
+    let reads = Match::any().resource("services").namespace(namespace).name(name);
     operator.writer.faults().add(Fault::status(reads, 500))
 }
 

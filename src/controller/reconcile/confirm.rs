@@ -1,5 +1,5 @@
 //! Confirms deletes: a watch of Services that is late may show neither the managed Service nor the consent of a source
-//! as they are now. One consistent GET of each decides.
+//! as they are now. One consistent read of each decides.
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;
@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use futures::{StreamExt as _, stream};
 use k8s_openapi::NamespaceResourceScope;
+use kube::api::ListParams;
 use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
@@ -108,7 +109,7 @@ impl Reconciler {
 
     async fn read_source(&self, key: &ServiceKey, source: &ServiceKey) -> Result<(), SyncError> {
         let before = self.index().service_version(source);
-        let found: Found<Service> = self.get(source.namespace(), source.name(), &mut false).await?;
+        let found = self.find_source(source).await?;
         let is_refusal = refuses(found.as_ref(), key.namespace());
         match self.observe_service(key, source, &before, found) {
             // The watch has shown something since, perhaps a source that was recreated. Nobody else makes copies during
@@ -116,6 +117,18 @@ impl Reconciler {
             Err(_) if is_refusal => Ok(()),
             observed => observed,
         }
+    }
+
+    /// Lists the one Service of this name. A GET would be answered with 404 if there is none, so that the metrics of
+    /// requests would show users whether a Service exists that they may not read.
+    async fn find_source(&self, source: &ServiceKey) -> Result<Found<Service>, SyncError> {
+        let api: Api<Guarded<Service>> = Api::namespaced(self.client.clone(), source.namespace());
+        let by_name = ListParams::default().fields(&format!("metadata.name={}", source.name()));
+        let answer = api.list(&by_name).await;
+        self.writer.watchdog.tick();
+        let failed = |error| SyncError::unavailable("list", format!("Service {source}"), &error);
+        let found = answer.map_err(failed)?.items.into_iter().next();
+        Ok(found.map(|found| named(found, source.namespace(), source.name())))
     }
 
     /// Puts the response to a GET into the index. Marks what depends on it as dirty, except for `key`, whose plan is
@@ -162,12 +175,7 @@ impl Reconciler {
         let answer = api.get(name).await;
         self.writer.watchdog.tick();
         match answer {
-            Ok(found) => Ok(Some(found.object.map_err(|mut unreadable| {
-                let metadata = &mut unreadable.metadata;
-                metadata.namespace.get_or_insert_with(|| namespace.to_owned());
-                metadata.name.get_or_insert_with(|| name.to_owned());
-                unreadable
-            }))),
+            Ok(found) => Ok(Some(named(found, namespace, name))),
             Err(kube::Error::Api(status)) if is_missing(&status, name) => Ok(None),
             Err(error) => {
                 let object = format!("{} {namespace}/{name}", Guarded::<K>::kind(&()));
@@ -177,7 +185,17 @@ impl Reconciler {
     }
 }
 
-/// Whether a source, as a GET shows it, does not let this namespace copy it.
+/// An object with its name, even if its metadata cannot be decoded.
+fn named<K>(found: Guarded<K>, namespace: &str, name: &str) -> Result<K, Box<Unreadable>> {
+    found.object.map_err(|mut unreadable| {
+        let metadata = &mut unreadable.metadata;
+        metadata.namespace.get_or_insert_with(|| namespace.to_owned());
+        metadata.name.get_or_insert_with(|| name.to_owned());
+        unreadable
+    })
+}
+
+/// Whether a source, as a request shows it, does not let this namespace copy it.
 fn refuses(found: Option<&Result<Service, Box<Unreadable>>>, namespace: &str) -> bool {
     match found {
         None => true,

@@ -51,8 +51,13 @@ impl Sent {
             namespace = words.next().unwrap_or_default();
         }
         let resource = words.next().unwrap_or_default().to_owned();
-        let mut name = words.next().unwrap_or_default().to_owned();
         let query = parts.uri.query().unwrap_or_default();
+        // A list of one Service says as much as a GET.
+        let one = query
+            .split_once("fieldSelector=metadata.name%3D")
+            .filter(|_| resource == "services");
+        let one = one.and_then(|(_, rest)| rest.split('&').next());
+        let mut name = words.next().or(one).unwrap_or_default().to_owned();
         let verb = match parts.method {
             Method::POST => Verb::Create,
             Method::PUT => Verb::Update,
