@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::{Dirty, Index};
+use crate::migration::is_leftover;
 use crate::model::{
     EndpointSlice, Priority, ServiceKey, SliceKey, SlicesByKey, Snapshot, Source, version_of,
 };
@@ -112,7 +113,13 @@ impl Index {
     /// Adds to `outlines` the slices of which only an outline is in memory.
     fn source(&self, key: &ServiceKey, service: &ServiceKey, outlines: &mut BTreeSet<SliceKey>) -> Source {
         let belongs = |slice: &&Arc<EndpointSlice>| slice.belongs_to(key);
-        let of_source = outlines_of(self.others.of(key).filter(belongs));
+        // What the Go operator left is a copy too, perhaps of a source that this Service may not copy.
+        let (left, slices): (Vec<_>, Vec<_>) = self
+            .others
+            .of(key)
+            .filter(belongs)
+            .partition(|slice| is_leftover(slice, key));
+        let of_source = outlines_of(slices.iter().copied());
         let mut unreadable = self.unreadable.of(key);
         unreadable.extend(of_source.iter().cloned());
         outlines.extend(of_source);
@@ -120,11 +127,9 @@ impl Index {
         Source {
             key: key.clone(),
             exists: self.services.contains_key(key),
-            has_copies: self.copies.of(key).any(|copy| belongs(&copy)),
-            slices: self
-                .others
-                .of(key)
-                .filter(belongs)
+            has_copies: !left.is_empty() || self.copies.of(key).any(|copy| belongs(&copy)),
+            slices: slices
+                .into_iter()
                 .filter(is_readable)
                 .map(|slice| (slice.key(), slice.clone()))
                 .collect(),

@@ -99,9 +99,9 @@ pub struct Source {
     pub key: ServiceKey,
     /// Whether a Service of that name exists.
     pub exists: bool,
-    /// Whether our copies belong to it, because it is a managed Service itself.
+    /// Whether copies belong to it, because it is or was a managed Service itself.
     pub has_copies: bool,
-    /// Its slices, without our copies and without slices that cannot be decoded.
+    /// Its slices, without copies and without slices that cannot be decoded.
     pub slices: SlicesByKey,
     /// Its slices that cannot be decoded. They and their copies count as present and unchanged.
     pub unreadable: BTreeSet<SliceKey>,
