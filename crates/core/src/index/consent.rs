@@ -121,10 +121,10 @@ impl Index {
     }
 
     /// Reconsiders the requests for the sources that satisfy `is_meant`, of which `first` is the first by name. Returns
-    /// the Services whose consent has changed, and those with copies from this namespace, whatever they ask for now. It
-    /// leaves out a Service that may not copy the source, because a sync would show that the source exists.
+    /// the Services whose consent has changed, and those with copies that lack it, whatever they ask for now. It leaves
+    /// out the others, because a sync would show that such a source exists or changes.
     fn reconsider_from(&mut self, first: &ServiceKey, is_meant: impl Fn(&ServiceKey) -> bool) -> Dirty {
-        let mut dirty = self.copied.from(Some(first.namespace()));
+        let mut dirty = self.with_refused_copies(first.namespace(), &is_meant);
         let requests = self.requests.range((first.clone(), ServiceKey::new("", ""))..);
         let requests = requests.take_while(|(source, _)| is_meant(source)).cloned();
         for (source, service) in requests.collect::<Vec<_>>() {
@@ -133,6 +133,27 @@ impl Index {
             }
         }
         dirty
+    }
+
+    /// The Services with copies that may come from these sources of a namespace, and for which there is no consent.
+    fn with_refused_copies(&self, namespace: &str, is_meant: impl Fn(&ServiceKey) -> bool) -> Dirty {
+        // All Services with copies are marked once Services are listed.
+        if !self.services_listed {
+            return Dirty::new();
+        }
+        let mut services = self.copied.from(Some(namespace));
+        services.retain(|service| {
+            let is_concerned = |copy: &&EndpointSlice| {
+                let sources = copy.provenance().map(|claimed| self.sources_of(&claimed));
+                copy.is_copy_for(service)
+                    && copy.metadata.deletion_timestamp.is_none()
+                    && sources.is_some_and(|sources| sources.iter().any(&is_meant))
+            };
+            let copies = self.copies.of(service).map(AsRef::as_ref);
+            let refused = self.without_consent(service, copies.filter(is_concerned));
+            !refused.is_empty()
+        });
+        services
     }
 
     fn reconsider_all(&mut self) -> Dirty {

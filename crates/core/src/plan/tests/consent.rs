@@ -408,6 +408,22 @@ fn a_change_of_a_source_without_consent_marks_nobody() {
     assert!(index.delete_service(&ServiceKey::new("web", "app")).is_empty());
 }
 
+/// Rule: 9.refusal-is-blind
+#[test]
+fn a_change_of_another_source_marks_no_service_with_consent() {
+    let mut index = allowed().settled("vip").index();
+    let other = || plain_service("other").namespace("web");
+    for (version, others) in [(201, "other"), (202, "another"), (203, "")] {
+        let changed = other().annotate(annotation::ALLOW_FROM, others).version(version);
+        assert!(index.apply_service(&changed).is_empty(), "{others:?}");
+    }
+    let granted = crate::model::Grant::read(&grant(Some("other")));
+    assert!(index.apply_grant(&grant(None).metadata, granted).is_empty());
+    assert!(index.delete_grant(&grant(None).metadata).is_empty());
+    assert!(index.delete_service(&ServiceKey::new("web", "other")).is_empty());
+    assert!(index.apply_service(&app().version(204)).contains(&vip()));
+}
+
 /// Rule: 9.discovery
 #[test]
 fn nothing_is_touched_before_services_and_grants_are_listed() {
