@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use super::{Dirty, Index};
 use crate::model::{
     Consent, CrossNamespace, EndpointSlice, Grant, Grantors, ObjectMeta, ServiceKey, SliceKey, Snapshot,
-    is_dns_label, provenance::Provenance,
+    is_dns_label, named_after, provenance::Provenance,
 };
 
 /// The consent of sources for one Service. Each one requires a search of all grants in a namespace.
@@ -112,7 +112,7 @@ impl Index {
         self.uses.remove(&request);
     }
 
-    /// Takes in a changed annotation of a source. `had_one` says whether the source had an annotation before.
+    /// Takes in a new source, or the changed annotation of one. `had_one` says whether it had an annotation before.
     pub(super) fn reconsider_source(&mut self, source: &ServiceKey, had_one: bool) -> Dirty {
         if had_one && !self.grants.are_listed() {
             self.revoked.insert(source.clone());
@@ -195,18 +195,20 @@ impl Index {
     }
 
     /// Copies name their source slice, but consent is for Services. The Service of the slice is the one in its label
-    /// or, if the slice is not known, one after which the slice may be named. A slice with any other name has no
-    /// consent. `known` holds what was already decided for this Service.
+    /// or, if the slice is not known, one after which the slice may be named: each of these that exists must consent. A
+    /// slice with any other name has no consent. `known` holds what was already decided for this Service.
     fn consent_of_copy(&self, service: &ServiceKey, copy: &EndpointSlice, known: &mut Consents) -> Consent {
         let is_across = |claimed: &Provenance<'_>| claimed.namespace != service.namespace();
         let Some(claimed) = copy.provenance().filter(is_across) else {
             return Consent::Given;
         };
-        let consents = self.sources_of(&claimed).into_iter().map(|source| {
+        let consents = self.sources_of(&claimed).into_iter().filter_map(|source| {
+            let exists = self.services.contains_key(&source);
             let consent = known.entry(source);
-            *consent.or_insert_with_key(|source| self.consent(service, source))
+            let consent = *consent.or_insert_with_key(|source| self.consent(service, source));
+            (exists || consent != Consent::Refused).then_some(consent)
         });
-        consents.max().unwrap_or(Consent::Refused)
+        consents.min().unwrap_or(Consent::Refused)
     }
 
     /// The Services to which the source slice of a copy may belong.
@@ -239,16 +241,4 @@ impl Index {
             .filter(|source| is_dns_label(source.namespace()))
             .collect()
     }
-}
-
-/// The Services that Kubernetes may have named a slice after: `<service>-<5 characters>`, or `<service>` as API servers
-/// do.
-fn named_after(slice: &SliceKey) -> Vec<ServiceKey> {
-    let stem = slice.name().rsplit_once('-').map(|(stem, _)| stem);
-    [Some(slice.name()), stem]
-        .into_iter()
-        .flatten()
-        .filter(|name| is_dns_label(name))
-        .map(|name| ServiceKey::new(slice.namespace(), name))
-        .collect()
 }

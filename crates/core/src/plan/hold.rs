@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::second_family::SecondFamily;
 use super::{copy, last_ports};
 use crate::model::ports::LeftOut;
-use crate::model::{EndpointSlice, Family, ManagedService, Snapshot, Source, copy_name_in};
+use crate::model::{EndpointSlice, Family, ManagedService, Snapshot, Source, copy_name_in, is_named_after};
 
 /// Whether the copies of one family are held, once the caller ([`super::wanted_copies`]) has found that their source has
 /// no endpoints of it: the Service asks for that (`holds` in `model/service/mod.rs`; the default for `default/kubernetes`),
@@ -52,14 +52,4 @@ pub(super) fn copies(
         Some(copy::held(service, current, slice, ports))
     });
     held.collect()
-}
-
-/// Whether a slice has the name of a Service, as the API server's own slice does, or that name and one more word, as
-/// Kubernetes names slices: `<service>-`, cut to 58 characters, and 5 random characters.
-fn is_named_after(slice: &str, service: &str) -> bool {
-    const LONGEST_STEM: usize = 58;
-    let stem = format!("{service}-");
-    let stem = stem.get(..LONGEST_STEM).unwrap_or(&stem);
-    let is_word = |word: &str| !word.is_empty() && word.bytes().all(|c| c.is_ascii_alphanumeric());
-    slice == service || slice.strip_prefix(stem).is_some_and(is_word)
 }

@@ -347,6 +347,74 @@ fn a_frozen_copy_of_another_namespace_needs_grants() {
     assert_eq!(plan.withdrawn.len(), 1);
 }
 
+/// A frozen copy of a slice of `web/<source>`. No watch shows the slice, because nobody asks for the source.
+fn frozen(source: &str, slice: &str) -> World {
+    let of_source = self::slice(slice).namespace("web").of(source);
+    let allowed = |name: &str| {
+        let service = plain_service(name).namespace("web");
+        service.annotate(annotation::ALLOW_FROM, "default")
+    };
+    let mut world = allowed_world(source, allowed(source))
+        .slice(of_source.endpoints(["192.0.2.7"]))
+        .settled("vip");
+    world.put_service(service("vip").annotate(annotation::ENABLED, "tru"));
+    world
+}
+
+fn allowed_world(source: &str, service_of_source: Service) -> World {
+    let mut world = world().service(service_of_source);
+    world.put_service(service("vip").source("web", source));
+    world
+}
+
+/// Consent of a Service is no consent of one whose name begins with its name.
+/// Rule: 9.copies-by-annotation
+#[test]
+fn a_frozen_copy_needs_consent_of_each_service_that_it_may_come_from() {
+    let consents = app().annotate(annotation::ALLOW_FROM, "*");
+    let world = frozen("app-admin", "app-admin").service(consents);
+    assert!(world.plan("vip").is_done(), "both consent");
+    let admin = plain_service("app-admin").namespace("web").version(200);
+    let mut withdrawn = world.clone();
+    withdrawn.put_service(admin.clone());
+    assert_eq!(withdrawn.plan("vip").withdrawn.len(), 1);
+
+    let mut index = world.index();
+    assert!(index.apply_service(&admin).contains(&vip()));
+    // It is not the Service of the slice, but nobody can know.
+    let mut without = world.clone();
+    without.services.remove(&ServiceKey::new("web", "app-admin"));
+    let mut index = without.index();
+    assert!(plan_of(&index).is_done());
+    assert!(index.apply_service(&admin).contains(&vip()), "a new Service");
+    assert_eq!(plan_of(&index).withdrawn.len(), 1);
+}
+
+/// Such a Service may be known from a grant alone.
+/// Rule: 9.copies-by-annotation
+#[test]
+fn a_frozen_copy_of_a_source_without_a_service_keeps_consent() {
+    let mut world = frozen("app", "app-x7k2p");
+    world.services.remove(&ServiceKey::new("web", "app"));
+    assert_eq!(world.plan("vip").withdrawn.len(), 1);
+    world.grants = vec![grant(Some("app"))];
+    assert!(world.plan("vip").is_done());
+}
+
+/// Kubernetes cuts such a name and puts no dash after it.
+/// Rule: 9.copies-by-annotation
+#[test]
+fn consent_for_a_cut_name_of_a_slice_is_not_guessed() {
+    let short = "a".repeat(54);
+    let long = format!("{short}-admin");
+    let slice = format!("{}x7k2p", &long[..58]);
+    let consents = plain_service(&short).namespace("web");
+    let consents = consents.annotate(annotation::ALLOW_FROM, "*");
+    let mut world = frozen(&long, &slice).service(consents);
+    world.put_service(plain_service(&long).namespace("web"));
+    assert_eq!(world.plan("vip").withdrawn.len(), 1);
+}
+
 /// Rule: 9.copies-by-annotation
 #[test]
 fn a_frozen_copy_of_a_source_in_its_own_namespace_stays() {
