@@ -40,7 +40,7 @@ pub(super) fn changes(snapshot: &Snapshot, plan: &Plan) -> Vec<Change> {
     let creates = creates.map(|new| change(Operation::Create, new.key(), Some(new)));
     let updates = plan.updates.iter();
     let updates = updates.map(|new| change(Operation::Update, new.key(), Some(new)));
-    let deletes = plan.deletes.iter().chain(&plan.leftovers);
+    let deletes = plan.withdrawn.iter().chain(&plan.deletes).chain(&plan.leftovers);
     let deletes = deletes.map(|slice| change(Operation::Delete, slice.key.clone(), None));
     creates.chain(updates).chain(deletes).collect()
 }

@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 use testbed::{Ending, Fault, FaultId, Match, Store};
 
 use crate::harness::{
-    Operator, addresses, cluster, namespace_named, pass, put, seconds, service_of, slice, until,
+    Operator, addresses, cluster, ms, namespace_named, pass, put, seconds, service, service_of, slice,
+    slices_of, until, warnings,
 };
 
 /// The time within which copies are deleted after consent is withdrawn.
@@ -89,13 +90,9 @@ fn spoil(store: &Store, (resource, namespace, name): (&str, &str, &str), patch: 
         .expect("it is there");
 }
 
-/// From now on, the API server answers GETs of this Service with 500.
-fn fail_gets(operator: &Operator, namespace: &str, name: &str) -> FaultId {
-    let reads = Match::any()
-        .verb("get")
-        .resource("services")
-        .namespace(namespace)
-        .name(name);
+/// From now on, the API server answers reads of this Service with 500.
+fn fail_reads(operator: &Operator, namespace: &str, name: &str) -> FaultId {
+    let reads = Match::any().resource("services").namespace(namespace).name(name);
     operator.writer.faults().add(Fault::status(reads, 500))
 }
 
@@ -143,7 +140,7 @@ async fn an_undecodable_service_keeps_no_copy_without_consent() {
 #[tokio::test(start_paused = true)]
 async fn a_service_that_cannot_be_read_keeps_no_copy_without_consent() {
     let operator = copied().await;
-    fail_gets(&operator, "default", "vip");
+    fail_reads(&operator, "default", "vip");
     allow(&operator.store, false);
     is_withdrawn(&operator).await;
 }
@@ -265,7 +262,7 @@ async fn a_new_leader_deletes_no_copy_of_a_source_it_cannot_read() {
     first.stop().await;
     let operator = leader(&store);
     pass(seconds(2)).await;
-    let rule = fail_gets(&operator, "web", "app");
+    let rule = fail_reads(&operator, "web", "app");
     allow(&operator.store, false);
     pass(seconds(60)).await;
     assert_eq!(addresses(&operator.store, "vip"), ["10.0.0.1"]);
@@ -282,8 +279,79 @@ async fn a_new_leader_deletes_no_copy_of_a_source_it_cannot_read() {
 #[tokio::test(start_paused = true)]
 async fn a_leader_needs_no_get_to_delete_copies_that_it_wrote() {
     let operator = copied().await;
-    fail_gets(&operator, "web", "app");
-    fail_gets(&operator, "default", "vip");
+    fail_reads(&operator, "web", "app");
+    fail_reads(&operator, "default", "vip");
     allow(&operator.store, false);
     is_withdrawn(&operator).await;
+}
+
+/// The operator lists slices of new names only after a pause, which a user can make longer.
+/// Rule: 9.withdrawal
+#[tokio::test(start_paused = true)]
+async fn withdrawal_does_not_wait_for_the_slices_of_another_source() {
+    let operator = copied().await;
+    let store = operator.store.clone();
+    for number in 0..55 {
+        put(&store, service_of("other", &format!("invented-{number}")));
+        pass(ms(100)).await;
+    }
+    put(&store, service_of("vip", "unlisted"));
+    pass(ms(100)).await;
+    assert_eq!(addresses(&store, "vip"), ["10.0.0.1"], "there is consent");
+    allow(&store, false);
+    is_withdrawn(&operator).await;
+    pass(seconds(10)).await;
+    assert_eq!(warnings(&store, "vip"), ["SourceNotFound"]);
+}
+
+/// Rule: 9.withdrawal
+#[tokio::test(start_paused = true)]
+async fn a_write_that_fails_keeps_no_copy_without_consent() {
+    let operator = copied().await;
+    let creates = Match::any().verb("create").resource("endpointslices");
+    operator.writer.faults().add(Fault::status(creates, 500));
+    put(&operator.store, service("vip"));
+    pass(seconds(5)).await;
+    assert_eq!(
+        addresses(&operator.store, "vip"),
+        ["10.0.0.1"],
+        "until it is replaced"
+    );
+    allow(&operator.store, false);
+    is_withdrawn(&operator).await;
+}
+
+/// Before an update, the operator reads the metadata that it does not keep.
+/// Rule: 9.withdrawal
+#[tokio::test(start_paused = true)]
+async fn a_copy_that_cannot_be_read_keeps_no_other_without_consent() {
+    let store = with_grants();
+    put(&store, service("vip"));
+    let operator = leader(&store);
+    operator.until_addresses("vip", &["192.0.2.1"]).await;
+    let copy = slices_of(&store, "vip").remove(0);
+    let name = copy["metadata"]["name"].as_str().expect("a name");
+    let large = json!({"metadata": {"annotations": {"of-another": "x".repeat(5000)}}});
+    store
+        .patch("endpointslices", "default", name, large)
+        .expect("a patch");
+    let reads = Match::any().verb("get").resource("endpointslices").name(name);
+    operator.writer.faults().add(Fault::status(reads, 500));
+    put(&store, testbed::builders::kubernetes_slice(&["192.0.2.2"]));
+    pass(seconds(5)).await;
+    assert_eq!(addresses(&store, "vip"), ["192.0.2.1"]);
+
+    let mut forged = copy.clone();
+    forged["metadata"] = json!({
+        "name": "vip-forged", "namespace": "default",
+        "labels": copy["metadata"]["labels"], "ownerReferences": copy["metadata"]["ownerReferences"],
+        "annotations": {
+            "endpoint-copier/source-namespace": "web", "endpoint-copier/source-slice": "app-x7k2p",
+            "endpoint-copier/source-uid": "x", "endpoint-copier/source-resource-version": "1",
+        },
+    });
+    forged["endpoints"] = json!([{"addresses": ["10.0.0.1"]}]);
+    put(&store, forged);
+    let took = operator.until_addresses("vip", &["192.0.2.1"]).await;
+    assert!(took < WITHDRAWAL_TIME, "{took:?}");
 }

@@ -82,13 +82,15 @@ impl Writer {
         self.contests.lock().finding(service, Instant::now())
     }
 
-    /// Carries out the plan for a Service: creates, then updates, then deletes. Copies are emptied or deleted only if
-    /// every create and every other update has succeeded or was refused, and leftovers of the Go operator only if every
-    /// write has succeeded. After any other failure, no further endpoint is taken out: after a conflict, the endpoints
-    /// on which the plan relies may be gone, and after a write without a response, the plan may be old. A contested
-    /// copy that serves clients as planned may be left for later; see [`Writer::contested`].
+    /// Carries out the plan for a Service: deletes of copies without consent, creates, updates, and then other deletes.
+    /// Copies are emptied or deleted only if every create and every other update has succeeded or was refused, and
+    /// leftovers of the Go operator only if every write has succeeded. Copies without consent do not wait. After any
+    /// other failure, no further endpoint is taken out: after a conflict, the endpoints on which the plan relies may be
+    /// gone, and after a write without a response, the plan may be old. A contested copy that serves clients as planned
+    /// may be left for later; see [`Writer::contested`].
     pub async fn apply(&self, term: &Term, service: Option<&Arc<ManagedService>>, plan: Plan) -> Applied {
         let Plan {
+            withdrawn,
             creates,
             updates,
             deletes,
@@ -100,6 +102,7 @@ impl Writer {
         } = plan;
         let key = service.map(|service| &service.key);
         let mut applied = Applied::default();
+        self.delete(term, key, withdrawn, &mut applied).await;
         let is_abandoned = service.is_some_and(|service| self.attempts.lock().is_abandoned(service));
         for slice in creates {
             if is_abandoned {

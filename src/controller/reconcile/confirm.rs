@@ -1,5 +1,5 @@
 //! Confirms deletes. If the watch of Services is late, both the managed Service and the consent of a source may be out
-//! of date. One consistent GET of each decides.
+//! of date. One consistent read of each decides.
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;
@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use futures::{StreamExt as _, stream};
 use k8s_openapi::NamespaceResourceScope;
+use kube::api::ListParams;
 use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
@@ -19,7 +20,7 @@ use crate::apiserver::http_status::is_missing;
 use crate::controller::error::SyncError;
 use endpoint_copier_core::index::ServiceVersion;
 use endpoint_copier_core::model::{AllowFrom, Service, ServiceKey, Snapshot, Unreadable, version_of};
-use endpoint_copier_core::plan::{Delete, Plan};
+use endpoint_copier_core::plan::Plan;
 
 /// The pause after a GET that the watch has overtaken.
 const OVERTAKEN_PAUSE: Duration = Duration::from_millis(100);
@@ -64,7 +65,11 @@ impl Reconciler {
     /// include sources of copies that this replica has written in this term: it has seen their consent, so its present
     /// view is newer.
     pub(super) fn refusing_sources(&self, snapshot: &Snapshot, plan: &Plan) -> BTreeSet<ServiceKey> {
-        let deleted = plan.deletes.iter().map(|delete| &delete.key);
+        let deleted = plan
+            .withdrawn
+            .iter()
+            .chain(&plan.deletes)
+            .map(|delete| &delete.key);
         let deleted = deleted
             .filter(|copy| !self.writer.has_written(&snapshot.key, copy))
             .collect();
@@ -106,7 +111,7 @@ impl Reconciler {
 
     async fn read_source(&self, key: &ServiceKey, source: &ServiceKey) -> Result<(), SyncError> {
         let before = self.index().service_version(source);
-        let found: Found<Service> = self.get(source.namespace(), source.name(), &mut false).await?;
+        let found = self.find_source(source).await?;
         let is_refusal = refuses(found.as_ref(), key.namespace());
         match self.observe_service(key, source, &before, found) {
             // The watch has shown something since, perhaps a source that was recreated. Nobody else makes copies during
@@ -114,6 +119,18 @@ impl Reconciler {
             Err(_) if is_refusal => Ok(()),
             observed => observed,
         }
+    }
+
+    /// Lists the one Service of this name. A GET would be answered with 404 if there is none, so that the metrics of
+    /// requests would show users whether a Service exists that they may not read.
+    async fn find_source(&self, source: &ServiceKey) -> Result<Found<Service>, SyncError> {
+        let api: Api<Guarded<Service>> = Api::namespaced(self.client.clone(), source.namespace());
+        let by_name = ListParams::default().fields(&format!("metadata.name={}", source.name()));
+        let answer = api.list(&by_name).await;
+        self.writer.watchdog.tick();
+        let failed = |error| SyncError::unavailable("list", format!("Service {source}"), &error);
+        let found = answer.map_err(failed)?.items.into_iter().next();
+        Ok(found.map(|found| named(found, source.namespace(), source.name())))
     }
 
     /// Puts the response to a GET into the index. Marks the Services that depend on it as dirty, except for `key`,
@@ -160,12 +177,7 @@ impl Reconciler {
         let answer = api.get(name).await;
         self.writer.watchdog.tick();
         match answer {
-            Ok(found) => Ok(Some(found.object.map_err(|mut unreadable| {
-                let metadata = &mut unreadable.metadata;
-                metadata.namespace.get_or_insert_with(|| namespace.to_owned());
-                metadata.name.get_or_insert_with(|| name.to_owned());
-                unreadable
-            }))),
+            Ok(found) => Ok(Some(named(found, namespace, name))),
             Err(kube::Error::Api(status)) if is_missing(&status, name) => Ok(None),
             Err(error) => {
                 let object = format!("{} {namespace}/{name}", Guarded::<K>::kind(&()));
@@ -175,7 +187,17 @@ impl Reconciler {
     }
 }
 
-/// Whether a source, as a GET shows it, does not let this namespace copy it.
+/// An object with its name, even if its metadata cannot be decoded.
+fn named<K>(found: Guarded<K>, namespace: &str, name: &str) -> Result<K, Box<Unreadable>> {
+    found.object.map_err(|mut unreadable| {
+        let metadata = &mut unreadable.metadata;
+        metadata.namespace.get_or_insert_with(|| namespace.to_owned());
+        metadata.name.get_or_insert_with(|| name.to_owned());
+        unreadable
+    })
+}
+
+/// Whether a source, as a request shows it, does not let this namespace copy it.
 fn refuses(found: Option<&Result<Service, Box<Unreadable>>>, namespace: &str) -> bool {
     match found {
         None => true,
@@ -188,14 +210,4 @@ fn refuses(found: Option<&Result<Service, Box<Unreadable>>>, namespace: &str) ->
 pub(super) fn overtaken() -> SyncError {
     let until = Instant::now() + OVERTAKEN_PAUSE;
     SyncError::Outdated { until }
-}
-
-/// Takes the deletes of copies without consent out of a plan. They need no confirmation of the managed Service, because
-/// no state of that Service permits these copies.
-pub(super) fn take_withdrawn(snapshot: &Snapshot, plan: &mut Plan) -> Vec<Delete> {
-    let (withdrawn, others) = std::mem::take(&mut plan.deletes)
-        .into_iter()
-        .partition(|delete| snapshot.without_consent.contains(&delete.key));
-    plan.deletes = others;
-    withdrawn
 }

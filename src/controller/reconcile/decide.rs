@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use super::Reconciler;
-use super::confirm::{overtaken, take_withdrawn};
+use super::confirm::overtaken;
 use super::expectations::Expected;
 use crate::controller::apply::Expectation;
 use crate::controller::error::SyncError;
@@ -112,10 +112,8 @@ impl Reconciler {
                 answered = self.read_sources(key, refusing, &mut postponed, has_read).await;
                 continue;
             }
-            let mut withdrawn = Vec::new();
-            if refusing.is_subset(&answered) {
-                withdrawn = take_withdrawn(&snapshot, &mut plan);
-            } else {
+            if !refusing.is_subset(&answered) {
+                plan.withdrawn.clear();
                 postponed.get_or_insert_with(overtaken);
             }
             if !unread.is_empty() {
@@ -133,16 +131,22 @@ impl Reconciler {
                     Err(error) => Some(error),
                 };
             }
+            if let Err(error) = self.complete(&snapshot, &mut plan, has_read).await {
+                plan.updates.clear();
+                plan.triggers.clear();
+                postponed = Some(error);
+            }
             if let Some(error) = &postponed {
                 debug!(service = %key, %error, "deletes are postponed");
                 plan.deletes.clear();
                 plan.leftovers.clear();
             }
-            self.complete(&snapshot, &mut plan, has_read).await?;
-            plan.deletes.extend(withdrawn);
+            if snapshot.is_undecided() && plan.withdrawn.is_empty() {
+                postponed.get_or_insert(SyncError::Unlisted);
+            }
             return match postponed {
                 Some(error)
-                    if plan.creates.is_empty() && plan.updates.is_empty() && plan.deletes.is_empty() =>
+                    if plan.creates.is_empty() && plan.updates.is_empty() && plan.withdrawn.is_empty() =>
                 {
                     Err(error)
                 }

@@ -269,6 +269,7 @@ impl Reconciler {
             }
             worst => worst,
         };
+        let error = error.or(snapshot.is_undecided().then_some(&SyncError::Unlisted));
         let mut due = (!applied.expectations.is_empty()).then_some(now + EXPECTATION);
         let is_taken = !taken.is_empty();
         let expected = applied.expectations.iter().cloned().chain(taken).collect();

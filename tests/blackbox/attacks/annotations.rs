@@ -1,11 +1,15 @@
 //! Attacks through annotations on the attacker's own Services.
 
+use std::time::Duration;
+
 use harness::objects::{managed, source};
-use harness::{Cluster, Operator};
+use harness::{Cluster, Operator, until};
 use k8s_openapi::api::core::v1::Service;
 use serde_json::json;
+use tokio::time::{Instant, sleep};
 
 use super::{VICTIM, front, held_copy, is_hidden, is_refused, victim};
+use crate::events::events_on;
 use crate::on_both;
 
 on_both! {
@@ -33,6 +37,34 @@ on_both! {
         cluster.put::<Service>(source("web", "app", "")).await;
         cluster.until_addresses("team-a", "front", &[]).await;
         is_hidden(cluster, "team-a").await;
+    }
+
+    /// The operator lists slices of new names only after a pause, which grows while names change.
+    /// Rule: 9.withdrawal
+    async fn new_names_of_sources_delay_no_withdrawal(cluster: &mut Cluster) {
+        victim(cluster).await;
+        cluster.create::<Service>(source("web", "app", "team-a")).await;
+        let _operator = Operator::start(cluster, "one", 0);
+        cluster.create::<Service>(front()).await;
+        cluster.until_addresses("team-a", "front", &[VICTIM]).await;
+        let ask = async |service: &str, source: &str| {
+            cluster.put::<Service>(managed("team-a", service, "team-a", source)).await
+        };
+        for number in 0..20 {
+            ask("decoy", &format!("invented-{number}")).await;
+            sleep(Duration::from_millis(100)).await;
+        }
+        let decoy = ask("decoy", "invented-last").await;
+        until("a pause has just begun", async || {
+            let events = events_on(cluster, &decoy).await;
+            events.iter().any(|(_, _, note)| note.contains("invented-last"))
+        })
+        .await;
+        ask("front", "unlisted").await;
+        cluster.put::<Service>(source("web", "app", "")).await;
+        let withdrawn = Instant::now();
+        cluster.until_addresses("team-a", "front", &[]).await;
+        assert!(withdrawn.elapsed() < Duration::from_secs(2), "{:?}", withdrawn.elapsed());
     }
 
     /// The owner of `web/app` allows only `team-a`, which then offers its own copy as a source.

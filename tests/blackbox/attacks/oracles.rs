@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::{Value, json};
 
-use super::{front, seen, victim};
+use super::{VICTIM, forged, front, seen, victim};
 use crate::consent::note;
 use crate::inspect::{run, text};
 use crate::on_both;
@@ -82,8 +82,42 @@ async fn syncs(operator: &Operator) -> Vec<String> {
     lines.map(str::to_owned).collect()
 }
 
+/// Lines of `/metrics` that count responses with 404 to reads.
+async fn not_found(operator: &Operator) -> Vec<String> {
+    // A page is rendered once a second.
+    tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
+    let (_, metrics) = operator.get("/metrics").await;
+    let is_read = |line: &&str| {
+        line.starts_with("rest_client_requests_total{code=\"404\"") && line.contains("method=\"GET\"")
+    };
+    metrics.lines().filter(is_read).map(str::to_owned).collect()
+}
+
 on_both! {
     servers: 1;
+    /// Before copies without consent are deleted, and copies that a refused source does not replace, the operator looks
+    /// at the source.
+    /// Rule: 9.refusal-is-blind, 9.old-view
+    async fn requests_do_not_show_whether_a_refused_source_exists(cluster: &mut Cluster) {
+        victim(cluster).await;
+        cluster.serve_reference_grants().await;
+        cluster.create::<Service>(source("web", "app", "team-b")).await;
+        cluster.create::<EndpointSlice>(slice("team-a", "own", "own-x7k2p", &["10.0.0.7"])).await;
+        let operator = Operator::start(cluster, "one", 0);
+        for refused in ["app", "none"] {
+            cluster.put::<Service>(managed("team-a", "front", "team-a", "own")).await;
+            cluster.until_addresses("team-a", "front", &["10.0.0.7"]).await;
+            let before = not_found(&operator).await;
+            let service = cluster.put::<Service>(managed("team-a", "front", "web", refused)).await;
+            cluster.until_addresses("team-a", "front", &[]).await;
+            let mut forged = forged(&service, "front-forged", &[VICTIM]);
+            forged["metadata"]["annotations"]["endpoint-copier/source-slice"] = json!(format!("{refused}-x7k2p"));
+            cluster.create::<EndpointSlice>(forged).await;
+            cluster.gone::<EndpointSlice>("team-a", "front-forged").await;
+            assert_eq!(not_found(&operator).await, before, "{refused}");
+        }
+    }
+
     /// Rule: 9.refusal-is-blind
     async fn refusals_are_byte_equal_if_the_source_exists_or_not(cluster: &mut Cluster) {
         victim(cluster).await;

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::{VICTIM, front, held_copy, seen, victim};
 use crate::consent::note;
+use crate::events::events_on;
 use crate::on_both;
 
 /// The ports, such as `8080/TCP`, of the copies whose only address is this one.
@@ -77,8 +78,28 @@ on_both! {
         assert_eq!(shown(cluster, VICTIM).await, ["8080/TCP"]);
     }
 
-    /// A Service may use any port of a source in its own namespace. If copies were sources, a second Service could
-    /// therefore copy the first one and use any port.
+    /// The slice of the Go operator for a Service that is no longer managed shows the victim. As a source in the same
+    /// namespace, it would allow any port.
+    /// Rule: 1.copy-is-no-source, 1.source-is-copy
+    async fn what_the_go_operator_left_gets_no_port(cluster: &mut Cluster) {
+        victim(cluster).await;
+        let mut left = slice("team-a", "old", "old", &[VICTIM]);
+        left["metadata"]["labels"]["endpoint-copier/source"] = json!("app-x7k2p");
+        cluster.create::<EndpointSlice>(left).await;
+        let _operator = Operator::start(cluster, "one", 0);
+        let mut relay = harness::objects::managed("team-a", "relay", "team-a", "old");
+        relay["spec"]["ports"] = json!([port(1, json!(10250), "TCP")]);
+        let relay = cluster.create::<Service>(relay).await;
+        until("the operator has decided", async || {
+            let copies = cluster.slices_of("team-a", "relay").await;
+            !copies.is_empty() || events_on(cluster, &relay).await.iter().any(|event| event.1 == "SourceIsCopy")
+        })
+        .await;
+        seen(cluster).await;
+        assert!(cluster.slices_of("team-a", "relay").await.is_empty());
+    }
+
+    /// In its own namespace a Service may have any port, so a second Service that copies the first would get one.
     async fn a_copy_of_a_copy_gets_no_port(cluster: &mut Cluster) {
         victim(cluster).await;
         cluster.create::<Service>(source("web", "app", "team-a")).await;

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use super::{Dirty, Index};
 use crate::model::{
     Consent, CrossNamespace, EndpointSlice, Grant, Grantors, ObjectMeta, ServiceKey, SliceKey, Snapshot,
-    is_dns_label, provenance::Provenance,
+    is_dns_label, named_after, provenance::Provenance,
 };
 
 /// Earlier decisions about consent for one Service, by source. Each decision requires a search of all grants in a
@@ -114,7 +114,8 @@ impl Index {
         self.uses.remove(&request);
     }
 
-    /// Records a changed annotation of a source. `had_one` says whether the source had an annotation before.
+    /// Records a new source, or a changed annotation of one. `had_one` says whether the source had an annotation
+    /// before.
     pub(super) fn reconsider_source(&mut self, source: &ServiceKey, had_one: bool) -> Dirty {
         if had_one && !self.grants.are_listed() {
             self.revoked.insert(source.clone());
@@ -123,11 +124,10 @@ impl Index {
     }
 
     /// Reconsiders the requests for the sources that satisfy `is_meant`, of which `first` is the first by name. Returns
-    /// the Services whose consent has changed, and those with copies from the namespace of `first`, whatever they ask
-    /// for now. A Service that still may not copy the source is left out, because a sync would show that the source
-    /// exists.
+    /// the Services whose consent has changed, and those with copies that lack consent, whatever they ask for now. The
+    /// others are left out, because a sync would show that the source exists or changes.
     fn reconsider_from(&mut self, first: &ServiceKey, is_meant: impl Fn(&ServiceKey) -> bool) -> Dirty {
-        let mut dirty = self.copied.from(Some(first.namespace()));
+        let mut dirty = self.with_refused_copies(first.namespace(), &is_meant);
         let requests = self.requests.range((first.clone(), ServiceKey::new("", ""))..);
         let requests = requests.take_while(|(source, _)| is_meant(source)).cloned();
         for (source, service) in requests.collect::<Vec<_>>() {
@@ -136,6 +136,27 @@ impl Index {
             }
         }
         dirty
+    }
+
+    /// The Services with copies that may come from these sources of a namespace, and for which there is no consent.
+    fn with_refused_copies(&self, namespace: &str, is_meant: impl Fn(&ServiceKey) -> bool) -> Dirty {
+        // All Services with copies are marked once Services are listed.
+        if !self.services_listed {
+            return Dirty::new();
+        }
+        let mut services = self.copied.from(Some(namespace));
+        services.retain(|service| {
+            let is_concerned = |copy: &&EndpointSlice| {
+                let sources = copy.provenance().map(|claimed| self.sources_of(&claimed));
+                copy.is_copy_for(service)
+                    && copy.metadata.deletion_timestamp.is_none()
+                    && sources.is_some_and(|sources| sources.iter().any(&is_meant))
+            };
+            let copies = self.copies.of(service).map(AsRef::as_ref);
+            let refused = self.without_consent(service, copies.filter(is_concerned));
+            !refused.is_empty()
+        });
+        services
     }
 
     fn reconsider_all(&mut self) -> Dirty {
@@ -177,18 +198,20 @@ impl Index {
     }
 
     /// Copies name their source slice, but consent is for Services. The Service of the slice is the one in its label
-    /// or, if the slice is not known, one after which the slice may be named. A slice with any other name has no
-    /// consent. `known` holds the earlier decisions for this Service.
+    /// or, if the slice is not known, one after which the slice may be named. Each of these Services that exists must
+    /// consent. A slice with any other name has no consent. `known` holds the earlier decisions for this Service.
     fn consent_of_copy(&self, service: &ServiceKey, copy: &EndpointSlice, known: &mut Consents) -> Consent {
         let is_across = |claimed: &Provenance<'_>| claimed.namespace != service.namespace();
         let Some(claimed) = copy.provenance().filter(is_across) else {
             return Consent::Given;
         };
-        let consents = self.sources_of(&claimed).into_iter().map(|source| {
+        let consents = self.sources_of(&claimed).into_iter().filter_map(|source| {
+            let exists = self.services.contains_key(&source);
             let consent = known.entry(source);
-            *consent.or_insert_with_key(|source| self.consent(service, source))
+            let consent = *consent.or_insert_with_key(|source| self.consent(service, source));
+            (exists || consent != Consent::Refused).then_some(consent)
         });
-        consents.max().unwrap_or(Consent::Refused)
+        consents.min().unwrap_or(Consent::Refused)
     }
 
     /// The Services to which the source slice of a copy might belong.
@@ -221,16 +244,4 @@ impl Index {
             .filter(|source| is_dns_label(source.namespace()))
             .collect()
     }
-}
-
-/// The Services after which Kubernetes might have named a slice: `<service>-<5 characters>`, or `<service>` as API
-/// servers do.
-fn named_after(slice: &SliceKey) -> Vec<ServiceKey> {
-    let stem = slice.name().rsplit_once('-').map(|(stem, _)| stem);
-    [Some(slice.name()), stem]
-        .into_iter()
-        .flatten()
-        .filter(|name| is_dns_label(name))
-        .map(|name| ServiceKey::new(slice.namespace(), name))
-        .collect()
 }

@@ -36,9 +36,10 @@ impl Index {
     }
 
     /// The addresses and ports of the copies of the API source, without exempt Services: the first address of each
-    /// endpoint, with each port that is in `https` or is the supervisor's. The operator probes no other source and no
-    /// other port, because otherwise anyone who may write a Service could scan ports. An address that Nodes give for a
-    /// second family is probed even before a copy shows it.
+    /// endpoint that the source lists, or of every endpoint while the source lists none of that family, with each port
+    /// that is in `https` or is the supervisor's. The operator probes no other source and no other port, because
+    /// otherwise anyone who may write a Service could scan ports. An address that Nodes give for a second family is
+    /// probed even before a copy shows it.
     #[must_use]
     pub fn probe_targets(&self, https: &BTreeSet<u16>) -> BTreeSet<Target> {
         let is_probed = |port: &u16| *port == SUPERVISOR_PORT || https.contains(port);
@@ -57,6 +58,14 @@ impl Index {
                 ports.retain(is_probed);
                 coming.entry(address).or_default().extend(ports);
             }
+        }
+        if self.unreadable.of(&ServiceKey::api_source()).is_empty() {
+            let listed: BTreeSet<_> = self
+                .api_server_slices()
+                .flat_map(|slice| slice.addresses())
+                .collect();
+            let families: BTreeSet<_> = listed.iter().map(|address| Family::of(*address)).collect();
+            shown.retain(|address, _| listed.contains(address) || !families.contains(&Family::of(*address)));
         }
         // An address that only a copy shows may be forged, and one from a Node may never be used. Neither takes a place
         // from an API server that a copy shows.

@@ -80,7 +80,7 @@ impl Index {
         self.managed_services += usize::from(is_managed(new.as_ref()));
         self.managed_services -= usize::from(is_managed(old.as_ref()));
         let mut dirty = Dirty::new();
-        if self.services[&key].allow_from != allowed {
+        if is_new || self.services[&key].allow_from != allowed {
             dirty.extend(self.reconsider_source(&key, allowed.is_some()));
         }
         let sources = [&old, &new].map(|service| service.as_ref().map(|service| service.source()));

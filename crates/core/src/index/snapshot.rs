@@ -4,12 +4,14 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::{Dirty, Index};
+use crate::migration::is_leftover;
 use crate::model::{
     EndpointSlice, Priority, ServiceKey, SliceKey, SlicesByKey, Snapshot, Source, version_of,
 };
 
 impl Index {
-    /// The state that determines the copies of one Service, or `None` while too little is known.
+    /// The state that determines the copies of one Service, or `None` while too little is known. Withdrawn consent
+    /// needs no knowledge of the source that the Service names now.
     #[must_use]
     pub fn snapshot(&self, key: &ServiceKey) -> Option<Snapshot> {
         if !self.services_listed || !self.copies_listed {
@@ -24,16 +26,10 @@ impl Index {
             None => (None, None),
             Some(source) if self.is_used(source, key) => (Some(source), None),
             Some(_) if !self.quota.admits(key) => (None, self.over_limit(key)),
-            // Until it is known whether the Service may copy the source, nothing changes.
-            Some(source) => (
-                None,
-                Some(self.grantors(source).refusal(key.namespace(), source)?),
-            ),
+            Some(source) => (None, self.grantors(source).refusal(key.namespace(), source)),
         };
-        // Before its slices are listed, a source looks empty, but may not be.
-        if source.is_some_and(|source| !self.names_listed.contains(source.name())) {
-            return None;
-        }
+        // Before its slices are listed, a source only looks empty.
+        let source = source.filter(|source| self.names_listed.contains(source.name()));
         let mut slices = SlicesByKey::new();
         for slice in self.copies.of(key).chain(self.others.of(key)) {
             let newer =
@@ -57,7 +53,7 @@ impl Index {
             unreadable.extend(outlines.iter().cloned());
             self.source(source, key, &mut outlines)
         });
-        Some(Snapshot {
+        let snapshot = Snapshot {
             key: key.clone(),
             source,
             refusal,
@@ -74,7 +70,9 @@ impl Index {
             reports_probes: self.priority(key) != Priority::Other,
             nodes: self.known_nodes(),
             confirmed: BTreeSet::new(),
-        })
+        };
+        let is_enough = !snapshot.is_undecided() || !snapshot.without_consent.is_empty();
+        is_enough.then_some(snapshot)
     }
 
     /// Whether a Service uses a source: it asks for the source, and may copy it.
@@ -115,7 +113,13 @@ impl Index {
     /// The source of a Service. Adds to `outlines` the slices of which only an outline is in memory.
     fn source(&self, key: &ServiceKey, service: &ServiceKey, outlines: &mut BTreeSet<SliceKey>) -> Source {
         let belongs = |slice: &&Arc<EndpointSlice>| slice.belongs_to(key);
-        let of_source = outlines_of(self.others.of(key).filter(belongs));
+        // What the Go operator left is a copy too, perhaps of a source that this Service may not copy.
+        let (left, slices): (Vec<_>, Vec<_>) = self
+            .others
+            .of(key)
+            .filter(belongs)
+            .partition(|slice| is_leftover(slice, key));
+        let of_source = outlines_of(slices.iter().copied());
         let mut unreadable = self.unreadable.of(key);
         unreadable.extend(of_source.iter().cloned());
         outlines.extend(of_source);
@@ -123,11 +127,9 @@ impl Index {
         Source {
             key: key.clone(),
             exists: self.services.contains_key(key),
-            has_copies: self.copies.of(key).any(|copy| belongs(&copy)),
-            slices: self
-                .others
-                .of(key)
-                .filter(belongs)
+            has_copies: !left.is_empty() || self.copies.of(key).any(|copy| belongs(&copy)),
+            slices: slices
+                .into_iter()
                 .filter(is_readable)
                 .map(|slice| (slice.key(), slice.clone()))
                 .collect(),

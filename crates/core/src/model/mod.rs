@@ -26,6 +26,7 @@ pub mod ports;
 mod priority;
 pub mod provenance;
 mod service;
+mod slice_name;
 mod snapshot;
 pub(crate) mod words;
 
@@ -50,6 +51,7 @@ pub use objects::{
 };
 pub use priority::Priority;
 pub use service::{Distribution, Intent, ManagedService};
+pub use slice_name::{is_named_after, named_after};
 pub use snapshot::{SlicesByKey, Snapshot, Source};
 
 /// Annotations that users write on a Service.

@@ -58,6 +58,14 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// Whether it is not known yet which copies the Service may have, because the slices of its source are not listed
+    /// or the consent is unknown. Then only the copies without consent can be decided.
+    #[must_use]
+    pub fn is_undecided(&self) -> bool {
+        let source = self.service.as_ref().and_then(|service| service.source());
+        source.is_some() && self.source.is_none() && self.refusal.is_none()
+    }
+
     /// The copies, and the other slices that concern the Service.
     pub fn slices(&self) -> impl Iterator<Item = &Arc<EndpointSlice>> {
         self.copies.values().chain(self.others.values())
@@ -91,9 +99,9 @@ pub struct Source {
     pub key: ServiceKey,
     /// Whether a Service of that name exists.
     pub exists: bool,
-    /// Whether it has copies of ours, because it is a managed Service itself.
+    /// Whether copies belong to it, because it is or was a managed Service itself.
     pub has_copies: bool,
-    /// Its slices, without our copies and without slices that cannot be decoded.
+    /// Its slices, without copies and without slices that cannot be decoded.
     pub slices: SlicesByKey,
     /// Its slices that cannot be decoded. They and their copies count as present and unchanged.
     pub unreadable: BTreeSet<SliceKey>,

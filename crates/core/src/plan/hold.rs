@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::second_family::SecondFamily;
 use super::{copy, last_ports};
 use crate::model::ports::LeftOut;
-use crate::model::{EndpointSlice, Family, ManagedService, Snapshot, Source, copy_name_in};
+use crate::model::{EndpointSlice, Family, ManagedService, Snapshot, Source, copy_name_in, is_named_after};
 
 /// Whether the copies of one family are held. The caller ([`super::wanted_copies`]) has found that the source has no
 /// endpoints of this family. The copies are held if the Service asks for it (`holds` in `model/service/mod.rs`, the
@@ -54,14 +54,4 @@ pub(super) fn copies(
         Some(copy::held(service, current, slice, ports))
     });
     held.collect()
-}
-
-/// Whether a slice is named like the slices of a Service. The API servers' own slice has the name of its Service. Other
-/// names consist of `<service>-`, cut to 58 characters, and 5 random characters. Any letters and digits count as those.
-fn is_named_after(slice: &str, service: &str) -> bool {
-    const LONGEST_STEM: usize = 58;
-    let stem = format!("{service}-");
-    let stem = stem.get(..LONGEST_STEM).unwrap_or(&stem);
-    let is_word = |word: &str| !word.is_empty() && word.bytes().all(|c| c.is_ascii_alphanumeric());
-    slice == service || slice.strip_prefix(stem).is_some_and(is_word)
 }

@@ -33,9 +33,12 @@ mod wanted_copies;
 
 pub use verdicts::{Judged, Verdicts};
 
-/// The writes for one Service: creates, then updates, then deletes, and leftovers last.
+/// The writes for one Service: deletes without consent, creates, updates, other deletes, and leftovers last.
 #[derive(Debug, Default, PartialEq)]
 pub struct Plan {
+    /// Copies to DELETE because there is no consent for them. Nothing delays that: neither other writes nor what is
+    /// known about the Service.
+    pub withdrawn: Vec<Delete>,
     /// Slices to POST.
     pub creates: Vec<EndpointSlice>,
     /// Slices to PUT, with the resourceVersion and the UID of the slices that they replace.
@@ -85,6 +88,7 @@ impl Plan {
     pub fn is_done(&self) -> bool {
         self.creates.is_empty()
             && self.updates.is_empty()
+            && self.withdrawn.is_empty()
             && self.deletes.is_empty()
             && self.leftovers.is_empty()
             && self.confirm.is_empty()
@@ -101,6 +105,7 @@ pub fn plan(snapshot: &Snapshot, verdicts: &Verdicts) -> Plan {
     let mut plan = Plan::default();
     let Some(service) = &snapshot.service else {
         remove_unwanted(snapshot, &BTreeSet::new(), &mut plan);
+        remove_without_consent(snapshot, &mut plan);
         return plan;
     };
     plan.findings.extend(service.remarks.iter().cloned());
@@ -273,17 +278,12 @@ fn remove_unwanted(snapshot: &Snapshot, wanted: &BTreeSet<SliceKey>, plan: &mut 
 /// Deletes copies of sources that may not be copied, or may no longer be copied, unless an update turns them into
 /// copies of another source. This takes precedence over every rule that keeps copies.
 fn remove_without_consent(snapshot: &Snapshot, plan: &mut Plan) {
-    let deleted = plan.deletes.iter().map(|delete| delete.key.clone());
-    let planned: BTreeSet<_> = plan
-        .updates
-        .iter()
-        .map(EndpointSlice::key)
-        .chain(deleted)
-        .collect();
+    let is_refused = |copy: &SliceKey| snapshot.without_consent.contains(copy);
+    plan.deletes.retain(|delete| !is_refused(&delete.key));
+    let updated: BTreeSet<_> = plan.updates.iter().map(EndpointSlice::key).collect();
     for (key, slice) in &snapshot.copies {
-        let is_planned = slice.metadata.deletion_timestamp.is_some() || planned.contains(key);
-        if snapshot.without_consent.contains(key) && !is_planned {
-            plan.deletes.extend(delete(slice));
+        if is_refused(key) && !updated.contains(key) && slice.metadata.deletion_timestamp.is_none() {
+            plan.withdrawn.extend(delete(slice));
         }
     }
 }

@@ -104,7 +104,7 @@ pub(super) fn source(service: &ManagedService, source: &Source, plan: &mut Plan)
             plan.find(
                 Reason::SourceIsCopy,
                 format!(
-                    "all slices of {} are copies made by this operator; name their source instead",
+                    "all slices of {} are copies; name their source instead",
                     source.key
                 ),
             );

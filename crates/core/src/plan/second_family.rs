@@ -190,7 +190,8 @@ impl Filler<'_> {
                     if is_shown || entrance.admits(address) {
                         add(&mut endpoints, endpoint, address);
                     }
-                    missing.extend(entrance.doubts(address, is_shown).map(|why| (listed, why)));
+                    let doubts = entrance.doubts(address, is_shown, self.snapshot.reports_probes);
+                    missing.extend(doubts.map(|why| (listed, why)));
                 }
                 Err(NoCounterpart::NoNode) if nodes.may_be_of_unreadable(listed) => unclear.push(listed),
                 Err(why) => _ = missing.insert(listed, Missing::Nodes(why)),
@@ -323,22 +324,25 @@ impl Entrance<'_> {
     }
 
     /// Why an address is reported, if it is. An address that was just found has some time to answer. An address that a
-    /// copy shows has more time, because the fault may lie in the path to it.
-    fn doubts(&self, address: IpAddr, is_shown: bool) -> Option<Missing> {
+    /// copy shows has more time, because the fault may lie in the path to it. An address that has answered before and
+    /// does not answer now is reported only if `reports_probes`.
+    fn doubts(&self, address: IpAddr, is_shown: bool, reports_probes: bool) -> Option<Missing> {
         match self {
             Self::Open => None,
             Self::Closed => (!is_shown).then_some(Missing::Unprobed(address)),
             Self::SeenWell(..) if self.admits(address) => None,
-            Self::SeenWell(report, _) => {
+            Self::SeenWell(report, ports) => {
                 let known = report.targets.iter();
-                let mut facts = known
-                    .filter(|(target, _)| target.address() == address)
-                    .map(|(_, facts)| facts);
+                let mut facts = known.filter(|(target, _)| target.address() == address);
                 let is_silent = if is_shown {
                     let mut all = facts.clone();
-                    all.next().is_some() && facts.all(|facts| facts.is_silent)
+                    all.next().is_some() && facts.all(|(_, facts)| facts.is_silent)
                 } else {
-                    facts.any(|facts| facts.had_time)
+                    let counts = |port| ports.is_empty() || ports.contains(&port);
+                    facts.any(|(target, facts)| {
+                        let has_never_answered = facts.phase == Phase::New && counts(target.port());
+                        facts.had_time && (reports_probes || has_never_answered)
+                    })
                 };
                 is_silent.then_some(Missing::Silent(address))
             }

@@ -10,7 +10,7 @@ use crate::model::{
     Defaults, EndpointSlice, Finding, Grant, KnownNodes, Node, Nodes, Reason, ReferenceGrant, Service,
     ServiceKey, SliceKey, Snapshot,
 };
-use crate::plan::{Plan, Verdicts, plan};
+use crate::plan::{Delete, Plan, Verdicts, plan};
 
 /// A write that the API server accepted.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -200,6 +200,7 @@ impl World {
     pub fn apply(&mut self, plan: Plan) -> Vec<Write> {
         assert!(plan.confirm.is_empty(), "not confirmed: {:?}", plan.confirm);
         let mut writes = Vec::new();
+        self.delete(plan.withdrawn, &mut writes);
         for slice in plan.creates {
             let key = SliceKey::of(&slice.metadata);
             assert!(!self.slices.contains_key(&key), "POST {key}: it exists");
@@ -222,7 +223,12 @@ impl World {
             );
             writes.push(Write::Update(self.put(slice)));
         }
-        for delete in plan.deletes.into_iter().chain(plan.leftovers) {
+        self.delete(plan.deletes.into_iter().chain(plan.leftovers), &mut writes);
+        writes
+    }
+
+    fn delete(&mut self, deletes: impl IntoIterator<Item = Delete>, writes: &mut Vec<Write>) {
+        for delete in deletes {
             let known = self
                 .slices
                 .remove(&delete.key)
@@ -236,7 +242,6 @@ impl World {
             );
             writes.push(Write::Delete(delete.key));
         }
-        writes
     }
 
     /// Plans and applies once for a Service of namespace `default`, and checks that nothing is left to do.

@@ -147,8 +147,10 @@ fn poison(store: &Store, pick: usize) -> Option<&'static str> {
 /// Enables or disables a Service, and sets its source if one is given. Returns whether the Service exists.
 pub fn toggle(store: &Store, number: usize, is_managed: bool, source: Option<String>) -> bool {
     let (namespace, name) = SERVICES[number];
+    // Anyone may invent a source in their own namespace.
     let patch = json!({"metadata": {"annotations": {
         "endpoint-copier/enabled": is_managed.to_string(), "endpoint-copier/default-service-name": source,
+        "endpoint-copier/default-service-namespace": source.as_ref().map(|_| namespace),
     }}});
     store.patch("services", namespace, name, patch).is_ok()
 }

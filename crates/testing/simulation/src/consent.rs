@@ -10,12 +10,17 @@ use crate::fault::Verb;
 use crate::objects::{self, SOURCES};
 use crate::oracle;
 use crate::sent::Sent;
-use crate::slices::{Key, SERVICE_NAME, annotation, endpoints, key, label, owner, provenance, version};
+use crate::slices::{
+    Key, SERVICE_NAME, annotation, endpoints, is_ours, key, label, owner, provenance, version,
+};
 use crate::unreadable::is_unreadable;
 use crate::world::World;
 
 /// The annotation of a source that says who may copy it.
 pub const ALLOW_FROM: &str = "endpoint-copier/allow-from";
+
+/// How the names of sources begin that a storm invents.
+pub const INVENTED: &str = "invented";
 
 /// Whether a Service in this namespace may copy a source. `None` if this is unknown, because the source cannot be
 /// decoded, and a replica has perhaps not seen it before.
@@ -53,6 +58,20 @@ impl World {
         let changed = self.state().observer.episodes.changed(&source);
         self.needs_consent()
             && (is_given(&self.store, &key(copy).0, &source) != Some(true) || !is_long(changed))
+    }
+
+    /// Whether a copy without consent is deleted while its Service asks for a source that does not exist, and whose
+    /// slices are perhaps not listed yet.
+    pub fn is_withdrawn_beside(&self, sent: &Sent) -> bool {
+        let get = |resource, name: &str| self.store.get(resource, &sent.namespace, name);
+        let Some(copy) = get("endpointslices", &sent.name).filter(is_ours) else {
+            return false;
+        };
+        let service = owner(&copy).and_then(|(name, _)| get("services", name));
+        let source = service.as_ref().and_then(oracle::source);
+        let is_refused = |source: Key| is_given(&self.store, &sent.namespace, &source) == Some(false);
+        source.is_some_and(|source| source.1.starts_with(INVENTED))
+            && source_elsewhere(&copy).is_some_and(is_refused)
     }
 
     /// The violation if a replica deletes a copy that has matched its source for a long time, that its Service wants,

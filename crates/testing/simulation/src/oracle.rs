@@ -360,6 +360,7 @@ fn of_service(
             && !is_unreadable(slice)
             && label(slice, SERVICE_NAME) == Some(source.1.as_str())
             && label(slice, MANAGED_BY) != Some(US)
+            && !is_leftover(slice)
     };
     // A slice that cannot be decoded counts as present and unchanged: its copy stays.
     let unreadable: Vec<_> = all

@@ -314,7 +314,45 @@ impl Schedule {
             let at = chance.below(schedule.steps.len() + 1);
             schedule.steps.insert(at, (chance.millis(0, 3000), step));
         }
+        for _ in 0..3 {
+            schedule.add_withdrawal(chance);
+        }
         schedule
+    }
+
+    /// Consent is withdrawn from a Service while the slices of its next source may not be listed, because another Service
+    /// of the namespace has used up the lists of new names.
+    fn add_withdrawal(&mut self, chance: &mut Chance) {
+        let (others, number, source) = *chance.one_of(&[(5, 3, 1), (3, 4, 1), (1, 2, 2), (2, 1, 2)]);
+        let storm = |number, times, pause| Step::Storm {
+            number,
+            invented: true,
+            times,
+            pause,
+        };
+        let steps = [
+            (chance.millis(0, 500), Step::Consent(source, true)),
+            (
+                chance.millis(0, 60),
+                Step::Service {
+                    number,
+                    shape: Shape::Plain,
+                    source,
+                    port: 6443,
+                },
+            ),
+            (
+                chance.millis(200, 1500),
+                storm(others, 10, chance.millis(50, 200)),
+            ),
+            (
+                chance.millis(500, 2500),
+                storm(number, 1, chance.millis(1000, 4000)),
+            ),
+            (chance.millis(50, 900), Step::Consent(source, false)),
+        ];
+        let at = chance.below(self.steps.len() + 1);
+        self.steps.splice(at..at, steps);
     }
 
     fn add_nodes(&mut self, chance: &mut Chance) {

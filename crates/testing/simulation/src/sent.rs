@@ -51,8 +51,13 @@ impl Sent {
             namespace = words.next().unwrap_or_default();
         }
         let resource = words.next().unwrap_or_default().to_owned();
-        let mut name = words.next().unwrap_or_default().to_owned();
         let query = parts.uri.query().unwrap_or_default();
+        // A list of one Service says as much as a GET.
+        let one = query
+            .split_once("fieldSelector=metadata.name%3D")
+            .filter(|_| resource == "services");
+        let one = one.and_then(|(_, rest)| rest.split('&').next());
+        let mut name = words.next().or(one).unwrap_or_default().to_owned();
         let verb = match parts.method {
             Method::POST => Verb::Create,
             Method::PUT => Verb::Update,
@@ -118,8 +123,13 @@ impl World {
             && sent.resource == "endpointslices"
             && !sent.name.is_empty()
             && !Life::is_named_like_a_copy(&sent.name);
+        let is_withdrawn_beside = sent.verb == Verb::Delete && self.is_withdrawn_beside(sent);
         let mut state = self.state();
         let coverage = &mut state.coverage;
+        coverage.add(
+            "consent withdrawn while names of sources change",
+            is_withdrawn_beside.into(),
+        );
         match (sent.verb, sent.resource.as_str()) {
             (Verb::Watch, _) | (_, "leases") => return,
             (Verb::Read, resource) => {

@@ -7,6 +7,7 @@ use testbed::Store;
 use tokio::time::sleep;
 
 use crate::cluster;
+use crate::consent::INVENTED;
 use crate::fault::{Armed, Effect, Harm};
 use crate::nodes::NodeStep;
 use crate::probe_steps::ProbeStep;
@@ -131,7 +132,7 @@ impl World {
             let mut changes = 0;
             for round in 0..times {
                 for there in [false, true] {
-                    let source = (invented && !there).then(|| format!("invented-{round}"));
+                    let source = (invented && !there).then(|| format!("{INVENTED}-{number}-{round}"));
                     let is_managed = invented || there;
                     changes += usize::from(
                         world.administer(|store| cluster::toggle(store, number, is_managed, source)),

@@ -130,6 +130,9 @@ impl World {
             return;
         }
         let place = (sent.namespace.clone(), sent.name.clone());
+        if !sent.name.is_empty() && answer["items"].is_array() {
+            answer = answer["items"].get(0).cloned().unwrap_or_default();
+        }
         match (sent.resource.as_str(), sent.name.is_empty()) {
             ("endpointslices", false) => _ = shown.read.insert(place, now),
             ("services", false) if is_broken(&answer) => _ = shown.unreadable_service.insert(place),

@@ -13,4 +13,6 @@ fn copies_with_consent_stay_and_those_without_are_deleted() {
     for what in ["consent given", "consent withdrawn", "delete", "create"] {
         assert!(all.of(what) > 40, "{what}: {}", all.of(what));
     }
+    let beside = all.of("consent withdrawn while names of sources change");
+    assert!(beside > 8, "{beside}");
 }

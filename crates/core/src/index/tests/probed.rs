@@ -92,16 +92,32 @@ fn at_most_16_addresses_of_a_family_are_probed() {
 /// Otherwise a user who can write slices could prevent probes of the API servers.
 /// Rule: 7.targets-limit
 #[test]
-fn forged_copies_do_not_displace_api_servers() {
+fn forged_slices_do_not_displace_api_servers() {
     let addresses: Vec<_> = (1..=40).map(|number| format!("192.0.2.{number}")).collect();
     let addresses: Vec<_> = addresses.iter().map(String::as_str).collect();
     let forged = copy_for("vip", &addresses).edit(|copy| copy.metadata.name = Some("forged".to_owned()));
     let mut index = with_copies(&[copy_for("vip", &["192.0.2.100"]), forged]);
     let source = slice("kubernetes").endpoints(["192.0.2.100"]);
     index.apply_slice(&named(&["kubernetes", "vip"]), source);
+    assert_eq!(targets(&index), ["192.0.2.100:6443"]);
+    let extra = slice("extra").of("kubernetes").endpoints(addresses.clone());
+    index.apply_slice(&named(&["kubernetes", "vip"]), extra);
     let targets = targets(&index);
     assert_eq!(targets.len(), 16);
     assert!(targets.contains(&"192.0.2.100:6443".to_owned()), "{targets:?}");
+}
+
+/// Rule: 7.targets
+#[test]
+fn an_address_that_the_source_does_not_list_is_probed_only_while_it_lists_none() {
+    let copy = copy_for("vip", &["192.0.2.1", "192.0.2.66"]);
+    let mut index = with_copies(&[copy]);
+    let source = |addresses: &[&'static str]| slice("kubernetes").endpoints(addresses.to_vec());
+    let scope = named(&["kubernetes", "vip"]);
+    index.apply_slice(&scope, source(&["192.0.2.1", "192.0.2.2"]).version(200));
+    assert_eq!(targets(&index), ["192.0.2.1:6443"]);
+    index.apply_slice(&scope, source(&[]).version(201));
+    assert_eq!(targets(&index), ["192.0.2.1:6443", "192.0.2.66:6443"], "held");
 }
 
 /// A finalizer keeps a forged copy that the operator has deleted.

@@ -134,11 +134,24 @@ fn withdrawal_removes_copies_of_a_slice_that_cannot_be_decoded() {
         let names = ["app", "other"].map(str::to_owned).into();
         index.apply_unreadable_slice(&Scope::Named(std::sync::Arc::new(names)), &unreadable);
         let plan = plan(&index.snapshot(&vip()).unwrap(), &Verdicts::Off);
-        assert_eq!(plan.deletes.len(), 1);
+        assert_eq!(plan.withdrawn.len(), 1);
     }
 }
 
-/// `web/app`, of which only the metadata can be decoded, with this value of the annotation `allow-from`.
+/// Users can rename the source faster than the operator lists the slices of each new name.
+/// Rule: 9.withdrawal
+#[test]
+fn withdrawal_does_not_wait_for_the_slices_of_another_source() {
+    let mut index = allowed().settled("vip").index();
+    index.apply_service(&service("vip").source("default", "new").version(200));
+    assert!(index.snapshot(&vip()).is_none(), "its slices are not listed");
+    assert!(index.apply_service(&app().version(300)).contains(&vip()));
+    let plan = plan(&index.snapshot(&vip()).expect("a delete"), &Verdicts::Off);
+    assert_eq!(plan.withdrawn.len(), 1);
+    assert_eq!(plan.findings, []);
+}
+
+/// `web/app`, of which only the metadata can be decoded, with this annotation.
 fn undecodable(allow_from: Option<&str>) -> Unreadable {
     let mut app = app().version(300);
     if let Some(value) = allow_from {
@@ -179,7 +192,7 @@ fn consent_of_an_undecodable_source_does_not_change() {
         assert!(plan_of(&refused).creates.is_empty(), "{readable:?}");
         // The next readable state of the source decides.
         assert!(given.apply_service(&app().version(301)).contains(&vip()));
-        assert_eq!(plan_of(&given).deletes.len(), 1);
+        assert_eq!(plan_of(&given).withdrawn.len(), 1);
     }
 }
 
@@ -201,7 +214,7 @@ fn restart_with_an_undecodable_source_changes_no_copy() {
             .contains(&vip())
     );
     for index in [readable, gone] {
-        assert_eq!(plan_of(&index).deletes.len(), 1);
+        assert_eq!(plan_of(&index).withdrawn.len(), 1);
     }
 }
 
@@ -220,7 +233,7 @@ fn consent_of_an_undecodable_grant_does_not_change() {
     assert!(index.apply_grant(&metadata, Grant::default()).contains(&vip()));
     index.apply_unreadable_grant(&metadata);
     index.grants_listed([(metadata.clone(), None)]);
-    assert_eq!(plan_of(&index).deletes.len(), 1, "the grant allowed nothing");
+    assert_eq!(plan_of(&index).withdrawn.len(), 1, "it granted nothing");
 
     // A replica that starts does not know what the grant allowed.
     let started = |world: &World| {
@@ -236,7 +249,7 @@ fn consent_of_an_undecodable_grant_does_not_change() {
     assert!(plan_of(&started(&without)).is_done());
     let mut index = started(&world);
     assert!(index.delete_grant(&metadata).contains(&vip()));
-    assert_eq!(plan_of(&index).deletes.len(), 1);
+    assert_eq!(plan_of(&index).withdrawn.len(), 1);
 }
 
 /// Rule: 9.unreadable
@@ -244,7 +257,7 @@ fn consent_of_an_undecodable_grant_does_not_change() {
 fn a_new_grant_that_cannot_be_decoded_protects_no_copy() {
     let mut index = withdrawn(&allowed().settled("vip")).index();
     index.apply_unreadable_grant(&grant(None).metadata);
-    assert_eq!(plan_of(&index).deletes.len(), 1);
+    assert_eq!(plan_of(&index).withdrawn.len(), 1);
 }
 
 /// Rule: 9.refusal-is-blind
@@ -307,7 +320,7 @@ fn deletes_without_consent_depend_on_the_sources_of_the_copies() {
             annotations.insert(what.into(), name.into());
         });
         assert!(missing(&world).is_empty(), "{name:?}");
-        assert_eq!(world.plan("vip").deletes.len(), 1, "{name:?}");
+        assert_eq!(world.plan("vip").withdrawn.len(), 1, "{name:?}");
     }
 }
 
@@ -331,7 +344,75 @@ fn frozen_copy_of_a_source_in_another_namespace_needs_grants() {
     assert!(index.needs_grants());
     assert!(index.grants_listed([]).contains(&vip()));
     let plan = plan(&index.snapshot(&vip()).unwrap(), &Verdicts::Off);
-    assert_eq!(plan.deletes.len(), 1);
+    assert_eq!(plan.withdrawn.len(), 1);
+}
+
+/// A frozen copy of a slice of `web/<source>`. No watch shows the slice, because nobody asks for the source.
+fn frozen(source: &str, slice: &str) -> World {
+    let of_source = self::slice(slice).namespace("web").of(source);
+    let allowed = |name: &str| {
+        let service = plain_service(name).namespace("web");
+        service.annotate(annotation::ALLOW_FROM, "default")
+    };
+    let mut world = allowed_world(source, allowed(source))
+        .slice(of_source.endpoints(["192.0.2.7"]))
+        .settled("vip");
+    world.put_service(service("vip").annotate(annotation::ENABLED, "tru"));
+    world
+}
+
+fn allowed_world(source: &str, service_of_source: Service) -> World {
+    let mut world = world().service(service_of_source);
+    world.put_service(service("vip").source("web", source));
+    world
+}
+
+/// Consent of a Service is no consent of one whose name begins with its name.
+/// Rule: 9.copies-by-annotation
+#[test]
+fn a_frozen_copy_needs_consent_of_each_service_that_it_may_come_from() {
+    let consents = app().annotate(annotation::ALLOW_FROM, "*");
+    let world = frozen("app-admin", "app-admin").service(consents);
+    assert!(world.plan("vip").is_done(), "both consent");
+    let admin = plain_service("app-admin").namespace("web").version(200);
+    let mut withdrawn = world.clone();
+    withdrawn.put_service(admin.clone());
+    assert_eq!(withdrawn.plan("vip").withdrawn.len(), 1);
+
+    let mut index = world.index();
+    assert!(index.apply_service(&admin).contains(&vip()));
+    // It is not the Service of the slice, but nobody can know.
+    let mut without = world.clone();
+    without.services.remove(&ServiceKey::new("web", "app-admin"));
+    let mut index = without.index();
+    assert!(plan_of(&index).is_done());
+    assert!(index.apply_service(&admin).contains(&vip()), "a new Service");
+    assert_eq!(plan_of(&index).withdrawn.len(), 1);
+}
+
+/// Such a Service may be known from a grant alone.
+/// Rule: 9.copies-by-annotation
+#[test]
+fn a_frozen_copy_of_a_source_without_a_service_keeps_consent() {
+    let mut world = frozen("app", "app-x7k2p");
+    world.services.remove(&ServiceKey::new("web", "app"));
+    assert_eq!(world.plan("vip").withdrawn.len(), 1);
+    world.grants = vec![grant(Some("app"))];
+    assert!(world.plan("vip").is_done());
+}
+
+/// Kubernetes cuts such a name and puts no dash after it.
+/// Rule: 9.copies-by-annotation
+#[test]
+fn consent_for_a_cut_name_of_a_slice_is_not_guessed() {
+    let short = "a".repeat(54);
+    let long = format!("{short}-admin");
+    let slice = format!("{}x7k2p", &long[..58]);
+    let consents = plain_service(&short).namespace("web");
+    let consents = consents.annotate(annotation::ALLOW_FROM, "*");
+    let mut world = frozen(&long, &slice).service(consents);
+    world.put_service(plain_service(&long).namespace("web"));
+    assert_eq!(world.plan("vip").withdrawn.len(), 1);
 }
 
 /// Rule: 9.copies-by-annotation
@@ -395,6 +476,22 @@ fn change_of_a_source_without_consent_marks_no_service() {
     assert!(index.delete_service(&ServiceKey::new("web", "app")).is_empty());
 }
 
+/// Rule: 9.refusal-is-blind
+#[test]
+fn a_change_of_another_source_marks_no_service_with_consent() {
+    let mut index = allowed().settled("vip").index();
+    let other = || plain_service("other").namespace("web");
+    for (version, others) in [(201, "other"), (202, "another"), (203, "")] {
+        let changed = other().annotate(annotation::ALLOW_FROM, others).version(version);
+        assert!(index.apply_service(&changed).is_empty(), "{others:?}");
+    }
+    let granted = crate::model::Grant::read(&grant(Some("other")));
+    assert!(index.apply_grant(&grant(None).metadata, granted).is_empty());
+    assert!(index.delete_grant(&grant(None).metadata).is_empty());
+    assert!(index.delete_service(&ServiceKey::new("web", "other")).is_empty());
+    assert!(index.apply_service(&app().version(204)).contains(&vip()));
+}
+
 /// Rule: 9.discovery
 #[test]
 fn nothing_is_touched_before_services_and_grants_are_listed() {
@@ -412,7 +509,7 @@ fn nothing_is_touched_before_services_and_grants_are_listed() {
     assert!(absent.is_done(), "the grants may come back");
     assert!(index.grants_listed([]).contains(&vip()));
     let none = plan(&index.snapshot(&vip()).unwrap(), &Verdicts::Off);
-    assert_eq!(none.deletes.len(), 1);
+    assert_eq!(none.withdrawn.len(), 1);
 }
 
 /// Rule: 9.withdrawal
@@ -431,7 +528,7 @@ fn removed_annotation_withdraws_even_without_grants() {
     index.slices_listed(&Scope::Copies, &world.slices.keys().cloned().collect());
     assert!(index.apply_service(&app().version(200)).contains(&vip()));
     let withdrawn = plan(&index.snapshot(&vip()).unwrap(), &Verdicts::Off);
-    assert_eq!(withdrawn.deletes.len(), 1);
+    assert_eq!(withdrawn.withdrawn.len(), 1);
 }
 
 /// Rule: 9.ports

@@ -40,6 +40,25 @@ fn slice_of_the_go_operator_is_deleted_after_the_creates() {
     );
 }
 
+/// It is a copy too, and its source may be in another namespace.
+/// Rule: 1.copy-is-no-source, 1.source-is-copy
+#[test]
+fn a_slice_of_the_go_operator_is_no_source() {
+    let world = World::new()
+        .service(service("vip").source("default", "old").number("any", 22))
+        .service(plain_service("old"))
+        .slice(leftover("old"));
+    assert!(world.plan("vip").is_done());
+    assert_eq!(world.reasons("vip"), [Reason::SourceIsCopy]);
+    let mut world = world.slice(slice("old-x7k2p").of("old").endpoints(["192.0.2.1"]));
+    assert_eq!(world.settle("vip").len(), 1);
+    assert_eq!(
+        world.copy("vip").source(),
+        Some(SliceKey::new("default", "old-x7k2p"))
+    );
+    assert_eq!(world.reasons("vip"), []);
+}
+
 /// Rule: 3.leftover-slice
 #[test]
 fn leftover_without_a_copy_to_replace_it_stays() {

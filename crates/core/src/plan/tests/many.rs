@@ -96,7 +96,7 @@ fn consent_for_many_copies_ends_quickly() {
         world = with_slices(world, slices_of("app", "a").map(|slice| slice.namespace("web")));
         let mut world = applied(world);
         world.defaults.consent.cross_namespace = CrossNamespace::Deny;
-        assert_eq!(world.plan("vip").deletes.len(), MANY);
+        assert_eq!(world.plan("vip").withdrawn.len(), MANY);
     });
 }
 

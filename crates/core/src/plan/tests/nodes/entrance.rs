@@ -142,6 +142,31 @@ fn address_that_never_answers_is_reported_after_a_while() {
     assert_eq!(shown6(&listed(true)), V6);
 }
 
+/// Rule: 7.events, 8.silent
+#[test]
+fn other_users_learn_only_of_addresses_that_never_answered() {
+    let mut tenant = dual().source("default", "kubernetes");
+    tenant.metadata.namespace = Some("tenant".to_owned());
+    let key = ServiceKey::new("tenant", "vip");
+    for (phase, is_told) in [
+        (Phase::New, true),
+        (Phase::Failing, false),
+        (Phase::Down, false),
+        (Phase::Rising, false),
+    ] {
+        let mut world = world().service(tenant.clone());
+        world.probes = judged(report([(V6[0], facts(phase)), (V6[1], facts(Phase::Well))]), true);
+        let findings = world.plan_for(&key).findings;
+        let is_incomplete = |finding: &Finding| finding.reason == Reason::FamilyIncomplete;
+        assert_eq!(
+            findings.iter().any(is_incomplete),
+            is_told,
+            "{phase}: {findings:?}"
+        );
+        assert!(incomplete(&world).is_some(), "{phase}");
+    }
+}
+
 /// Rule: 8.seen-well, 8.never-last
 #[test]
 fn old_address_stays_until_the_new_one_answers() {

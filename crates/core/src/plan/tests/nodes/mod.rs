@@ -5,8 +5,8 @@ use std::sync::Arc;
 use k8s_openapi::jiff::Timestamp;
 
 use crate::model::{
-    EndpointSlice, Family, KnownNodes, Node, Nodes, NodesUnknown, Reason, Service, SliceKey, annotation,
-    annotation_of, copy_name, label, label_of, provenance,
+    EndpointSlice, Family, Finding, KnownNodes, Node, Nodes, NodesUnknown, Reason, Service, ServiceKey,
+    SliceKey, annotation, annotation_of, copy_name, label, label_of, provenance,
 };
 use crate::plan::{Judged, Verdicts};
 use crate::testing::world::{World, Write};

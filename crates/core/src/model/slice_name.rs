@@ -1,0 +1,60 @@
+//! The names that Kubernetes gives to the slices of a Service: `<service>-`, cut to 58 characters, and 5 random
+//! characters. API servers give their own slice the name of its Service.
+
+use super::{ServiceKey, SliceKey, is_dns_label};
+
+/// The longest part of a name that comes from the Service, with the dash.
+const LONGEST_STEM: usize = 58;
+
+/// The number of random characters.
+const RANDOM: usize = 5;
+
+/// Whether a slice has the name of a Service, or that name and one more word.
+#[must_use]
+pub fn is_named_after(slice: &str, service: &str) -> bool {
+    let stem = format!("{service}-");
+    let stem = stem.get(..LONGEST_STEM).unwrap_or(&stem);
+    let is_word = |word: &str| !word.is_empty() && word.bytes().all(|c| c.is_ascii_alphanumeric());
+    slice == service || slice.strip_prefix(stem).is_some_and(is_word)
+}
+
+/// The Services that a slice may be named after. Those whose name was cut are left out, because the rest of the name is
+/// not known, and so is a Service whose name only looks like the beginning of a cut one.
+#[must_use]
+pub fn named_after(slice: &SliceKey) -> Vec<ServiceKey> {
+    let may_be_cut =
+        |stem: &&str| slice.name().len() == LONGEST_STEM + RANDOM && stem.len() + 1 < LONGEST_STEM;
+    let stem = slice.name().rsplit_once('-').map(|(stem, _)| stem);
+    [Some(slice.name()), stem.filter(|stem| !may_be_cut(stem))]
+        .into_iter()
+        .flatten()
+        .filter(|name| is_dns_label(name))
+        .map(|name| ServiceKey::new(slice.namespace(), name))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slice_is_named_after_services_whose_name_is_not_cut() {
+        let long = "a".repeat(57);
+        let after = |slice: &str| -> Vec<_> {
+            let services = named_after(&SliceKey::new("web", slice));
+            services.iter().map(|service| service.name().to_owned()).collect()
+        };
+        let cut = format!("{}-cdx7k2p", "a".repeat(55));
+        for (slice, expected) in [
+            ("app", vec!["app"]),
+            ("app-x7k2p", vec!["app-x7k2p", "app"]),
+            ("app-x7k2p-", vec!["app-x7k2p"]),
+            (&format!("{long}-x7k2p"), vec![&format!("{long}-x7k2p"), &long]),
+            (&cut, vec![&cut]),
+        ] {
+            assert_eq!(after(slice), expected, "{slice}");
+            let last = expected.last().expect("a Service");
+            assert!(slice.ends_with('-') || is_named_after(slice, last), "{slice}");
+        }
+    }
+}
