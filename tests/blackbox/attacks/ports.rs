@@ -81,7 +81,7 @@ on_both! {
     /// The slice of the Go operator for a Service that is no longer managed shows the victim. As a source in the same
     /// namespace, it would allow any port.
     /// Rule: 1.copy-is-no-source, 1.source-is-copy
-    async fn what_the_go_operator_left_gets_no_port(cluster: &mut Cluster) {
+    async fn leftover_of_the_go_operator_gets_no_port(cluster: &mut Cluster) {
         victim(cluster).await;
         let mut left = slice("team-a", "old", "old", &[VICTIM]);
         left["metadata"]["labels"]["endpoint-copier/source"] = json!("app-x7k2p");
