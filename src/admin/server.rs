@@ -1,4 +1,4 @@
-//! A small HTTP/1 server for pages without input, which withstands slow, broken and hostile clients.
+//! A small HTTP/1 server for read-only pages. It withstands slow, broken and hostile clients.
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -30,8 +30,8 @@ use super::connections::Connections;
 use super::rendering::SharedPage;
 use super::secure::{Secure, Stream};
 
-/// The pause after an error of `accept`, such as too many open files. It avoids a busy loop and ends before the next
-/// probe.
+/// The pause after an error from `accept`, such as too many open files. It avoids a busy loop and ends before the
+/// kubelet's next probe.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(250);
 
 /// Returns the page for a path and a query, or `None` if the path does not exist. It must not block.
@@ -67,7 +67,7 @@ pub(super) struct Limits {
     pub(super) connections: usize,
     /// The lifetime of a connection, which limits clients that read their responses too slowly or not at all.
     pub(super) age: Duration,
-    /// The time for a running response when the connection should end.
+    /// The time that a response in progress has to finish before the connection is closed.
     pub(super) drain: Duration,
 }
 
@@ -85,8 +85,8 @@ impl Default for Limits {
     }
 }
 
-/// Serves a site until `shutdown`. Errors of a connection end that connection only. A new connection never waits for a
-/// slot: when there are too many, another one is closed.
+/// Serves a site until `shutdown`. An error on a connection ends only that connection. A new connection never waits for
+/// a slot: when there are too many, another one is closed.
 pub(super) async fn serve(listener: TcpListener, site: Site, limits: Limits, shutdown: CancellationToken) {
     let mut tasks = JoinSet::new();
     let accept = async {
@@ -117,7 +117,7 @@ pub(super) async fn serve(listener: TcpListener, site: Site, limits: Limits, shu
                         open.shrink_to(limits.connections);
                     }
                 }
-                // The client caused this error, so there is no reason to wait.
+                // The next `accept` can succeed after such an error, so there is no reason to wait.
                 Err(error) if matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted) => {}
                 Err(error) => {
                     if !std::mem::replace(&mut is_failing, true) {
@@ -160,7 +160,7 @@ async fn connection(
 ) {
     let stream = match &site.secure {
         Some(secure) => {
-            // The future is boxed, because it would make the futures of all connections larger.
+            // The future is boxed, because otherwise it would make the futures of all connections larger.
             let handshake = Box::pin(secure.handshake(stream, limits.header_time));
             shutdown.run_until_cancelled(handshake).await.flatten()
         }

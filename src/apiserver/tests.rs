@@ -15,18 +15,18 @@ use super::*;
 /// A time limit that is much longer than a handshake.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A server on loopback with a certificate of the cluster's CA for these names.
-struct Front {
+/// A server on loopback whose certificate is signed by the cluster's CA, for the names given to [`Self::named`].
+struct Proxy {
     store: Store,
     listener: TcpListener,
     tls: TlsAcceptor,
 }
 
-impl Front {
+impl Proxy {
     async fn named(names: &[&str]) -> Self {
         let store = Store::new();
         Self {
-            tls: store.front_tls(names).into(),
+            tls: store.proxy_tls(names).into(),
             listener: TcpListener::bind("127.0.0.1:0").await.unwrap(),
             store,
         }
@@ -65,32 +65,32 @@ impl Front {
     }
 }
 
-/// Rule: survive.api-front-in-pod
+/// Rule: survive.api-proxy-in-pod
 #[tokio::test]
-async fn front_in_a_pod_may_show_its_configured_dns_name() {
-    let front = Front::named(&["localhost"]).await;
-    let url = format!("https://localhost:{}", front.port());
-    assert!(front.is_trusted(url, None, 2).await);
+async fn client_in_a_pod_accepts_the_configured_dns_name_of_a_proxy() {
+    let proxy = Proxy::named(&["localhost"]).await;
+    let url = format!("https://localhost:{}", proxy.port());
+    assert!(proxy.is_trusted(url, None, 2).await);
 }
 
-/// Rule: survive.api-front-in-pod
+/// Rule: survive.api-proxy-in-pod
 #[tokio::test]
-async fn name_of_a_front_is_accepted_only_at_its_configured_address() {
-    let front = Front::named(&["localhost", "127.0.0.1"]).await;
+async fn name_of_a_proxy_is_accepted_only_at_its_configured_address() {
+    let proxy = Proxy::named(&["localhost", "127.0.0.1"]).await;
     let dead = TcpListener::bind("127.0.0.1:0")
         .await
         .unwrap()
         .local_addr()
         .unwrap();
-    let other = ServerAddress::new("127.0.0.1", front.port());
+    let other = ServerAddress::new("127.0.0.1", proxy.port());
     let url = format!("https://localhost:{}", dead.port());
-    assert!(!front.is_trusted(url, Some(other), 1).await);
+    assert!(!proxy.is_trusted(url, Some(other), 1).await);
 }
 
-/// Rule: survive.api-front-in-pod
+/// Rule: survive.api-proxy-in-pod
 #[tokio::test]
-async fn name_of_the_api_is_accepted_at_every_address_in_a_pod() {
-    let server = Front::named(&[dial::KUBERNETES]).await;
+async fn client_in_a_pod_accepts_the_api_name_at_every_address() {
+    let server = Proxy::named(&[dial::KUBERNETES]).await;
     for host in ["localhost", "127.0.0.1"] {
         let url = format!("https://{host}:{}", server.port());
         assert!(server.is_trusted(url, None, 2).await, "{host}");

@@ -12,7 +12,7 @@ use crate::events::events_on;
 use crate::inspect::{run, text};
 use crate::on_both;
 
-/// A withdrawal takes effect within this time, also on a busy machine, where deletes take longer.
+/// A withdrawal takes effect within this time, even on a busy machine, where deletes take longer.
 const WITHDRAWN: Duration = Duration::from_secs(3);
 
 /// Creates the namespaces `web`, with a source `app`, and `team-a`.

@@ -89,7 +89,7 @@ impl Server {
     }
 
     async fn on_loopback(store: &Store) -> Self {
-        Self::start(store.front_tls(&[KUBERNETES]), "127.0.0.1", 0).await
+        Self::start(store.proxy_tls(&[KUBERNETES]), "127.0.0.1", 0).await
     }
 
     fn then(&self, codes: &[u16]) {
@@ -235,8 +235,8 @@ async fn a_ca_that_is_read_again_decides_on_a_certificate_error() {
 async fn an_unknown_server_gets_no_token_even_with_tls_checks_off() {
     let store = Store::new();
     for tls in [
-        Store::new().front_tls(&[KUBERNETES]),
-        store.front_tls(&["kubernetes"]),
+        Store::new().proxy_tls(&[KUBERNETES]),
+        store.proxy_tls(&["kubernetes"]),
     ] {
         let server = Server::start(tls, "127.0.0.1", 0).await;
         let mut config = config(&store, "secret");
@@ -254,7 +254,7 @@ async fn an_unknown_server_gets_no_token_even_with_tls_checks_off() {
 #[tokio::test]
 async fn the_tls_server_name_of_a_kubeconfig_is_verified() {
     let store = Store::new();
-    let server = Server::start(store.front_tls(&["api.example.com"]), "127.0.0.1", 0).await;
+    let server = Server::start(store.proxy_tls(&["api.example.com"]), "127.0.0.1", 0).await;
     let mut config = config(&store, "secret");
     config.tls_server_name = Some("api.example.com".to_owned());
     assert_eq!(probe(&client(config), server.target).await, Reply::Success);
@@ -264,7 +264,7 @@ async fn the_tls_server_name_of_a_kubeconfig_is_verified() {
 #[tokio::test]
 async fn an_ipv6_address_is_dialed_as_it_is() {
     let store = Store::new();
-    let server = Server::start(store.front_tls(&[KUBERNETES]), "::1", 0).await;
+    let server = Server::start(store.proxy_tls(&[KUBERNETES]), "::1", 0).await;
     let client = client(config(&store, "secret"));
     assert_eq!(probe(&client, server.target).await, Reply::Success);
 }
@@ -274,7 +274,7 @@ async fn an_ipv6_address_is_dialed_as_it_is() {
 async fn the_supervisor_is_pinged_without_credentials() {
     let store = Store::new();
     // No other test listens on this address.
-    let tls = store.front_tls(&[KUBERNETES]);
+    let tls = store.proxy_tls(&[KUBERNETES]);
     let server = Server::start(tls, "127.0.0.93", SUPERVISOR_PORT).await;
     server.then(&[401]);
     let reply = probe(&client(config(&store, "secret")), server.target).await;

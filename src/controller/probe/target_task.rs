@@ -1,8 +1,9 @@
 //! Decides when to probe one address and port, and on which connection.
 //!
 //! While the target answers, it is probed once per period, on a connection that stays open. If an attempt is unanswered
-//! for a while, the next one starts in parallel. After a failure, the next attempt follows soon, until enough attempts
-//! have failed to mark the target as down. After that, the normal period applies again, because nothing is urgent.
+//! for a while, the next one starts in parallel. After a failure, the next attempt follows soon, until the number of
+//! failures reaches the threshold for marking the target as down. After that, the normal period applies again, because
+//! nothing is urgent.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -26,7 +27,8 @@ pub(super) struct TargetTask {
     target: Target,
     config: ProbeConfig,
     probes: Probes,
-    /// The start of the periods. It differs between targets and replicas, so that they do not probe at the same time.
+    /// The start of the periods. It differs between targets and replicas, so that their attempts do not all begin at
+    /// the same time.
     anchor: Instant,
     /// The time at which the next attempt begins.
     due: Instant,
@@ -78,7 +80,8 @@ impl TargetTask {
                 () = closed(&mut self.kept) => self.kept_closed(),
                 round = rounds.changed() => {
                     let origin = *rounds.borrow_and_update();
-                    // A failing target is probed soon anyway, and a disturbance that affects all targets counts once.
+                    // A failing target is probed soon anyway. Another attempt now would count a disturbance of all
+                    // targets twice.
                     if round.is_ok() && origin != Some(self.target) && self.failures == 0 {
                         self.due = Instant::now();
                     }

@@ -74,12 +74,13 @@ pub mod annotation {
         /// Name of the source Service.
         SOURCE_NAME = "endpoint-copier/default-service-name" =>
             "Name of the source Service. Without this annotation, the source is the default source, which is \
-             `default/kubernetes` unless flags name another one. A source that does not exist counts as empty, so a \
-             misspelled name empties the copies (`SourceNotFound`).";
+             `default/kubernetes` unless flags name another one. A source that does not exist counts as empty, so \
+             the operator deletes the copies if the name is misspelled (`SourceNotFound`).";
         /// Namespace of the source Service.
         SOURCE_NAMESPACE = "endpoint-copier/default-service-namespace" =>
             "Namespace of the source Service. Without this annotation, a source that `default-service-name` names is \
-             in the namespace of the managed Service. A namespace without a name is invalid (`InvalidAnnotation`).";
+             in the namespace of the managed Service. Without `default-service-name`, this annotation is invalid \
+             (`InvalidAnnotation`).";
         /// `hold` or `follow`: whether the copies stay or follow when the source is empty.
         WHEN_SOURCE_EMPTY = "endpoint-copier/when-source-empty" =>
             "`hold`: while the source has no endpoints, the last good copy stays (`SourceEmptyHeld`). `follow`: the \
@@ -88,7 +89,7 @@ pub mod annotation {
         /// `off`: probes do not change the copies of this Service.
         PROBE = "endpoint-copier/probe" =>
             "`off`: API servers that do not answer probes stay ready in the copies of this Service. Any other value is \
-             ignored (`InvalidAnnotation`). The annotation matters only for copies of `default/kubernetes`, because \
+             ignored (`InvalidAnnotation`). The annotation matters only if the source is `default/kubernetes`, because \
              the operator probes no other source.";
     }
 

@@ -30,7 +30,7 @@ pub fn down() -> TargetFacts {
         since: second(10),
         last_success: second(9),
         contrasts: (1..=9).map(|n| IpAddr::from([192, 0, 2, n])).collect(),
-        is_heard: true,
+        had_time_to_object: true,
         what: Some(Failure::TimedOut),
         failures: 3,
         ..TargetFacts::default()

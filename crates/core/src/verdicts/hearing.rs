@@ -171,7 +171,7 @@ impl Hearing {
 
     /// Whether another replica objects to the suspicion of a target.
     #[must_use]
-    pub fn is_objected(&self, target: Target, now: Moment) -> bool {
+    pub fn has_objection(&self, target: Target, now: Moment) -> bool {
         self.suspected.get(&target).is_some_and(|suspicion| {
             self.objections.values().any(|objection| {
                 now.since(objection.seen) < OBJECTION_LASTS
@@ -182,7 +182,7 @@ impl Hearing {
 
     /// Whether the other replicas have had time to object.
     #[must_use]
-    pub fn is_heard(&self, target: Target, now: Moment) -> bool {
+    pub fn had_time_to_object(&self, target: Target, now: Moment) -> bool {
         let stored = self.suspected.get(&target).and_then(|suspicion| suspicion.stored);
         self.has_no_peers || stored.is_some_and(|stored| now.since(stored) >= HEARD_AFTER)
     }

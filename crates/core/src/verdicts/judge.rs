@@ -259,7 +259,11 @@ impl Port<'_> {
         // A target is down only after it was well.
         let is_down = facts.phase == Phase::Down && !self.is_ignored();
         let has_contrast = || facts.contrasts.iter().any(|other| self.facts.contains_key(other));
-        is_down && leadership.may_take_out && facts.is_heard && !facts.is_objected && has_contrast()
+        is_down
+            && leadership.may_take_out
+            && facts.had_time_to_object
+            && !facts.has_objection
+            && has_contrast()
     }
 
     /// `7.stays-out`: whether an address that was taken out stays out. With a late objection, it does not.
@@ -278,7 +282,7 @@ impl Port<'_> {
             Phase::Down | Phase::Rising => !self.is_ignored() || waits,
             Phase::New | Phase::Failing => (facts.is_known && another_answers()) || waits,
         };
-        stays && !facts.is_objected
+        stays && !facts.has_objection
     }
 
     fn rank(&self, address: IpAddr, was_out: bool) -> Rank {

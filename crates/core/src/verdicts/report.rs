@@ -1,4 +1,4 @@
-//! The facts that one replica has about all targets, which need no clock.
+//! The facts that one replica has about all targets. A judgment based on them needs no clock.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -14,7 +14,7 @@ pub const RECENT: Duration = Duration::from_secs(3);
 /// A target that has been new for this long is silent.
 const SILENT_AFTER: Duration = Duration::from_secs(60);
 
-/// Whether the replica leads, as far as a judgment depends on it.
+/// What a judgment has to know about the leadership of the replica.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Leadership {
     /// Whether the replica has a valid Term whose last renewal was answered within 1.5 renewal intervals.
@@ -23,8 +23,8 @@ pub struct Leadership {
     pub is_new: bool,
 }
 
-/// All facts on which a judgment is based. Two reports are equal unless a judgment may differ, because each moment in a
-/// report stays the same for as long as the state to which it belongs.
+/// All facts on which a judgment is based. Two reports differ only if a judgment may differ, because a moment in a
+/// report does not change while the state that it belongs to lasts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
     /// Whether the replica leads.
@@ -42,7 +42,7 @@ pub struct Report {
 pub struct TargetFacts {
     /// The phase of the target.
     pub phase: Phase,
-    /// Whether an attempt has ended since it was listed, with any result.
+    /// Whether any attempt, successful or not, has ended since the target was listed.
     pub is_known: bool,
     /// Whether the latest result is 2xx.
     pub answers: bool,
@@ -58,13 +58,13 @@ pub struct TargetFacts {
     pub since: Option<Moment>,
     /// When it last answered 2xx, while it is failing or down.
     pub last_success: Option<Moment>,
-    /// Addresses that answered 2xx on this port to an attempt begun after this target's first failure, and at least
-    /// 300 ms before its last failure.
+    /// Addresses that answered 2xx on this port at least 300 ms before the last failure in the target's current run of
+    /// failures, to an attempt that began after the first failure in that run.
     pub contrasts: BTreeSet<IpAddr>,
-    /// Whether another replica sees it well.
-    pub is_objected: bool,
+    /// Whether another replica objects, because the target answers its probes.
+    pub has_objection: bool,
     /// Whether the other replicas have had time to object.
-    pub is_heard: bool,
+    pub had_time_to_object: bool,
     /// The failure to report, while it is not well.
     pub what: Option<Failure>,
     /// How many attempts in a row had failed when `what` was recorded.
@@ -77,8 +77,8 @@ impl Targets {
     pub fn report(&self, now: Moment, hearing: &Hearing, leadership: Leadership) -> Report {
         let facts = |(target, state): (Target, &TargetState)| {
             let mut facts = state.facts(now);
-            facts.is_objected = hearing.is_objected(target, now);
-            facts.is_heard = hearing.is_heard(target, now);
+            facts.has_objection = hearing.has_objection(target, now);
+            facts.had_time_to_object = hearing.had_time_to_object(target, now);
             (target, facts)
         };
         Report {
@@ -115,8 +115,8 @@ impl TargetState {
                 .filter(|(_, answered)| contrasts(**answered))
                 .map(|(address, _)| *address)
                 .collect(),
-            is_objected: false,
-            is_heard: false,
+            has_objection: false,
+            had_time_to_object: false,
             what: self.what.clone(),
             failures: self.failures,
         }

@@ -454,7 +454,7 @@ impl State {
                 "{address} answers on {port}, none that is listed does, and it is out"
             ));
         }
-        let is_objected = |port: &u16| {
+        let has_objection = |port: &u16| {
             let target = Target::new(address, *port);
             let stored = &self.probed.hearing.stored;
             let shown = self.probed.hearing.of(&leader.identity);
@@ -473,8 +473,8 @@ impl State {
                 track.was_well && track.falls.is_empty() && track.runs[0].failures.is_empty()
             })
         };
-        let all = ports.iter().all(|port| is_objected(port) || never_fell(port));
-        (all && ports.iter().any(is_objected)).then(|| format!("{address} is out despite an objection"))
+        let all = ports.iter().all(|port| has_objection(port) || never_fell(port));
+        (all && ports.iter().any(has_objection)).then(|| format!("{address} is out despite an objection"))
     }
 
     /// The violations of replicas other than those in copies.

@@ -216,13 +216,13 @@ impl Probed {
             coverage.add("endpoint back, as no endpoint answers", 1);
         }
         for address in back {
-            let is_objected = |port: &u16| {
+            let has_objection = |port: &u16| {
                 self.hearing
                     .stored
                     .objected(Target::new(*address, *port), now)
                     .is_some()
             };
-            if ports.iter().any(is_objected) {
+            if ports.iter().any(has_objection) {
                 coverage.add("endpoint back by an objection", 1);
             }
             if tracks(*address).any(|track| track.falls.len() > 1 && track.answered_within(BLIND, now)) {

@@ -63,14 +63,17 @@ impl Attempts {
         }
     }
 
-    fn is_heard(&self, n: u8) -> bool {
+    fn had_time_to_object(&self, n: u8) -> bool {
         let probes = &self.0.probes;
-        probes.hearing().lock().is_heard(target(n), probes.now())
+        probes
+            .hearing()
+            .lock()
+            .had_time_to_object(target(n), probes.now())
     }
 
-    fn is_objected(&self, n: u8) -> bool {
+    fn has_objection(&self, n: u8) -> bool {
         let probes = &self.0.probes;
-        probes.hearing().lock().is_objected(target(n), probes.now())
+        probes.hearing().lock().has_objection(target(n), probes.now())
     }
 }
 
@@ -204,7 +207,7 @@ async fn peer_that_sees_a_suspect_well_objects_before_leader_acts() {
     sleep(ms(1000)).await;
     leader.probes.fail_twice(1).await;
     sleep(ms(100)).await;
-    assert!(leader.probes.is_objected(1) && !leader.probes.is_heard(1));
+    assert!(leader.probes.has_objection(1) && !leader.probes.had_time_to_object(1));
     assert_eq!(objection(&store, "peer"), "192.0.2.1:6443=1;1");
     assert_eq!(peer.writes(), 1);
 }
@@ -217,9 +220,9 @@ async fn silence_for_300_ms_is_no_objection() {
     peer.probes.fail_twice(1).await;
     leader.probes.fail_twice(1).await;
     sleep(ms(250)).await;
-    assert!(!leader.probes.is_heard(1));
+    assert!(!leader.probes.had_time_to_object(1));
     sleep(ms(150)).await;
-    assert!(leader.probes.is_heard(1) && !leader.probes.is_objected(1));
+    assert!(leader.probes.had_time_to_object(1) && !leader.probes.has_objection(1));
     assert_eq!(peer.writes(), 0);
 }
 
@@ -232,10 +235,10 @@ async fn late_objection_counts() {
     peer.probes.fail(1);
     leader.probes.fail_twice(1).await;
     sleep(ms(20_000)).await;
-    assert!(leader.probes.is_heard(1) && !leader.probes.is_objected(1));
+    assert!(leader.probes.had_time_to_object(1) && !leader.probes.has_objection(1));
     peer.probes.succeed(1);
     sleep(ms(100)).await;
-    assert!(leader.probes.is_objected(1));
+    assert!(leader.probes.has_objection(1));
 }
 
 /// Rule: 7.objection-lasts
@@ -248,9 +251,9 @@ async fn objection_of_a_replica_that_died_counts_for_ten_seconds() {
     sleep(ms(100)).await;
     peer.task.abort();
     sleep(ms(9_700)).await;
-    assert!(leader.probes.is_objected(1));
+    assert!(leader.probes.has_objection(1));
     sleep(ms(300)).await;
-    assert!(!leader.probes.is_objected(1));
+    assert!(!leader.probes.has_objection(1));
 }
 
 /// Rule: 7.repeated
@@ -262,7 +265,7 @@ async fn objection_is_repeated_every_five_seconds() {
     leader.probes.fail_twice(1).await;
     for _ in 0..300 {
         sleep(ms(100)).await;
-        assert!(leader.probes.is_objected(1));
+        assert!(leader.probes.has_objection(1));
     }
     assert!((6..=7).contains(&peer.writes()), "{}", peer.writes());
     assert_eq!(leader.writes(), 2, "a PATCH and a POST");
@@ -277,16 +280,16 @@ async fn objection_is_withdrawn_at_once() {
         sleep(ms(10)).await;
         leader.probes.fail_twice(1).await;
         sleep(ms(1000)).await;
-        assert!(leader.probes.is_objected(1));
+        assert!(leader.probes.has_objection(1));
         if hangs {
             peer.probes.begin(1);
             sleep(ms(250)).await;
-            assert!(leader.probes.is_objected(1), "it may still be answered");
+            assert!(leader.probes.has_objection(1), "it may still be answered");
         } else {
             peer.probes.fail(1);
         }
         sleep(ms(100)).await;
-        assert!(!leader.probes.is_objected(1), "hangs: {hangs}");
+        assert!(!leader.probes.has_objection(1), "hangs: {hangs}");
         assert_eq!(objection(&store, "peer"), "");
     }
 }
@@ -319,7 +322,7 @@ async fn replica_does_not_object_for_its_own_node() {
     sleep(ms(10)).await;
     leader.probes.fail_twice(1).await;
     sleep(ms(500)).await;
-    assert!(leader.probes.is_heard(1) && !leader.probes.is_objected(1));
+    assert!(leader.probes.had_time_to_object(1) && !leader.probes.has_objection(1));
     assert_eq!(peer.writes(), 0);
 }
 
@@ -362,7 +365,7 @@ async fn lease_that_is_missing_is_created() {
     store.delete("leases", "default", LEASE).unwrap();
     sleep(ms(200)).await;
     assert_eq!(suspected(&store), "192.0.2.1:6443=1");
-    assert!(!objection(&store, "peer").is_empty() && leader.probes.is_objected(1));
+    assert!(!objection(&store, "peer").is_empty() && leader.probes.has_objection(1));
     drop(peer);
 }
 
@@ -440,14 +443,20 @@ async fn new_leader_asks_again_with_a_new_round() {
     sleep(ms(500)).await;
     leader.resign();
     next.lead();
-    assert!(!next.probes.is_heard(1));
+    assert!(!next.probes.had_time_to_object(1));
     sleep(ms(200)).await;
     assert_eq!(suspected(&store), "192.0.2.1:6443=2");
-    assert!(!leader.probes.is_heard(1), "suspicions end with the term");
+    assert!(
+        !leader.probes.had_time_to_object(1),
+        "suspicions end with the term"
+    );
     next.resign();
     leader.lead();
     sleep(ms(100)).await;
-    assert!(!leader.probes.is_heard(1), "a new term has to ask again");
+    assert!(
+        !leader.probes.had_time_to_object(1),
+        "a new term has to ask again"
+    );
 }
 
 /// Rule: 7.stale-keys
@@ -488,7 +497,7 @@ async fn failed_write_is_repeated_after_100_ms_to_2_s() {
         assert!(pause.abs_diff(expected) <= expected * 3 / 10 + 5, "{pauses:?}");
     }
     assert_eq!(pauses.len(), 8);
-    assert!(leader.probes.is_heard(1));
+    assert!(leader.probes.had_time_to_object(1));
 }
 
 /// Rule: 7.retry
@@ -507,7 +516,7 @@ async fn suspicion_that_somebody_removes_is_repeated_with_pauses() {
     }
     let writes = leader.writes();
     assert!((5..15).contains(&writes), "{writes}");
-    assert!(!leader.probes.is_heard(1));
+    assert!(!leader.probes.had_time_to_object(1));
 }
 
 /// Rule: 7.retry
@@ -549,7 +558,7 @@ async fn watch_confirms_a_write_whose_answer_was_lost() {
         sleep(ms(10)).await;
         leader.probes.fail_twice(1).await;
         sleep(ms(400)).await;
-        assert!(leader.probes.is_heard(1));
+        assert!(leader.probes.had_time_to_object(1));
         sleep(ms(5000)).await;
         assert_eq!(leader.writes(), 1, "the Lease has the suspicion");
     }
@@ -566,7 +575,7 @@ async fn suspicion_that_is_not_stored_is_not_heard() {
         .add(Fault::status(Match::any().verb("create"), 403));
     leader.probes.fail_twice(1).await;
     sleep(ms(60_000)).await;
-    assert!(!leader.probes.is_heard(1));
+    assert!(!leader.probes.had_time_to_object(1));
 }
 
 /// Rule: 7.silent-watch
@@ -582,11 +591,11 @@ async fn leader_with_a_silent_watch_reads_the_lease() {
         sleep(ms(100)).await;
         let probes = &leader.probes;
         assert!(
-            !probes.is_heard(1) || probes.is_objected(1),
+            !probes.had_time_to_object(1) || probes.has_objection(1),
             "the leader receives the objection in time"
         );
     }
-    assert!(leader.probes.is_objected(1));
+    assert!(leader.probes.has_objection(1));
     let reads = leader.requests(|request| request.verb == "get").len();
     assert!((8..=20).contains(&reads), "{reads}");
     drop(peer);
@@ -610,9 +619,12 @@ async fn lease_deleted_during_a_silent_watch_is_created_again() {
         "192.0.2.1:6443=1",
         "the suspicion is written again"
     );
-    assert!(!leader.probes.is_heard(1), "the time to object begins again");
+    assert!(
+        !leader.probes.had_time_to_object(1),
+        "the time to object begins again"
+    );
     sleep(ms(1000)).await;
-    assert!(leader.probes.is_heard(1) && !leader.probes.is_objected(1));
+    assert!(leader.probes.had_time_to_object(1) && !leader.probes.has_objection(1));
     assert_eq!(leader.writes(), 3, "PATCH, PATCH and POST");
 }
 
@@ -632,7 +644,7 @@ async fn rights_of_the_chart_are_enough() {
     sleep(ms(100)).await;
     leader.probes.fail_twice(1).await;
     sleep(ms(500)).await;
-    assert!(leader.probes.is_objected(1));
+    assert!(leader.probes.has_objection(1));
     for replica in [&leader, &peer] {
         let refused = store.rbac_report(replica.name).refused;
         assert!(refused.is_empty(), "{refused:?}");
@@ -657,7 +669,10 @@ async fn watch_without_permission_logs_one_line_a_minute() {
     );
     leader.probes.fail_twice(1).await;
     sleep(Duration::from_secs(60)).await;
-    assert!(!leader.probes.is_heard(1), "without rights nothing is taken out");
+    assert!(
+        !leader.probes.had_time_to_object(1),
+        "without rights nothing is taken out"
+    );
 }
 
 /// Rule: 7.watch
@@ -673,10 +688,10 @@ async fn watch_works_within_a_second_after_the_api_server_returns() {
     sleep(ms(60_000)).await;
     leader.probes.fail_twice(1).await;
     sleep(ms(1000)).await;
-    assert!(!leader.probes.is_objected(1));
+    assert!(!leader.probes.has_objection(1));
     peer.server.faults().refuse(false);
     sleep(ms(1000)).await;
-    assert!(leader.probes.is_objected(1));
+    assert!(leader.probes.has_objection(1));
 }
 
 #[tokio::test(start_paused = true)]
@@ -689,7 +704,7 @@ async fn unanswered_list_or_watch_is_repeated_after_two_seconds() {
         sleep(ms(3000)).await;
         leader.probes.fail_twice(1).await;
         sleep(ms(200)).await;
-        assert!(leader.probes.is_objected(1), "{verb}");
+        assert!(leader.probes.has_objection(1), "{verb}");
     }
 }
 
@@ -712,7 +727,7 @@ async fn forged_annotations_do_no_harm() {
     peer.probes.fail_twice(1).await;
     sleep(ms(500)).await;
     assert_eq!(suspected(&store), "192.0.2.1:6443=1");
-    assert!(leader.probes.is_heard(1) && !leader.probes.is_objected(1));
+    assert!(leader.probes.had_time_to_object(1) && !leader.probes.has_objection(1));
     sleep(ms(61_000)).await;
     leader.probes.fail_twice(1).await;
     sleep(ms(500)).await;
@@ -737,6 +752,6 @@ async fn suspicion_forged_by_another_is_answered_and_removed() {
 async fn without_election_every_suspicion_is_heard() {
     let probes = Attempts::new(None);
     probes.fail_twice(1).await;
-    assert!(probes.is_heard(1) && !probes.is_objected(1));
-    assert!(!Attempts::new(Some(ms(3_000))).is_heard(1));
+    assert!(probes.had_time_to_object(1) && !probes.has_objection(1));
+    assert!(!Attempts::new(Some(ms(3_000))).had_time_to_object(1));
 }

@@ -44,13 +44,15 @@ fn suspicion_is_written_until_the_lease_has_it() {
 #[test]
 fn suspicion_that_is_gone_from_the_lease_is_not_heard() {
     let mut hearing = hearing();
-    assert!(hearing.is_heard(target(1), at(300)));
+    assert!(hearing.had_time_to_object(target(1), at(300)));
     hearing.see(&annotations(&[]), at(400));
-    assert!(!hearing.is_heard(target(1), at(5000)));
+    assert!(!hearing.had_time_to_object(target(1), at(5000)));
     let value = "192.0.2.1:6443=1";
     assert_eq!(hearing.suspect(&suspects(&[1])), Some(value.to_owned()));
     hearing.see(&annotations(&[(SUSPECTED, value)]), at(6000));
-    assert!(!hearing.is_heard(target(1), at(6299)) && hearing.is_heard(target(1), at(6300)));
+    assert!(
+        !hearing.had_time_to_object(target(1), at(6299)) && hearing.had_time_to_object(target(1), at(6300))
+    );
 }
 
 /// Rule: 7.round
@@ -86,14 +88,20 @@ fn suspicion_of_an_earlier_leader_is_cleared() {
 fn suspicion_is_heard_300_ms_after_it_was_stored() {
     let mut hearing = Hearing::default();
     hearing.suspect(&suspects(&[1]));
-    assert!(!hearing.is_heard(target(1), at(10_000)), "not stored");
+    assert!(!hearing.had_time_to_object(target(1), at(10_000)), "not stored");
     hearing.stored("192.0.2.1:6443=9", at(10_000));
-    assert!(!hearing.is_heard(target(1), at(20_000)), "another round");
+    assert!(
+        !hearing.had_time_to_object(target(1), at(20_000)),
+        "another round"
+    );
     hearing.stored("192.0.2.1:6443=1", at(20_000));
     hearing.stored("192.0.2.1:6443=1", at(20_200));
-    assert!(!hearing.is_heard(target(1), at(20_299)));
-    assert!(hearing.is_heard(target(1), at(20_300)));
-    assert!(!hearing.is_heard(target(2), at(20_300)), "not suspected");
+    assert!(!hearing.had_time_to_object(target(1), at(20_299)));
+    assert!(hearing.had_time_to_object(target(1), at(20_300)));
+    assert!(
+        !hearing.had_time_to_object(target(2), at(20_300)),
+        "not suspected"
+    );
 }
 
 /// Rule: 7.heard
@@ -102,14 +110,14 @@ fn watch_confirms_a_suspicion_whose_response_was_lost() {
     let mut hearing = Hearing::default();
     hearing.suspect(&suspects(&[1]));
     hearing.see(&annotations(&[(SUSPECTED, "192.0.2.1:6443=1")]), at(1_000));
-    assert!(hearing.is_heard(target(1), at(1_300)));
+    assert!(hearing.had_time_to_object(target(1), at(1_300)));
     assert_eq!(hearing.suspect(&suspects(&[1])), None);
 }
 
 /// Rule: 7.round
 #[test]
 fn objection_counts_only_for_the_current_round() {
-    for (key, text, is_objected) in [
+    for (key, text, has_objection) in [
         (THEIRS, "192.0.2.1:6443=1;1", true),
         (THEIRS, "192.0.2.2:6443=1,192.0.2.1:6443=1;7", true),
         (THEIRS, "192.0.2.1:6443=2;1", false),
@@ -125,8 +133,8 @@ fn objection_counts_only_for_the_current_round() {
         let mut hearing = hearing();
         hearing.see(&annotations(&[(key, text)]), at(0));
         assert_eq!(
-            hearing.is_objected(target(1), at(0)),
-            is_objected,
+            hearing.has_objection(target(1), at(0)),
+            has_objection,
             "{key}: {text:?}"
         );
     }
@@ -139,13 +147,13 @@ fn objection_counts_for_ten_seconds_from_a_change() {
     let shown = annotations(&[(THEIRS, "192.0.2.1:6443=1;1")]);
     hearing.see(&shown, at(1_000));
     hearing.see(&shown, at(6_000));
-    assert!(hearing.is_objected(target(1), at(10_999)));
+    assert!(hearing.has_objection(target(1), at(10_999)));
     assert!(
-        !hearing.is_objected(target(1), at(11_000)),
+        !hearing.has_objection(target(1), at(11_000)),
         "the same text, shown twice"
     );
     hearing.see(&annotations(&[(THEIRS, "192.0.2.1:6443=1;2")]), at(12_000));
-    assert!(hearing.is_objected(target(1), at(21_999)), "a repetition");
+    assert!(hearing.has_objection(target(1), at(21_999)), "a repetition");
 }
 
 /// Rule: 7.withdrawn
@@ -154,7 +162,7 @@ fn withdrawn_objection_no_longer_counts() {
     let mut hearing = hearing();
     hearing.see(&annotations(&[(THEIRS, "192.0.2.1:6443=1;1")]), at(1_000));
     hearing.see(&annotations(&[]), at(1_100));
-    assert!(!hearing.is_objected(target(1), at(1_100)));
+    assert!(!hearing.has_objection(target(1), at(1_100)));
 }
 
 /// Rule: 7.round
@@ -164,7 +172,7 @@ fn objection_to_an_old_round_does_not_count_for_the_new_one() {
     hearing.see(&annotations(&[(THEIRS, "192.0.2.1:6443=1;1")]), at(1_000));
     hearing.suspect(&suspects(&[]));
     hearing.suspect(&suspects(&[1]));
-    assert!(!hearing.is_objected(target(1), at(1_100)));
+    assert!(!hearing.has_objection(target(1), at(1_100)));
 }
 
 /// Rule: 7.stale-keys
@@ -200,7 +208,7 @@ fn forged_high_round_does_not_use_up_the_rounds() {
             let text = format!("192.0.2.1:6443={round}");
             assert_eq!(hearing.suspect(&suspects(&[1])), Some(text.clone()), "{forged}");
             hearing.stored(&text, at(round * 1000));
-            assert!(hearing.is_heard(target(1), at(round * 1000 + 300)));
+            assert!(hearing.had_time_to_object(target(1), at(round * 1000 + 300)));
         }
     }
 }
@@ -310,7 +318,7 @@ fn leader_understands_the_objection_of_a_peer() {
         &annotations(&[(SUSPECTED, &suspected), (peer.key(), &text)]),
         at(100),
     );
-    assert!(!leader.is_objected(target(1), at(100)));
-    assert!(leader.is_objected(target(2), at(100)));
-    assert!(leader.is_heard(target(2), at(400)));
+    assert!(!leader.has_objection(target(1), at(100)));
+    assert!(leader.has_objection(target(2), at(100)));
+    assert!(leader.had_time_to_object(target(2), at(400)));
 }

@@ -35,9 +35,11 @@ fn removal_needs_each_condition() {
         ("rising", |scene| scene.set(2, rising())),
         ("never well", |scene| scene.set(2, never_well())),
         ("unknown", |scene| scene.set(2, unknown())),
-        ("unheard", |scene| scene.edit(2, |facts| facts.is_heard = false)),
+        ("unheard", |scene| {
+            scene.edit(2, |facts| facts.had_time_to_object = false)
+        }),
         ("objected", |scene| {
-            scene.edit(2, |facts| facts.is_objected = true)
+            scene.edit(2, |facts| facts.has_objection = true)
         }),
         ("no contrast", |scene| {
             scene.edit(2, |facts| facts.contrasts.clear())

@@ -29,8 +29,8 @@ fn facts() -> impl Strategy<Value = TargetFacts> {
         facts.last_success = facts.last_success.map(|_| at(9_000 + last));
         facts.contrasts = contrasts.into_iter().collect();
         facts.is_recent = facts.phase != Phase::New && (facts.answers || flags[0]);
-        facts.is_objected = flags[1] && flags[2];
-        facts.is_heard = flags[3];
+        facts.has_objection = flags[1] && flags[2];
+        facts.had_time_to_object = flags[3];
         // A target is also well after 429, for example.
         facts.answers &= flags[4] || facts.phase != Phase::Well;
         facts
@@ -105,9 +105,9 @@ proptest! {
         let out = scene.judge().out;
         for candidate in scene.candidates.iter().filter(|candidate| out.contains_key(&candidate.address)) {
             let all = scene.facts_of(candidate);
-            prop_assert!(all.iter().any(|facts| !facts.is_objected), "objected on each port");
+            prop_assert!(all.iter().any(|facts| !facts.has_objection), "objected on each port");
             if !candidate.was_out {
-                let holds = |facts: &&TargetFacts| facts.phase == Phase::Down && facts.is_heard && !facts.is_objected;
+                let holds = |facts: &&TargetFacts| facts.phase == Phase::Down && facts.had_time_to_object && !facts.has_objection;
                 prop_assert!(scene.report.leadership.may_take_out);
                 prop_assert!(all.into_iter().any(|facts| holds(&facts)), "{candidate:?}");
             }
@@ -289,7 +289,7 @@ proptest! {
                 let n = (1..=3).find(|n| super::address(*n) == *address).unwrap_or_default();
                 prop_assert!(run.seen_well.contains(&n));
                 prop_assert!(!report.targets[&target(n)].contrasts.is_empty());
-                prop_assert!(run.probes.hearing.is_heard(target(n), at(run.now)));
+                prop_assert!(run.probes.hearing.had_time_to_object(target(n), at(run.now)));
             }
         }
     }
@@ -332,7 +332,7 @@ proptest! {
         ].into();
         hearing.see(&annotations, at(0));
         let confirms = suspicions(&text).get(&target(1)) == Some(&1);
-        prop_assert_eq!(hearing.is_heard(target(1), at(300)), confirms);
+        prop_assert_eq!(hearing.had_time_to_object(target(1), at(300)), confirms);
         prop_assert!(Peer::new("a").answer(&text, |_| false, &[].into(), at(0)).is_none());
     }
 }

@@ -7,7 +7,7 @@ use super::*;
 fn endpoint_taken_out_stays_out_while_it_fails() {
     let weak = |facts: TargetFacts| TargetFacts {
         contrasts: [].into(),
-        is_heard: false,
+        had_time_to_object: false,
         ..facts
     };
     for (facts, is_out) in [
@@ -30,7 +30,7 @@ fn late_objection_puts_an_endpoint_back() {
     for facts in [down(), failing(), never_well(), rising(), unknown()] {
         let scene = Scene::new(3)
             .set(2, facts.clone())
-            .edit(2, |facts| facts.is_objected = true)
+            .edit(2, |facts| facts.has_objection = true)
             .remembers(&[2])
             .new_leader();
         assert_eq!(scene.out(), [0; 0], "{facts:?}");

@@ -166,7 +166,7 @@ impl Scene {
 fn failing() -> TargetFacts {
     TargetFacts {
         phase: Phase::Failing,
-        is_heard: false,
+        had_time_to_object: false,
         is_recent: true,
         ..down()
     }

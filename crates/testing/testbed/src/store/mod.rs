@@ -261,7 +261,7 @@ impl Store {
 
     /// The TLS settings of a proxy in front of this cluster, with its own names.
     #[must_use]
-    pub fn front_tls(&self, names: &[&str]) -> Arc<tokio_rustls::rustls::ServerConfig> {
+    pub fn proxy_tls(&self, names: &[&str]) -> Arc<tokio_rustls::rustls::ServerConfig> {
         self.pki().server_config_named(names)
     }
 

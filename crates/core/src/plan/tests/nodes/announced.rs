@@ -60,7 +60,7 @@ fn down(number: usize) -> Verdicts {
                 is_recent: !is_down,
                 had_time: true,
                 contrasts: addresses.iter().map(|address| address.parse().unwrap()).collect(),
-                is_heard: true,
+                had_time_to_object: true,
                 ..TargetFacts::default()
             };
             report

@@ -202,7 +202,7 @@ fn plan_that_is_only_shown_adds_no_address() {
 fn the_second_family_is_judged_like_the_first() {
     let down = TargetFacts {
         contrasts: V6.iter().map(|address| address.parse().unwrap()).collect(),
-        is_heard: true,
+        had_time_to_object: true,
         ..facts(Phase::Down)
     };
     let report = report([
