@@ -56,7 +56,7 @@ test-chart: ## runs only the tests of the Helm chart; make tools installs Helm f
 ECHARTS_VERSION := 6.1.0
 PREVIEW := $(TARGET)/tools/preview
 
-dashboard-preview: ## draws docs/images/*.png: the panels of the dashboard with 9 minutes of recorded data; CHROMIUM= is the browser
+dashboard-preview: ## draws docs/images/*.png: the panels of the dashboard with 14 minutes of recorded data; CHROMIUM= is the browser
 	CI=true $(CARGO) test $(LOCKED) --test metrics -- --ignored --exact recorded::record_the_stories_with_scrapes_15_s_apart
 	@test -f $(PREVIEW)/node_modules/echarts/dist/echarts.min.js || \
 	  npm install --silent --no-audit --no-fund --prefix $(PREVIEW) echarts@$(ECHARTS_VERSION)

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use harness::objects::{managed, slice, vip};
-use harness::{Cluster, Operator, Platform, leader, tool, until};
+use harness::{Cluster, Operator, Place, Platform, leader, tool, until};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::{Value, json};
@@ -187,9 +187,16 @@ fn has_number(series: &Value) -> bool {
 async fn recorded(pace: Pace) -> Option<Value> {
     let program = tool("prometheus", env!("CARGO_TARGET_TMPDIR"))?;
     let mut cluster = Cluster::start_listed(Platform::Testbed, crate::PROGRAM, None).await;
-    let mut replicas: Vec<_> = [("a", 0), ("b", 1), ("c", 0)]
+    // Each replica begins at another server and knows all of them, as in a cluster.
+    let mut replicas: Vec<_> = [("a", [0, 1, 2]), ("b", [1, 2, 0]), ("c", [2, 0, 1])]
         .into_iter()
-        .map(|(name, server)| Operator::start(&cluster, name, server))
+        .map(|(name, servers)| {
+            let place = Place {
+                servers: &servers,
+                network: None,
+            };
+            Operator::start_at(&cluster, name, place, &[])
+        })
         .collect();
     let prometheus = Prometheus::start(&program, &replicas, pace.scrape).await;
     let since = now();
@@ -237,7 +244,7 @@ async fn every_panel_shows_data_of_the_recorded_stories() {
 
 /// Records the same stories at the pace of a real cluster, and writes the data to a file.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "takes 9 minutes: make dashboard-preview runs it"]
+#[ignore = "takes 14 minutes: make dashboard-preview runs it"]
 async fn record_the_stories_with_scrapes_15_s_apart() {
     let Some(recorded) = recorded(ORDINARY).await else {
         return;
