@@ -210,7 +210,7 @@ mod tests {
         rights
     }
 
-    /// Such lines for the permissions that `doctor` reviews.
+    /// Lines of the same form for the permissions that `doctor` reviews.
     fn reviewed(uses: Uses) -> BTreeSet<String> {
         let lease = ("ops", "f668ae63.endpoint-copier-operator");
         let needed = needed(lease, &BTreeSet::from(["default"]), uses);
