@@ -118,8 +118,8 @@ impl Dialer {
         self.pool.lock().order(Instant::now())
     }
 
-    /// Waits until probes find this address down. If the address is down already, this waits until the address was well
-    /// in between: the client has connected to it because no other address answers.
+    /// Waits until probes find this address down. If the address is already down, this first waits until the address is
+    /// well: the client has connected to it because no other address answers.
     pub fn until_down(&self, address: ServerAddress) -> impl Future<Output = ()> + Send + use<> {
         let mut down = self.pool.lock().down();
         async move {

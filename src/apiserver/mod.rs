@@ -117,8 +117,8 @@ pub enum Error {
 }
 
 impl Access {
-    /// Finds the configuration: the one that `--kubeconfig` names, otherwise the ServiceAccount if this is a Pod,
-    /// otherwise the current context.
+    /// Finds the configuration: the file that `--kubeconfig` names; without that flag, the ServiceAccount in a Pod, and
+    /// the current context elsewhere.
     ///
     /// # Errors
     /// If the configuration that applies cannot be used.
@@ -227,7 +227,8 @@ impl Access {
     }
 
     /// Sets the source of learned addresses. `listed` returns the known addresses and ports of the API servers, the
-    /// more trusted group first. It is called at least at each dial. At most 16 addresses are used.
+    /// more trusted group first. `listed` is called at each dial, and sometimes between dials. At most 16 addresses are
+    /// used.
     pub fn learn_from(&self, listed: impl Fn() -> [BTreeSet<(String, u16)>; 2] + Send + Sync + 'static) {
         _ = self.dialer.listed.set(Box::new(listed));
     }
@@ -238,8 +239,8 @@ impl Access {
         self.dialer.pool.lock().set_down(down);
     }
 
-    /// Creates a client with its own connections. It repeats a request only if no server has accepted it, or if it
-    /// reads a page of a list. `purpose` names the client in logs.
+    /// Creates a client with its own connections. It repeats a request only if no server has accepted it, or if the
+    /// request is for a page of a list. `purpose` names the client in logs.
     ///
     /// # Errors
     /// Certificates or credentials cannot be used.

@@ -81,10 +81,10 @@ fn plain(name: &str) -> String {
 /// response is a failure; any other response, such as 401, is not.
 ///
 /// # Errors
-/// The server does not answer as an API server or supervisor does.
+/// If the server does not answer as an API server or supervisor does.
 pub async fn ask(target: Target) -> Result<Shown, Failure> {
     let config = config().map_err(|error| failure(&error))?;
-    // A client sends no server name for an address. K3s and RKE2 may extend their certificate by the server name that a
+    // A client sends no server name for an address. K3s and RKE2 may add to their certificate a server name that a
     // client sends.
     let name = ServerName::IpAddress(target.address().into());
     let stream = connect(target, Arc::new(config), name).await?;

@@ -10,7 +10,8 @@ use std::time::Duration;
 use crate::config::ServerAddress;
 use crate::timing::{LARGEST_STRETCH, READ_SILENCE, STRETCHED_LIMIT};
 
-/// A timer that fires later than this shows that this process was suspended. Its timeout says nothing about a server.
+/// A timer that fires late by more than this shows that this process was suspended. Such a timeout says nothing about a
+/// server.
 const SUSPENSION: Duration = Duration::from_millis(250);
 
 /// The factor by which limits are longer than usual: a power of two.

@@ -33,7 +33,7 @@ const FIRST_PAGE: u32 = 100;
 const TARGET: usize = 64 * 1024;
 
 /// The target size of a page after one that took at least [`QUICK_PAGE`]: each page takes long, so a list should have
-/// fewer.
+/// fewer pages.
 const SLOW_TARGET: usize = 256 * 1024;
 
 /// A page that arrives within this time costs little, so a list may have more pages.
@@ -56,7 +56,8 @@ pub(super) struct Paged<S> {
     sizes: Arc<Mutex<Sizes>>,
 }
 
-/// The number of objects of the next page, by path. It is bounded, because a path may name a namespace.
+/// The number of objects of the next page, by path. The number of paths is bounded, because a path may name a
+/// namespace.
 #[derive(Default)]
 struct Sizes(HashMap<String, Size>);
 
