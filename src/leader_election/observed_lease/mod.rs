@@ -98,9 +98,10 @@ impl ObservedLease {
     /// The earliest time at which the candidate `us` may try, unless the Lease changes before then. `leads` says
     /// whether the candidate has a valid term. `None` before the Lease was first looked at. A Lease that was released,
     /// or never showed a holder, is free. A Lease that names us is ours to renew. Any other Lease belongs to its last
-    /// holder until its duration has passed since its present state was first seen, even if it was deleted, emptied or
-    /// garbled, because the holder may be alive and about to write it again. Only the leader may write such a Lease
-    /// immediately: if we are the last holder that we saw but do not lead, there may have been another holder since.
+    /// holder until that holder's duration has passed since the present state was first seen, even if the Lease was
+    /// deleted, emptied or garbled, because the holder may be alive and about to write it again. Only the leader may
+    /// write such a Lease immediately: if we are the last holder that we saw but do not lead, there may have been
+    /// another holder since.
     #[must_use]
     pub fn race(&self, us: &str, default_duration: Duration, leads: bool) -> Option<Instant> {
         let (state, since) = self.state.as_ref()?;
@@ -134,9 +135,9 @@ impl ObservedLease {
         race.is_some_and(|moment| now >= moment)
     }
 
-    /// The time at which a candidate has to check again that a Lease that had a holder is still missing. It checks more
-    /// often than the holder would write the Lease again. `None` if the Lease was last seen to exist, or if no holder
-    /// was ever seen.
+    /// The time at which a candidate has to check again that a Lease that had a holder is still missing. The candidate
+    /// checks more often than the holder would write the Lease again. `None` if the Lease was last seen to exist, or if
+    /// no holder was ever seen.
     #[must_use]
     pub fn next_look(&self, default_duration: Duration) -> Option<Instant> {
         let missed = self.missed.filter(|_| self.holder.is_some())?;
