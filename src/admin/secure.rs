@@ -189,7 +189,7 @@ mod tests {
         for stream in slow {
             assert_cut(stream).await;
         }
-        // More slow handshakes than the number of connections that are allowed.
+        // The number of slow handshakes exceeds the limit of connections.
         let slow = [(); 10].map(|()| server.connect_from(ONE));
         let _slow = join_all(slow).await;
         assert_eq!(answer(&server, TWO, "/metrics", None).await, 401);

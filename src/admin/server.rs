@@ -111,8 +111,8 @@ pub(super) async fn serve(listener: TcpListener, site: Site, limits: Limits, shu
                     open.add(peer, answers, tasks.spawn(serving));
                     while tasks.try_join_next().is_some() {}
                     if open.len() > limits.connections {
-                        // Before this task resumes, the runtime polls the sockets and runs every ready task. So by
-                        // then, each request that has arrived is being answered.
+                        // Before this task resumes, the runtime polls the sockets and runs every ready task. By then,
+                        // each request that has arrived is being answered.
                         yield_now().await;
                         open.shrink_to(limits.connections);
                     }
