@@ -47,7 +47,7 @@ impl FailureLog {
         self.failed_by(cause, error);
     }
 
-    /// Records a failure. Failures with the same `cause` have the same cause, whatever their `error`.
+    /// Records a failure. Failures with the same `cause` count as one cause, even if their `error` differs.
     pub fn failed_by(&self, cause: String, error: &str) {
         let what = &self.what;
         let mut current = self.outage.lock();

@@ -197,7 +197,7 @@ impl Metrics {
         self.0.in_sync.store(in_sync, Ordering::Relaxed);
     }
 
-    /// Counts a sync of one Service. The sync has ended.
+    /// Counts a sync of one Service when it has ended.
     pub fn sync_finished(&self, result: SyncResult) {
         self.0.syncs.with_label_values(&[result.as_str()]).inc();
     }

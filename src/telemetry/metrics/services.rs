@@ -164,8 +164,8 @@ impl ServiceMetrics {
     }
 }
 
-/// The labels of a Service. Its names are DNS labels if an API server has validated them. Any other name is escaped, so
-/// that it cannot end the value of the label.
+/// The labels of a Service. The namespace and the name are DNS labels if an API server has validated them. Any other
+/// text is escaped, so that it cannot end the value of the label.
 fn labels(key: &ServiceKey) -> String {
     let escaped = |name: &str| {
         name.replace('\\', "\\\\")
