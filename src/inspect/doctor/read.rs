@@ -212,8 +212,8 @@ async fn announced_by_metallb(client: &Client) -> Result<BTreeMap<ServiceKey, BT
     Ok(announced)
 }
 
-/// Reviews the permissions of the replicas. If this command runs in a Pod, these are its own permissions. Otherwise,
-/// these are the permissions of the ServiceAccount of the leader's Pod.
+/// Reviews the permissions of the replicas. If this command uses the credentials of a Pod, these are its own
+/// permissions. Otherwise, these are the permissions of the ServiceAccount of the leader's Pod.
 async fn rights(
     reader: &ClusterReader<'_>,
     installations: &Installations,
