@@ -11,7 +11,7 @@ pub(super) type Given = (String, Option<String>);
 /// Sorts arguments (without the program's name) into flags of `command` and as many other words as `command` takes. An
 /// error is one line of text.
 ///
-/// Go silently stops at the first argument that is not a flag: from `--leader-elect false --kubeconfig x`, it ignores
+/// Go silently stops at the first argument that is not a flag: in `--leader-elect false --kubeconfig x`, it ignores
 /// `false` and everything after it. Here, this is an error.
 pub(super) fn sort(
     command: &Command,
