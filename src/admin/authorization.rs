@@ -1,4 +1,4 @@
-//! Decides who may read a page: an API server reviews the token of each client and its permission, and the verdict is
+//! Decides who may read a page: an API server reviews the token and the permission of each client, and the verdict is
 //! cached for a short time.
 
 use std::collections::HashMap;
@@ -145,7 +145,7 @@ impl Authorization {
         Some(verdict)
     }
 
-    /// Starts a review, which ends whether or not its client waits for it.
+    /// Starts a review, which runs to its end even if no client waits for it.
     fn begin(&self, token: String) -> Pending {
         let (client, log, state) = (self.client.clone(), self.log.clone(), self.state.clone());
         let review = tokio::spawn(async move {
@@ -236,7 +236,7 @@ mod tests {
             self.header(&format!("Bearer {token}"), 1).await
         }
 
-        /// The number of reviews of tokens so far.
+        /// The number of reviews of tokens since the start.
         fn reviews(&self) -> usize {
             let requests = self.store.requests();
             requests

@@ -44,7 +44,7 @@ impl Certificate {
     /// be used, because the operator must start without a Secret too.
     ///
     /// # Errors
-    /// No certificate can be created.
+    /// If no certificate can be created.
     pub(super) fn load(directory: Option<&Path>) -> io::Result<Self> {
         let read = directory.map(Files::read);
         let tls = match read.as_ref().map(usable) {
@@ -70,7 +70,7 @@ impl Certificate {
     }
 
     /// Reads the files every few seconds, and uses them when they have changed. Never returns. The kubelet replaces all
-    /// files of a Secret at once, by a symlink.
+    /// files of a Secret in one step, with a symlink.
     pub(super) async fn follow(&self) {
         let Some(directory) = &self.directory else {
             return std::future::pending().await;
@@ -165,8 +165,8 @@ fn server_config(
         .with_no_client_auth()
         .with_single_cert(chain, key)?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    // Most scrapes need a new connection, because idle ones close after 5 s. Scrapes are rare, so full handshakes cost
-    // less than the memory for sessions.
+    // Most scrapes need a new connection, because idle connections close after 5 s. Scrapes are rare, so full
+    // handshakes cost less than the memory for sessions.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     Ok(config)

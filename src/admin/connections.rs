@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use tokio::task::AbortHandle;
 
-/// Peers with at most this many connections count as equal. The kubelet opens two or three at once, and should not be
-/// the first to lose one among many peers with one each.
+/// Peers with at most this many connections count as equal. The kubelet opens two or three connections at the same
+/// time, and should not be the first peer to lose one while many others have one connection each.
 const FEW_CONNECTIONS: usize = 8;
 
 /// Open connections, the oldest first.
@@ -15,8 +15,7 @@ pub(super) struct Connections(Vec<OpenConnection>);
 
 struct OpenConnection {
     peer: IpAddr,
-    /// There is a `Weak` of this while the connection has sent a complete request and has not received the whole
-    /// response.
+    /// There is a `Weak` of this while the client has sent a complete request and has not received the whole response.
     answers: Arc<()>,
     task: AbortHandle,
 }
@@ -42,9 +41,9 @@ impl Connections {
         }
     }
 
-    /// Returns the position of the connection to close: of the peer with the most connections, the oldest one without a
-    /// complete request, or else the oldest one. The newest connection stays, because it has had no time to send
-    /// anything.
+    /// Returns the position of the connection to close. Among those of the peer with the most connections, this is the
+    /// oldest one without a complete request, or else the oldest one. The newest connection stays, because it has had
+    /// no time to send anything.
     fn first_to_close(&self) -> usize {
         let of_peer = |peer| self.0.iter().filter(|other| other.peer == peer).count();
         let older = self.0.iter().enumerate().rev().skip(1);
@@ -73,8 +72,8 @@ mod tests {
 
     use super::*;
 
-    /// Open connections, the oldest first, each named by its peer. A capital letter means that its request is being
-    /// answered.
+    /// Open connections, the oldest first, each named by its peer. A capital letter means that a request on this
+    /// connection is being answered.
     struct Open {
         connections: Connections,
         _answers: Vec<Weak<()>>,

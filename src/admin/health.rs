@@ -31,7 +31,7 @@ struct Check {
 }
 
 impl Health {
-    /// Adds a check. It runs at each probe, must not block, and must not add another check. Its error says in one line
+    /// Adds a check. It runs at each probe, must not block, and must not add another check. Its error says on one line
     /// what is wrong.
     pub fn check<E: Into<BoxError>>(
         &self,
@@ -48,8 +48,8 @@ impl Health {
         self.shutting_down.store(true, Ordering::Relaxed);
     }
 
-    /// Runs the checks. Returns whether they pass, and the list in the format of the API server of Kubernetes. The list
-    /// is short if all checks pass and `verbose` was not requested.
+    /// Runs the checks. Returns whether they pass, and the list of results in the format of the Kubernetes API server.
+    /// The list is short if all checks pass and `verbose` was not requested.
     pub(super) fn report(&self, probe: Probe, endpoint: &str, verbose: bool) -> (bool, String) {
         let mut results = vec![("ping", Ok(()))];
         let checks = self.checks.read();

@@ -28,16 +28,16 @@ use rendering::Rendering;
 pub use secure::Secure;
 use server::{Document, Limits, Site};
 
-/// Connections that may wait in the kernel to be accepted, limited by `net.core.somaxconn`. The kernel drops more
-/// connections than these, and their clients try again after a second, which is too late for a probe. The standard
+/// The number of connections that may wait in the kernel to be accepted, limited by `net.core.somaxconn`. The kernel
+/// drops any further connection, and its client tries again after a second, which is too late for a probe. The standard
 /// library uses 128.
 const BACKLOG: u32 = 4096;
 
-/// Bytes that the kernel buffers in each direction of a connection. The kernel doubles this for its own records and
-/// counts it against the memory limit of the Pod; its default limit is several MB.
+/// The number of bytes that the kernel buffers in each direction of a connection. The kernel doubles this for its own
+/// records and counts it against the memory limit of the Pod; its default limit is several MB.
 const KERNEL_BUFFER: u32 = 8 * 1024;
 
-/// Listens on `address`. Without a host, it listens on both families, or on IPv4 alone if the host has no IPv6.
+/// Listens on `address`. Without a host, it listens on both families, or on IPv4 alone if the machine has no IPv6.
 ///
 /// # Errors
 ///
@@ -53,7 +53,7 @@ pub async fn bind(address: &ServerAddress) -> io::Result<TcpListener> {
 /// On Linux, a socket on `[::]` accepts IPv4 too.
 fn listen_on_all(port: u16) -> io::Result<TcpListener> {
     match listen((Ipv6Addr::UNSPECIFIED, port).into()) {
-        // With IPv4 alone, these errors would also occur, or another process would keep the port in the other family.
+        // With IPv4 alone, the same error would occur, or another process would keep the port on IPv6.
         Err(error)
             if !matches!(
                 error.kind(),
@@ -91,8 +91,8 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// Serves `/metrics` until `shutdown`, and then ends running responses within half a second. A page may be a second
-/// old. With `secure`, the connections are over TLS, and clients need a token.
+/// Serves `/metrics` until `shutdown`, and then ends running responses within half a second. A page may be up to a
+/// second old. With `secure`, the connections are over TLS, and clients need a token.
 pub async fn serve_metrics(
     listener: TcpListener,
     metrics: Metrics,

@@ -1,4 +1,4 @@
-//! Limits how often clients may do something within a second: those of one peer, and all together.
+//! Limits how often clients may do something within a second: the clients of one peer, and all clients together.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -26,7 +26,7 @@ impl Pace {
         }
     }
 
-    /// Whether this peer may proceed now. If so, it counts.
+    /// Whether this peer may proceed now. If so, this counts as an admission.
     pub(super) fn admits(&mut self, peer: IpAddr, now: Instant) -> bool {
         let peer = network(peer);
         self.recent

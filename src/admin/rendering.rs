@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use crate::telemetry::metrics::Metrics;
 
-/// How long a page is served after its rendering began.
+/// The time for which a page is served, counted from the start of its rendering.
 const PAGE_LIFETIME: Duration = Duration::from_secs(1);
 
 /// The size of a piece in bytes. A client that does not read keeps at most two or three pieces of a page in memory.
@@ -24,7 +24,7 @@ const PIECE: usize = 4 * 1024;
 
 type Pieces = Arc<Vec<Bytes>>;
 
-/// The newest page, and the one before it while clients read that.
+/// The newest page, and the page before it while clients still read that one.
 pub(super) struct Rendering {
     metrics: Metrics,
     kept: Mutex<Kept>,
@@ -76,7 +76,8 @@ async fn render(metrics: Metrics) -> Pieces {
     Arc::new(page)
 }
 
-/// A body that clients share. It ends with an error if its client is so slow that the page is no longer kept.
+/// The body of a response that shows a shared page. It ends with an error if the client is so slow that the page is no
+/// longer kept.
 pub(super) struct SharedPage {
     page: Weak<Vec<Bytes>>,
     next: usize,

@@ -20,7 +20,7 @@ use super::pace::Pace;
 use crate::apiserver::access_review::Verdict;
 use crate::config::SecureMetrics;
 
-/// The number of handshakes in a second: for one peer, and for all. A signature with an RSA key takes about a
+/// The maximum number of handshakes in a second: for one peer, and for all. A signature with an RSA key takes about a
 /// millisecond of the thread that also renews the Lease.
 const HANDSHAKES: (usize, usize) = (16, 128);
 
@@ -41,7 +41,7 @@ impl Secure {
     /// `client` sends the reviews of tokens.
     ///
     /// # Errors
-    /// No certificate can be created.
+    /// If no certificate can be created.
     pub fn new(config: &SecureMetrics, client: Client) -> io::Result<Self> {
         let certificate = Certificate::load(config.cert_path.as_deref())?;
         Ok(Self {
@@ -113,7 +113,7 @@ mod tests {
     const ONE: &str = "127.0.0.1";
     const TWO: &str = "127.0.0.2";
 
-    /// A server that everybody with a token may read.
+    /// A server whose metrics every client with a valid token may read.
     fn start(limits: Limits) -> Server {
         let metrics = Metrics::new("lease").unwrap();
         let api = ApiServer::new(&Store::new());
@@ -189,7 +189,7 @@ mod tests {
         for stream in slow {
             assert_cut(stream).await;
         }
-        // More slow handshakes than there may be connections.
+        // The number of slow handshakes exceeds the limit of connections.
         let slow = [(); 10].map(|()| server.connect_from(ONE));
         let _slow = join_all(slow).await;
         assert_eq!(answer(&server, TWO, "/metrics", None).await, 401);

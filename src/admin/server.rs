@@ -111,8 +111,8 @@ pub(super) async fn serve(listener: TcpListener, site: Site, limits: Limits, shu
                     open.add(peer, answers, tasks.spawn(serving));
                     while tasks.try_join_next().is_some() {}
                     if open.len() > limits.connections {
-                        // Before this task resumes, the runtime polls the sockets and runs every ready task. So each
-                        // request that has arrived is being answered.
+                        // Before this task resumes, the runtime polls the sockets and runs every ready task. By then,
+                        // each request that has arrived is being answered.
                         yield_now().await;
                         open.shrink_to(limits.connections);
                     }
@@ -196,7 +196,7 @@ async fn connection(
     }
 }
 
-/// Returns `body`, which now keeps `kept` alive until hyper has consumed it.
+/// Returns `body`, which now holds `kept` until hyper has consumed the body.
 fn keeping(
     body: Either<Full<Bytes>, SharedPage>,
     kept: Weak<()>,
@@ -207,7 +207,7 @@ fn keeping(
     })
 }
 
-/// The response. The body of the request is not read.
+/// The response to a request. The body of the request is not read.
 async fn respond<B>(
     request: Request<B>,
     site: &Site,

@@ -47,7 +47,7 @@ impl Server {
         Self::start(health_pages(health.clone()), limits)
     }
 
-    /// A server that keeps its connections, as that of metrics does, with pages that contain only `ok`.
+    /// A server that keeps its connections, as the server of metrics does, with pages that contain only `ok`.
     fn keeping_connections(limits: Limits) -> Self {
         Self::start(health_pages(Health::default()), limits)
     }
@@ -146,7 +146,7 @@ fn assert_alive(response: &str) {
 
 const KEEP_ALIVE: &[u8] = b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n";
 
-/// Every path is a page of this many bytes.
+/// A page of this many bytes for every path.
 fn page_of(bytes: usize) -> server::Pages {
     let pieces = Arc::new(vec![Bytes::from("y".repeat(4096)); bytes / 4096]);
     Arc::new(move |_, _| {

@@ -1,9 +1,9 @@
-//! Asks an API server who the user of a token is, by a TokenReview, and whether that user may get a path, by a
-//! SubjectAccessReview.
+//! Asks an API server two questions: a TokenReview asks who the user of a token is, and a SubjectAccessReview asks
+//! whether that user may get a path.
 //!
 //! The responses stay JSON, because the user is passed from one review to the other unchanged. Errors keep no text of a
-//! response except a missing permission: a TokenReview repeats the token, and a proxy may show the request in its error
-//! page.
+//! response, unless the text names a missing permission: a TokenReview repeats the token, and a proxy may show the
+//! request in its error page.
 
 use std::time::Duration;
 

@@ -12,8 +12,8 @@ use super::stretch::{Factor, Stretch};
 use crate::config::ServerAddress;
 use crate::timing::{BEHIND_EJECTION, EJECTION, LONGEST_EJECTION};
 
-/// The maximum number of addresses that are learned, which is more than any cluster has API servers. A longer list is a
-/// mistake or an attack, and the rest of it is never dialed.
+/// The maximum number of learned addresses, which is more than the number of API servers in any cluster. A longer list
+/// is a mistake or an attack, and the rest of it is never dialed.
 const MAX_LEARNED: usize = 16;
 
 /// The addresses of the API servers of one cluster, best first, and their recent failures.
@@ -21,7 +21,8 @@ const MAX_LEARNED: usize = 16;
 pub(super) struct AddressPool {
     /// The configured addresses, in the preferred order.
     fixed: Vec<ServerAddress>,
-    /// The number of configured addresses that come before the learned ones. The others come after them.
+    /// The number of configured addresses that come before the learned ones. The other configured addresses come after
+    /// the learned ones.
     pub first: usize,
     /// The addresses that the cluster lists: the more trusted group, and the others.
     learned: [Vec<ServerAddress>; 2],
@@ -55,12 +56,12 @@ impl AddressPool {
         pool
     }
 
-    /// Replaces the addresses that probes find down while another one is well. They are tried last.
+    /// Replaces the addresses that probes find down while another one is well. Addresses that are down are tried last.
     pub fn set_down(&self, down: BTreeSet<ServerAddress>) {
         self.down.send_replace(down);
     }
 
-    /// A receiver of the addresses that probes find down. Clones of a pool share them.
+    /// A receiver of the addresses that probes find down. Clones of a pool share these addresses.
     pub fn down(&self) -> watch::Receiver<BTreeSet<ServerAddress>> {
         self.down.subscribe()
     }
@@ -70,8 +71,8 @@ impl AddressPool {
         self.fixed.contains(address)
     }
 
-    /// Replaces the learned addresses; the more trusted group comes first. An empty list is ignored: one of
-    /// the servers has just sent it, so at least that one exists.
+    /// Replaces the learned addresses; the more trusted group comes first. An empty list is ignored: one of the servers
+    /// has just sent it, so at least that server exists.
     pub fn learn(&mut self, [mut trusted, mut others]: [Vec<ServerAddress>; 2]) {
         others.retain(|address| !trusted.contains(address));
         trusted.truncate(MAX_LEARNED);
@@ -86,7 +87,8 @@ impl AddressPool {
             .retain(|address, _| known.clone().any(|known| known == address));
     }
 
-    /// All addresses, in the order in which to try them: those that failed recently come last, but are not left out.
+    /// All addresses, in the order in which to try them: those that failed recently, or that probes find down, come
+    /// last, but are not left out.
     pub fn order(&self, now: Instant) -> Vec<ServerAddress> {
         let (first, last) = self.fixed.split_at(self.first);
         let learned = self.learned.iter().flat_map(|group| {
@@ -154,7 +156,7 @@ impl AddressPool {
         // A failure from long ago does not count.
         let before = self.ejections.get(address);
         let before = before.filter(|mark| now < mark.until + LONGEST_EJECTION);
-        // Several clients may report the same failure. A later one shows that the server still fails.
+        // Several clients may report the same failure. A failure after the ejection shows that the server still fails.
         let failures = match before {
             Some(mark) if now < mark.until => mark.failures,
             _ => before.map_or(0, |mark| mark.failures) + 1,

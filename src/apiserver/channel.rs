@@ -46,11 +46,11 @@ struct ChannelState {
     failed: Option<Instant>,
 }
 
-/// The pause before the next dial if no address answers. Without it, many requests would fail immediately, and each of
-/// them would cause a handshake with every address.
+/// The pause before the next dial if no address answers. Without this pause, many requests would fail immediately, and
+/// each of them would cause a handshake with every address.
 const DIAL_PAUSE: Duration = Duration::from_millis(100);
 
-/// The maximum number of times that a request that no server has accepted is sent on another connection.
+/// The maximum number of times that a request is sent again on another connection because no server has accepted it.
 const REPEATS: u32 = 3;
 
 /// A connection that exists or is being made. All requests share it, so only one of them dials.
@@ -65,7 +65,7 @@ pub(super) struct Origin {
 
 impl Origin {
     /// Records that no healthy server sends such a response. The client leaves the server of this response, if there is
-    /// another.
+    /// another server.
     pub fn blame(self, error: &dyn Error) {
         if self.channel.may_eject(&self.connection, true) {
             self.channel.eject(&self.connection, &error.to_string());
@@ -93,10 +93,10 @@ impl Channel {
         self.0.dialer.pool.lock().stretch.factor()
     }
 
-    /// Returns the connection for a request. No request is sent to an address that failed for another client while
-    /// there is an address that did not. A watch returns to a better address, and replaces a connection whose limit for
-    /// pings is now longer than necessary. Watches restart anyway, and requests on the old connection are not
-    /// disturbed.
+    /// Returns the connection for a request. If an address failed for another client, no request is sent to it as long
+    /// as there is another address that did not fail. A watch returns to a better address, and replaces a connection
+    /// whose limit for pings is now longer than necessary. Watches restart anyway, and requests on the old connection
+    /// are not disturbed.
     fn connection(&self, watches: bool) -> Pending {
         let mut state = self.0.state.lock();
         if let Some(pending) = &state.current {
@@ -144,8 +144,8 @@ impl Channel {
             connected
         };
         let pending = dial.boxed().shared();
-        // The dial continues when the requests that wait for it are abandoned, because its findings about addresses are
-        // still useful.
+        // The dial continues even when the requests that wait for it are abandoned, because its findings about
+        // addresses are still useful.
         tokio::spawn(pending.clone());
         pending
     }
@@ -208,12 +208,12 @@ impl Channel {
     /// its etcd, if there is another.
     ///
     /// 429 is the response of a healthy server under load. Its clients stay, because they would only move the load to
-    /// the next server. 503 means that the server cannot serve now, with or without `Retry-After`. It is then skipped
-    /// for longer than an API server requests in that header.
+    /// the next server. 503 means that the server cannot serve now, with or without `Retry-After`. The client then
+    /// skips it for longer than an API server requests in that header.
     ///
     /// A write may fail because of a webhook, and then it fails on every server. So a failed write counts only while no
-    /// address is skipped: the client leaves one address because of it, and not all of them in turn. A read has no such
-    /// reason to fail.
+    /// address is skipped: the client then leaves one address, and not all of them in turn. A read has no such reason
+    /// to fail.
     fn answered(&self, connection: &Arc<Connection>, is_read: bool, status: StatusCode, took: Duration) {
         self.0.dialer.pool.lock().stretch.answered(took);
         if !status.is_server_error() {
@@ -224,7 +224,8 @@ impl Channel {
         }
     }
 
-    /// Records that the server of a connection was silent for too long. A write may have waited for a webhook.
+    /// Records that the server of a connection was silent for too long. A write may have waited for a webhook, so it
+    /// counts only under the conditions of `may_eject`.
     pub fn silent(&self, connection: &Arc<Connection>, is_read: bool, factor: Factor, why: &str) {
         if is_read {
             let (address, now) = (&connection.address, Instant::now());
@@ -243,8 +244,8 @@ impl Channel {
         pool.has_other(&connection.address, now) && (is_read || pool.is_clear(now))
     }
 
-    /// Sends a request over its own connection, if possible to a server that has not got it yet. The result does not
-    /// count for or against any server.
+    /// Sends a request over its own connection, if possible to a server that does not have the request yet. The result
+    /// does not count for or against any server.
     async fn send_hedged(
         &self,
         request: Request<Body>,
@@ -297,7 +298,7 @@ impl Channel {
                         connection: connection.clone(),
                     });
                     if watches && answer.status().is_success() {
-                        // Pings show that its connection is alive.
+                        // From now on, pings show that the connection of the watch is alive.
                         in_flight.finish();
                     }
                     return Ok(answer.map(|body| TrackedBody::new(body, in_flight)));
@@ -309,7 +310,7 @@ impl Channel {
             if is_graceful_goaway {
                 self.drop_connection(|current| Arc::ptr_eq(current, &connection), &one_line(&error));
             }
-            // Otherwise, another request has taken the connection.
+            // An unsent request on an open connection is not counted: another request has taken that connection.
             if unsent.is_none() || connection.is_closed() {
                 repeats += 1;
             }

@@ -1,5 +1,5 @@
-//! One connection to one API server. It uses HTTP/2 and takes any number of requests. If the server speaks only
-//! HTTP/1.1, it takes one request at a time.
+//! One connection to one API server. The connection uses HTTP/2 and takes any number of requests at the same time. If
+//! the server speaks only HTTP/1.1, the connection takes one request at a time.
 
 use std::error::Error as _;
 
@@ -19,7 +19,7 @@ use super::stretch::Factor;
 use crate::config::ServerAddress;
 use crate::timing::PING;
 
-/// A connection. It closes when it and all responses on it are dropped.
+/// A connection. It closes when this value and all responses on the connection are dropped.
 pub(super) struct Connection {
     pub address: ServerAddress,
     /// The factor by which the time limit for pings was stretched.
@@ -42,7 +42,7 @@ pub(super) struct NoAnswer {
 impl Connection {
     /// Creates a connection over this stream, with the protocol that the server has agreed to. The time limit for
     /// pings, stretched by `factor`, is fixed for the life of the connection. The connection ends when `until_down`
-    /// completes, whatever is in flight.
+    /// completes, even if requests are in flight.
     pub async fn over(
         stream: Stream,
         address: ServerAddress,

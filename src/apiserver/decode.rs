@@ -1,9 +1,8 @@
-//! Decodes objects one by one, so that one that cannot be decoded does not break the rest of a list or a
-//! watch.
+//! Decodes objects one by one, so that an object that cannot be decoded does not break the rest of a list or a watch.
 //!
-//! kube's `DeserializeGuard` buffers each object as a tree of values, which takes several times its size. It fails on
-//! objects nested more than 128 levels deep, and where the metadata itself cannot be decoded. A service account of one
-//! namespace can cause each of these problems with its own objects.
+//! kube's `DeserializeGuard` buffers each object as a tree of values, which takes several times its size. It also fails
+//! on objects that are nested more than 128 levels deep, and on objects whose metadata cannot be decoded. A service
+//! account of one namespace can cause each of these problems with its own objects.
 
 use std::fmt::Debug;
 use std::marker::PhantomData;

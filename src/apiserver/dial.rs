@@ -23,8 +23,7 @@ use crate::apiserver::error::{causes, one_line};
 use crate::config::ServerAddress;
 use crate::timing::{DIAL_LIMIT, PING};
 
-/// The number by which the time limit is divided: after that time without a response, the next address is dialed in
-/// parallel.
+/// The time limit divided by this number is the wait for a response before the next address is dialed in parallel.
 const STAGGER: u32 = 5;
 
 /// The longest wait before the next dial, however long the limit is, so that the client soon finds a server that
@@ -44,10 +43,10 @@ pub(super) enum TlsName {
     Fixed(ServerName<'static>),
     /// The name of the API, at every address: a client in a Pod dials IP addresses, not names. On platforms with a
     /// proxy in front of the API, the Pod is configured with a DNS name. That name is accepted too, but only at this
-    /// address, which was configured.
+    /// address, which is the configured one.
     InPod(ServerAddress),
-    /// At this address, which was configured, its own host. At any other address, the name of the API. If a flag names
-    /// that other address, its host is accepted too, because its certificate may have been made by hand.
+    /// At this address, which is the configured one, its own host. At any other address, the name of the API. If a flag
+    /// names that other address, its host is accepted too, because its certificate may have been issued manually.
     Own(ServerAddress),
 }
 
@@ -61,8 +60,8 @@ pub(super) fn dns_name(address: &ServerAddress) -> Option<ServerName<'static>> {
 pub(super) const KUBERNETES: &str = "kubernetes.default.svc";
 
 impl TlsName {
-    /// The names to try, in this order. Any certificate that the cluster's CA has signed names its own node, so the
-    /// host of an address that was only learned is not enough.
+    /// The names to try, in this order. The cluster's CA also signs certificates of nodes, which name their own node,
+    /// so the host of an address that was only learned is not enough.
     fn of(&self, address: &ServerAddress, is_fixed: bool) -> Vec<ServerName<'static>> {
         let own = || ServerName::try_from(address.host.clone()).ok();
         let kubernetes = ServerName::try_from(KUBERNETES).ok().into_iter();
@@ -100,7 +99,7 @@ struct Dials {
 
 impl Dialer {
     /// Learns the addresses that the cluster lists now. Called before a dial, and whenever it matters whether there is
-    /// another address. Before the first dial of a process, none is known.
+    /// another address. Before the first dial of a process, the list is empty.
     pub fn learn(&self) {
         if let Some(listed) = self.listed.get() {
             let addresses = listed().map(|group| {
@@ -119,8 +118,8 @@ impl Dialer {
         self.pool.lock().order(Instant::now())
     }
 
-    /// Waits until probes find this address down. If the address is already down, the client has connected to it
-    /// because no other one answers, so it has to become well first.
+    /// Waits until probes find this address down. If the address is already down, this first waits until the address is
+    /// well: the client has connected to it because no other address answers.
     pub fn until_down(&self, address: ServerAddress) -> impl Future<Output = ()> + Send + use<> {
         let mut down = self.pool.lock().down();
         async move {
@@ -169,9 +168,8 @@ impl Dialer {
         answer
     }
 
-    /// Dials one address after the other and waits for the first to answer; `None` if all fail. If all are
-    /// silent, it dials the first one again: behind the cluster IP, another API server may accept the next
-    /// dial.
+    /// Dials one address after the other and waits for the first to answer; `None` if all fail. If all are silent, it
+    /// dials them again in the same order: behind the cluster IP, another API server may accept the next dial.
     async fn race(
         &self,
         order: &[ServerAddress],

@@ -17,7 +17,7 @@ pub(super) fn causes<'a>(
     })
 }
 
-/// An error with its causes, in one line. A `Status` of the API server appears as its code, its reason and, if there is
+/// An error with its causes, on one line. A `Status` of the API server appears as its code, its reason and, if there is
 /// one, its message.
 #[must_use]
 pub fn one_line(error: &(dyn Error + 'static)) -> String {
@@ -49,7 +49,7 @@ pub fn is_caused_by<E: Error + 'static>(error: &(dyn Error + 'static)) -> bool {
 /// A link that rustls adds to its errors.
 const RUSTLS_LINK: &str = ": https://docs.rs/rustls/latest/rustls/manual/_03_howto/index.html#unexpected-eof";
 
-/// Removes the text of the cause, with which many errors end.
+/// Removes the text of the cause from the end of an error, because many errors end with it.
 fn cut(text: &mut String, cause: &str) {
     if let Some(own) = text.strip_suffix(cause).filter(|_| !cause.is_empty()) {
         *text = own.trim_end_matches([':', ' ']).to_owned();

@@ -8,7 +8,8 @@ use crate::config::ServerAddress;
 
 /// Marks a request, in its extensions, as a repetition of one that is not answered yet. The repetition uses its own
 /// connection, and another server if there is one. Its result does not count against any server. All repetitions of a
-/// request carry clones of one value, so that each of them goes to a server for which no other repetition waits.
+/// request carry clones of one value, so that each of them goes to a server from which no other repetition awaits a
+/// response.
 #[derive(Clone, Debug, Default)]
 pub struct Hedging(Arc<Mutex<Vec<Try>>>);
 
@@ -20,7 +21,7 @@ type Try = Arc<Mutex<ServerAddress>>;
 #[error("no other API server to ask")]
 pub struct NoOtherServer;
 
-/// A repetition that is unanswered until this is dropped.
+/// A repetition that is unanswered until this value is dropped.
 #[derive(Debug)]
 pub struct Hedge(Try);
 
@@ -56,7 +57,7 @@ impl Hedging {
 }
 
 impl Hedge {
-    /// Records that the repetition goes to this server, because its dial was quicker.
+    /// Records that the repetition goes to this server, because the dial to this server was quicker.
     pub fn goes_to(&self, server: ServerAddress) {
         *self.0.lock() = server;
     }

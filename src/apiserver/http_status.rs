@@ -1,15 +1,15 @@
 //! The meaning of the responses of an API server.
 //!
 //! Not every response is a `Status` of the API. Under load, an API server answers 429 in plain text, and a proxy in
-//! front of it may answer in HTML. kube takes such a response to a watch for an event that it cannot decode, and logs
-//! the whole body. So `error` converts each unsuccessful response into the error that its code means, before it reaches
-//! kube.
+//! front of it may answer in HTML. If such a response answers a watch, kube treats it as an event that cannot be
+//! decoded, and logs the whole body. So `error` converts each unsuccessful response into the error that its code means,
+//! before kube sees the response.
 //!
 //! The code that gets a 429 decides what to do, and waits at least as long as `Retry-After` requests: writes, and the
 //! GETs before them, pause in `controller::workqueue::overload`, watches back off in `controller::watch::backoff`,
 //! pages are requested again in `apiserver::pages`, and `apiserver::channel` keeps its connection to the server.
 //! `controller::events` pauses, retries an Event three times, and then drops it. The comparison of the sources, the
-//! discovery of ReferenceGrants and the probe Lease pause in their own loops, and reviews of tokens in
+//! discovery of ReferenceGrants and the probe Lease pause in their own loops, and reviews of tokens pause in
 //! `admin::authorization`. To a probe, a server that answers 429 is alive (`apiserver::probe_client`). Two parts do not
 //! wait that long: the election does not wait at all, because its requests are few and its deadline is short, and the
 //! few Services with reserved slots wait 1 s (`controller::workqueue`).
@@ -23,7 +23,7 @@ use kube::core::response::StatusDetails;
 
 use crate::timing::LONGEST_RETRY_AFTER;
 
-/// The maximum number of characters that are kept of a body that is not a `Status`. An error page may be long.
+/// The maximum number of characters that are kept from a body that is not a `Status`. An error page may be long.
 const LONGEST_BODY: usize = 200;
 
 /// The meaning of a rejected write for the next attempt.
@@ -73,8 +73,8 @@ pub fn is_answer<T>(result: &kube::Result<T>) -> bool {
     matches!(result, Ok(_) | Err(kube::Error::Api(_)))
 }
 
-/// Whether this object does not exist. An API server names the missing object. A 404 without a name comes from
-/// something in between, and is no reason to delete a copy.
+/// Whether this object does not exist. An API server names the missing object. A 404 without a name comes from a proxy
+/// in between, and is no reason to delete a copy.
 #[must_use]
 pub fn is_missing(status: &Status, name: &str) -> bool {
     let details = status.details.as_ref();
@@ -140,14 +140,15 @@ pub fn is_unavailable(status: &Status) -> bool {
     status.code == 503
 }
 
-/// Whether a create had no effect and may be sent again. After any other error, it may have had an effect, or would
-/// fail again.
+/// Whether a create had no effect and may be sent again. After any other error, the create may have had an effect, or
+/// would fail again.
 #[must_use]
 pub fn may_create_again(status: &Status) -> bool {
     matches!(status.code, 401 | 429 | 500 | 503)
 }
 
-/// The `Retry-After` of an overloaded API server, zero if it sends none. `None` if it is not overloaded.
+/// The `Retry-After` of an API server that answers 429 or 503, at most [`LONGEST_RETRY_AFTER`], and zero if it sends
+/// none. `None` for any other status.
 #[must_use]
 pub fn overload(status: &Status) -> Option<Duration> {
     let details = status.details.as_ref();

@@ -1,7 +1,7 @@
-//! Connections to API servers: their addresses and time limits, and how a dead connection is noticed.
+//! Connections to API servers: their addresses and time limits, and how a dead connection is detected.
 //!
-//! kube's own stack speaks HTTP/1.1 without keepalive: after a server has lost its power, a request on a pooled
-//! connection hangs for a quarter of an hour. This stack speaks HTTP/2 and pings, and knows more than one address:
+//! kube's own stack speaks HTTP/1.1 without keepalive: after a server loses power, a request on a pooled connection
+//! hangs for a quarter of an hour. This stack speaks HTTP/2 and pings, and knows more than one address:
 //!
 //! ```text
 //!   kube ──> credentials ──> Paged ──> RequestLimits: time limits ──> Channel: one Connection at a time ──> Dialer ──> AddressPool of addresses
@@ -89,7 +89,7 @@ pub struct Access {
     incoming: Incoming,
 }
 
-/// The reason why there is no access to the API. The message says in one line what was tried and what to do.
+/// The reason why there is no access to the API. The message says on one line what was tried and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// `--kubeconfig` cannot be used.
@@ -117,7 +117,8 @@ pub enum Error {
 }
 
 impl Access {
-    /// Finds the cluster: `--kubeconfig`; else, in a Pod, its ServiceAccount; else the current context.
+    /// Finds the configuration: the file that `--kubeconfig` names; without that flag, the ServiceAccount in a Pod, and
+    /// the current context elsewhere.
     ///
     /// # Errors
     /// If the configuration that applies cannot be used.
@@ -160,11 +161,11 @@ impl Access {
         let tls = config.rustls_client_config();
         let tls = tls.map_err(|error| unusable(&one_line(&error)))?;
         if in_pod && dial::dns_name(&configured).is_none() {
-            // Every API server accepts this Host, whatever its address. A proxy in front may know only its
-            // own name.
+            // Every API server accepts this Host, whatever its address. A proxy in front of the API servers may know
+            // only its own name.
             config.cluster_url = Uri::from_static("https://kubernetes.default.svc");
         }
-        // From outside the cluster, the addresses that it lists may not be reachable.
+        // The addresses that a cluster lists are often unreachable from outside it.
         let default_mode = if in_pod {
             ApiServerMode::Auto
         } else {
@@ -175,7 +176,8 @@ impl Access {
             ApiServerMode::Local(address) => Some(address.clone()),
             ApiServerMode::Auto | ApiServerMode::Cluster => None,
         };
-        // A cluster IP hides which server answers, so a server that is down cannot be avoided there.
+        // A cluster IP hides which server answers, so a client cannot avoid a server that is down. Learned addresses
+        // therefore come before it.
         let before_learned = usize::from(local.is_some());
         let fixed = local
             .into_iter()
@@ -225,19 +227,20 @@ impl Access {
     }
 
     /// Sets the source of learned addresses. `listed` returns the known addresses and ports of the API servers, the
-    /// more trusted group first. It is called at least at each dial. At most 16 addresses are used.
+    /// more trusted group first. `listed` is called at each dial, and sometimes between dials. At most 16 addresses are
+    /// used.
     pub fn learn_from(&self, listed: impl Fn() -> [BTreeSet<(String, u16)>; 2] + Send + Sync + 'static) {
         _ = self.dialer.listed.set(Box::new(listed));
     }
 
-    /// Replaces the addresses that probes find down while another one is well. Connections to them end at once, with
-    /// the watches on them.
+    /// Replaces the addresses that probes find down while another one is well. Connections to them end immediately,
+    /// with the watches on them.
     pub fn set_down(&self, down: BTreeSet<ServerAddress>) {
         self.dialer.pool.lock().set_down(down);
     }
 
-    /// Creates a client with its own connections. It never repeats a request by itself. `purpose` names the client in
-    /// logs.
+    /// Creates a client with its own connections. It repeats a request only if no server has accepted it, or if the
+    /// request is for a page of a list. `purpose` names the client in logs.
     ///
     /// # Errors
     /// Certificates or credentials cannot be used.

@@ -134,15 +134,16 @@ impl ProbeClientInner {
         self.loaded.lock().clone()
     }
 
-    /// Reads the credentials again after a server rejected `refused`, unless they were read again since, or less than
-    /// [`REREAD_PAUSE`] ago. Returns the latest ones.
+    /// Reads the credentials again after a server rejected `refused`, unless they have been read again since then, or
+    /// were last read less than [`REREAD_PAUSE`] ago. Returns the latest credentials.
     async fn reread(self: &Arc<Self>, refused: &Arc<Credentials>) -> Result<Arc<Credentials>, Failure> {
         let _one_at_a_time = self.rereading.lock().await;
         let loaded = self.credentials();
         if !Arc::ptr_eq(&loaded, refused) || loaded.read.elapsed() < REREAD_PAUSE {
             return Ok(loaded);
         }
-        // The load continues after the attempt has timed out, because a credential plugin of a kubeconfig may be slow.
+        // The load continues even after the probe has timed out, because a credential plugin of a kubeconfig may be
+        // slow.
         let load = tokio::spawn(self.clone().load());
         load.await.map_err(|error| unusable(&error))?
     }

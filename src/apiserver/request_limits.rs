@@ -47,8 +47,8 @@ where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    /// Limits the calls to `inner`. `pool` has the factor by which limits are stretched, and `incoming` the total size
-    /// of the incomplete responses of all clients.
+    /// Limits the calls to `inner`. `pool` has the factor by which limits are stretched, and `incoming` counts the
+    /// total size of the incomplete responses of all clients.
     pub fn new(
         inner: S,
         metrics: &Metrics,
@@ -66,8 +66,8 @@ where
     }
 
     /// Sends a request. A response of more than `largest` bytes fails with [`TooLarge`], and so does a watch with a
-    /// line of more than [`LARGEST_OBJECT`]. No server has such a large object, so a failure at this limit counts
-    /// against the server. Only the beginning of the body of an error is read.
+    /// line of more than [`LARGEST_OBJECT`]. No object is that large, so a failure at [`LARGEST_OBJECT`] counts against
+    /// the server. Only the beginning of an error response is read.
     pub fn send(
         &self,
         request: Request<Body>,
@@ -124,8 +124,8 @@ where
     }
 }
 
-/// Counts one request when it is dropped, so exactly once: with a response, after an error, or when its caller abandons
-/// it.
+/// Counts one request when this value is dropped, so exactly once: with a response, after an error, or when its caller
+/// abandons it.
 struct RequestCount {
     metrics: Metrics,
     method: Method,
@@ -141,8 +141,8 @@ impl Drop for RequestCount {
 }
 
 /// Returns the minimum difference in seconds between the clocks of this host and of the API server: positive if this
-/// host is ahead. The Date of a response is truncated to whole seconds, and was written at some time between request
-/// and response.
+/// host is ahead, and `None` without a usable Date. The Date of a response is truncated to whole seconds, and was
+/// written at some time between request and response.
 pub(super) fn skew(headers: &HeaderMap, sent: Timestamp, received: Timestamp) -> Option<f64> {
     let date = rfc2822::parse(headers.get(header::DATE)?.to_str().ok()?).ok()?;
     let ahead = |moment: Timestamp| moment.duration_since(date.timestamp()).as_secs_f64();

@@ -14,19 +14,19 @@ use tower::BoxError;
 
 use super::channel::Origin;
 
-/// The largest response that contains one object, and the longest line of a watch.
+/// The largest response that contains one object, and the longest line of a watch, in bytes.
 ///
 /// The API server writes an object to etcd in a gRPC message of at most 2 MiB. In JSON, each byte of it takes at most
 /// six bytes: Go writes `<` as `\u003c`. The rest is for the list or the event around the object. A lower limit would
 /// let a tenant create an object that breaks lists and watches.
 pub(super) const LARGEST_OBJECT: usize = 13 * MIB;
 
-/// The maximum number of bytes that are read of the body of an error. The status code has the meaning, and the text is
+/// The maximum number of bytes to read from the body of an error response. A `Status` is shorter, and any other text is
 /// only for logs.
 const LONGEST_ERROR: usize = 64 * 1024;
 
-/// The largest total of incomplete responses in memory. Otherwise a proxy that sends endless responses to all watches
-/// would exceed the memory limit, although none of the responses is too large.
+/// The largest total of incomplete responses in memory. Without this limit, a proxy that sends endless responses to all
+/// watches would exceed the memory limit, although none of the responses is too large.
 const LARGEST_TOTAL: usize = 24 * MIB;
 
 /// A response of up to this size continues, whatever the total is: few objects are larger.
@@ -110,7 +110,7 @@ impl Drop for AnswerSize {
 /// Reads a response to its end.
 ///
 /// # Errors
-/// If the response broke, or is [`TooLarge`].
+/// If the response breaks, or is [`TooLarge`].
 pub(super) async fn read<B>(body: B, mut size: AnswerSize) -> Result<Bytes, BoxError>
 where
     B: Body<Data = Bytes, Error: Into<BoxError>>,
@@ -129,7 +129,7 @@ where
 /// Reads the body of an error, or its beginning if it is long.
 ///
 /// # Errors
-/// If the response broke.
+/// If the response breaks.
 pub(super) async fn read_error<B>(body: B) -> Result<Bytes, BoxError>
 where
     B: Body<Data = Bytes, Error: Into<BoxError>>,

@@ -21,7 +21,7 @@ use super::probe_client::{connect, failure, probed_path, speak_http};
 use super::request_limits::skew;
 use endpoint_copier_core::verdicts::{Failure, Target};
 
-/// A name that no certificate has, by the rules of the top-level domain.
+/// A name that no certificate has, because the top-level domain `invalid` is reserved.
 const NO_NAME: &str = "no-name.invalid";
 
 /// The facts that a server shows.
@@ -39,14 +39,14 @@ pub struct Shown {
 pub struct ServingCertificate(CertificateDer<'static>);
 
 impl ServingCertificate {
-    /// Whether the certificate names this address or DNS name, so that clients that use it accept the certificate.
-    /// `false` for a text that is neither.
+    /// Whether the certificate names this address or DNS name, so that clients that use this name accept the
+    /// certificate. `false` for a text that is neither.
     #[must_use]
     pub fn names(&self, name: &str) -> bool {
         ServerName::try_from(name).is_ok_and(|name| self.check(&name).is_ok())
     }
 
-    /// The addresses and DNS names in the certificate, in its own order.
+    /// The addresses and DNS names in the certificate, in the order of the certificate.
     #[must_use]
     pub fn all_names(&self) -> Vec<String> {
         // rustls lists the names in its error for another name.
@@ -78,13 +78,14 @@ fn plain(name: &str) -> String {
 }
 
 /// Connects to this address and port, and sends one request without credentials. This call has no time limit. A 5xx
-/// response is a failure; others, such as 401, are not.
+/// response is a failure; any other response, such as 401, is not.
 ///
 /// # Errors
-/// The server does not answer as an API server or supervisor does.
+/// If the server does not answer as an API server or supervisor does.
 pub async fn ask(target: Target) -> Result<Shown, Failure> {
     let config = config().map_err(|error| failure(&error))?;
-    // For an address, no name is sent: K3s and RKE2 may add a name that is sent to their certificate.
+    // A client sends no server name for an address. K3s and RKE2 may add to their certificate a server name that a
+    // client sends.
     let name = ServerName::IpAddress(target.address().into());
     let stream = connect(target, Arc::new(config), name).await?;
     let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
@@ -121,7 +122,7 @@ fn config() -> Result<ClientConfig, Error> {
     Ok(config)
 }
 
-/// Accepts any certificate whose key the server has.
+/// Accepts any certificate whose private key the server has.
 #[derive(Debug)]
 struct AnyCertificate(WebPkiSupportedAlgorithms);
 

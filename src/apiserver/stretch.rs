@@ -10,7 +10,8 @@ use std::time::Duration;
 use crate::config::ServerAddress;
 use crate::timing::{LARGEST_STRETCH, READ_SILENCE, STRETCHED_LIMIT};
 
-/// A timer that fires later than this shows that this process was suspended. Its timeout says nothing about a server.
+/// A timer that fires late by more than this shows that this process was suspended. Such a timeout says nothing about a
+/// server.
 const SUSPENSION: Duration = Duration::from_millis(250);
 
 /// The factor by which limits are longer than usual: a power of two.
@@ -31,7 +32,8 @@ impl Factor {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Stretch {
     factor: Factor,
-    /// The addresses that have failed in any way since a server last answered a request.
+    /// The addresses that have failed in any way since a server last answered a request, or since the limits last
+    /// doubled.
     failed: HashSet<ServerAddress>,
 }
 
@@ -47,8 +49,8 @@ impl Stretch {
         self.factor
     }
 
-    /// Records that a server answered a request after `took`, with any status. Limits shrink as long as the response
-    /// would have met them.
+    /// Records that a server answered a request after `took`, with any status. Limits are halved as long as the
+    /// response would have met the halved limits.
     pub fn answered(&mut self, took: Duration) {
         self.failed.clear();
         while self.factor > Factor::NONE && took <= Factor(self.factor.0 / 2).of(READ_SILENCE) {
@@ -61,9 +63,10 @@ impl Stretch {
         self.failed.insert(address.clone());
     }
 
-    /// Records that an address exceeded a limit that was stretched by `factor`; the timer fired `late` after
-    /// it. When `all` addresses have failed, the limits double. Several clients may time out at the same
-    /// time, so a timeout under a smaller factor than the current one does not count.
+    /// Records that an address exceeded a limit that was stretched by `factor`; the timer fired `late` after that
+    /// limit. When `all` addresses have failed, the limits double. Several clients may time out at the same time, so a
+    /// timeout under a smaller factor than the current one does not count. A timeout that shows a suspension does not
+    /// count either.
     pub fn timed_out<'a>(
         &mut self,
         address: &ServerAddress,

@@ -1,4 +1,4 @@
-//! Tracks a request and its response until the response is complete, and how long the server is silent.
+//! Tracks a request and its response until the response is complete, and measures how long the server is silent.
 
 use std::pin::Pin;
 use std::sync::Arc;

@@ -247,7 +247,7 @@ pub fn command() -> Command {
 /// A variable with an empty value counts as set.
 ///
 /// # Errors
-/// Help or version was asked for, or the arguments are wrong.
+/// If help or the version was requested, or if the arguments are wrong.
 pub fn parse(
     args: impl IntoIterator<Item = OsString>,
     env: impl Fn(&str) -> Option<String>,
@@ -304,7 +304,7 @@ pub fn parse(
     })
 }
 
-/// The environment variable of a flag, which is given without its dashes.
+/// The environment variable of a flag. `flag` is the name without the leading dashes.
 #[must_use]
 pub fn variable(flag: &str) -> String {
     format!("ENDPOINT_COPIER_{}", flag.to_ascii_uppercase().replace('-', "_"))

@@ -11,7 +11,7 @@ pub(super) type Given = (String, Option<String>);
 /// Sorts arguments (without the program's name) into flags of `command` and as many other words as `command` takes. An
 /// error is one line of text.
 ///
-/// Go silently stops at the first argument that is not a flag: of `--leader-elect false --kubeconfig x`, it ignores
+/// Go silently stops at the first argument that is not a flag: in `--leader-elect false --kubeconfig x`, it ignores
 /// `false` and everything after it. Here, this is an error.
 pub(super) fn sort(
     command: &Command,
@@ -45,7 +45,7 @@ pub(super) fn sort(
                 arg.split('=').next().unwrap_or_default()
             ));
         };
-        // Go's booleans take a value after `=` only.
+        // Go's booleans take a value only after `=`.
         let takes_next = arg.get_action().takes_values() && !arg.is_require_equals_set();
         if value.is_none() && takes_next {
             let needs_value = arg.get_num_args().is_none_or(|count| count.min_values() > 0);

@@ -1,7 +1,7 @@
 //! Accepts the flags of the Go operator that this operator does not need, so that a command line can be kept during an
 //! upgrade.
 //!
-//! Only for the migration from the Go operator; see [`endpoint_copier_core::migration`].
+//! This module exists only for the migration from the Go operator; see [`endpoint_copier_core::migration`].
 
 use clap::Args;
 

@@ -1,8 +1,8 @@
 //! Turns the flags and the environment into a validated [`Config`].
 //!
-//! Every flag that has an effect can also be set by an environment variable: `ENDPOINT_COPIER_` and the flag in upper
-//! snake case. The flag takes precedence over its variable. To add a flag, add a field to `flags.rs`, and the field of
-//! [`Config`] that it sets.
+//! Every flag that takes a value and has an effect can also be set by an environment variable: `ENDPOINT_COPIER_` and
+//! the flag in upper snake case. The flag takes precedence over its variable. To add a flag, add a field to `flags.rs`,
+//! and the field of [`Config`] that it sets.
 
 mod address;
 mod checks;
@@ -29,7 +29,7 @@ pub struct Invocation {
     pub task: Task,
     /// The validated settings.
     pub config: Config,
-    /// Lines to log once logging works: flags that have no effect here.
+    /// Lines to log once logging works, for example about flags that have no effect here.
     pub warnings: Vec<String>,
 }
 
@@ -43,7 +43,7 @@ pub struct Exit {
 }
 
 impl Exit {
-    /// `reason`: one line that says what is wrong, and what is allowed.
+    /// `reason` is one line that says what is wrong, and what is allowed.
     fn refused(reason: impl Display) -> Self {
         let text = format!("{}: {reason}\n", env!("CARGO_PKG_NAME"));
         Self { code: 2, text }

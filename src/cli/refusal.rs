@@ -6,7 +6,8 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use super::Exit;
 
-/// The name by which the user set a flag: that of the environment variable if the value comes from there.
+/// The name under which the user set a flag: the name of the environment variable if the value comes from the
+/// environment.
 pub(super) fn origin(flag: &str, from_env: &HashMap<String, String>) -> String {
     from_env.get(flag).cloned().unwrap_or_else(|| format!("--{flag}"))
 }

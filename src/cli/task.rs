@@ -18,12 +18,12 @@ pub enum Task {
     Inspect {
         /// Selects what to show.
         what: Inspect,
-        /// How to print it.
+        /// How to print the result.
         format: OutputFormat,
     },
     /// Check for common causes of a failing VIP, write nothing, and exit.
     Doctor {
-        /// How to print it.
+        /// How to print the result.
         format: OutputFormat,
     },
     /// Wait until a Service is in sync, write nothing, and exit.
@@ -36,7 +36,7 @@ pub enum Task {
 }
 
 impl Task {
-    /// The log level if no flag sets it. Commands that only read log only errors.
+    /// The log level if no flag sets it. Commands that only inspect a cluster log nothing but errors.
     pub(super) fn log_level(&self) -> &'static str {
         match self {
             Self::Run => "info",
@@ -51,7 +51,7 @@ impl Task {
             Some((PLAN, matches)) if matches.get_flag(CONSENT) => (Inspect::Consent, matches),
             Some((PLAN, matches)) => (Inspect::Plan, matches),
             Some((WAIT, matches)) => {
-                // clap requires it.
+                // clap requires this argument.
                 let service = matches.get_one::<ServiceKey>(SERVICE).cloned();
                 let service = service.unwrap_or_else(|| ServiceKey::new("", ""));
                 let limit = matches.get_one(TIMEOUT).copied().unwrap_or_default();
@@ -84,8 +84,8 @@ const TIMEOUT: &str = "timeout";
 const OUTPUT: &str = "output";
 const CONSENT: &str = "consent";
 
-/// The beginnings of the flags that the help of commands that only read shows. These commands accept all flags of the
-/// operator, so that its command line can be reused.
+/// The prefixes of flags that appear in the help of commands that only inspect a cluster. These commands accept all
+/// flags of the operator, so that its command line can be reused.
 const SHOWN_PREFIXES: [&str; 8] = [
     "kubeconfig",
     "cross-namespace",
@@ -96,7 +96,7 @@ const SHOWN_PREFIXES: [&str; 8] = [
     "api-server-",
     "nodes-",
 ];
-/// The other flags that this help shows.
+/// The other flags that appear in this help.
 const SHOWN_FLAGS: [&str; 3] = ["leader-election-namespace", "leader-election-id", "log-level"];
 
 /// The flags of features that need additional permissions, which `doctor` checks.

@@ -647,7 +647,7 @@ fn flags_without_effect_are_accepted_with_one_warning_each() {
     );
     assert!(
         !config.leader_elect,
-        "the flag after one without its value is read"
+        "a flag that follows a flag without a value is read"
     );
     assert_eq!(warnings.len(), 4);
 }
@@ -685,7 +685,7 @@ fn help_and_version_are_printed_with_code_zero() {
 
 #[test]
 fn service_variables_of_kubernetes_are_not_flags() {
-    // A Service "endpoint-copier-operator" puts such names into the environment of every Pod next to it.
+    // A Service "endpoint-copier-operator" puts such names into the environment of every Pod in its namespace.
     let env = [
         ("ENDPOINT_COPIER_OPERATOR_SERVICE_HOST", "10.0.0.1"),
         ("ENDPOINT_COPIER_OPERATOR_PORT", "tcp://10.0.0.1:8080"),

@@ -42,8 +42,8 @@ pub(super) fn is_subdomain(text: &str) -> bool {
 }
 
 pub(super) fn log_filter(text: &str) -> Result<String, String> {
-    // A bare word would be read as a target at its most verbose level, which "inof" must not mean. Numbers are levels
-    // too, but it is not obvious which.
+    // A bare word that is no level would be read as a target that logs everything, so the typo "inof" must be rejected
+    // here. Numbers are levels too, but it is not obvious which levels they mean.
     let is_level = |word: &str| {
         word.starts_with(|c: char| c.is_ascii_alphabetic()) && word.parse::<LevelFilter>().is_ok()
     };

@@ -19,7 +19,7 @@ pub(super) struct Announced {
     pub is_local: bool,
     /// Addresses that the load balancer reports, and external IPs.
     pub addresses: BTreeSet<IpAddr>,
-    /// Host names that the load balancer reports instead.
+    /// Host names that the load balancer reports instead of addresses.
     pub host_names: BTreeSet<String>,
     /// The Node from which kube-vip announces the address, according to its annotation.
     pub kube_vip_node: Option<String>,

@@ -25,7 +25,7 @@ pub(super) struct Change {
     pub added: Vec<String>,
 }
 
-/// The writes of a plan, in order.
+/// The writes of a plan: creates, then updates, then deletes.
 pub(super) fn changes(snapshot: &Snapshot, plan: &Plan) -> Vec<Change> {
     let change = |operation: Operation, key: SliceKey, new: Option<&EndpointSlice>| {
         let [old, new] = [snapshot.slice(&key), new].map(|slice| slice.map(lines_of).unwrap_or_default());

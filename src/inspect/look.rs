@@ -29,21 +29,21 @@ use endpoint_copier_core::model::{
     Service, ServiceKey, SliceKey,
 };
 
-/// Objects in one page of a list.
+/// The number of objects on one page of a list.
 const PAGE: u32 = 500;
 
-/// Up to this number of namespaces, the Events of each are listed separately, because a list of all Events costs the
-/// API server more.
+/// Up to this number of namespaces, the Events of each namespace are listed separately, because a list of all Events
+/// costs the API server more.
 const MOST_NAMESPACES: usize = 20;
 
-/// The maximum number of pages that are read of each list of Events.
+/// The maximum number of pages to read from each list of Events.
 const MOST_PAGES: usize = 10;
 
 /// The findings that only the leader knows, because it tried to write or saw how often others write. The leader reports
 /// them as Events.
 const REPORTED_BY_EVENTS: [Reason; 2] = [Reason::WriteRefused, Reason::OtherInstallation];
 
-/// How far the clock of a replica may be ahead of the API server's.
+/// How far the clock of a replica may be ahead of the API server's for the replica's Events to count.
 const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_mins(1);
 
 /// The objects that were listed.
@@ -133,8 +133,8 @@ impl ClusterReader<'_> {
         report
     }
 
-    /// Adds a finding that only Events show to the rows of the Services that have it. Returns the error if not all
-    /// Events could be read.
+    /// Adds a finding to the rows of the Services that have it. Only Events show such a finding. Returns the error if
+    /// not all Events could be read.
     pub async fn add_reported(
         &self,
         rows: &mut [&mut Row],
@@ -159,7 +159,8 @@ impl ClusterReader<'_> {
         now.checked_sub(skew.unwrap_or_default()).unwrap_or(now)
     }
 
-    /// Events on Services in the namespaces of these rows, as many as could be read, and the error if some could not.
+    /// The Events with this reason on Services in the namespaces of these rows, as many as could be read, and the error
+    /// if some could not be read.
     async fn events(&self, rows: &[&mut Row], reason: &str) -> (Vec<DynamicObject>, Option<String>) {
         let kind = ApiResource::erase::<Event>(&());
         let fields = format!("involvedObject.kind=Service,reason={reason}");
@@ -181,8 +182,8 @@ impl ClusterReader<'_> {
         (events, error)
     }
 
-    /// Lists ReferenceGrants in the first version that the cluster serves. Without them, or without permission to list
-    /// them, the annotations of sources and the flags decide.
+    /// Lists ReferenceGrants in the first version that the cluster serves. Without ReferenceGrants, or without
+    /// permission to list them, the annotations of sources and the flags decide.
     async fn list_grants(&self, index: &mut Index) -> Result<(), Error> {
         let grants = match self.grants::<true>().await? {
             None => self.grants::<false>().await?,
@@ -232,8 +233,8 @@ impl ClusterReader<'_> {
         Ok(())
     }
 
-    /// Lists the Nodes that the operator would watch. Without them, copies keep what they have from Nodes, and findings
-    /// say why.
+    /// Lists the Nodes that the operator would watch. If the Nodes cannot be listed, copies keep what they have from
+    /// Nodes, and findings say why.
     async fn list_nodes(&self, index: &mut Index) {
         let mut params = ListParams::default();
         if !self.config.nodes_selector.is_empty() {

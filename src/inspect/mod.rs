@@ -72,11 +72,11 @@ pub enum Error {
     Output(#[from] std::io::Error),
 }
 
-/// Prints what `what` selects, and returns whether nothing is left to do: all Services are in sync, there is nothing to
-/// write, or no Service needs consent.
+/// Prints what `what` selects, and returns `true` if nothing of that kind is left to do: all Services are in sync,
+/// there is nothing to write, or no Service needs consent.
 ///
 /// # Errors
-/// The cluster cannot be read, or the result cannot be printed.
+/// If the cluster cannot be read, or the result cannot be printed.
 pub async fn inspect(config: &Config, what: Inspect, format: OutputFormat) -> Result<bool, Error> {
     let reader = connect(config).await?;
     let report = settled(&reader, what).await?;

@@ -23,13 +23,13 @@ pub(super) struct ClusterReport {
     /// Whether every Service is in sync.
     pub in_sync: bool,
     pub services: Vec<Row>,
-    /// The Leases by which replicas are elected.
+    /// The Leases with which replicas are elected.
     pub leaders: Vec<Leader>,
     /// Why the Lease could not be read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub leaders_error: Option<String>,
-    /// Why Events could not be read. Findings that only Events show may be missing. Events are read only while a
-    /// Service is out of sync.
+    /// Why Events could not be read, in which case findings that only Events show may be missing. Events are read only
+    /// while a Service is out of sync.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub events_error: Option<String>,
 }
@@ -51,17 +51,18 @@ pub(super) struct Row {
     /// The number of slices of the Go operator that would be deleted.
     #[serde(skip)]
     pub leftovers: usize,
-    /// `<namespace>/<name>`, even if it may not be copied. `None` if the Service names no valid source.
+    /// `<namespace>/<name>`, even if that source may not be copied. `None` if the Service names no valid source.
     pub source: Option<String>,
     pub families: Vec<&'static str>,
     /// Endpoints of the source in these families.
     pub source_endpoints: ReadyCount,
     /// Endpoints of our copies.
     pub copy_endpoints: ReadyCount,
-    /// Endpoints that our copies show as not ready because the API servers did not answer the probes of a replica.
+    /// The addresses of endpoints that our copies show as not ready because the API servers did not answer the probes
+    /// of a replica.
     pub taken_out: BTreeSet<IpAddr>,
     pub in_sync: bool,
-    /// The time of the last change of the copies if they are in sync. Otherwise the time of the last change of the
+    /// The time of the last change of the copies if they are in sync. Otherwise, the time of the last change of the
     /// Service or its source, whichever is later.
     pub since: Option<Timestamp>,
     pub findings: Vec<Finding>,
@@ -92,7 +93,7 @@ pub(super) struct Leader {
 }
 
 impl ClusterReport {
-    /// `changed`: the times of last changes. `at`: the current time by the clock of the API server.
+    /// `changed` has the times of the last changes, and `at` is the current time by the clock of the API server.
     pub fn of(index: &Index, changed: &Dates, leases: &[Lease], at: Timestamp) -> Self {
         let keys = index.all().into_iter();
         let rows = keys.filter_map(|key| Row::of(index, &key, changed));
@@ -122,7 +123,7 @@ impl ClusterReport {
         all.filter(move |(_, finding)| is_about_consent(finding))
     }
 
-    /// These findings as one JSON document.
+    /// The findings of [`Self::without_consent`] as one JSON document.
     pub fn consent(&self) -> Value {
         let of_service = |(row, finding): (&Row, &Finding)| json!({"namespace": row.namespace, "name": row.name, "source": row.source, "reason": finding.reason, "note": finding.note});
         let services: Vec<_> = self.without_consent().map(of_service).collect();

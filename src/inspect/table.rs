@@ -105,7 +105,8 @@ pub(super) fn unmanaged(row: &Row) -> &'static str {
 const DISABLED: &str = "has the annotation endpoint-copier/enabled: \"false\", so its copies and what the Go operator \
                         left are deleted.";
 
-/// Without the operator's flags, the copies of a Service that only flags make managed look like leftovers.
+/// Some Services are managed only because a flag of the operator names them. Without that flag, their copies look like
+/// leftovers.
 const UNMANAGED: &str = "has copies but is not managed, as far as this command knows: the copies would be deleted. \
                          If flags of the operator make it managed, pass the same flags here.";
 
@@ -174,13 +175,13 @@ fn leader(leader: &Leader, now: Timestamp) -> String {
     text
 }
 
-/// Replaces control characters in text that others have written, so that it cannot control the terminal or add a line
-/// that looks like one of ours.
+/// Replaces control characters in text that others have written, so that the text cannot control the terminal or add a
+/// line that looks like one of ours.
 pub(super) fn shown(text: &str) -> String {
     text.replace(char::is_control, "\u{fffd}")
 }
 
-/// An age in one unit, similar to those of kubectl.
+/// An age in one unit, similar to the ages that kubectl prints.
 fn age(since: Timestamp, now: Timestamp) -> String {
     let seconds = now.duration_since(since).as_secs().max(0);
     match seconds {

@@ -9,17 +9,17 @@ use super::{Error, connect, print, table};
 use crate::config::Config;
 use endpoint_copier_core::model::ServiceKey;
 
-/// The pause between two reads. Each read lists all Services, so it is not shorter.
+/// The pause between two reads. Each read lists all Services, so the pause is not shorter.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// The minimum time for the first read, so that a limit of 0 reads once.
 const FIRST_READ: Duration = Duration::from_secs(5);
 
-/// Waits until the copies of a Service are in sync, prints the result, and returns whether they are. A Service that
-/// does not exist or is not managed may still be created or become managed. Failed reads are repeated.
+/// Waits until the copies of a Service are in sync, prints the result, and returns whether they are. This also waits
+/// for a Service that does not exist yet or is not managed yet. Failed reads are repeated.
 ///
 /// # Errors
-/// The last read of the cluster failed, or the result cannot be printed.
+/// If the last read of the cluster failed, or the result cannot be printed.
 pub async fn wait(config: &Config, service: &ServiceKey, limit: Duration) -> Result<bool, Error> {
     let reader = connect(config).await?;
     let start = Instant::now();

@@ -148,7 +148,7 @@ impl LeaderElector {
         }
     }
 
-    /// Waits until this candidate may try, and either sees enough of the cluster to lead or the Lease has had no leader
+    /// Waits until this candidate may try, and until it sees enough of the cluster to lead or the Lease has not changed
     /// for [`LEADERLESS`]. Logs each new leader in the meantime.
     async fn standby(&self, leader: &mut Option<String>) {
         let mut log_holder = |holder: Option<&str>| {
@@ -204,8 +204,8 @@ impl LeaderElector {
         }
     }
 
-    /// Leads until the Lease is lost, or until this replica has to stop or sees too little. `before` has the previous
-    /// holder, and why the Lease was free.
+    /// Leads until the Lease is lost, or until this replica must stop or sees too little of the cluster. `before` has
+    /// the previous holder, and why the Lease was free.
     async fn lead(
         &self,
         sent: Instant,

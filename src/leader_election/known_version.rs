@@ -30,7 +30,7 @@ impl KnownVersion {
         let Some(read_version) = ReadVersion::of(lease) else {
             return;
         };
-        // Otherwise the watch was faster than the response.
+        // If a newer version is known, the watch was faster than the response.
         if !self.is_after(&read_version) {
             self.replace(read_version, lease);
         }

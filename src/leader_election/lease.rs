@@ -1,4 +1,4 @@
-//! The parts of the Lease that the election reads. They decode whatever a user has written into the Lease.
+//! The parts of the Lease that the election reads. They can be decoded whatever a user has written into the Lease.
 //!
 //! A real API server stores times that our clients cannot read, such as `9999-12-31T23:59:59.999999Z`, which exceeds
 //! jiff's maximum. With the type of `k8s_openapi`, one such time, even in `managedFields`, would permanently break the
@@ -37,10 +37,10 @@ pub struct LeaseSpec {
     /// The number of times that the holder has changed.
     #[serde(deserialize_with = "if_readable")]
     pub lease_transitions: Option<i64>,
-    /// The time of the last renewal, by the holder's clock. Compared as text, never parsed.
+    /// The time of the last renewal, by the holder's clock. The election compares it as text and never parses it.
     #[serde(deserialize_with = "if_readable")]
     pub renew_time: Option<String>,
-    /// The time at which the holder took the Lease. Compared as text, never parsed.
+    /// The time at which the holder took the Lease, by the holder's clock. Only reports use it.
     #[serde(deserialize_with = "if_readable")]
     pub acquire_time: Option<String>,
 }

@@ -5,7 +5,7 @@ use kube_leader_election::Error;
 use crate::apiserver::error::one_line;
 use crate::apiserver::http_status;
 
-/// Formats an error in one line. Its text contains the error of the call, which `source()` does not return.
+/// Formats an error on one line. Its text contains the error of the call, which `source()` does not return.
 pub(super) fn in_one_line(error: &Error) -> String {
     let (Error::GetLease(cause)
     | Error::CreateLease(cause)

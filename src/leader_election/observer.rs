@@ -77,7 +77,7 @@ impl LeaseObserver {
         }
     }
 
-    /// Records the response to one of our writes. The watch has to show the write too.
+    /// Records the response to one of our writes. The watch must show the write too; see [`Self::wait_until_overdue`].
     pub(super) fn wrote(&self, lease: &Lease) {
         let mut state = self.state.lock();
         let version = version_of(&lease.metadata);
@@ -145,8 +145,8 @@ impl LeaseObserver {
         _ = self.changes.subscribe().changed().await;
     }
 
-    /// Waits until the watch has not shown one of our writes for `limit`, and returns the version of that write. The
-    /// next call does not return the same write again.
+    /// Waits until one of our writes has been missing from the watch for `limit`, and returns the version of that
+    /// write. The next call does not return the same write again.
     pub async fn wait_until_overdue(&self, limit: Duration) -> u64 {
         let mut changes = self.changes.subscribe();
         loop {
@@ -179,8 +179,8 @@ impl LeaseObserver {
         self.state.lock().lease.since()
     }
 
-    /// The time at which the state of the Lease last changed. Unlike [`Self::since`], a gap between two reads that find
-    /// no Lease does not change it.
+    /// The time at which the state of the Lease last changed. Unlike [`Self::since`], it does not move after a gap
+    /// between two reads that find no Lease.
     pub(super) fn changed_at(&self) -> Option<Instant> {
         self.state.lock().changed_at
     }

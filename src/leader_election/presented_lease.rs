@@ -27,8 +27,9 @@ pub enum PresentedLease {
 }
 
 impl PresentedLease {
-    /// The Lease that the candidate `us` presents, given what it knows after this response. `leads` says whether it has
-    /// a valid term. `overtaken` says that the response was ignored, so the known state may differ from what was read.
+    /// The Lease to present to the lock of the candidate `us`, given what the candidate knows after this response.
+    /// `leads` says whether the candidate has a valid term. `overtaken` says that the response was ignored, so the
+    /// known state may differ from what was read.
     pub fn of(
         answer: Option<&Lease>,
         overtaken: bool,
@@ -40,7 +41,7 @@ impl PresentedLease {
     ) -> Self {
         let free = !overtaken && known.may_race(us, default_duration, leads, now);
         let Some(lease) = answer else {
-            // A Lease that was deleted while it had a holder is presented as if it still existed.
+            // A Lease that was deleted while it had a holder is presented as held until a candidate may try.
             return if free { Self::Absent } else { Self::Held };
         };
         match lease.spec.holder_identity.as_deref() {

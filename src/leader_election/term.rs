@@ -92,7 +92,7 @@ impl Term {
         self.state.lock().renewed
     }
 
-    /// Renews the term by a request that is sent now.
+    /// Renews the term as a request that is sent now would.
     #[cfg(test)]
     pub(crate) fn renew_for_tests(&self, length: Duration) {
         _ = self.extend(Validity::won(Instant::now(), length));

@@ -9,10 +9,10 @@ use crate::telemetry::watch_health::WatchHealth;
 use crate::timing::BLIND;
 use endpoint_copier_core::model::WatchKind;
 
-/// The period in which a view is polled until it is current. It is short, because a first term waits for the view.
+/// The interval at which a view is polled until it is current. It is short, because a first term waits for the view.
 const VIEW_POLL: Duration = Duration::from_millis(5);
 
-/// The period in which a leader checks for failing lists and watches.
+/// The interval at which a leader checks for failing lists and watches.
 const BLIND_POLL: Duration = Duration::from_secs(1);
 
 /// The view that a replica has of the cluster.
@@ -46,7 +46,7 @@ impl View {
 
     /// Waits until a leader whose term begins now has to release the Lease: a watch has failed for [`BLIND`]. Returns
     /// the names of the failing watches. Does not return before the term has lasted for [`BLIND`]. Otherwise, replicas
-    /// that all see too little would immediately pass on the Lease.
+    /// that all see too little would release the Lease again immediately.
     pub(super) async fn blind(&self) -> String {
         sleep(BLIND).await;
         loop {

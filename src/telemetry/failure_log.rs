@@ -11,10 +11,10 @@ use tracing::{debug, info, warn};
 /// The time after which a line is logged again, although its cause is known.
 const REPEAT_PAUSE: Duration = Duration::from_secs(60);
 
-/// The maximum number of causes that are logged within one such time.
+/// The maximum number of causes that are logged within one [`REPEAT_PAUSE`].
 const MOST_CAUSES: usize = 8;
 
-/// The state of one thing that may fail, with its current outage if there is one. Clones share it.
+/// The log of one operation that may fail, with its current outage if there is one. Clones share the outage.
 #[derive(Clone, Debug)]
 pub struct FailureLog {
     what: Arc<str>,
@@ -24,7 +24,7 @@ pub struct FailureLog {
 #[derive(Debug)]
 struct Outage {
     began: Instant,
-    /// When the outage began, or when the last repeated line was logged.
+    /// The time at which the outage began, or at which the last repeated line was logged.
     last_repeat: Instant,
     /// The causes logged since `last_repeat`.
     causes: Vec<String>,
@@ -32,7 +32,7 @@ struct Outage {
 }
 
 impl FailureLog {
-    /// Creates a log without an outage. `what` names what may fail, and begins each line.
+    /// Creates a log without an outage. `what` names the operation, and begins each line.
     #[must_use]
     pub fn new(what: impl Into<Arc<str>>) -> Self {
         Self {
@@ -47,7 +47,7 @@ impl FailureLog {
         self.failed_by(cause, error);
     }
 
-    /// Records a failure. `cause` distinguishes the causes.
+    /// Records a failure. Failures with the same `cause` count as one cause, even if their `error` differs.
     pub fn failed_by(&self, cause: String, error: &str) {
         let what = &self.what;
         let mut current = self.outage.lock();

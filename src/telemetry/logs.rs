@@ -18,7 +18,7 @@ use crate::config::{LogConfig, LogFormat};
 /// Directives that make libraries quieter, each with the range of requested levels to which it applies. A name stands
 /// for all crates whose names begin with it.
 const QUIET_LIBRARIES: [(&str, RangeInclusive<LevelFilter>); 4] = [
-    // The crate of the lock logs every attempt that fails because of another holder at info, about once a second.
+    // The crate of the lock logs at info every attempt that fails because of another holder, about once a second.
     (
         "kube_leader_election=warn",
         LevelFilter::INFO..=LevelFilter::TRACE,

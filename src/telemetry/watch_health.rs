@@ -1,4 +1,5 @@
-//! Records signs of life of watches. The view of a watch without such a sign is stale, however quiet the cluster is.
+//! Records signs of life of watches. The view of a watch without a recent sign of life is stale, however quiet the
+//! cluster is.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -12,10 +13,11 @@ use tracing::warn;
 use crate::timing::CAUGHT_UP;
 use endpoint_copier_core::model::WatchKind;
 
-/// How often watches are checked until they are current. This is short, because a first copy waits for it.
+/// The time between two checks of whether watches are current. It is short, because the first copy waits for these
+/// watches.
 const CURRENT_POLL: Duration = Duration::from_millis(5);
 
-/// A watch counts as working once it has been answered for this time, because a watch that breaks at once proves
+/// A watch counts as working once it has been answered for this time, because a watch that breaks immediately proves
 /// nothing.
 const WORKING_TIME: Duration = Duration::from_secs(1);
 
@@ -54,10 +56,10 @@ struct WatchStatus {
     /// Whether the watch continued after a break, without a list.
     resumed: bool,
     restart: Option<Cause>,
-    /// When the list or the watch last worked, or when the watch began if neither ever has.
+    /// When the list or the watch last worked, or when the watch began if neither has ever worked.
     well: Instant,
     has_worked: bool,
-    /// Whether the list or the watch has failed since then, for a cause that may concern only this replica.
+    /// Whether the list or the watch has failed since `well`, for a cause that may concern only this replica.
     failing: bool,
 }
 
@@ -109,7 +111,7 @@ impl WatchState {
     }
 
     /// Records that the list or the watch has failed. `for_all` says whether it fails for every replica, for example
-    /// because a permission is missing.
+    /// because a permission is missing. Such a failure counts as a success, because no other replica would see more.
     pub fn record_failure(&self, for_all: bool) {
         if for_all {
             self.record_success();
@@ -140,14 +142,15 @@ impl WatchState {
         state.open = is_open.then(Instant::now);
     }
 
-    /// Whether the watch shows the current state, as far as is known. Events that were missed follow the response.
+    /// Whether the watch shows the current state, as far as is known. After a break, the events that were missed follow
+    /// the response.
     fn is_current(&self) -> bool {
         let resumed = self.status.lock().resumed;
         self.is_open(if resumed { CAUGHT_UP } else { Duration::ZERO })
     }
 
-    /// Whether the watch may show an outdated state: its list was complete some time ago, and the connection after the
-    /// list was cut off. A watch that is still listing shows nothing, so it shows nothing outdated.
+    /// Whether the watch may show an outdated state: its list was complete more than [`WATCH_START`] ago, and no
+    /// current watch follows the list. A watch that is still listing shows nothing, so it shows nothing outdated.
     fn is_doubtful(&self) -> bool {
         let listed = self.status.lock().listed;
         listed.is_some_and(|listed| listed.elapsed() > WATCH_START) && !self.is_current()
@@ -455,7 +458,7 @@ mod tests {
         assert!(failing().is_empty(), "it has not failed");
         watch.record_failure(false);
         assert_eq!(failing(), ["services"], "nothing was ever read");
-        // A response that breaks at once does not count; one that continues does.
+        // A response that breaks immediately does not count. A response that continues does.
         watch.set_open(true);
         watch.set_open(false);
         assert_eq!(failing(), ["services"]);

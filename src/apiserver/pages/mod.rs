@@ -1,8 +1,8 @@
 //! Lists in pages of a bounded size.
 //!
 //! The API limits the number of objects on a page, but tenants decide how large their objects are: a page of 500
-//! objects may contain a hundred of 250 KB. So the size of the previous page determines the next limit. A page that is
-//! still too large is abandoned and requested again with fewer objects.
+//! objects may contain a hundred objects of 250 KB each. So the size of the previous page determines the next limit. A
+//! page that is still too large is abandoned and requested again with fewer objects.
 //!
 //! A page is in memory several times while it is decoded, and the allocator keeps much of that memory for the
 //! process. So pages are small: twenty of them take barely longer than a single large one.
@@ -32,18 +32,20 @@ const FIRST_PAGE: u32 = 100;
 /// half this size it is doubled, unless that was the last page of a list.
 const TARGET: usize = 64 * 1024;
 
-/// The target size of a page if each page takes long, whatever its size.
+/// The target size of a page after one that took at least [`QUICK_PAGE`]: each page takes long, so a list should have
+/// fewer pages.
 const SLOW_TARGET: usize = 256 * 1024;
 
 /// A page that arrives within this time costs little, so a list may have more pages.
 const QUICK_PAGE: Duration = Duration::from_millis(50);
 
-/// A page of more bytes is abandoned, unless it has a single object.
+/// A page of more than this many bytes is abandoned, unless its limit is a single object.
 const LARGEST_PAGE: usize = 4 * 1024 * 1024;
 
-/// The first pause before the next page is requested again from an overloaded API server; it doubles. The API server
-/// may request a longer pause. All pauses of one page together are limited, because the continue token is valid only
-/// for some minutes, and because the caller knows better than this layer what to do in the meantime.
+/// The first pause before the next page is requested again from an overloaded API server; each further pause is twice
+/// as long. The API server may request a longer pause. All pauses of one page together are limited, because the
+/// continue token is valid only for some minutes, and because the caller knows better than this layer what to do in the
+/// meantime.
 const PAGE_PAUSE: Duration = Duration::from_secs(1);
 
 /// Chooses the size of the pages of lists.
@@ -54,7 +56,8 @@ pub(super) struct Paged<S> {
     sizes: Arc<Mutex<Sizes>>,
 }
 
-/// The number of objects of the next page, by path. It is bounded, because a path may name a namespace.
+/// The number of objects of the next page, by path. The number of paths is bounded, because a path may name a
+/// namespace.
 #[derive(Default)]
 struct Sizes(HashMap<String, Size>);
 
@@ -69,7 +72,8 @@ struct Size {
 const PATHS: usize = 1000;
 
 impl Sizes {
-    /// `continues` says whether this continues a list, so that the page before was full.
+    /// The limit for the next page. `continues` says whether that page continues a list, which means that the previous
+    /// page was full.
     fn of(&self, path: &str, continues: bool) -> u32 {
         match self.0.get(path) {
             None => FIRST_PAGE,

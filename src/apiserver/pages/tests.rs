@@ -8,7 +8,7 @@ use super::super::response_size::Incoming;
 use super::*;
 use crate::telemetry::metrics::Metrics;
 
-/// The limits of the requests that the API server got, with times.
+/// The limit and the time of each request that the API server got.
 type Requests = Arc<Mutex<Vec<(u32, Instant)>>>;
 
 /// Serves a list of `total` objects of this size. A page holds as many as the limit allows.
@@ -124,7 +124,7 @@ async fn pages_that_arrive_slowly_are_larger() {
 #[tokio::test]
 async fn the_last_page_of_a_list_does_not_enlarge_those_of_the_next() {
     let requests = Requests::default();
-    // A full page has the right size. The last one is short.
+    // A full page has the right size. The last page is short.
     let paged = paged(server(TARGET / 100, 10, &requests));
     for _ in 0..4 {
         list(&paged, "limit=500").await.unwrap();

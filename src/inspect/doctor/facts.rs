@@ -45,19 +45,19 @@ pub(super) struct ServiceFacts {
 pub(super) struct Server {
     /// The names in the certificate.
     pub names: Vec<String>,
-    /// The addresses and host names of Services that the certificate does not have.
+    /// The names that clients of Services use, but that the certificate lacks: addresses and host names.
     pub missing: BTreeSet<String>,
     /// By how many seconds our clock is ahead of the server's clock, as far as is certain.
     pub ahead: Option<f64>,
 }
 
-/// The Leases by which replicas are elected.
+/// The Leases with which replicas are elected.
 #[derive(Debug, Default)]
 pub(super) struct Installations {
     /// Whether replicas use a Lease: `--leader-elect` is on.
     pub elect: bool,
     pub seen: Vec<Installation>,
-    /// Why Leases of other namespaces, or all of them, could not be read.
+    /// Why the Leases of other namespaces, or all Leases, could not be read.
     pub hidden: Option<Unknown>,
 }
 
@@ -65,12 +65,12 @@ pub(super) struct Installations {
 #[derive(Clone, Debug)]
 pub(super) struct Installation {
     pub leader: Leader,
-    /// By how much the last renewal is later than the API server's clock; negative: earlier.
+    /// By how much the last renewal is later than the API server's clock; negative if it is earlier.
     pub ahead: Option<SignedDuration>,
 }
 
 impl Installation {
-    /// `at`: the API server's clock when the Lease was read.
+    /// `at` is the time of the read, by the API server's clock.
     pub fn of(leader: Leader, at: Timestamp) -> Self {
         let ahead = leader.renewed.map(|renewed| renewed.duration_since(at));
         Self { leader, ahead }
@@ -101,8 +101,9 @@ impl ServiceFacts {
     }
 }
 
-/// The addresses that source and copies list, on the ports that the source lists, and on the supervisor's if the
-/// Service has it. Other ports and other sources are not contacted, because the servers there need not be API servers.
+/// The addresses that source and copies list, on the ports that the source lists, and on the port of the supervisor if
+/// the Service has that port. Other ports and other sources are not contacted, because the servers there need not be
+/// API servers.
 fn servers(snapshot: &Snapshot) -> BTreeSet<Target> {
     let (Some(service), Some(source)) = (&snapshot.service, &snapshot.source) else {
         return BTreeSet::new();

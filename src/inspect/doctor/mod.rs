@@ -25,11 +25,11 @@ mod text;
 
 use facts::Facts;
 
-/// Checks the managed Services and what they depend on, prints the results, and returns whether no check failed. A
+/// Checks the managed Services and what they depend on, prints the results, and returns `true` if no check failed. A
 /// check that could not run has not failed.
 ///
 /// # Errors
-/// The cluster cannot be read, or the result cannot be printed.
+/// If the cluster cannot be read, or the result cannot be printed.
 pub async fn doctor(config: &Config, format: OutputFormat) -> Result<bool, Error> {
     let diagnosis = Diagnosis::of(&read::facts(&connect(config).await?).await?);
     print(&match format {
@@ -139,7 +139,7 @@ impl Diagnosis {
     }
 }
 
-/// The reason why a fact is unknown, in one line.
+/// The reason why a fact is unknown, on one line.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 struct Unknown(String);

@@ -70,12 +70,12 @@ fn reachability(port: u16, facts: &Facts) -> Check {
     Check::failed(NAME, detail, remedy)
 }
 
-/// Whether the failure shows no answer of the server, so that the fault may be on our side.
+/// Whether the failure shows no sign of an answer, so that the fault may be on our side.
 fn is_silent(failure: &Failure) -> bool {
     matches!(failure, Failure::TimedOut | Failure::Other(_))
 }
 
-/// Whether a replica leads, and only those of one installation do.
+/// Whether a replica leads, and whether all replicas that lead belong to one installation.
 fn installations(facts: &Facts) -> Option<Check> {
     const NAME: &str = "installations";
     let found = &facts.installations;

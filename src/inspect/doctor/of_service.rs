@@ -9,7 +9,8 @@ use crate::inspect::table::unmanaged;
 use endpoint_copier_core::model::{Reason, a_few};
 use endpoint_copier_core::verdicts::Target;
 
-/// Nodes with this label are left out by MetalLB and by the load balancers of clouds, whatever its value is.
+/// Nodes with this label are left out by MetalLB and by the load balancers of clouds, whatever the value of the label
+/// is.
 pub(super) const EXCLUDE_LABEL: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
 
 /// The findings that have a check of their own.
@@ -159,7 +160,7 @@ fn foreign_slices(row: &Row) -> Check {
 }
 
 /// Whether load balancers leave out Nodes that may announce the address. With the policy `Local`, only Nodes of ready
-/// endpoints may announce it, and otherwise any Node.
+/// endpoints may announce it. Otherwise, any Node may.
 fn excluded_nodes(service: &ServiceFacts, facts: &Facts) -> Option<Check> {
     const NAME: &str = "excluded-nodes";
     let announced = &service.announced;

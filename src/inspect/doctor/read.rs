@@ -26,8 +26,8 @@ use endpoint_copier_core::verdicts::{Failure, Target};
 /// The time limit for all lists together. A large cluster takes some seconds.
 const LISTS_LIMIT: Duration = Duration::from_secs(30);
 
-/// The time limit for each of the requests that follow the lists, in parallel: one to each API server, the list of
-/// Nodes, the list of MetalLB's announcements, and the reviews of permissions.
+/// The time limit for each of the parallel requests that follow the lists: one to each API server, the list of Nodes,
+/// the list of MetalLB's announcements, and the reviews of permissions.
 const LIMIT: Duration = Duration::from_secs(10);
 
 /// The time between two reads of a Lease. It is longer than the pause between two renewals.
@@ -94,8 +94,7 @@ struct Reading {
     hidden: Option<Unknown>,
 }
 
-/// Reads the cluster, and reads it again while a change is on its way to the copies. Only the first read has to
-/// succeed.
+/// Reads the cluster, and reads it again while a change is on its way to the copies. Only the first read must succeed.
 async fn settled(reader: &ClusterReader<'_>) -> Result<Reading, Error> {
     let end = Instant::now() + LISTS_LIMIT;
     let first = timeout_at(end, read(reader)).await;
@@ -213,8 +212,8 @@ async fn announced_by_metallb(client: &Client) -> Result<BTreeMap<ServiceKey, BT
     Ok(announced)
 }
 
-/// Reviews the permissions of the replicas. In one of their Pods, these are our own. Otherwise, they are those of the
-/// ServiceAccount of the leader's Pod.
+/// Reviews the permissions of the replicas. If this command uses the credentials of a Pod, these are its own
+/// permissions. Otherwise, these are the permissions of the ServiceAccount of the leader's Pod.
 async fn rights(
     reader: &ClusterReader<'_>,
     installations: &Installations,
@@ -253,13 +252,13 @@ async fn rights(
     Ok(Rights { who, missing })
 }
 
-/// The name of the ServiceAccount of a leader's Pod. In the Lease, the name of the holder begins with that of the Pod,
-/// up to the last underscore.
+/// The name of the ServiceAccount of a leader's Pod. In the Lease, the name of the holder begins with the name of the
+/// Pod, which ends before the last underscore.
 async fn service_account(client: &Client, leader: &Leader) -> Result<String, Unknown> {
     let namespace = &leader.namespace;
     let holder = leader.holder.as_deref().unwrap_or_default();
     let pod = holder.rsplit_once('_').map_or(holder, |(pod, _)| pod);
-    // Anyone who may write the Lease chooses this text, and it becomes part of a path.
+    // Anyone who may write the Lease can choose this text, which becomes part of a path.
     let is_name = |sign: char| sign.is_ascii_alphanumeric() || sign == '-' || sign == '.';
     if pod.is_empty() || !pod.chars().all(is_name) || pod.contains("..") {
         return Err(Unknown(format!("the Lease names {holder}, which is no Pod")));
@@ -273,8 +272,8 @@ async fn service_account(client: &Client, leader: &Leader) -> Result<String, Unk
     Ok(name.unwrap_or("default").to_owned())
 }
 
-/// Whether a review says that a permission is granted. A review stores nothing. `subject`: namespace and name of a
-/// ServiceAccount, or `None` for our own permissions.
+/// Whether a review says that a permission is granted. A review stores nothing. `subject` is the namespace and the name
+/// of a ServiceAccount, or `None` for our own permissions.
 async fn is_allowed(client: &Client, right: &Right, subject: Option<(&str, &str)>) -> Result<bool, Unknown> {
     let mut spec = right.attributes();
     let (kind, resource) = match subject {

@@ -31,8 +31,8 @@ pub(super) struct Rights {
 pub(super) struct Right {
     pub verb: &'static str,
     object: Object,
-    /// Whether copies cannot be written without this permission. In most clusters, the absence of the other permissions
-    /// is not noticed.
+    /// Whether copies cannot be written without this permission. Without one of the others, only some features do not
+    /// work.
     pub is_needed: bool,
 }
 
@@ -210,7 +210,7 @@ mod tests {
         rights
     }
 
-    /// Such lines for the permissions that `doctor` reviews.
+    /// Lines of the same form for the permissions that `doctor` reviews.
     fn reviewed(uses: Uses) -> BTreeSet<String> {
         let lease = ("ops", "f668ae63.endpoint-copier-operator");
         let needed = needed(lease, &BTreeSet::from(["default"]), uses);

@@ -1,16 +1,16 @@
 //! The client that makes `kube_leader_election::LeaseLock` safe.
 //!
 //! By itself, the lock reads the Lease, compares times from the wall clocks of two machines, and then patches the
-//! Lease, whatever state it is in by then. This client
-//! - shows the lock a Lease whose times make it try exactly when [`super::observed_lease`] allows, by our own monotonic
-//!   clock. It also fills in missing fields and replaces times that the lock cannot read, which would make the lock
-//!   fail forever;
+//! Lease, whatever its state is by then. This client
+//! - shows the lock a Lease whose times make the lock try exactly when [`super::observed_lease`] allows, by our own
+//!   monotonic clock. It also fills in missing fields and replaces times that the lock cannot read, which would make
+//!   the lock fail forever;
 //! - turns the PATCH of the lock into a compare-and-swap on the version that the lock has seen, so that only one of
 //!   many candidates wins and no late PATCH overwrites a successor;
 //! - answers the GET of the lock from memory if the version to build on is known ([`super::known_version`]), so that a
-//!   renewal is one request;
-//! - repeats a slow renewal in parallel, through other API servers, and recognizes a renewal whose reply is lost when
-//!   the watch shows it (`renewal`).
+//!   renewal takes one request;
+//! - repeats a slow renewal in parallel, through other API servers, and recognizes by the watch that a renewal was
+//!   applied although its reply was lost (`renewal`).
 //!
 //! This client does not limit the term; see [`super::term`].
 
@@ -37,7 +37,7 @@ use crate::apiserver::http_status::status_of;
 
 mod renewal;
 
-/// The holder that the lock sees instead of a name that it must not see.
+/// The holder that the lock sees if the Lease names none, and no other name may be shown instead.
 const NOBODY: &str = "(nobody)";
 
 /// The error for a Lease that no API server can have sent.
@@ -60,7 +60,7 @@ pub struct LeaseCas {
 pub struct Patch {
     /// The version on which the PATCH builds.
     pub read_version: ReadVersion,
-    /// The renewal time that the PATCH states. No other request states it.
+    /// The renewal time that the PATCH states. No other renewal states the same time.
     pub renewed: Option<String>,
     body: Bytes,
 }
@@ -116,10 +116,12 @@ impl LeaseCas {
         self.terms.borrow().as_ref().is_some_and(|term| !term.is_over())
     }
 
-    /// Returns what the lock gets after the API server has answered its GET with this Lease, or with none.
+    /// Returns what the lock gets after the API server has answered its GET with this Lease, or with none. `None`
+    /// stands for the response itself.
     ///
     /// # Errors
-    /// If this replica leads and the Lease has changed since the read, or if no API server can have stored this Lease.
+    /// If this replica leads, but may have lost the Lease because the watch showed another state during the GET, or if
+    /// no API server can have stored this Lease.
     fn present(&self, lease: Option<&Lease>, sent: Instant) -> Result<Option<Bytes>, BoxError> {
         let read_version = lease.map(|lease| ReadVersion::of(lease).ok_or(NO_VERSION));
         let read_version = read_version.transpose()?;
@@ -175,13 +177,14 @@ impl LeaseCas {
     }
 
     /// Returns what the lock gets if a renewal has no response, but the watch shows that it was applied. The term
-    /// counts from the time at which its first try was sent.
+    /// counts from the time at which the first try of this renewal was sent.
     fn applied(&self, sent: Instant) -> Response<Full<Bytes>> {
         *self.sent.lock() = Some(sent);
         Response::new(presented(&Lease::default(), &self.observer.us, SignedDuration::ZERO).into())
     }
 
-    /// Turns the lock's PATCH into a compare-and-swap. Returns `None` if the lock has read no Lease.
+    /// Turns the lock's PATCH into a compare-and-swap. Returns `None` if the lock has read no Lease since its last
+    /// PATCH, or if the PATCH cannot be decoded.
     fn bind(&self, patch: &[u8]) -> Option<Patch> {
         let read_version = self.read_version.lock().take()?;
         let mut patch: Value = serde_json::from_slice(patch).ok()?;
@@ -199,7 +202,7 @@ impl LeaseCas {
             Method::GET => self.read(request).await,
             Method::PATCH => self.patch(request).await,
             // The state that the GET showed may be outdated. The watch may have shown since then that another candidate
-            // created the Lease. If that Lease is deleted before this request arrives, nothing would reject the
+            // created the Lease. If that Lease were deleted before this request arrives, nothing would reject the
             // request.
             Method::POST if !self.observer.may_race(self.leads()) => {
                 Err("another holder of the Lease was seen since it was read".into())

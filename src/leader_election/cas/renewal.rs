@@ -1,8 +1,8 @@
 //! One renewal: a PATCH that is repeated in parallel while it is unanswered, and the evidence that it succeeded.
 //!
 //! All tries are identical and bound to the same version, so the API server applies at most one of them, whichever it
-//! gets first. The term counts from the time at which the applied try was sent or, if it is unknown, from that of the
-//! first try.
+//! gets first. The term counts from the time at which the applied try was sent or, if it is unknown which try was
+//! applied, from the time at which the first try was sent.
 //!
 //! A lost reply does not end the term. A renewal is sent 2 s before the deadline. If each request takes 1.5 s, a
 //! repetition is rejected 2.5 s after the first try, and a renewal of the new version would be answered after 3 s at
@@ -28,11 +28,12 @@ use crate::timing::REPEAT_RENEWAL;
 
 impl LeaseCas {
     /// Sends a PATCH that renews this term. If it is not answered soon, an identical PATCH is sent in parallel, through
-    /// another API server, and another one whenever all are unanswered for a while or one fails.
+    /// another API server. A further PATCH follows whenever all tries have been unanswered for a while, or a try has
+    /// failed.
     ///
     /// # Errors
     /// If there is no successful response in time, or if the watch shows first that the renewal was applied. In the
-    /// first case, too, it may have been applied.
+    /// first case, too, the renewal may have been applied.
     pub(super) async fn renew(
         &self,
         request: Request<Bytes>,
@@ -114,7 +115,7 @@ fn remaining(limit: Instant) -> Duration {
     limit.saturating_duration_since(Instant::now())
 }
 
-/// Returns the time until which to wait for a response that is not worth all of the time until `limit`.
+/// Returns an earlier limit, which leaves a quarter of the remaining time for another renewal.
 fn shortened(limit: Instant) -> Instant {
     Instant::now() + remaining(limit) * 3 / 4
 }

@@ -16,8 +16,8 @@ use crate::timing::LONGEST_LEASE;
 /// The known state of the Lease.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ObservedLease {
-    /// The last seen state of the Lease, and the time since which it has lasted. `None` before the Lease was first
-    /// looked at.
+    /// The last seen state of the Lease, and the time since which this state has lasted. `None` before the Lease was
+    /// first looked at.
     state: Option<(LeaseState, Instant)>,
     /// The last holder that was seen. Deletions and empty states do not change it.
     holder: Option<String>,
@@ -48,9 +48,9 @@ impl ObservedLease {
     }
 
     /// Records what a GET or the response to a write shows at a moment, or `None` if there is no Lease. Returns whether
-    /// that is a change. A lower version is a change too, because versions restart at a lower one when etcd is restored
-    /// from a backup. A late response does no harm: it makes the wait longer, and the API server rejects a write that
-    /// builds on it.
+    /// that is a change. A lower version is a change too, because versions restart at a lower number when etcd is
+    /// restored from a backup. A late response does no harm: it makes the wait longer, and the API server rejects a
+    /// write that builds on it.
     pub fn see(&mut self, lease: Option<&Lease>, now: Instant) -> bool {
         let state = LeaseState::of(lease);
         if self.state.as_ref().is_some_and(|(known, _)| *known == state) {
@@ -71,7 +71,7 @@ impl ObservedLease {
     /// response is ignored, because another state was seen after that moment and it is unknown which of the two is
     /// newer.
     ///
-    /// A missing Lease counts as missing only while it is read repeatedly. After a gap, the wait restarts, because its
+    /// A missing Lease counts as missing only while it is read repeatedly. After a gap, the wait restarts, because the
     /// holder may have written the Lease in the meantime, and a watch that lags or was cut off does not show that.
     pub fn see_answer(
         &mut self,
@@ -98,9 +98,10 @@ impl ObservedLease {
     /// The earliest time at which the candidate `us` may try, unless the Lease changes before then. `leads` says
     /// whether the candidate has a valid term. `None` before the Lease was first looked at. A Lease that was released,
     /// or never showed a holder, is free. A Lease that names us is ours to renew. Any other Lease belongs to its last
-    /// holder until its duration has passed since its present state was first seen, even if it was deleted, emptied or
-    /// garbled, because the holder may be alive and about to write it again. Only the leader may write such a Lease at
-    /// once: if we are the last holder that we saw but do not lead, there may have been another holder since.
+    /// holder until that holder's duration has passed since the present state was first seen, even if the Lease was
+    /// deleted, emptied or garbled, because the holder may be alive and about to write it again. Only the leader may
+    /// write such a Lease immediately: if we are the last holder that we saw but do not lead, there may have been
+    /// another holder since.
     #[must_use]
     pub fn race(&self, us: &str, default_duration: Duration, leads: bool) -> Option<Instant> {
         let (state, since) = self.state.as_ref()?;
@@ -134,9 +135,9 @@ impl ObservedLease {
         race.is_some_and(|moment| now >= moment)
     }
 
-    /// The time at which a candidate has to check again that a Lease that had a holder is still missing. It checks more
-    /// often than the holder would write the Lease again. `None` if the Lease was last seen to exist, or if no holder
-    /// was ever seen.
+    /// The time at which a candidate has to check again that a Lease that had a holder is still missing. The candidate
+    /// checks more often than the holder would write the Lease again. `None` if the Lease was last seen to exist, or if
+    /// no holder was ever seen.
     #[must_use]
     pub fn next_look(&self, default_duration: Duration) -> Option<Instant> {
         let missed = self.missed.filter(|_| self.holder.is_some())?;

@@ -23,8 +23,8 @@ fn seconds(n: u64) -> Duration {
     Duration::from_secs(n)
 }
 
-/// Shows these states, one per second. Returns the result of `race` in seconds after the last one: `Ok(None)` means at
-/// once.
+/// Shows these states, one per second. Returns the result of `race` in seconds after the last one: `Ok(None)` means
+/// immediately, and `Err` means never.
 fn race_after(states: &[Option<Lease>]) -> Result<Option<u64>, ()> {
     let start = Instant::now();
     let mut observed = ObservedLease::default();

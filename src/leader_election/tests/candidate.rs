@@ -239,7 +239,7 @@ async fn each_cause_of_failed_attempts_is_logged_once_a_minute() {
     let mut one = Runner::start(&Store::new(), "one");
     one.leads().await;
     let before = log.lines().len();
-    // The causes alternate, so that each attempt fails for a different cause than the one before.
+    // The causes alternate, so that each attempt fails for a different reason than the attempt before it.
     let faults = one.server.faults();
     // After a failed renewal, the candidate reads the Lease again.
     faults.add(Fault::status(Match::any().resource("leases").verb("patch"), 500).times(1));

@@ -92,7 +92,7 @@ async fn standby_with_late_watch_takes_no_lease_deleted_twice() {
     assert_that_term_continues(&first, &two).await;
 }
 
-/// The standby is cut off in the meantime and cannot read the Lease.
+/// After the first deletion, the standby is cut off and cannot read the Lease.
 #[tokio::test(start_paused = true)]
 async fn standby_after_a_cut_takes_no_lease_deleted_twice() {
     let (store, first, two) = deleted_under_a_leader().await;

@@ -135,7 +135,7 @@ fn spec(store: &Store) -> Value {
         .unwrap_or_default()
 }
 
-/// Writes the Lease as another client does.
+/// Writes the Lease as another client would.
 fn put(store: &Store, spec: Value) {
     let lease = json!({
         "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",

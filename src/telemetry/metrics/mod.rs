@@ -32,7 +32,7 @@ use page::{MetricsPage, metrics, number, unix};
 pub use probes::ProbeMetrics;
 pub use services::Services;
 
-/// From a write on the same machine to the longest time that the timeouts allow.
+/// From the time of a write on the same machine to the longest time that the timeouts allow, in seconds.
 const PROPAGATION_BUCKETS: [f64; 15] = [
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
 ];
@@ -41,7 +41,7 @@ const PROPAGATION_BUCKETS: [f64; 15] = [
 /// longest ones cover the delay that a lost API server may cause.
 const TRIGGER_BUCKETS: [f64; 10] = [0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0];
 
-/// Up to the default renew deadline, with a step at half of it.
+/// Up to the default renew deadline, with a bucket at half of that deadline.
 const RENEWAL_BUCKETS: [f64; 12] = [
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0,
 ];
@@ -127,7 +127,7 @@ metrics! {
 }
 
 impl Metrics {
-    /// All metrics, in their own registry. `lease_name` is the value of the label `name` of
+    /// Creates all metrics, in their own registry. `lease_name` is the value of the label `name` of
     /// `leader_election_master_status`.
     ///
     /// # Errors
@@ -197,7 +197,7 @@ impl Metrics {
         self.0.in_sync.store(in_sync, Ordering::Relaxed);
     }
 
-    /// Counts a sync of one Service that ended.
+    /// Counts a sync of one Service when it has ended.
     pub fn sync_finished(&self, result: SyncResult) {
         self.0.syncs.with_label_values(&[result.as_str()]).inc();
     }
@@ -220,7 +220,7 @@ impl Metrics {
         self.0.trigger_propagation.observe(took.as_secs_f64());
     }
 
-    /// Sets the number of current findings by reason. It is 0 for all other reasons.
+    /// Sets the number of current findings by reason. The number is 0 for each reason that `counts` does not have.
     pub fn set_findings(&self, counts: &BTreeMap<Reason, usize>) {
         for reason in Reason::ALL {
             let count = counts.get(&reason).copied().unwrap_or(0);

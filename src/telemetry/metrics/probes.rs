@@ -1,4 +1,5 @@
-//! The metrics of the probes, the only ones with an address in a label. When a target is forgotten, its series end.
+//! The metrics of the probes, the only ones with the address of an endpoint in a label. When a target is forgotten, its
+//! series end.
 
 use std::time::Duration;
 

@@ -26,7 +26,7 @@ pub struct Services(Mutex<BTreeMap<ServiceKey, ServiceMetrics>>);
 
 #[derive(Default)]
 struct ServiceMetrics {
-    /// When something changed that no sync has seen yet.
+    /// The time of the first change that no sync has seen yet.
     changed: Option<Instant>,
     /// Since when the Service has been out of sync, according to the syncs that have begun.
     behind: Option<Instant>,
@@ -75,7 +75,7 @@ impl Services {
     }
 
     /// The lines of all Services, in pieces of about [`SERVICES_PIECE`] bytes. Services may come and go between two
-    /// pieces. `stale` says how long the view of Services may have been out of date, if a watch is silent.
+    /// pieces. If a watch is silent, `stale` says for how long the view of Services may have been out of date.
     pub(super) fn pieces(&self, stale: Option<Duration>) -> impl Iterator<Item = String> {
         FAMILIES.iter().flat_map(move |family| {
             let mut last: Option<ServiceKey> = None;
@@ -164,8 +164,8 @@ impl ServiceMetrics {
     }
 }
 
-/// The labels of a Service. Its names are DNS labels if an API server has validated them. Any other name is escaped, so
-/// that it cannot end the value of the label.
+/// The labels of a Service. The namespace and the name are DNS labels if an API server has validated them. Any other
+/// text is escaped, so that it cannot end the value of the label.
 fn labels(key: &ServiceKey) -> String {
     let escaped = |name: &str| {
         name.replace('\\', "\\\\")

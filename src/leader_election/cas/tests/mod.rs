@@ -244,7 +244,7 @@ async fn a_lease_deleted_after_our_term_is_not_recreated_at_once() {
     assert!(attempt(&lock(&server, observer)).await.unwrap());
 }
 
-/// The candidate has not read the Lease for some time, in which it may have existed again.
+/// The candidate has not read the Lease for some time, during which the Lease may have existed again.
 #[tokio::test(start_paused = true)]
 async fn the_wait_for_a_missing_lease_restarts_after_a_gap() {
     let observer = seen(held("another", "2026-01-01T00:00:00.000000Z"));
@@ -377,8 +377,8 @@ const RENEWED: &str = "2026-01-01T00:00:02.000000Z";
 /// Each PATCH that the server got: the resourceVersion to which each is bound, and whether it is a repetition.
 type Log = Arc<Mutex<Vec<(String, bool)>>>;
 
-/// A server that answers each PATCH in turn, after its delay in milliseconds with its code, or never (`None`). A
-/// GET is answered at once.
+/// A server that answers each PATCH in turn, after its delay in milliseconds with its code, or never (`None`). A GET is
+/// answered immediately.
 fn in_turn<const N: usize>(answers: [(Option<u64>, u16); N]) -> (Log, impl server::Upstream) {
     let log = Log::default();
     let patches = log.clone();
@@ -567,7 +567,7 @@ async fn a_renewal_after_a_read_succeeds_when_the_watch_shows_it() {
     assert!(took < 2000 && !term.is_over(), "{took}");
 }
 
-/// The client avoids a server whose late response no caller awaits.
+/// The client would avoid a server whose late response no caller awaits.
 #[tokio::test(start_paused = true)]
 async fn a_late_answer_to_a_renewal_that_the_watch_shows_is_read() {
     let observer = unknown();
@@ -620,7 +620,7 @@ async fn a_renewal_rejected_unprocessed_is_retried_without_a_read() {
     }
 }
 
-/// The failed renewal may have been applied, so the version on which both build may be outdated.
+/// The failed renewal may have been applied, so the version on which both tries build may be outdated.
 #[tokio::test(start_paused = true)]
 async fn an_unknown_result_takes_precedence_over_a_rejection() {
     for (first, second, refused) in [(503, 429, false), (429, 503, false), (429, 403, true)] {

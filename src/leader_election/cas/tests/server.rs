@@ -9,7 +9,7 @@ use tower::{Service, service_fn};
 
 use super::*;
 
-/// An API server that has one Lease or none, which writes do not change, and that records its requests.
+/// An API server that has one Lease or none, and records its requests. Writes do not change the Lease.
 #[derive(Clone, Default)]
 pub struct Server(Arc<Mutex<ServerState>>);
 
