@@ -1,10 +1,10 @@
-"""Runs the build stage of the Dockerfile without a container engine: its commands run unchanged in a folder.
+"""Runs the build stage of the Dockerfile without a container engine: its commands run in a folder.
 
     python3 hack/image/build.py Dockerfile FOLDER [NAME=VALUE ...]
 
 The pairs are build arguments. Without a pair for TARGETARCH, which a container engine would set, the build is for the
 architecture of this machine. Files are copied as .dockerignore allows. The Debian packages of the image are installed
-if apt-get exists and this script runs as root. Otherwise they must be installed already.
+if apt-get exists and this script runs as root. Otherwise, they must be installed already.
 """
 
 import fnmatch
@@ -29,7 +29,7 @@ def instructions(text):
 
 
 def allowed(context):
-    """Returns a function that returns whether .dockerignore admits a path. The last matching pattern decides."""
+    """Returns a predicate: whether .dockerignore admits a path. The last matching pattern decides."""
     lines = (context / ".dockerignore").read_text().splitlines()
     patterns = [line for line in lines if line and not line.startswith("#")]
 
@@ -67,7 +67,7 @@ def main():
     dockerfile, work = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]).resolve()
     given = {"TARGETARCH": machine.this_architecture(), **dict(pair.split("=", 1) for pair in sys.argv[3:])}
     context = dockerfile.resolve().parent
-    # The output of the compiler is kept between runs. Everything else is built again.
+    # The output of the compiler and cargo-auditable are kept between runs. Everything else is built again.
     work.mkdir(parents=True, exist_ok=True)
     for entry in work.iterdir():
         if entry.name in ("target", "tools"):

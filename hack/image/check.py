@@ -24,7 +24,7 @@ import urllib.request
 import zlib
 
 NAME = "endpoint-copier-operator"
-# The maximum size of the binary in bytes, so that a pull is short on a slow network. The binary of the Go operator is
+# The maximum size of the binary in bytes, so that a pull is quick on a slow network. The binary of the Go operator is
 # four times as large.
 LARGEST = 8_000_000
 ACCOUNT = "var/run/secrets/kubernetes.io/serviceaccount"
@@ -37,7 +37,7 @@ def check(what, holds):
 
 
 def is_static(binary):
-    """Returns whether the binary needs neither an interpreter (program header 3) nor a library (dynamic entry 1)."""
+    """Returns whether the binary needs neither an interpreter (program header type 3) nor a library (dynamic tag 1)."""
     table, = struct.unpack_from("<Q", binary, 32)
     size, count = struct.unpack_from("<HH", binary, 54)
     headers = [struct.unpack_from("<IIQQQQ", binary, table + size * at) for at in range(count)]
@@ -102,7 +102,7 @@ def until(what, holds):
 
 
 def pod(image, testbed, folder):
-    """Runs the operator as in a Pod. main() calls this script again in separate namespaces for it."""
+    """Runs the operator as in a Pod. For this, main() starts the script again in separate namespaces."""
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
     kubeconfig = folder / "kubeconfig"
     servers = subprocess.Popen([testbed, "--listen", "127.0.0.1:6443", "--kubeconfig", kubeconfig])

@@ -7,7 +7,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 : "${KIND_CLUSTER:?name of the kind cluster}" "${IMG:?image, as loaded}" "${CONTAINER_TOOL:=docker}"
 namespace=endpoint-copier-operator
 kubectl=(kubectl --context "kind-$KIND_CLUSTER")
-# A call can reach the frozen API server.
+# Needed because a call can reach the frozen API server.
 time_limit=--request-timeout=5s
 helm=(helm --kube-context "kind-$KIND_CLUSTER")
 
@@ -17,7 +17,7 @@ addresses() {
     --output jsonpath='{range .items[*].endpoints[*]}{.addresses[0]}{"\n"}{end}'
 }
 
-# Waits until the VIP has this many API servers.
+# Waits until the VIP has $1 API servers.
 wait_for() {
   for _ in $(seq 120); do
     # The API can be unavailable for a few seconds after one of its servers has failed.

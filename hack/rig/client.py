@@ -49,11 +49,11 @@ async def call(host, arguments, tls, local):
 
 
 def own_ports(host, number, hosts):
-    """Local addresses with ports that are reused only after minutes.
+    """Local addresses with ports that are reused only after several minutes.
 
     A call that a dead server never answered stays in the connection tracking of the client's kernel for up to two
-    minutes, with the translation to that server. The kernel sends a later call from the same port there too, long after
-    kube-proxy has forgotten the server. Such late failures say nothing about the copy.
+    minutes, with the translation to that server. The kernel sends a later call from the same port to that server too,
+    long after kube-proxy has forgotten it. Such late failures say nothing about the copy.
     """
     wildcard = "::" if ":" in host else "0.0.0.0"
     for port in itertools.cycle(PORTS[number::hosts]):

@@ -42,7 +42,7 @@ client-token,client,2,system:masters
 proxy-token,system:kube-proxy,3,
 operator-token,system:serviceaccount:{NAMESPACE}:endpoint-copier-operator,4,
 """
-# Only requests of the client outside the cluster are logged.
+# Only requests from the client outside the cluster are logged.
 AUDIT_POLICY = {
     "apiVersion": "audit.k8s.io/v1",
     "kind": "Policy",
@@ -269,7 +269,7 @@ class Cluster:
         return until("the copies list all API servers", limit, lambda: self.lists(NODES))
 
     def audited(self, uri):
-        """The node and the source addresses of each request of the client for this URI, from the audit logs."""
+        """The node and the source addresses of each request from the client for this URI, from audit logs."""
         found = []
         for node in NODES:
             with open(self.audit_log(node), encoding="utf-8") as log:

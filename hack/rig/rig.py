@@ -38,12 +38,12 @@ FAULT_LIMIT = 6
 # The copies list a repaired server again within this time. Each relapse doubles the time for which the server must
 # answer before that, up to 60 s:
 RETURN_LIMIT = 90
-# Calls fail for at most this long, by the kind of the node. The Lease of a dead leader runs out after 6 s.
+# Calls fail for at most this long, by the kind of the node. The Lease of a dead leader expires after 6 s.
 FAILING_LIMIT = {"other": 5.5, "leader": 9, "etcd-leader": 5.5}
 # An API server without its etcd still answers /readyz with 200 for a while, because it caches its check of etcd. Without
 # the leader of etcd, nothing can be written until the other members have elected one.
 FAILING_LIMIT_WITHOUT_ETCD = {"other": 7, "leader": 10.5, "etcd-leader": 9}
-# No call should fail because a repaired server returns. If the machine stalls, this many may fail on each family:
+# No call should fail because a repaired server returns. If the machine stalls, up to this many may fail on each family:
 MOST_FAILED = 3
 # The client makes thirty calls a second on each family. With fewer than this many, the checks prove nothing:
 LEAST_CALLS = 24
@@ -88,13 +88,14 @@ class Rig:
 
 
 def client(namespace, *arguments):
-    """The command of a client in a namespace."""
+    """The command that runs client.py in a namespace."""
     program = (sys.executable, str(cluster.HERE / "client.py"), f"--ca={cluster.STATE}/ca.crt")
     return ["ip", "netns", "exec", namespace, *program, *arguments]
 
 
 def local(rig):
-    """With Cluster, API servers on other nodes than the announcing one see that node as the client."""
+    """With Local, only the API server of the announcing node is called, and sees the client. With Cluster, the others
+    see the announcing node."""
     for policy in ("Cluster", "Local"):
         rig.cluster.set_policy(policy)
         for node in NODES:
@@ -115,7 +116,7 @@ def local(rig):
 
 
 def healthy_nodes(item):
-    """The nodes of a slice on which a load balancer would send traffic to an endpoint."""
+    """The nodes of the endpoints in a slice that a load balancer considers healthy."""
     return {
         endpoint.get("nodeName")
         for endpoint in item["endpoints"]
@@ -124,7 +125,8 @@ def healthy_nodes(item):
 
 
 def announcing(rig):
-    """The nodes that announce the VIP. MetalLB requires a healthy endpoint in any slice, PureLB in each."""
+    """The nodes that announce the VIP: MetalLB requires a healthy endpoint in any slice, PureLB in each. Also the nodes
+    of healthy endpoints, by family."""
     nodes = {item["addressType"]: healthy_nodes(item) for item in rig.cluster.slices()}
     return {**nodes, "MetalLB": set().union(*nodes.values()), "PureLB": set(NODES).intersection(*nodes.values())}
 
