@@ -53,7 +53,7 @@ struct Ended {
 }
 
 impl TargetTask {
-    /// Creates a task whose first attempt begins at once. The first period begins `phase` later.
+    /// Creates a task whose first attempt begins immediately. The first period begins `phase` later.
     pub fn new(target: Target, probes: &Probes, phase: Duration) -> Self {
         let now = Instant::now();
         Self {
@@ -80,7 +80,7 @@ impl TargetTask {
                 () = closed(&mut self.kept) => self.kept_closed(),
                 round = rounds.changed() => {
                     let origin = *rounds.borrow_and_update();
-                    // A failing target is probed soon anyway. Another attempt now would count a disturbance of all
+                    // A failing target is probed soon anyway. Another attempt now would count one disturbance of all
                     // targets twice.
                     if round.is_ok() && origin != Some(self.target) && self.failures == 0 {
                         self.due = Instant::now();

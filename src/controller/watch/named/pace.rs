@@ -26,10 +26,10 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(4);
 /// After this time without new names, the next pause is [`PAUSE`] again.
 const CALM: Duration = Duration::from_secs(10);
 
-/// The number of lists of new names that all namespaces together may cause at once.
+/// The number of lists of new names that all namespaces together can cause in a burst.
 const BURST: u32 = 4;
 
-/// The time after which all namespaces together may cause one more list.
+/// The time after which all namespaces together can cause one more list.
 const REFILL: Duration = Duration::from_secs(1);
 
 /// The pauses of all requesters, and the limit on all lists together.
@@ -116,7 +116,7 @@ impl Pace {
     }
 }
 
-/// The limit on all lists together: [`BURST`] at once, then one after each [`REFILL`].
+/// The limit on all lists together: a burst of [`BURST`], then one after each [`REFILL`].
 #[derive(Default)]
 struct Total {
     /// The time at which the whole burst is available again.
