@@ -20,11 +20,11 @@ pub struct Config {
     pub secure_metrics: Option<SecureMetrics>,
     /// The address of the health paths. `None` disables them.
     pub health_probe_bind_address: Option<ServerAddress>,
-    /// Whether to compete for the Lease. Without leader election, this replica may always write.
+    /// Whether to compete for the Lease. Without leader election, this replica is always allowed to write.
     pub leader_elect: bool,
     /// The settings that apply without annotations: the source, the managed Service, and consent.
     pub defaults: Defaults,
-    /// How many Services may be managed.
+    /// The limits on the number of managed Services.
     pub limits: ServiceLimits,
     /// The settings of the leader election.
     pub election: ElectionConfig,
@@ -36,7 +36,7 @@ pub struct Config {
     pub api_server: ApiServerConfig,
     /// Whether and how to probe the API servers that copies list.
     pub probe: ProbeConfig,
-    /// The label selector of the Nodes on which API servers run; empty: all Nodes.
+    /// The label selector of the Nodes on which API servers run. An empty one selects all Nodes.
     pub nodes_selector: String,
     /// Whether to write a condition into the status of managed Services.
     pub service_conditions: bool,

@@ -267,8 +267,8 @@ fn filled(index: &SharedIndex) -> impl Fn() -> Result<(), NotFilled> + Clone + S
     }
 }
 
-/// Adds the checks of readiness: everything has been listed, and every required watch is alive. A replica does not have
-/// to lead to be ready.
+/// Adds the checks of readiness: everything has been listed, and every required watch is alive. A replica can be ready
+/// without leading.
 fn report_readiness(
     health: &Health,
     filled: impl Fn() -> Result<(), NotFilled> + Send + Sync + 'static,

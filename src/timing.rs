@@ -60,7 +60,8 @@ pub const REMOVAL_LIMIT: Duration = Duration::from_secs(5);
 /// The longest pause that an API server can request with `Retry-After`. A longer one is shortened to this.
 pub const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(60);
 
-/// The time for which an address is tried last after it failed. The time doubles with each failure.
+/// The time for which an address is tried last after it failed. If it fails again soon after that time, the next such
+/// time is twice as long.
 pub const EJECTION: Duration = Duration::from_secs(10);
 /// The longest time for which an address is tried last.
 pub const LONGEST_EJECTION: Duration = Duration::from_secs(160);
@@ -75,7 +76,7 @@ const _: () = {
     assert!(shorter(READ_SILENCE, PING) && shorter(times(READ_SILENCE, 2), DIAL_LIMIT));
     // An abandoned call counts against a silent server.
     assert!(shorter(READ_SILENCE, READ_LIMIT) && shorter(READ_SILENCE, EVENT_LIMIT));
-    // Even the largest factor does not take the shortest limit above the upper bound.
+    // Even the largest factor does not raise the shortest limit above the upper bound.
     assert!(shorter(times(READ_SILENCE, LARGEST_STRETCH), STRETCHED_LIMIT));
     assert!(shorter(READ_LIMIT, STRETCHED_LIMIT));
     assert!(shorter(LIST_SILENCE, CHECK_LIMIT) && shorter(CHECK_LIMIT, ANSWER_LIMIT));
@@ -229,7 +230,7 @@ pub const LONGEST_WATCH_PAUSE: Duration = Duration::from_millis(500);
 /// The longest pause of a watch of an overloaded API server, unless the server requests a longer one.
 pub const LONGEST_OVERLOAD_PAUSE: Duration = Duration::from_secs(30);
 
-/// The longest pause before another list of a watch that fails again and again right after its list.
+/// The longest pause before the next list of a watch that repeatedly fails right after its list.
 pub const LONGEST_RELIST_PAUSE: Duration = Duration::from_secs(30);
 
 /// The longest time for which a new term waits until its watches are current. A replica that wins its term just after
