@@ -25,11 +25,11 @@ use endpoint_copier_core::plan::Plan;
 /// The pause after a GET that the watch has overtaken.
 const OVERTAKEN_PAUSE: Duration = Duration::from_millis(100);
 
-/// The maximum number of sources that are read at the same time. There may be several, because a copy does not name the
-/// Service to which its source slice belongs.
+/// The maximum number of sources that are read at the same time. There can be several sources, because a copy does not
+/// name the Service to which its source slice belongs.
 const READS_AT_ONCE: usize = 8;
 
-/// The response to a GET: the object, decoded or not, or `None` if it does not exist.
+/// The result of a read: the object, decoded or not, or `None` if it does not exist.
 type Found<K> = Option<Result<K, Box<Unreadable>>>;
 
 impl Reconciler {
@@ -206,7 +206,7 @@ fn refuses(found: Option<&Result<Service, Box<Unreadable>>>, namespace: &str) ->
     }
 }
 
-/// The error of a GET if the watch has shown a change since the GET was sent.
+/// The error of a read if the watch has shown a change since the read began.
 pub(super) fn overtaken() -> SyncError {
     let until = Instant::now() + OVERTAKEN_PAUSE;
     SyncError::Outdated { until }

@@ -1,6 +1,6 @@
 //! Decides what a sync of one key does: makes a plan that needs no more reads.
 //!
-//! If a watch may be late, one consistent GET decides and its result goes into the index. A watch that does not show
+//! If a watch may be late, one consistent GET decides, and its result goes into the index. A watch that does not show
 //! that result a second later is restarted, at another API server if there is one.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -162,8 +162,8 @@ impl Reconciler {
         }
     }
 
-    /// Reads each copy to update for which the index does not keep the metadata that others have added, and adds that
-    /// metadata to the update.
+    /// The index does not keep all metadata that others have added to copies. If the plan updates a copy with such
+    /// metadata, reads the copy, and adds the metadata to the update.
     async fn complete(
         &self,
         snapshot: &Snapshot,

@@ -2,7 +2,7 @@
 //! again.
 //!
 //! A key is in one of four states: not queued, ready, waiting until a moment, or in progress. A key that becomes dirty
-//! while it is in progress becomes ready when that work ends.
+//! while it is in progress is queued again when that work ends.
 
 use std::collections::{BTreeMap, HashMap};
 use std::future::poll_fn;
@@ -33,7 +33,7 @@ use overload::Overload;
 /// second and not one for each change. The first change of a burst does not wait.
 pub const PACE: Duration = Duration::from_millis(20);
 
-/// The number of keys in progress at the same time. Each makes one call at a time, so this also limits the writes of
+/// The number of keys in progress at the same time. Each makes one write at a time, so this also limits the writes of
 /// copies in flight.
 const SLOTS: usize = 10;
 
@@ -42,7 +42,7 @@ const SLOTS: usize = 10;
 const FLAGGED_SLOTS: usize = 1;
 
 /// The number of slots reserved for [`Priority::ApiServers`]. There are several, so that a write that hangs does not
-/// delay the next.
+/// delay the next one.
 const API_SERVER_SLOTS: usize = 2;
 
 /// The number of slots for other Services whose last sync failed. Slow or hanging writes must not delay those that

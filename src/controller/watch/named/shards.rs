@@ -32,7 +32,7 @@ type Names = BTreeSet<String>;
 pub(super) enum Role {
     /// The names of the watch never change.
     Pinned,
-    /// The watch is one of those over which all names were spread at the last merge.
+    /// The watch is the first one, or one of those over which all names were spread at the last merge.
     Merged,
     /// The names of the watch were added since the last merge.
     New,
@@ -59,7 +59,7 @@ impl Shard {
 pub(super) struct Shards {
     watches: Watches,
     running: Vec<Shard>,
-    // These are not tasks, because a replaced watch must end at once, not when its task is next scheduled.
+    // These are not tasks, because a replaced watch must end immediately, not when its task is next scheduled.
     following: FuturesUnordered<Abortable<BoxFuture<'static, ()>>>,
     lists: FuturesUnordered<BoxFuture<'static, Option<Arc<Names>>>>,
 }
