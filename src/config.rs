@@ -20,11 +20,11 @@ pub struct Config {
     pub secure_metrics: Option<SecureMetrics>,
     /// The address of the health paths. `None` disables them.
     pub health_probe_bind_address: Option<ServerAddress>,
-    /// Whether to compete for the Lease. Without leader election, this replica may always write.
+    /// Whether to compete for the Lease. Without leader election, this replica is always allowed to write.
     pub leader_elect: bool,
     /// The settings that apply without annotations: the source, the managed Service, and consent.
     pub defaults: Defaults,
-    /// How many Services may be managed.
+    /// The limits on the number of managed Services.
     pub limits: ServiceLimits,
     /// The settings of the leader election.
     pub election: ElectionConfig,
@@ -36,7 +36,7 @@ pub struct Config {
     pub api_server: ApiServerConfig,
     /// Whether and how to probe the API servers that copies list.
     pub probe: ProbeConfig,
-    /// The label selector of the Nodes on which API servers run; empty: all Nodes.
+    /// The label selector of the Nodes on which API servers run. An empty one selects all Nodes.
     pub nodes_selector: String,
     /// Whether to write a condition into the status of managed Services.
     pub service_conditions: bool,
@@ -44,7 +44,7 @@ pub struct Config {
     pub log: LogConfig,
 }
 
-/// The settings for serving `/metrics` over TLS, only to clients whose token allows them to get it.
+/// The settings for serving `/metrics` over TLS, only to clients whose token allows them to read it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SecureMetrics {
     /// A directory with `tls.crt` and `tls.key`. `None` means a self-signed certificate.
@@ -79,10 +79,11 @@ pub struct ElectionConfig {
     pub lease_duration: Duration,
     /// How long the leader may write after it sent its last successful renewal; shorter than `lease_duration`.
     pub renew_deadline: Duration,
-    /// The pause after a failed attempt; 1.2 times this pause is shorter than `renew_deadline`.
+    /// The time from the beginning of a failed renewal to the next attempt, and an upper bound of the pauses of a
+    /// candidate, without their jitter; 1.2 times this time must be shorter than `renew_deadline`.
     pub retry_period: Duration,
-    /// The namespace of the Lease, from the flag or `POD_NAMESPACE`. `None` means that of the service account or the
-    /// context.
+    /// The namespace of the Lease, from the flag or `POD_NAMESPACE`. `None` means the namespace of the service account
+    /// or of the current context.
     pub namespace: Option<String>,
     /// The name of the Lease.
     pub lease_name: String,
@@ -112,7 +113,7 @@ impl ElectionConfig {
 /// Whether and how to probe the API servers that copies list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProbeConfig {
-    /// The effect that probes may have.
+    /// The effect of the probes on copies.
     pub mode: ProbeMode,
     /// The time between the beginnings of two attempts while they succeed; 500 ms to 2 s. The default is
     /// [`crate::timing::PROBE_PERIOD`].
@@ -120,11 +121,11 @@ pub struct ProbeConfig {
     /// The time limit of an attempt, including its connection; 100 ms to 2 s. The default is
     /// [`crate::timing::PROBE_LIMIT`].
     pub limit: Duration,
-    /// The numbers of results that change a verdict, and the time that successes must last.
+    /// The numbers of results that change a verdict, and the time for which successes must last.
     pub thresholds: Thresholds,
 }
 
-/// The effect that probes may have.
+/// The effect of the probes on copies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProbeMode {
     /// Endpoints that are down are taken out of the copies.
@@ -151,7 +152,7 @@ impl Default for ProbeConfig {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogConfig {
     /// Which events to log: valid directives of a tracing filter, such as `info` or `info,kube=debug`, each with a
-    /// level. Libraries are quieter, see [`crate::telemetry::logs`].
+    /// level. Libraries log less than that, see [`crate::telemetry::logs`].
     pub filter: String,
     /// The format of the lines.
     pub format: LogFormat,

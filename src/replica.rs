@@ -67,18 +67,18 @@ pub struct Parts {
     /// The settings of the leader election. The lease duration also decides when a loop counts as stuck, even without
     /// leader election.
     pub election: ElectionConfig,
-    /// The client, namespace and identity with which this replica competes for the Lease. Without them, it leads from
-    /// the start.
+    /// The client, namespace and identity with which this replica competes for the Lease. `None` means that it leads
+    /// from the start.
     pub candidacy: Option<Candidacy>,
     /// The label selector of the Nodes on which API servers run. An empty one selects all Nodes.
     pub nodes_selector: String,
-    /// The probes of the API servers. Without them, endpoints that were taken out return.
+    /// The probes of the API servers. Without probes, endpoints that were taken out earlier are put back.
     pub probing: Option<Probing>,
     /// Whether to write a condition into the status of managed Services.
     pub service_conditions: bool,
 }
 
-/// A task that should run as long as the replica has ended.
+/// A task has ended although it should run as long as the replica does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the task {0} has ended unexpectedly")]
 pub struct TaskEnded(&'static str);
@@ -222,7 +222,7 @@ impl Replica {
     /// ends the task.
     ///
     /// # Errors
-    /// If a task has ended that should not have.
+    /// A task has ended before the replica was asked to stop.
     pub async fn run<T: Future<Output = ()>>(
         self,
         asked_to_stop: impl Future<Output = ()>,
@@ -257,8 +257,8 @@ impl Replica {
     }
 }
 
-/// Returns a check that passes once everything has been listed, and always from then on: a new Service waits for its
-/// own source, and no other Service waits.
+/// Returns a check that passes once everything has been listed, and always from then on. If the source of a new Service
+/// is not listed yet, only that Service waits for it.
 fn filled(index: &SharedIndex) -> impl Fn() -> Result<(), NotFilled> + Clone + Send + Sync + use<> {
     let (index, filled) = (index.clone(), Arc::new(OnceLock::new()));
     move || match filled.get() {
@@ -267,8 +267,8 @@ fn filled(index: &SharedIndex) -> impl Fn() -> Result<(), NotFilled> + Clone + S
     }
 }
 
-/// Adds the checks of readiness: everything has been listed, and every required watch is alive. A replica does not have
-/// to lead to be ready.
+/// Adds the checks of readiness: everything has been listed, and every required watch is alive. A replica can be ready
+/// without leading.
 fn report_readiness(
     health: &Health,
     filled: impl Fn() -> Result<(), NotFilled> + Send + Sync + 'static,
@@ -287,7 +287,7 @@ fn report_liveness(health: &Health, name: &'static str, watchdog: Watchdog, limi
     health.check(name, Probe::Liveness, move || watchdog.check(limit));
 }
 
-/// The worker that writes conditions of Services. From now on, the index keeps the conditions.
+/// Creates the worker that writes conditions of Services, and makes the index keep the conditions from now on.
 fn condition_worker(
     client: Client,
     dirty: DirtySet,

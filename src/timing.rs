@@ -10,28 +10,29 @@ use k8s_openapi::jiff::SignedDuration;
 
 // Connections and calls
 
-/// The period of pings on a connection, even while it is idle. If a ping takes longer than this, the connection is
-/// dead. This limit is stretched while no server answers.
+/// The period of pings on a connection, even while it is idle. If a ping takes longer than this, the connection counts
+/// as dead. This limit is stretched while no server answers.
 pub const PING: Duration = Duration::from_secs(1);
 
 /// The time limit of a dial, including TLS. It is stretched while no server answers.
 pub const DIAL_LIMIT: Duration = Duration::from_millis(1500);
 
-/// The silence after which a GET of one object counts against its API server, whatever the reason for abandoning it. A
-/// server reads one object within milliseconds. This limit is stretched while no server answers.
+/// The silence after which an abandoned call counts against its API server, whatever the reason for abandoning it. This
+/// applies to all calls except lists and watches: a server reads one object within milliseconds. The limit is stretched
+/// while no server answers.
 pub const READ_SILENCE: Duration = Duration::from_millis(600);
 
-/// The silence after which a list or a watch counts against its API server. A list may take seconds, and a watch begins
-/// with one.
+/// The silence after which an abandoned list or watch counts against its API server. A list can take seconds, and a
+/// watch begins with one. This limit is stretched, too.
 pub const LIST_SILENCE: Duration = Duration::from_secs(4);
 
-/// The time limit for the beginning of the response to a GET of one object, and another one for its end. The server
-/// does not wait for webhooks here, and the caller may delay other work. These limits are stretched while no server
+/// The time limit for the beginning of the response to a GET of one object, and also for the rest of it. The server
+/// does not wait for webhooks here, and other work may wait for the caller. Both limits are stretched while no server
 /// answers.
 pub const READ_LIMIT: Duration = Duration::from_secs(5);
 
-/// The time limit for the beginning of any other response. The response to a watch begins at once and then continues. A
-/// write may wait for a webhook.
+/// The time limit for the beginning of any other response. The response to a watch begins immediately and then
+/// continues. A write may wait for a webhook.
 pub const ANSWER_LIMIT: Duration = Duration::from_secs(13);
 
 /// The time limit for the rest of a response, such as a page of 500 large objects on a slow network.
@@ -56,25 +57,26 @@ pub const EVENT_LIMIT: Duration = Duration::from_secs(2);
 /// The time limit of the whole removal of an `Endpoints` object.
 pub const REMOVAL_LIMIT: Duration = Duration::from_secs(5);
 
-/// The longest pause that an API server can request with `Retry-After`. A longer one is cut to this.
+/// The longest pause that an API server can request with `Retry-After`. A longer one is shortened to this.
 pub const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(60);
 
-/// The time for which an address is skipped after it failed. The time doubles with each failure.
+/// The time for which an address is tried last after it failed. If it fails again soon after that time, the next such
+/// time is twice as long.
 pub const EJECTION: Duration = Duration::from_secs(10);
-/// The longest time for which an address is skipped.
+/// The longest time for which an address is tried last.
 pub const LONGEST_EJECTION: Duration = Duration::from_secs(160);
 
-/// The minimum time for which an address whose watches are behind is skipped, because to all other requests it looks
-/// healthy.
+/// The minimum time for which an address is tried last because its watches are behind. It is this long because other
+/// requests to such an address succeed.
 pub const BEHIND_EJECTION: Duration = Duration::from_secs(60);
 
 const _: () = {
-    // A response within READ_SILENCE shrinks all stretched limits, so such a server must also meet those of pings and
-    // dials. A dial takes two round trips.
+    // A response within READ_SILENCE shrinks all stretched limits, so a server that fast must also meet the limits of
+    // pings and dials. A dial takes two round trips.
     assert!(shorter(READ_SILENCE, PING) && shorter(times(READ_SILENCE, 2), DIAL_LIMIT));
     // An abandoned call counts against a silent server.
     assert!(shorter(READ_SILENCE, READ_LIMIT) && shorter(READ_SILENCE, EVENT_LIMIT));
-    // Even the largest factor does not take the shortest limit above the upper bound.
+    // Even the largest factor does not raise the shortest limit above the upper bound.
     assert!(shorter(times(READ_SILENCE, LARGEST_STRETCH), STRETCHED_LIMIT));
     assert!(shorter(READ_LIMIT, STRETCHED_LIMIT));
     assert!(shorter(LIST_SILENCE, CHECK_LIMIT) && shorter(CHECK_LIMIT, ANSWER_LIMIT));
@@ -89,14 +91,15 @@ const _: () = {
 /// The default time for which a Lease is valid after its last renewal.
 pub const LEASE_DURATION: Duration = Duration::from_secs(6);
 
-/// The default time for which the leader may write after its last successful renewal.
+/// The default time for which the leader may write after it sent its last successful renewal.
 pub const RENEW_DEADLINE: Duration = Duration::from_secs(4);
 
-/// The pause after a failed attempt, by default.
+/// The default time from the beginning of a failed renewal to the next attempt.
 pub const RETRY_PERIOD: Duration = Duration::from_secs(1);
 
 /// The longest duration of a Lease that a candidate honors, so that an absurd duration does not lock every replica out.
-/// Our own duration must not be longer, or a successor could start while this replica believes that it holds the Lease.
+/// Our own duration must not be longer, or a successor could start while this replica still believes that it holds the
+/// Lease.
 pub const LONGEST_LEASE: Duration = Duration::from_secs(60);
 
 /// The longest pause of a candidate between two failed attempts, so that a replica leads within a second after the API
@@ -104,8 +107,8 @@ pub const LONGEST_LEASE: Duration = Duration::from_secs(60);
 pub const LONGEST_RACE_PAUSE: Duration = Duration::from_millis(500);
 
 /// The time after which an unanswered renewal is repeated in parallel, or a sixth of the lease duration if that is
-/// shorter. Each later repetition follows after half of the time until the deadline, but after no less than a quarter
-/// of the first pause, and no more than all of it.
+/// shorter. Each later pause is half of the time until the deadline, but at least a quarter of the first pause and at
+/// most the whole of it.
 pub const REPEAT_RENEWAL: Duration = Duration::from_secs(1);
 
 /// The time in which our own renewals must appear on the watch of the Lease. Otherwise the watch is behind.
@@ -118,11 +121,12 @@ pub const LEADERLESS: Duration = Duration::from_secs(10);
 /// The time after which a leader whose lists or watches fail releases the Lease, because another replica may see more.
 pub const BLIND: Duration = Duration::from_secs(30);
 
-/// How long a replica does not compete after it has released the Lease because its lists or watches failed.
+/// The time for which a replica does not compete after it has released the Lease because its lists or watches failed.
 pub const ASIDE: Duration = Duration::from_secs(30);
 
-/// How long a loop that has work may make no progress, in addition to the lease duration. Every call has a shorter time
-/// limit, and a call that fails is progress, so an unavailable API never makes a loop look stuck.
+/// The time, in addition to the lease duration, after which a loop that has work but makes no progress counts as stuck.
+/// Every call has a shorter time limit, and a call that fails is progress, so an unavailable API does not make a loop
+/// look stuck.
 pub const GRACE: Duration = Duration::from_secs(20);
 
 const _: () = {
@@ -136,12 +140,12 @@ const _: () = {
     // Two retry periods are the pause between two renewals.
     assert!(shorter(times(RETRY_PERIOD, 2), OWN_RENEWAL));
     assert!(shorter(LEASE_DURATION, LEADERLESS));
-    // Other replicas take the Lease before this one competes again, even with stale caches.
+    // Other replicas, even those with stale caches, take the Lease before this one competes again.
     assert!(shorter(LEADERLESS, ASIDE));
     // If no other replica sees more, any leader is better than none, so such a release happens at most once a minute.
     assert!(!shorter(plus(ASIDE, BLIND), Duration::from_secs(60)));
     assert!(shorter(WRITE_LIMIT, GRACE) && shorter(REMOVAL_LIMIT, GRACE) && shorter(RENEW_DEADLINE, GRACE));
-    // A GET of one object may take two such limits: one for its head, and one for its body.
+    // A GET of one object can take as long as two such limits: one for its head, and one for its body.
     assert!(!shorter(GRACE, times(STRETCHED_LIMIT, 2)));
 };
 
@@ -159,14 +163,14 @@ pub const PROBE_LIMIT: Duration = Duration::from_secs(1);
 /// The longest time limit of an attempt.
 pub const LONGEST_PROBE_LIMIT: Duration = Duration::from_secs(2);
 
-/// The time after which the next attempt starts in parallel to an unanswered one, on its own connection. It is also the
-/// pause after an attempt that was answered with a failure.
+/// The time after which the next attempt starts in parallel with an unanswered one, on its own connection. It is also
+/// the pause after an attempt that was answered with a failure.
 pub const PROBE_OVERLAP: Duration = Duration::from_millis(500);
 
-/// The pause after a failed connection, which costs the server nothing.
+/// The pause after a failed attempt to connect. Such an attempt costs the server nothing.
 pub const PROBE_CONNECT_PAUSE: Duration = Duration::from_millis(200);
 
-/// If a timer fires later than this after it was due, its timeout does not count, because this process was paused.
+/// If a timer fires more than this time after it was due, the timeout does not count: this process was probably paused.
 pub const PROBE_LATE: Duration = Duration::from_millis(100);
 
 const _: () = {
@@ -180,17 +184,17 @@ const _: () = {
 
 // Shutdown
 
-/// The time that running syncs have to end when this replica is asked to stop.
+/// The time for which running syncs may continue after a term has ended, unless the Lease was lost.
 pub const DRAIN: Duration = Duration::from_secs(1);
 
 /// The time for which a release waits for writes in flight. If they do not end, there is no release: the successor then
-/// waits for the lease duration, and no two replicas write at once.
+/// waits for the lease duration, and no two replicas write at the same time.
 pub const WRITES_SETTLE: Duration = Duration::from_secs(1);
 
 /// The time limit of the release. It is enough for an API server that takes 1.5 s per request.
 pub const RELEASE: Duration = Duration::from_secs(2);
 
-/// The time limit for the end of the election, including its writes and its release.
+/// The time limit for the end of the election and the workers, including writes in flight and the release of the Lease.
 pub const STOP_ELECTION: Duration = Duration::from_millis(3050);
 
 /// The time limit for finishing HTTP responses.
@@ -219,22 +223,22 @@ pub const WATCH_LIFE: Duration = Duration::from_secs(90);
 /// The pause after the first failure of a watch. It doubles with each failure.
 pub const WATCH_PAUSE: Duration = Duration::from_millis(100);
 
-/// The longest pause after a failure of a watch. With jitter, it is 650 ms. So copies are correct within a second after
-/// the API server is available again, including the attempt.
+/// The longest pause after a failure of a watch. With jitter, it is up to 650 ms. So copies are correct within a second
+/// after the API server is available again, including the attempt.
 pub const LONGEST_WATCH_PAUSE: Duration = Duration::from_millis(500);
 
 /// The longest pause of a watch of an overloaded API server, unless the server requests a longer one.
 pub const LONGEST_OVERLOAD_PAUSE: Duration = Duration::from_secs(30);
 
-/// The longest pause before another list of a watch that fails again and again right after its list.
+/// The longest pause before the next list of a watch that repeatedly fails right after its list.
 pub const LONGEST_RELIST_PAUSE: Duration = Duration::from_secs(30);
 
-/// The longest time that a new term waits until its watches are answered. A replica that wins its term just after an
-/// outage still has the view from before. This is longer than the first pauses of a watch, and short compared with a
-/// takeover.
+/// The longest time for which a new term waits until its watches are current. A replica that wins its term just after
+/// an outage still has the view from before the outage. This is longer than the first pauses of a watch, and short
+/// compared with a takeover.
 pub const VIEW_SETTLE: Duration = Duration::from_secs(1);
 
-/// The time in which a watch that continues after an interruption catches up.
+/// The time in which a watch that continues after an interruption should catch up.
 pub const CAUGHT_UP: Duration = Duration::from_millis(50);
 
 /// The time in which the watch should show a write. After that, a GET decides.
@@ -268,7 +272,7 @@ const _: () = {
 
 // Events
 
-/// The time after which a lasting finding is reported again. API servers delete Events after an hour.
+/// The time after which a lasting finding is reported again. By default, API servers delete Events after an hour.
 pub const REPEAT_EVENT: Duration = Duration::from_secs(30 * 60);
 
 /// The age after which an Event counts as being about a finding that has ended.

@@ -1,5 +1,5 @@
-//! Token buckets, as in the spam filter of client-go. A user who keeps changing Services can neither fill etcd or a
-//! disk nor delay other users.
+//! Token buckets, as in the spam filter of client-go. With them, a user who keeps changing Services cannot fill etcd or
+//! a disk, and cannot delay other users.
 //!
 //! This module is pure: the current time is an argument.
 
@@ -57,7 +57,7 @@ impl<K: Eq + Hash> Budgets<K> {
     }
 
     /// Takes a token, and returns the time from which it may be used: now or, if none is left, the time at which the
-    /// budget regains it.
+    /// budget regains one.
     pub fn reserve(&mut self, key: K, now: Instant) -> Instant {
         let (burst, refill) = (self.burst, self.refill);
         let full = self.full_again(key, now);
@@ -86,7 +86,7 @@ impl<K: Eq + Hash> Budgets<K> {
         full
     }
 
-    /// The number of keys whose budget takes memory.
+    /// The number of keys whose budget is kept in memory.
     #[cfg(test)]
     pub fn remembered(&self) -> usize {
         self.full.len()

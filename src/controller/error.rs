@@ -17,13 +17,13 @@ const NAMESPACE_HINT: &str =
 /// An error that stops a sync, or makes a part of it fail.
 #[derive(Debug, thiserror::Error)]
 pub enum SyncError {
-    /// Some objects that the sync needs are not listed yet. When the lists are complete, the key is marked again.
+    /// Some objects that the sync needs are not listed yet. When the lists are complete, the key is marked as dirty.
     #[error("the lists that the sync depends on are not complete yet")]
     Unlisted,
-    /// The watch does not show a known change yet, and the time for it has not passed.
+    /// The view of the sync is out of date: the watch does not show a known change yet, or it has overtaken a read.
     #[error("the watch does not show the latest change yet")]
     Outdated {
-        /// The end of the wait.
+        /// The time at which the sync is tried again.
         until: Instant,
     },
     /// The namespace is being deleted, and the Service with it.
@@ -154,8 +154,8 @@ impl SyncError {
         Outcome::new(result, requeue)
     }
 
-    /// The precedence of this error if several writes fail: the error with the highest one decides the outcome of the
-    /// sync. Among refusals, that is the one whose write may be retried first; among overloads, the one with the
+    /// The precedence of this error if several writes fail: the error with the highest precedence decides the outcome
+    /// of the sync. Among refusals, that is the one whose write may be retried first; among overloads, the one with the
     /// longest pause.
     pub(super) fn precedence(&self) -> (u8, Reverse<Option<Instant>>, Option<Duration>) {
         match self {

@@ -129,7 +129,7 @@ impl Migration {
         if label_of(found, label::MANAGED_BY) != Some(MANAGED_BY_US) {
             return Ok(true);
         }
-        // Not earlier, because the term may have ended during the GET.
+        // This is checked only now, because the term may have ended during the GET.
         let Ok(write) = term.begin_write() else {
             return Ok(false);
         };

@@ -13,7 +13,7 @@ pub struct Outcome {
     pub result: SyncResult,
     /// The time at which the key is processed again.
     pub requeue: Requeue,
-    /// Whether a request other than an Event was sent to the API server.
+    /// Whether a request was sent to the API server. Requests that write Events do not count.
     pub has_sent: bool,
     /// Whether a write succeeded.
     pub has_written: bool,

@@ -14,7 +14,7 @@ use crate::pauses::Pauses;
 pub(super) const PAUSE: Duration = Duration::from_secs(5);
 pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
-/// The time for which a refusal lengthens the pause after the next one.
+/// The time for which a refusal lengthens the pause after the next refusal.
 const RETENTION: Duration = Duration::from_secs(90);
 
 /// The pause between a refusal and a request with different content. That content may be accepted, but frequent changes
@@ -53,9 +53,10 @@ impl<K: Eq + Hash, C: PartialEq> Refusals<K, C> {
         (now < until).then(|| (until, refusal.reason.clone()))
     }
 
-    /// Records a refusal, and returns the end of the pause. Requests that were sent before the pause do not prolong it.
+    /// Records a refusal, and returns the end of the pause. A request that was in flight when the pause began does not
+    /// prolong it.
     pub fn refused(&mut self, key: K, content: C, reason: &str, now: Instant) -> Instant {
-        // Refusals that nothing repeats are forgotten.
+        // Refusals that have not recurred for some time are forgotten.
         self.0.retain(|other, refusal| {
             now < refusal.at + RETENTION && (*other != key || refusal.content == content)
         });

@@ -17,7 +17,7 @@ use crate::timing::{DRAIN, VIEW_SETTLE};
 use endpoint_copier_core::index::{Dirty, SharedIndex};
 use endpoint_copier_core::model::{Priority, ServiceKey, WatchKind};
 
-/// The work of a worker on the keys of its queue.
+/// The work that a [`Worker`] does on the keys of its queue.
 pub trait Reconcile {
     /// Reconciles a Service that has been dirty since this time.
     fn reconcile(
@@ -30,7 +30,7 @@ pub trait Reconcile {
     /// The Services that are dirty when a term begins.
     fn all(&self) -> Dirty;
 
-    /// The order in which the queue serves a Service, and whether slots are reserved for it.
+    /// The priority of a Service, which decides when the queue serves it and whether slots are reserved for it.
     fn priority(&self, key: &ServiceKey) -> Priority;
 
     /// Forgets the state that ends with a term.
@@ -78,7 +78,8 @@ impl<R: Reconcile> Worker<R> {
         }
     }
 
-    /// Works during one term. Every key is dirty at its start, because the state that the last leader left is unknown.
+    /// Works during one term. Every key is dirty at its start, because the state that the previous leader left is
+    /// unknown.
     async fn work(&self, term: &Term) {
         let mut queue = WorkQueue::new(self.metrics.clone());
         let mut active = FuturesUnordered::new();

@@ -14,7 +14,7 @@ pub enum Expectation {
     Version(u64),
     /// A state newer than this version, or no slice.
     NewerThan(u64),
-    /// Any slice with that name.
+    /// Any slice with the name of the copy.
     Exists,
     /// Any state except a slice with this UID.
     Gone(String),
@@ -91,7 +91,7 @@ impl Applied {
         self.by_operation != [0; 3]
     }
 
-    /// Whether a copy was created that did not exist before.
+    /// Whether a copy was created.
     #[must_use]
     pub fn has_created(&self) -> bool {
         self.by_operation[Operation::Create as usize] > 0
@@ -104,7 +104,7 @@ impl Applied {
     }
 
     /// Whether a write that the next plan repeats has failed. A refused write does not count, because each repetition
-    /// may be refused too.
+    /// may also be refused.
     pub(super) fn has_failed(&self) -> bool {
         self.has_failed
     }

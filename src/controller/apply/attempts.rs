@@ -1,8 +1,8 @@
 //! Remembers the writes that the API server has refused, so that none is repeated without a pause.
 //!
-//! If RBAC does not allow such writes in a namespace, all Services in it share the pause. The chart can limit the
-//! operator to some namespaces, while thousands of managed Services may be in others. One request at a time then checks
-//! for all of them whether it is still refused.
+//! If RBAC does not allow the writes in a namespace, all Services in it share the pause. The chart can limit the
+//! operator to some namespaces, while thousands of managed Services may be in others. Then one request at a time finds
+//! out for all of them whether such writes are still refused.
 //!
 //! This module is pure: the current time is an argument.
 

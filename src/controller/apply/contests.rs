@@ -1,8 +1,8 @@
 //! Detects copies that somebody else keeps writing, such as a second installation of the operator.
 //!
-//! The operator does not yield: it repairs what clients see at once, until it has done so [`REPAIRS`] times in a row.
-//! It repairs anything else rarely, because two writers would otherwise keep the API server and all readers of the copy
-//! busy.
+//! The operator does not yield: it immediately repairs what clients see, until it has done so [`REPAIRS`] times in a
+//! row. It repairs anything else rarely, because two writers would otherwise keep the API server and all readers of the
+//! copy busy.
 //!
 //! This module is pure: the current time is an argument.
 
@@ -58,7 +58,8 @@ impl WrittenCopy {
         (self.was_contested && now < ends).then_some(ends)
     }
 
-    /// The pause before the same content is written again: that of a refusal, if others keep undoing the write.
+    /// The pause before the same content is written again: none or, if others keep undoing the write, that of a
+    /// refusal.
     fn pause(&self) -> Duration {
         let superfluous = self.times.checked_sub(REPAIRS);
         superfluous.map_or(Duration::ZERO, |times| {
@@ -104,7 +105,7 @@ impl Contests {
         let copies = self.0.entry(service.clone()).or_default();
         let (mut repairs, mut was_contested, mut times) = (Vec::new(), false, 1);
         if let Some(before) = copies.remove(&key) {
-            // While repairs have to wait, they are further apart.
+            // Repairs that must wait are further apart.
             if before.content == content && now < before.at + LONGEST_GAP.max(before.pause() * 2) {
                 times += before.times;
             }
@@ -137,7 +138,7 @@ impl Contests {
             .is_some_and(|copies| copies.contains_key(copy))
     }
 
-    /// Records that a slice was deleted on purpose, so that its next creation repairs nothing.
+    /// Records that a slice was deleted on purpose, so that its next creation does not count as a repair.
     pub fn deleted(&mut self, service: &ServiceKey, slice: &SliceKey) {
         if let Some(copies) = self.0.get_mut(service) {
             copies.remove(slice);
@@ -155,7 +156,8 @@ impl Contests {
         }
     }
 
-    /// The finding for a Service with contested copies, and the next time at which it may end or a repair is due.
+    /// The finding for a Service with contested copies, and the next time at which the contest may end or a repair is
+    /// due.
     pub fn finding(&self, service: &ServiceKey, now: Instant) -> Option<(Finding, Instant)> {
         let (mut names, mut next) = (Vec::new(), None::<Instant>);
         for (key, copy) in self.0.get(service)? {
@@ -289,7 +291,7 @@ mod tests {
             writes.update(&format!("10.0.1.{number}"));
         }
         for _ in 0..9 {
-            // A new trigger time alone.
+            // Only the trigger time is new.
             writes.update("10.0.1.8");
         }
         assert!(!writes.is_contested());

@@ -77,17 +77,18 @@ impl Writer {
         self.contests.lock().forget();
     }
 
-    /// The finding for a Service whose copies somebody else keeps writing, and the time at which to look at it again.
+    /// The finding for a Service whose copies somebody else keeps writing, and the time at which to look at the Service
+    /// again.
     pub fn contested(&self, service: &ServiceKey) -> Option<(Finding, Instant)> {
         self.contests.lock().finding(service, Instant::now())
     }
 
     /// Carries out the plan for a Service: deletes of copies without consent, creates, updates, and then other deletes.
     /// Copies are emptied or deleted only if every create and every other update has succeeded or was refused, and
-    /// leftovers of the Go operator only if every write has succeeded. Copies without consent do not wait. After any
-    /// other failure, no further endpoint is taken out: after a conflict, the endpoints on which the plan relies may be
-    /// gone, and after a write without a response, the plan may be old. A contested copy that serves clients as planned
-    /// may be left for later; see [`Writer::contested`].
+    /// leftovers of the Go operator are deleted only if every write has succeeded. Deletes of copies without consent do
+    /// not wait. After a failure that is not a refusal, no update takes out another endpoint: after a conflict, the
+    /// endpoints on which the plan relies may be gone, and after a write without a response, the plan may be out of
+    /// date. A contested copy that serves clients as planned may be left for later; see [`Writer::contested`].
     pub async fn apply(&self, term: &Term, service: Option<&Arc<ManagedService>>, plan: Plan) -> Applied {
         let Plan {
             withdrawn,
@@ -150,7 +151,7 @@ impl Writer {
     }
 
     /// Creates a slice, or updates it if it has the resourceVersion of the slice that it replaces. Returns whether it
-    /// is written.
+    /// was written.
     async fn write(
         &self,
         term: &Term,

@@ -1,4 +1,4 @@
-//! One write, from the right to make it to its response.
+//! Sends one write, if the term allows it, and waits for the response.
 
 use std::time::Duration;
 

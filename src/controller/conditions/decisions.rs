@@ -11,10 +11,10 @@ use tokio::time::Instant;
 use endpoint_copier_core::index::Shown;
 use endpoint_copier_core::model::{Condition, ConditionStatus, ServiceKey};
 
-/// The time for which a condition that usually passes must last before it is written.
+/// The age at which a usually short-lived condition is written.
 const MINIMUM_AGE: Duration = Duration::from_secs(10);
 
-/// The pause after a write before another transition is written. It doubles with each write.
+/// The pause between a write and the write of a different condition. It doubles with each write.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// The longest such pause, and the time between two writes of the same condition if somebody else keeps changing it.
@@ -33,7 +33,8 @@ pub(super) struct Decisions {
 #[derive(Debug)]
 struct Wanted {
     condition: Condition,
-    /// The time since which the condition has been one that usually passes, or the time at which it was decided.
+    /// The time at which the condition was decided. If several usually short-lived conditions followed each other, the
+    /// time at which the first of them was decided.
     since: Instant,
 }
 

@@ -1,6 +1,6 @@
 //! Writes the condition `endpoint-copier/InSync` into the status of managed Services, for `kubectl wait`.
 //!
-//! A worker with its own queue writes the condition in parallel to the syncs, which never wait for it. A strategic
+//! A worker with its own queue writes the condition in parallel with the syncs, which never wait for it. A strategic
 //! merge patch changes only the entry of that type in the list, so the conditions and the addresses that others write
 //! stay. The patch names the resourceVersion that was seen, so a late write from a former leader has no effect.
 
@@ -164,8 +164,8 @@ impl Reconcile for Conditions {
         Priority::Other
     }
 
-    /// Does nothing: the reconciler of the copies forgets the decisions, because it may already decide in the next term
-    /// when this worker ends the last one.
+    /// Does nothing: the reconciler of the copies forgets the decisions, because it may already make decisions in the
+    /// next term when this worker ends the previous one.
     fn forget(&self) {}
 
     fn watchdog(&self) -> &Watchdog {

@@ -1,6 +1,6 @@
 //! Events on managed Services, as `kubectl describe service` shows them.
 //!
-//! The writer sends them in parallel to the syncs, which never wait for them. Like every write, they need a term.
+//! The writer sends them in parallel with the syncs, which never wait for them. Like other writes, they need a term.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -113,8 +113,8 @@ impl EventRecorder {
         )
     }
 
-    /// Reports those findings of a Service that are new or due again, given all of its findings. Returns the time of
-    /// the next check.
+    /// Reports those findings of a Service that are new or due for another report, given all of its findings. Returns
+    /// the time of the next check.
     pub fn report(
         &self,
         term: &Term,
@@ -143,7 +143,7 @@ impl EventRecorder {
         self.throttle.lock().owe_synced(service);
     }
 
-    /// Records that the copies of a Service are in sync. Sends an Event only if there was a finding or there were no
+    /// Reports that the copies of a Service are in sync. Sends an Event only if there was a finding or there were no
     /// copies before.
     pub fn synced(&self, term: &Term, service: &ManagedService, note: String) {
         let has_room = self.pending.capacity() > 0;
@@ -271,7 +271,7 @@ impl EventWriter {
     ) -> Attempt {
         let message = &pending.message;
         let (event, regarding) = (message.event(), pending.regarding());
-        // Each Event has its own recorder, because a recorder that is reused adds to an old Event of the same reason
+        // Each Event has its own recorder, because a recorder that is reused adds to an old Event with the same reason
         // and keeps the old note.
         let recorder = Recorder::new(self.client.clone(), self.reporter.clone());
         let limit = write.deadline.min(Instant::now() + EVENT_LIMIT);
@@ -285,7 +285,7 @@ impl EventWriter {
                 outage.recovered();
                 return Attempt::Over;
             }
-            // No Event can be created in a terminating namespace, and no one needs it.
+            // No Event can be created in a terminating namespace, and no one needs one.
             Ok(Err(kube::Error::Api(status))) if is_namespace_terminating(&status) => return Attempt::Over,
             Ok(Err(kube::Error::Api(status))) if missing_right(&status).is_some() => {
                 let namespace = pending.service.namespace();
@@ -296,8 +296,8 @@ impl EventWriter {
                 return Attempt::Over;
             }
             Ok(Err(error)) => {
-                // A busy API server did not accept the Event. After any other failure, it may have accepted the Event,
-                // and a second one would have another name. A lasting finding is reported again after half an hour.
+                // A busy API server did not accept the Event. After any other failure, the server may have accepted it,
+                // and a second Event would have another name. A lasting finding is reported again after half an hour.
                 let next = match &error {
                     kube::Error::Api(status) if may_create_again(status) => {
                         Attempt::Rejected(throttled(status))

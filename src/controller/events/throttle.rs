@@ -1,5 +1,5 @@
-//! Decides which Events to send about each Service: new findings at once, lasting ones every half hour, and `Synced`
-//! when a finding is resolved or the first copies exist. All of them are rate limited.
+//! Decides which Events to send about each Service: new findings immediately, lasting ones every half hour, and
+//! `Synced` when a finding is resolved or the first copies exist. All of them are rate-limited.
 //!
 //! This module is pure: the current time is an argument.
 
@@ -12,7 +12,7 @@ use crate::controller::budget::{Budgets, REFILL};
 use crate::timing::REPEAT_EVENT;
 use endpoint_copier_core::model::{Finding, ServiceKey};
 
-/// The pause before findings that did not fit into the queue are tried again.
+/// The pause before the next attempt to report findings that did not fit into the queue.
 const FULL_QUEUE_PAUSE: Duration = Duration::from_secs(10);
 
 /// The findings that were reported about each Service.
@@ -25,7 +25,8 @@ pub(super) struct EventThrottle {
 /// The findings that were reported about a Service, and the times of the reports.
 #[derive(Debug, Default)]
 struct Reported {
-    /// The UID of the Service. An Event is about one UID, so a Service that was deleted and created again has none.
+    /// The UID of the Service. An Event is about one UID, so a Service that was deleted and created again gets its own
+    /// Events.
     uid: String,
     findings: BTreeMap<Finding, Instant>,
     /// Whether a reported finding is resolved, or the first copies exist, and no Event has said so yet.

@@ -5,7 +5,7 @@
 //! ```
 //!
 //! Kubernetes keeps a dead API server in its list for 7 to 38 s. Every replica probes, so that a new leader immediately
-//! knows what the previous one knew. The plan decides what the report leads to.
+//! knows what the previous one knew. The plan decides what follows from the report.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};

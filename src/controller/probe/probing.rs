@@ -34,7 +34,7 @@ pub struct Probing {
     pub lease_client: Client,
     /// The addresses of this node.
     pub node_addresses: BTreeSet<IpAddr>,
-    /// Called with the API servers that are down while another one is well, whenever they change.
+    /// Called with the API servers that are down while another one is well, whenever the set of them changes.
     pub on_down: OnDown,
     /// Spreads the probes of several replicas over the period.
     pub seed: u64,

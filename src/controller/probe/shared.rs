@@ -26,11 +26,11 @@ const TICK: Duration = Duration::from_millis(100);
 /// A term counts as new for this long, because its replica may not have probed all servers yet.
 const NEW_TERM: Duration = Duration::from_secs(5);
 
-/// A target that has failed for longer than this is not the cause of a new report. This is more than the 10 s for which
-/// an objection delays a removal, because a new term may delay it too.
+/// A target whose first failure was longer ago than this does not count as the cause of a new report. This is more than
+/// the 10 s for which an objection delays a removal, because a new term may delay it too.
 const RECENT_FAILURE: Duration = Duration::from_secs(20);
 
-/// Called with the addresses of API servers that are down while another one is well, whenever they change.
+/// Called with the addresses of API servers that are down while another one is well, whenever the set of them changes.
 pub type OnDown = Box<dyn Fn(BTreeSet<ServerAddress>) + Send + Sync>;
 
 /// The probes of this replica. Clones share them.
@@ -50,7 +50,7 @@ pub(super) struct Wiring {
     pub dirty: DirtySet,
     /// Counts the attempts.
     pub metrics: Metrics,
-    /// Called with the API servers that are down while another one is well, whenever they change.
+    /// Called with the API servers that are down while another one is well, whenever the set of them changes.
     pub on_down: OnDown,
     /// The client that sends the probes.
     pub client: Arc<dyn ProbeClient>,
@@ -62,7 +62,7 @@ pub(super) struct Wiring {
 
 struct Inner {
     wiring: Wiring,
-    /// The time from which all moments count.
+    /// The time from which all moments are counted.
     start: Instant,
     targets: Mutex<Targets>,
     hearing: Mutex<Hearing>,
@@ -132,7 +132,7 @@ impl Probes {
         self.0.targets.lock().is_clearly_well(target, now)
     }
 
-    /// The exchange with the other replicas. After a change of it, call [`Probes::refresh`].
+    /// The exchange with the other replicas. After you change it, call [`Probes::refresh`].
     pub(super) fn hearing(&self) -> &Mutex<Hearing> {
         &self.0.hearing
     }

@@ -3,7 +3,7 @@
 //! While the target answers, it is probed once per period, on a connection that stays open. If an attempt is unanswered
 //! for a while, the next one starts in parallel. After a failure, the next attempt follows soon, until the number of
 //! failures reaches the threshold for marking the target as down. After that, the normal period applies again, because
-//! nothing is urgent.
+//! further failures change nothing.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -53,7 +53,7 @@ struct Ended {
 }
 
 impl TargetTask {
-    /// Creates a task whose first attempt begins at once. The first period begins `phase` later.
+    /// Creates a task whose first attempt begins immediately. The first period begins `phase` later.
     pub fn new(target: Target, probes: &Probes, phase: Duration) -> Self {
         let now = Instant::now();
         Self {
@@ -80,7 +80,7 @@ impl TargetTask {
                 () = closed(&mut self.kept) => self.kept_closed(),
                 round = rounds.changed() => {
                     let origin = *rounds.borrow_and_update();
-                    // A failing target is probed soon anyway. Another attempt now would count a disturbance of all
+                    // A failing target is probed soon anyway. Another attempt now would count one disturbance of all
                     // targets twice.
                     if round.is_ok() && origin != Some(self.target) && self.failures == 0 {
                         self.due = Instant::now();
@@ -151,8 +151,8 @@ impl TargetTask {
         self.probes.end(self.target, begun, reply);
     }
 
-    /// Makes the next attempt due at once, because the server may have stopped. But closes do not cause two attempts in
-    /// a row: otherwise, a server that closes every connection would be probed without a pause.
+    /// Makes the next attempt due immediately, because the server may have stopped. But closes do not cause two
+    /// attempts in a row: otherwise, a server that closes every connection would be probed without a pause.
     fn kept_closed(&mut self) {
         self.kept = None;
         if !self.close_causes.1 {
@@ -232,7 +232,7 @@ async fn ask(client: Arc<dyn ProbeClient>, target: Target, kept: Option<Box<dyn 
             on(connection, reply)
         }
         Err(failure) => Ended {
-            // The server has answered with a certificate, which cost it some work.
+            // A server that has sent a certificate has done some work.
             pause: match failure {
                 Failure::Certificate(_) => PROBE_OVERLAP,
                 _ => PROBE_CONNECT_PAUSE,

@@ -25,11 +25,11 @@ use endpoint_copier_core::plan::Plan;
 /// The pause after a GET that the watch has overtaken.
 const OVERTAKEN_PAUSE: Duration = Duration::from_millis(100);
 
-/// The maximum number of sources that are read at the same time. There may be several, because a copy does not name the
-/// Service to which its source slice belongs.
+/// The maximum number of sources that are read at the same time. There can be several sources, because a copy does not
+/// name the Service to which its source slice belongs.
 const READS_AT_ONCE: usize = 8;
 
-/// The response to a GET: the object, decoded or not, or `None` if it does not exist.
+/// The result of a read: the object, decoded or not, or `None` if it does not exist.
 type Found<K> = Option<Result<K, Box<Unreadable>>>;
 
 impl Reconciler {
@@ -62,8 +62,8 @@ impl Reconciler {
     }
 
     /// The sources whose missing consent leads to deletes in this plan, and that must be read first. This does not
-    /// include sources of copies that this replica has written in this term: it has seen their consent, so its present
-    /// view is newer.
+    /// include sources of copies that this replica has written in this term: it saw their consent then, so its view
+    /// without that consent is newer than the write.
     pub(super) fn refusing_sources(&self, snapshot: &Snapshot, plan: &Plan) -> BTreeSet<ServiceKey> {
         let deleted = plan
             .withdrawn
@@ -77,7 +77,7 @@ impl Reconciler {
     }
 
     /// Reads sources whose consent is missing. Returns the sources that were read: the index now knows whether they
-    /// give consent. If a GET fails, `failed` has the error.
+    /// give consent. If a read fails, `failed` has the error.
     pub(super) async fn read_sources(
         &self,
         key: &ServiceKey,
@@ -114,15 +114,15 @@ impl Reconciler {
         let found = self.find_source(source).await?;
         let is_refusal = refuses(found.as_ref(), key.namespace());
         match self.observe_service(key, source, &before, found) {
-            // The watch has shown something since, perhaps a source that was recreated. Nobody else makes copies during
-            // this term, so a refusal is enough.
+            // The watch has shown a change since the read, perhaps a source that was recreated. Nobody else makes
+            // copies during this term, so a refusal is enough.
             Err(_) if is_refusal => Ok(()),
             observed => observed,
         }
     }
 
-    /// Lists the one Service of this name. A GET would be answered with 404 if there is none, so that the metrics of
-    /// requests would show users whether a Service exists that they may not read.
+    /// Lists the one Service of this name. A GET of a missing Service is answered with 404, so the metrics of requests
+    /// would reveal to users whether a Service exists that they cannot read.
     async fn find_source(&self, source: &ServiceKey) -> Result<Found<Service>, SyncError> {
         let api: Api<Guarded<Service>> = Api::namespaced(self.client.clone(), source.namespace());
         let by_name = ListParams::default().fields(&format!("metadata.name={}", source.name()));
@@ -133,7 +133,7 @@ impl Reconciler {
         Ok(found.map(|found| named(found, source.namespace(), source.name())))
     }
 
-    /// Puts the response to a GET into the index. Marks the Services that depend on it as dirty, except for `key`,
+    /// Puts the response to a read into the index. Marks the Services that depend on it as dirty, except for `key`,
     /// whose plan the caller computes again.
     fn observe_service(
         &self,
@@ -197,7 +197,7 @@ fn named<K>(found: Guarded<K>, namespace: &str, name: &str) -> Result<K, Box<Unr
     })
 }
 
-/// Whether a source, as a request shows it, does not let this namespace copy it.
+/// Whether a source, in the state that a read returned, does not allow this namespace to copy it.
 fn refuses(found: Option<&Result<Service, Box<Unreadable>>>, namespace: &str) -> bool {
     match found {
         None => true,
@@ -206,7 +206,7 @@ fn refuses(found: Option<&Result<Service, Box<Unreadable>>>, namespace: &str) ->
     }
 }
 
-/// The error of a GET if the watch has shown a change since the GET was sent.
+/// The error of a read if the watch has shown a change since the read began.
 pub(super) fn overtaken() -> SyncError {
     let until = Instant::now() + OVERTAKEN_PAUSE;
     SyncError::Outdated { until }

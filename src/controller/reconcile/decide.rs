@@ -1,6 +1,6 @@
 //! Decides what a sync of one key does: makes a plan that needs no more reads.
 //!
-//! If a watch may be late, one consistent GET decides and its result goes into the index. A watch that does not show
+//! If a watch may be late, one consistent GET decides, and its result goes into the index. A watch that does not show
 //! that result a second later is restarted, at another API server if there is one.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,14 +29,15 @@ pub(super) struct Decision {
     pub taken: Expected,
     /// Whether the plan depends on source slices that no watch shows, so that nothing marks the key when they change.
     pub is_unwatched: bool,
-    /// The error because of which the plan contains no deletes, and no copies of source slices that could not be read:
-    /// they are not confirmed. Deletes of copies without consent are confirmed separately.
+    /// The error because of which the plan is incomplete: it contains no deletes, because they are not confirmed, and
+    /// no copies of source slices that could not be read. Deletes of copies without consent are confirmed separately.
     pub postponed: Option<SyncError>,
 }
 
 /// The result of a GET of a slice.
 enum SliceRead {
-    /// The slice, or `None` if it does not exist. `is_news` says whether this changes the result for any Service.
+    /// The slice, or `None` if it does not exist. `is_news` says whether the response changes the result for any
+    /// Service.
     Readable {
         slice: Option<Arc<EndpointSlice>>,
         is_news: bool,
@@ -48,8 +49,8 @@ enum SliceRead {
 }
 
 impl Reconciler {
-    /// Plans for a key. Sends GETs only if a watch is late or in doubt, to confirm deletes, or for metadata that the
-    /// index does not keep; then sets `has_read`.
+    /// Plans for a key. Reads from the API only if a watch is late or in doubt, to confirm deletes, or for metadata
+    /// that the index does not keep; then sets `has_read`.
     pub(super) async fn decide(
         &self,
         key: &ServiceKey,
@@ -161,7 +162,8 @@ impl Reconciler {
         }
     }
 
-    /// Reads the copies whose metadata by others the index does not keep, and adds that metadata to their updates.
+    /// The index does not keep all metadata that others have added to copies. If the plan updates a copy with such
+    /// metadata, reads the copy, and adds the metadata to the update.
     async fn complete(
         &self,
         snapshot: &Snapshot,
@@ -187,8 +189,8 @@ impl Reconciler {
         Ok(())
     }
 
-    /// Sends a GET for each write that the watch has not shown in time. Returns the slices of others that have the name
-    /// of a copy, whether they can be decoded or not. The other copies do not wait for them.
+    /// Sends a GET for each write that the watch has not shown in time. Returns slices of others that have the name of
+    /// a copy, even if they cannot be decoded and no watch shows them. The other copies do not wait for these slices.
     async fn read_overdue(
         &self,
         key: &ServiceKey,

@@ -14,7 +14,7 @@ use endpoint_copier_core::model::{ServiceKey, SliceKey};
 pub(super) type Expected = Vec<(SliceKey, Expectation)>;
 
 /// The writes that the watch is expected to show, by Service. A new leader may have hundreds of them for a short time;
-/// a `BTreeMap` then frees their memory.
+/// a `BTreeMap` frees their memory afterward.
 #[derive(Default)]
 pub(super) struct Expectations(Mutex<BTreeMap<ServiceKey, PendingWrites>>);
 
@@ -39,7 +39,7 @@ impl Expectations {
     ///
     /// # Errors
     ///
-    /// The index does not show all writes yet, and the time for them has not passed.
+    /// The index does not show all writes yet, but it still has time to do so.
     pub fn overdue(&self, key: &ServiceKey, index: &Index) -> Result<Expected, SyncError> {
         let mut all = self.0.lock();
         let Some(pending) = all.get_mut(key) else {

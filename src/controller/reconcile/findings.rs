@@ -14,8 +14,8 @@ use endpoint_copier_core::model::{Finding, Reason, ServiceKey, SyncResult, is_in
 /// The findings of the last sync of each Service.
 pub(super) struct Findings {
     metrics: Metrics,
-    /// The budgets of log lines about findings. Lines about written copies have other budgets, so that they hide no
-    /// finding.
+    /// The budgets of log lines about findings. Lines about written copies have budgets of their own, so that they
+    /// suppress no finding.
     log_budgets: Mutex<Budgets<ServiceKey>>,
     known: Mutex<ByService>,
 }
@@ -58,7 +58,7 @@ impl Findings {
         let has_changed = old != findings;
         if has_changed {
             // The counts are adjusted, not computed again, because a limit may cause findings on thousands of Services
-            // at once.
+            // at the same time.
             for finding in &old {
                 *known.counts.entry(finding.reason).or_insert(1) -= 1;
             }

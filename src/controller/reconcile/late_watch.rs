@@ -11,8 +11,8 @@ use crate::telemetry::watch_health::{Cause, WatchHealth};
 use crate::timing::EXPECTATION;
 use endpoint_copier_core::model::WatchKind;
 
-/// The minimum time between two restarts of a watch. Each costs a list, and none helps if all API servers are
-/// behind.
+/// The minimum time between two restarts of a watch. Each restart costs a list, and does not help if all API servers
+/// are behind.
 const BETWEEN_RESTARTS: Duration = Duration::from_secs(10);
 
 /// Detects whether one watch is late.
@@ -56,8 +56,8 @@ impl LateWatch {
         });
     }
 
-    /// Restarts the watch if it still does not show the state of the GET, at another API server if there is one.
-    /// Returns the time of the next check while the watch may still catch up.
+    /// Restarts the watch, at another API server if there is one, if it has not shown the state of the GET in time and
+    /// was not restarted recently. Returns the time of the next check while the watch still has time to catch up.
     pub fn check(&self) -> Option<Instant> {
         let (reached, now) = (self.reached(), Instant::now());
         let mut state = self.state.lock();

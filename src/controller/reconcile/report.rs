@@ -1,4 +1,4 @@
-//! Reports a sync that wrote copies: a log line, its duration, and an Event.
+//! Reports the result of a sync: log lines, the time since the change, the condition, and the `Synced` Event.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -30,7 +30,7 @@ impl Reconciler {
         }
     }
 
-    /// Reports the condition of a Service, given whether nothing is left to write.
+    /// Reports the condition of a Service. `is_done` says whether nothing is left to write.
     pub(super) fn report_condition(&self, snapshot: &Snapshot, is_done: bool, findings: &BTreeSet<Finding>) {
         if let Some(conditions) = &self.conditions {
             let is_managed = snapshot.service.as_ref().is_some_and(|it| it.is_managed());

@@ -57,8 +57,8 @@ pub struct Relists {
 const MANY_RELISTS: u32 = 3;
 
 impl Relists {
-    /// Creates the pauses of a watch. Those of a Lease stay short, because its list costs no more than a GET, and other
-    /// replicas wait for its holder.
+    /// Creates the pauses of a watch. The pauses of the Lease watch stay short, because its list costs no more than a
+    /// GET, and other replicas wait for the holder of the Lease.
     pub fn of(watch: WatchKind) -> Self {
         let is_cheap = watch == WatchKind::Lease;
         Self {
@@ -81,7 +81,7 @@ impl Relists {
         self.pauses.next_pause()
     }
 
-    /// Whether no watch has worked between several lists.
+    /// Whether several lists in a row were not followed by a watch that worked.
     pub fn are_many(&self) -> bool {
         self.in_a_row >= MANY_RELISTS
     }

@@ -186,7 +186,8 @@ impl Watches {
     }
 }
 
-/// Logs the objects of one watch that cannot be decoded: one line at once, and then at most one a minute.
+/// Logs the objects of one watch that cannot be decoded: one line for the first failure and for each other cause, and
+/// then one a minute.
 fn undecoded(watch: WatchKind) -> impl Fn(&Unreadable) {
     let log = FailureLog::new(format!("decoding one of the {watch}"));
     move |object| log.failed(&format!("{}: {}", ServiceKey::of(&object.metadata), object.error))
@@ -238,7 +239,8 @@ pub fn copies_selector() -> String {
     format!("{}={MANAGED_BY_US}", label::MANAGED_BY)
 }
 
-/// The selectors of slices with these names that are not ours. There are as few as the length limit allows.
+/// The selectors of slices that are not ours and that belong to Services with these names. There are as few selectors
+/// as the length limit allows.
 #[must_use]
 pub fn named_selectors(names: &BTreeSet<String>) -> Vec<(BTreeSet<String>, String)> {
     let shards = split(names, SELECTOR_BYTES).into_iter();
@@ -249,7 +251,7 @@ pub fn named_selectors(names: &BTreeSet<String>) -> Vec<(BTreeSet<String>, Strin
     shards.map(with_selector).collect()
 }
 
-/// The selector of slices with these names that are not ours.
+/// The selector of slices that are not ours and that belong to Services with these names.
 fn named_selector(names: &BTreeSet<String>) -> String {
     let names = names.iter().map(String::as_str).collect::<Vec<_>>().join(",");
     format!(

@@ -17,7 +17,7 @@ use crate::telemetry::failure_log::FailureLog;
 use endpoint_copier_core::index::Dirty;
 use endpoint_copier_core::model::{NodeObject, NodesUnknown, WatchKind};
 
-/// The maximum number of Nodes on a page of a list. Each Node takes 12 KB, most of which are names of images.
+/// The maximum number of Nodes on a page of a list. Each Node takes about 12 KB, most of it names of images.
 const NODES_PAGE: u32 = 16;
 
 /// The watch continues for this time after it is no longer needed, so that a user who edits a Service back and forth
@@ -53,7 +53,7 @@ async fn until_not_needed(watches: &Watches, marks: &mut Marks) {
     }
 }
 
-/// Waits until Nodes are needed, or until they are not needed, as `needed` says.
+/// Waits until a managed Service needs Nodes or, if `needed` is false, until none does.
 async fn until(watches: &Watches, marks: &mut Marks, needed: bool) {
     let mut seen = None;
     let mut is_so = || {
@@ -122,8 +122,7 @@ impl Watches {
     }
 
     /// Records a failure. Returns a pause if the next list is not urgent. A watch that breaks does not make the Nodes
-    /// unknown: an API server that dies breaks it at the moment when the address of the server has to leave both
-    /// families.
+    /// unknown: an API server that dies breaks it just when its address must leave the copies of both families.
     fn nodes_failed(&self, error: &watcher::Error, failing: &mut Option<Instant>) -> Option<Duration> {
         let is_forbidden = status_of(error).is_some_and(http_status::is_forbidden);
         if matches!(error, watcher::Error::InitialListFailed(_)) {
@@ -141,7 +140,7 @@ impl Watches {
         is_forbidden.then_some(FORBIDDEN_PAUSE)
     }
 
-    /// Marks Services for a change of Nodes. A heartbeat of a Node causes no mark.
+    /// Marks Services because Nodes have changed. A heartbeat of a Node causes no mark.
     fn mark_for_nodes(&self, dirty: Dirty) {
         if !dirty.is_empty() {
             self.dirty.mark(dirty);

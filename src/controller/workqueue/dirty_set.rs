@@ -89,7 +89,7 @@ impl DirtySet {
         }
     }
 
-    /// Takes the keys that have arrived, and waits while there are none. Nothing is lost if the wait is canceled.
+    /// Takes all dirty keys, and waits while there are none. Nothing is lost if the wait is canceled.
     pub async fn take(&self) -> HashMap<ServiceKey, Mark> {
         // The wait cannot fail, because `self` holds a sender.
         _ = self.keys.subscribe().wait_for(|dirty| !dirty.is_empty()).await;
@@ -105,8 +105,8 @@ pub struct Marks {
 }
 
 impl Marks {
-    /// Waits until at least 100 ms have passed since the last return, and for a new mark. So a burst of changes costs
-    /// one scan of the index, not one for each change. Nothing is lost if the wait is canceled.
+    /// Waits until at least 100 ms have passed since this method last returned, and for a new mark. So a burst of
+    /// changes costs one scan of the index, not one for each change. Nothing is lost if the wait is canceled.
     pub async fn changed(&mut self) {
         sleep_until(self.next).await;
         if self.marks.changed().await.is_err() {

@@ -11,8 +11,8 @@ const LONGEST: Duration = Duration::from_millis(20);
 /// delay other keys for at most a fifth of the time.
 const INTERVAL: Duration = Duration::from_millis(100);
 
-/// Briefly keeps other keys from starting while keys with reserved slots are in progress. So when a source that
-/// hundreds of managed Services copy changes, the requests for these keys do not compete with hundreds of others.
+/// Briefly keeps other keys from starting while keys with reserved slots are in progress. So if a source changes that
+/// hundreds of managed Services copy, requests for keys with reserved slots do not compete with hundreds of others.
 #[derive(Debug, Default)]
 pub(super) struct HeadStart {
     began: Option<Instant>,
@@ -26,7 +26,7 @@ impl HeadStart {
         self.until.is_some_and(|until| Instant::now() < until)
     }
 
-    /// Begins a head start, unless the last one began a moment ago.
+    /// Begins a head start, unless the last one began less than [`INTERVAL`] ago.
     pub fn begin(&mut self) {
         let now = Instant::now();
         if self.began.is_none_or(|began| now - began >= INTERVAL) {

@@ -2,13 +2,14 @@
 
 use endpoint_copier_core::model::Priority;
 
-/// The lane of a key. It decides when the key is served, and how many keys of the lane are in progress at once.
+/// The lane of a key. It decides when the key is served, and how many keys of the lane are in progress at the same
+/// time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Lane {
     Flagged,
     ApiServers,
     Normal,
-    /// Keys whose last sync failed because the API server could not be reached or was too slow.
+    /// Keys whose last sync failed because the API server was unavailable.
     Failing,
 }
 

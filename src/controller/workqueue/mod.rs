@@ -2,7 +2,7 @@
 //! again.
 //!
 //! A key is in one of four states: not queued, ready, waiting until a moment, or in progress. A key that becomes dirty
-//! while it is in progress becomes ready when that work ends.
+//! while it is in progress is queued again when that work ends.
 
 use std::collections::{BTreeMap, HashMap};
 use std::future::poll_fn;
@@ -33,8 +33,8 @@ use overload::Overload;
 /// second and not one for each change. The first change of a burst does not wait.
 pub const PACE: Duration = Duration::from_millis(20);
 
-/// The number of keys in progress at once. Each makes one call at a time, so this also limits the writes of copies in
-/// flight.
+/// The number of keys in progress at the same time. Each makes one write at a time, so this also limits the writes of
+/// copies in flight.
 const SLOTS: usize = 10;
 
 /// The number of slots that are reserved for the Service of [`Priority::Flagged`]. There is only one such Service, so
@@ -42,15 +42,15 @@ const SLOTS: usize = 10;
 const FLAGGED_SLOTS: usize = 1;
 
 /// The number of slots reserved for [`Priority::ApiServers`]. There are several, so that a write that hangs does not
-/// delay the next.
+/// delay the next one.
 const API_SERVER_SLOTS: usize = 2;
 
 /// The number of slots for other Services whose last sync failed. Slow or hanging writes must not delay those that
 /// would succeed.
 const FAILING_SLOTS: usize = 4;
 
-/// The maximum number of the slots for other Services that one namespace may use. Writes that hang in one namespace
-/// leave a slot for the others. With fewer, a hundred Services of one namespace would take over 30 s if each request
+/// The maximum number of slots for other Services that one namespace may use. Writes that hang in one namespace leave a
+/// slot for the others. With fewer slots, a hundred Services of one namespace would take over 30 s if each request
 /// takes 1.5 s.
 const NAMESPACE_SLOTS: usize = 6;
 
@@ -58,7 +58,7 @@ const NAMESPACE_SLOTS: usize = 6;
 /// wait for the common pause.
 const RESERVED_RETRY_PAUSE: Duration = Duration::from_secs(1);
 
-/// The number of changes of managed Services themselves that a namespace may make at once, so that a user who keeps
+/// The number of changes of managed Services themselves that a namespace may make in a burst, so that a user who keeps
 /// editing Services delays nobody else.
 const EDIT_BURST: u32 = 1_000;
 
@@ -92,7 +92,7 @@ pub struct WorkQueue {
     states: BTreeMap<ServiceKey, KeyState>,
     ready: [FairQueue; Lane::ALL.len()],
     active: [usize; Lane::ALL.len()],
-    /// The slots in use by namespace, without reserved slots.
+    /// The slots in use by each namespace, without reserved slots.
     active_of: HashMap<Box<str>, usize>,
     /// Changes of managed Services themselves, by namespace.
     edits: Budgets<Box<str>>,
@@ -222,8 +222,8 @@ impl WorkQueue {
         };
         self.count(|controller| controller.begun(begun - queued));
         self.active[lane as usize] += 1;
-        // No head start begins during a pause, so that other keys get their turn after it, even if the key that is
-        // tried during the pause is rejected again.
+        // No head start begins during a pause, so that other keys get their turn after the pause, even if the key that
+        // is tried during the pause is rejected again.
         if lane.is_reserved() && !self.overload.is_pausing() {
             self.head_start.begin();
         }
@@ -320,7 +320,7 @@ impl WorkQueue {
         }
     }
 
-    /// Returns the time at which a key that an overloaded API server has rejected is tried again.
+    /// Returns the time at which a key is tried again after an overloaded API server has rejected a request for it.
     fn pause(&mut self, retry_after: Duration, priority: Priority) -> Instant {
         let pause = self.overload.rejected(retry_after);
         match priority {
@@ -342,7 +342,7 @@ impl WorkQueue {
     }
 
     /// Waits until a waiting key is due and makes it ready, or until the pause of an overloaded API server or a head
-    /// start ends. Does not return while there is none of these.
+    /// start ends. Does not return while there is nothing to wait for.
     pub async fn due(&mut self, priority: impl Fn(&ServiceKey) -> Priority) {
         let expired = poll_fn(|context| match self.timers.poll_expired(context) {
             std::task::Poll::Ready(None) => std::task::Poll::Pending,

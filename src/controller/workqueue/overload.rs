@@ -39,7 +39,7 @@ impl Overload {
         })
     }
 
-    /// Records that a write has succeeded. During a pause that proves nothing.
+    /// Records that a write has succeeded. During a pause, a success proves nothing.
     pub fn accepted(&mut self) {
         if self.until.is_none() {
             self.pauses.reset();

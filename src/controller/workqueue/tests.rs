@@ -398,7 +398,7 @@ async fn edits_in_a_namespace_beyond_a_burst_are_50_a_second() {
     assert!(begun[..1_000].iter().all(|(_, after)| *after == 0));
     assert!((20..=22).contains(&begun[1_000].1), "{:?}", begun[1_000]);
     assert!((2_000..=2_010).contains(&begun[1_099].1), "{:?}", begun[1_099]);
-    // A second later, 50 more may come at once. Another namespace has its own budget.
+    // A second later, 50 more edits can begin immediately. Another namespace has its own budget.
     tokio::time::advance(Duration::from_secs(1)).await;
     let begun = edit(&mut queue, tenant(0..51).chain([in_namespace("web", 0)])).await;
     let at_once = begun.iter().filter(|(_, after)| *after == 0);

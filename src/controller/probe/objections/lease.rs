@@ -60,7 +60,8 @@ pub enum LeaseEvent {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The API server refused the call, or could not be reached.
-    // This is not transparent, because that would hide the type by which the log shortens a response of the API server.
+    // This is not `#[error(transparent)]`, because that would hide the type by which the log shortens a response of the
+    // API server.
     #[error("{0}")]
     Call(#[from] kube::Error),
     /// The call timed out, so it is unknown whether it was carried out.
@@ -88,7 +89,7 @@ impl Error {
         self.status().and_then(throttled).unwrap_or_default()
     }
 
-    /// Whether the API server will reject the same call again until somebody changes something.
+    /// Whether the API server will probably reject the same call again: any 4xx except for an expired resourceVersion.
     fn is_refusal(&self) -> bool {
         let refuses = |status| is_client_error(status) && !is_expired(status);
         self.status().is_some_and(refuses)
@@ -127,7 +128,7 @@ impl ProbeLease {
     }
 
     /// Changes annotations; all others stay as they are. Creates the Lease if it is missing. Returns the version that
-    /// has the change, or 0 if there is nothing to remove.
+    /// has the change, or 0 if the Lease is missing and nothing is to be set.
     pub(super) async fn annotate(&self, changes: &Changes) -> Result<u64, Error> {
         let is_missing = |status| is_missing(status, &self.name);
         let missing = match self.patch(changes).await {
@@ -173,7 +174,7 @@ impl ProbeLease {
     }
 
     /// Passes each state of the Lease to `show`, and never returns. No other part depends on this watch. While it
-    /// fails, a replica that does not lead makes no objections, and a leader reads the Lease instead.
+    /// fails, a replica that does not lead sees no new suspicions, and a leader reads the Lease instead.
     pub(super) async fn follow(&self, mut show: impl FnMut(LeaseEvent)) {
         let outage = FailureLog::new(format!("the watch of the Lease {}", self.key()));
         let (mut failures, mut refusals) = (WatchBackoff::failures(), WatchBackoff::overload());

@@ -33,21 +33,22 @@ pub use lease::ProbeLease;
 use lease::{Changes, Error};
 use view::{LeaseView, Seen};
 
-/// The period in which this replica checks again while time alone may change what it has to write.
+/// The period in which this replica checks again while time alone may change what it must write.
 const TICK: Duration = Duration::from_millis(50);
 
 /// The longest pause after a call that failed, unless the API server requests a longer one.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
-/// The time between two reads of the Lease while its watch is behind. It is shorter than the time that other replicas
-/// have to object.
+/// The time between two reads of the Lease while its watch is behind. It is shorter than the time for which the leader
+/// waits for objections.
 const READ_PERIOD: Duration = Duration::from_millis(200);
-/// The time after which a watch that is behind will probably not recover soon.
+/// The time after a write during which reads are frequent. A watch that is still behind then will probably not recover
+/// soon.
 const FREQUENT_READS: Duration = Duration::from_secs(1);
 /// The time between two reads after [`FREQUENT_READS`]. It is shorter than the time for which an objection counts.
 const SLOW_READ_PERIOD: Duration = Duration::from_secs(2);
 
-/// The part of one replica in the exchange of suspicions and objections, whether it leads or not.
+/// The part that one replica takes in the exchange of suspicions and objections, whether it leads or not.
 pub struct Objections {
     lease: ProbeLease,
     probes: Probes,
@@ -120,7 +121,7 @@ impl Objections {
                     let result = self.write(&changes).await;
                     if result.is_ok() {
                         if stored == changes {
-                            // Somebody undoes the write each time.
+                            // Somebody undoes this write each time.
                             sleep(pauses.next_pause()).await;
                             continue;
                         }
@@ -189,7 +190,7 @@ impl Objections {
         Step::Wait([due, self.tick()].into_iter().flatten().min())
     }
 
-    /// The changes that a leader has to make in the Lease.
+    /// The changes that a leader must make to the Lease.
     fn changes(&mut self, suspects: &BTreeSet<Target>) -> Changes {
         let now = self.probes.now();
         let mut changes = Changes::new();

@@ -160,7 +160,7 @@ fn objection(store: &Store, name: &str) -> String {
         .unwrap_or_default()
 }
 
-/// Writes the Lease as another client does.
+/// Writes the Lease as another client would.
 fn put(store: &Store, annotations: &Value) {
     let lease = json!({
         "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
@@ -284,7 +284,10 @@ async fn objection_is_withdrawn_at_once() {
         if hangs {
             peer.probes.begin(1);
             sleep(ms(250)).await;
-            assert!(leader.probes.has_objection(1), "it may still be answered");
+            assert!(
+                leader.probes.has_objection(1),
+                "the attempt may still be answered"
+            );
         } else {
             peer.probes.fail(1);
         }
@@ -361,7 +364,7 @@ async fn lease_that_is_missing_is_created() {
         .map(|r| r.verb)
         .collect();
     assert_eq!(verbs, ["patch", "create"]);
-    // Somebody deletes it, and the leader and the peer repeat their annotations.
+    // Somebody deletes the Lease, and the leader and the peer repeat their annotations.
     store.delete("leases", "default", LEASE).unwrap();
     sleep(ms(200)).await;
     assert_eq!(suspected(&store), "192.0.2.1:6443=1");
@@ -428,7 +431,7 @@ async fn new_leader_removes_suspicions_of_the_last_one() {
     assert_eq!(
         annotations(&store),
         BTreeMap::new(),
-        "the new leader does not object anymore either"
+        "the new leader also withdraws its own objection"
     );
 }
 
@@ -453,10 +456,7 @@ async fn new_leader_asks_again_with_a_new_round() {
     next.resign();
     leader.lead();
     sleep(ms(100)).await;
-    assert!(
-        !leader.probes.had_time_to_object(1),
-        "a new term has to ask again"
-    );
+    assert!(!leader.probes.had_time_to_object(1), "a new term must ask again");
 }
 
 /// Rule: 7.stale-keys
@@ -671,7 +671,7 @@ async fn watch_without_permission_logs_one_line_a_minute() {
     sleep(Duration::from_secs(60)).await;
     assert!(
         !leader.probes.had_time_to_object(1),
-        "without rights nothing is taken out"
+        "without permission, nothing is taken out"
     );
 }
 

@@ -13,7 +13,7 @@ pub(super) struct Seen {
     pub watched: u64,
 }
 
-/// Receives the states of the Lease, and keeps them in the order of their versions.
+/// Receives the states of the Lease from its watch and from reads, and keeps the newest one.
 #[derive(Clone)]
 pub(super) struct LeaseView {
     pub probes: Probes,

@@ -15,11 +15,11 @@ use endpoint_copier_core::verdicts::Phase;
 pub(crate) enum Answers {
     /// A response after this time.
     After(Duration, Reply),
-    /// No connection, after this time.
+    /// A failed connect, after this time.
     Refuses(Duration, Failure),
     /// A connection, but no response.
     Hangs,
-    /// This many of a hundred responses are lost. The others are successes that take up to this time.
+    /// The percentage of lost responses. The other responses are successes that take up to this time.
     Lossy(u64, Duration),
 }
 

@@ -145,7 +145,7 @@ impl Watches {
         (took, result)
     }
 
-    /// Whether the watches do not show what a list shows, after some time to catch up.
+    /// Whether the watches do not show what a list shows, even after some time to catch up.
     async fn is_behind(&self, listing: &Listing) -> bool {
         let began = Instant::now();
         while !self.index.lock().shows(listing) {

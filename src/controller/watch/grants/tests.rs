@@ -156,7 +156,7 @@ impl Scene {
         }
     }
 
-    /// Waits, and returns whether the index then permits `default/vip` to copy its source.
+    /// Waits, and returns what the index then says about permission for `default/vip` to copy its source.
     async fn after(&self, seconds: u64) -> &'static str {
         sleep(Duration::from_secs(seconds)).await;
         match self.index.lock().snapshot(&vip()) {

@@ -1,9 +1,9 @@
-//! The watches by Service name. Their selectors follow the managed Services.
+//! The watches of slices by Service name. Their selectors follow the managed Services.
 //!
-//! A list of many names is expensive for the API server, so a change of names never lists names that are already
-//! watched. New names get their own watch, and names that are no longer needed stay watched. When nothing has changed
-//! for a while, all names are spread over as few watches as possible. How soon a watch of new names begins depends on
-//! the namespace that requests them.
+//! A list of many names is expensive for the API server, so a change of names usually lists only the new ones. New
+//! names get their own watch, and names that are no longer needed stay watched. When nothing has changed for a while,
+//! all names are spread over as few watches as possible. How soon a watch of new names begins depends on the namespace
+//! that requests them.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -28,8 +28,8 @@ const QUIET_PERIOD: Duration = Duration::from_secs(60);
 /// of names, and one user may change some of them all the time.
 const READ_PAUSE_FACTOR: u32 = 9;
 
-/// Watches the slices of all names that matter. `changed` reports when these may have changed. Ends when the sender of
-/// `changed` is dropped, or when a watch ends, which should not happen.
+/// Watches the slices of all names that matter. `changed` reports when these names may have changed. Ends when the
+/// sender of `changed` is dropped, or when a watch ends, which should not happen.
 pub async fn named_slices(watches: Watches, mut changed: channel::Receiver<u64>) {
     let index = watches.index.clone();
     let pinned = index.lock().pinned_names();

@@ -1,7 +1,7 @@
 //! The times at which watches of new names may begin.
 //!
 //! Each such watch begins with a list, for which the API server reads all slices of the cluster. Users can change names
-//! as often as they like, so each namespace waits because of its own new names only, and the lists of all namespaces
+//! as often as they like, so each namespace waits only because of its own new names, and the lists of all namespaces
 //! together stay below a limit.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,8 +16,7 @@ use endpoint_copier_core::model::ServiceKey;
 /// The first pause of a namespace after a watch of its new names begins. Its next new names wait until the pause ends.
 const PAUSE: Duration = Duration::from_millis(250);
 
-/// The factor by which pauses grow while names keep changing, so that one namespace costs at most three
-/// lists in 5 s.
+/// The factor by which pauses grow while names keep changing, so that one namespace costs at most three lists in 5 s.
 const GROWTH: u32 = 4;
 
 /// The longest of these pauses.
@@ -26,10 +25,10 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(4);
 /// After this time without new names, the next pause is [`PAUSE`] again.
 const CALM: Duration = Duration::from_secs(10);
 
-/// The number of lists of new names that all namespaces together may cause at once.
+/// The number of lists of new names that all namespaces together can cause in a burst.
 const BURST: u32 = 4;
 
-/// The time after which all namespaces together may cause one more list.
+/// The time after which all namespaces together can cause one more list.
 const REFILL: Duration = Duration::from_secs(1);
 
 /// The pauses of all requesters, and the limit on all lists together.
@@ -116,7 +115,7 @@ impl Pace {
     }
 }
 
-/// The limit on all lists together: [`BURST`] at once, then one after each [`REFILL`].
+/// The limit on all lists together: a burst of [`BURST`], then one after each [`REFILL`].
 #[derive(Default)]
 struct Total {
     /// The time at which the whole burst is available again.

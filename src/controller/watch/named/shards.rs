@@ -14,15 +14,15 @@ use crate::controller::watch::{Watches, named_selector};
 use endpoint_copier_core::index::Scope;
 use endpoint_copier_core::model::{Restart, WatchKind};
 
-/// The maximum number of watches of new names. Beyond it, one list merges them.
+/// If there are this many watches of new names, the next one replaces those whose names fit into its selector.
 const NEW_SHARDS: usize = 8;
 
-/// A watch whose list is not complete after this time ends if its names are not needed. A list usually takes much less
-/// time.
+/// A watch of new names whose list is not complete after this time ends if none of its names is needed. A list usually
+/// takes much less time.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The time between the beginnings of the watches of a merge. Each of them begins with a list, and the old watches
-/// continue until that list is complete.
+/// continue until those lists are complete.
 const BETWEEN_MERGED: Duration = Duration::from_secs(2);
 
 type Names = BTreeSet<String>;
@@ -32,7 +32,7 @@ type Names = BTreeSet<String>;
 pub(super) enum Role {
     /// The names of the watch never change.
     Pinned,
-    /// The watch is one of those over which all names were spread at the last merge.
+    /// The watch is the first one, or one of those over which all names were spread at the last merge.
     Merged,
     /// The names of the watch were added since the last merge.
     New,
@@ -59,7 +59,7 @@ impl Shard {
 pub(super) struct Shards {
     watches: Watches,
     running: Vec<Shard>,
-    // These are not tasks, because a replaced watch must end at once, not when its task is next scheduled.
+    // These are not tasks, because a replaced watch must end immediately, not when its task is next scheduled.
     following: FuturesUnordered<Abortable<BoxFuture<'static, ()>>>,
     lists: FuturesUnordered<BoxFuture<'static, Option<Arc<Names>>>>,
 }
@@ -104,7 +104,7 @@ impl Shards {
         self.watch(missing, role, Duration::ZERO);
     }
 
-    /// Spreads the needed names over as few watches as possible, and drops the others. Returns whether new watches
+    /// Spreads the needed names over as few watches as possible, and drops the other names. Returns whether new watches
     /// begin.
     pub(super) fn merge(&mut self, wanted: &Names) -> bool {
         let mut sets = split(wanted, SELECTOR_BYTES);
@@ -154,7 +154,7 @@ impl Shards {
     }
 
     /// Ends the watches that are not needed: replaced ones whose names others have listed or that have no list
-    /// themselves, and new ones that list for too long and whose names are not wanted.
+    /// themselves, and new ones whose list takes too long and whose names are not wanted.
     pub(super) fn end_replaced(&mut self, wanted: &Names) {
         let active = self.running.iter().filter(|shard| shard.is_active());
         let listed: Vec<_> = active
@@ -179,7 +179,7 @@ impl Shards {
             is_needed
         });
         if self.running.len() < before {
-            // Only now, because a watch that still runs could list a name that is forgotten here.
+            // This is done only now, because a watch that still runs could list a name that is forgotten here.
             let names = self.running.iter().map(|shard| shard.names.clone()).collect();
             self.watches.index.lock().retain_names(&names);
         }

@@ -18,8 +18,8 @@ pub(super) fn selector_bytes<'a>(names: impl IntoIterator<Item = &'a String>) ->
     names.into_iter().map(|name| bytes_of(name)).sum()
 }
 
-/// Splits names into sets whose selectors have at most this length. A set that is too long is divided by the
-/// next bit of the names' hashes, so a new name changes only its own set.
+/// Splits names into sets that each take at most `longest` bytes in a selector. A set that is too long is divided by
+/// the next bit of the names' hashes, so a new name changes only its own set.
 pub(in crate::controller::watch) fn split(names: &BTreeSet<String>, longest: usize) -> Vec<BTreeSet<String>> {
     let mut hashed: Vec<_> = names.iter().map(|name| (hash(name), name.as_str())).collect();
     hashed.sort_unstable();

@@ -1,4 +1,4 @@
-//! The meaning of the errors of kube's watcher for a watch.
+//! Classifies the errors of kube's watcher.
 
 use kube::core::Status;
 use kube::runtime::watcher;

@@ -35,7 +35,7 @@ pub(super) mod errors;
 /// A watch without decoded events counts as alive only after it has lasted this long.
 const MINIMUM_AGE: Duration = Duration::from_secs(1);
 
-/// The minimum time between the beginnings of two requests of one watch.
+/// The minimum time between the beginnings of two watch requests of one watch.
 const BETWEEN_WATCHES: Duration = Duration::from_millis(250);
 
 /// The number of consecutive failures without a response after which a watch restarts with a list, because no API
@@ -74,8 +74,8 @@ impl Reader {
         self.follow_with_errors(watch, api, config, handle).await;
     }
 
-    /// Follows one watch forever. `handle` also gets its errors. If it returns a pause, the watch waits for that time
-    /// and then relists.
+    /// Follows one watch forever. `handle` also gets its errors. If it returns a pause for an error, the watch waits
+    /// for that time and then relists, unless the API server is overloaded.
     pub(super) async fn follow_with_errors<K>(
         &self,
         watch: WatchKind,
@@ -284,8 +284,8 @@ impl Calls {
         *unanswered = (*unanswered).max(1);
     }
 
-    /// The pause before the list that follows a rejected watch. If this happens repeatedly, the next request goes to
-    /// another server.
+    /// The pause before the list that follows a rejected watch. If watches are rejected repeatedly, the next request
+    /// goes to another server.
     fn relist_pause(&self) -> Duration {
         let has_worked = std::mem::take(&mut self.last.lock().has_worked);
         let mut relists = self.relists.lock();

@@ -10,8 +10,8 @@ use tokio::sync::mpsc;
 use super::*;
 use crate::config::ServerAddress;
 
-/// Answers a list, or a watch. The watch is rejected, or shows nothing and never ends. The port of the server is the
-/// number of the request.
+/// Returns the response to a list or a watch. The watch is rejected, or shows nothing and never ends. The port of the
+/// server is the number of the request.
 fn answer(
     number: u16,
     watches: bool,
@@ -197,7 +197,8 @@ async fn watch_line_without_an_end_does_not_count_as_alive() {
 
 const EXPIRED: &str = r#"{"kind":"Status","status":"Failure","code":410,"reason":"Expired"}"#;
 
-/// Follows watches that `answer` answers with a status code and a text. Returns the times of the lists, in seconds.
+/// Follows a watch for some time. `answer` returns the status code and the body of each watch response. Returns the
+/// times of the lists, in seconds.
 async fn lists_of(
     watched: WatchKind,
     time: Duration,
