@@ -17,7 +17,8 @@ const SILENT_AFTER: Duration = Duration::from_secs(60);
 /// What a judgment needs to know about the leadership of the replica.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Leadership {
-    /// Whether the replica has a valid Term whose last renewal was answered within 1.5 renewal intervals.
+    /// Whether the replica has a valid Term whose last renewal is at most 1.5 renewal intervals old. Without leader
+    /// election, the age does not matter.
     pub may_take_out: bool,
     /// Whether its Term began less than 5 s ago.
     pub is_new: bool,
