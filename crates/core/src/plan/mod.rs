@@ -33,7 +33,7 @@ mod wanted_copies;
 
 pub use verdicts::{Judged, Verdicts};
 
-/// The writes for one Service, in this order: deletes because consent is missing, creates, updates, other deletes, and
+/// The writes for one Service, in this order: deletes of copies without consent, creates, updates, other deletes, and
 /// leftovers.
 #[derive(Debug, Default, PartialEq)]
 pub struct Plan {
@@ -46,7 +46,7 @@ pub struct Plan {
     pub updates: Vec<EndpointSlice>,
     /// The keys of the updates that change nothing for clients.
     pub cosmetic: BTreeSet<SliceKey>,
-    /// Unwanted copies to DELETE.
+    /// Copies to DELETE for any other reason.
     pub deletes: Vec<Delete>,
     /// Slices of the Go operator, to DELETE after all other writes have succeeded, because a copy that the API server
     /// refused replaces nothing.
