@@ -223,8 +223,8 @@ impl Index {
     }
 
     /// The sources whose missing consent leads to the deletion of these copies. The caller reads these sources before
-    /// it deletes, because a watch might not yet show the consent that a former leader has seen. Sources in a namespace
-    /// whose name is not valid are left out.
+    /// it deletes, because a watch might not yet show the consent that a former leader has seen. Sources whose
+    /// namespace or name is not valid are left out.
     #[must_use]
     pub fn missing_consent(
         &self,
