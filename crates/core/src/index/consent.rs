@@ -90,7 +90,7 @@ impl Index {
         }
     }
 
-    /// Records that a managed Service asks for a source. It may have asked for the same source before.
+    /// Records that a managed Service asks for a source. The Service can have asked for the same source before.
     pub(super) fn request(&mut self, source: &ServiceKey, service: &ServiceKey) {
         if self.requests.insert((source.clone(), service.clone())) {
             self.reconsider(source, service);
@@ -199,7 +199,7 @@ impl Index {
     }
 
     /// Copies name their source slice, but consent is for Services. The Service of the slice is the one in its label
-    /// or, if the slice is not known, one after which the slice may be named. Each of these Services that exists must
+    /// or, if the slice is not known, one after which the slice might be named. Each of these Services that exists must
     /// consent. A slice with any other name has no consent. `known` holds the earlier decisions for this Service.
     fn consent_of_copy(&self, service: &ServiceKey, copy: &EndpointSlice, known: &mut Consents) -> Consent {
         let is_across = |claimed: &Provenance<'_>| claimed.namespace != service.namespace();

@@ -288,9 +288,9 @@ impl Index {
         self.managed_service(key).is_some()
     }
 
-    /// Whether Services, copies, and the slices that mattered when Services were first listed are all listed. Names
-    /// that came later do not count, because a user could change them all the time and keep a replica unready. Only a
-    /// Service that needs such a name waits for it.
+    /// Whether the index has a list of Services, a list of copies, and the slices of all names that mattered when
+    /// Services were first listed. Names that came later do not count, because a user could change them all the time
+    /// and keep a replica unready. Only a Service that needs such a name waits for it.
     ///
     /// # Errors
     ///

@@ -16,7 +16,7 @@ use crate::model::{Exceeded, ManagedService, Refusal, ServiceKey, ServiceLimits}
 struct Rank {
     is_disabled: bool,
     has_no_copies: bool,
-    /// In seconds. A Service whose time of creation cannot be read counts as the youngest.
+    /// The time of creation, in seconds since 1970. A Service whose time cannot be read counts as the youngest.
     created: i64,
     key: ServiceKey,
 }

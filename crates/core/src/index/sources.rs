@@ -59,7 +59,7 @@ pub type NamesByRequester = BTreeMap<Requester, BTreeSet<String>>;
 
 impl Index {
     /// The names of the managed Services that get copies, of the sources that they use, and of disabled Services, for
-    /// which the Go operator may have left slices.
+    /// which the Go operator might have left slices.
     #[must_use]
     pub fn names_by_requester(&self) -> NamesByRequester {
         let mut names = NamesByRequester::new();
@@ -147,8 +147,8 @@ impl Index {
         }
     }
 
-    /// Whether the watches show every slice that was on a list, in that state or a newer one, and no longer show slices
-    /// that were missing from the list.
+    /// Whether the watches show every slice that was on a list, in that state or a newer one, and no longer show older
+    /// slices that were missing from the list.
     #[must_use]
     pub fn shows(&self, listing: &Listing) -> bool {
         let may_be_gone = self.others.removals() != listing.removals;

@@ -55,7 +55,7 @@ impl Index {
 }
 
 impl WatchProgress {
-    /// Records that the watch of this scope has reached this version. The version may be that of a deletion.
+    /// Records that the watch of this scope has reached this version. The version can be that of a deletion.
     pub fn saw(&mut self, scope: &Scope, version: Option<u64>) {
         if let Some(progress) = self.entry(scope) {
             progress.newest = version.unwrap_or(0).max(progress.newest);
@@ -96,8 +96,8 @@ impl WatchProgress {
         })
     }
 
-    /// Whether the watch that last listed this name ends while another of these watches with the name continues. Events
-    /// of older watches have been ignored since that list, and a newer watch has not listed yet.
+    /// Whether the watch that last listed this name ends, but another watch of this name continues, if only `shards`
+    /// continue. Events of older watches have been ignored since that list, and a newer watch has not listed yet.
     fn is_left_behind(&self, name: &str, shards: &BTreeSet<Arc<BTreeSet<String>>>) -> bool {
         let continues = |progress: &Progress| shards.contains(&progress.names);
         let mut watches = self.0.iter().filter(|progress| progress.names.contains(name));

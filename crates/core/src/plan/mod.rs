@@ -38,7 +38,7 @@ pub use verdicts::{Judged, Verdicts};
 #[derive(Debug, Default, PartialEq)]
 pub struct Plan {
     /// Copies to DELETE because there is no consent for them. Nothing delays these deletes: neither other writes nor
-    /// facts about the Service that are unknown.
+    /// missing knowledge about the Service.
     pub withdrawn: Vec<Delete>,
     /// Slices to POST.
     pub creates: Vec<EndpointSlice>,
@@ -60,8 +60,8 @@ pub struct Plan {
     pub triggers: Vec<String>,
     /// Addresses that the probes of this replica judge unreachable, whether or not the copies change because of it.
     pub unreachable: BTreeSet<IpAddr>,
-    /// Addresses that this plan marks as not ready, though the existing copies do not record them as taken out, and
-    /// why.
+    /// Addresses that this plan takes out, and why. Those that the existing copies already record as taken out are not
+    /// included.
     pub taken_out: BTreeMap<IpAddr, String>,
     /// Addresses that the existing copies record as taken out, and that this plan puts back.
     pub returned: BTreeSet<IpAddr>,

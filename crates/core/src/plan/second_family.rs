@@ -113,7 +113,7 @@ enum Entrance<'a> {
     Open,
     /// No address: this plan has no results of probes, and the operator may be waiting for them.
     Closed,
-    /// The addresses that this report shows as well on all of these ports. None if there are no ports.
+    /// The addresses whose phase in this report is `Well` on all of these ports. None if there are no ports.
     SeenWell(&'a Report, BTreeSet<u16>),
 }
 
@@ -121,8 +121,7 @@ impl Filler<'_> {
     fn fill(&self, verdicts: &Verdicts, left_out: &mut LeftOut) -> SecondFamily {
         let mut second = SecondFamily::default();
         let answering = self.ports_that_answer(verdicts);
-        // While the source has a slice that cannot be decoded and possibly has endpoints of this family, no copy is
-        // created.
+        // While the source has endpoints of this family in a slice that cannot be decoded, no copy is created.
         let has_unreadable = self.source.has_unreadable(self.family, &self.snapshot.copies);
         for slice in self.source.slices_of(self.family.other()) {
             second.has_source |= !slice.is_empty();
@@ -199,7 +198,7 @@ impl Filler<'_> {
             }
         }
         if !unclear.is_empty() {
-            // It is not known either which address belongs to which server.
+            // It is also unknown which addresses of the copy belong to these servers.
             let kept = self.kept(current, |address| nodes.may_be_of_unreadable(address));
             if kept.len() < unclear.len() {
                 let why = Missing::Unreadable(nodes.unreadable().cloned().collect());
@@ -265,8 +264,8 @@ impl Filler<'_> {
         }
     }
 
-    /// The existing copy with this key. A copy that was restored from a backup does not count, because it is no reason
-    /// to keep an address.
+    /// The existing copy with this key. A copy that was restored from a backup does not count, because its addresses
+    /// are as old as the backup.
     fn current(&self, copy: &SliceKey) -> Option<&EndpointSlice> {
         let current = self.snapshot.copy(copy);
         current.filter(|current| !current.has_no_controller())
@@ -325,8 +324,8 @@ impl Entrance<'_> {
     }
 
     /// Why an address is reported, if it is. An address that no copy shows has 3 s to answer; if it has answered
-    /// before, it is reported only if `reports_probes`. An address that a copy shows is reported if it has never
-    /// answered, after a minute, because the fault is possibly in the path to it.
+    /// before, it is reported only if `reports_probes`. An address that a copy shows has a minute to answer, because
+    /// the fault is possibly in the path to it; if it has answered before, it is not reported.
     fn doubts(&self, address: IpAddr, is_shown: bool, reports_probes: bool) -> Option<Missing> {
         match self {
             Self::Open => None,

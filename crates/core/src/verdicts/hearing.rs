@@ -136,7 +136,7 @@ impl Hearing {
         let value = annotations.get(SUSPECTED).map_or("", String::as_str);
         self.stored(value, now);
         // If somebody removed or changed a suspicion, the other replicas must be asked again, because their objections
-        // may be lost too.
+        // could be lost too.
         let rounds = suspicions(value);
         for (target, suspicion) in &mut self.suspected {
             if rounds.get(target) != Some(&suspicion.round) {

@@ -205,18 +205,18 @@ impl<'a> Evidence<'a> {
         })
     }
 
-    /// `7.blind`: whether no endpoint has answered 2xx for 3 s, so that this replica may be at fault. A family that was
-    /// just listed is not blind yet.
+    /// `7.blind`: whether no endpoint has answered 2xx for 3 s, so that the fault is possibly on the side of this
+    /// replica. A family that was just listed is not blind yet.
     fn is_blind(&self) -> bool {
         let mut all = self.ports.iter().flat_map(|port| port.facts.values());
         let had_time = all.clone().any(|facts| facts.had_time);
         had_time && !all.any(|facts| facts.is_recent)
     }
 
-    /// `7.not-answering`: whether another port of the address answers. If no port of the address ever did, whether
+    /// `7.not-answering`: whether another port of the address answers or, if no port of the address ever did, whether
     /// another address answers.
     fn others_answer(&self, address: IpAddr) -> bool {
-        // This does not use the latest result, so that one lost response does not end the finding.
+        // The latest result does not matter here, so that one lost response does not end the finding.
         let answers = |facts: &TargetFacts| matches!(facts.phase, Phase::Well | Phase::Failing);
         let mut all = self.all();
         let mut same = self.ports.iter().map(|port| port.fact(address));

@@ -95,7 +95,7 @@ enum Listed {
     /// They have not been listed yet.
     #[default]
     Never,
-    /// The API server does not serve them, which may be a temporary fault.
+    /// The API server does not serve them, which can be a temporary fault.
     Absent,
     /// All of them were listed, or the API server has not served them for a long time.
     Yes,

@@ -8,8 +8,8 @@ use crate::model::{
     StringMap, annotation_of, copy_name, label, label_of, ports::protocol, provenance, version,
 };
 
-/// Annotations that belong to the content of a copy. The resourceVersion of the source does not belong to it, so an
-/// update of the source that changes nothing else causes no write.
+/// Annotations that belong to the content of a copy. The resourceVersion of the source is not part of it, so an update
+/// of the source that changes nothing else causes no write.
 const CONTENT_ANNOTATIONS: [&str; 4] = [
     provenance::NAMESPACE,
     provenance::SLICE,
@@ -62,8 +62,8 @@ pub fn fresh(service: &ManagedService, source: &EndpointSlice, ports: Vec<Endpoi
     copy_of(service, source, name, annotations(&source.metadata), ports)
 }
 
-/// A held copy: the endpoints stay, and the rest follows the Service. If its source slice still exists, its source
-/// annotations name that slice. Otherwise the annotations of the existing copy stay.
+/// A held copy: the endpoints stay, and the rest follows the Service. If the source slice still exists, the source
+/// annotations name that slice. Otherwise those of the existing copy stay.
 #[must_use]
 pub fn held(
     service: &ManagedService,
@@ -196,9 +196,9 @@ fn same_trigger_time(is: &ObjectMeta, should: &ObjectMeta) -> bool {
     read(should).is_none() || read(is) == read(should)
 }
 
-/// Whether the source versions in both slices count as the same. If `is` has a number, it counts as the same as any
-/// version, because an update of the source does not always change it. Text that is not a number must be replaced,
-/// because it would disable the check for newer copies.
+/// Whether the source versions in both slices count as the same. A number in `is` counts as the same as any version,
+/// because the source can be updated without a change. Text that is not a number must be replaced, because it would
+/// disable the check for newer copies.
 fn same_version(is: &ObjectMeta, should: &ObjectMeta) -> bool {
     let read = |metadata| annotation_of(metadata, provenance::RESOURCE_VERSION);
     version(read(is)).is_some() || read(is) == read(should)

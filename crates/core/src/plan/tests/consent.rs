@@ -242,7 +242,7 @@ fn consent_of_an_undecodable_grant_does_not_change() {
         "the last readable state allowed nothing"
     );
 
-    // A replica that starts does not know what the grant allowed.
+    // After a restart, a replica does not know what the grant allowed.
     let started = |world: &World| {
         let mut world = world.clone();
         world.grants.clear();

@@ -82,7 +82,7 @@ fn new_target_that_copies_show_as_taken_out_is_suspected() {
         probes.refused(2, begun);
     }
     assert_eq!(probes.phase(1), Phase::New);
-    // The second one was not taken out, and was never well here.
+    // The second target was not taken out, and was never well here.
     assert_eq!(probes.targets.suspects(), [target(1)].into());
     probes.well(1, 1_000);
     assert!(probes.targets.suspects().is_empty());

@@ -1,4 +1,4 @@
-//! Tests of which addresses of a second family enter a copy, and of how they are judged there.
+//! Which addresses of a second family enter a copy, and how they are judged there.
 
 use super::*;
 
