@@ -1,5 +1,5 @@
-//! Omits large parts of slices that nobody needs. Otherwise the authors of slices would decide how much memory the
-//! index uses.
+//! Omits large parts from slices if nobody needs these parts. Otherwise the authors of slices would decide how much
+//! memory the index uses.
 
 use serde::Serialize;
 
@@ -13,7 +13,7 @@ use crate::model::{
 const LARGEST_METADATA: usize = 4096;
 
 /// The size of the largest endpoints and ports that are kept although nobody needs them, in bytes of JSON. A few
-/// endpoints are smaller, so ordinary slices do not have to be read again.
+/// endpoints are smaller, so an ordinary slice is kept whole, and needs no GET later.
 const LARGEST_UNNEEDED: usize = 1024;
 
 /// The length in bytes of the longest annotation value that the operator writes, with some reserve.
@@ -86,7 +86,7 @@ fn strip_copy(slice: &mut EndpointSlice) {
     metadata.finalizers = None;
 }
 
-/// The value, or an empty one if it is longer than any that the operator writes. An empty value is just as wrong.
+/// The value, or an empty one if it is longer than any that the operator writes. Both are equally wrong.
 fn possible(value: &str) -> &str {
     if value.len() > LONGEST_VALUE { "" } else { value }
 }

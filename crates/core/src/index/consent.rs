@@ -52,9 +52,9 @@ impl Index {
         self.reconsider_all()
     }
 
-    /// Whether Services ask for sources that may depend on ReferenceGrants or, until Services and grants are known,
-    /// whether copies of such sources exist. A Service with a typo in an annotation asks for nothing, but its copies
-    /// are still deleted when consent is withdrawn.
+    /// Whether Services ask for sources whose consent can depend on ReferenceGrants or, until Services and grants are
+    /// known, whether copies of such sources exist. A Service with a typo in an annotation asks for nothing, but its
+    /// copies are still deleted when consent is withdrawn.
     #[must_use]
     pub fn needs_grants(&self) -> bool {
         let is_across = |(source, service): &(ServiceKey, ServiceKey)| {
@@ -90,7 +90,7 @@ impl Index {
         }
     }
 
-    /// Records that a managed Service asks for a source. It may have asked for the same source before.
+    /// Records that a managed Service asks for a source. The Service can have asked for the same source before.
     pub(super) fn request(&mut self, source: &ServiceKey, service: &ServiceKey) {
         if self.requests.insert((source.clone(), service.clone())) {
             self.reconsider(source, service);
@@ -114,8 +114,8 @@ impl Index {
         self.uses.remove(&request);
     }
 
-    /// Records a new source, or a changed annotation of one. `had_one` says whether the source had an annotation
-    /// before.
+    /// Records that a source was created or deleted, or that its annotation changed. `had_one` says whether the source
+    /// had an annotation before.
     pub(super) fn reconsider_source(&mut self, source: &ServiceKey, had_one: bool) -> Dirty {
         if had_one && !self.grants.are_listed() {
             self.revoked.insert(source.clone());
@@ -125,7 +125,7 @@ impl Index {
 
     /// Reconsiders the requests for the sources that satisfy `is_meant`, of which `first` is the first by name. Returns
     /// the Services whose consent has changed, and those with copies that lack consent, whatever they ask for now. The
-    /// others are left out, because a sync would show that the source exists or changes.
+    /// others are left out, because a sync would reveal that the source exists or changes.
     fn reconsider_from(&mut self, first: &ServiceKey, is_meant: impl Fn(&ServiceKey) -> bool) -> Dirty {
         let mut dirty = self.with_refused_copies(first.namespace(), &is_meant);
         let requests = self.requests.range((first.clone(), ServiceKey::new("", ""))..);
@@ -138,7 +138,8 @@ impl Index {
         dirty
     }
 
-    /// The Services with copies that may come from these sources of a namespace, and for which there is no consent.
+    /// The Services with copies that possibly come from these sources of a namespace, and for which there is no
+    /// consent.
     fn with_refused_copies(&self, namespace: &str, is_meant: impl Fn(&ServiceKey) -> bool) -> Dirty {
         // All Services with copies are marked once Services are listed.
         if !self.services_listed {
@@ -198,7 +199,7 @@ impl Index {
     }
 
     /// Copies name their source slice, but consent is for Services. The Service of the slice is the one in its label
-    /// or, if the slice is not known, one after which the slice may be named. Each of these Services that exists must
+    /// or, if the slice is not known, one after which the slice might be named. Each of these Services that exists must
     /// consent. A slice with any other name has no consent. `known` holds the earlier decisions for this Service.
     fn consent_of_copy(&self, service: &ServiceKey, copy: &EndpointSlice, known: &mut Consents) -> Consent {
         let is_across = |claimed: &Provenance<'_>| claimed.namespace != service.namespace();
@@ -221,8 +222,9 @@ impl Index {
         by_label.map_or_else(|| named_after(&slice), |source| vec![source])
     }
 
-    /// The sources whose missing consent leads to the deletion of these copies. The caller reads them first, because a
-    /// watch may not yet show the consent that a former leader has seen. Names that no Service can have are left out.
+    /// The sources whose missing consent leads to the deletion of these copies. The caller reads these sources before
+    /// it deletes, because a watch might not yet show the consent that a former leader has seen. Sources whose
+    /// namespace or name is not valid are left out.
     #[must_use]
     pub fn missing_consent(
         &self,

@@ -1,4 +1,4 @@
-//! Applies the results of GETs to the index. A GET may be newer than the watches, or may be outdated when its response
+//! Applies the results of GETs to the index. A GET can be newer than the watches, or outdated when its response
 //! arrives.
 
 use std::sync::Arc;
@@ -49,7 +49,7 @@ impl Index {
             ),
         };
         let now = self.state(key);
-        // The slice was unknown before and is unknown now, but it may have been created and deleted in between.
+        // The slice was unknown before and is unknown now, but it could have been created and deleted in between.
         let may_be_gone = now.known.is_none() && (copy.is_some() || other.is_some());
         let is_overtaken = (&now.known, now.unreadable) != (&before.known, before.unreadable);
         if is_overtaken || may_be_gone && now.removals != before.removals {
@@ -77,7 +77,7 @@ impl Index {
     }
 
     /// Whether a state of a slice is older than the latest one known. If the latest one is unreadable, the last
-    /// readable state does not count, because its version can be higher: etcd may have been restored from a backup
+    /// readable state does not count, because its version can be higher: etcd could have been restored from a backup
     /// between the two.
     pub(super) fn knows_newer_slice(&self, scope: &Scope, metadata: &ObjectMeta) -> bool {
         let key = SliceKey::of(metadata);

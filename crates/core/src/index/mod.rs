@@ -1,5 +1,5 @@
 //! The cluster as the watches show it, and the dependencies between Services. Each change returns the keys of the
-//! managed Services that it affects.
+//! Services that it affects.
 //!
 //! The index is pure. The watches feed it, and the reconciler reads snapshots of it.
 
@@ -45,7 +45,7 @@ pub use sources::{Listing, NamesByRequester, Requester};
 use unreadable::UnreadableObjects;
 use watch_progress::WatchProgress;
 
-/// Keys of Services whose copies may have to change.
+/// Keys of Services whose copies might need a change.
 pub type Dirty = BTreeSet<ServiceKey>;
 
 /// The two ways in which slices are watched. The managed-by label of a slice decides which of them shows it.
@@ -92,13 +92,13 @@ pub struct Index {
     managed_services: usize,
     names_changed: u64,
     services_removed: u64,
-    /// The UIDs of managed Services that a GET has shown to be gone, while the watch may still show older states of
-    /// them. The next list removes the entry, if nothing else has.
+    /// The UIDs of managed and disabled Services that are gone according to a GET. The watch can still show older
+    /// states of them. The next list removes the entry, if nothing else has.
     services_gone: HashMap<ServiceKey, String>,
     /// Pairs of a source and a managed Service that asks for it, whether or not the Service may copy the source.
     requests: BTreeSet<(ServiceKey, ServiceKey)>,
-    /// Pairs of a source in use and a managed Service that uses it. This is one set, because a set for each source
-    /// would take 200 bytes more, and most sources are used only once.
+    /// Pairs of a source in use and a managed Service that uses it. This is one set, because most sources are used only
+    /// once, and a set for each source would take 200 bytes more per source.
     uses: BTreeSet<(ServiceKey, ServiceKey)>,
     quota: ServiceQuota,
     conditions: Conditions,
@@ -165,8 +165,8 @@ impl Index {
         self.list_slice(scope, slice)
     }
 
-    /// Adds or updates a slice that is on a list. A list counts even if it is older than the known state, because after
-    /// a restore of etcd from a backup a list is older. The exception is a slice that a GET has shown as deleted since
+    /// Adds or updates a slice that is on a list. A list counts even if it is older than the known state, because it is
+    /// older after etcd was restored from a backup. The exception is a slice that a GET has shown to be deleted since
     /// the list began.
     pub fn list_slice(&mut self, scope: &Scope, slice: EndpointSlice) -> Dirty {
         self.versions.saw(scope, version_of(&slice.metadata));
@@ -195,7 +195,7 @@ impl Index {
             return Dirty::new();
         }
         let mut touched = self.unreadable.replaced(scope, metadata);
-        // If a slice moved to the names of another watch, that watch reports it.
+        // If the slice moved to a Service with a name that another watch covers, that watch reports the slice.
         let is_its_own = |known: &Arc<EndpointSlice>| scope.covers(service_name(known));
         if self.slices(scope).get(&key).is_some_and(is_its_own) {
             touched.extend(self.change(scope, &key, |slices| slices.remove(&key)));
@@ -288,9 +288,9 @@ impl Index {
         self.managed_service(key).is_some()
     }
 
-    /// Whether the slices that mattered when Services were first listed are listed too. Later names do not count,
-    /// because a user could change them all the time and keep a replica unready. Only the Service that needs such a
-    /// name waits.
+    /// Whether the index has a list of Services, a list of copies, and the slices of all names that mattered when
+    /// Services were first listed. Names that came later do not count, because a user could change them all the time
+    /// and keep a replica unready. Only a Service that needs such a name waits for it.
     ///
     /// # Errors
     ///
@@ -332,7 +332,7 @@ impl Index {
         }
     }
 
-    /// Services that are not managed count too, because they may have copies to delete.
+    /// Services that are not managed count too, because they can have copies to delete.
     fn concerned_by_copies(&self, touched: &BTreeSet<ServiceKey>) -> Dirty {
         touched
             .iter()
@@ -358,9 +358,9 @@ impl Index {
             .map(|(_, service)| service)
     }
 
-    /// The slice as the index keeps it. It keeps endpoints and ports of any size only for a source that a Service asks
-    /// for, and for a copy for a Service that asks for a source. If that changes later, a snapshot lists the outlines,
-    /// and the reconciler reads them.
+    /// The slice as the index keeps it. It keeps endpoints and ports of any size only for slices of a source that a
+    /// Service asks for, and for copies whose Service asks for a source. If that changes later, a snapshot lists the
+    /// outlines, and the reconciler reads them.
     fn abridged(&self, slice: EndpointSlice) -> EndpointSlice {
         let is_needed = if slice.is_labelled_as_copy() {
             let owner = slice.owner_of_copy();

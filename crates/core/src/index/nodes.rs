@@ -28,7 +28,7 @@ impl Default for NodeIndex {
 }
 
 impl Index {
-    /// Whether a managed Service needs Nodes, so that the operator has to watch them. The answer may change whenever
+    /// Whether a managed Service needs Nodes, so that the operator has to watch them. The answer can change only when
     /// [`Index::api_servers_changed`] does.
     #[must_use]
     pub fn needs_nodes(&self) -> bool {
@@ -41,7 +41,7 @@ impl Index {
         self.change_nodes(|nodes| nodes.insert(node))
     }
 
-    /// Records a Node that was added or changed, or is on a list, and cannot be decoded.
+    /// Records a Node that cannot be decoded, and that was added or changed, or is on a list.
     pub fn apply_unreadable_node(&mut self, name: &str) -> Dirty {
         self.change_nodes(|nodes| nodes.insert_unreadable(name))
     }
@@ -127,7 +127,8 @@ impl Index {
 }
 
 /// Whether a Service wants a family that the source lacks. A source that is empty, or not listed yet, lacks both
-/// families, but in most clusters it will have one. So such a source counts only for a Service that wants both.
+/// families, but in most clusters it will have endpoints of one family later. So such a source counts only for a
+/// Service that wants both.
 fn needs_family(service: &ManagedService, lacks: [(Family, bool); 2]) -> bool {
     let is_empty = lacks.iter().all(|(_, lacks)| *lacks);
     let missing = lacks.iter().filter(|(_, lacks)| *lacks).map(|(family, _)| family);

@@ -1,4 +1,4 @@
-//! The targets of probes: the API servers that copies show, and those that may enter copies of a second family.
+//! The targets of probes: the API servers that copies show, and those that might enter copies of a second family.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -11,7 +11,7 @@ use crate::verdicts::{SUPERVISOR_PORT, Target};
 /// Addresses and their ports.
 type Found = BTreeMap<IpAddr, BTreeSet<u16>>;
 
-/// The maximum number of addresses that are probed in each family. No cluster has that many API servers.
+/// The maximum number of addresses that are probed in each family. No cluster has more API servers than that.
 const MOST: usize = 16;
 
 impl Index {
@@ -20,7 +20,7 @@ impl Index {
         self.dependants(&ServiceKey::api_source())
     }
 
-    /// A counter that grows with each change that may alter [`Index::api_server_ports`] or [`Index::probe_targets`].
+    /// A counter that grows with each change that can alter [`Index::api_server_ports`] or [`Index::probe_targets`].
     #[must_use]
     pub fn api_servers_changed(&self) -> u64 {
         self.api_servers_changed
@@ -35,11 +35,11 @@ impl Index {
         slices.flat_map(|slice| slice.tcp_ports(is_https)).collect()
     }
 
-    /// The addresses and ports of the copies of the API source, without exempt Services: the first address of each
-    /// endpoint that the source lists, or of every endpoint while the source lists none of that family, with each port
-    /// that is in `https` or is the supervisor's. The operator probes no other source and no other port, because
-    /// otherwise anyone who may write a Service could scan ports. An address that Nodes give for a second family is
-    /// probed even before a copy shows it.
+    /// The addresses and ports to probe. They come from the copies of the API source, except those of exempt Services:
+    /// the first address of each endpoint that the source lists, or of every endpoint while the source lists none of
+    /// that family, with each port that is in `https` or is the supervisor's. The operator probes no other source and
+    /// no other port, because otherwise anyone who may write a Service could scan ports. An address that Nodes give for
+    /// a second family is probed even before a copy shows it.
     #[must_use]
     pub fn probe_targets(&self, https: &BTreeSet<u16>) -> BTreeSet<Target> {
         let is_probed = |port: &u16| *port == SUPERVISOR_PORT || https.contains(port);
@@ -67,8 +67,8 @@ impl Index {
             let families: BTreeSet<_> = listed.iter().map(|address| Family::of(*address)).collect();
             shown.retain(|address, _| listed.contains(address) || !families.contains(&Family::of(*address)));
         }
-        // An address that only a copy shows may be forged, and one from a Node may never be used. Neither takes a place
-        // from an API server that a copy shows.
+        // An address that only a copy shows could be forged, and an address that only a Node has might never be used.
+        // Neither takes the place of an address that a copy shows and that the API servers or a Node confirm.
         let own = self.own_addresses_of_api_servers();
         let rank = |address: &IpAddr| match shown.contains_key(address) {
             true if own.contains(address) || coming.contains_key(address) => 0,
@@ -107,7 +107,7 @@ impl Index {
     }
 
     /// The addresses in the slice that has the same name as the API source. The API servers write this slice
-    /// themselves, and users may add others.
+    /// themselves, and users can add other slices.
     fn own_addresses_of_api_servers(&self) -> BTreeSet<IpAddr> {
         let source = ServiceKey::api_source();
         let is_own = |slice: &&Arc<EndpointSlice>| slice.metadata.name.as_deref() == Some(source.name());
@@ -164,8 +164,8 @@ impl Index {
     }
 }
 
-/// Whether the endpoints of a slice are probed for a Service. A forged copy that was deleted may remain because of a
-/// finalizer.
+/// Whether the endpoints of a slice are probed for a Service. A copy that is being deleted is not probed, because it
+/// could be forged, and a finalizer could keep it.
 fn is_probed_copy(copy: &EndpointSlice, service: &ServiceKey) -> bool {
     copy.is_copy_for(service) && copy.metadata.deletion_timestamp.is_none()
 }

@@ -1,9 +1,9 @@
 //! The choice of the managed Services that get copies when there are more than the limits allow.
 //!
-//! Services that have copies come first, then the oldest, then the first by name. Disabled Services come last, because
-//! their names are watched too. The decision depends only on the state of the cluster, so all replicas make the same
-//! choice, even after a restart. A change of one Service costs a few operations on sorted sets, however many Services
-//! there are.
+//! Services that have copies come first, then the oldest, then the first by name. Disabled Services count too, because
+//! their names are watched, but they come last. The decision depends only on the state of the cluster, so all replicas
+//! make the same choice, even after a restart. A change of one Service costs a few operations on sorted sets, however
+//! many Services there are.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::model::{Exceeded, ManagedService, Refusal, ServiceKey, ServiceLimits}
 struct Rank {
     is_disabled: bool,
     has_no_copies: bool,
-    /// In seconds. A Service whose time of creation cannot be read counts as the youngest.
+    /// The time of creation, in seconds since 1970. A Service whose time cannot be read counts as the youngest.
     created: i64,
     key: ServiceKey,
 }
@@ -83,7 +83,7 @@ impl Ranking {
     }
 }
 
-/// The Services that count, by rank.
+/// The Services to which limits apply, by rank.
 #[derive(Debug)]
 pub(super) struct ServiceQuota {
     limits: ServiceLimits,

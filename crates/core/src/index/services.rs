@@ -115,7 +115,8 @@ impl Index {
     }
 
     /// Whether a GET has shown that this Service, with this UID, is deleted. A UID is never reused, so a state with
-    /// that UID is older, unless etcd was restored from a backup. A list that begins later shows such a restore.
+    /// that UID is older than the GET, unless etcd was restored from a backup. A list that begins later shows such a
+    /// restore.
     #[must_use]
     pub fn is_service_gone(&self, metadata: &ObjectMeta) -> bool {
         let gone = self.services_gone.get(&ServiceKey::of(metadata));
@@ -181,8 +182,8 @@ impl Index {
         }
     }
 
-    /// A counter that grows whenever the names to watch may have changed: a Service becomes managed or disabled, is no
-    /// longer either, or gets another source, or consent or a limit changes for it.
+    /// A counter that grows whenever the names to watch might have changed: because a Service becomes managed or
+    /// disabled, is no longer either, or gets another source, or because consent or a limit changes for a Service.
     #[must_use]
     pub fn names_changed(&self) -> u64 {
         self.names_changed
@@ -210,7 +211,7 @@ impl Index {
         service: Option<Result<&Service, &Unreadable>>,
     ) -> Option<Dirty> {
         let now = self.service_version(key);
-        // The Service was unknown before and is unknown now, but it may have been created and deleted in between.
+        // The Service was unknown before and is unknown now, but it could have been created and deleted in between.
         let may_be_gone = !now.exists && service.is_some();
         let is_overtaken = (now.exists, now.version) != (before.exists, before.version);
         if is_overtaken || may_be_gone && now.removals != before.removals {

@@ -14,9 +14,9 @@ pub(super) struct Slices {
     by_service: HashMap<ServiceKey, Vec<Arc<EndpointSlice>>>,
     /// The number of slices removed so far.
     removals: u64,
-    /// Slices that a GET has shown to be gone, while a watch may still show older states of them. A UID is never
-    /// reused, so a state with that UID is older, unless etcd was restored from a backup. A list that begins later
-    /// shows such a restore, and removes the entry.
+    /// Slices that are gone according to a GET, while a watch can still show older states of them. A UID is never
+    /// reused, so a state with that UID is older than the GET, unless etcd was restored from a backup. A list that
+    /// begins later shows such a restore, and removes the entry.
     gone: HashMap<SliceKey, Gone>,
 }
 
@@ -24,7 +24,7 @@ pub(super) struct Slices {
 #[derive(Debug)]
 struct Gone {
     uid: String,
-    /// The name of its Service, which decides which watch may still show the slice.
+    /// The name of its Service, which decides which watch can still show the slice.
     service: Option<String>,
 }
 
@@ -90,7 +90,7 @@ impl Slices {
         self.take(key)
     }
 
-    /// Removes a slice that a GET has shown to be gone, and records this, because a watch may still show older states
+    /// Removes a slice that a GET has shown to be gone, and records this, because a watch can still show older states
     /// of it.
     pub fn remove_for_good(&mut self, key: &SliceKey) -> BTreeSet<ServiceKey> {
         if let Some(slice) = self.by_key.get(key)

@@ -10,8 +10,8 @@ use crate::model::{
 };
 
 impl Index {
-    /// The state that determines the copies of one Service, or `None` while too little is known. Withdrawn consent
-    /// needs no knowledge of the source that the Service names now.
+    /// The state that determines the copies of one Service, or `None` while too little is known. Copies without consent
+    /// can be deleted before anything is known about the source that the Service names now.
     #[must_use]
     pub fn snapshot(&self, key: &ServiceKey) -> Option<Snapshot> {
         if !self.services_listed || !self.copies_listed {
@@ -75,13 +75,13 @@ impl Index {
         is_enough.then_some(snapshot)
     }
 
-    /// Whether a Service uses a source: it asks for the source, and may copy it.
+    /// Whether a Service uses a source: it asks for the source, may copy it, and is within the limits.
     pub(super) fn is_used(&self, source: &ServiceKey, service: &ServiceKey) -> bool {
         self.uses.contains(&(source.clone(), service.clone()))
     }
 
-    /// Copies whose source slice has the same name as another Service, which is the name of this source and one more
-    /// word. Kubernetes names the slices of the source in the same way.
+    /// Copies whose source slice has the name of another Service, if that name is the name of this source with one more
+    /// word. Kubernetes forms the names of the source's slices in the same way.
     fn named_after_others<'a>(
         &self,
         source: &ServiceKey,
@@ -113,7 +113,7 @@ impl Index {
     /// The source of a Service. Adds to `outlines` the slices of which only an outline is in memory.
     fn source(&self, key: &ServiceKey, service: &ServiceKey, outlines: &mut BTreeSet<SliceKey>) -> Source {
         let belongs = |slice: &&Arc<EndpointSlice>| slice.belongs_to(key);
-        // What the Go operator left is a copy too, perhaps of a source that this Service may not copy.
+        // A slice that the Go operator left is a copy too, perhaps of a source that this Service may not copy.
         let (left, slices): (Vec<_>, Vec<_>) = self
             .others
             .of(key)
@@ -144,7 +144,7 @@ fn outlines_of<'a>(slices: impl IntoIterator<Item = &'a Arc<EndpointSlice>>) -> 
     outlines.map(|slice| slice.key()).collect()
 }
 
-/// The Service whose name lacks the last word: `db` for `db-replica`.
+/// The Service whose name is the same without the last word: `db` for `db-replica`.
 fn shorter_by_a_word(service: &ServiceKey) -> Option<ServiceKey> {
     let (shorter, _) = service.name().rsplit_once('-')?;
     Some(ServiceKey::new(service.namespace(), shorter))

@@ -16,7 +16,7 @@ pub struct Listing {
     /// The resourceVersion of the list.
     pub version: Option<u64>,
     slices: BTreeMap<SliceKey, ListedSlice>,
-    /// The number of slices that had been removed when the request was sent.
+    /// The number of slices that the watches had removed when the request was sent.
     removals: u64,
 }
 
@@ -59,7 +59,7 @@ pub type NamesByRequester = BTreeMap<Requester, BTreeSet<String>>;
 
 impl Index {
     /// The names of the managed Services that get copies, of the sources that they use, and of disabled Services, for
-    /// which the Go operator may have left slices.
+    /// which the Go operator might have left slices.
     #[must_use]
     pub fn names_by_requester(&self) -> NamesByRequester {
         let mut names = NamesByRequester::new();
@@ -96,7 +96,7 @@ impl Index {
         self.always.insert(name.to_owned());
     }
 
-    /// The names that are the same while the process runs: those from the flags, and those that are always watched.
+    /// The names that do not change while the process runs: those from the flags, and those that are always watched.
     #[must_use]
     pub fn pinned_names(&self) -> BTreeSet<String> {
         let by_flag = [&self.defaults.source].into_iter().chain(&self.defaults.managed);
@@ -147,11 +147,12 @@ impl Index {
         }
     }
 
-    /// Whether the watches show everything that was on a list, or newer states.
+    /// Whether the watches show every slice that was on a list, in that state or a newer one, and no longer show older
+    /// slices that were missing from the list.
     #[must_use]
     pub fn shows(&self, listing: &Listing) -> bool {
         let may_be_gone = self.others.removals() != listing.removals;
-        // A name may have been dropped since the request was sent.
+        // The watches could have dropped a name since the request was sent.
         let is_watched = |listed: &ListedSlice| {
             let service = listed.service.as_ref();
             service.is_some_and(|service| self.names_listed.contains(service))
@@ -173,8 +174,8 @@ impl Index {
 
     /// The addresses of the ready endpoints of a Service, each with the number of the port that has this name: first
     /// those in the slice that has the name of the Service, then those in its other slices. API servers write their own
-    /// addresses into the former slice, and repair it when a user edits it. Any user with write access may have created
-    /// the latter.
+    /// addresses into the former slice, and repair it when a user edits it. The latter can come from any user with
+    /// write access.
     #[must_use]
     pub fn addresses_of(&self, service: &ServiceKey, port: &str) -> [BTreeSet<(String, u16)>; 2] {
         let slices = self

@@ -14,7 +14,8 @@ use crate::model::{
 pub(super) struct UnreadableObjects {
     /// Services of which it is unknown whether they are managed. Those with copies count as managed.
     pub services: HashMap<ServiceKey, Arc<ManagedService>>,
-    /// Services that have not been decodable since the start, so that it is not known which namespaces may copy them.
+    /// Services that have not been decodable since the index first saw them, so that it is not known which namespaces
+    /// may copy them.
     pub sources: BTreeSet<ServiceKey>,
     slices: BTreeMap<SliceKey, Slice>,
     /// The number of slices removed so far.
@@ -110,8 +111,8 @@ impl UnreadableObjects {
         self.get(key).filter(|slice| slice.is_in(scope))
     }
 
-    /// Forgets a slice that the watch of this scope shows as readable or deleted, unless the slice has moved, and
-    /// another watch shows that it is unreadable. Returns the Services to which it might have belonged.
+    /// Forgets a slice that the watch of this scope shows as readable or deleted, unless the slice has moved to another
+    /// watch, which shows it as unreadable. Returns the Services to which it might have belonged.
     pub fn replaced(&mut self, scope: &Scope, metadata: &ObjectMeta) -> BTreeSet<ServiceKey> {
         let key = SliceKey::of(metadata);
         let has_moved = |slice: &Slice| !slice.is_in(scope) && slice.version >= version_of(metadata);
@@ -138,9 +139,9 @@ impl UnreadableObjects {
 }
 
 impl Index {
-    /// Records a Service that was added or changed and cannot be decoded. If it was managed, or if its name or its
-    /// readable annotations show that it might be, its copies stay as they are. As a source, it allows the namespaces
-    /// that its last readable state allowed.
+    /// Records a Service that was added or changed and cannot be decoded. Its copies stay as they are. It counts as
+    /// managed if it was managed, if its name or its readable annotations show that it might be, or if it has copies.
+    /// As a source, it allows the namespaces that its last readable state allowed.
     pub fn service_unreadable(&mut self, unreadable: &Unreadable) -> Dirty {
         let service = Arc::new(ManagedService::unreadable(unreadable));
         let key = service.key.clone();

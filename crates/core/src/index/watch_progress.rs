@@ -1,4 +1,5 @@
-//! The progress of the watches that select slices by Service name, and which of two watches of the same name counts.
+//! The progress of the watches that select slices by Service name, and which watch counts if several watch the same
+//! name.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -6,7 +7,7 @@ use std::sync::Arc;
 use super::{Index, Scope, service_name};
 use crate::model::{ObjectMeta, label, label_of};
 
-/// The running watches by name, in the order in which they began.
+/// The running watches that select slices by Service name, in the order in which they began.
 #[derive(Debug, Default)]
 pub(super) struct WatchProgress(Vec<Progress>);
 
@@ -14,10 +15,10 @@ pub(super) struct WatchProgress(Vec<Progress>);
 #[derive(Debug)]
 struct Progress {
     names: Arc<BTreeSet<String>>,
-    /// The highest resourceVersion that it has shown since its last list began. Older values do not count:
-    /// after etcd is restored from a backup, they belong to a different history.
+    /// The highest resourceVersion that it has shown since its last list began. Older values do not count: after etcd
+    /// was restored from a backup, they belong to a different history.
     newest: u64,
-    /// Whether its list is incomplete: it may have shown a version, but not everything older.
+    /// Whether its list is incomplete: it has possibly shown a version, but not everything older.
     is_listing: bool,
     /// Whether its list was complete at least once.
     has_listed: bool,
@@ -54,7 +55,7 @@ impl Index {
 }
 
 impl WatchProgress {
-    /// Records that the watch of this scope has reached this version. The version may be that of a deletion.
+    /// Records that the watch of this scope has reached this version. The version can be that of a deletion.
     pub fn saw(&mut self, scope: &Scope, version: Option<u64>) {
         if let Some(progress) = self.entry(scope) {
             progress.newest = version.unwrap_or(0).max(progress.newest);
@@ -68,21 +69,21 @@ impl WatchProgress {
         }
     }
 
-    /// The version up to which all slices of Services with this name have been shown. The versions of other watches
-    /// prove nothing about these slices.
+    /// The version up to which all slices of Services with this name have been shown. Zero while the watch of this name
+    /// is relisting. The versions of other watches prove nothing about these slices.
     pub fn seen_of(&self, name: &str) -> u64 {
         let last = self.last_listed(name);
         last.filter(|progress| !progress.is_listing)
             .map_or(0, |progress| progress.newest)
     }
 
-    /// Whether the watch of this name is relisting. Slices that it showed before may no longer exist.
+    /// Whether the watch of this name is relisting. Slices that it showed before possibly no longer exist.
     pub fn is_relisting(&self, name: &str) -> bool {
         self.last_listed(name).is_some_and(|progress| progress.is_listing)
     }
 
-    /// Whether a later watch has listed the Service of a slice. A watch that is being replaced may still show
-    /// a state from before that list.
+    /// Whether a later watch has listed the Service of a slice. A watch that is being replaced can still show a state
+    /// from before that list.
     pub fn is_superseded(&self, scope: &Scope, slice: &ObjectMeta) -> bool {
         let (Scope::Named(names), Some(service)) = (scope, label_of(slice, label::SERVICE_NAME)) else {
             return false;
@@ -95,8 +96,8 @@ impl WatchProgress {
         })
     }
 
-    /// Whether the watch that last listed this name ends when only these watches continue. Events of older watches have
-    /// been ignored since that list, and a newer watch has not listed yet.
+    /// Whether the watch that last listed this name ends, but another watch of this name continues, if only `shards`
+    /// continue. Events of older watches have been ignored since that list, and a newer watch has not listed yet.
     fn is_left_behind(&self, name: &str, shards: &BTreeSet<Arc<BTreeSet<String>>>) -> bool {
         let continues = |progress: &Progress| shards.contains(&progress.names);
         let mut watches = self.0.iter().filter(|progress| progress.names.contains(name));

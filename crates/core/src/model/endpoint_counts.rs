@@ -15,7 +15,7 @@ pub struct EndpointCounts {
     pub terminating: usize,
 }
 
-/// The endpoints of one managed Service: those of its source and those in its copies.
+/// The numbers of endpoints of one managed Service: those of its source and those in its copies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SourceAndCopies {
     /// Endpoints in slices of the source, for the families that the Service wants.
@@ -33,8 +33,8 @@ enum Traffic {
 }
 
 impl EndpointCounts {
-    /// Counts the endpoints of slices. An address in several slices counts once, in its best condition, as kube-proxy
-    /// uses it. An absent condition has the default of the API. The counts of outlines are added.
+    /// Counts the endpoints of slices. An address in several slices counts once, in its best condition, because
+    /// kube-proxy uses that one. An absent condition has the default of the API. The counts of outlines are added.
     pub fn of<'a>(slices: impl IntoIterator<Item = &'a EndpointSlice>) -> Self {
         let mut by_address: BTreeMap<&str, Traffic> = BTreeMap::new();
         let mut outlined = Self::default();

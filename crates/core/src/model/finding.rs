@@ -19,7 +19,7 @@ macro_rules! reasons {
 
         impl Reason {
             /// Whether something that the user asked for is missing while the finding lasts. With other findings,
-            /// everything exists, but may not be what the user meant.
+            /// everything exists, but is perhaps not what the user meant.
             #[must_use]
             pub fn leaves_undone(self) -> bool {
                 match self { $(Self::$reason => $undone,)+ }
@@ -237,7 +237,7 @@ reasons! {
         remedy: "Run the commands in the note. A mirrored slice keeps coming back until the `Endpoints` object is deleted. If another \
             component writes the slices, stop it before you delete them.";
 
-    /// An `Endpoints` object of the Go operator is mirrored, and the operator may not delete it.
+    /// An `Endpoints` object of the Go operator is mirrored, and the operator is not allowed to delete it.
     LegacyEndpoints, leaves_undone: false,
         means: "Kubernetes mirrors an `Endpoints` object with the name of the Service into an EndpointSlice, and the \
             operator is not allowed to read or delete it. Version 0.2 of the Go operator leaves such an object behind.",

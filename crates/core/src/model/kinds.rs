@@ -7,7 +7,7 @@ words! {
     WatchKind {
         /// All Services.
         Services => "services",
-        /// The slices of sources, and all slices of managed Services that are not copies.
+        /// The slices of sources, and those slices of managed Services that are not copies.
         Sources => "sources",
         /// The slices with our managed-by label.
         Copies => "copies",
@@ -45,7 +45,7 @@ words! {
     SyncResult {
         /// Its copies are in sync.
         Success => "success",
-        /// A failure that another attempt may fix.
+        /// A failure that another attempt can fix.
         Error => "error",
         /// A problem that only a person can fix.
         Refused => "refused",

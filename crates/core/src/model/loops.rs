@@ -8,9 +8,9 @@ use std::sync::Arc;
 use super::{Endpoint, Family, ManagedService, SlicesByKey};
 
 impl ManagedService {
-    /// Removes endpoints whose address belongs to this Service itself from the slices of its source, because traffic to
-    /// them would come back. In a family without other endpoints, they stay, because an empty copy would be worse.
-    /// Returns the slices, and all such addresses.
+    /// Removes from the slices of the source all endpoints whose address belongs to this Service itself, because
+    /// traffic to them would come back. In a family without other endpoints, such endpoints stay, because an empty copy
+    /// would be worse. Returns the slices, and the addresses of all such endpoints, removed or not.
     #[must_use]
     pub fn without_loops<'a>(&self, slices: &'a SlicesByKey) -> (Cow<'a, SlicesByKey>, BTreeSet<IpAddr>) {
         let own: HashSet<_> = self.own_addresses.iter().copied().collect();

@@ -81,7 +81,7 @@ pub mod annotation {
             "Namespace of the source Service. Without this annotation, a source that `default-service-name` names is \
              in the namespace of the managed Service. Without `default-service-name`, this annotation is invalid \
              (`InvalidAnnotation`).";
-        /// `hold` or `follow`: whether the copies stay or follow when the source is empty.
+        /// `hold` or `follow`: whether the last good copies stay or become empty when the source is empty.
         WHEN_SOURCE_EMPTY = "endpoint-copier/when-source-empty" =>
             "`hold`: while the source has no endpoints, the last good copy stays (`SourceEmptyHeld`). `follow`: the \
              copy becomes empty too. The default is `hold` for `default/kubernetes`, and `follow` for any other \
@@ -186,7 +186,7 @@ macro_rules! key {
 }
 
 key! {
-    /// The key of a Service, which may be managed or a source.
+    /// The key of a Service: a managed Service, a source, or any other.
     ServiceKey
 }
 
@@ -209,7 +209,7 @@ key! {
     SliceKey
 }
 
-/// The settings that the flags give for Services without annotations.
+/// The settings that the flags give for Services.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Defaults {
     /// The source of a managed Service that names none.
@@ -256,7 +256,8 @@ impl Family {
     }
 }
 
-/// A resourceVersion as a number. The versions of one cluster can be compared (KEP-5504).
+/// A resourceVersion as a number, or `None` if it is not a number. The versions of one cluster can be compared
+/// (KEP-5504).
 #[must_use]
 pub fn version(resource_version: Option<&str>) -> Option<u64> {
     resource_version?.parse().ok()

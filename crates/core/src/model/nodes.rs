@@ -125,9 +125,10 @@ impl Nodes {
 
     /// Given the listed address of a server, returns its address in `family`. Candidates are the addresses of the same
     /// kind of the only Node that has `listed`, except those in `own`, the addresses of the managed Service itself. If
-    /// only some candidates are shared with other Nodes, these are left out, because they may belong to other servers.
-    /// Of the remaining candidates, the result is the lowest one in `shown`, the addresses that copies show, because
-    /// the order of a Node's addresses may change. If `shown` has none of them, the result is the first candidate.
+    /// only some candidates are shared with other Nodes, the shared ones are left out, because they might belong to
+    /// other servers. Of the remaining candidates, the result is the lowest one in `shown`, the addresses that copies
+    /// show, because the order of a Node's addresses can change. If `shown` has none of the candidates, the result is
+    /// the first candidate.
     ///
     /// # Errors
     /// Returns the reason if there is no such address.

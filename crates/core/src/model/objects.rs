@@ -1,9 +1,9 @@
 //! The parts of Services and EndpointSlices that the operator reads.
 //!
-//! Field names and optionality are those of the API, as in `k8s-openapi`. These types leave out most times,
-//! `managedFields` and most of `status`. The API server accepts values there that a client may not be able to decode,
-//! such as a `managedFields` entry from the year 9999, or one that is nested hundreds of levels deep. An object that
-//! cannot be decoded must not affect other objects.
+//! Field names and optionality are those of the API, as in `k8s-openapi`. These types leave out most timestamps,
+//! `managedFields` and most of `status`. The API server accepts values there that this client could not decode, such as
+//! a `managedFields` entry from the year 9999, or one that is nested hundreds of levels deep. An object that cannot be
+//! decoded must not affect other objects.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -198,7 +198,8 @@ pub enum Kept {
     /// Everything except the metadata that others added to a copy. An update must keep that metadata, so the copy is
     /// read first.
     WithoutOthersMetadata,
-    /// No endpoints and no ports, only the numbers of endpoints by condition. Metadata of others can be missing too.
+    /// No endpoints and no ports, only the numbers of endpoints by condition. Metadata that others added can be missing
+    /// too.
     Outline(EndpointCounts),
 }
 

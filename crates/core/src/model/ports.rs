@@ -16,7 +16,7 @@ pub struct LeftOut {
 }
 
 /// The ports of a copy: those of the managed Service. If a target port is a name, its number comes from the ports of
-/// `slice`. A port without a number is left out, because with a guessed number traffic might reach the wrong process. A
+/// `slice`. A port without a number is left out, because traffic to a guessed number might reach the wrong process. A
 /// port that is not permitted is left out too. Returns `None` if the Service has ports and all of them are left out.
 #[must_use]
 pub fn ports(
@@ -73,7 +73,8 @@ pub fn named(port: &EndpointPort) -> (&str, &str) {
     (name, protocol(port.protocol.as_deref()))
 }
 
-/// The number of the target port. The error is its name, if the slice has no port with that name and protocol.
+/// The number of the target port. The error is the name of the target port, if the slice has no port with that name and
+/// protocol.
 fn number<'a>(port: &'a ServicePort, slice: &Numbers<'_>) -> Result<i32, &'a str> {
     let target = match &port.target_port {
         None => return Ok(port.port),

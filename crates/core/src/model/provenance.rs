@@ -23,7 +23,7 @@ documented! {
     /// resourceVersion of the source slice that the copy was last written from.
     RESOURCE_VERSION = "endpoint-copier/source-resource-version" =>
         "resourceVersion of the source EndpointSlice from which the copy was last written.";
-    /// An annotation of Kubernetes: when the endpoints last changed. Copied from the source.
+    /// An annotation of Kubernetes: when the endpoints last changed. Copied from the source if the source has it.
     TRIGGER_TIME = "endpoints.kubernetes.io/last-change-trigger-time" =>
         "Time of the last change of the endpoints. If the source EndpointSlice has this annotation, its value is \
          copied. Otherwise, this is the time at which the operator first saw the cause, such as a change of the \
@@ -34,7 +34,7 @@ documented! {
          they answer. The annotation has no effect on endpoints that are ready.";
 }
 
-/// The source slice of a copy, as the annotations of the copy state it. Users can edit them.
+/// The source slice of a copy, as the annotations of the copy state it. Users can edit these annotations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Provenance<'a> {
     /// Namespace of the source slice.
@@ -43,7 +43,7 @@ pub struct Provenance<'a> {
     pub name: &'a str,
     /// UID of the source slice.
     pub uid: &'a str,
-    /// resourceVersion of the source slice that the copy was last written from, if it is a number.
+    /// resourceVersion of the source slice from which the copy was last written, if it is a number.
     pub version: Option<u64>,
 }
 
@@ -72,7 +72,8 @@ impl EndpointSlice {
             && label_of(&self.metadata, label::SERVICE_NAME) == Some(service.name())
     }
 
-    /// Whether the slice has our managed-by label. This is reason enough never to copy it, but not to delete it.
+    /// Whether the slice has our managed-by label. A slice with this label is never copied, but the label alone is not
+    /// a reason to delete it.
     #[must_use]
     pub fn is_labelled_as_copy(&self) -> bool {
         label_of(&self.metadata, label::MANAGED_BY) == Some(MANAGED_BY_US)

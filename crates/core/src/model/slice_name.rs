@@ -3,13 +3,13 @@
 
 use super::{ServiceKey, SliceKey, is_dns_label};
 
-/// The longest part of a name that comes from the Service, with the dash.
+/// The maximum length of the part of a name that comes from the Service, including the dash.
 const LONGEST_STEM: usize = 58;
 
 /// The number of random characters.
 const RANDOM: usize = 5;
 
-/// Whether a slice has the name of a Service, or that name and one more word.
+/// Whether a slice has the name of a Service, or that name, possibly cut, and one more word.
 #[must_use]
 pub fn is_named_after(slice: &str, service: &str) -> bool {
     let stem = format!("{service}-");
@@ -18,8 +18,8 @@ pub fn is_named_after(slice: &str, service: &str) -> bool {
     slice == service || slice.strip_prefix(stem).is_some_and(is_word)
 }
 
-/// The Services that a slice may be named after. Those whose name was cut are left out, because the rest of the name is
-/// not known, and so is a Service whose name only looks like the beginning of a cut one.
+/// The Services after which a slice might be named. A Service whose name was cut is left out, because the rest of its
+/// name is not known. A Service whose name could be the beginning of a cut name is left out too.
 #[must_use]
 pub fn named_after(slice: &SliceKey) -> Vec<ServiceKey> {
     let may_be_cut =

@@ -20,7 +20,7 @@ pub type SlicesByKey = BTreeMap<SliceKey, Arc<EndpointSlice>>;
 pub struct Snapshot {
     /// The key of the Service.
     pub key: ServiceKey,
-    /// The Service, if it exists and is managed, or says that it is not.
+    /// The Service, if it is managed or disabled, or if it cannot be decoded and has copies.
     pub service: Option<Arc<ManagedService>>,
     /// The source, if the Service names a valid one and is allowed to copy it.
     pub source: Option<Source>,
@@ -48,8 +48,8 @@ pub struct Snapshot {
     pub in_doubt: bool,
     /// When the change that caused this snapshot was first seen, as RFC 3339. `None` if the plan is only displayed.
     pub cause: Option<String>,
-    /// Whether findings of probes are reported: for the Service that the flags name, and in the namespace of the API
-    /// source. Other users do not learn which API servers fail.
+    /// Whether findings of probes are reported: for the Service that the flags name, and for Services in the namespace
+    /// of the API source that copy it. Other users do not learn which API servers fail.
     pub reports_probes: bool,
     /// The Nodes, for copies of the API source.
     pub nodes: KnownNodes,
@@ -59,7 +59,7 @@ pub struct Snapshot {
 
 impl Snapshot {
     /// Whether it is not known yet which copies the Service may have, because the slices of its source are not listed
-    /// or the consent is unknown. Then only the copies without consent can be decided.
+    /// or the consent is unknown. Then the plan can only delete copies without consent.
     #[must_use]
     pub fn is_undecided(&self) -> bool {
         let source = self.service.as_ref().and_then(|service| service.source());
@@ -153,8 +153,8 @@ impl Source {
     }
 
     /// Removes a slice that no watch covers, and that cannot be decoded according to a GET. If a label of the slice
-    /// names a Service, that is not this source. Without such a label, the slice might belong to the source, and counts
-    /// as unchanged.
+    /// names a Service, that Service is not this source, because the watch of this source would cover the slice.
+    /// Without such a label, the slice might belong to the source, and counts as unchanged.
     pub fn set_aside(&mut self, slice: &SliceKey, unreadable: &Unreadable) {
         self.slices.remove(slice);
         if label_of(&unreadable.metadata, label::SERVICE_NAME).is_none() {

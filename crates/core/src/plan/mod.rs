@@ -33,11 +33,12 @@ mod wanted_copies;
 
 pub use verdicts::{Judged, Verdicts};
 
-/// The writes for one Service: deletes without consent, creates, updates, other deletes, and leftovers last.
+/// The writes for one Service, in this order: deletes of copies without consent, creates, updates, other deletes, and
+/// leftovers.
 #[derive(Debug, Default, PartialEq)]
 pub struct Plan {
-    /// Copies to DELETE because there is no consent for them. Nothing delays that: neither other writes nor what is
-    /// known about the Service.
+    /// Copies to DELETE because there is no consent for them. Nothing delays these deletes: neither other writes nor
+    /// missing knowledge about the Service.
     pub withdrawn: Vec<Delete>,
     /// Slices to POST.
     pub creates: Vec<EndpointSlice>,
@@ -45,10 +46,10 @@ pub struct Plan {
     pub updates: Vec<EndpointSlice>,
     /// The keys of the updates that change nothing for clients.
     pub cosmetic: BTreeSet<SliceKey>,
-    /// Slices to DELETE.
+    /// Copies to DELETE for any other reason.
     pub deletes: Vec<Delete>,
-    /// Slices of the Go operator, to DELETE after all other writes have succeeded: a copy that was refused replaces
-    /// nothing.
+    /// Slices of the Go operator, to DELETE after all other writes have succeeded, because a copy that the API server
+    /// refused replaces nothing.
     pub leftovers: Vec<Delete>,
     /// Whether the objects that the Go operator made may be deleted, because the copies replace them, an empty source
     /// is followed, or the Service is disabled.
@@ -59,15 +60,16 @@ pub struct Plan {
     pub triggers: Vec<String>,
     /// Addresses that the probes of this replica judge unreachable, whether or not the copies change because of it.
     pub unreachable: BTreeSet<IpAddr>,
-    /// Addresses that the updates take out of the copies, and why.
+    /// Addresses that this plan takes out, and why. Those that the existing copies already record as taken out are not
+    /// included.
     pub taken_out: BTreeMap<IpAddr, String>,
-    /// Addresses that the updates put back.
+    /// Addresses that the existing copies record as taken out, and that this plan puts back.
     pub returned: BTreeSet<IpAddr>,
     /// The problems that the user should know about.
     pub findings: Vec<Finding>,
     /// Slices that have to be read before the plan is complete: source slices whose copies claim to be newer than what
-    /// this replica sees, source slices whose copies would be created from a view that may be outdated, and slices of
-    /// which only an outline is in memory.
+    /// this replica sees, source slices whose copies would be created from a view that is possibly outdated, and slices
+    /// of which only an outline is in memory.
     pub confirm: BTreeSet<SliceKey>,
 }
 
@@ -155,7 +157,7 @@ pub fn plan(snapshot: &Snapshot, verdicts: &Verdicts) -> Plan {
     plan
 }
 
-/// Returns the source without endpoints that lead back to the Service, and reports those.
+/// Returns the source without endpoints that lead back to the Service, and reports the addresses of such endpoints.
 fn without_loops<'a>(service: &ManagedService, source: &'a Source, plan: &mut Plan) -> Cow<'a, Source> {
     let (slices, loops) = service.without_loops(&source.slices);
     report::loops(source, &loops, plan);
@@ -169,7 +171,7 @@ fn without_loops<'a>(service: &ManagedService, source: &'a Source, plan: &mut Pl
 }
 
 /// Plans for one wanted copy: a write, a read before the write, a finding, or nothing. `in_doubt` says whether source
-/// slices may be gone.
+/// slices are possibly gone.
 fn write(
     service: &ManagedService,
     snapshot: &Snapshot,
@@ -220,8 +222,8 @@ fn write(
     }
 }
 
-/// Whether source slices may be gone, so that a created copy could restore dead endpoints. This is so if their watch is
-/// in doubt, or if one of our copies was made from a newer state of the source than this replica sees.
+/// Whether source slices are possibly gone, so that a created copy could restore dead endpoints. This is so if their
+/// watch is in doubt, or if an existing copy was made from a newer version of the source than this replica sees.
 fn is_in_doubt(source: &Source, snapshot: &Snapshot) -> bool {
     let is_newer = |copy: &Arc<EndpointSlice>| {
         copy.provenance().is_some_and(|claimed| {
@@ -251,9 +253,10 @@ fn new_trigger(current: &EndpointSlice, copy: &EndpointSlice) -> Option<String> 
     (trigger(&current.metadata) != Some(new)).then(|| new.to_owned())
 }
 
-/// The source slice to read before an update, if the existing copy claims to be made from a newer state of it than this
-/// replica sees. Our view may be stale, and the update could bring back a dead endpoint. Users can edit what a copy
-/// claims, so the result is the source slice that this replica sees, not the one that the copy names.
+/// The source slice to read before an update, if the existing copy claims to be made from a newer version of that slice
+/// than this replica sees. In that case, this replica's view is possibly stale, and the update could bring back a dead
+/// endpoint. Users can edit what a copy claims, so the result is the source slice that this replica sees, not the one
+/// that the copy names.
 fn newer_source(current: &EndpointSlice, copy: &EndpointSlice, snapshot: &Snapshot) -> Option<SliceKey> {
     let (claimed, seen) = (current.provenance()?, copy.provenance()?);
     let is_ahead = claimed.uid == seen.uid && seen.version.is_some() && claimed.version > seen.version;
@@ -275,8 +278,8 @@ fn remove_unwanted(snapshot: &Snapshot, wanted: &BTreeSet<SliceKey>, plan: &mut 
     }
 }
 
-/// Deletes copies of sources that may not be copied, or may no longer be copied, unless an update turns them into
-/// copies of another source. This takes precedence over every rule that keeps copies.
+/// Deletes copies of sources for which consent is missing or was withdrawn, unless an update turns them into copies of
+/// another source. This takes precedence over every rule that keeps copies.
 fn remove_without_consent(snapshot: &Snapshot, plan: &mut Plan) {
     let is_refused = |copy: &SliceKey| snapshot.without_consent.contains(copy);
     plan.deletes.retain(|delete| !is_refused(&delete.key));
@@ -296,7 +299,8 @@ fn is_frozen(copy: &EndpointSlice, snapshot: &Snapshot) -> bool {
 }
 
 /// Whether the objects that the Go operator made may be deleted. Until all wanted copies exist or are created by this
-/// plan, those objects keep the Service working. If there are no wanted copies, an empty source must be followed.
+/// plan, those objects keep the Service working. If there are no wanted copies, the source must be empty, and the
+/// Service must follow it.
 fn may_replace_leftovers(
     service: &ManagedService,
     source: &Source,
@@ -325,8 +329,8 @@ fn remove_leftovers(snapshot: &Snapshot, plan: &mut Plan) {
     plan.leftovers.extend(alive.filter_map(|slice| delete(slice)));
 }
 
-/// The source slice to read before an unwanted copy is deleted, if the copy was made from a newer state than this
-/// replica sees: the slice may exist and have endpoints, and our view may be too old to show it.
+/// The source slice to read before an unwanted copy is deleted, if the copy was made from a newer version than this
+/// replica sees: possibly the slice exists and has endpoints, and this replica's view is too old to show it.
 fn unseen_source(copy: &EndpointSlice, snapshot: &Snapshot) -> Option<SliceKey> {
     let source = snapshot.source.as_ref()?;
     let claimed = copy.provenance()?;

@@ -49,7 +49,7 @@ pub(super) fn left_out(source: &Source, left_out: &LeftOut, plan: &mut Plan) {
     }
 }
 
-/// Reports endpoints whose address is one of the Service itself.
+/// Reports endpoints whose address is one of the Service's own.
 pub(super) fn loops(source: &Source, loops: &BTreeSet<IpAddr>, plan: &mut Plan) {
     if !loops.is_empty() {
         plan.find(
@@ -150,7 +150,7 @@ pub(super) fn emptiness(service: &ManagedService, source: &Source, plan: &mut Pl
     }
 }
 
-/// Reports Nodes that are unknown, and API servers without a usable address in the second family.
+/// Reports why Nodes are unknown, and API servers without a usable address in the second family.
 pub(super) fn second_family(source: &Source, family: Family, second: &SecondFamily, plan: &mut Plan) {
     let family = family.as_str();
     if let Some(why) = second.unknown {
@@ -218,7 +218,7 @@ pub(super) fn endpoints(
     let is_api_source = source.key.is_api_source();
     let remedy = match &snapshot.nodes {
         _ if !is_api_source => "name their nodes in the source, or set the policy to Cluster",
-        // Nodes may be listed soon.
+        // The first list of Nodes is expected soon.
         KnownNodes::Unknown(NodesUnknown::NotListed) => return,
         KnownNodes::Unknown(why) => unknown_nodes(*why),
         KnownNodes::Known(_) => {

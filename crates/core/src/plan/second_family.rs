@@ -43,7 +43,7 @@ pub(super) struct SecondFamily {
 pub(super) enum Missing {
     /// Nodes provide no address for it.
     Nodes(NoCounterpart),
-    /// Its Node may be one of these, which cannot be decoded.
+    /// Its Node is possibly one of these, which cannot be decoded.
     Unreadable(Vec<Arc<str>>),
     /// This address of the server does not answer probes.
     Silent(IpAddr),
@@ -113,7 +113,7 @@ enum Entrance<'a> {
     Open,
     /// No address: this plan has no results of probes, and the operator may be waiting for them.
     Closed,
-    /// The addresses at which probes of this replica succeed on all of these ports.
+    /// The addresses whose phase in this report is `Well` on all of these ports. None if there are no ports.
     SeenWell(&'a Report, BTreeSet<u16>),
 }
 
@@ -121,7 +121,7 @@ impl Filler<'_> {
     fn fill(&self, verdicts: &Verdicts, left_out: &mut LeftOut) -> SecondFamily {
         let mut second = SecondFamily::default();
         let answering = self.ports_that_answer(verdicts);
-        // The source may have a slice of this family that cannot be decoded. In that case, no further copy is created.
+        // While the source has endpoints of this family in a slice that cannot be decoded, no copy is created.
         let has_unreadable = self.source.has_unreadable(self.family, &self.snapshot.copies);
         for slice in self.source.slices_of(self.family.other()) {
             second.has_source |= !slice.is_empty();
@@ -158,7 +158,7 @@ impl Filler<'_> {
         second
     }
 
-    /// The ports of the copy of one slice.
+    /// The ports of the copy of one slice. `None` if it needs no copy.
     fn ports(
         &self,
         slice: &EndpointSlice,
@@ -198,7 +198,7 @@ impl Filler<'_> {
             }
         }
         if !unclear.is_empty() {
-            // It is not known either which address belongs to which server.
+            // It is also unknown which addresses of the copy belong to these servers.
             let kept = self.kept(current, |address| nodes.may_be_of_unreadable(address));
             if kept.len() < unclear.len() {
                 let why = Missing::Unreadable(nodes.unreadable().cloned().collect());
@@ -264,14 +264,14 @@ impl Filler<'_> {
         }
     }
 
-    /// The existing copy with this key. A copy that was restored from a backup does not count, because it is no reason
-    /// to keep an address.
+    /// The existing copy with this key. A copy that was restored from a backup does not count, because its addresses
+    /// are as old as the backup.
     fn current(&self, copy: &SliceKey) -> Option<&EndpointSlice> {
         let current = self.snapshot.copy(copy);
         current.filter(|current| !current.has_no_controller())
     }
 
-    /// Which addresses may enter a copy. `answering` has the ports that work on at least one server.
+    /// Which addresses may enter a copy. `answering` contains the ports that work on at least one server.
     fn entrance<'v>(
         &self,
         verdicts: &'v Verdicts,
@@ -323,9 +323,9 @@ impl Entrance<'_> {
         }
     }
 
-    /// Why an address is reported, if it is. An address that was just found has some time to answer. An address that a
-    /// copy shows has more time, because the fault may lie in the path to it. An address that has answered before and
-    /// does not answer now is reported only if `reports_probes`.
+    /// Why an address is reported, if it is. An address that no copy shows has 3 s to answer; if it has answered
+    /// before, it is reported only if `reports_probes`. An address that a copy shows has a minute to answer, because
+    /// the fault is possibly in the path to it; if it has answered before, it is not reported.
     fn doubts(&self, address: IpAddr, is_shown: bool, reports_probes: bool) -> Option<Missing> {
         match self {
             Self::Open => None,
@@ -350,8 +350,8 @@ impl Entrance<'_> {
     }
 }
 
-/// Adds an endpoint with another address. If two endpoints get the same address, because one Node serves both, a ready
-/// one is kept.
+/// Adds a copy of an endpoint that has `address` instead of its own addresses. If two endpoints get the same address,
+/// because both belong to one Node, a ready one is kept.
 fn add(endpoints: &mut Vec<Endpoint>, endpoint: &Endpoint, address: IpAddr) {
     let endpoint = Endpoint {
         addresses: vec![address.to_string()],

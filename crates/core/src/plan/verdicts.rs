@@ -1,4 +1,4 @@
-//! Takes API servers that do not answer probes out of the wanted copies, and records their addresses in these copies.
+//! Marks API servers that do not answer probes as not ready in the wanted copies, and records their addresses there.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -27,7 +27,7 @@ pub enum Verdicts {
 /// The report of the probes, and what to do with it.
 #[derive(Clone, Debug)]
 pub struct Judged {
-    /// The facts that the probes found.
+    /// The facts that the probes established.
     pub report: Arc<Report>,
     /// The wall-clock time of [`Moment::default`](crate::verdicts::Moment).
     pub started: Timestamp,
@@ -152,7 +152,7 @@ fn candidates<'a>(snapshot: &Snapshot, wanted: impl Iterator<Item = &'a Endpoint
     was_out.into_iter().map(candidate).collect()
 }
 
-/// The ports of the copies on which candidates are probed.
+/// Those ports of the copies on which at least one candidate is probed.
 fn probed_ports<'a>(
     copies: impl Iterator<Item = &'a EndpointSlice>,
     candidates: &[Candidate],
@@ -184,7 +184,7 @@ fn take_out(copy: &mut EndpointSlice, out: &BTreeSet<IpAddr>) {
     }
 }
 
-/// The conditions of an endpoint that gets traffic, or that gets none.
+/// The conditions of an endpoint that gets traffic if `ready` is true, and none otherwise.
 fn conditions(ready: bool) -> EndpointConditions {
     EndpointConditions {
         ready: Some(ready),
@@ -194,8 +194,8 @@ fn conditions(ready: bool) -> EndpointConditions {
 }
 
 impl EndpointSlice {
-    /// The addresses that this copy records as taken out. The annotation alone does not count: the endpoint must not be
-    /// ready either.
+    /// The addresses that this copy records as taken out. The annotation alone does not count: the endpoint must also
+    /// be marked as not ready.
     #[must_use]
     pub fn unreachable(&self) -> BTreeSet<IpAddr> {
         let Some(list) = crate::model::annotation_of(&self.metadata, provenance::UNREACHABLE) else {

@@ -55,7 +55,7 @@ pub(super) fn copies(
     wanted
 }
 
-/// The copies of these slices. A slice has no copy if all of its ports are left out.
+/// The copies of these slices. A slice has no copy if all ports of the Service are left out of it.
 fn fresh_copies(
     service: &ManagedService,
     source: &Source,

@@ -19,7 +19,7 @@ pub fn well() -> TargetFacts {
 }
 
 /// The facts of a server that meets all conditions to be taken out. Its first failure was 10 s after the start of the
-/// replica, and 192.0.2.1 to 192.0.2.9 have answered since.
+/// replica, and since then, 192.0.2.1 to 192.0.2.9 have answered.
 #[must_use]
 pub fn down() -> TargetFacts {
     let second = |n| Some(Moment::new(Duration::from_secs(n)));

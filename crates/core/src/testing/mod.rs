@@ -30,7 +30,7 @@ pub fn defaults() -> Defaults {
     }
 }
 
-/// A managed Service `default/<name>` with a cluster IP, one family and port `https` to 6443, which names no source.
+/// A managed Service `default/<name>` with a cluster IP, one family and port `https` to 6443. It names no source.
 pub fn service(name: &str) -> Service {
     let service = plain_service(name).annotate(annotation::ENABLED, "true");
     service
@@ -119,7 +119,7 @@ pub fn slice_port(name: &str, number: i32) -> EndpointPort {
     }
 }
 
-/// The metadata that an API server adds to objects.
+/// Metadata as the API server completes it.
 fn metadata(name: &str) -> ObjectMeta {
     ObjectMeta {
         name: Some(name.to_owned()),

@@ -1,7 +1,7 @@
 //! The exchange of suspicions and objections between replicas, in the annotations of the probe Lease.
 //!
-//! The leader names the targets that it suspects, each with a round number. A replica that sees one of them well
-//! objects: it writes the target and the round under its own key. Text that cannot be parsed counts as absent.
+//! The leader names the targets that it suspects, each with a round number. A replica objects if it finds one of them
+//! clearly well: it writes the target and the round under its own key. Text that cannot be parsed counts as absent.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -16,12 +16,12 @@ pub const SUSPECTED: &str = "endpoint-copier/suspected";
 const OBJECTION: &str = "objection.endpoint-copier/";
 /// The maximum number of entries that are read from one text: two families of 16 addresses, with two ports each.
 const MOST_ENTRIES: usize = 64;
-/// A leader ignores a round that exceeds its highest one by more than this, because only a forged round does. Otherwise
-/// a forged round could use up all numbers, and later suspicions could not differ from earlier ones.
+/// A leader ignores a round that exceeds its highest one by more than this, because only a forged round is that high.
+/// Otherwise a forged round could use up all numbers, and later suspicions could not differ from earlier ones.
 const FURTHEST_ROUND: u64 = 1 << 32;
 /// The time that the other replicas have to object.
 const HEARD_AFTER: Duration = Duration::from_millis(300);
-/// The time for which an objection counts after the leader saw it.
+/// How long an objection counts after the leader first saw it.
 const OBJECTION_LASTS: Duration = Duration::from_secs(10);
 /// The time after which a replica repeats its objection.
 const REPEAT_AFTER: Duration = Duration::from_secs(5);
@@ -34,7 +34,7 @@ pub fn objection_key(identity: &str) -> String {
     format!("{OBJECTION}{}", short_hash(identity))
 }
 
-/// Reads suspected targets and their rounds. Returns an empty map if the text is not valid.
+/// Reads the first 64 targets and their rounds from a text. Returns an empty map if one of these entries is not valid.
 #[must_use]
 pub fn suspicions(text: &str) -> BTreeMap<Target, u64> {
     let entry = |entry: &str| {
@@ -53,7 +53,7 @@ fn text_of(rounds: &BTreeMap<Target, u64>) -> String {
     entries.join(",")
 }
 
-/// The leader's side of the exchange. Every replica has one, so that a new leader knows which rounds were used.
+/// The leader's side of the exchange. Every replica keeps one, so that a new leader knows which rounds were used.
 #[derive(Clone, Debug, Default)]
 pub struct Hearing {
     suspected: BTreeMap<Target, Suspicion>,
@@ -68,7 +68,7 @@ pub struct Hearing {
 #[derive(Clone, Copy, Debug)]
 struct Suspicion {
     round: u64,
-    /// When the API server confirmed the suspicion.
+    /// When the API server first confirmed that the Lease has the suspicion.
     stored: Option<Moment>,
 }
 
@@ -81,7 +81,7 @@ struct Objection {
 }
 
 impl Hearing {
-    /// Creates the state of a replica without leader election, which asks no other replica.
+    /// Creates the state of a replica that runs without leader election, and so asks no other replica.
     #[must_use]
     pub fn without_peers() -> Self {
         Self {
@@ -96,7 +96,7 @@ impl Hearing {
     }
 
     /// Sets the targets that the leader suspects. Returns the value that [`SUSPECTED`] must get, or `None` if the Lease
-    /// has it.
+    /// already has this value.
     pub fn suspect(&mut self, suspects: &BTreeSet<Target>) -> Option<String> {
         self.suspected.retain(|target, _| suspects.contains(target));
         for target in suspects {
@@ -129,14 +129,14 @@ impl Hearing {
         value.clone_into(&mut self.stored);
     }
 
-    /// Records the annotations of the Lease as the watch shows them; an empty map if the Lease does not exist. They
-    /// confirm a value even if the response to its write was lost. Call this before the first [`Hearing::suspect`], so
+    /// Records the annotations of the Lease as the watch shows them; an empty map if the Lease does not exist. This
+    /// also confirms a value if the response to its write was lost. Call this before the first [`Hearing::suspect`], so
     /// that no round is used twice.
     pub fn see(&mut self, annotations: &BTreeMap<String, String>, now: Moment) {
         let value = annotations.get(SUSPECTED).map_or("", String::as_str);
         self.stored(value, now);
-        // If somebody removed a suspicion, the other replicas must be asked again, because their objections may be lost
-        // too.
+        // If somebody removed or changed a suspicion, the other replicas must be asked again, because their objections
+        // could be lost too.
         let rounds = suspicions(value);
         for (target, suspicion) in &mut self.suspected {
             if rounds.get(target) != Some(&suspicion.round) {
@@ -145,7 +145,7 @@ impl Hearing {
         }
         self.objections.retain(|key, _| annotations.contains_key(key));
         for (key, text) in annotations.iter().filter(|(key, _)| key.starts_with(OBJECTION)) {
-            // An unchanged text is the same objection, and does not count for longer.
+            // An unchanged text is the same objection, whose time is not extended.
             if self
                 .objections
                 .get(key)
@@ -180,7 +180,8 @@ impl Hearing {
         })
     }
 
-    /// Whether the other replicas have had time to object.
+    /// Whether the other replicas have had time to object to the suspicion of a target. Always true without leader
+    /// election.
     #[must_use]
     pub fn had_time_to_object(&self, target: Target, now: Moment) -> bool {
         let stored = self.suspected.get(&target).and_then(|suspicion| suspicion.stored);
@@ -188,11 +189,11 @@ impl Hearing {
     }
 }
 
-/// The side of a replica that does not lead, in the same exchange.
+/// The side that a replica has in this exchange while it does not lead.
 #[derive(Clone, Debug)]
 pub struct Peer {
     key: String,
-    /// A counter in each value, so that each repetition is a change that the watch of the leader shows.
+    /// A part of each written value, so that the leader's watch shows each repetition as a change.
     counter: u64,
     said: Said,
 }
@@ -200,7 +201,7 @@ pub struct Peer {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Said {
     Nothing,
-    /// The last write failed, so the Lease may or may not have it.
+    /// The last write failed, so it is not known whether the Lease has it.
     Unknown,
     Objections(BTreeMap<Target, u64>, Moment),
 }
@@ -222,10 +223,10 @@ impl Peer {
         &self.key
     }
 
-    /// Returns the change of this replica's annotation that is due now, if any: the key, and the new value, or `None`
-    /// to remove the annotation. `suspected` is the Lease's value of [`SUSPECTED`]. Targets at this node's own
-    /// addresses are left out, because reaching these says nothing about the network. The change counts as written; if
-    /// the write fails, call [`Peer::failed`].
+    /// Returns the change of this replica's annotation that is due now, if any: the key, and either the new value or
+    /// `None`, which means to remove the annotation. `suspected` is the Lease's value of [`SUSPECTED`]. Targets at this
+    /// node's own addresses are left out, because a connection to them says nothing about the network. The change
+    /// counts as written; if the write fails, call [`Peer::failed`].
     pub fn answer(
         &mut self,
         suspected: &str,
@@ -251,7 +252,8 @@ impl Peer {
         Some((self.key.clone(), Some(text)))
     }
 
-    /// Records that the last write failed, so that the next call of [`Peer::answer`] repeats it.
+    /// Records that the last write failed, so that the next call of [`Peer::answer`] returns a change even if nothing
+    /// else is due.
     pub fn failed(&mut self) {
         self.said = Said::Unknown;
     }

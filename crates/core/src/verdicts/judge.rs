@@ -26,7 +26,7 @@ pub struct Unreachable {
     pub what: Option<Failure>,
     /// How many attempts in a row had failed when `what` was recorded.
     pub failures: u32,
-    /// The first failure; `None` while a new leader waits for the first result.
+    /// When it first failed; `None` while a new leader waits for the first result.
     pub since: Option<Moment>,
 }
 
@@ -55,11 +55,11 @@ impl fmt::Display for Unreachable {
 pub struct Judgment {
     /// The addresses that must not get traffic.
     pub out: BTreeMap<IpAddr, Unreachable>,
-    /// Whether no endpoint has answered 2xx for 3 s, so that none is out.
+    /// Whether no endpoint has answered 2xx on any port for 3 s, so that none is out.
     pub blind: bool,
     /// Targets that answer 401 or 403.
     pub unauthorized: Vec<Target>,
-    /// Targets that have not answered in a minute or more since they were listed, while another port of the address
+    /// Targets that were listed at least a minute ago and have never answered, while another port of the address
     /// answers. If no port of the address has ever answered, it is enough that another address answers.
     pub not_answering: Vec<Target>,
 }
@@ -99,7 +99,7 @@ struct Port<'a> {
     facts: BTreeMap<IpAddr, &'a TargetFacts>,
 }
 
-/// Decides which addresses are taken out if there are too many. The address with the lowest rank is the first.
+/// Decides which addresses are taken out if there are too many. The address with the lowest rank is taken out first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Rank {
     class: Class,
@@ -136,9 +136,9 @@ impl<'a> Evidence<'a> {
     }
 
     /// The addresses that are out. A judgment depends on which addresses were out before, so it is repeated with its
-    /// own result until the result stays the same. This causes one write instead of several. The repetition ends,
-    /// because an address that returns is taken out again only if it is down, and an address that is out and down stays
-    /// out.
+    /// own result as the memory until the result stays the same. This causes one write instead of several. The
+    /// repetition ends, because an address that returns is taken out again only if it is down, and an address that is
+    /// out and down stays out.
     fn out(&self, candidates: &[Candidate]) -> BTreeMap<IpAddr, Unreachable> {
         let remembered = candidates.iter().filter(|candidate| candidate.was_out);
         let mut memory: BTreeSet<_> = remembered.map(|candidate| candidate.address).collect();
@@ -170,7 +170,7 @@ impl<'a> Evidence<'a> {
             .collect()
     }
 
-    /// `7.conditions` and `7.stays-out`: the addresses to take or keep out, as long as there are places, each with the
+    /// `7.conditions` and `7.stays-out`: the addresses to take or keep out if there are enough places, each with the
     /// port that decides.
     fn wanted(&self, memory: &BTreeSet<IpAddr>) -> BTreeMap<IpAddr, (Rank, &Port<'a>)> {
         let worst = |address: IpAddr| {
@@ -193,8 +193,8 @@ impl<'a> Evidence<'a> {
     }
 
     /// `7.only-one-that-answers`: whether an address answers on one of its ports, while no address that certainly stays
-    /// in has answered on that port recently. An address that could be out does not count as one that stays in, even if
-    /// there is no place for it.
+    /// in has answered on that port recently. An address in `wanted` does not count as one that stays in, even if there
+    /// is no place for it.
     fn is_needed(&self, address: IpAddr, wanted: &BTreeMap<IpAddr, (Rank, &Port<'a>)>) -> bool {
         self.ports.iter().any(|port| {
             let mut listed = port
@@ -205,18 +205,18 @@ impl<'a> Evidence<'a> {
         })
     }
 
-    /// `7.blind`: whether no endpoint has answered 2xx for 3 s, so that the fault may be ours. A family that was just
-    /// listed is not blind yet.
+    /// `7.blind`: whether no endpoint has answered 2xx for 3 s, so that the fault is possibly on the side of this
+    /// replica. A family that was just listed is not blind yet.
     fn is_blind(&self) -> bool {
         let mut all = self.ports.iter().flat_map(|port| port.facts.values());
         let had_time = all.clone().any(|facts| facts.had_time);
         had_time && !all.any(|facts| facts.is_recent)
     }
 
-    /// `7.not-answering`: whether another port of the address answers or, if no port of it ever did, whether another
-    /// address does.
+    /// `7.not-answering`: whether another port of the address answers or, if no port of the address ever did, whether
+    /// another address answers.
     fn others_answer(&self, address: IpAddr) -> bool {
-        // This does not use the latest result, so that one lost response does not end the finding.
+        // The latest result does not matter here, so that one lost response does not end the finding.
         let answers = |facts: &TargetFacts| matches!(facts.phase, Phase::Well | Phase::Failing);
         let mut all = self.all();
         let mut same = self.ports.iter().map(|port| port.fact(address));
@@ -266,7 +266,7 @@ impl Port<'_> {
             && has_contrast()
     }
 
-    /// `7.stays-out`: whether an address that was taken out stays out. With a late objection, it does not.
+    /// `7.stays-out`: whether an address that was taken out stays out. A late objection puts it back.
     fn keeps_out(&self, address: IpAddr, leadership: Leadership) -> bool {
         let facts = self.fact(address);
         let another_answers = || {

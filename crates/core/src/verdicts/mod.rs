@@ -1,4 +1,5 @@
-//! Decides which API servers to take out of a copy, from the results of the probes.
+//! Decides from the results of the probes which endpoints of a copy are *out*: they stay in the copy, but are not
+//! ready.
 //!
 //! ```text
 //!     attempts ──────> Targets ──┐
@@ -8,11 +9,11 @@
 //! ```
 //!
 //! [`Targets`] holds the state of each address and port, and [`Hearing`] holds the objections of other replicas to
-//! suspicions. A [`Report`] combines both at one moment, as facts that change only when the judgment may change. So the
-//! caller compares two reports, and judges only when they differ. [`judge`] runs once per managed Service and family.
+//! suspicions. A [`Report`] combines both at one moment, as facts that change only when a judgment can change. So the
+//! caller judges only when a report differs from the one before. [`judge`] judges one family of one managed Service.
 //!
-//! When a rule leaves a choice, the code keeps an endpoint in: a dead server that stays costs some connections, but a
-//! live server that is removed may cost all of them.
+//! When a rule leaves a choice, an endpoint is not taken out: a dead server that gets traffic costs some connections,
+//! but a live server without traffic can cost all of them.
 
 use std::ops::Add;
 use std::time::Duration;
@@ -33,7 +34,7 @@ pub use target::{Failure, Reply, SUPERVISOR_PORT, Target};
 pub use targets::Targets;
 pub use thresholds::Thresholds;
 
-/// A point in time, as the time since the replica's start. Two moments of different replicas cannot be compared.
+/// A point in time, as the time since the replica's start. Moments of different replicas cannot be compared.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Moment(Duration);
 

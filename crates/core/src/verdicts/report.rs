@@ -1,4 +1,4 @@
-//! The facts that one replica has about all targets. A judgment based on them needs no clock.
+//! The facts that one replica knows about all targets. A judgment based on them needs no clock.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -6,28 +6,29 @@ use std::time::Duration;
 
 use super::{Failure, Hearing, Moment, Phase, Reply, Target, TargetState, Targets};
 
-/// A failure contrasts with a response of another target if it comes at least this long after the response. A short
-/// disturbance would affect both.
+/// The minimum time from a 2xx of another target to a failure that contrasts with it. By then, a short disturbance that
+/// affected both targets is over.
 const CONTRAST_AFTER: Duration = Duration::from_millis(300);
-/// The time for which a success counts as recent. A family without a recent success is blind.
+/// How long a success counts as recent. A family without a recent success is blind.
 pub const RECENT: Duration = Duration::from_secs(3);
 /// A target that has been new for this long is silent.
 const SILENT_AFTER: Duration = Duration::from_secs(60);
 
-/// What a judgment has to know about the leadership of the replica.
+/// What a judgment needs to know about the leadership of the replica.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Leadership {
-    /// Whether the replica has a valid Term whose last renewal was answered within 1.5 renewal intervals.
+    /// Whether the replica has a valid Term whose last renewal is at most 1.5 renewal intervals old. Without leader
+    /// election, the age does not matter.
     pub may_take_out: bool,
     /// Whether its Term began less than 5 s ago.
     pub is_new: bool,
 }
 
-/// All facts on which a judgment is based. Two reports differ only if a judgment may differ, because a moment in a
-/// report does not change while the state that it belongs to lasts.
+/// All facts on which a judgment is based. Two reports differ only if a judgment can differ, because a moment in a
+/// report does not change as long as the state that it describes lasts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
-    /// Whether the replica leads.
+    /// Whether the replica leads, and for how long.
     pub leadership: Leadership,
     /// The facts of each listed target.
     pub targets: BTreeMap<Target, TargetFacts>,
@@ -54,18 +55,19 @@ pub struct TargetFacts {
     pub had_time: bool,
     /// Whether it has been new for a minute.
     pub is_silent: bool,
-    /// When it first failed since it was well. `None` while it is well or no attempt has failed.
+    /// When it first failed since it was well, or, if it never was, since it was listed. `None` while it is well or no
+    /// attempt has failed.
     pub since: Option<Moment>,
     /// When it last answered 2xx, while it is failing or down.
     pub last_success: Option<Moment>,
-    /// Addresses that answered 2xx on this port at least 300 ms before the last failure in the target's current run of
-    /// failures, to an attempt that began after the first failure in that run.
+    /// Other addresses of the family that answered 2xx on this port to an attempt that began after the first failure of
+    /// the target's current run. The last failure of the run came at least 300 ms after this answer.
     pub contrasts: BTreeSet<IpAddr>,
     /// Whether another replica objects, because the target answers its probes.
     pub has_objection: bool,
     /// Whether the other replicas have had time to object.
     pub had_time_to_object: bool,
-    /// The failure to report, while it is not well.
+    /// The failure to report. `None` while `since` is `None`.
     pub what: Option<Failure>,
     /// How many attempts in a row had failed when `what` was recorded.
     pub failures: u32,

@@ -9,26 +9,26 @@ use crate::model::words::words;
 
 /// The number of failures in a row after which a target is suspected.
 pub(super) const SUSPECTED_AFTER: u32 = 2;
-/// The time for which a relapse makes later rises longer.
+/// How long a fall counts: each fall that counts, except the first, doubles the duration of the next rise.
 pub(super) const RELAPSE_MEMORY: Duration = Duration::from_secs(600);
-/// The longest rise, however often a target has relapsed.
+/// The longest rise that relapses cause. A configured rise can be longer.
 const LONGEST_RISE: Duration = Duration::from_secs(60);
-/// An upper bound for the number of doublings, above what [`LONGEST_RISE`] allows.
+/// The maximum number of doublings, which prevents an overflow.
 const MOST_DOUBLINGS: u32 = 16;
 
 words! {
-    /// The phase of a target. The word is the value of a label in metrics.
+    /// The phase of a target. Metrics show its word as the value of a label.
     Phase {
-        /// It has not been healthy since it was listed. A new target never becomes down, so that an endpoint that never
+        /// It has not responded since it was listed. A new target never becomes down, so that an endpoint that never
         /// worked is not taken out.
         New => "new",
-        /// It answers.
+        /// It responds, and no rise is in progress.
         Well => "well",
-        /// It was well, and the last attempts failed.
+        /// It was well, and its latest attempts failed, but fewer than the threshold requires.
         Failing => "failing",
         /// It was well, and then failed as many times in a row as the threshold requires.
         Down => "down",
-        /// It was down, and answers again.
+        /// It was down and answers again, but not yet as often and as long as the thresholds require.
         Rising => "rising",
     }
 }
@@ -62,19 +62,19 @@ pub struct TargetState {
     pub(super) answered: Option<Moment>,
     /// The latest result that counted.
     pub(super) latest: Option<Reply>,
-    /// The first failure since the latest response, which begins a run of failures.
+    /// When the first failure since the latest response arrived. This failure begins a run.
     pub(super) first_failure: Option<Moment>,
-    /// The last failure of that run.
+    /// When the last failure of that run arrived.
     pub(super) last_failure: Option<Moment>,
-    /// The first failure since the target was well. Unlike `first_failure`, it stays when a rise fails.
+    /// When the first failure since the target was well arrived. Unlike `first_failure`, it stays when a rise fails.
     pub(super) unhealthy_since: Option<Moment>,
-    /// The failure to report. It stays the same while a target is down, and from the second failure of a new target,
-    /// because a server may fail in changing ways.
+    /// The failure to report. It does not change while a target is down, nor after the second failure of a new target,
+    /// because a server can fail in a different way each time.
     pub(super) what: Option<Failure>,
     /// The number of attempts in a row that had failed when `what` was set.
     pub(super) failures: u32,
-    /// For each other address with the same port and family: when its first 2xx arrived, of those to an attempt begun
-    /// after the run's first failure.
+    /// For each other address with the same port and family: when it first answered 2xx to an attempt that began after
+    /// the first failure of the run.
     pub(super) answers_since: BTreeMap<IpAddr, Moment>,
     /// When the attempts without a result began.
     pub(super) unanswered: BTreeSet<Moment>,
@@ -106,8 +106,8 @@ impl TargetState {
         self.latest == Some(Reply::Success)
     }
 
-    /// Counts a response. `counts` says whether the response counts for a rise; `relapses` is the number of recent
-    /// relapses.
+    /// Counts a response. `counts` says whether the response counts as a success of a rise; `relapses` is the number of
+    /// recent relapses.
     pub(super) fn answer(
         &mut self,
         attempt: Attempt,
@@ -132,7 +132,7 @@ impl TargetState {
         let successes = successes + u32::from(counts);
         let doubled = 2_u32.pow(relapses.min(MOST_DOUBLINGS));
         let rise = thresholds.rise.saturating_mul(doubled);
-        // If the user configured a longer rise, it is not shortened.
+        // A longer rise that the user configured is not shortened.
         let rise = rise.min(LONGEST_RISE.max(thresholds.rise));
         if successes >= thresholds.successes && attempt.ended.since(since) >= rise {
             self.become_well();

@@ -9,7 +9,7 @@ use crate::model::Family;
 /// The port of RKE2's supervisor, which answers `GET /ping` without credentials.
 pub const SUPERVISOR_PORT: u16 = 9345;
 
-/// An address and port, shared by all managed Services whose copies have it.
+/// An address and port. All managed Services whose copies show it share its state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Target {
     address: IpAddr,
@@ -75,13 +75,13 @@ pub enum Reply {
 /// Why an attempt failed.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Failure {
-    /// No process listens on the port.
+    /// The connection was refused, usually because no process listens on the port.
     Refused,
     /// The server reset the connection.
     Reset,
     /// No response within the limit.
     TimedOut,
-    /// The certificate is not trusted.
+    /// The certificate is not valid, for example expired or not trusted.
     Certificate(String),
     /// A status that is neither 2xx nor 401, 403 or 429.
     Status(u16),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::state::{Attempt, RELAPSE_MEMORY, SUSPECTED_AFTER};
 use super::{Moment, Phase, Reply, Target, TargetState, Thresholds};
 
-/// A target is in doubt when an attempt without a response takes this much longer than recent responses.
+/// A target is in doubt when an unanswered attempt has lasted this much longer than responses usually take.
 const DOUBT_AFTER: Duration = Duration::from_millis(250);
 
 /// All targets, by address and port.
@@ -57,8 +57,8 @@ impl Targets {
     }
 
     /// Counts the result of an attempt. Returns `true` if it is the first failure of a run; the caller then probes all
-    /// other addresses immediately. An attempt that began before the target was last listed, or that was discarded,
-    /// changes nothing.
+    /// other addresses immediately. An attempt that was discarded, or that began before the target was removed from the
+    /// list and added back, changes nothing.
     pub fn end(&mut self, target: Target, begun: Moment, ended: Moment, reply: Reply) -> bool {
         let another_answers = self.others(target).any(|(_, state)| state.answers());
         let relapses = self.relapses(target, ended);
@@ -123,8 +123,8 @@ impl Targets {
     }
 
     /// The targets that a leader asks the other replicas about. A target that a previous leader took out is one of them
-    /// even if this replica has never seen it well. Otherwise a leader that alone cannot
-    /// reach the target would keep it out for its whole term.
+    /// even if it was never well for this replica. Otherwise a leader that alone cannot reach the target would keep it
+    /// out for its whole term.
     #[must_use]
     pub fn suspects(&self) -> BTreeSet<Target> {
         let is_suspected = |target: Target, state: &TargetState| match state.phase {
@@ -157,7 +157,7 @@ impl Targets {
         u32::try_from(recent.saturating_sub(1)).unwrap_or(u32::MAX)
     }
 
-    /// Records a 2xx for the failing targets that it contrasts with.
+    /// Records a 2xx in the state of each target that failed before the attempt began.
     fn note_contrast(&mut self, target: Target, attempt: Attempt) {
         let others = self.states.iter_mut();
         for (_, state) in others.filter(|(other, _)| is_other(target, **other)) {
@@ -171,7 +171,7 @@ impl Targets {
     }
 }
 
-/// Whether a target is another address of the same port and family.
+/// Whether the other target is a different address with the same port and family.
 fn is_other(target: Target, other: Target) -> bool {
     other.port() == target.port() && other.family() == target.family() && other.address() != target.address()
 }

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-/// The number of results, and the time, that it takes to change a verdict.
+/// How many results, and how much time, a verdict needs to change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Thresholds {
-    /// The number of failures in a row until a target that was well is down.
+    /// The number of failures in a row after which a target that was well is down.
     pub failures: u32,
-    /// The number of successes until a target that was down is well.
+    /// The number of successes after which a target that was down is well.
     pub successes: u32,
-    /// The minimum time that these successes take. Each recent relapse doubles it, up to 60 s.
+    /// The minimum time from the first to the last of these successes. Each recent relapse doubles it, up to 60 s.
     pub rise: Duration,
 }
 

@@ -146,7 +146,7 @@ fn a_get_does_not_prove_that_the_watch_saw_a_slice() {
         Some(slice("new").version(200)),
     );
     assert_eq!(index.snapshot(&key("vip")).unwrap().seen, 100);
-    // A list that is older than the GET removes the slice, so its copy must put the source in doubt.
+    // A list that is older than the GET removes the slice, so the copy of the slice must put the source in doubt.
     index.slices_listed(&scope, &[SliceKey::new("default", "kubernetes")].into());
     let mut copied = copy_slice().annotate("endpoint-copier/source-slice", "new");
     copied = copied.annotate("endpoint-copier/source-resource-version", "200");
@@ -157,7 +157,7 @@ fn a_get_does_not_prove_that_the_watch_saw_a_slice() {
 
 #[test]
 fn a_slice_from_a_get_that_no_watch_covers_is_not_kept() {
-    // No watch would report its deletion.
+    // No watch would report the deletion of such a slice.
     let mut index = filled();
     for stranger in [
         slice("x").without_label(crate::model::label::SERVICE_NAME),

@@ -85,7 +85,7 @@ fn copies_of_a_frozen_service_are_kept_as_outlines() {
 fn slices_that_matter_are_kept_whole_in_any_order() {
     let (source, copy) = (large(slice("kubernetes")), large_copy());
     let mut index = Index::new(defaults());
-    // Slices of the API source may be listed before the Services.
+    // Slices of the API source can be listed before the Services.
     index.list_slice(&named(&["kubernetes"]), source.clone());
     assert_eq!(kept(&index, &source), &source);
     let mut index = filled();

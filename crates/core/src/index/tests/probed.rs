@@ -1,4 +1,4 @@
-//! The set of API servers that are probed, and the changes that may affect it.
+//! The set of API servers that are probed, and the changes that can affect it.
 
 use super::*;
 use crate::model::annotation;
@@ -89,7 +89,7 @@ fn at_most_16_addresses_of_a_family_are_probed() {
     assert_eq!((targets.len(), targets[16].as_str()), (17, "[2001:db8::1]:6443"));
 }
 
-/// Otherwise a user who can write slices could prevent probes of the API servers.
+/// A user who can write slices must not be able to prevent probes of the API servers.
 /// Rule: 7.targets-limit
 #[test]
 fn forged_slices_do_not_displace_api_servers() {

@@ -173,7 +173,8 @@ fn services_that_lead_to_the_api_servers_are_exempt() {
             "web/vip"
         ]
     );
-    // The Service stays managed and loses its exemption. Because of its age, it takes the place in its namespace.
+    // `third` stays managed, but loses its exemption. It is older than `fourth`, so it takes the only place in the
+    // namespace.
     let changed = index.apply_service(&service("third").source("default", "app").created(5));
     assert_eq!(shown(&changed), ["default/fourth", "default/third"]);
     assert_eq!(

@@ -1,4 +1,5 @@
-//! Replacement of a watch of names. Until it is complete, two watches show slices with the same Service name.
+//! Replacement of a watch of names. Until the replacement is complete, two watches show slices with the same Service
+//! name.
 
 use super::*;
 

@@ -51,7 +51,8 @@ fn a_service_missing_in_a_get_stays_gone_until_the_watch_agrees() {
 #[test]
 fn a_list_that_begins_after_a_get_decides_which_services_exist() {
     let read = service("vip");
-    // The list was in progress. A Service on it was deleted later, and the watch will show that.
+    // The list began before the GET. If a Service on the list is gone according to the GET, the watch will show its
+    // deletion.
     let mut index = filled();
     look(&mut index, None);
     index.services_listed(&[key("vip")].into());
@@ -109,7 +110,7 @@ fn names_from_a_get_are_counted_before_the_watch_shows_them() {
     assert!(index.names().contains("app"));
 }
 
-/// The names of thousands of Services are collected when the names may have changed, and a user can change a Service
+/// The names of thousands of Services are collected when the names might have changed, and a user can change a Service
 /// all the time.
 #[test]
 fn changes_without_effect_on_names_are_not_counted() {

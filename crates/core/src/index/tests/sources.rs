@@ -32,7 +32,10 @@ fn a_watch_that_shows_what_a_list_shows_or_more_is_not_behind() {
     };
     assert!(shows(with(&[&new]), 7, &[&new]));
     assert!(shows(with(&[&new]), 6, &[&old]), "the watch is ahead");
-    assert!(shows(with(&[&new]), 6, &[]), "it was created after the list");
+    assert!(
+        shows(with(&[&new]), 6, &[]),
+        "the slice was created after the list"
+    );
     assert!(shows(filled(), 9, &[]));
 }
 
@@ -88,7 +91,7 @@ fn a_list_ignores_slices_of_other_services_and_namespaces() {
     assert!(index.shows(&listing(&index, 9, &[])));
     let mut blue = listing(&index, 9, &[]);
     blue.namespace = "blue".to_owned();
-    assert!(!index.shows(&blue), "the list of that namespace does not have it");
+    assert!(!index.shows(&blue), "the list of that namespace lacks the slice");
 }
 
 #[test]

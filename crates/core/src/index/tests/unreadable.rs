@@ -1,4 +1,4 @@
-//! Slices that cannot be decoded, and the time for which they protect their copies.
+//! Slices that cannot be decoded, and how long they protect their copies.
 
 use super::*;
 use crate::model::Unreadable;
@@ -47,7 +47,7 @@ fn a_list_of_other_names_keeps_a_slice_without_labels() {
     index.slices_listed(&named(&["another", "kubernetes", "vip"]), &HashSet::new());
     assert!(
         !is_protected(&index),
-        "the list of the watch that replaces its watch"
+        "a watch that replaces the one of the slice has listed"
     );
 }
 
@@ -59,7 +59,8 @@ fn kubernetes() -> SliceKey {
 fn a_slice_without_labels_is_forgotten_with_its_names() {
     let mut index = filled();
     index.apply_unreadable_slice(&named(&["kubernetes", "gone"]), &without_labels("kubernetes"));
-    // A watch with fewer names replaces this one. Its list shows that the slice has none of them.
+    // A watch with fewer names replaces this one. Its list shows that the slice belongs to no Service with one of these
+    // names.
     index.retain_names(&shards(["kubernetes".to_owned()].into()));
     assert!(is_protected(&index));
     let dirty = index.slices_listed(&named(&["kubernetes"]), &HashSet::new());
@@ -131,7 +132,7 @@ fn an_unreadable_slice_that_moves_marks_its_former_service() {
     );
 }
 
-/// Otherwise the result of a GET that was sent before the watch showed the deletion would stay forever.
+/// The result of a GET that was sent before the watch showed the deletion must not stay forever.
 #[test]
 fn the_end_of_an_unreadable_slice_overtakes_a_get() {
     let mut index = filled();
@@ -187,7 +188,7 @@ fn an_unreadable_slice_overtakes_a_get() {
     assert!(is_protected(&index));
 }
 
-/// The new watch of the slice shows it before the old watch shows that it has left.
+/// The slice moves between watches: the new one shows it before the old one shows that it has left.
 #[test]
 fn an_unreadable_slice_that_moves_stays_protected() {
     let (one, two) = (named(&["other"]), named(&["kubernetes", "vip"]));
@@ -217,7 +218,7 @@ fn an_unreadable_slice_that_moves_stays_protected() {
     assert!(index.snapshot(&key("vip")).unwrap().unreadable.contains(&name));
 }
 
-/// Otherwise the Service would wait for this copy, and none of its other copies would be written.
+/// If the index dropped the copy, the Service would wait for it, and none of its other copies would be written.
 #[test]
 fn a_copy_without_labels_that_a_get_shows_is_kept() {
     let copy = copy_slice().version(100);

@@ -23,7 +23,7 @@ pub struct ReferenceGrant {
 pub struct ReferenceGrantSpec {
     /// The objects that may refer to objects in the namespace of the grant.
     pub from: Option<Vec<ReferenceGrantFrom>>,
-    /// The objects in the namespace of the grant that they may refer to.
+    /// The objects in the namespace of the grant to which the objects in `from` may refer.
     pub to: Option<Vec<ReferenceGrantTo>>,
 }
 
@@ -95,7 +95,7 @@ enum Listed {
     /// They have not been listed yet.
     #[default]
     Never,
-    /// The API server does not serve them, which may be a temporary fault.
+    /// The API server does not serve them, which can be a temporary fault.
     Absent,
     /// All of them were listed, or the API server has not served them for a long time.
     Yes,
@@ -105,7 +105,8 @@ enum Listed {
 #[derive(Debug, Default)]
 pub struct Grants {
     listed: Listed,
-    /// The last readable state of each grant, or `None` if the grant has not been decodable since the start.
+    /// The last readable state of each grant, or `None` if it was unreadable on the first list that showed it, and has
+    /// been since.
     by_namespace: BTreeMap<String, BTreeMap<String, Option<Grant>>>,
 }
 
@@ -129,12 +130,13 @@ impl Grants {
         self.listed == Listed::Yes
     }
 
-    /// Whether a namespace without a known grant has none, as far as the API server serves grants.
+    /// Whether grants were listed, or the API server is known not to serve them.
     pub(crate) fn are_known(&self) -> bool {
         self.listed != Listed::Never
     }
 
-    /// Records a grant that was added or changed. Returns its namespace if consent for sources there may have changed.
+    /// Records a grant that was added or changed. Returns its namespace if consent for sources there might have
+    /// changed.
     pub fn apply(&mut self, metadata: &ObjectMeta, grant: Grant) -> Option<String> {
         let (namespace, name) = namespace_and_name(metadata);
         let known = self.by_namespace.entry(namespace.clone()).or_default();

@@ -168,7 +168,7 @@ impl Grantors<'_> {
     }
 
     /// The finding that says why a Service has no copies, and how to change that. The text depends only on names and
-    /// flags, so it does not show whether the source exists.
+    /// flags, so it does not reveal whether the source exists.
     fn finding(&self, namespace: &str, source: &ServiceKey) -> Finding {
         let note = if self.policy.cross_namespace == CrossNamespace::Deny {
             format!(

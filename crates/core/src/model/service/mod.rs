@@ -17,9 +17,9 @@ pub enum Intent {
     Copy(ServiceKey),
     /// The annotations are invalid: create nothing, and leave the copies as they are.
     Unclear(Finding),
-    /// The Service cannot have copies: delete ours.
+    /// The Service cannot have copies: delete the existing ones.
     Refused(Finding),
-    /// `enabled: "false"`: delete our copies, and what the Go operator left.
+    /// `enabled: "false"`: delete the copies, and what the Go operator left.
     Disabled,
 }
 
@@ -71,7 +71,7 @@ pub enum Distribution {
     SameZone,
     /// Those on the Node of the client: `PreferSameNode`.
     SameNode,
-    /// A value that a later version of Kubernetes may define.
+    /// Any other value, for example of a later version of Kubernetes.
     Other,
 }
 
@@ -190,7 +190,7 @@ fn intent(service: &Service, key: &ServiceKey, defaults: &Defaults) -> Intent {
     }
 }
 
-/// The source that the annotations name, or else the flags.
+/// The source that the annotations name, or else the one that the flags name.
 fn source(service: &Service, key: &ServiceKey, defaults: &Defaults) -> Result<ServiceKey, Finding> {
     let set = |name| annotation_of(&service.metadata, name).filter(|value| !value.is_empty());
     for annotation in [annotation::SOURCE_NAME, annotation::SOURCE_NAMESPACE] {
@@ -301,7 +301,7 @@ fn distribution(spec: &ServiceSpec) -> Option<Distribution> {
 /// servers accept more.
 const MOST_PORTS: usize = 100;
 
-/// The ports that copies need, and a finding if there are more than they can have.
+/// The ports that copies need, and a finding if the Service has more ports than a copy can have.
 fn ports(spec: &ServiceSpec, intent: &Intent) -> (Vec<ServicePort>, Option<Finding>) {
     let ports = spec.ports.as_deref().unwrap_or_default();
     if !matches!(intent, Intent::Copy(_)) {

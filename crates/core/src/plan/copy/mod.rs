@@ -1,5 +1,5 @@
 //! Makes a copy of one source slice for one managed Service, and compares it with an existing slice. [`copy_name`]
-//! gives its name.
+//! makes the name of the copy.
 
 use k8s_openapi::api::discovery::v1::{EndpointConditions, EndpointPort};
 
@@ -8,8 +8,8 @@ use crate::model::{
     StringMap, annotation_of, copy_name, label, label_of, ports::protocol, provenance, version,
 };
 
-/// Annotations that belong to the content of a copy. The resourceVersion of the source does not, so an update of the
-/// source without a change causes no write.
+/// Annotations that belong to the content of a copy. The resourceVersion of the source is not part of it, so an update
+/// of the source that changes nothing else causes no write.
 const CONTENT_ANNOTATIONS: [&str; 4] = [
     provenance::NAMESPACE,
     provenance::SLICE,
@@ -62,8 +62,8 @@ pub fn fresh(service: &ManagedService, source: &EndpointSlice, ports: Vec<Endpoi
     copy_of(service, source, name, annotations(&source.metadata), ports)
 }
 
-/// A held copy: the endpoints stay, and the rest follows the Service. If its source slice still exists, its source
-/// annotations name that slice. Otherwise they stay.
+/// A held copy: the endpoints stay, and the rest follows the Service. If the source slice still exists, the source
+/// annotations name that slice. Otherwise those of the existing copy stay.
 #[must_use]
 pub fn held(
     service: &ManagedService,
@@ -86,7 +86,7 @@ pub fn held(
     copy_of(service, &current.restored(), name, annotations, ports)
 }
 
-/// A copy with the endpoints of `shown`. `annotations` name the source slice that they come from.
+/// A copy with the endpoints of `shown`. `annotations` name the source slice of the copy.
 fn copy_of(
     service: &ManagedService,
     shown: &EndpointSlice,
@@ -161,7 +161,8 @@ fn owner(service: &ManagedService) -> OwnerReference {
     }
 }
 
-/// Whether both slices are the same for clients such as kube-proxy, which read labels, ports and endpoints.
+/// Whether both slices are the same for clients such as kube-proxy, which read some labels, the ports and the
+/// endpoints.
 #[must_use]
 pub fn serves_alike(current: &EndpointSlice, wanted: &EndpointSlice) -> bool {
     let (is, should) = (&current.metadata, &wanted.metadata);
@@ -188,15 +189,16 @@ pub fn same(current: &EndpointSlice, wanted: &EndpointSlice) -> bool {
         && serves_alike(current, wanted)
 }
 
-/// Whether the trigger times are the same. If the source has none, the copy may have that of its own last change, which
-/// is no reason to write.
+/// Whether the trigger times are the same. If the source has none, the copy can have the time of its own last change,
+/// which is no reason to write.
 fn same_trigger_time(is: &ObjectMeta, should: &ObjectMeta) -> bool {
     let read = |metadata| annotation_of(metadata, provenance::TRIGGER_TIME);
     read(should).is_none() || read(is) == read(should)
 }
 
-/// Whether the versions of the source count as the same. Another number does, because the source may have been updated
-/// without a change. Text that is not a number does not, because it would disable the check for newer copies.
+/// Whether the source versions in both slices count as the same. A number in `is` counts as the same as any version,
+/// because the source can be updated without a change. Text that is not a number must be replaced, because it would
+/// disable the check for newer copies.
 fn same_version(is: &ObjectMeta, should: &ObjectMeta) -> bool {
     let read = |metadata| annotation_of(metadata, provenance::RESOURCE_VERSION);
     version(read(is)).is_some() || read(is) == read(should)
@@ -242,7 +244,7 @@ pub fn over(current: &EndpointSlice, mut wanted: EndpointSlice) -> EndpointSlice
     annotations.remove(provenance::UNREACHABLE);
     annotations.extend(ours.annotations.unwrap_or_default());
     let owners = metadata.owner_references.get_or_insert_default();
-    // There may be only one controller. This also removes our reference to an earlier Service of the same name.
+    // An object can have only one controller. This also removes our reference to an earlier Service of the same name.
     owners.retain(|owner| owner.controller != Some(true));
     owners.extend(ours.owner_references.unwrap_or_default());
     wanted

@@ -114,7 +114,7 @@ fn withdrawal_removes_copies_that_are_frozen_or_held() {
 #[test]
 fn withdrawal_removes_copies_of_a_slice_that_cannot_be_decoded() {
     let stays = withdrawn(&allowed().settled("vip"));
-    // Without its label, the slice may be one of the source that the Service names now.
+    // Without its label, the slice could belong to the source that the Service names now.
     let other = plain_service("other").namespace("web");
     let moves = stays
         .clone()
@@ -144,14 +144,17 @@ fn withdrawal_removes_copies_of_a_slice_that_cannot_be_decoded() {
 fn withdrawal_does_not_wait_for_the_slices_of_another_source() {
     let mut index = allowed().settled("vip").index();
     index.apply_service(&service("vip").source("default", "new").version(200));
-    assert!(index.snapshot(&vip()).is_none(), "its slices are not listed");
+    assert!(
+        index.snapshot(&vip()).is_none(),
+        "the slices of the new source are not listed"
+    );
     assert!(index.apply_service(&app().version(300)).contains(&vip()));
     let plan = plan(&index.snapshot(&vip()).expect("a delete"), &Verdicts::Off);
     assert_eq!(plan.withdrawn.len(), 1);
     assert_eq!(plan.findings, []);
 }
 
-/// `web/app`, of which only the metadata can be decoded, with this annotation.
+/// `web/app` with this value of `allow-from`. Only its metadata can be decoded.
 fn undecodable(allow_from: Option<&str>) -> Unreadable {
     let mut app = app().version(300);
     if let Some(value) = allow_from {
@@ -233,9 +236,13 @@ fn consent_of_an_undecodable_grant_does_not_change() {
     assert!(index.apply_grant(&metadata, Grant::default()).contains(&vip()));
     index.apply_unreadable_grant(&metadata);
     index.grants_listed([(metadata.clone(), None)]);
-    assert_eq!(plan_of(&index).withdrawn.len(), 1, "it granted nothing");
+    assert_eq!(
+        plan_of(&index).withdrawn.len(),
+        1,
+        "the last readable state allowed nothing"
+    );
 
-    // A replica that starts does not know what the grant allowed.
+    // After a restart, a replica does not know what the grant allowed.
     let started = |world: &World| {
         let mut world = world.clone();
         world.grants.clear();
@@ -295,7 +302,7 @@ fn deletes_without_consent_depend_on_the_sources_of_the_copies() {
     world = withdrawn(&world);
     let app = ServiceKey::new("web", "app");
     assert!(missing(&world).contains(&app));
-    // The Service names this source, and has no copy of it.
+    // The Service names this source, but has no copy of it.
     let own = slice("own").of("own").endpoints(["192.0.2.1"]);
     let mut moves = self::world()
         .slice(own)
@@ -303,7 +310,7 @@ fn deletes_without_consent_depend_on_the_sources_of_the_copies() {
     moves.settle("vip");
     moves.put_service(service("vip").source("web", "app"));
     assert_eq!(missing(&moves), [app].into());
-    // Only flags decide.
+    // With `deny`, only flags decide.
     world.defaults.consent.cross_namespace = CrossNamespace::Deny;
     assert!(missing(&world).is_empty());
     // No Service can have such a name.
@@ -324,7 +331,7 @@ fn deletes_without_consent_depend_on_the_sources_of_the_copies() {
     }
 }
 
-/// A replica that starts knows the copy, but no Service that names the source.
+/// After a restart, a replica knows the copy, but no Service that names the source.
 /// Rule: 9.withdrawal
 #[test]
 fn frozen_copy_of_a_source_in_another_namespace_needs_grants() {
@@ -367,7 +374,7 @@ fn allowed_world(source: &str, service_of_source: Service) -> World {
     world
 }
 
-/// Consent of a Service is no consent of one whose name begins with its name.
+/// The consent of one Service does not count for another whose name begins with the name of the first.
 /// Rule: 9.copies-by-annotation
 #[test]
 fn a_frozen_copy_needs_consent_of_each_service_that_it_may_come_from() {
@@ -381,7 +388,7 @@ fn a_frozen_copy_needs_consent_of_each_service_that_it_may_come_from() {
 
     let mut index = world.index();
     assert!(index.apply_service(&admin).contains(&vip()));
-    // It is not the Service of the slice, but nobody can know.
+    // The slice does not belong to this Service, but its name does not rule that out.
     let mut without = world.clone();
     without.services.remove(&ServiceKey::new("web", "app-admin"));
     let mut index = without.index();
@@ -390,7 +397,7 @@ fn a_frozen_copy_needs_consent_of_each_service_that_it_may_come_from() {
     assert_eq!(plan_of(&index).withdrawn.len(), 1);
 }
 
-/// Such a Service may be known from a grant alone.
+/// A source without a Service can get consent from a grant.
 /// Rule: 9.copies-by-annotation
 #[test]
 fn a_frozen_copy_of_a_source_without_a_service_keeps_consent() {
@@ -401,7 +408,7 @@ fn a_frozen_copy_of_a_source_without_a_service_keeps_consent() {
     assert!(world.plan("vip").is_done());
 }
 
-/// Kubernetes cuts such a name and puts no dash after it.
+/// Kubernetes cuts a long Service name in the name of a slice, and adds the random characters without a dash.
 /// Rule: 9.copies-by-annotation
 #[test]
 fn consent_for_a_cut_name_of_a_slice_is_not_guessed() {
@@ -655,9 +662,9 @@ struct SourceState {
     allow_from: Option<String>,
     is_external_name: bool,
     has_selector: bool,
-    /// The slices: whether they are of IPv6, how many addresses they have, and whether they are labelled as copies.
+    /// For each slice: whether it is of family IPv6, how many addresses it has, and whether it is labelled as a copy.
     slices: Vec<(bool, usize, bool)>,
-    /// A grant for other Services, or from other namespaces.
+    /// A grant for Services of another namespace (`true`), or for another source, whose name begins with this text.
     grant: Option<(bool, String)>,
 }
 

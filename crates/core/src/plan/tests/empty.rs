@@ -1,4 +1,4 @@
-//! Copies follow an empty source, unless the empty list must be a mistake.
+//! Copies follow an empty source, unless the source cannot really be empty.
 
 use k8s_openapi::api::discovery::v1::EndpointConditions;
 

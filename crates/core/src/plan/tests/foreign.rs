@@ -13,7 +13,7 @@ fn name_of_copy() -> String {
     copy_name("vip", &slice("kubernetes"))
 }
 
-/// Slices with the name of a copy, each of which lacks one mark of a copy.
+/// Slices with the name of a copy, each without one of the marks that make a slice a copy.
 fn almost_ours() -> Vec<(&'static str, EndpointSlice)> {
     let name = name_of_copy();
     let ours = || {
@@ -249,7 +249,7 @@ fn slices_of_an_unmanaged_service_are_not_reported() {
     for service in [
         plain_service("vip"),
         selector(service("vip")),
-        // If a note named these slices, a user who deletes them would empty the Service.
+        // If a note named these slices, a user who follows the note would delete the only endpoints of the Service.
         selector(service("vip")).annotate(annotation::ENABLED, "yes"),
     ] {
         let world = World::new().service(service).slice(slice("vip-x7k2p").of("vip"));

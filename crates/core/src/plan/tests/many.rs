@@ -32,7 +32,7 @@ fn quickly<T>(what: &str, work: impl FnOnce() -> T) -> T {
     result
 }
 
-/// The address of an endpoint by number.
+/// The address of the endpoint with this number.
 fn address(number: usize) -> String {
     format!("10.{}.{}.{}", number / 65_536, number / 256 % 256, number % 256)
 }

@@ -84,7 +84,7 @@ fn copy_with_owner_edited_to_another_service_is_replaced() {
 
 #[test]
 fn copy_of_the_wrong_address_type_is_deleted_then_recreated() {
-    // The type is immutable, so this is the only way.
+    // The address type is immutable, so the copy cannot be updated.
     let mut world = world().settled("vip");
     world.edit(&copy_key("kubernetes"), |copy| {
         copy.address_type = "IPv6".to_owned();

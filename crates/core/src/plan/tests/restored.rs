@@ -10,7 +10,7 @@ use crate::testing::{Build, BuildService, BuildSlice, node, owner, plain_service
 /// The label that the backup tool adds.
 const RESTORED_BY: &str = "velero.io/restore-name";
 
-/// Changes a copy as the restore of a backup of another cluster does.
+/// Changes a copy in the same way as a restore of the backup of another cluster.
 fn restore(copy: &mut EndpointSlice) {
     *copy = copy
         .clone()
@@ -165,7 +165,7 @@ fn restored_address_is_not_kept_as_the_last_of_its_family() {
 /// Rule: 2.restored
 #[test]
 fn restored_copy_affects_only_the_service_in_its_namespace() {
-    // The restore may map namespaces, or somebody who may write slices in that namespace may forge a copy.
+    // The restore can map namespaces, or somebody with write access to slices in that namespace can forge a copy.
     let copy = world().settled("vip").copy("vip").clone();
     let elsewhere = copy.namespace("web").edit(restore);
     let mut world = World::new()

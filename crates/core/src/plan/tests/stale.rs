@@ -1,4 +1,4 @@
-//! A view that may be outdated: a GET decides before a plan overwrites what was written from a newer view.
+//! A view that is possibly outdated: a GET decides before a plan overwrites what was written from a newer view.
 
 use std::collections::BTreeSet;
 
@@ -20,7 +20,7 @@ fn source() -> SliceKey {
     SliceKey::new("default", "kubernetes")
 }
 
-/// The plan for `vip`, once before and once after the source was read.
+/// The plans for `vip` before and after a GET of the source.
 fn plans(world: &World) -> (Plan, Plan) {
     let mut snapshot = world.snapshot(&crate::model::ServiceKey::new("default", "vip"));
     let before = plan(&snapshot, &crate::plan::Verdicts::Off);
@@ -64,7 +64,7 @@ fn version_of_another_uid_is_ignored() {
     assert_eq!((before.updates.len(), before.confirm.len()), (1, 0));
 }
 
-/// A user who may edit a copy must not make the operator read slices of other namespaces.
+/// A user who is allowed to edit a copy must not be able to make the operator read slices of other namespaces.
 #[test]
 fn a_newer_claim_makes_the_plan_read_its_own_source_only() {
     let mut world = ahead_of(150);
@@ -107,7 +107,7 @@ fn copy_of_a_seemingly_empty_slice_waits_for_a_read() {
     for (version, uid, expected) in [
         (150, "uid-kubernetes", (0, 1)),
         (201, "uid-kubernetes", (1, 0)),
-        // All changes up to 300 were seen.
+        // The watch has shown all changes up to version 300, so the slice with the UID of the copy is gone.
         (150, "old", (1, 0)),
     ] {
         let seen = slice("kubernetes").version(version).uid(uid);

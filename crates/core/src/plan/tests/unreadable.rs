@@ -156,7 +156,7 @@ fn empty_copy_is_deleted_beside_that_of_an_unreadable_slice() {
     assert!(plan.updates.is_empty() && plan.creates.is_empty(), "{plan:#?}");
 }
 
-/// A slice that was never copied provides no endpoints to show instead, and neither does one of the other family.
+/// A hold ends if the copy of an unreadable slice has endpoints of the family. These slices have no copy.
 #[test]
 fn unreadable_slice_without_a_copy_does_not_end_a_hold() {
     let mut world = World::new()

@@ -19,7 +19,7 @@ fn target(address: &str, port: u16) -> Target {
     Target::new(address.parse().unwrap(), port)
 }
 
-/// A report in which the first addresses are down on port 6443.
+/// A report in which this many addresses, the first ones, are down on port 6443, and the others are well.
 fn report(down_addresses: usize) -> Report {
     let mut report = Report::default();
     report.leadership.may_take_out = true;
@@ -207,7 +207,7 @@ fn unready_endpoint_of_the_source_is_copied_and_not_judged() {
 /// Rule: 7.out
 #[test]
 fn server_unready_in_the_source_does_not_count_as_out() {
-    // Both ready servers count, so one may be out; the unready one is down as well.
+    // Two servers are ready, so one of them can be out. The server that is not ready is also down.
     let world = settled_with(vip_with_unready(&[0]), probes(2));
     let copy = world.copy("kubernetes-vip");
     assert_eq!(shown(copy), ["192.0.2.1 -st", "192.0.2.2 ---", "192.0.2.3 rs-"]);

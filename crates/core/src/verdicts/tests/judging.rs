@@ -72,7 +72,7 @@ fn contrast_with_an_endpoint_outside_the_copy_is_ignored() {
 #[test]
 fn at_most_half_are_out() {
     for (n, places) in [(1, 0), (2, 1), (3, 1), (4, 2), (5, 2), (6, 3), (7, 3)] {
-        // The last one is alive, so that the family is not blind and the port counts.
+        // The last endpoint is well, so that the family is not blind and the port counts.
         let scene = (1..n).fold(Scene::new(n), |scene, n| scene.set(n, down()));
         assert_eq!(scene.out().len(), places, "{n} endpoints");
     }
@@ -161,7 +161,7 @@ fn port_down_or_new_everywhere_is_ignored() {
     assert_eq!(
         scene.clone().remembers(&[1]).out(),
         [0; 0],
-        "it does not keep an endpoint out either"
+        "an ignored port does not keep an endpoint out either"
     );
     assert_eq!(scene.clone().set_on(SUPERVISOR, 2, never_well()).out(), [0; 0]);
     assert_eq!(
@@ -215,8 +215,12 @@ fn only_endpoint_that_answers_returns() {
     let scene = Scene::new(2).set(1, rising()).remembers(&[1]);
     assert_eq!(scene.out(), [1], "the other answers");
     assert_eq!(scene.clone().set(2, quiet.clone()).out(), [0; 0]);
-    assert_eq!(scene.clone().set(2, failing()).out(), [1], "it answered just now");
-    // The endpoint is down on the other port, and is the only one that answers on this port.
+    assert_eq!(
+        scene.clone().set(2, failing()).out(),
+        [1],
+        "the other answered just now"
+    );
+    // The first endpoint is down on the supervisor port, but is the only one that answers on the API server's port.
     let scene = Scene::new(2)
         .port(SUPERVISOR)
         .set_on(SUPERVISOR, 1, down())

@@ -31,7 +31,7 @@ fn facts() -> impl Strategy<Value = TargetFacts> {
         facts.is_recent = facts.phase != Phase::New && (facts.answers || flags[0]);
         facts.has_objection = flags[1] && flags[2];
         facts.had_time_to_object = flags[3];
-        // A target is also well after 429, for example.
+        // A well target may have answered 429 last, for example, which does not count as an answer here.
         facts.answers &= flags[4] || facts.phase != Phase::Well;
         facts
     })
@@ -148,12 +148,12 @@ proptest! {
     }
 }
 
-/// A step of one of three targets.
+/// A step of a run with three targets.
 #[derive(Clone, Debug)]
 enum Step {
-    /// An attempt on a target ends with this result after this many milliseconds.
+    /// An attempt on this target begins, and ends after this many milliseconds with this result.
     Attempt(u8, u64, Reply),
-    /// A target leaves the source and returns.
+    /// This target leaves the source and returns.
     Relist(u8),
     /// This many milliseconds pass.
     Pass(u64),
@@ -176,7 +176,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Runs steps, and ends attempts in the order of time.
+/// Runs steps. Attempts end in chronological order.
 struct Run {
     probes: Probes,
     now: u64,
@@ -184,7 +184,7 @@ struct Run {
     begun: usize,
     /// The targets that have answered since they were listed.
     seen_well: BTreeSet<u8>,
-    /// When each target that was down last failed.
+    /// For each target that became down and is not well yet: when it last failed.
     down_since: BTreeMap<u8, u64>,
 }
 

@@ -64,7 +64,7 @@ impl Probes {
         self.attempt(n, begun, begun + 10, Reply::Failure(Failure::Refused))
     }
 
-    /// Makes a target well at 0 s, and then down, with three refused attempts from 1 s on.
+    /// Makes a target well at 0 s, and then down with three refused attempts, the first at 1 s.
     fn down(&mut self, n: u8) {
         self.well(n, 0);
         for begun in [1_000, 1_200, 1_400] {
@@ -123,7 +123,7 @@ impl Scene {
     }
 
     fn set_on(mut self, port: u16, n: u8, mut facts: TargetFacts) -> Self {
-        // An endpoint is no contrast to itself.
+        // An endpoint is not a contrast to itself.
         facts.contrasts.remove(&address(n));
         self.report.targets.insert(Target::new(address(n), port), facts);
         self
@@ -142,7 +142,7 @@ impl Scene {
         self
     }
 
-    /// Makes the leader new: it is in its first 5 s.
+    /// Makes the leader new: its term began less than 5 s ago.
     fn new_leader(mut self) -> Self {
         self.report.leadership.is_new = true;
         self

@@ -82,7 +82,7 @@ fn new_target_that_copies_show_as_taken_out_is_suspected() {
         probes.refused(2, begun);
     }
     assert_eq!(probes.phase(1), Phase::New);
-    // Nobody has taken the second one out, and it never worked here.
+    // The second target was not taken out, and was never well here.
     assert_eq!(probes.targets.suspects(), [target(1)].into());
     probes.well(1, 1_000);
     assert!(probes.targets.suspects().is_empty());
@@ -179,7 +179,7 @@ fn alive_ends_a_run_of_failures() {
         probes.refused(1, 1_200);
         probes.attempt(1, 1_400, 1_410, Reply::Alive(status));
         assert_eq!(probes.phase(1), Phase::Well, "a failing one, {status}");
-        assert!(!probes.facts(1, 1_500).answers, "{status} is no success");
+        assert!(!probes.facts(1, 1_500).answers, "{status} is not a success");
     }
 }
 
@@ -252,12 +252,12 @@ fn failure_during_a_rise_restarts_it() {
         probes.well(1, begun);
         assert_ne!(probes.phase(1), Phase::Well);
     }
-    // The target was not well before it failed, so this was no relapse.
+    // The target was not well before it failed, so this was not a relapse.
     probes.well(1, 8_000);
     assert_eq!(probes.phase(1), Phase::Well);
 }
 
-/// The duration of the next rise, in seconds, after the target has become down at these times, in seconds.
+/// The duration in seconds of the next rise after the target became down at these times, in seconds.
 fn rise_after(falls: &[u64]) -> u64 {
     let mut probes = Probes::new(1);
     probes.well(1, 0);
@@ -336,8 +336,8 @@ fn target_is_clearly_well_while_no_attempt_hangs() {
     assert!(!probes.targets.is_clearly_well(target(1), at(1_300)), "failing");
 }
 
-/// The time in milliseconds for which an attempt can be unanswered until the target is in doubt, after responses that
-/// took this long.
+/// The longest time, in milliseconds, that an attempt can be unanswered without putting the target in doubt, after
+/// responses that took `answers` milliseconds each.
 fn patience(answers: &[u64]) -> u64 {
     let mut probes = Probes::new(1);
     for (n, took) in (1..).zip(answers) {
@@ -451,7 +451,7 @@ fn success_is_recent_for_three_seconds() {
     probes.well(1, 0);
     probes.attempt(1, 1_000, 1_010, Reply::Alive(429));
     assert!(probes.facts(1, 3_009).is_recent);
-    assert!(!probes.facts(1, 3_010).is_recent, "429 is no success");
+    assert!(!probes.facts(1, 3_010).is_recent, "429 is not a success");
 }
 
 /// Rule: 7.report

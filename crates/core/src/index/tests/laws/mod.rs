@@ -81,7 +81,7 @@ fn equals_a_fresh_list(mut cluster: Cluster, steps: Vec<Step>) -> Result<(), Tes
             cluster.deliver(watch, event);
         }
     }
-    // If a dropped name is used again, its watch begins with a list.
+    // If a dropped name is needed again, a new watch of it begins with a list.
     for watch in if forgot { 1..3 } else { 0..0 } {
         cluster.relist(watch);
     }

@@ -1,4 +1,4 @@
-//! Tests of when a copy is updated, and of which parts of it stay.
+//! When a copy is updated, and which parts of it stay.
 
 use super::*;
 

@@ -175,11 +175,10 @@ fn check_order(plan: &Plan) {
     );
 }
 
-/// The findings with which a copy may show what its source no longer shows.
+/// The findings that allow a copy to show what its source no longer shows.
 const KEEPING_REASONS: [Reason; 2] = [Reason::SourceEmptyHeld, Reason::InvalidAnnotation];
 
-/// Checks that each copy shows what its source showed at some time and, unless it may stay as it is, what the source
-/// shows now.
+/// Checks that each copy shows what its source shows now or, if a finding allows that, what it showed earlier.
 fn check_contents(history: &History, findings: &[Reason]) {
     let may_stay = findings.iter().any(|finding| KEEPING_REASONS.contains(finding));
     for copy in history.world.copies("vip") {
@@ -252,7 +251,7 @@ proptest! {
             }
             history.world.apply(Plan { leftovers, ..Plan::default() });
             if let Change::Source(n, ..) | Change::SourceGone(n) = change {
-                // When the family is no longer empty or held, copies follow its other slices again.
+                // When the family is no longer held, copies follow the other slices of the family too.
                 let was_held = before.reasons("vip").contains(&Reason::SourceEmptyHeld);
                 let taken = before.reasons("vip").contains(&Reason::NameTaken);
                 let copied = before.copies("vip").len();
@@ -280,7 +279,7 @@ proptest! {
         let mut history = History::new();
         history.world.settle("vip");
         for change in changes.iter().chain(&[Change::Service(follows), Change::Source(0, ends, 0)]) {
-            // Changes that only a new Service or another edit can undo are left out.
+            // Changes that the operator cannot undo are left out.
             if matches!(change, Change::Foreign(..) | Change::Edit(_, ManualEdit::NoOwner | ManualEdit::NoManager | ManualEdit::Owner(_) | ManualEdit::NoAnnotation(_) | ManualEdit::Finalizer)) {
                 continue;
             }
@@ -295,7 +294,7 @@ proptest! {
             world.copies("vip").into_iter().filter(|copy| !copy.is_empty()).map(|copy| {
                 let mut copy = copy.clone();
                 (copy.metadata.uid, copy.metadata.resource_version) = (None, None);
-                // The resourceVersion alone causes no write, and additions of others stay.
+                // A new resourceVersion alone causes no write, and what others added stays.
                 copy = copy.without_annotation(provenance::RESOURCE_VERSION).without_annotation("note").without_label("app").without_label("edited");
                 if let Some(endpoints) = &mut copy.endpoints {
                     endpoints.sort_by_key(|endpoint| endpoint.addresses.clone());

@@ -1,4 +1,4 @@
-//! The rules by which load balancers choose the nodes that announce an address, as oracles.
+//! The rules by which load balancers choose the nodes that announce an address. The test compares the copies with them.
 
 use std::collections::BTreeSet;
 
@@ -28,7 +28,7 @@ fn purelb(slices: &[&EndpointSlice]) -> BTreeSet<String> {
         .collect()
 }
 
-/// The nodes that each oracle chooses, for the whole Service and for each family.
+/// The nodes that each rule chooses, for the whole Service and for each family.
 fn announced(world: &World) -> Vec<BTreeSet<String>> {
     let all = world.copies("vip");
     let of = |family: Family| copies(world, family);
@@ -42,7 +42,7 @@ fn announced(world: &World) -> Vec<BTreeSet<String>> {
 fn all_announce(world: &World, nodes: &[&str]) {
     let expected: BTreeSet<_> = nodes.iter().map(|&name| name.to_owned()).collect();
     for (number, chosen) in announced(world).into_iter().enumerate() {
-        assert_eq!(chosen, expected, "oracle {number}");
+        assert_eq!(chosen, expected, "rule {number}");
     }
 }
 

@@ -154,8 +154,8 @@ proptest! {
                 prop_assert_eq!(after, before, "{:?}: the copies are held", change);
                 continue;
             }
-            // An address is certain if exactly one Node has the listed address, and this Node has it with the same
-            // kind.
+            // An address is certain if exactly one Node has the listed address, and this Node lists both addresses with
+            // the same kind.
             let is_certain = |address: &IpAddr| listed.iter().any(|listed| {
                 let with: Vec<_> = nodes.with(*listed).collect();
                 let kind = |node: &Node, address| NodeAddressKind::ALL.into_iter().find(|kind| node.addresses.contains(&NodeAddress { kind: *kind, address }));

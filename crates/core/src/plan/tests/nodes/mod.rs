@@ -263,7 +263,8 @@ fn empty_copy_from_nodes_is_deleted_beside_one_with_endpoints() {
         .settled("vip");
     assert_eq!(copies(&world, Family::V6).len(), 2);
     world.put(slice("kubernetes-more"));
-    // The copies of its IPv4 and IPv6 addresses.
+    // Both copies of the emptied slice are deleted: the one with its IPv4 addresses, and the one with IPv6 addresses
+    // from Nodes.
     let writes = world.settle("vip");
     assert!(
         matches!(writes[..], [Write::Delete(_), Write::Delete(_)]),
@@ -399,11 +400,11 @@ fn doubt_about_nodes_never_removes_the_last_endpoint() {
     world.list_nodes([]);
     world.settle("vip");
     assert_eq!(shown6(&world), [V6[0]]);
-    // Another address that is certain takes its place.
+    // An address that is certain takes the place of the one that was kept.
     world.list_nodes([server(2)]);
     world.settle("vip");
     assert_eq!(shown6(&world), [V6[2]]);
-    // A server that has left the source leaves the family, even as the last one.
+    // A server that has left the source is removed from the family, even if it is the last one.
     list(&mut world, &V4[..2]);
     world.settle("vip");
     assert_eq!(shown6(&world), Vec::<String>::new());
@@ -426,7 +427,7 @@ fn vip_on_a_node_is_never_an_endpoint() {
     one.settle("vip");
     assert_eq!(shown6(&one), [V6[1]]);
 
-    // It does not replace the last endpoint either.
+    // The VIP does not replace the last endpoint either.
     let mut world = world().settled("vip");
     world.put_service(with_vip(dual()));
     world.list_nodes([]);

@@ -153,7 +153,7 @@ fn topology_of_the_source_is_kept_and_nothing_is_guessed() {
         topology(&world, Family::V4),
         ["other/-/node other", "b/east/node b", "c/south/node c"]
     );
-    // Two Nodes with one address.
+    // Two Nodes have the same address.
     world.list_nodes(zoned().into_iter().chain([node("x").internal(V4[2])]));
     world.settle("vip");
     assert_eq!(topology(&world, Family::V4), ["other/-/", "b/east/", "-/-/"]);
