@@ -383,6 +383,13 @@ fn of_service(
             .collect();
         let is_empty = slices.iter().all(|slice| endpoints(slice).is_empty());
         if is_empty {
+            // The operator does not know whether an undecodable copy from Nodes is there.
+            wanted_are_there &= !all.iter().any(|copy| {
+                is_unreadable(copy)
+                    && is_ours(copy)
+                    && label(copy, SERVICE_NAME) == Some(name.as_str())
+                    && copy["addressType"] == *family
+            });
             // `node_oracle` checks the data from Nodes.
             there.retain(|_, copy| copy["addressType"] != *family || !is_second(copy));
         }
