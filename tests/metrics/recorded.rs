@@ -191,11 +191,11 @@ async fn recorded(pace: Pace) -> Option<Value> {
     let mut replicas: Vec<_> = [("a", [0, 1, 2]), ("b", [1, 2, 0]), ("c", [2, 0, 1])]
         .into_iter()
         .map(|(name, servers)| {
-            let place = Place {
+            let beginning_there = Place {
                 servers: &servers,
                 network: None,
             };
-            Operator::start_at(&cluster, name, place, &[])
+            Operator::start_at(&cluster, name, beginning_there, &[])
         })
         .collect();
     let prometheus = Prometheus::start(&program, &replicas, pace.scrape).await;

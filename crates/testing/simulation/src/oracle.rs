@@ -345,6 +345,16 @@ pub fn differences(store: &Store, forbidden: bool, consent: bool) -> Vec<String>
     differences
 }
 
+/// Whether a copy of one family for a Service of this name cannot be decoded.
+fn has_undecodable_copy(slices: &[Value], service: &str, family: &Value) -> bool {
+    slices.iter().any(|copy| {
+        is_unreadable(copy)
+            && is_ours(copy)
+            && label(copy, SERVICE_NAME) == Some(service)
+            && copy["addressType"] == *family
+    })
+}
+
 fn of_service(
     store: &Store,
     all: &[Value],
@@ -384,12 +394,7 @@ fn of_service(
         let is_empty = slices.iter().all(|slice| endpoints(slice).is_empty());
         if is_empty {
             // The operator does not know whether an undecodable copy from Nodes is there.
-            wanted_are_there &= !all.iter().any(|copy| {
-                is_unreadable(copy)
-                    && is_ours(copy)
-                    && label(copy, SERVICE_NAME) == Some(name.as_str())
-                    && copy["addressType"] == *family
-            });
+            wanted_are_there &= !has_undecodable_copy(all, &name, family);
             // `node_oracle` checks the data from Nodes.
             there.retain(|_, copy| copy["addressType"] != *family || !is_second(copy));
         }
@@ -452,7 +457,7 @@ fn of_service(
     let is_copy = |slice: &Value| {
         key(slice).0 == source.0
             && label(slice, SERVICE_NAME) == Some(source.1.as_str())
-            && label(slice, MANAGED_BY) == Some(US)
+            && (label(slice, MANAGED_BY) == Some(US) || is_leftover(slice))
     };
     let is_invalid = of_any_family.peek().is_none() && all.iter().any(is_copy);
     let is_followed =
