@@ -11,13 +11,14 @@ use k8s_openapi::NamespaceResourceScope;
 use kube::api::ListParams;
 use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tracing::debug;
 
 use super::Reconciler;
 use crate::apiserver::decode::{Guarded, Slim};
 use crate::apiserver::http_status::is_missing;
 use crate::controller::error::SyncError;
+use crate::timing::CHECK_LIMIT;
 use endpoint_copier_core::index::ServiceVersion;
 use endpoint_copier_core::model::{AllowFrom, Service, ServiceKey, Snapshot, Unreadable, version_of};
 use endpoint_copier_core::plan::Plan;
@@ -126,9 +127,11 @@ impl Reconciler {
     async fn find_source(&self, source: &ServiceKey) -> Result<Found<Service>, SyncError> {
         let api: Api<Guarded<Service>> = Api::namespaced(self.client.clone(), source.namespace());
         let by_name = ListParams::default().fields(&format!("metadata.name={}", source.name()));
-        let answer = api.list(&by_name).await;
+        // The client gives a list more time than a read of one object.
+        let answer = timeout(CHECK_LIMIT, api.list(&by_name)).await;
         self.writer.watchdog.tick();
         let failed = |error| SyncError::unavailable("list", format!("Service {source}"), &error);
+        let answer = answer.unwrap_or_else(|_| Err(kube::Error::Service("no response in time".into())));
         let found = answer.map_err(failed)?.items.into_iter().next();
         Ok(found.map(|found| named(found, source.namespace(), source.name())))
     }

@@ -148,10 +148,14 @@ impl Index {
         let mut services = self.copied.from(Some(namespace));
         services.retain(|service| {
             let is_concerned = |copy: &&EndpointSlice| {
-                let sources = copy.provenance().map(|claimed| self.sources_of(&claimed));
+                // If no watch shows the slice, its Service is only guessed.
+                let may_be_meant = |claimed: Provenance<'_>| {
+                    let slice = SliceKey::new(claimed.namespace, claimed.name);
+                    self.others.get(&slice).is_none() || self.sources_of(&claimed).iter().any(&is_meant)
+                };
                 copy.is_copy_for(service)
                     && copy.metadata.deletion_timestamp.is_none()
-                    && sources.is_some_and(|sources| sources.iter().any(&is_meant))
+                    && copy.provenance().is_some_and(may_be_meant)
             };
             let copies = self.copies.of(service).map(AsRef::as_ref);
             let refused = self.without_consent(service, copies.filter(is_concerned));

@@ -102,7 +102,9 @@ impl Index {
     /// The addresses that copies of the API source show as taken out.
     #[must_use]
     pub fn taken_out_addresses(&self) -> BTreeSet<IpAddr> {
-        let copies = self.api_server_services().flat_map(|key| self.copies.of(key));
+        let copies = self
+            .api_server_services()
+            .flat_map(|key| self.copies.of(key).filter(|copy| is_probed_copy(copy, key)));
         copies.flat_map(|copy| copy.unreachable()).collect()
     }
 

@@ -29,7 +29,10 @@ impl Index {
             Some(source) => (None, self.grantors(source).refusal(key.namespace(), source)),
         };
         // Before its slices are listed, a source only looks empty.
-        let source = source.filter(|source| self.names_listed.contains(source.name()));
+        let (source, unlisted) = match source {
+            Some(source) if !self.names_listed.contains(source.name()) => (None, Some(source)),
+            source => (source, None),
+        };
         let mut slices = SlicesByKey::new();
         for slice in self.copies.of(key).chain(self.others.of(key)) {
             let newer =
@@ -53,11 +56,21 @@ impl Index {
             unreadable.extend(outlines.iter().cloned());
             self.source(source, key, &mut outlines)
         });
+        // Until then, it is not known either whether a copy is from this source or from another one in its namespace.
+        let is_unknown = |copy: &&EndpointSlice| {
+            let claimed = copy.source().filter(|slice| self.others.get(slice).is_none());
+            claimed
+                .is_some_and(|slice| unlisted.is_some_and(|source| source.namespace() == slice.namespace()))
+        };
+        let known = copies
+            .values()
+            .map(AsRef::as_ref)
+            .filter(|copy| !is_unknown(copy));
         let snapshot = Snapshot {
             key: key.clone(),
             source,
             refusal,
-            without_consent: self.without_consent(key, copies.values().map(AsRef::as_ref)),
+            without_consent: self.without_consent(key, known),
             named_after_others,
             service,
             copies,

@@ -9,6 +9,9 @@ const LONGEST_STEM: usize = 58;
 /// The number of random characters.
 const RANDOM: usize = 5;
 
+/// The characters of which Kubernetes makes them (`k8s.io/apimachinery/pkg/util/rand`).
+const RANDOM_CHARACTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+
 /// Whether a slice has the name of a Service, or that name, possibly cut, and one more word.
 #[must_use]
 pub fn is_named_after(slice: &str, service: &str) -> bool {
@@ -24,7 +27,10 @@ pub fn is_named_after(slice: &str, service: &str) -> bool {
 pub fn named_after(slice: &SliceKey) -> Vec<ServiceKey> {
     let may_be_cut =
         |stem: &&str| slice.name().len() == LONGEST_STEM + RANDOM && stem.len() + 1 < LONGEST_STEM;
-    let stem = slice.name().rsplit_once('-').map(|(stem, _)| stem);
+    // Without this condition, a forged copy of `app-admin` would reveal whether there is a Service `app-admin`.
+    let is_random = |word: &str| word.len() == RANDOM && word.bytes().all(|c| RANDOM_CHARACTERS.contains(&c));
+    let split = slice.name().rsplit_once('-').filter(|(_, word)| is_random(word));
+    let stem = split.map(|(stem, _)| stem);
     [Some(slice.name()), stem.filter(|stem| !may_be_cut(stem))]
         .into_iter()
         .flatten()
@@ -48,7 +54,7 @@ mod tests {
         for (slice, expected) in [
             ("app", vec!["app"]),
             ("app-x7k2p", vec!["app-x7k2p", "app"]),
-            ("app-x7k2p-", vec!["app-x7k2p"]),
+            ("app-admin", vec!["app-admin"]),
             (&format!("{long}-x7k2p"), vec![&format!("{long}-x7k2p"), &long]),
             (&cut, vec![&cut]),
         ] {

@@ -379,9 +379,9 @@ fn allowed_world(source: &str, service_of_source: Service) -> World {
 #[test]
 fn a_frozen_copy_needs_consent_of_each_service_that_it_may_come_from() {
     let consents = app().annotate(annotation::ALLOW_FROM, "*");
-    let world = frozen("app-admin", "app-admin").service(consents);
+    let world = frozen("app-x7k2p", "app-x7k2p").service(consents);
     assert!(world.plan("vip").is_done(), "both consent");
-    let admin = plain_service("app-admin").namespace("web").version(200);
+    let admin = plain_service("app-x7k2p").namespace("web").version(200);
     let mut withdrawn = world.clone();
     withdrawn.put_service(admin.clone());
     assert_eq!(withdrawn.plan("vip").withdrawn.len(), 1);
@@ -390,7 +390,7 @@ fn a_frozen_copy_needs_consent_of_each_service_that_it_may_come_from() {
     assert!(index.apply_service(&admin).contains(&vip()));
     // The slice does not belong to this Service, but its name does not rule that out.
     let mut without = world.clone();
-    without.services.remove(&ServiceKey::new("web", "app-admin"));
+    without.services.remove(&ServiceKey::new("web", "app-x7k2p"));
     let mut index = without.index();
     assert!(plan_of(&index).is_done());
     assert!(index.apply_service(&admin).contains(&vip()), "a new Service");
@@ -517,6 +517,44 @@ fn nothing_is_touched_before_services_and_grants_are_listed() {
     assert!(index.grants_listed([]).contains(&vip()));
     let none = plan(&index.snapshot(&vip()).unwrap(), &Verdicts::Off);
     assert_eq!(none.withdrawn.len(), 1);
+}
+
+/// An index of this world in which the slices of no source are listed.
+fn without_names(world: &World) -> Index {
+    let mut index = Index::new(world.defaults.clone());
+    for service in world.services.values() {
+        index.apply_service(service);
+    }
+    index.services_listed(&world.services.keys().cloned().collect());
+    index.grants_listed([]);
+    for copy in world.copies("vip") {
+        index.list_slice(&Scope::Copies, copy.clone());
+    }
+    index.slices_listed(&Scope::Copies, &world.slices.keys().cloned().collect());
+    index
+}
+
+/// `web/app`, with consent and a slice whose name does not begin with the name of the Service.
+fn with_unusual_slice() -> World {
+    let mut world = allowed();
+    world.slices.clear();
+    world
+        .slice(slice("foo").namespace("web").of("app").endpoints(["192.0.2.1"]))
+        .settled("vip")
+}
+
+/// Rule: 9.withdrawal
+#[test]
+fn copy_of_an_unusual_slice_stays_until_its_source_is_listed() {
+    assert!(without_names(&with_unusual_slice()).snapshot(&vip()).is_none());
+}
+
+/// Rule: 9.withdrawal
+#[test]
+fn withdrawal_marks_services_with_copies_of_unknown_slices() {
+    let world = with_unusual_slice().service(service("vip").source("web", "other"));
+    let mut index = without_names(&world);
+    assert!(index.apply_service(&app().version(300)).contains(&vip()));
 }
 
 /// Rule: 9.withdrawal
