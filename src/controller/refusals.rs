@@ -1,4 +1,5 @@
-//! The pauses after refusals: an API server that has refused a request will probably refuse it again.
+//! The pauses after refusals, such as 403 and 422: an API server that has refused a request will probably refuse it
+//! again. A 429 is not a refusal; see `crate::apiserver::http_status`.
 //!
 //! This module is pure: the current time is an argument.
 

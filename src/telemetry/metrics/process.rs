@@ -1,4 +1,5 @@
 //! The metrics of the process itself, read from `/proc` at each scrape. A metric that cannot be read is absent.
+//! The metrics of the Lease and of the leader are in [`super`].
 //!
 //! The `process` feature of the prometheus crate counts CPU time in whole seconds. An idle replica takes a quarter of
 //! an hour to use one second, so the rate of the metric would be zero or a spike.
