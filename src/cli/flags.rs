@@ -156,7 +156,7 @@ pub(super) struct Flags {
     #[arg(long, value_name = "DURATION", help_heading = "Election", default_value = "4s", value_parser = go::duration)]
     leader_election_renew_deadline: Duration,
 
-    /// Pause after a failed attempt to take or renew the Lease
+    /// Time from the start of a failed renewal of the Lease to the next attempt
     #[arg(long, value_name = "DURATION", help_heading = "Election", default_value = "1s", value_parser = go::duration)]
     leader_election_retry_period: Duration,
 

@@ -99,9 +99,9 @@ on_both! {
         assert_eq!(check(&right, "rights").0, "unknown", "{right:#}");
 
         assign(cluster, "192.0.2.100").await;
-        let mut labelled = node("a", &["192.0.2.1"]);
-        labelled["metadata"]["labels"][EXCLUDED] = json!("");
-        cluster.put_node(labelled).await;
+        let mut labeled = node("a", &["192.0.2.1"]);
+        labeled["metadata"]["labels"][EXCLUDED] = json!("");
+        cluster.put_node(labeled).await;
         cluster.create::<EndpointSlice>(slice("default", "kubernetes-vip", "theirs", &["192.0.2.9"])).await;
         let now = Timestamp::now();
         let fight = json!({

@@ -78,14 +78,14 @@ fn schema() -> Value {
     serde_json::from_str(&read(&format!("{CHART}/values.schema.json"))).expect("JSON")
 }
 
-/// The entries that have a row: those with a comment, if no entry below them has one.
+/// The entries that have a row. An entry has a row if it has a comment and no entry nested in it has one.
 fn documented() -> Vec<Entry> {
     let all = entries();
     let begins = |path: &str, section: &str| {
         path.strip_prefix(section)
             .is_some_and(|rest| rest.starts_with('.'))
     };
-    let has_below: Vec<_> = all
+    let has_commented_child: Vec<_> = all
         .iter()
         .map(|entry| {
             all.iter()
@@ -94,7 +94,7 @@ fn documented() -> Vec<Entry> {
         .collect();
     let with_rows = all
         .into_iter()
-        .zip(has_below)
+        .zip(has_commented_child)
         .filter(|(entry, below)| !below && !entry.comment.is_empty());
     with_rows.map(|(entry, _)| entry).collect()
 }
@@ -161,7 +161,7 @@ fn tables(level: &str) -> String {
 }
 
 #[test]
-fn the_page_of_values_is_up_to_date() {
+fn the_values_page_is_up_to_date() {
     let source = format!("`{CHART}/values.yaml` and its schema");
     let text = format!(
         "{}# Values of the Helm chart\n\n{}{}",
@@ -177,8 +177,8 @@ fn the_page_of_values_is_up_to_date() {
 fn the_tables_of_the_charts_readme_are_up_to_date() {
     let name = format!("{CHART}/README.md");
     let readme = read(&name);
-    let (before, rest) = readme.split_once(BEGIN).expect("the mark of the beginning");
-    let (_, after) = rest.split_once(END).expect("the mark of the end");
+    let (before, rest) = readme.split_once(BEGIN).expect("the begin marker");
+    let (_, after) = rest.split_once(END).expect("the end marker");
     check(&name, &format!("{before}{BEGIN}{}{END}{after}", tables("###")));
 }
 
@@ -245,7 +245,7 @@ fn describe(path: &str, schema: &Value, found: &mut BTreeMap<String, String>) {
 }
 
 /// Properties that only the schema has: the condition of a parent chart, and objects that Kubernetes defines.
-const OF_THE_SCHEMA: [&str; 10] = [
+const ONLY_IN_SCHEMA: [&str; 10] = [
     "enabled",
     "affinity.nodeAffinity",
     "affinity.podAffinity",
@@ -260,12 +260,15 @@ const OF_THE_SCHEMA: [&str; 10] = [
 
 /// Rule: chart.documented
 #[test]
-fn the_schema_describes_every_value_like_its_comment() {
+fn schema_descriptions_match_the_comments() {
     let mut described = described();
     for entry in entries() {
         // Kubernetes has its own schema for objects that it defines.
-        let is_free = ["podSecurityContext.", "securityContext.", "resources."];
-        if is_free.iter().any(|section| entry.path.starts_with(section)) {
+        let kubernetes_sections = ["podSecurityContext.", "securityContext.", "resources."];
+        if kubernetes_sections
+            .iter()
+            .any(|section| entry.path.starts_with(section))
+        {
             continue;
         }
         let text = described.remove(&entry.path);
@@ -276,12 +279,12 @@ fn the_schema_describes_every_value_like_its_comment() {
             entry.path
         );
     }
-    described.retain(|path, _| !OF_THE_SCHEMA.contains(&path.as_str()) && !path.starts_with("resources."));
+    described.retain(|path, _| !ONLY_IN_SCHEMA.contains(&path.as_str()) && !path.starts_with("resources."));
     assert!(described.is_empty(), "not in values.yaml: {described:?}");
 }
 
 #[test]
-fn the_marks_and_comments_are_read() {
+fn headings_and_comments_are_read() {
     let documented = documented();
     let find = |path: &str| documented.iter().find(|entry| entry.path == path);
     assert!(find("image").is_none() && find("podDisruptionBudget").is_none());

@@ -205,7 +205,7 @@ impl Reconciler {
                     is_news,
                 } => {
                     // Another watch shows slices that are not copies.
-                    if is_news && found.as_ref().is_none_or(|found| found.is_labelled_as_copy()) {
+                    if is_news && found.as_ref().is_none_or(|found| found.is_labeled_as_copy()) {
                         let version = found.as_ref().and_then(|found| version_of(&found.metadata));
                         self.copy_watch.missed(version);
                     }

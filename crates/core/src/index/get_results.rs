@@ -39,7 +39,7 @@ impl Index {
         slice: Option<EndpointSlice>,
     ) -> Option<Dirty> {
         let is_gone = slice.is_none();
-        let is_copy = slice.as_ref().is_some_and(EndpointSlice::is_labelled_as_copy);
+        let is_copy = slice.as_ref().is_some_and(EndpointSlice::is_labeled_as_copy);
         // A slice that no watch covers is not kept, because no watch would report its deletion.
         let (copy, other) = match slice {
             Some(slice) if is_copy => (Some(slice), None),

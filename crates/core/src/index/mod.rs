@@ -362,7 +362,7 @@ impl Index {
     /// Service asks for, and for copies whose Service asks for a source. If that changes later, a snapshot lists the
     /// outlines, and the reconciler reads them.
     fn abridged(&self, slice: EndpointSlice) -> EndpointSlice {
-        let is_needed = if slice.is_labelled_as_copy() {
+        let is_needed = if slice.is_labeled_as_copy() {
             let owner = slice.owner_of_copy();
             let service = owner.and_then(|owner| self.declared_service(&owner));
             service.is_some_and(|service| service.source().is_some())

@@ -75,7 +75,7 @@ impl EndpointSlice {
     /// Whether the slice has our managed-by label. A slice with this label is never copied, but the label alone is not
     /// a reason to delete it.
     #[must_use]
-    pub fn is_labelled_as_copy(&self) -> bool {
+    pub fn is_labeled_as_copy(&self) -> bool {
         label_of(&self.metadata, label::MANAGED_BY) == Some(MANAGED_BY_US)
     }
 
@@ -119,7 +119,7 @@ impl EndpointSlice {
     /// Service in its label would have. Returns `None` for any other slice, which must not be touched.
     #[must_use]
     pub fn owner_of_copy(&self) -> Option<ServiceKey> {
-        if !self.is_labelled_as_copy() {
+        if !self.is_labeled_as_copy() {
             return None;
         }
         let claimed = self.provenance()?;

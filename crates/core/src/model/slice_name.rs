@@ -9,10 +9,11 @@ const LONGEST_STEM: usize = 58;
 /// The number of random characters.
 const RANDOM: usize = 5;
 
-/// The characters of which Kubernetes makes them (`k8s.io/apimachinery/pkg/util/rand`).
+/// The characters from which Kubernetes chooses them (`k8s.io/apimachinery/pkg/util/rand`).
 const RANDOM_CHARACTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
 
-/// Whether a slice has the name of a Service, or that name, possibly cut, and one more word.
+/// Whether the name of a slice is the name of a Service, or `<service>-`, possibly truncated, followed by one more
+/// word.
 #[must_use]
 pub fn is_named_after(slice: &str, service: &str) -> bool {
     let stem = format!("{service}-");
@@ -22,16 +23,14 @@ pub fn is_named_after(slice: &str, service: &str) -> bool {
 }
 
 /// The Services after which a slice might be named. A Service whose name was cut is left out, because the rest of its
-/// name is not known. A Service whose name could be the beginning of a cut name is left out too.
+/// name is not known.
 #[must_use]
 pub fn named_after(slice: &SliceKey) -> Vec<ServiceKey> {
-    let may_be_cut =
-        |stem: &&str| slice.name().len() == LONGEST_STEM + RANDOM && stem.len() + 1 < LONGEST_STEM;
     // Without this condition, a forged copy of `app-admin` would reveal whether there is a Service `app-admin`.
     let is_random = |word: &str| word.len() == RANDOM && word.bytes().all(|c| RANDOM_CHARACTERS.contains(&c));
     let split = slice.name().rsplit_once('-').filter(|(_, word)| is_random(word));
     let stem = split.map(|(stem, _)| stem);
-    [Some(slice.name()), stem.filter(|stem| !may_be_cut(stem))]
+    [Some(slice.name()), stem]
         .into_iter()
         .flatten()
         .filter(|name| is_dns_label(name))
@@ -44,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_slice_is_named_after_services_whose_name_is_not_cut() {
+    fn slice_is_named_after_services_whose_names_are_not_cut() {
         let long = "a".repeat(57);
         let after = |slice: &str| -> Vec<_> {
             let services = named_after(&SliceKey::new("web", slice));

@@ -52,7 +52,7 @@ impl Writer {
     }
 }
 
-/// Reports slices of others, with one finding for each kind of writer.
+/// Reports foreign slices, with one finding for each kind of writer.
 pub(super) fn report(snapshot: &Snapshot, plan: &mut Plan) {
     let is_foreign = |slice: &&EndpointSlice| {
         slice.owner_of_copy().is_none()
@@ -78,7 +78,7 @@ pub(super) fn report(snapshot: &Snapshot, plan: &mut Plan) {
 fn name_of(slice: &EndpointSlice) -> String {
     let name = slice.key().name().to_owned();
     match label_of(&slice.metadata, label::MANAGED_BY) {
-        Some(manager) if Writer::of(slice) == Writer::Other && !slice.is_labelled_as_copy() => {
+        Some(manager) if Writer::of(slice) == Writer::Other && !slice.is_labeled_as_copy() => {
             format!("{name} (managed by {manager})")
         }
         _ => name,

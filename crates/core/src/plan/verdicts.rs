@@ -1,4 +1,5 @@
-//! Marks API servers that do not answer probes as not ready in the wanted copies, and records their addresses there.
+//! Takes API servers that do not answer probes out of the wanted copies: marks their endpoints as not ready, and
+//! records their addresses.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -31,7 +32,7 @@ pub struct Judged {
     pub report: Arc<Report>,
     /// The wall-clock time of [`Moment::default`](crate::verdicts::Moment).
     pub started: Timestamp,
-    /// Whether the copies change. If not, the judgment is only reported, and endpoints that were taken out return.
+    /// Whether the judgment changes the copies. If not, it is only reported, and endpoints that were taken out return.
     pub enforced: bool,
 }
 
@@ -184,7 +185,7 @@ fn take_out(copy: &mut EndpointSlice, out: &BTreeSet<IpAddr>) {
     }
 }
 
-/// The conditions of an endpoint that gets traffic if `ready` is true, and none otherwise.
+/// The conditions of an endpoint. It gets traffic only if `ready` is true.
 fn conditions(ready: bool) -> EndpointConditions {
     EndpointConditions {
         ready: Some(ready),

@@ -265,9 +265,9 @@ impl World {
 /// Whether the label selector of a watch of this scope selects a slice.
 pub fn shows(scope: &Scope, slice: &EndpointSlice) -> bool {
     match scope {
-        Scope::Copies => slice.is_labelled_as_copy(),
+        Scope::Copies => slice.is_labeled_as_copy(),
         Scope::Named(names) => {
-            !slice.is_labelled_as_copy()
+            !slice.is_labeled_as_copy()
                 && slice
                     .service()
                     .is_some_and(|service| names.contains(service.name()))

@@ -1,9 +1,9 @@
 //! A network namespace with three paths to API servers. Each path can become a black hole.
 //!
 //! Each path is a pair of virtual Ethernet devices: one end is in the namespace of the test, where an API server
-//! listens on its address, and the other end is in the new namespace. To cut a path, both ends get a wrong hardware
-//! address for each other: packets are sent, and the receiver drops them unread. There is no reset and no
-//! "unreachable". To the sender, a node without power and a firewall that drops packets look the same.
+//! listens on its address, and the other end is in the new namespace. To cut a path, [`Network::cut`] gives both ends a
+//! wrong hardware address for each other: packets are sent, and the receiver drops them unread. There is no reset and
+//! no "unreachable". To the sender, a node without power and a firewall that drops packets look the same.
 //!
 //! This needs root, and no kernel module except the one for the devices.
 
@@ -75,13 +75,13 @@ impl Network {
         self.inside.name()
     }
 
-    /// The addresses on which API servers listen. Each is reached on its own path.
+    /// The addresses on which API servers listen. Each is reached over its own path.
     pub fn servers(&self) -> [Ipv4Addr; 3] {
         [0, 1, 2].map(|path| self.paths[path].outside.address)
     }
 
-    /// Completes an `ip` command so that it runs a program in the namespace, in the process of the command itself. Sets
-    /// `PATH`, in case the environment of the command is empty.
+    /// Completes an `ip` command so that it runs a program in the namespace. The program replaces `ip` in the same
+    /// process. Sets `PATH`, in case the environment of the command is empty.
     pub fn enter(&self, command: Command, program: &Path) -> Command {
         self.inside.enter(command, program)
     }

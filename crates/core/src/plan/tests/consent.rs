@@ -251,7 +251,7 @@ fn consent_of_an_undecodable_grant_does_not_change() {
         index
     };
     let mut without = world.clone();
-    without.slices.retain(|_, slice| !slice.is_labelled_as_copy());
+    without.slices.retain(|_, slice| !slice.is_labeled_as_copy());
     assert!(plan_of(&started(&world)).is_done());
     assert!(plan_of(&started(&without)).is_done());
     let mut index = started(&world);
@@ -700,7 +700,7 @@ struct SourceState {
     allow_from: Option<String>,
     is_external_name: bool,
     has_selector: bool,
-    /// For each slice: whether it is of family IPv6, how many addresses it has, and whether it is labelled as a copy.
+    /// For each slice: whether it is of family IPv6, how many addresses it has, and whether it is labeled as a copy.
     slices: Vec<(bool, usize, bool)>,
     /// A grant for Services of another namespace (`true`), or for another source, whose name begins with this text.
     grant: Option<(bool, String)>,

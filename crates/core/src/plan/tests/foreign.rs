@@ -93,7 +93,7 @@ fn slice_that_lacks_our_marks_is_left_alone() {
 #[test]
 fn a_name_taken_by_a_slice_that_is_not_ours_is_reported() {
     for (what, existing) in almost_ours() {
-        let unlabelled = existing
+        let unlabeled = existing
             .clone()
             .without_label(label::SERVICE_NAME)
             .label(label::MANAGED_BY, MANAGED_BY_US);
@@ -101,7 +101,7 @@ fn a_name_taken_by_a_slice_that_is_not_ours_is_reported() {
             .clone()
             .of("other")
             .label(label::MANAGED_BY, MANAGED_BY_US);
-        for existing in [existing, unlabelled, of_another] {
+        for existing in [existing, unlabeled, of_another] {
             if existing.owner_of_copy().is_some() {
                 continue;
             }

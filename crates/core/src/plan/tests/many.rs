@@ -82,7 +82,7 @@ fn a_port_of_a_service_with_many_copies_changes_quickly() {
 fn many_slices_are_replaced_quickly() {
     quickly("the plan", || {
         let mut world = copied();
-        world.slices.retain(|_, slice| slice.is_labelled_as_copy());
+        world.slices.retain(|_, slice| slice.is_labeled_as_copy());
         let plan = with_slices(world, slices_of("app", "b")).plan("vip");
         assert_eq!((plan.creates.len(), plan.deletes.len()), (MANY, MANY));
     });
@@ -154,7 +154,7 @@ fn many_slices_with_the_names_of_copies_are_reported_quickly() {
         for slice in world
             .slices
             .values_mut()
-            .filter(|slice| slice.is_labelled_as_copy())
+            .filter(|slice| slice.is_labeled_as_copy())
         {
             slice.metadata.owner_references = Some(vec![crate::testing::owner("other")]);
         }

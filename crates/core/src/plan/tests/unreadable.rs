@@ -52,7 +52,7 @@ pub(super) fn restarted(world: &World, broken: &EndpointSlice) -> Index {
     let mut without = world.clone();
     without.slices.remove(&SliceKey::of(&broken.metadata));
     let mut index = without.index();
-    let scope = if broken.is_labelled_as_copy() {
+    let scope = if broken.is_labeled_as_copy() {
         Scope::Copies
     } else {
         named_scope()

@@ -45,7 +45,7 @@ fn target_changes_phase_with_its_results() {
 
 /// Rule: 7.new
 #[test]
-fn target_never_seen_well_never_becomes_down() {
+fn target_that_was_never_well_never_becomes_down() {
     let mut probes = Probes::new(1);
     for n in 0..100 {
         probes.refused(1, n * 1_000);
@@ -55,7 +55,7 @@ fn target_never_seen_well_never_becomes_down() {
 
 /// Rule: 7.thresholds
 #[test]
-fn thresholds_decide_when_a_target_is_down_and_well() {
+fn thresholds_decide_when_a_target_is_down_or_well() {
     let mut probes = Probes::new(0);
     probes.targets = Targets::new(Thresholds {
         failures: 1,
@@ -73,7 +73,7 @@ fn thresholds_decide_when_a_target_is_down_and_well() {
 
 /// Rule: 7.memory
 #[test]
-fn new_target_that_copies_show_as_taken_out_is_suspected() {
+fn new_target_recorded_as_taken_out_is_suspected() {
     let mut probes = Probes::new(2);
     probes.targets.set_taken_out([address(1)].into());
     for begun in [0, 200] {
@@ -174,11 +174,11 @@ fn alive_ends_a_run_of_failures() {
     for status in [401, 403, 429] {
         let mut probes = Probes::new(2);
         probes.attempt(1, 0, 10, Reply::Alive(status));
-        assert_eq!(probes.phase(1), Phase::Well, "a new one, {status}");
+        assert_eq!(probes.phase(1), Phase::Well, "new target, {status}");
         probes.refused(1, 1_000);
         probes.refused(1, 1_200);
         probes.attempt(1, 1_400, 1_410, Reply::Alive(status));
-        assert_eq!(probes.phase(1), Phase::Well, "a failing one, {status}");
+        assert_eq!(probes.phase(1), Phase::Well, "failing target, {status}");
         assert!(!probes.facts(1, 1_500).answers, "{status} is not a success");
     }
 }
@@ -201,7 +201,7 @@ fn alive_counts_for_the_rise_only_without_another_2xx() {
 
 /// Rule: 7.alive-rise
 #[test]
-fn alive_rises_despite_2xx_on_another_port_or_family() {
+fn alive_counts_despite_2xx_on_another_port_or_family() {
     let others = [
         Target::new(address(2), SUPERVISOR),
         Target::new("2001:db8::1".parse().unwrap(), API),
@@ -257,7 +257,8 @@ fn failure_during_a_rise_restarts_it() {
     assert_eq!(probes.phase(1), Phase::Well);
 }
 
-/// The duration in seconds of the next rise after the target became down at these times, in seconds.
+/// The duration, in seconds, of the rise after a fall at 5,000 s, if the target also became down at these earlier
+/// times, in seconds.
 fn rise_after(falls: &[u64]) -> u64 {
     let mut probes = Probes::new(1);
     probes.well(1, 0);
@@ -350,7 +351,7 @@ fn patience(answers: &[u64]) -> u64 {
 
 /// Rule: 7.clearly-well
 #[test]
-fn slow_response_is_not_hanging_if_responses_are_slow() {
+fn slow_attempt_does_not_hang_if_responses_are_usually_slow() {
     for (answers, expected) in [
         (&[0][..], 250),
         (&[900], 1_150),
@@ -456,7 +457,7 @@ fn success_is_recent_for_three_seconds() {
 
 /// Rule: 7.report
 #[test]
-fn report_stays_equal_while_nothing_changes() {
+fn report_stays_the_same_while_nothing_changes() {
     let mut probes = Probes::new(3);
     probes.down(1);
     probes.well(2, 1_500);
