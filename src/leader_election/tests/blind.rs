@@ -189,7 +189,8 @@ async fn blind_replica_releases_lease_at_most_once_a_minute() {
 }
 
 /// The replica sends its first GET of the missing Lease only after 10 s without a leader. After such a gap, the wait
-/// for the lease duration restarts. Rule: 5.caches-filled
+/// for the lease duration restarts.
+/// Rule: 5.caches-filled
 #[tokio::test(start_paused = true)]
 async fn blind_replica_takes_deleted_lease_of_dead_holder() {
     let store = Store::new();
