@@ -32,7 +32,7 @@ struct Check {
 
 impl Health {
     /// Adds a check. A check for readiness runs at each readiness probe, and a check for liveness at each probe of
-    /// either kind. It must not block, and must not add another check. Its error says on one line what is wrong.
+    /// either kind. A check must not block, and must not add another check. Its error says on one line what is wrong.
     pub fn check<E: Into<BoxError>>(
         &self,
         name: &'static str,

@@ -414,7 +414,7 @@ mod tests {
         watch_health.restart(WatchKind::Sources, Cause::Behind);
         watch.record_list();
         assert_eq!(is_asked().await, None, "the list is newer than the request");
-        // No task waits while the watch pauses after an error; it then restarts for another reason.
+        // While the watch pauses after an error, no task waits for this request. The watch then lists anyway.
         watch_health.rewound();
         watch.list_begins();
         assert_eq!(is_asked().await, None);
@@ -458,7 +458,7 @@ mod tests {
         assert!(failing().is_empty(), "it has not failed");
         watch.record_failure(false);
         assert_eq!(failing(), ["services"], "nothing was ever read");
-        // A response that breaks immediately does not count. A response that continues does.
+        // A response that breaks immediately does not count as a success. A response that continues does.
         watch.set_open(true);
         watch.set_open(false);
         assert_eq!(failing(), ["services"]);
@@ -477,11 +477,10 @@ mod tests {
         assert!(failing().is_empty());
         tokio::time::advance(limit).await;
         watch.record_failure(true);
-        assert!(failing().is_empty(), "nobody else would see more");
+        assert!(failing().is_empty(), "no other replica would see more");
     }
 
-    /// For example, one tenant's selector is longer than a server accepts.
-    /// Rule: 5.blind
+    /// One watch alone may fail, for example because a tenant's selector is longer than a server accepts. Rule: 5.blind
     #[tokio::test(start_paused = true)]
     async fn all_watches_of_a_kind_must_fail() {
         let limit = Duration::from_secs(30);
