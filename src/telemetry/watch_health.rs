@@ -480,7 +480,8 @@ mod tests {
         assert!(failing().is_empty(), "no other replica would see more");
     }
 
-    /// One watch alone may fail, for example because a tenant's selector is longer than a server accepts. Rule: 5.blind
+    /// One watch alone may fail, for example because a tenant's selector is longer than a server accepts.
+    /// Rule: 5.blind
     #[tokio::test(start_paused = true)]
     async fn all_watches_of_a_kind_must_fail() {
         let limit = Duration::from_secs(30);
