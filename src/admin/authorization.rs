@@ -59,13 +59,13 @@ struct State {
 /// The newest review of a token.
 struct Review {
     begun: Instant,
-    /// Whether the last verdict before this one was `Allowed`.
+    /// Whether the last verdict before this review was `Allowed`.
     was_allowed: bool,
     verdict: Pending,
 }
 
 impl Review {
-    /// Whether the verdict still counts, or will come in time.
+    /// Whether the result of this review still counts, or the review may still end in time.
     fn is_fresh(&self, now: Instant) -> bool {
         let lasts = match self.verdict.peek() {
             Some(Some(Verdict::Allowed)) => Duration::from_secs(60),
@@ -108,7 +108,8 @@ impl Authorization {
         verdict.await
     }
 
-    /// The current review of a token. `None` if there are too many unknown tokens, or the API server is overloaded.
+    /// Returns the newest review of a token if it is fresh, and otherwise begins a review. `None` if no review may
+    /// begin, because there are too many unknown tokens or the API server is overloaded.
     fn review(&self, token: &str, peer: IpAddr) -> Option<Pending> {
         let (hash, now): ([u8; 32], _) = (Sha256::digest(token).into(), Instant::now());
         let State {

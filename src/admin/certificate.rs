@@ -1,4 +1,4 @@
-//! The certificate that `/metrics` is served with: mounted files, which may change at any time, or a self-signed one.
+//! The certificate with which `/metrics` is served: from mounted files, which may change at any time, or self-signed.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -84,7 +84,8 @@ impl Certificate {
         }
     }
 
-    /// Uses files if they have changed. Files that cannot be used change nothing, and are reported once.
+    /// Uses the files that were read if they have changed. Files that cannot be used change nothing, and are reported
+    /// once.
     fn replace(&self, read: io::Result<Files>) {
         let mut current = self.current.lock();
         if read.as_ref().ok() == current.files.as_ref() {
@@ -132,7 +133,7 @@ impl Files {
     }
 }
 
-/// The TLS settings with these files, if they could be read and can be used.
+/// The TLS settings with these files. An error if the files could not be read or cannot be used.
 fn usable(read: &io::Result<Files>) -> io::Result<ServerConfig> {
     match read {
         Ok(files) => files.tls(),

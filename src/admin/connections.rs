@@ -41,9 +41,9 @@ impl Connections {
         }
     }
 
-    /// Returns the position of the connection to close. Among those of the peer with the most connections, this is the
-    /// oldest one without a complete request, or else the oldest one. The newest connection stays, because it has had
-    /// no time to send anything.
+    /// Returns the position of the connection to close. Among the connections of the peer with the most connections
+    /// (see [`FEW_CONNECTIONS`]), this is the oldest one without a request to answer or, if there is none, the oldest
+    /// one. The newest connection stays, because it has had no time to send anything.
     fn first_to_close(&self) -> usize {
         let of_peer = |peer| self.0.iter().filter(|other| other.peer == peer).count();
         let older = self.0.iter().enumerate().rev().skip(1);
@@ -57,7 +57,8 @@ impl Connections {
     }
 }
 
-/// The network that counts as one peer. A host with one IPv6 address usually has its whole /64.
+/// The network that counts as one peer: for IPv4, the address; for IPv6, its /64, because a host usually has all
+/// addresses of its /64.
 pub(super) fn network(peer: IpAddr) -> IpAddr {
     match peer.to_canonical() {
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),

@@ -10,14 +10,14 @@ use tower::BoxError;
 /// The kind of a probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Probe {
-    /// Whether traffic and upgrades may rely on this replica. A failure has no other effect.
+    /// Whether Services and rollouts may count on this replica. A failure does not restart the process.
     Readiness,
     /// Whether the process works at all. After a failure the kubelet restarts it, so only problems that a restart fixes
     /// belong here. A process that is not alive is not ready either.
     Liveness,
 }
 
-/// The checks of this process. Clones share them. Without checks, the process is alive and ready.
+/// The checks of this process. Clones share the checks. Without checks, the process is alive and ready.
 #[derive(Clone, Default)]
 pub struct Health {
     checks: Arc<RwLock<Vec<Check>>>,
@@ -31,8 +31,8 @@ struct Check {
 }
 
 impl Health {
-    /// Adds a check. It runs at each probe, must not block, and must not add another check. Its error says on one line
-    /// what is wrong.
+    /// Adds a check. A check for readiness runs at each readiness probe, and a check for liveness at each probe of
+    /// either kind. A check must not block, and must not add another check. Its error says on one line what is wrong.
     pub fn check<E: Into<BoxError>>(
         &self,
         name: &'static str,
@@ -49,7 +49,7 @@ impl Health {
     }
 
     /// Runs the checks. Returns whether they pass, and the list of results in the format of the Kubernetes API server.
-    /// The list is short if all checks pass and `verbose` was not requested.
+    /// If all checks pass and `verbose` was not requested, the text is only `ok`.
     pub(super) fn report(&self, probe: Probe, endpoint: &str, verbose: bool) -> (bool, String) {
         let mut results = vec![("ping", Ok(()))];
         let checks = self.checks.read();

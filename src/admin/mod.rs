@@ -91,7 +91,7 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// Serves `/metrics` until `shutdown`, and then ends running responses within half a second. A page may be up to a
+/// Serves `/metrics` until `shutdown`. Responses in progress then have half a second to finish. A page may be up to a
 /// second old. With `secure`, the connections are over TLS, and clients need a token.
 pub async fn serve_metrics(
     listener: TcpListener,
@@ -111,8 +111,8 @@ pub async fn serve_metrics(
     server::serve(listener, site, limits, shutdown).await;
 }
 
-/// Serves `/healthz`, `/livez` and `/readyz` until `shutdown`, and then ends running responses within half a second. A
-/// connection ends with its first response.
+/// Serves `/healthz`, `/livez` and `/readyz` until `shutdown`. Responses in progress then have half a second to finish.
+/// A connection ends with its first response.
 pub async fn serve_health(listener: TcpListener, health: Health, shutdown: CancellationToken) {
     let limits = Limits {
         keep_alive: false,

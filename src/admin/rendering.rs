@@ -85,7 +85,7 @@ pub(super) struct SharedPage {
 }
 
 impl SharedPage {
-    /// A body of this page. It does not keep the page alive.
+    /// A body of this page. The body does not keep the page alive.
     pub(super) fn new(page: &Pieces) -> Self {
         Self {
             page: Arc::downgrade(page),

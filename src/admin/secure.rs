@@ -61,7 +61,7 @@ impl Secure {
         self.handshakes.lock().admits(peer, Instant::now())
     }
 
-    /// The stream after the handshake, or `None` if that fails.
+    /// The stream after the handshake, or `None` if the handshake fails or takes longer than `limit`.
     pub(super) async fn handshake(&self, stream: TcpStream, limit: Duration) -> Option<Stream> {
         let acceptor = TlsAcceptor::from(self.certificate.tls());
         let handshake = acceptor.accept_with(stream, |tls| tls.set_buffer_limit(Some(BUFFER)));

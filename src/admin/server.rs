@@ -34,14 +34,14 @@ use super::secure::{Secure, Stream};
 /// kubelet's next probe.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(250);
 
-/// Returns the page for a path and a query, or `None` if the path does not exist. It must not block.
+/// Returns the page for a path and a query, or `None` if the path does not exist. This function must not block.
 pub(super) type Pages = Arc<dyn Fn(&str, Option<&str>) -> Option<BoxFuture<'static, Document>> + Send + Sync>;
 
 /// The pages of a server, and how it protects them.
 #[derive(Clone)]
 pub(super) struct Site {
     pub(super) pages: Pages,
-    /// `None` for plain HTTP and any client.
+    /// TLS and authorization. `None` means plain HTTP without authorization.
     pub(super) secure: Option<Arc<Secure>>,
 }
 
@@ -140,7 +140,7 @@ pub(super) async fn serve(listener: TcpListener, site: Site, limits: Limits, shu
         () = shutdown.cancelled() => {}
     }
     drop(listener);
-    // Connections that exceed their time end when the set is dropped.
+    // Connections that are still open after this time end when the set is dropped.
     let _ = timeout(limits.drain, async { while tasks.join_next().await.is_some() {} }).await;
 }
 

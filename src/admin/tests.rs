@@ -56,8 +56,8 @@ impl Server {
         TcpStream::connect(self.address).await.unwrap()
     }
 
-    /// Sends these requests, and waits for the beginning of the responses without reading them. The kernel of the
-    /// client does not buffer much either.
+    /// Sends these requests, and waits for the beginning of the responses without reading them. The kernel buffers
+    /// little for this client.
     async fn connect_without_reading(&self, requests: &[u8]) -> TcpStream {
         let socket = TcpSocket::new_v4().unwrap();
         socket.set_recv_buffer_size(4096).unwrap();
@@ -90,7 +90,7 @@ impl Server {
     }
 }
 
-/// Reads until the end, whether that is clean or not.
+/// Reads until the connection ends, cleanly or not.
 async fn rest(stream: &mut TcpStream) -> String {
     let mut bytes = Vec::new();
     let _ = timeout(PATIENCE, stream.read_to_end(&mut bytes))
@@ -198,12 +198,12 @@ async fn scrapes_within_one_second_show_the_same_page() {
     for _ in 0..10 {
         let first = server.get("/metrics").await;
         metrics.leader_changed();
-        // A second may have passed, but not in each iteration.
+        // A second may pass between the two scrapes, but not in each iteration.
         if body(&first) == body(&server.get("/metrics").await) {
             return;
         }
     }
-    panic!("each scrape shows another page");
+    panic!("each scrape shows a different page");
 }
 
 /// Rule: 5.every-replica
@@ -452,7 +452,7 @@ async fn a_client_that_sends_its_headers_too_slowly_is_cut() {
         write.write_all(beginning.as_bytes()).await.unwrap();
         let began = Instant::now();
         let trickle = tokio::spawn(async move {
-            // Each byte is progress, but does not extend the time.
+            // Each byte is progress, but does not extend the time limit.
             while beginning.is_empty() || write.write_all(b"a").await.is_ok() {
                 sleep(Duration::from_millis(20)).await;
             }
@@ -460,7 +460,7 @@ async fn a_client_that_sends_its_headers_too_slowly_is_cut() {
         let mut bytes = Vec::new();
         let _ = timeout(PATIENCE, read.read_to_end(&mut bytes))
             .await
-            .expect("cut");
+            .expect("the connection is cut");
         trickle.abort();
         assert!(
             began.elapsed() >= Duration::from_millis(290),

@@ -56,7 +56,8 @@ impl AddressPool {
         pool
     }
 
-    /// Replaces the addresses that probes find down while another one is well. Addresses that are down are tried last.
+    /// Replaces the set of addresses that probes find down while another address is well. Addresses that are down are
+    /// tried last.
     pub fn set_down(&self, down: BTreeSet<ServerAddress>) {
         self.down.send_replace(down);
     }
@@ -111,12 +112,12 @@ impl AddressPool {
         Some(mark.until).filter(|until| now < *until)
     }
 
-    /// Whether another address is better than this one.
+    /// Whether another address comes first in the order.
     pub fn has_better(&self, address: &ServerAddress, now: Instant) -> bool {
         self.order(now).first().is_some_and(|best| best != address)
     }
 
-    /// Whether there is another address that is not skipped.
+    /// Whether there is another address that is neither skipped nor down.
     pub fn has_other(&self, address: &ServerAddress, now: Instant) -> bool {
         let order = self.order(now);
         order

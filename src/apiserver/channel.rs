@@ -73,7 +73,7 @@ impl Origin {
     }
 }
 
-/// The reason why a connection could not be made. All requests that wait for it get the same error.
+/// The reason why a connection could not be made. All requests that wait for the connection get the same error.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{0}")]
 struct NotConnected(String);
@@ -94,9 +94,9 @@ impl Channel {
     }
 
     /// Returns the connection for a request. If an address failed for another client, no request is sent to it as long
-    /// as there is another address that did not fail. A watch returns to a better address, and replaces a connection
-    /// whose limit for pings is now longer than necessary. Watches restart anyway, and requests on the old connection
-    /// are not disturbed.
+    /// as there is another address that did not fail. For a watch, this returns a new connection if there is a better
+    /// address, or if the limit for pings of the current connection is now longer than necessary. Watches restart often
+    /// anyway, and requests on the old connection are not disturbed.
     fn connection(&self, watches: bool) -> Pending {
         let mut state = self.0.state.lock();
         if let Some(pending) = &state.current {
@@ -209,7 +209,7 @@ impl Channel {
     ///
     /// 429 is the response of a healthy server under load. Its clients stay, because they would only move the load to
     /// the next server. 503 means that the server cannot serve now, with or without `Retry-After`. The client then
-    /// skips it for longer than an API server requests in that header.
+    /// skips this server for longer than API servers request in that header.
     ///
     /// A write may fail because of a webhook, and then it fails on every server. So a failed write counts only while no
     /// address is skipped: the client then leaves one address, and not all of them in turn. A read has no such reason

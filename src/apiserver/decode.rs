@@ -49,7 +49,7 @@ impl Slim for NodeObject {
     }
 }
 
-/// The metadata of an object of this API resource, as a list of `PartialObjectMetadata` shows it.
+/// The metadata of an object of the API resource `R`, as a list of `PartialObjectMetadata` shows it.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(bound = "")]
 pub struct Metadata<R> {
@@ -89,7 +89,7 @@ pub struct Guarded<K> {
 }
 
 impl<K: Slim> Guarded<K> {
-    /// The metadata of the object, as far as it can be read.
+    /// The metadata of the object, or the readable part of that metadata.
     pub fn slim_metadata(&self) -> &model::ObjectMeta {
         match &self.object {
             Ok(object) => object.metadata(),

@@ -26,8 +26,8 @@ use crate::timing::{DIAL_LIMIT, PING};
 /// The time limit divided by this number is the wait for a response before the next address is dialed in parallel.
 const STAGGER: u32 = 5;
 
-/// The longest wait before the next dial, however long the limit is, so that the client soon finds a server that
-/// returns.
+/// The longest wait before the next dial, however long the limit is, so that the client soon finds a server that comes
+/// back.
 const LONGEST_STAGGER: Duration = Duration::from_secs(1);
 
 /// Lists hosts and ports of API servers, the more trusted group first.
@@ -45,8 +45,9 @@ pub(super) enum TlsName {
     /// proxy in front of the API, the Pod is configured with a DNS name. That name is accepted too, but only at this
     /// address, which is the configured one.
     InPod(ServerAddress),
-    /// At this address, which is the configured one, its own host. At any other address, the name of the API. If a flag
-    /// names that other address, its host is accepted too, because its certificate may have been issued manually.
+    /// At this address, which is the configured one, the certificate must have the host of the address. At any other
+    /// address, it must have the name of the API. If a flag names that other address, the host of that address is
+    /// accepted too, because the certificate there may have been issued manually.
     Own(ServerAddress),
 }
 
@@ -119,7 +120,7 @@ impl Dialer {
     }
 
     /// Waits until probes find this address down. If the address is already down, this first waits until the address is
-    /// well: the client has connected to it because no other address answers.
+    /// well: the client has connected to it because no other address answered.
     pub fn until_down(&self, address: ServerAddress) -> impl Future<Output = ()> + Send + use<> {
         let mut down = self.pool.lock().down();
         async move {
@@ -145,7 +146,7 @@ impl Dialer {
         let timed_out = won.is_err();
         let (lost, answer) = match won {
             Ok(Some((address, stream))) => {
-                // These addresses had more time and did not answer.
+                // The addresses that were dialed before this one had more time, and did not answer.
                 let before = dials.silent.iter().position(|other| *other == address);
                 dials.silent.truncate(before.unwrap_or(0));
                 (dials.silent, Ok((address, stream)))
@@ -228,7 +229,7 @@ impl Dialer {
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
-        // Without HTTP/2, only this detects a dead peer.
+        // Without HTTP/2, only TCP keepalive detects a dead peer.
         tcp.set_keepalive(Some(Duration::from_secs(5)));
         tcp.set_keepalive_interval(Some(PING));
         tcp.set_keepalive_retries(Some(3));
@@ -243,7 +244,7 @@ impl Dialer {
     }
 }
 
-/// Whether the error is that a certificate is valid for another name only.
+/// Whether an error says that a certificate is valid only for another name.
 fn is_another_name(error: &(dyn std::error::Error + 'static)) -> bool {
     use rustls::CertificateError::{NotValidForName, NotValidForNameContext};
     causes(error).any(|error| {

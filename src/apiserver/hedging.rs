@@ -16,7 +16,7 @@ pub struct Hedging(Arc<Mutex<Vec<Try>>>);
 /// The server to which a try goes. A repetition holds a clone from its dial until its response.
 type Try = Arc<Mutex<ServerAddress>>;
 
-/// The repetition was not sent, because each known server already has a try to answer.
+/// The repetition was not sent, because each known server still has an unanswered try.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("no other API server to ask")]
 pub struct NoOtherServer;
@@ -26,8 +26,9 @@ pub struct NoOtherServer;
 pub struct Hedge(Try);
 
 impl Hedging {
-    /// Begins a repetition. Returns the known servers to which it may go, those with the fewest tries first. The first
-    /// one is preferred. `current` is the server that requests use now.
+    /// Begins a repetition. Returns the known servers to which the repetition may go, those with the fewest tries
+    /// first, and a value to keep until the repetition is answered. The first server is the preferred one. `current` is
+    /// the server that requests use now.
     ///
     /// # Errors
     /// If there is no such server.

@@ -1,7 +1,8 @@
 //! Connections to API servers: their addresses and time limits, and how a dead connection is detected.
 //!
 //! kube's own stack speaks HTTP/1.1 without keepalive: after a server loses power, a request on a pooled connection
-//! hangs for a quarter of an hour. This stack speaks HTTP/2 and pings, and knows more than one address:
+//! hangs for a quarter of an hour. The stack of this module speaks HTTP/2, pings the server, and knows more than one
+//! address:
 //!
 //! ```text
 //!   kube ──> credentials ──> Paged ──> RequestLimits: time limits ──> Channel: one Connection at a time ──> Dialer ──> AddressPool of addresses
@@ -67,7 +68,7 @@ pub struct Avoid {
     pub why: &'static str,
 }
 
-/// The moment after which a request is not sent, however long the dial takes, in the extensions of the request.
+/// In the extensions of a request: the moment after which the request is not sent, however long the dial takes.
 #[derive(Clone, Copy, Debug)]
 pub struct SendDeadline(pub Instant);
 
@@ -161,8 +162,8 @@ impl Access {
         let tls = config.rustls_client_config();
         let tls = tls.map_err(|error| unusable(&one_line(&error)))?;
         if in_pod && dial::dns_name(&configured).is_none() {
-            // Every API server accepts this Host, whatever its address. A proxy in front of the API servers may know
-            // only its own name.
+            // Every API server accepts this Host, whatever its address. A configured DNS name stays, because it may
+            // belong to a proxy that accepts no other Host.
             config.cluster_url = Uri::from_static("https://kubernetes.default.svc");
         }
         // The addresses that a cluster lists are often unreachable from outside it.
@@ -177,7 +178,7 @@ impl Access {
             ApiServerMode::Auto | ApiServerMode::Cluster => None,
         };
         // A cluster IP hides which server answers, so a client cannot avoid a server that is down. Learned addresses
-        // therefore come before it.
+        // therefore come before the cluster IP.
         let before_learned = usize::from(local.is_some());
         let fixed = local
             .into_iter()
@@ -233,17 +234,17 @@ impl Access {
         _ = self.dialer.listed.set(Box::new(listed));
     }
 
-    /// Replaces the addresses that probes find down while another one is well. Connections to them end immediately,
-    /// with the watches on them.
+    /// Replaces the set of addresses that probes find down while another address is well. When an address is added, all
+    /// connections to it, and the watches on them, end immediately.
     pub fn set_down(&self, down: BTreeSet<ServerAddress>) {
         self.dialer.pool.lock().set_down(down);
     }
 
-    /// Creates a client with its own connections. It repeats a request only if no server has accepted it, or if the
-    /// request is for a page of a list. `purpose` names the client in logs.
+    /// Creates a client with its own connections. The client repeats a request only if no server has accepted it, or if
+    /// the request is for a page of a list. `purpose` names the client in logs.
     ///
     /// # Errors
-    /// Certificates or credentials cannot be used.
+    /// If certificates or credentials cannot be used.
     pub fn client(&self, purpose: &'static str) -> Result<Client, Error> {
         let config = &self.config;
         let unusable = |error: kube::Error| Error::Credentials {

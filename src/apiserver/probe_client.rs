@@ -40,7 +40,7 @@ const LONGEST_BODY: usize = 4 * 1024;
 /// The maximum size of the status line and headers of a response.
 const LONGEST_HEAD: usize = 16 * 1024;
 
-/// The minimum time between two reads of the CA and the token, even if several servers reject them.
+/// The minimum time between two reads of the CA and the token, even if these credentials fail at several servers.
 const REREAD_PAUSE: Duration = Duration::from_secs(1);
 
 /// Opens the connections of probes.
@@ -134,8 +134,8 @@ impl ProbeClientInner {
         self.loaded.lock().clone()
     }
 
-    /// Reads the credentials again after a server rejected `refused`, unless they have been read again since then, or
-    /// were last read less than [`REREAD_PAUSE`] ago. Returns the latest credentials.
+    /// Reads the credentials again after the credentials `refused` failed at a server, unless they have been read again
+    /// since then, or were last read less than [`REREAD_PAUSE`] ago. Returns the latest credentials.
     async fn reread(self: &Arc<Self>, refused: &Arc<Credentials>) -> Result<Arc<Credentials>, Failure> {
         let _one_at_a_time = self.rereading.lock().await;
         let loaded = self.credentials();
@@ -172,7 +172,8 @@ impl Credentials {
             url: url.clone(),
             error,
         };
-        // The token is sent to addresses that are only listed, so verification of the certificate cannot be disabled.
+        // The token is sent to addresses that the cluster lists but nobody configured, so verification of the
+        // certificate cannot be disabled.
         config.accept_invalid_certs = false;
         let name = config.tls_server_name.clone();
         let name = ServerName::try_from(name.unwrap_or_else(|| KUBERNETES.to_owned()));

@@ -17,8 +17,8 @@ use super::channel::Origin;
 /// The largest response that contains one object, and the longest line of a watch, in bytes.
 ///
 /// The API server writes an object to etcd in a gRPC message of at most 2 MiB. In JSON, each byte of it takes at most
-/// six bytes: Go writes `<` as `\u003c`. The rest is for the list or the event around the object. A lower limit would
-/// let a tenant create an object that breaks lists and watches.
+/// six bytes: Go writes `<` as `\u003c`. The 13th MiB is for the list or the event around the object. A lower limit
+/// would let a tenant create an object that breaks lists and watches.
 pub(super) const LARGEST_OBJECT: usize = 13 * MIB;
 
 /// The maximum number of bytes to read from the body of an error response. A `Status` is shorter, and any other text is
@@ -149,7 +149,7 @@ where
 pub(super) struct WatchBody<B> {
     body: Pin<Box<B>>,
     line: AnswerSize,
-    /// `None` if the service is not a server, or if a line was too large.
+    /// `None` if the service is not a server, and after a line was too large.
     origin: Option<Origin>,
 }
 

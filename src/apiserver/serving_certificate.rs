@@ -29,8 +29,8 @@ const NO_NAME: &str = "no-name.invalid";
 pub struct Shown {
     /// The certificate of the server.
     pub certificate: ServingCertificate,
-    /// The number of seconds by which our clock is ahead of the server's clock, as far as is certain; negative if it is
-    /// behind. `None` if the response has no usable date.
+    /// The minimum difference in seconds between our clock and the server's clock: positive if our clock is ahead,
+    /// negative if it is behind. `None` if the response has no usable date.
     pub ahead: Option<f64>,
 }
 
@@ -39,8 +39,8 @@ pub struct Shown {
 pub struct ServingCertificate(CertificateDer<'static>);
 
 impl ServingCertificate {
-    /// Whether the certificate names this address or DNS name, so that clients that use this name accept the
-    /// certificate. `false` for a text that is neither.
+    /// Whether the certificate names this address or DNS name. Clients that connect by this name require that. `false`
+    /// for a text that is neither.
     #[must_use]
     pub fn names(&self, name: &str) -> bool {
         ServerName::try_from(name).is_ok_and(|name| self.check(&name).is_ok())
@@ -84,8 +84,8 @@ fn plain(name: &str) -> String {
 /// If the server does not answer as an API server or supervisor does.
 pub async fn ask(target: Target) -> Result<Shown, Failure> {
     let config = config().map_err(|error| failure(&error))?;
-    // A client sends no server name for an address. K3s and RKE2 may add to their certificate a server name that a
-    // client sends.
+    // With an IP address here, rustls sends no server name. K3s and RKE2 may add a server name that a client sends to
+    // their certificate.
     let name = ServerName::IpAddress(target.address().into());
     let stream = connect(target, Arc::new(config), name).await?;
     let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();

@@ -36,8 +36,8 @@ impl Proxy {
         self.listener.local_addr().unwrap().port()
     }
 
-    /// Whether a client in a Pod trusts this server in one of its first handshakes. The client is configured
-    /// with this URL and also knows this address.
+    /// Whether a client in a Pod trusts this server in one of the first `handshakes` handshakes. The client is
+    /// configured with `url`, and also knows `address` if there is one.
     async fn is_trusted(&self, url: String, address: Option<ServerAddress>, handshakes: usize) -> bool {
         let mut config = Config::new(url.parse().unwrap());
         let authority = CertificateDer::from_pem_slice(self.store.ca_pem().as_bytes()).unwrap();

@@ -18,7 +18,8 @@ use super::reads_one_object;
 use super::stretch::Factor;
 use crate::timing::{LIST_SILENCE, READ_SILENCE};
 
-/// A request that was sent. If its caller abandons it, the client leaves a server that was silent for too long.
+/// A request that was sent. If the caller abandons the request after the server was silent for too long, the client
+/// leaves that server.
 pub(super) struct InFlight {
     channel: Channel,
     connection: Arc<Connection>,
@@ -77,7 +78,7 @@ impl Drop for InFlight {
     }
 }
 
-/// The body of a response. If it breaks, the connection is broken too.
+/// The body of a response. If the body breaks, the connection counts as broken too.
 pub(super) struct TrackedBody {
     body: Incoming,
     request: InFlight,

@@ -39,7 +39,7 @@ pub(super) fn server(text: &str) -> Result<ServerAddress, String> {
     address.ok_or_else(|| "must be host:port, such as 192.0.2.1:6443 or [2001:db8::1]:6443".to_owned())
 }
 
-/// A flag's value: the host of an API server.
+/// A flag's value: the host of an API server, or nothing.
 pub(super) fn host(text: &str) -> Result<String, String> {
     let is_name = || server(&format!("{text}:1")).is_ok();
     if text.is_empty() || text.parse::<IpAddr>().is_ok_and(|ip| !ip.is_unspecified()) || is_name() {

@@ -12,7 +12,7 @@ pub(super) type Given = (String, Option<String>);
 /// error is one line of text.
 ///
 /// Go silently stops at the first argument that is not a flag: in `--leader-elect false --kubeconfig x`, it ignores
-/// `false` and everything after it. Here, this is an error.
+/// `false` and everything after it. Here, such an argument is an error.
 pub(super) fn sort(
     command: &Command,
     args: impl IntoIterator<Item = OsString>,

@@ -1,6 +1,6 @@
 //! Checks the syntax of label selectors, as `labels.Parse` of apimachinery reads it.
 //!
-//! The API server rejects an invalid selector in each list. This check finds an invalid flag at the start.
+//! The API server rejects an invalid selector in each list. This check rejects an invalid flag when the process starts.
 
 use super::values::is_subdomain;
 

@@ -1,5 +1,4 @@
-//! Accepts the flags of the Go operator that this operator does not need, so that a command line can be kept during an
-//! upgrade.
+//! Accepts the flags that only the Go operator has, so that its command line can be kept during an upgrade.
 //!
 //! This module exists only for the migration from the Go operator; see [`endpoint_copier_core::migration`].
 

@@ -96,7 +96,7 @@ const SHOWN_PREFIXES: [&str; 8] = [
     "api-server-",
     "nodes-",
 ];
-/// The other flags that appear in this help.
+/// The other flags that appear in the help of these commands.
 const SHOWN_FLAGS: [&str; 3] = ["leader-election-namespace", "leader-election-id", "log-level"];
 
 /// The flags of features that need additional permissions, which `doctor` checks.

@@ -73,7 +73,8 @@ impl ClusterReader<'_> {
         Ok(self.report_on(&seen, leases).await)
     }
 
-    /// Lists copies before sources, so that a copy is never newer than the listed state of its source.
+    /// Lists all objects that a report needs: copies before sources, so that a copy is never newer than the listed
+    /// state of its source.
     pub async fn read(&self) -> Result<Seen, Error> {
         let mut index = Index::new(self.config.defaults.clone());
         index.set_limits(self.config.limits);
@@ -133,7 +134,7 @@ impl ClusterReader<'_> {
         report
     }
 
-    /// Adds a finding to the rows of the Services that have it. Only Events show such a finding. Returns the error if
+    /// Adds a finding to the rows of the Services that have it. Only Events show such a finding. Returns an error if
     /// not all Events could be read.
     pub async fn add_reported(
         &self,
@@ -151,8 +152,8 @@ impl ClusterReader<'_> {
         error
     }
 
-    /// The time by the clock of the API server, as far as it is known: the clock of a laptop may be wrong by more than
-    /// the duration of a Lease.
+    /// The time by the API server's clock if the clock skew is known, and by the clock of this machine otherwise. The
+    /// clock of a laptop may be wrong by more than the duration of a Lease.
     pub fn now(&self) -> Timestamp {
         let skew = SignedDuration::try_from_secs_f64(self.metrics.clock_skew());
         let now = Timestamp::now();
@@ -183,7 +184,7 @@ impl ClusterReader<'_> {
     }
 
     /// Lists ReferenceGrants in the first version that the cluster serves. Without ReferenceGrants, or without
-    /// permission to list them, the annotations of sources and the flags decide.
+    /// permission to list them, the annotations of sources and the flags decide which sources may be copied.
     async fn list_grants(&self, index: &mut Index) -> Result<(), Error> {
         let grants = match self.grants::<true>().await? {
             None => self.grants::<false>().await?,
@@ -258,8 +259,8 @@ impl ClusterReader<'_> {
         };
     }
 
-    /// The Lease in the configured namespace. If none is configured, the Leases of all operators in the cluster or,
-    /// without permission to list these, the Lease in our own namespace.
+    /// The Lease in the configured namespace. If no namespace is configured, the Leases of all operators in the cluster
+    /// or, without permission to list these, the Lease in the namespace of the credentials.
     pub async fn leases(&self) -> Result<Vec<Lease>, kube::Error> {
         if let Some(namespace) = &self.config.election.namespace {
             return self.lease(namespace).await;
@@ -322,7 +323,7 @@ where
 
 /// Adds the finding to each row whose Service has an Event with this reason, unless a newer Event says that the finding
 /// has ended. Some Events do not count: those on an earlier Service of the same name, those that do not name the
-/// operator as their reporter, those that are too old, and those from the future.
+/// operator as their reporter, those that are too old, and those from more than [`CLOCK_TOLERANCE`] in the future.
 pub(super) fn add_reported(rows: &mut [&mut Row], reason: Reason, events: &[DynamicObject], now: Timestamp) {
     let is_current = |event: &&DynamicObject| {
         let age = last_reported(event).map(|at| now.duration_since(at));

@@ -48,7 +48,8 @@ pub enum OutputFormat {
     Json,
 }
 
-/// The number of further reads while a Service is out of sync, because a change may be on its way to the copies.
+/// The number of further reads while a Service is out of sync, because the operator may not have copied a recent change
+/// yet.
 const MORE_READS: usize = 2;
 const READ_PAUSE: Duration = Duration::from_millis(500);
 
@@ -108,8 +109,8 @@ async fn connect(config: &Config) -> Result<ClusterReader<'_>, Error> {
     })
 }
 
-/// Reads the cluster. For `status`, reads it again while a change may be on its way to the copies. A plan shows such a
-/// change, so it needs only one read.
+/// Reads the cluster. For `status`, reads it a few more times while a Service is out of sync. A plan is meant to show
+/// what is not copied yet, so it needs only one read.
 async fn settled(reader: &ClusterReader<'_>, what: Inspect) -> Result<ClusterReport, Error> {
     let mut report = reader.report().await?;
     let mut again = if what == Inspect::Status { MORE_READS } else { 0 };

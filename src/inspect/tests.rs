@@ -256,7 +256,7 @@ fn service_out_of_sync_without_a_finding_has_a_note() {
     );
 }
 
-/// The shape that scripts rely on is the one that is documented.
+/// Scripts rely on this format, so it must be as documented.
 #[test]
 fn json_is_as_documented() {
     let documented = include_str!("../../docs/reference/status.md");

@@ -15,11 +15,12 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// The minimum time for the first read, so that a limit of 0 reads once.
 const FIRST_READ: Duration = Duration::from_secs(5);
 
-/// Waits until the copies of a Service are in sync, prints the result, and returns whether they are. This also waits
-/// for a Service that does not exist yet or is not managed yet. Failed reads are repeated.
+/// Waits until the copies of a Service are in sync or `limit` has passed, prints the result, and returns whether the
+/// copies are in sync. A Service that does not exist or is not managed yet counts as not in sync. Failed reads are
+/// repeated.
 ///
 /// # Errors
-/// If the last read of the cluster failed, or the result cannot be printed.
+/// If the configuration cannot be used, the last read of the cluster failed, or the result cannot be printed.
 pub async fn wait(config: &Config, service: &ServiceKey, limit: Duration) -> Result<bool, Error> {
     let reader = connect(config).await?;
     let start = Instant::now();

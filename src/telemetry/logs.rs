@@ -18,7 +18,8 @@ use crate::config::{LogConfig, LogFormat};
 /// Directives that make libraries quieter, each with the range of requested levels to which it applies. A name stands
 /// for all crates whose names begin with it.
 const QUIET_LIBRARIES: [(&str, RangeInclusive<LevelFilter>); 4] = [
-    // The crate of the lock logs at info every attempt that fails because of another holder, about once a second.
+    // The crate for leader election logs each attempt that fails because another replica holds the Lease, about once a
+    // second, at info.
     (
         "kube_leader_election=warn",
         LevelFilter::INFO..=LevelFilter::TRACE,
@@ -39,16 +40,17 @@ const QUIET_LIBRARIES: [(&str, RangeInclusive<LevelFilter>); 4] = [
 
 /// At warn, these crates log the whole body of a response that they cannot decode, with the annotations of all users,
 /// and each failed attempt of a watch. Our own log says what failed, once a minute. A directive that names kube enables
-/// all of its lines.
+/// all lines of these crates.
 const WITHOUT_BODIES: &str = "kube_client=error,kube_runtime=error";
 
-/// The maximum number of lines that wait to be written. More lines are dropped, because they would take unlimited
+/// The maximum number of lines that wait to be written. Further lines are dropped, because they would take unlimited
 /// memory.
 const WAITING_LINES: usize = 1024;
 
-/// Sends the logs of this process and its libraries, and panics, to standard error, in color if that is a terminal and
-/// `NO_COLOR` is unset. Call this once. A separate thread writes the lines, the last of them when the guard is dropped.
-/// If standard error is a pipe that nothing reads, lines are lost, but the operator continues to work.
+/// Sends the logs of this process and its libraries, and panics, to standard error. Text is in color if standard error
+/// is a terminal and `NO_COLOR` is unset or empty. Call this once. A separate thread writes the lines, the last of them
+/// when the guard is dropped. If standard error is a pipe that nothing reads, lines are lost, but the operator
+/// continues to work.
 #[must_use = "the last lines are written when it is dropped"]
 pub fn init(log: &LogConfig) -> WorkerGuard {
     let color = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
@@ -109,7 +111,7 @@ fn directives(asked: &str) -> String {
 }
 
 /// Logs each panic as one line. The usual report is also printed if a backtrace is requested, and is the only output if
-/// nothing is logged.
+/// the filter hides errors.
 fn log_panics() {
     let usual = panic::take_hook();
     panic::set_hook(Box::new(move |info| {

@@ -17,11 +17,11 @@ use endpoint_copier_core::model::WatchKind;
 /// watches.
 const CURRENT_POLL: Duration = Duration::from_millis(5);
 
-/// A watch counts as working once it has been answered for this time, because a watch that breaks immediately proves
-/// nothing.
+/// A watch counts as working once its response has been open for this time, because a watch that breaks immediately
+/// proves nothing.
 const WORKING_TIME: Duration = Duration::from_secs(1);
 
-/// A watch starts within this time after its list. Until then the list is current enough.
+/// A watch starts within this time after its list. Until the watch starts, the list is current enough.
 const WATCH_START: Duration = Duration::from_secs(1);
 
 /// Why a watch has to restart with a list.
@@ -30,8 +30,8 @@ pub enum Cause {
     /// The watch does not show what the API shows. If its API server answers the watch, that server is behind.
     Behind,
     /// The API server continues from an earlier resourceVersion than the watch has reached, so the watch would show
-    /// nothing until that version is passed. This happens when etcd is restored from a backup, and is not the fault of
-    /// a server.
+    /// nothing until the server passes the version that the watch has reached. This happens when etcd is restored from
+    /// a backup, and is not the fault of a server.
     Rewound,
 }
 
@@ -51,7 +51,7 @@ struct WatchStatus {
     version: u64,
     /// Since when the list of the watch has been complete.
     listed: Option<Instant>,
-    /// Since when the API server has answered the watch. `None` if it does not.
+    /// Since when the response to the watch has been open. `None` if there is no open response.
     open: Option<Instant>,
     /// Whether the watch continued after a break, without a list.
     resumed: bool,
@@ -142,8 +142,8 @@ impl WatchState {
         state.open = is_open.then(Instant::now);
     }
 
-    /// Whether the watch shows the current state, as far as is known. After a break, the events that were missed follow
-    /// the response.
+    /// Whether the watch probably shows the current state. After a break, the missed events arrive after the response
+    /// begins, so the response must have been open for [`CAUGHT_UP`].
     fn is_current(&self) -> bool {
         let resumed = self.status.lock().resumed;
         self.is_open(if resumed { CAUGHT_UP } else { Duration::ZERO })
@@ -225,7 +225,7 @@ impl WatchHealth {
         Running { watch_health, state }
     }
 
-    /// Restarts the watches of this kind. Those that are listing already are not restarted again.
+    /// Restarts the watches of this kind. Those that are already listing are not restarted.
     pub fn restart(&self, watch: WatchKind, cause: Cause) {
         for (_, watch) in self.of(&[watch]) {
             watch.ask_to_restart(cause);
@@ -249,7 +249,7 @@ impl WatchHealth {
     }
 
     /// The pause of a watch that failed. It ends early when another watch is answered again, but not before `shortest`.
-    /// Otherwise a server that accepts one request and drops the next would get requests without a pause.
+    /// Without `shortest`, a server that accepts one request and drops the next would get requests without a pause.
     pub(crate) async fn pause(&self, shortest: Duration, longest: Duration) {
         let answered = self.answered.notified();
         tokio::pin!(answered);
@@ -330,11 +330,11 @@ impl WatchHealth {
     }
 
     /// Whether every watch has shown life within `limit`, not counting pauses that API servers asked for, because a
-    /// replica that honors these is as good as any other. The watches of Nodes and ReferenceGrants do not count,
+    /// replica that honors such a pause is as good as any other. The watches of Nodes and ReferenceGrants do not count,
     /// because without them a replica still copies everything else.
     ///
     /// # Errors
-    /// The watches that have shown no life.
+    /// If a watch has not, with the names of all such watches.
     pub fn check(&self, limit: Duration) -> Result<(), SilentWatches> {
         let all = self.watches.lock();
         let mut silent: Vec<_> = all
@@ -414,7 +414,7 @@ mod tests {
         watch_health.restart(WatchKind::Sources, Cause::Behind);
         watch.record_list();
         assert_eq!(is_asked().await, None, "the list is newer than the request");
-        // No task waits while the watch pauses after an error; it then restarts for another reason.
+        // While the watch pauses after an error, no task waits for this request. The watch then lists anyway.
         watch_health.rewound();
         watch.list_begins();
         assert_eq!(is_asked().await, None);
@@ -458,7 +458,7 @@ mod tests {
         assert!(failing().is_empty(), "it has not failed");
         watch.record_failure(false);
         assert_eq!(failing(), ["services"], "nothing was ever read");
-        // A response that breaks immediately does not count. A response that continues does.
+        // A response that breaks immediately does not count as a success. A response that continues does.
         watch.set_open(true);
         watch.set_open(false);
         assert_eq!(failing(), ["services"]);
@@ -477,10 +477,10 @@ mod tests {
         assert!(failing().is_empty());
         tokio::time::advance(limit).await;
         watch.record_failure(true);
-        assert!(failing().is_empty(), "nobody else would see more");
+        assert!(failing().is_empty(), "no other replica would see more");
     }
 
-    /// For example, one tenant's selector is longer than a server accepts.
+    /// One watch alone may fail, for example because a tenant's selector is longer than a server accepts.
     /// Rule: 5.blind
     #[tokio::test(start_paused = true)]
     async fn all_watches_of_a_kind_must_fail() {

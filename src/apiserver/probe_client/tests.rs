@@ -30,7 +30,7 @@ struct Received {
     connection: usize,
 }
 
-/// A server that gives these responses, one after the other, and then 200.
+/// A server that gives the responses in `answers` (code and length of the body), one after the other, and then 200.
 struct Server {
     target: Target,
     received: Arc<Mutex<Vec<Received>>>,
@@ -219,7 +219,10 @@ async fn a_ca_that_is_read_again_decides_on_a_certificate_error() {
     let refused = |reply| matches!(reply, Reply::Failure(Failure::Certificate(_)));
     assert!(refused(probe(&client, server.target).await));
     tokio::time::sleep(REREAD_PAUSE).await;
-    assert!(refused(probe(&client, server.target).await), "the CA is the same");
+    assert!(
+        refused(probe(&client, server.target).await),
+        "the CA has not changed"
+    );
     std::fs::write(&ca, new.ca_pem()).unwrap();
     tokio::time::sleep(REREAD_PAUSE).await;
     assert_eq!(probe(&client, server.target).await, Reply::Success);

@@ -47,7 +47,7 @@ pub(super) struct Server {
     pub names: Vec<String>,
     /// The names that clients of Services use, but that the certificate lacks: addresses and host names.
     pub missing: BTreeSet<String>,
-    /// By how many seconds our clock is ahead of the server's clock, as far as is certain.
+    /// The minimum number of seconds by which our clock is ahead of the server's clock; negative if it is behind.
     pub ahead: Option<f64>,
 }
 
@@ -102,8 +102,8 @@ impl ServiceFacts {
 }
 
 /// The addresses that source and copies list, on the ports that the source lists, and on the port of the supervisor if
-/// the Service has that port. Other ports and other sources are not contacted, because the servers there need not be
-/// API servers.
+/// the copies have or should have it. If the source lists no port, the ports of the copies count. Other ports and other
+/// sources are not contacted, because the servers there need not be API servers.
 fn servers(snapshot: &Snapshot) -> BTreeSet<Target> {
     let (Some(service), Some(source)) = (&snapshot.service, &snapshot.source) else {
         return BTreeSet::new();

@@ -70,7 +70,7 @@ fn reachability(port: u16, facts: &Facts) -> Check {
     Check::failed(NAME, detail, remedy)
 }
 
-/// Whether the failure shows no sign of an answer, so that the fault may be on our side.
+/// Whether nothing shows that the server answered, so that the fault may be on our side.
 fn is_silent(failure: &Failure) -> bool {
     matches!(failure, Failure::TimedOut | Failure::Other(_))
 }

@@ -27,7 +27,7 @@ use endpoint_copier_core::verdicts::{Failure, Target};
 const LISTS_LIMIT: Duration = Duration::from_secs(30);
 
 /// The time limit for each of the parallel requests that follow the lists: one to each API server, the list of Nodes,
-/// the list of MetalLB's announcements, and the reviews of permissions.
+/// the list of MetalLB's announcements, and all reviews of permissions together.
 const LIMIT: Duration = Duration::from_secs(10);
 
 /// The time between two reads of a Lease. It is longer than the pause between two renewals.
@@ -94,7 +94,8 @@ struct Reading {
     hidden: Option<Unknown>,
 }
 
-/// Reads the cluster, and reads it again while a change is on its way to the copies. Only the first read must succeed.
+/// Reads the cluster, and reads it a few more times while a Service is out of sync, because the operator may not have
+/// copied a recent change yet. Only the first read must succeed.
 async fn settled(reader: &ClusterReader<'_>) -> Result<Reading, Error> {
     let end = Instant::now() + LISTS_LIMIT;
     let first = timeout_at(end, read(reader)).await;
@@ -192,7 +193,7 @@ async fn nodes(reader: &ClusterReader<'_>) -> Result<BTreeMap<String, bool>, Unk
     }
 }
 
-/// The Nodes from which MetalLB announces each Service in layer 2, as it reports them. Empty without MetalLB.
+/// The Nodes from which MetalLB announces each Service in layer 2, as MetalLB reports them. Empty without MetalLB.
 async fn announced_by_metallb(client: &Client) -> Result<BTreeMap<ServiceKey, BTreeSet<String>>, Unknown> {
     let list = Request::get("/apis/metallb.io/v1beta1/servicel2statuses").body(Vec::new());
     let list = match timeout(LIMIT, answer_to(client, list)).await {
@@ -212,8 +213,8 @@ async fn announced_by_metallb(client: &Client) -> Result<BTreeMap<ServiceKey, BT
     Ok(announced)
 }
 
-/// Reviews the permissions of the replicas. If this command uses the credentials of a Pod, these are its own
-/// permissions. Otherwise, these are the permissions of the ServiceAccount of the leader's Pod.
+/// Reviews the permissions of the replicas. If this command uses the credentials of a Pod, it reviews its own
+/// permissions. Otherwise, it reviews the permissions of the ServiceAccount of the leader's Pod.
 async fn rights(
     reader: &ClusterReader<'_>,
     installations: &Installations,

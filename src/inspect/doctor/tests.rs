@@ -118,7 +118,7 @@ fn fail(facts: &mut Facts, at: &str, why: Failure) {
     facts.servers.insert(target(at), Err(why));
 }
 
-/// The worst result of a check and its detail. `None` if the check was not made.
+/// The worst result of a check, with its detail. `None` if the check has no result.
 fn result(facts: &Facts, name: &str) -> Option<(Verdict, String)> {
     let checks = Diagnosis::of(facts).checks.into_iter();
     let worst = |check: &Check| match check.result {
@@ -133,7 +133,7 @@ fn result(facts: &Facts, name: &str) -> Option<(Verdict, String)> {
     Some((check.result, check.detail))
 }
 
-/// The check, what is different, and the result with a part of its detail.
+/// The name of a check, an edit of the facts, and the expected result with a part of its detail.
 type Case = (&'static str, fn(&mut Facts), Option<(Verdict, &'static str)>);
 
 fn assert_results(cases: &[Case]) {
@@ -150,7 +150,7 @@ fn assert_results(cases: &[Case]) {
             }
             _ => panic!("{case}"),
         }
-        // Only failed checks count.
+        // Only a failed check makes the diagnosis fail.
         let failed = found.is_some_and(|(verdict, _)| verdict == Verdict::Failed);
         assert!(!failed || !Diagnosis::of(&facts).ok, "{case}");
     }
@@ -314,7 +314,7 @@ fn nodes_that_may_announce_are_checked() {
             |facts| exclude(facts, &["a", "b", "worker"]),
             Some((Failed, "all Nodes that may announce the address have the label")),
         ),
-        // MetalLB may be set to ignore the label.
+        // MetalLB may be configured to ignore the label.
         (
             "excluded-nodes",
             |facts| {
@@ -406,7 +406,7 @@ fn names_of_serving_certificates_are_checked() {
                 "of 192.0.2.2:6443 is not valid for 192.0.2.100, but for 127.0.0.1, kubernetes.default.svc",
             )),
         ),
-        // Nodes join the cluster at this port.
+        // Nodes join the cluster through this port.
         (
             "tls-san",
             |facts| lacks(facts, "192.0.2.3:9345", VIP),
@@ -665,7 +665,7 @@ fn clocks_of_servers_leaders_and_this_machine_are_compared() {
     ]);
 }
 
-/// A cluster with all kinds of results.
+/// A cluster whose checks have all kinds of results.
 fn troubled() -> Facts {
     let mut facts = facts();
     edit_server(&mut facts, "192.0.2.2:6443", |server| {
@@ -725,7 +725,7 @@ fn services_with_a_problem_come_first() {
     );
 }
 
-/// The shape that scripts rely on is the one that is documented.
+/// Scripts rely on this format, so it must be as documented.
 #[test]
 fn json_of_doctor_is_as_documented() {
     let documented = include_str!("../../../docs/reference/doctor.md");

@@ -264,7 +264,8 @@ impl Metrics {
         self.0.api_address_changes.inc();
     }
 
-    /// Sets how many seconds the clock of this replica is ahead of the API server's.
+    /// Sets the minimum number of seconds by which the clock of this replica is ahead of the API server's; negative if
+    /// it is behind.
     pub fn set_clock_skew(&self, seconds: f64) {
         self.0.clock_skew.set(seconds);
     }

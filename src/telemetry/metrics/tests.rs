@@ -296,10 +296,14 @@ async fn out_of_sync_age_grows_until_a_sync_that_saw_the_change() {
     let (metrics, vip) = (metrics(), key("vip"));
     metrics.services().changed(&vip, Instant::now());
     tokio::time::advance(SECOND).await;
-    assert_eq!(out_of_sync(&metrics, "vip"), Some(1.0), "it waits for its turn");
+    assert_eq!(
+        out_of_sync(&metrics, "vip"),
+        Some(1.0),
+        "the sync waits for its turn"
+    );
     metrics.services().begun(&vip);
     tokio::time::advance(SECOND).await;
-    assert_eq!(out_of_sync(&metrics, "vip"), Some(2.0), "its write hangs");
+    assert_eq!(out_of_sync(&metrics, "vip"), Some(2.0), "the write hangs");
     metrics.services().changed(&vip, Instant::now());
     tokio::time::advance(SECOND).await;
     metrics.services().ended(&vip, Some(true), Some(endpoints(1)));
@@ -314,7 +318,7 @@ async fn out_of_sync_age_grows_until_a_sync_that_saw_the_change() {
     assert_eq!(
         out_of_sync(&metrics, "vip"),
         Some(2.0),
-        "a sync that did not get that far"
+        "a sync that ended before it knew"
     );
     metrics.services().begun(&vip);
     metrics.services().ended(&vip, Some(true), Some(endpoints(1)));
@@ -327,7 +331,7 @@ async fn out_of_sync_age_grows_until_a_sync_that_saw_the_change() {
     assert_eq!(out_of_sync(&metrics, "vip"), Some(1.0));
 }
 
-/// It is unknown whether a view that has not been renewed is correct.
+/// While a watch is silent, it is unknown whether its view is correct.
 #[tokio::test(start_paused = true)]
 async fn silent_watch_means_out_of_sync_since_its_last_activity() {
     for (watch, age, is_blind) in [
