@@ -163,7 +163,7 @@ impl ServiceQuota {
     }
 }
 
-/// Records a move. Two opposite moves of one Service cancel each other.
+/// Records a move. Two opposite moves of one Service cancel each other out.
 fn toggle(changed: &mut Dirty, (Move::In(rank) | Move::Out(rank)): &Move) {
     if !changed.remove(&rank.key) {
         changed.insert(rank.key.clone());

@@ -22,7 +22,7 @@ pub struct Snapshot {
     pub key: ServiceKey,
     /// The Service, if it is managed or disabled, or if it cannot be decoded and has copies.
     pub service: Option<Arc<ManagedService>>,
-    /// The source, if the Service names a valid one and is allowed to copy it.
+    /// The source, if the Service names a valid one and is allowed to copy it, and if its slices have been listed.
     pub source: Option<Source>,
     /// Why the Service is not allowed to copy its source: there is no consent, or a limit is exceeded.
     pub refusal: Option<Refusal>,
@@ -53,7 +53,7 @@ pub struct Snapshot {
     pub reports_probes: bool,
     /// The Nodes, for copies of the API source.
     pub nodes: KnownNodes,
-    /// Source slices that were just read from the API server, so their known state is the latest.
+    /// Slices that were just read from the API server, so that their known state is the latest.
     pub confirmed: BTreeSet<SliceKey>,
 }
 

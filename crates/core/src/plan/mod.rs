@@ -58,7 +58,8 @@ pub struct Plan {
     pub endpoints: usize,
     /// The trigger times of the changes that the updates copy, as the source states them.
     pub triggers: Vec<String>,
-    /// Addresses that the probes of this replica judge unreachable, whether or not the copies change because of it.
+    /// Addresses that are unreachable according to the probes of this replica, whether or not this plan changes copies
+    /// for that reason.
     pub unreachable: BTreeSet<IpAddr>,
     /// Addresses that this plan takes out, and why. Those that the existing copies already record as taken out are not
     /// included.

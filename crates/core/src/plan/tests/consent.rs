@@ -513,7 +513,7 @@ fn nothing_is_touched_before_services_and_grants_are_listed() {
     assert!(index.snapshot(&vip()).is_none(), "grants are not listed");
     assert!(index.grants_absent().contains(&vip()));
     let absent = plan(&index.snapshot(&vip()).unwrap(), &Verdicts::Off);
-    assert!(absent.is_done(), "the grants may come back");
+    assert!(absent.is_done(), "the grants can come back");
     assert!(index.grants_listed([]).contains(&vip()));
     let none = plan(&index.snapshot(&vip()).unwrap(), &Verdicts::Off);
     assert_eq!(none.withdrawn.len(), 1);
