@@ -11,7 +11,7 @@ pub struct EndpointCounts {
     pub ready: usize,
     /// Endpoints that are not ready and not shutting down. They get no traffic.
     pub unready: usize,
-    /// Endpoints that are not ready because they are shutting down. They get no traffic while another endpoint is ready.
+    /// Endpoints that are not ready and shutting down. They get no traffic while another endpoint is ready.
     pub terminating: usize,
 }
 
