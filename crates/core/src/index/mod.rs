@@ -318,7 +318,7 @@ impl Index {
         }
     }
 
-    /// The keys that a change of slices of these Services affects.
+    /// The keys of the Services that a change to slices of the `touched` Services affects.
     fn concerned(&mut self, scope: &Scope, touched: &BTreeSet<ServiceKey>) -> Dirty {
         self.note_api_servers(scope, touched);
         match scope {
@@ -332,7 +332,7 @@ impl Index {
         }
     }
 
-    /// The Services that a change of copies affects. Services that are not managed count too, because they can have
+    /// The Services that a change to copies affects. Services that are not managed count too, because they can have
     /// copies to delete.
     fn concerned_by_copies(&self, touched: &BTreeSet<ServiceKey>) -> Dirty {
         touched

@@ -18,7 +18,7 @@ pub(super) struct UnreadableObjects {
     /// may copy them.
     pub sources: BTreeSet<ServiceKey>,
     slices: BTreeMap<SliceKey, Slice>,
-    /// The number of slices removed so far.
+    /// How many slices were removed since the start.
     pub removals: u64,
 }
 

@@ -41,7 +41,7 @@ pub struct Snapshot {
     /// Slices of the source, and copies, of which only an outline is in memory. Before anything is written, a GET reads
     /// them. If the GET fails, they count as unreadable.
     pub outlines: BTreeSet<SliceKey>,
-    /// The resourceVersion up to which the watches showed all changes of the source.
+    /// The resourceVersion up to which the watches showed all changes to slices of the source.
     pub seen: u64,
     /// Whether source slices might no longer exist, because their watch is interrupted or relists. Then a GET must
     /// confirm the source slice before a copy is created.

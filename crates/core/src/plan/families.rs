@@ -1,7 +1,7 @@
 //! Reports IP families that a source lacks, with a command that the API server accepts.
 //!
-//! The API server rejects most changes of `spec.ipFamilies`. `ipFamilyPolicy: SingleStack` removes the second family,
-//! and the first one never changes while the Service has a cluster IP.
+//! The API server rejects most changes to `spec.ipFamilies`. `ipFamilyPolicy: SingleStack` removes the second family,
+//! but the first one cannot change while the Service has a cluster IP.
 
 use super::Plan;
 use crate::model::{Family, ManagedService, Reason, Source};

@@ -279,8 +279,8 @@ fn remove_unwanted(snapshot: &Snapshot, wanted: &BTreeSet<SliceKey>, plan: &mut 
     }
 }
 
-/// Deletes copies of sources for which consent is missing or was withdrawn, unless an update turns them into copies of
-/// another source. This takes precedence over every rule that keeps copies.
+/// Deletes copies of sources for which consent was never given or was withdrawn, unless an update turns them into
+/// copies of another source. These deletes take precedence over every rule that keeps copies.
 fn remove_without_consent(snapshot: &Snapshot, plan: &mut Plan) {
     let is_refused = |copy: &SliceKey| snapshot.without_consent.contains(copy);
     plan.deletes.retain(|delete| !is_refused(&delete.key));

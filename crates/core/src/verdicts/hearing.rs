@@ -224,7 +224,7 @@ impl Peer {
         &self.key
     }
 
-    /// Returns the change of this replica's annotation that is due now, if any: the key, and either the new value or
+    /// Returns the change to this replica's annotation that is due now, if any: the key, and either the new value or
     /// `None`, which means to remove the annotation. `suspected` is the Lease's value of [`SUSPECTED`]. Targets at this
     /// node's own addresses are left out, because a connection to them says nothing about the network. The change
     /// counts as written; if the write fails, call [`Peer::failed`].

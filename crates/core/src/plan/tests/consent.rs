@@ -138,7 +138,7 @@ fn withdrawal_removes_copies_of_a_slice_that_cannot_be_decoded() {
     }
 }
 
-/// Users can rename the source faster than the operator lists the slices of each new name.
+/// A user can change the source of a Service faster than the operator can list the slices of each new source.
 /// Rule: 9.withdrawal
 #[test]
 fn withdrawal_does_not_wait_for_the_slices_of_another_source() {

@@ -218,7 +218,7 @@ fn the_second_family_is_judged_like_the_first() {
         annotation_of(&copy.metadata, provenance::UNREACHABLE),
         Some(V6[0])
     );
-    // A change of the known Nodes does not put the address back.
+    // A change to the known Nodes does not put the address back.
     world.nodes = KnownNodes::Unknown(NodesUnknown::Failing);
     assert_eq!(world.settle("vip"), []);
     world.nodes = known_nodes(servers().split_off(1), &["a"]);
