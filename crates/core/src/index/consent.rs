@@ -52,9 +52,9 @@ impl Index {
         self.reconsider_all()
     }
 
-    /// Whether Services ask for sources whose consent can depend on ReferenceGrants or, until Services and grants are
-    /// known, whether copies of such sources exist. A Service with a typo in an annotation asks for nothing, but its
-    /// copies are still deleted when consent is withdrawn.
+    /// Whether the operator needs ReferenceGrants: a Service asks for a source for which they can give consent or,
+    /// while Services or grants are unknown, a copy of such a source exists. A Service with a typo in an annotation
+    /// asks for nothing, but its copies are still deleted when consent is withdrawn.
     #[must_use]
     pub fn needs_grants(&self) -> bool {
         let is_across = |(source, service): &(ServiceKey, ServiceKey)| {
@@ -124,8 +124,8 @@ impl Index {
     }
 
     /// Reconsiders the requests for the sources that satisfy `is_meant`, of which `first` is the first by name. Returns
-    /// the Services whose consent has changed, and those with copies that lack consent, whatever they ask for now. The
-    /// others are left out, because a sync would reveal that the source exists or changes.
+    /// the Services whose consent has changed, and those with copies that lack consent, whatever they ask for now.
+    /// Other Services are left out, because a sync would reveal that the source exists or changes.
     fn reconsider_from(&mut self, first: &ServiceKey, is_meant: impl Fn(&ServiceKey) -> bool) -> Dirty {
         let mut dirty = self.with_refused_copies(first.namespace(), &is_meant);
         let requests = self.requests.range((first.clone(), ServiceKey::new("", ""))..);
@@ -202,9 +202,11 @@ impl Index {
         copies.filter(is_refused).map(EndpointSlice::key).collect()
     }
 
-    /// Copies name their source slice, but consent is for Services. The Service of the slice is the one in its label
-    /// or, if the slice is not known, one after which the slice might be named. Each of these Services that exists must
-    /// consent. A slice with any other name has no consent. `known` holds the earlier decisions for this Service.
+    /// Whether there is consent for a copy. A copy names its source slice, but consent is given for Services. The
+    /// Service of the slice is the one in its label or, if the slice is not known, each one after which the slice might
+    /// be named. All of these Services that exist must consent. One that does not exist counts only if a grant or a
+    /// flag can give consent for it. If none counts, there is no consent. `known` holds the earlier decisions for this
+    /// Service.
     fn consent_of_copy(&self, service: &ServiceKey, copy: &EndpointSlice, known: &mut Consents) -> Consent {
         let is_across = |claimed: &Provenance<'_>| claimed.namespace != service.namespace();
         let Some(claimed) = copy.provenance().filter(is_across) else {

@@ -1,4 +1,4 @@
-//! The number of copies of each Service, also by the namespace of their source, so that a change of a source or of a
+//! The number of copies of each Service, also by the namespace of their source, so that a change to a source or to a
 //! copy does not require a search of all copies.
 
 use std::collections::{BTreeMap, HashMap};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{Dirty, Index, Scope, Slices, belongs_to_any_of};
 use crate::model::{EndpointSlice, ObjectMeta, SliceKey, version_of};
 
-/// The identity and version of a slice, or its absence, and the number of slices removed so far.
+/// The identity and version of a slice, or its absence, and the number of slices that were removed up to this point.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SliceState {
     known: Option<(Option<String>, Option<String>)>,

@@ -318,7 +318,7 @@ impl Index {
         }
     }
 
-    /// The keys that a change of slices of these Services affects.
+    /// The keys of the Services that a change to slices of the `touched` Services affects.
     fn concerned(&mut self, scope: &Scope, touched: &BTreeSet<ServiceKey>) -> Dirty {
         self.note_api_servers(scope, touched);
         match scope {
@@ -332,7 +332,8 @@ impl Index {
         }
     }
 
-    /// Services that are not managed count too, because they can have copies to delete.
+    /// The Services that a change to copies affects. Services that are not managed count too, because they can have
+    /// copies to delete.
     fn concerned_by_copies(&self, touched: &BTreeSet<ServiceKey>) -> Dirty {
         touched
             .iter()
@@ -359,8 +360,8 @@ impl Index {
     }
 
     /// The slice as the index keeps it. It keeps endpoints and ports of any size only for slices of a source that a
-    /// Service asks for, and for copies whose Service asks for a source. If that changes later, a snapshot lists the
-    /// outlines, and the reconciler reads them.
+    /// Service asks for, and for copies whose Service asks for a source. If one of the other slices is needed later, a
+    /// snapshot lists it as an outline, and the reconciler reads the whole slice.
     fn abridged(&self, slice: EndpointSlice) -> EndpointSlice {
         let is_needed = if slice.is_labeled_as_copy() {
             let owner = slice.owner_of_copy();

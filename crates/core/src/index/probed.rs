@@ -35,11 +35,12 @@ impl Index {
         slices.flat_map(|slice| slice.tcp_ports(is_https)).collect()
     }
 
-    /// The addresses and ports to probe. They come from the copies of the API source, except those of exempt Services:
-    /// the first address of each endpoint that the source lists, or of every endpoint while the source lists none of
-    /// that family, with each port that is in `https` or is the supervisor's. The operator probes no other source and
-    /// no other port, because otherwise anyone who may write a Service could scan ports. An address that Nodes give for
-    /// a second family is probed even before a copy shows it.
+    /// The addresses and ports to probe. They come from the copies of the API source, except copies for exempt
+    /// Services. The addresses are the first ones of the endpoints. If the source lists addresses of a family, and all
+    /// its slices can be decoded, only these addresses count in that family. The ports are those in `https`, and the
+    /// supervisor's. The operator probes no other source and no other port, because otherwise anyone who is allowed to
+    /// write a Service could scan ports. An address that Nodes give for a second family is probed even before a copy
+    /// shows it.
     #[must_use]
     pub fn probe_targets(&self, https: &BTreeSet<u16>) -> BTreeSet<Target> {
         let is_probed = |port: &u16| *port == SUPERVISOR_PORT || https.contains(port);

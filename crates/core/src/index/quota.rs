@@ -2,7 +2,7 @@
 //!
 //! Services that have copies come first, then the oldest, then the first by name. Disabled Services count too, because
 //! their names are watched, but they come last. The decision depends only on the state of the cluster, so all replicas
-//! make the same choice, even after a restart. A change of one Service costs a few operations on sorted sets, however
+//! make the same choice, even after a restart. A change to one Service costs a few operations on sorted sets, however
 //! many Services there are.
 
 use std::collections::{BTreeSet, HashMap};
@@ -163,7 +163,7 @@ impl ServiceQuota {
     }
 }
 
-/// Records a move. Two opposite moves of one Service cancel each other.
+/// Records a move. Two opposite moves of one Service cancel each other out.
 fn toggle(changed: &mut Dirty, (Move::In(rank) | Move::Out(rank)): &Move) {
     if !changed.remove(&rank.key) {
         changed.insert(rank.key.clone());

@@ -11,7 +11,7 @@ use crate::model::{
 /// The known state of one Service.
 #[derive(Debug)]
 pub(super) struct Known {
-    /// Its resourceVersion. A new version alone does not make a Service dirty, because most changes of a Service do not
+    /// Its resourceVersion. A new version alone does not make a Service dirty, because most changes to a Service do not
     /// matter to the operator.
     pub version: Option<u64>,
     /// The namespaces that may copy it, if an annotation names any. If the Service cannot be decoded, those of its last
@@ -23,7 +23,7 @@ pub(super) struct Known {
     pub condition: Option<Box<Condition>>,
 }
 
-/// The known version of a Service, or its absence, and the number of Services deleted so far.
+/// The known version of a Service, or its absence, and the number of Services that were deleted up to this point.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceVersion {
     exists: bool,

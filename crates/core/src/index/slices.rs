@@ -12,7 +12,7 @@ pub(super) struct Slices {
     by_key: HashMap<SliceKey, Arc<EndpointSlice>>,
     /// The slices that concern each Service, sorted by key.
     by_service: HashMap<ServiceKey, Vec<Arc<EndpointSlice>>>,
-    /// The number of slices removed so far.
+    /// How many slices were removed since the start.
     removals: u64,
     /// Slices that are gone according to a GET, while a watch can still show older states of them. A UID is never
     /// reused, so a state with that UID is older than the GET, unless etcd was restored from a backup. A list that

@@ -56,7 +56,7 @@ impl Index {
             unreadable.extend(outlines.iter().cloned());
             self.source(source, key, &mut outlines)
         });
-        // Until then, it is not known either whether a copy is from this source or from another one in its namespace.
+        // Before that list, it is not known either whether a copy is from this source or from another in its namespace.
         let is_unknown = |copy: &&EndpointSlice| {
             let claimed = copy.source().filter(|slice| self.others.get(slice).is_none());
             claimed

@@ -1,4 +1,4 @@
-//! Objects that cannot be decoded: they exist, but nothing changes because of them.
+//! Objects that cannot be decoded: they exist, but no copy changes because of them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -18,7 +18,7 @@ pub(super) struct UnreadableObjects {
     /// may copy them.
     pub sources: BTreeSet<ServiceKey>,
     slices: BTreeMap<SliceKey, Slice>,
-    /// The number of slices removed so far.
+    /// How many slices were removed since the start.
     pub removals: u64,
 }
 
@@ -196,7 +196,7 @@ impl Index {
     pub fn observe_unreadable(&mut self, unreadable: &Unreadable) -> Option<Dirty> {
         let metadata = &unreadable.metadata;
         let key = SliceKey::of(metadata);
-        // Without labels, the watches know best where the slice belongs.
+        // If the GET shows no labels, the slice belongs where the watches last showed it.
         let is_copy = match (&metadata.labels, self.unreadable.get(&key)) {
             (Some(_), _) => label_of(metadata, label::MANAGED_BY) == Some(MANAGED_BY_US),
             (None, Some(known)) => known.is_copy,

@@ -96,8 +96,8 @@ impl WatchProgress {
         })
     }
 
-    /// Whether the watch that last listed this name ends, but another watch of this name continues, if only `shards`
-    /// continue. Events of older watches have been ignored since that list, and a newer watch has not listed yet.
+    /// Whether the watch that last listed this name is not in `shards`, and therefore ends, but another watch of this
+    /// name continues. Events of older watches have been ignored since that list, and a newer watch has not listed yet.
     fn is_left_behind(&self, name: &str, shards: &BTreeSet<Arc<BTreeSet<String>>>) -> bool {
         let continues = |progress: &Progress| shards.contains(&progress.names);
         let mut watches = self.0.iter().filter(|progress| progress.names.contains(name));

@@ -47,7 +47,7 @@ fn undone<'a>(findings: impl IntoIterator<Item = &'a Finding>) -> Option<&'a Fin
 }
 
 impl Condition {
-    /// The condition after a sync that could decide. `is_done` is as in [`is_in_sync`].
+    /// The condition after a sync that knew enough to decide. `is_done` is as in [`is_in_sync`].
     pub fn decided<'a>(is_done: bool, findings: impl IntoIterator<Item = &'a Finding>) -> Self {
         match undone(findings) {
             Some(finding) => Self {
@@ -89,7 +89,7 @@ impl Condition {
     }
 }
 
-/// Decodes the conditions of a Service, and returns the operator's own.
+/// Decodes the conditions of a Service, and returns the one of type [`IN_SYNC`].
 pub(super) fn own<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Box<Condition>>, D::Error> {
     #[derive(Default, Deserialize)]
     #[serde(default)]

@@ -9,9 +9,9 @@ use super::{EndpointSlice, Kept};
 pub struct EndpointCounts {
     /// Endpoints that get traffic.
     pub ready: usize,
-    /// Endpoints that get no traffic.
+    /// Endpoints that are not ready and not shutting down. They get no traffic.
     pub unready: usize,
-    /// Endpoints that are shutting down. They get no traffic while another endpoint is ready.
+    /// Endpoints that are not ready and shutting down. They get no traffic while another endpoint is ready.
     pub terminating: usize,
 }
 

@@ -219,7 +219,7 @@ reasons! {
             whether they are ready.",
         remedy: "Allow the ServiceAccount of the operator to `get` the nonResourceURL `/readyz`, as the chart does.";
 
-    /// A port of an endpoint has never answered, while another port of the address or another API server does.
+    /// A port of an endpoint has never answered, while another port of the address or another API server answers.
     PortNotAnswering, leaves_undone: false,
         means: "A port of an endpoint has never answered and was listed at least a minute ago, while another port of \
             the same address answers. Or no port of the address has ever answered, while another API server answers. \

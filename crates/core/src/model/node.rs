@@ -124,7 +124,7 @@ fn read(shown: &RawAddress) -> Option<NodeAddress> {
     may_be_endpoint(address).then_some(NodeAddress { kind, address })
 }
 
-/// Whether the API server accepts a slice with this address.
+/// Whether the API server accepts an endpoint with this address.
 fn may_be_endpoint(address: IpAddr) -> bool {
     let is_link_local = match address {
         IpAddr::V4(address) => address.is_link_local(),

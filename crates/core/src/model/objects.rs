@@ -106,14 +106,14 @@ impl Service {
     }
 }
 
-/// The `spec` of a Service, as far as copies depend on it.
+/// The fields of a Service's `spec` on which copies depend.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct ServiceSpec {
     /// `ClusterIP`, `NodePort`, `LoadBalancer` or `ExternalName`.
     #[serde(rename = "type")]
     pub type_: Option<String>,
-    /// The word `None` for a headless Service.
+    /// The primary cluster IP, or the word `None` for a headless Service.
     #[serde(rename = "clusterIP")]
     pub cluster_ip: Option<String>,
     /// One cluster IP of each family.
@@ -141,7 +141,7 @@ pub struct ServiceSpec {
     pub traffic_distribution: Option<String>,
 }
 
-/// `status` of a Service, as far as copies depend on it.
+/// The fields of a Service's `status` that the operator reads.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct ServiceStatus {

@@ -48,8 +48,8 @@ pub struct Provenance<'a> {
 }
 
 impl Provenance<'_> {
-    /// The key of the source slice, or `None` if the annotations have no valid names, because the names become parts of
-    /// a URL.
+    /// The key of the source slice, or `None` if the namespace or the name is not valid. Only valid names can become
+    /// parts of a URL.
     #[must_use]
     pub fn source(&self) -> Option<SliceKey> {
         let is_legal = is_dns_label(self.namespace) && is_dns_subdomain(self.name);

@@ -9,7 +9,7 @@ const LONGEST_STEM: usize = 58;
 /// The number of random characters.
 const RANDOM: usize = 5;
 
-/// The characters from which Kubernetes chooses them (`k8s.io/apimachinery/pkg/util/rand`).
+/// The characters from which Kubernetes chooses the random ones (`k8s.io/apimachinery/pkg/util/rand`).
 const RANDOM_CHARACTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
 
 /// Whether the name of a slice is the name of a Service, or `<service>-`, possibly truncated, followed by one more
@@ -26,7 +26,8 @@ pub fn is_named_after(slice: &str, service: &str) -> bool {
 /// name is not known.
 #[must_use]
 pub fn named_after(slice: &SliceKey) -> Vec<ServiceKey> {
-    // Without this condition, a forged copy of `app-admin` would reveal whether there is a Service `app-admin`.
+    // Without this check, a forged copy of the slice `app-admin` would reveal whether there is a Service `app-admin`
+    // if a Service `app` consents.
     let is_random = |word: &str| word.len() == RANDOM && word.bytes().all(|c| RANDOM_CHARACTERS.contains(&c));
     let split = slice.name().rsplit_once('-').filter(|(_, word)| is_random(word));
     let stem = split.map(|(stem, _)| stem);

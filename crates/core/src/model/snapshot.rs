@@ -22,7 +22,7 @@ pub struct Snapshot {
     pub key: ServiceKey,
     /// The Service, if it is managed or disabled, or if it cannot be decoded and has copies.
     pub service: Option<Arc<ManagedService>>,
-    /// The source, if the Service names a valid one and is allowed to copy it.
+    /// The source, if the Service names a valid one and is allowed to copy it, and if its slices have been listed.
     pub source: Option<Source>,
     /// Why the Service is not allowed to copy its source: there is no consent, or a limit is exceeded.
     pub refusal: Option<Refusal>,
@@ -41,7 +41,7 @@ pub struct Snapshot {
     /// Slices of the source, and copies, of which only an outline is in memory. Before anything is written, a GET reads
     /// them. If the GET fails, they count as unreadable.
     pub outlines: BTreeSet<SliceKey>,
-    /// The resourceVersion up to which the watches showed all changes of the source.
+    /// The resourceVersion up to which the watches showed all changes to slices of the source.
     pub seen: u64,
     /// Whether source slices might no longer exist, because their watch is interrupted or relists. Then a GET must
     /// confirm the source slice before a copy is created.
@@ -53,7 +53,7 @@ pub struct Snapshot {
     pub reports_probes: bool,
     /// The Nodes, for copies of the API source.
     pub nodes: KnownNodes,
-    /// Source slices that were just read from the API server, so their known state is the latest.
+    /// Slices that were just read from the API server, so that their known state is the latest.
     pub confirmed: BTreeSet<SliceKey>,
 }
 

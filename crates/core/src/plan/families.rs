@@ -1,14 +1,14 @@
 //! Reports IP families that a source lacks, with a command that the API server accepts.
 //!
-//! The API server rejects most changes of `spec.ipFamilies`. `ipFamilyPolicy: SingleStack` removes the second family,
-//! and the first one never changes while the Service has a cluster IP.
+//! The API server rejects most changes to `spec.ipFamilies`. `ipFamilyPolicy: SingleStack` removes the second family,
+//! but the first one cannot change while the Service has a cluster IP.
 
 use super::Plan;
 use crate::model::{Family, ManagedService, Reason, Source};
 
-/// Reports families of the Service in which neither the source nor Nodes provide an endpoint, if these are all families
-/// of the Service, or if the Service requires all of its families. Empty slices do not count, because Kubernetes keeps
-/// one for each family of a Service. A source without any endpoint is reported elsewhere.
+/// Reports families of the Service in which the source has no endpoint, and which Nodes do not fill either. It does so
+/// if these are all families of the Service, or if the Service requires all of its families. Empty slices do not count,
+/// because Kubernetes keeps one for each family of a Service. A source without any endpoint is reported elsewhere.
 pub(super) fn missing(service: &ManagedService, source: &Source, plan: &mut Plan) {
     if source.slices.values().all(|slice| slice.is_empty()) {
         return;

@@ -31,8 +31,8 @@ pub(super) fn of_copy(
     )
 }
 
-/// The ports that a slice lists, followed by those that its copy shows. Ports of the copy get the names of the target
-/// ports that they stand for.
+/// The ports that a slice lists, followed by those ports of its copy whose target port is a name in the Service. They
+/// get that name.
 fn known(service: &ManagedService, listed: &[EndpointPort], shown: &[EndpointPort]) -> Vec<EndpointPort> {
     let mut known = listed.to_vec();
     // Of ports with the same name and protocol, the first counts.

@@ -58,7 +58,8 @@ pub struct Plan {
     pub endpoints: usize,
     /// The trigger times of the changes that the updates copy, as the source states them.
     pub triggers: Vec<String>,
-    /// Addresses that the probes of this replica judge unreachable, whether or not the copies change because of it.
+    /// Addresses that are unreachable according to the probes of this replica, whether or not this plan changes copies
+    /// for that reason.
     pub unreachable: BTreeSet<IpAddr>,
     /// Addresses that this plan takes out, and why. Those that the existing copies already record as taken out are not
     /// included.
@@ -278,8 +279,8 @@ fn remove_unwanted(snapshot: &Snapshot, wanted: &BTreeSet<SliceKey>, plan: &mut 
     }
 }
 
-/// Deletes copies of sources for which consent is missing or was withdrawn, unless an update turns them into copies of
-/// another source. This takes precedence over every rule that keeps copies.
+/// Deletes copies of sources for which consent was never given or was withdrawn, unless an update turns them into
+/// copies of another source. These deletes take precedence over every rule that keeps copies.
 fn remove_without_consent(snapshot: &Snapshot, plan: &mut Plan) {
     let is_refused = |copy: &SliceKey| snapshot.without_consent.contains(copy);
     plan.deletes.retain(|delete| !is_refused(&delete.key));

@@ -7,7 +7,7 @@
 //!   listed 192.0.2.1 ──> the one Node that has it ──> its IPv6 address of the same kind ──> additional copy
 //! ```
 //!
-//! There is one additional copy for each source slice. An address that is not certain is left out and reported.
+//! There is at most one additional copy for each source slice. An address that is not certain is left out and reported.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -27,10 +27,10 @@ use crate::verdicts::{Phase, Report, SUPERVISOR_PORT, Target, TargetFacts};
 pub(super) struct SecondFamily {
     /// The copies that should exist. They have no endpoints while the source has none.
     pub copies: Vec<EndpointSlice>,
-    /// The keys that the copies of all source slices have, whether or not these copies should exist.
+    /// The keys that the additional copies of all source slices would have, whether or not these copies should exist.
     keys: BTreeSet<SliceKey>,
-    /// Whether the source has endpoints in the other family. If it has, an address that these copies lack must not be
-    /// shown.
+    /// Whether the source has endpoints in the other family. If it has, no held copy must show an address that these
+    /// copies lack.
     has_source: bool,
     /// The listed addresses of API servers that are missing in this family or do not answer in it, and why.
     pub missing: BTreeMap<IpAddr, Missing>,
@@ -113,7 +113,7 @@ enum Entrance<'a> {
     Open,
     /// No address: this plan has no results of probes, and the operator may be waiting for them.
     Closed,
-    /// The addresses whose phase in this report is `Well` on all of these ports. None if there are no ports.
+    /// The addresses whose phase in this report is `Well` on all of these ports. If there are no ports, no address.
     SeenWell(&'a Report, BTreeSet<u16>),
 }
 
@@ -213,7 +213,8 @@ impl Filler<'_> {
         nodes.counterpart(listed, self.family, &self.service.own_addresses, &self.shown)
     }
 
-    /// Endpoints of the current copy, without node names, zones and hints, and as if probes had taken nothing out.
+    /// Endpoints of the current copy, except those at the Service's own addresses. They have no node names, zones and
+    /// hints, and their conditions are as if probes had taken nothing out.
     fn kept(&self, current: Option<&EndpointSlice>, is_kept: impl Fn(IpAddr) -> bool) -> Vec<Endpoint> {
         let restored = current.map(EndpointSlice::restored);
         let endpoints = restored.iter().flat_map(|copy| copy.endpoints.iter().flatten());
@@ -271,7 +272,7 @@ impl Filler<'_> {
         current.filter(|current| !current.has_no_controller())
     }
 
-    /// Which addresses may enter a copy. `answering` contains the ports that work on at least one server.
+    /// Which addresses may enter a copy. `answering` contains the ports that work on at least one candidate.
     fn entrance<'v>(
         &self,
         verdicts: &'v Verdicts,

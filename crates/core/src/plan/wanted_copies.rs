@@ -37,7 +37,7 @@ pub(super) fn copies(
         }
         let gives_endpoints = |copy: &EndpointSlice| !copy.is_empty() && !snapshot.is_name_taken(copy);
         if holds {
-            // Next to held copies, empty copies stay.
+            // While copies are held, existing copies of empty slices stay too.
             copies.extend(existing_copies(service, source, &empty, snapshot));
         } else if has_unreadable || copies.iter().any(gives_endpoints) {
             // Some consumers use only the slice that they saw last. An empty one would leave them without endpoints.

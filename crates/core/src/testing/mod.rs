@@ -292,7 +292,7 @@ impl BuildSlice for EndpointSlice {
     }
 }
 
-/// The owner reference of a copy to the Service `service(name)`.
+/// The reference from a copy to its owner, the Service that [`service`] returns for this name.
 pub fn owner(name: &str) -> OwnerReference {
     OwnerReference {
         api_version: "v1".to_owned(),

@@ -98,7 +98,7 @@ impl World {
         self.put(slice);
     }
 
-    /// The copies that plans made for a Service of namespace `default`, by name.
+    /// The slices that are copies for a Service of namespace `default`, sorted by key.
     pub fn copies(&self, service: &str) -> Vec<&EndpointSlice> {
         let key = ServiceKey::new("default", service);
         self.slices

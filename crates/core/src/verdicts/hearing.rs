@@ -1,7 +1,8 @@
 //! The exchange of suspicions and objections between replicas, in the annotations of the probe Lease.
 //!
-//! The leader names the targets that it suspects, each with a round number. A replica objects if it finds one of them
-//! clearly well: it writes the target and the round under its own key. Text that cannot be parsed counts as absent.
+//! The leader names the targets that it suspects, each with a round number. Another replica objects if one of them is
+//! clearly well for it: it writes the target and the round under its own key. Text that cannot be parsed counts as
+//! absent.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -19,7 +20,7 @@ const MOST_ENTRIES: usize = 64;
 /// A leader ignores a round that exceeds its highest one by more than this, because only a forged round is that high.
 /// Otherwise a forged round could use up all numbers, and later suspicions could not differ from earlier ones.
 const FURTHEST_ROUND: u64 = 1 << 32;
-/// The time that the other replicas have to object.
+/// How long the leader waits for objections of the other replicas.
 const HEARD_AFTER: Duration = Duration::from_millis(300);
 /// How long an objection counts after the leader first saw it.
 const OBJECTION_LASTS: Duration = Duration::from_secs(10);
@@ -129,8 +130,8 @@ impl Hearing {
         value.clone_into(&mut self.stored);
     }
 
-    /// Records the annotations of the Lease as the watch shows them; an empty map if the Lease does not exist. This
-    /// also confirms a value if the response to its write was lost. Call this before the first [`Hearing::suspect`], so
+    /// Records the annotations of the Lease as the watch shows them. If the Lease does not exist, pass an empty map.
+    /// This call also confirms a value whose write had no response. Call it before the first [`Hearing::suspect`], so
     /// that no round is used twice.
     pub fn see(&mut self, annotations: &BTreeMap<String, String>, now: Moment) {
         let value = annotations.get(SUSPECTED).map_or("", String::as_str);
@@ -189,7 +190,7 @@ impl Hearing {
     }
 }
 
-/// The side that a replica has in this exchange while it does not lead.
+/// A replica's side of the exchange while it does not lead.
 #[derive(Clone, Debug)]
 pub struct Peer {
     key: String,
@@ -201,7 +202,7 @@ pub struct Peer {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Said {
     Nothing,
-    /// The last write failed, so it is not known whether the Lease has it.
+    /// The last write failed, so it is not known whether the Lease has its value.
     Unknown,
     Objections(BTreeMap<Target, u64>, Moment),
 }
@@ -223,7 +224,7 @@ impl Peer {
         &self.key
     }
 
-    /// Returns the change of this replica's annotation that is due now, if any: the key, and either the new value or
+    /// Returns the change to this replica's annotation that is due now, if any: the key, and either the new value or
     /// `None`, which means to remove the annotation. `suspected` is the Lease's value of [`SUSPECTED`]. Targets at this
     /// node's own addresses are left out, because a connection to them says nothing about the network. The change
     /// counts as written; if the write fails, call [`Peer::failed`].

@@ -26,7 +26,7 @@ pub struct Unreachable {
     pub what: Option<Failure>,
     /// How many attempts in a row had failed when `what` was recorded.
     pub failures: u32,
-    /// When it first failed; `None` while a new leader waits for the first result.
+    /// When the port first failed; `None` while a new leader waits for the first result.
     pub since: Option<Moment>,
 }
 
@@ -64,7 +64,7 @@ pub struct Judgment {
     pub not_answering: Vec<Target>,
 }
 
-/// Judges the endpoints of one family over the probed ports of one managed Service.
+/// Judges the endpoints of one family of a managed Service by the Service's probed ports.
 #[must_use]
 pub fn judge(candidates: &[Candidate], ports: &BTreeSet<u16>, report: &Report) -> Judgment {
     let evidence = Evidence::new(candidates, ports, report);
@@ -99,13 +99,14 @@ struct Port<'a> {
     facts: BTreeMap<IpAddr, &'a TargetFacts>,
 }
 
-/// Decides which addresses are taken out if there are too many. The address with the lowest rank is taken out first.
+/// Decides which addresses are taken out if not all of those that fail can be. The address with the lowest rank is
+/// taken out first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Rank {
     class: Class,
     /// Among addresses that are out and down, the one that answered last returns first (`7.return-order`).
     last_success: Option<Moment>,
-    /// An address that has no result yet gives its place to one that failed.
+    /// An address that has failed is taken out before one that has no result yet.
     is_unknown: bool,
     since: Option<Moment>,
 }

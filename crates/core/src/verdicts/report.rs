@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::{Failure, Hearing, Moment, Phase, Reply, Target, TargetState, Targets};
 
-/// The minimum time from a 2xx of another target to a failure that contrasts with it. By then, a short disturbance that
-/// affected both targets is over.
+/// The minimum time from a 2xx of another target to a failure that contrasts with it. After this time, a short
+/// disturbance that affected both targets is over.
 const CONTRAST_AFTER: Duration = Duration::from_millis(300);
 /// How long a success counts as recent. A family without a recent success is blind.
 pub const RECENT: Duration = Duration::from_secs(3);
@@ -28,7 +28,7 @@ pub struct Leadership {
 /// report does not change as long as the state that it describes lasts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
-    /// Whether the replica leads, and for how long.
+    /// Whether the replica may take endpoints out, and whether its term is new.
     pub leadership: Leadership,
     /// The facts of each listed target.
     pub targets: BTreeMap<Target, TargetFacts>,
@@ -43,7 +43,7 @@ pub struct Report {
 pub struct TargetFacts {
     /// The phase of the target.
     pub phase: Phase,
-    /// Whether any attempt, successful or not, has ended since the target was listed.
+    /// Whether an attempt has given a result, of any kind, since the target was listed.
     pub is_known: bool,
     /// Whether the latest result is 2xx.
     pub answers: bool,
@@ -61,9 +61,9 @@ pub struct TargetFacts {
     /// When it last answered 2xx, while it is failing or down.
     pub last_success: Option<Moment>,
     /// Other addresses of the family that answered 2xx on this port to an attempt that began after the first failure of
-    /// the target's current run. The last failure of the run came at least 300 ms after this answer.
+    /// the target's current run. The last failure of the run came at least 300 ms after their first such answer.
     pub contrasts: BTreeSet<IpAddr>,
-    /// Whether another replica objects, because the target answers its probes.
+    /// Whether another replica objects to the suspicion, because the target answers the probes of that replica.
     pub has_objection: bool,
     /// Whether the other replicas have had time to object.
     pub had_time_to_object: bool,

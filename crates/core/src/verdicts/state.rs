@@ -26,7 +26,7 @@ words! {
         Well => "well",
         /// It was well, and its latest attempts failed, but fewer than the threshold requires.
         Failing => "failing",
-        /// It was well, and then failed as many times in a row as the threshold requires.
+        /// It was well and then failed as many times in a row as the threshold requires, or it failed during a rise.
         Down => "down",
         /// It was down and answers again, but not yet as often and as long as the thresholds require.
         Rising => "rising",

@@ -110,9 +110,9 @@ impl Targets {
         self.states.iter().map(|(target, state)| (*target, state))
     }
 
-    /// Whether this replica may object to the suspicion of a target. It may not object while one of its own attempts
-    /// hangs. If responses are usually slow, a slow response does not count as hanging, because otherwise the replica
-    /// would object and withdraw its objection with each attempt.
+    /// Whether this replica can object to the suspicion of a target: the target is well, and no attempt of this replica
+    /// at it hangs. If responses are usually slow, a slow response does not count as hanging, because otherwise the
+    /// replica would object and withdraw its objection with each attempt.
     #[must_use]
     pub fn is_clearly_well(&self, target: Target, now: Moment) -> bool {
         self.states.get(&target).is_some_and(|state| {
@@ -123,8 +123,8 @@ impl Targets {
     }
 
     /// The targets that a leader asks the other replicas about. A target that a previous leader took out is one of them
-    /// even if it was never well for this replica. Otherwise a leader that alone cannot reach the target would keep it
-    /// out for its whole term.
+    /// after two failures, even if it was never well for this replica. Otherwise a leader that alone cannot reach the
+    /// target would keep it out for its whole term.
     #[must_use]
     pub fn suspects(&self) -> BTreeSet<Target> {
         let is_suspected = |target: Target, state: &TargetState| match state.phase {
@@ -157,7 +157,8 @@ impl Targets {
         u32::try_from(recent.saturating_sub(1)).unwrap_or(u32::MAX)
     }
 
-    /// Records a 2xx in the state of each target that failed before the attempt began.
+    /// Records a 2xx in the state of each other target with the same port and family whose current run of failures
+    /// began before the attempt.
     fn note_contrast(&mut self, target: Target, attempt: Attempt) {
         let others = self.states.iter_mut();
         for (_, state) in others.filter(|(other, _)| is_other(target, **other)) {

@@ -1,13 +1,13 @@
-//! The thresholds for a change of a verdict.
+//! The thresholds for changes of the phase of a target.
 
 use std::time::Duration;
 
-/// How many results, and how much time, a verdict needs to change.
+/// How many results, and how much time, it takes until a target is down, or is well again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Thresholds {
     /// The number of failures in a row after which a target that was well is down.
     pub failures: u32,
-    /// The number of successes after which a target that was down is well.
+    /// The minimum number of successes after which a target that was down is well.
     pub successes: u32,
     /// The minimum time from the first to the last of these successes. Each recent relapse doubles it, up to 60 s.
     pub rise: Duration,

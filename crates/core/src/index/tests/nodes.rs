@@ -1,4 +1,4 @@
-//! Services that need Nodes, and the Services that a change of a Node affects.
+//! Services that need Nodes, and the Services that a change to a Node affects.
 
 use super::*;
 use crate::model::{KnownNodes, NodesUnknown, Unreadable};

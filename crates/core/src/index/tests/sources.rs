@@ -67,7 +67,7 @@ fn a_slice_deleted_before_the_list_arrives_is_not_missed() {
     assert!(index.shows(&listed));
     assert!(
         !index.shows(&listing(&index, 10, &[&first, &second])),
-        "no slice was removed since this list"
+        "no slice was removed after the request for this list"
     );
 }
 

@@ -188,7 +188,7 @@ fn an_unreadable_slice_overtakes_a_get() {
     assert!(is_protected(&index));
 }
 
-/// The slice moves between watches: the new one shows it before the old one shows that it has left.
+/// The slice moves between watches: the new watch shows the slice before the old watch shows that the slice has left.
 #[test]
 fn an_unreadable_slice_that_moves_stays_protected() {
     let (one, two) = (named(&["other"]), named(&["kubernetes", "vip"]));

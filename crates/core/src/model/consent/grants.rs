@@ -47,7 +47,7 @@ pub struct ReferenceGrantTo {
     pub group: String,
     /// `Service`.
     pub kind: String,
-    /// The name of one object. If it is absent, all objects are meant.
+    /// The name of one object. If the name is absent, all objects of this kind are meant.
     pub name: Option<String>,
 }
 
@@ -155,7 +155,8 @@ impl Grants {
         known.entry(name).or_insert_with(|| Some(Grant::default()));
     }
 
-    /// Removes a grant that was deleted. Returns its namespace if the grant allowed anything, or was never decoded.
+    /// Removes a grant that was deleted. Returns its namespace if the grant allowed anything, or if it is not known
+    /// what the grant allowed.
     pub fn remove(&mut self, metadata: &ObjectMeta) -> Option<String> {
         let (namespace, name) = namespace_and_name(metadata);
         let known = self.by_namespace.get_mut(&namespace)?;

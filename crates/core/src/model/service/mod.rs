@@ -301,7 +301,8 @@ fn distribution(spec: &ServiceSpec) -> Option<Distribution> {
 /// servers accept more.
 const MOST_PORTS: usize = 100;
 
-/// The ports that copies need, and a finding if the Service has more ports than a copy can have.
+/// The ports for copies, at most [`MOST_PORTS`], and a finding if the Service has more. A Service that asks for no
+/// source needs neither.
 fn ports(spec: &ServiceSpec, intent: &Intent) -> (Vec<ServicePort>, Option<Finding>) {
     let ports = spec.ports.as_deref().unwrap_or_default();
     if !matches!(intent, Intent::Copy(_)) {

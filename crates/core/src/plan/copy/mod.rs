@@ -8,8 +8,8 @@ use crate::model::{
     StringMap, annotation_of, copy_name, label, label_of, ports::protocol, provenance, version,
 };
 
-/// Annotations that belong to the content of a copy. The resourceVersion of the source is not part of it, so an update
-/// of the source that changes nothing else causes no write.
+/// Annotations that belong to the content of a copy. The annotation with the resourceVersion of the source is not one
+/// of them, so an update of the source that changes nothing else causes no write.
 const CONTENT_ANNOTATIONS: [&str; 4] = [
     provenance::NAMESPACE,
     provenance::SLICE,

@@ -138,7 +138,7 @@ fn withdrawal_removes_copies_of_a_slice_that_cannot_be_decoded() {
     }
 }
 
-/// Users can rename the source faster than the operator lists the slices of each new name.
+/// A user can change the source of a Service faster than the operator can list the slices of each new source.
 /// Rule: 9.withdrawal
 #[test]
 fn withdrawal_does_not_wait_for_the_slices_of_another_source() {
@@ -513,7 +513,7 @@ fn nothing_is_touched_before_services_and_grants_are_listed() {
     assert!(index.snapshot(&vip()).is_none(), "grants are not listed");
     assert!(index.grants_absent().contains(&vip()));
     let absent = plan(&index.snapshot(&vip()).unwrap(), &Verdicts::Off);
-    assert!(absent.is_done(), "the grants may come back");
+    assert!(absent.is_done(), "the grants can come back");
     assert!(index.grants_listed([]).contains(&vip()));
     let none = plan(&index.snapshot(&vip()).unwrap(), &Verdicts::Off);
     assert_eq!(none.withdrawn.len(), 1);

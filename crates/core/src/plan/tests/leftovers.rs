@@ -40,7 +40,7 @@ fn slice_of_the_go_operator_is_deleted_after_the_creates() {
     );
 }
 
-/// Such a slice is a copy too, possibly of a source in another namespace.
+/// A slice of the Go operator is a copy too, possibly of a source in another namespace.
 /// Rule: 1.copy-is-no-source, 1.source-is-copy
 #[test]
 fn a_slice_of_the_go_operator_is_no_source() {

@@ -1,5 +1,5 @@
-//! Plans for thousands of slices or ports of one user. The time that a plan takes grows with their number, not with its
-//! square, because the syncs of all users share a thread with the renewals of the Lease.
+//! Plans for thousands of slices or ports of one user. The time that a plan takes must not grow with the square of
+//! their number, because the syncs of all users share a thread with the renewals of the Lease.
 
 use std::time::Duration;
 

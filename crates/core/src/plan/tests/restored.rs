@@ -10,7 +10,7 @@ use crate::testing::{Build, BuildService, BuildSlice, node, owner, plain_service
 /// The label that the backup tool adds.
 const RESTORED_BY: &str = "velero.io/restore-name";
 
-/// Changes a copy in the same way as a restore of the backup of another cluster.
+/// Changes a copy as the restore of a backup of another cluster does.
 fn restore(copy: &mut EndpointSlice) {
     *copy = copy
         .clone()
@@ -158,7 +158,7 @@ fn restored_address_is_not_kept_as_the_last_of_its_family() {
         copy.metadata.owner_references = None;
     });
     world.settle("vip");
-    // Nothing gives this family endpoints, so the restored copy is deleted instead of kept empty.
+    // Neither the source nor Nodes have endpoints of this family, so the restored copy is deleted, not emptied.
     assert!(!world.slices.contains_key(&six));
 }
 

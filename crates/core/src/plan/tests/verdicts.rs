@@ -19,7 +19,7 @@ fn target(address: &str, port: u16) -> Target {
     Target::new(address.parse().unwrap(), port)
 }
 
-/// A report in which this many addresses, the first ones, are down on port 6443, and the others are well.
+/// A report in which the first `down_addresses` addresses are down on port 6443, and the others are well.
 fn report(down_addresses: usize) -> Report {
     let mut report = Report::default();
     report.leadership.may_take_out = true;

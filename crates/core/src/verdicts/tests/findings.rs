@@ -1,4 +1,4 @@
-//! Findings of probes other than removals.
+//! Findings of probes, except that an endpoint is out.
 
 use super::*;
 

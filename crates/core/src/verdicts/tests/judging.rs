@@ -126,7 +126,7 @@ fn endpoints_return_in_the_order_of_their_last_success() {
         last_success: Some(at(milliseconds)),
         ..down()
     };
-    // Four endpoints became three, which leaves one place.
+    // Two of four endpoints were out. Now there are only three endpoints, so one of the two returns.
     let scene = Scene::new(3)
         .set(1, answered(9_000))
         .set(2, answered(8_000))

@@ -300,8 +300,8 @@ impl Cluster {
                     .nodes_listed(&listed.map(|(name, _)| (*name).to_owned()).collect())
             }
             Step::Forget => {
-                // Without this, the watch of copies could be behind, and only the other watch would have shown that a
-                // slice is no longer ours.
+                // Delivers all events of the watch of copies first. Otherwise, only the other watch might have shown
+                // that a slice is no longer ours.
                 let mut dirty = Dirty::new();
                 while let Some(event) = self.watches[0].pending.pop_front() {
                     dirty.extend(self.deliver(0, event));

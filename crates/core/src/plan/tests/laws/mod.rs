@@ -1,5 +1,5 @@
-//! Laws that hold for any changes. A cluster is changed at random, and after each change the operator plans, writes and
-//! plans again.
+//! Laws that hold whatever changes. A cluster is changed at random, and after each change the operator plans, writes
+//! and plans again.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,4 +1,4 @@
-//! The rules by which load balancers choose the nodes that announce an address. The test compares the copies with them.
+//! The rules by which load balancers choose the nodes that announce an address. The test applies them to the copies.
 
 use std::collections::BTreeSet;
 
@@ -46,7 +46,7 @@ fn all_announce(world: &World, nodes: &[&str]) {
     }
 }
 
-/// Results with which the server of this number is down in both families, with contrast.
+/// Verdicts: the server with this number is down in both families, while the other servers answer.
 fn down(number: usize) -> Verdicts {
     let mut report = Report::default();
     report.leadership.may_take_out = true;

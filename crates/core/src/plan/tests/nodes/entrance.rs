@@ -129,7 +129,7 @@ fn address_that_never_answers_is_reported_after_a_while() {
     let note = incomplete(&world_of(facts(Phase::New))).unwrap();
     assert!(note.contains("192.0.2.1 (2001:db8::1 does not answer)"), "{note}");
 
-    // An address that a copy already shows could be unreachable only from this replica.
+    // An address that a copy already shows could be unreachable from this replica alone.
     let listed = |is_silent| {
         let facts = TargetFacts {
             is_silent,
@@ -218,7 +218,7 @@ fn the_second_family_is_judged_like_the_first() {
         annotation_of(&copy.metadata, provenance::UNREACHABLE),
         Some(V6[0])
     );
-    // A change of the known Nodes does not put the address back.
+    // A change to the known Nodes does not put the address back.
     world.nodes = KnownNodes::Unknown(NodesUnknown::Failing);
     assert_eq!(world.settle("vip"), []);
     world.nodes = known_nodes(servers().split_off(1), &["a"]);

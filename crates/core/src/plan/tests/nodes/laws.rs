@@ -1,4 +1,4 @@
-//! Laws that hold for any Nodes, source, Service and probes.
+//! Laws that hold whatever the Nodes, the source, the Service and the results of probes are.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
