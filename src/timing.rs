@@ -60,8 +60,8 @@ pub const REMOVAL_LIMIT: Duration = Duration::from_secs(5);
 /// The longest pause that an API server can request with `Retry-After`. A longer one is shortened to this.
 pub const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(60);
 
-/// The time for which an address is tried last after it failed. If it fails again soon after that time, the next such
-/// time is twice as long.
+/// The time for which an address is tried last after it failed. If the address fails again soon after that time, its
+/// next ejection lasts twice as long.
 pub const EJECTION: Duration = Duration::from_secs(10);
 /// The longest time for which an address is tried last.
 pub const LONGEST_EJECTION: Duration = Duration::from_secs(160);

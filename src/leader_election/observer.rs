@@ -30,7 +30,7 @@ pub struct LeaseObserver {
     /// The duration of a Lease that states none.
     pub(super) default_duration: Duration,
     state: Arc<Mutex<ObservedState>>,
-    /// Notifies of changes of the state.
+    /// Notifies of changes to the state.
     changes: watch::Sender<()>,
     metrics: Metrics,
 }

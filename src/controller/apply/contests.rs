@@ -341,7 +341,7 @@ mod tests {
             assert!(writes.waits("10.0.0.1"), "before {wait} s");
             assert!(
                 !writes.waits("10.0.0.2"),
-                "another state of the source is no repair"
+                "a write for another state of the source is no repair"
             );
             writes.now += seconds(1);
             assert!(!writes.waits("10.0.0.1"), "after {wait} s");

@@ -215,7 +215,7 @@ impl Probes {
         }
     }
 
-    /// Logs the changes of states, and updates the metrics.
+    /// Logs the changes to the states of targets, and updates the metrics.
     fn note(&self, old: &Report, new: &Report) {
         let probes = self.0.wiring.metrics.probes();
         let is_gone = |target: &&Target| !new.targets.contains_key(target);
