@@ -56,7 +56,7 @@ pub struct SecureMetrics {
 pub struct ApiServerConfig {
     /// Which addresses to use. `None` means [`ApiServerMode::Auto`] in a Pod, and [`ApiServerMode::Cluster`] elsewhere.
     pub mode: Option<ApiServerMode>,
-    /// Additional addresses, which apply in any mode.
+    /// Additional addresses, which are used in every mode.
     pub addresses: Vec<ServerAddress>,
 }
 
@@ -79,8 +79,8 @@ pub struct ElectionConfig {
     pub lease_duration: Duration,
     /// How long the leader may write after it sent its last successful renewal; shorter than `lease_duration`.
     pub renew_deadline: Duration,
-    /// The time from the beginning of a failed renewal to the next attempt, and an upper bound of the pauses of a
-    /// candidate, without their jitter; 1.2 times this time must be shorter than `renew_deadline`.
+    /// The time from the beginning of a failed renewal to the next attempt; 1.2 times this time must be shorter than
+    /// `renew_deadline`. Before jitter is added, a candidate's pauses are not longer than this time either.
     pub retry_period: Duration,
     /// The namespace of the Lease, from the flag or `POD_NAMESPACE`. `None` means the namespace of the service account
     /// or of the current context.
@@ -170,8 +170,8 @@ pub enum LogFormat {
 /// The address of an API server, or an address to listen on.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ServerAddress {
-    /// An IP address without brackets, or a DNS name. Empty means every address of the host, in both families if it has
-    /// them.
+    /// An IP address without brackets, or a DNS name. If it is empty, the server listens on every address of this host,
+    /// in both families if the host has both.
     pub host: String,
     /// The TCP port. 0 lets the kernel choose a port to listen on.
     pub port: u16,

@@ -48,7 +48,7 @@ fn main() -> ExitCode {
             exit_code(runtime.block_on(inspect::wait(&config, &service, limit)))
         }
     };
-    // Work that still runs, such as a name lookup, must not delay the exit.
+    // Work that is still running, such as a name lookup, must not delay the exit.
     runtime.shutdown_background();
     ExitCode::from(code)
 }

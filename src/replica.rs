@@ -54,7 +54,7 @@ pub const SOURCE_CHECK: &str = "check of sources";
 
 /// The parts of a replica.
 pub struct Parts {
-    /// The client for everything except the election and the probe Lease.
+    /// The client for everything except the election, the probes and the probe Lease.
     pub client: Client,
     /// The settings that apply without annotations: the source, the managed Service, and consent.
     pub defaults: Defaults,
@@ -102,7 +102,7 @@ pub struct Replica {
     pub watchdog: Watchdog,
     health: Health,
     stop_election: CancellationToken,
-    /// Tasks that run until the end.
+    /// Tasks that run until the replica ends.
     watching: Vec<Named>,
     /// The election and the workers, which end by themselves when they are asked to stop.
     writing: Vec<Named>,
@@ -257,8 +257,8 @@ impl Replica {
     }
 }
 
-/// Returns a check that passes once everything has been listed, and always from then on. If the source of a new Service
-/// is not listed yet, only that Service waits for it.
+/// Returns a check that passes once everything has been listed, and always from then on. It does not fail later when
+/// the source of a new Service is not listed yet: only that Service waits for the list.
 fn filled(index: &SharedIndex) -> impl Fn() -> Result<(), NotFilled> + Clone + Send + Sync + use<> {
     let (index, filled) = (index.clone(), Arc::new(OnceLock::new()));
     move || match filled.get() {

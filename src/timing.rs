@@ -60,8 +60,8 @@ pub const REMOVAL_LIMIT: Duration = Duration::from_secs(5);
 /// The longest pause that an API server can request with `Retry-After`. A longer one is shortened to this.
 pub const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(60);
 
-/// The time for which an address is tried last after it failed. If it fails again soon after that time, the next such
-/// time is twice as long.
+/// The time for which an address is tried last after it failed. If the address fails again soon after that time, its
+/// next ejection lasts twice as long.
 pub const EJECTION: Duration = Duration::from_secs(10);
 /// The longest time for which an address is tried last.
 pub const LONGEST_EJECTION: Duration = Duration::from_secs(160);
@@ -71,10 +71,10 @@ pub const LONGEST_EJECTION: Duration = Duration::from_secs(160);
 pub const BEHIND_EJECTION: Duration = Duration::from_secs(60);
 
 const _: () = {
-    // A response within READ_SILENCE shrinks all stretched limits, so a server that fast must also meet the limits of
-    // pings and dials. A dial takes two round trips.
+    // A response within READ_SILENCE shrinks all stretched limits, so a server that responds within it must also meet
+    // the limits of pings and dials. A dial takes two round trips.
     assert!(shorter(READ_SILENCE, PING) && shorter(times(READ_SILENCE, 2), DIAL_LIMIT));
-    // An abandoned call counts against a silent server.
+    // A call that is abandoned at its time limit counts against a silent server.
     assert!(shorter(READ_SILENCE, READ_LIMIT) && shorter(READ_SILENCE, EVENT_LIMIT));
     // Even the largest factor does not raise the shortest limit above the upper bound.
     assert!(shorter(times(READ_SILENCE, LARGEST_STRETCH), STRETCHED_LIMIT));
@@ -108,14 +108,14 @@ pub const LONGEST_RACE_PAUSE: Duration = Duration::from_millis(500);
 
 /// The time after which an unanswered renewal is repeated in parallel, or a sixth of the lease duration if that is
 /// shorter. Each later pause is half of the time until the deadline, but at least a quarter of the first pause and at
-/// most the whole of it.
+/// most the first pause.
 pub const REPEAT_RENEWAL: Duration = Duration::from_secs(1);
 
-/// The time in which our own renewals must appear on the watch of the Lease. Otherwise the watch is behind.
+/// The time within which our own renewals must appear on the watch of the Lease. If they do not, the watch is behind.
 pub const OWN_RENEWAL: Duration = Duration::from_secs(5);
 
-/// The time without a leader after which a replica with empty or stale caches also competes for the Lease. Until then,
-/// it leaves the Lease to the others.
+/// The time without a leader after which a replica with empty or stale caches also competes for the Lease. Before that
+/// time has passed, such a replica leaves the Lease to the others.
 pub const LEADERLESS: Duration = Duration::from_secs(10);
 
 /// The time after which a leader whose lists or watches fail releases the Lease, because another replica may see more.
@@ -145,7 +145,8 @@ const _: () = {
     // If no other replica sees more, any leader is better than none, so such a release happens at most once a minute.
     assert!(!shorter(plus(ASIDE, BLIND), Duration::from_secs(60)));
     assert!(shorter(WRITE_LIMIT, GRACE) && shorter(REMOVAL_LIMIT, GRACE) && shorter(RENEW_DEADLINE, GRACE));
-    // A GET of one object can take as long as two such limits: one for its head, and one for its body.
+    // A GET of one object can take as long as two stretched limits: one for the head of the response, and one for the
+    // body.
     assert!(!shorter(GRACE, times(STRETCHED_LIMIT, 2)));
 };
 
@@ -187,8 +188,8 @@ const _: () = {
 /// The time for which running syncs may continue after a term has ended, unless the Lease was lost.
 pub const DRAIN: Duration = Duration::from_secs(1);
 
-/// The time for which a release waits for writes in flight. If they do not end, there is no release: the successor then
-/// waits for the lease duration, and no two replicas write at the same time.
+/// The time for which a release waits for writes in flight. If they do not end, the Lease is not released: the
+/// successor then waits for the lease duration, so no two replicas write at the same time.
 pub const WRITES_SETTLE: Duration = Duration::from_secs(1);
 
 /// The time limit of the release. It is enough for an API server that takes 1.5 s per request.
@@ -223,18 +224,18 @@ pub const WATCH_LIFE: Duration = Duration::from_secs(90);
 /// The pause after the first failure of a watch. It doubles with each failure.
 pub const WATCH_PAUSE: Duration = Duration::from_millis(100);
 
-/// The longest pause after a failure of a watch. With jitter, it is up to 650 ms. So copies are correct within a second
-/// after the API server is available again, including the attempt.
+/// The longest pause after a failure of a watch. With jitter, it is up to 650 ms. The pause and the next attempt
+/// together take less than a second, so copies are correct within a second after the API server is available again.
 pub const LONGEST_WATCH_PAUSE: Duration = Duration::from_millis(500);
 
-/// The longest pause of a watch of an overloaded API server, unless the server requests a longer one.
+/// The longest pause of a watch while the API server is overloaded, unless the server requests a longer one.
 pub const LONGEST_OVERLOAD_PAUSE: Duration = Duration::from_secs(30);
 
 /// The longest pause before the next list of a watch that repeatedly fails right after its list.
 pub const LONGEST_RELIST_PAUSE: Duration = Duration::from_secs(30);
 
 /// The longest time for which a new term waits until its watches are current. A replica that wins its term just after
-/// an outage still has the view from before the outage. This is longer than the first pauses of a watch, and short
+/// an outage still has the view from before the outage. This time is longer than the first pauses of a watch, and short
 /// compared with a takeover.
 pub const VIEW_SETTLE: Duration = Duration::from_secs(1);
 

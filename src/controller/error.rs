@@ -114,7 +114,7 @@ impl SyncError {
         matches!(self, Self::Unavailable { .. })
     }
 
-    /// Whether the API server is overloaded, so that no more requests should be sent now.
+    /// Whether the API server is overloaded, so that no further requests should be sent now.
     pub(super) fn is_overload(&self) -> bool {
         matches!(
             self,

@@ -6,8 +6,9 @@
 //! `Endpoints` are not watched. They are read only if a mirrored slice shows that they exist. `Endpoints` of other
 //! owners are read once for each version of that slice.
 //!
-//! The chart grants `get` and `delete` of `Endpoints` only with `rbac.goOperator`. Without them, one request per
-//! namespace and [`REFUSAL_PAUSE`] checks whether they have been granted, however many Services have a mirrored slice.
+//! The chart grants `get` and `delete` of `Endpoints` only with `rbac.goOperator`. Without these permissions, one
+//! request per namespace and [`REFUSAL_PAUSE`] checks whether they have been granted, however many Services have a
+//! mirrored slice.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
@@ -129,7 +130,7 @@ impl Migration {
         if label_of(found, label::MANAGED_BY) != Some(MANAGED_BY_US) {
             return Ok(true);
         }
-        // This is checked only now, because the term may have ended during the GET.
+        // The term is checked only now, because it may have ended during the GET.
         let Ok(write) = term.begin_write() else {
             return Ok(false);
         };
@@ -155,7 +156,7 @@ impl Migration {
         Ok(false)
     }
 
-    /// Limits the time of one call. Its end is a step of the watchdog.
+    /// Abandons a call at `limit`. The end of the call counts as progress for the watchdog.
     async fn within<T>(
         &self,
         limit: Instant,

@@ -37,8 +37,8 @@ pub enum Requeue {
 /// The backoff of a key after a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Backoff {
-    /// 100 ms to 1 s: the API server could not be reached or failed, and the copies should be correct as soon as it
-    /// returns.
+    /// 100 ms to 1 s: the API server could not be reached or failed, and the copies should be correct as soon as it is
+    /// available again.
     Short,
     /// 5 s doubling to 30 s: the API server refuses the writes.
     Long,

@@ -57,7 +57,7 @@ impl<K: Eq + Hash, C: PartialEq> Refusals<K, C> {
     /// Records a refusal, and returns the end of the pause. A request that was in flight when the pause began does not
     /// prolong it.
     pub fn refused(&mut self, key: K, content: C, reason: &str, now: Instant) -> Instant {
-        // Refusals that have not recurred for some time are forgotten.
+        // Forgets refusals that have not recurred for some time, and the refusal of other content with this key.
         self.0.retain(|other, refusal| {
             now < refusal.at + RETENTION && (*other != key || refusal.content == content)
         });

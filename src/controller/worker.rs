@@ -36,7 +36,7 @@ pub trait Reconcile {
     /// Forgets the state that ends with a term.
     fn forget(&self);
 
-    /// The watchdog of the work: each call that ends, answered or not, is a step.
+    /// The watchdog of the work. The end of each call, answered or not, counts as progress.
     fn watchdog(&self) -> &Watchdog;
 }
 
@@ -66,7 +66,8 @@ impl<R: Reconcile> Worker<R> {
                     Ok(term) => term.clone(),
                     Err(_) => return,
                 },
-                // The leader handles these keys. At the start of a term, all keys are dirty anyway.
+                // While another replica leads, it handles these keys. At the start of a term of this replica, all keys
+                // are dirty anyway.
                 _ = self.dirty.take() => continue,
             };
             if let Some(term) = term.filter(|term| !term.is_over()) {

@@ -42,7 +42,7 @@ enum LeaseAttempt {
     Acquired(Instant),
     /// Another replica holds the Lease.
     NotAcquired,
-    /// The result is unknown.
+    /// The attempt failed, or its result is unknown.
     Failed { error: String, conflict: bool },
 }
 

@@ -11,8 +11,8 @@ use super::presented_lease::ReadVersion;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct KnownVersion {
     newest: Option<Newest>,
-    /// Whether the version may be outdated: a write that builds on it has not succeeded, or the Lease was seen to
-    /// differ.
+    /// Whether the version may be outdated: a write that builds on it was allowed and is not known to have succeeded,
+    /// or the Lease was seen to differ.
     in_doubt: bool,
 }
 

@@ -77,7 +77,7 @@ impl Slim for Lease {
     }
 }
 
-/// Reads a value. A value of the wrong type, nested to any depth, counts as absent.
+/// Reads a value. A value of the wrong type counts as absent, however deeply it is nested.
 fn if_readable<'de, T, D>(deserializer: D) -> Result<T, D::Error>
 where
     T: DeserializeOwned + Default,

@@ -30,7 +30,7 @@ pub struct LeaseObserver {
     /// The duration of a Lease that states none.
     pub(super) default_duration: Duration,
     state: Arc<Mutex<ObservedState>>,
-    /// Notifies of changes of the state.
+    /// Notifies of changes to the state.
     changes: watch::Sender<()>,
     metrics: Metrics,
 }
@@ -83,7 +83,7 @@ impl LeaseObserver {
         let version = version_of(&lease.metadata);
         // The watch is often quicker than the response.
         if let Some(version) = version.filter(|version| state.watched != Some(*version)) {
-            // After a restore of etcd a later write has a lower version, and the watch shows only that one.
+            // After a restore of etcd, a later write has a lower version, and the watch shows only the later write.
             if state.unwatched.is_none_or(|(first, _)| version < first) {
                 state.unwatched = Some((version, Instant::now()));
             }
@@ -99,8 +99,8 @@ impl LeaseObserver {
     fn note_change(&self, state: &mut ObservedState, lease: Option<&Lease>) {
         state.changed_at = Some(Instant::now());
         if let Some(held) = lease.and_then(holding) {
-            // The first holder that is seen does not count as renewed, because it may be dead. Nor does an edit of
-            // another field.
+            // The first state with a holder does not count as a renewal, because that holder may be dead. An edit of
+            // another field does not count as a renewal either.
             if let Some(last) = state.held.replace(held.clone()).filter(|last| *last != held) {
                 self.metrics.lease_seen_renewed();
                 if last.0 != held.0 {
@@ -111,7 +111,7 @@ impl LeaseObserver {
         self.changes.send_replace(());
     }
 
-    /// The version for a renewal, if no read is needed.
+    /// Returns the version on which a renewal may build, or `None` if the Lease must be read first.
     pub(super) fn version_to_renew(&self) -> Option<ReadVersion> {
         self.state.lock().known.version_to_renew(&self.us)
     }

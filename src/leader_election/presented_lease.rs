@@ -52,7 +52,7 @@ impl PresentedLease {
     }
 }
 
-/// The version of the Lease to which a PATCH applies: the one that was read before.
+/// The version of the Lease that was read before a PATCH. The PATCH applies only to this version.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ReadVersion {
     version: String,

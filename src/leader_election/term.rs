@@ -1,8 +1,8 @@
 //! The right to write, as a value. Without a [`Term`], nothing can be applied.
 //!
 //! A term ends by itself at its deadline. Renewals move the deadline, which counts from the moment when a renewal was
-//! *sent*. Another replica may hold the Lease only when the lease duration has passed since the API server accepted
-//! that renewal, and by then, writing under this term has long ended.
+//! *sent*. Unless this replica releases the Lease, another replica may take it only when the lease duration has passed
+//! since the API server accepted that renewal, and by then, writing under this term has ended.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep_until};
 pub use super::validity::TermOver;
 use super::validity::{Validity, may_release};
 
-/// The longest time that an API server works on a request: its `--request-timeout`.
+/// The longest time that an API server works on a request: the default of its `--request-timeout`.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A term of leadership. Clones are the same term.

@@ -21,8 +21,8 @@ pub struct Validity {
 
 impl Validity {
     /// The validity of a term that was won or renewed by a request that was *sent* at this moment. A term that counted
-    /// from the reply could outlast the Lease, because the API server accepts the request at some time before the
-    /// reply.
+    /// from the response could outlast the Lease, because the API server accepts the request at some time before the
+    /// response.
     pub fn won(sent: Instant, renew_deadline: Duration) -> Self {
         Self {
             deadline: Some(sent + renew_deadline),

@@ -7,7 +7,8 @@ use tracing::warn;
 use super::term::Term;
 use crate::telemetry::metrics::Metrics;
 
-/// Runs the only replica without leader election. Its term has no Lease, and lasts until the replica is asked to stop.
+/// Grants the only replica a term without a Lease. Returns a future that ends the term when `stop` is canceled, and
+/// the receiver of the term.
 pub fn without_election(
     metrics: &Metrics,
     stop: CancellationToken,

@@ -1,8 +1,8 @@
 //! Detects copies that somebody else keeps writing, such as a second installation of the operator.
 //!
 //! The operator does not yield: it immediately repairs what clients see, until it has done so [`REPAIRS`] times in a
-//! row. It repairs anything else rarely, because two writers would otherwise keep the API server and all readers of the
-//! copy busy.
+//! row. In a contested copy, it repairs anything else at most once a minute, because two writers would otherwise keep
+//! the API server and all readers of the copy busy.
 //!
 //! This module is pure: the current time is an argument.
 
@@ -58,8 +58,8 @@ impl WrittenCopy {
         (self.was_contested && now < ends).then_some(ends)
     }
 
-    /// The pause before the same content is written again: none or, if others keep undoing the write, that of a
-    /// refusal.
+    /// The pause before the same content is written again: zero or, if others keep undoing the write, as long as the
+    /// pause after a refusal.
     fn pause(&self) -> Duration {
         let superfluous = self.times.checked_sub(REPAIRS);
         superfluous.map_or(Duration::ZERO, |times| {
@@ -341,7 +341,7 @@ mod tests {
             assert!(writes.waits("10.0.0.1"), "before {wait} s");
             assert!(
                 !writes.waits("10.0.0.2"),
-                "another state of the source is no repair"
+                "a write for another state of the source is no repair"
             );
             writes.now += seconds(1);
             assert!(!writes.waits("10.0.0.1"), "after {wait} s");

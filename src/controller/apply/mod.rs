@@ -1,7 +1,8 @@
 //! Carries out a plan as API calls, under a [`Term`].
 //!
 //! A create is a POST, which fails if the name is taken. An update is a PUT with the resourceVersion and UID that were
-//! seen. A delete has both as preconditions. So a late write from a former leader has no effect.
+//! seen. A delete has both as preconditions. So a late write from a former leader cannot overwrite or delete a newer
+//! state.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -132,7 +133,7 @@ impl Writer {
             out.iter().any(|address| taken_out.contains_key(address))
         };
         for slice in updates {
-            // The failure causes a new plan.
+            // The failure that holds an update back also causes a new plan.
             let is_held_back = applied.has_failed() && takes_out(&slice);
             if !is_held_back && self.write(term, key, &slice, &mut applied).await {
                 applied.written(&slice, &taken_out, &returned);

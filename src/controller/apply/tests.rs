@@ -112,7 +112,7 @@ async fn a_write_is_in_doubt_unless_it_was_answered_or_never_sent() {
     }
 }
 
-/// Two updates, of which the second has an endpoint that is out.
+/// Two updates, of which the second has an endpoint that is taken out.
 fn two_updates() -> Plan {
     let address = |address: &str| endpoint_copier_core::model::Endpoint {
         addresses: vec![address.to_owned()],

@@ -1,8 +1,9 @@
 //! Writes the condition `endpoint-copier/InSync` into the status of managed Services, for `kubectl wait`.
 //!
 //! A worker with its own queue writes the condition in parallel with the syncs, which never wait for it. A strategic
-//! merge patch changes only the entry of that type in the list, so the conditions and the addresses that others write
-//! stay. The patch names the resourceVersion that was seen, so a late write from a former leader has no effect.
+//! merge patch changes only the entry of this type in the list of conditions, so the conditions and the addresses that
+//! others write stay. The patch names the resourceVersion that was seen, so a late write from a former leader has no
+//! effect.
 
 use std::collections::HashSet;
 

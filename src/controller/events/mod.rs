@@ -143,8 +143,8 @@ impl EventRecorder {
         self.throttle.lock().owe_synced(service);
     }
 
-    /// Reports that the copies of a Service are in sync. Sends an Event only if there was a finding or there were no
-    /// copies before.
+    /// Reports that the copies of a Service are in sync. Sends an Event only if a reported finding was resolved or the
+    /// first copies were written, and only within the budget of the Service.
     pub fn synced(&self, term: &Term, service: &ManagedService, note: String) {
         let has_room = self.pending.capacity() > 0;
         if has_room && self.throttle.lock().take_synced(&service.key, Instant::now()) {
@@ -214,8 +214,8 @@ impl PendingEvent {
 }
 
 impl EventWriter {
-    /// Writes Events until the recorder is dropped. An Event that a busy API server rejected is tried again while its
-    /// finding lasts, after the Events that are waiting.
+    /// Writes Events until the recorder is dropped. An Event that a busy API server rejected is tried again, up to
+    /// three times and while its finding lasts, after the Events that are waiting.
     pub async fn run(mut self) {
         let outage = FailureLog::new("writing Events");
         // A missing permission is not an outage: a success in another namespace does not end it.

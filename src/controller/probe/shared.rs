@@ -20,7 +20,7 @@ use endpoint_copier_core::verdicts::{
     Hearing, Leadership, Moment, Phase, Reply, Report, SUPERVISOR_PORT, Target, TargetFacts, Targets,
 };
 
-/// The period in which facts are updated while time alone may change them.
+/// The interval at which a new report is made while time alone may change its facts.
 const TICK: Duration = Duration::from_millis(100);
 
 /// A term counts as new for this long, because its replica may not have probed all servers yet.
@@ -115,7 +115,7 @@ impl Probes {
         self.0.report.borrow().clone()
     }
 
-    /// A receiver that changes with each report.
+    /// A receiver that is notified of each report that differs from the last one.
     #[must_use]
     pub fn reports(&self) -> watch::Receiver<Arc<Report>> {
         self.0.report.subscribe()
@@ -215,7 +215,7 @@ impl Probes {
         }
     }
 
-    /// Logs the changes of states, and updates the metrics.
+    /// Logs the changes to the states of targets, and updates the metrics.
     fn note(&self, old: &Report, new: &Report) {
         let probes = self.0.wiring.metrics.probes();
         let is_gone = |target: &&Target| !new.targets.contains_key(target);
@@ -242,8 +242,8 @@ impl Probes {
         }
     }
 
-    /// The time at which the cause of a new report began: the first failure of a target that is down, or now. Since
-    /// then, a removal may have waited for contrast, for objections or for a renewal.
+    /// The time at which the cause of a new report began: the first failure of a target that is down, or now. After
+    /// such a failure, a removal may have waited for contrast, for objections or for a renewal.
     fn began(&self, old: &Report, new: &Report) -> Instant {
         let is_same_term = old.leadership == new.leadership;
         let down = new.targets.iter().filter(|(target, facts)| {

@@ -1,5 +1,5 @@
-//! Confirms deletes. If the watch of Services is late, both the managed Service and the consent of a source may be out
-//! of date. One consistent read of each decides.
+//! Confirms deletes. If the watch of Services is late, the index may be out of date about both the managed Service and
+//! the consent of a source. One consistent read of each Service decides.
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;
@@ -115,7 +115,7 @@ impl Reconciler {
         let found = self.find_source(source).await?;
         let is_refusal = refuses(found.as_ref(), key.namespace());
         match self.observe_service(key, source, &before, found) {
-            // The watch has shown a change since the read, perhaps a source that was recreated. Nobody else makes
+            // The watch has shown a change since the read began, perhaps a source that was recreated. Nobody else makes
             // copies during this term, so a refusal is enough.
             Err(_) if is_refusal => Ok(()),
             observed => observed,

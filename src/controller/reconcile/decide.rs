@@ -1,7 +1,7 @@
 //! Decides what a sync of one key does: makes a plan that needs no more reads.
 //!
-//! If a watch may be late, one consistent GET decides, and its result goes into the index. A watch that does not show
-//! that result a second later is restarted, at another API server if there is one.
+//! If a watch may be late, one consistent GET decides, and its result goes into the index. If the watch of Services or
+//! of copies does not show that result a second later, it is restarted, at another API server if there is one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

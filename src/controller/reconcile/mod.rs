@@ -1,7 +1,7 @@
 //! The reconciliation of one key: snapshot, plan, apply, outcome.
 //!
-//! After a write, the key waits for at most a second until the watch shows the write. Then one GET decides. So the next
-//! plan is never made from a view that is older than our own last write.
+//! After a write, the key waits for at most a second until the watch shows the write. If the watch has not shown it by
+//! then, one GET decides. So the next plan is never made from a view that is older than our own last write.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -279,7 +279,7 @@ impl Reconciler {
         if is_conflict && self.expectations.are_fulfilled(key, &self.index()) {
             due = Some(now + PACE);
         }
-        // As it is now, a managed Service without a valid source cannot have copies.
+        // A managed Service without a valid source cannot have copies until it is changed.
         let service = snapshot.service.as_ref();
         let is_managed = service.is_some_and(|service| service.is_managed());
         let is_refused = is_managed && snapshot.source.is_none();

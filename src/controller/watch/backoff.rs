@@ -35,8 +35,8 @@ impl WatchBackoff {
         }
     }
 
-    /// Returns the pause after a failure, which is at least `at_least`. A stream that repeatedly opens and immediately
-    /// breaks is not a success: only time without failures resets the pauses.
+    /// Returns the pause after a failure, which is at least `at_least`. The opening of a stream is not a success,
+    /// because the stream may break immediately: only time without failures resets the pauses.
     pub fn next(&mut self, at_least: Duration) -> Duration {
         if self.last_failure.is_some_and(|last| last.elapsed() > HEALTHY) {
             self.pauses.reset();

@@ -37,7 +37,7 @@ use named::split::{SELECTOR_BYTES, split};
 pub use nodes::nodes;
 pub use reader::Reader;
 
-/// The watches of Services, slices and Nodes.
+/// The watches of Services, slices, ReferenceGrants and Nodes.
 #[derive(Clone)]
 pub struct Watches {
     /// The client, and the health of the watches.
@@ -125,7 +125,7 @@ impl Watches {
     }
 
     /// Watches the slices with our managed-by label, once Services are listed: the Services decide how much of each
-    /// copy is kept.
+    /// copy the index keeps.
     pub async fn copies(self, services_listed: oneshot::Receiver<()>) {
         // The sender is dropped when the replica stops.
         _ = services_listed.await;
@@ -239,8 +239,8 @@ pub fn copies_selector() -> String {
     format!("{}={MANAGED_BY_US}", label::MANAGED_BY)
 }
 
-/// The selectors of slices that are not ours and that belong to Services with these names. There are as few selectors
-/// as the length limit allows.
+/// The selectors of slices that are not ours and that belong to Services with these names. There are several selectors
+/// only if one would exceed the length limit.
 #[must_use]
 pub fn named_selectors(names: &BTreeSet<String>) -> Vec<(BTreeSet<String>, String)> {
     let shards = split(names, SELECTOR_BYTES).into_iter();

@@ -121,8 +121,9 @@ impl Watches {
             .await;
     }
 
-    /// Records a failure. Returns a pause if the next list is not urgent. A watch that breaks does not make the Nodes
-    /// unknown: an API server that dies breaks it just when its address must leave the copies of both families.
+    /// Records a failure. Returns a pause if Nodes may not be read. A watch that breaks does not make the Nodes
+    /// unknown: a dying API server breaks this watch just when the addresses of that server must leave the copies of
+    /// both families.
     fn nodes_failed(&self, error: &watcher::Error, failing: &mut Option<Instant>) -> Option<Duration> {
         let is_forbidden = status_of(error).is_some_and(http_status::is_forbidden);
         if matches!(error, watcher::Error::InitialListFailed(_)) {

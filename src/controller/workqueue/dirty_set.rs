@@ -42,7 +42,7 @@ pub struct DirtySet {
 }
 
 impl DirtySet {
-    /// Marks keys as dirty from now on. Keys that are dirty already keep their time.
+    /// Marks keys as dirty as of now. Keys that are dirty already keep their time.
     pub fn mark(&self, keys: impl IntoIterator<Item = ServiceKey>) {
         self.mark_since(keys, Instant::now());
     }
@@ -56,7 +56,7 @@ impl DirtySet {
         self.insert(keys.into_iter().map(|key| (key, mark)));
     }
 
-    /// Marks keys as dirty from now on, because the Service `edited` was changed.
+    /// Marks keys as dirty as of now, because the Service `edited` was changed.
     pub fn mark_edit(&self, keys: impl IntoIterator<Item = ServiceKey>, edited: &ServiceKey) {
         let since = Instant::now();
         let mark = |key: &ServiceKey| Mark {
@@ -79,8 +79,8 @@ impl DirtySet {
         self.marks.send_replace(());
     }
 
-    /// Returns a receiver of marks. A mark means that the index may have changed, because each change of the index ends
-    /// with a mark.
+    /// Returns a receiver of marks. A mark means that the index may have changed: a mark follows each change that a
+    /// watch or a read makes to a Service or slice in the index.
     #[must_use]
     pub fn marks(&self) -> Marks {
         Marks {

@@ -16,7 +16,8 @@ const INTERVAL: Duration = Duration::from_millis(100);
 #[derive(Debug, Default)]
 pub(super) struct HeadStart {
     began: Option<Instant>,
-    /// When the current head start ends. `None` after [`HeadStart::end`], and once [`HeadStart::over`] has returned.
+    /// The time at which the current head start ends. `None` after [`HeadStart::end`], and once [`HeadStart::over`] has
+    /// returned.
     until: Option<Instant>,
 }
 

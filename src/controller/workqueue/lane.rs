@@ -23,7 +23,7 @@ impl Lane {
     }
 
     /// The lane of a key. `failed` says whether its last sync failed. Keys with reserved slots keep their lane even if
-    /// it failed.
+    /// that sync failed.
     pub fn of(priority: Priority, failed: bool) -> Self {
         match priority {
             Priority::Flagged => Self::Flagged,

@@ -29,12 +29,12 @@ use head_start::HeadStart;
 use lane::Lane;
 use overload::Overload;
 
-/// The time from a sync that sent a request to the next sync of its key. A burst of changes costs about fifty syncs a
-/// second and not one for each change. The first change of a burst does not wait.
+/// The time from a sync that sent a request to the next sync of its key. A burst of changes causes at most fifty such
+/// syncs of the key per second, not one for each change. The first change of a burst does not wait.
 pub const PACE: Duration = Duration::from_millis(20);
 
-/// The number of keys in progress at the same time. Each makes one write at a time, so this also limits the writes of
-/// copies in flight.
+/// The number of keys in progress at the same time. The work on each key makes one write at a time, so this also limits
+/// the writes of copies in flight.
 const SLOTS: usize = 10;
 
 /// The number of slots that are reserved for the Service of [`Priority::Flagged`]. There is only one such Service, so
@@ -50,7 +50,7 @@ const API_SERVER_SLOTS: usize = 2;
 const FAILING_SLOTS: usize = 4;
 
 /// The maximum number of slots for other Services that one namespace may use. Writes that hang in one namespace leave a
-/// slot for the others. With fewer slots, a hundred Services of one namespace would take over 30 s if each request
+/// slot for the others. With fewer slots, a hundred Services of one namespace would take at least 30 s if each request
 /// takes 1.5 s.
 const NAMESPACE_SLOTS: usize = 6;
 
@@ -58,8 +58,8 @@ const NAMESPACE_SLOTS: usize = 6;
 /// wait for the common pause.
 const RESERVED_RETRY_PAUSE: Duration = Duration::from_secs(1);
 
-/// The number of changes of managed Services themselves that a namespace may make in a burst, so that a user who keeps
-/// editing Services delays nobody else.
+/// The number of changes to its managed Services themselves that a namespace may make in a burst, so that a user who
+/// keeps editing Services delays nobody else.
 const EDIT_BURST: u32 = 1_000;
 
 /// The time after which a namespace may make one more of these changes.
@@ -94,7 +94,7 @@ pub struct WorkQueue {
     active: [usize; Lane::ALL.len()],
     /// The slots in use by each namespace, without reserved slots.
     active_of: HashMap<Box<str>, usize>,
-    /// Changes of managed Services themselves, by namespace.
+    /// The budgets of changes to managed Services themselves, by namespace.
     edits: Budgets<Box<str>>,
     timers: DelayQueue<ServiceKey>,
     overload: Overload,

@@ -1,4 +1,4 @@
-//! The pause of all Services after an API server was overloaded. Those with reserved slots wait only 1 s
+//! The pause of all Services after an API server was overloaded. Services with reserved slots wait only 1 s
 //! (`RESERVED_RETRY_PAUSE` in the parent module). [`crate::apiserver::http_status`] lists the other effects of a 429.
 
 use std::time::Duration;

@@ -356,7 +356,7 @@ async fn writes_that_hang_in_one_namespace_leave_a_slot() {
     }
     assert_eq!(names(&mut queue), ["20"]);
     finish(&mut queue, in_namespace("web", 20), Requeue::WhenDirty, Other);
-    assert_eq!(names(&mut queue), ["21"], "the tenant has no room");
+    assert_eq!(names(&mut queue), ["21"], "the tenant has no free slot");
     finish(&mut queue, in_namespace("tenant", 0), Requeue::WhenDirty, Other);
     assert_eq!(names(&mut queue), ["6"], "it is the turn of the tenant");
 }
@@ -424,7 +424,7 @@ async fn changes_of_a_source_do_not_wait_for_the_budget_of_edits() {
         Some((key.clone(), edited)),
         "its age counts from the edit"
     );
-    // A change of the source while the key waits or is in progress is exempt too.
+    // A change to the source while the key waits or is in progress is exempt too.
     mark_edit(&mut queue, key.clone(), Instant::now(), Other);
     mark(&mut queue, key.clone(), Instant::now(), Other);
     finish(&mut queue, key.clone(), Requeue::WhenDirty, Other);

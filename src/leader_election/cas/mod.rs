@@ -1,16 +1,16 @@
 //! The client that makes `kube_leader_election::LeaseLock` safe.
 //!
-//! By itself, the lock reads the Lease, compares times from the wall clocks of two machines, and then patches the
-//! Lease, whatever its state is by then. This client
-//! - shows the lock a Lease whose times make the lock try exactly when [`super::observed_lease`] allows, by our own
-//!   monotonic clock. It also fills in missing fields and replaces times that the lock cannot read, which would make
-//!   the lock fail forever;
+//! Without this client, the lock reads the Lease, compares times from the wall clocks of two machines, and then sends a
+//! PATCH of the Lease, whatever the state of the Lease is by then. This client
+//! - shows the lock a Lease whose times make the lock try exactly when [`super::observed_lease`] allows it; that module
+//!   uses our own monotonic clock. The shown Lease also has no missing fields and no times that the lock cannot read,
+//!   because those would make the lock fail forever;
 //! - turns the PATCH of the lock into a compare-and-swap on the version that the lock has seen, so that only one of
 //!   many candidates wins and no late PATCH overwrites a successor;
 //! - answers the GET of the lock from memory if the version to build on is known ([`super::known_version`]), so that a
 //!   renewal takes one request;
-//! - repeats a slow renewal in parallel, through other API servers, and recognizes by the watch that a renewal was
-//!   applied although its reply was lost (`renewal`).
+//! - repeats a slow renewal in parallel, through other API servers, and recognizes from the watch that a renewal was
+//!   applied although its response was lost (`renewal`).
 //!
 //! This client does not limit the term; see [`super::term`].
 
@@ -37,7 +37,7 @@ use crate::apiserver::http_status::status_of;
 
 mod renewal;
 
-/// The holder that the lock sees if the Lease names none, and no other name may be shown instead.
+/// The holder that the lock sees if the Lease names none and no other name can be shown.
 const NOBODY: &str = "(nobody)";
 
 /// The error for a Lease that no API server can have sent.
@@ -176,8 +176,8 @@ impl LeaseCas {
         ))
     }
 
-    /// Returns what the lock gets if a renewal has no response, but the watch shows that it was applied. The term
-    /// counts from the time at which the first try of this renewal was sent.
+    /// Returns what the lock gets if a renewal has no successful response, but the watch shows that it was applied. The
+    /// term counts from the time at which the first try of this renewal was sent.
     fn applied(&self, sent: Instant) -> Response<Full<Bytes>> {
         *self.sent.lock() = Some(sent);
         Response::new(presented(&Lease::default(), &self.observer.us, SignedDuration::ZERO).into())

@@ -4,7 +4,7 @@
 //! gets first. The term counts from the time at which the applied try was sent or, if it is unknown which try was
 //! applied, from the time at which the first try was sent.
 //!
-//! A lost reply does not end the term. A renewal is sent 2 s before the deadline. If each request takes 1.5 s, a
+//! A lost response does not end the term. A renewal is sent 2 s before the deadline. If each request takes 1.5 s, a
 //! repetition is rejected 2.5 s after the first try, and a renewal of the new version would be answered after 3 s at
 //! the earliest, so no further request is in time. But the watch shows the new version as soon as it is written. That
 //! version has the time that only this renewal states, so the API server has applied the renewal. If the watch has just

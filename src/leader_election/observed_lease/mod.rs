@@ -49,8 +49,8 @@ impl ObservedLease {
 
     /// Records what a GET or the response to a write shows at a moment, or `None` if there is no Lease. Returns whether
     /// that is a change. A lower version is a change too, because versions restart at a lower number when etcd is
-    /// restored from a backup. A late response does no harm: it makes the wait longer, and the API server rejects a
-    /// write that builds on it.
+    /// restored from a backup. A late response does no harm: it only makes the wait longer, and the API server rejects
+    /// a write that builds on it.
     pub fn see(&mut self, lease: Option<&Lease>, now: Instant) -> bool {
         let state = LeaseState::of(lease);
         if self.state.as_ref().is_some_and(|(known, _)| *known == state) {

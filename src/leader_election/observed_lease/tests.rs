@@ -120,7 +120,7 @@ fn the_state_of_a_lease_decides_when_a_candidate_may_try() {
             Ok(Some(15)),
         ),
         (
-            "the same state again does not",
+            "the same state again does not restart the time",
             vec![
                 Some(lease(1, Some("a"), Some(15))),
                 Some(lease(1, Some("a"), Some(15))),
@@ -128,7 +128,7 @@ fn the_state_of_a_lease_decides_when_a_candidate_may_try() {
             Ok(Some(14)),
         ),
         (
-            "an older state, from a watch that lags behind a GET, does not",
+            "an older state, from a watch that lags behind a GET, does not restart the time",
             vec![
                 Some(lease(2, Some("a"), Some(15))),
                 Some(lease(1, Some("b"), Some(1))),

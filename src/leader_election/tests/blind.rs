@@ -29,7 +29,7 @@ async fn replica_with_empty_caches_competes_after_10_s_without_leader() {
         sleep(seconds(5)).await;
         assert!(
             one.terms.borrow().is_none() && one.requests() <= 2,
-            "it only watches, and does not try to take the Lease"
+            "the replica only watches, and does not try to take the Lease"
         );
         filled.store(fills, Ordering::SeqCst);
         one.leads().await;
@@ -89,18 +89,19 @@ async fn blind_leader_releases_after_30_s_and_stays_out_for_30_s() {
     let second = two.leads().await;
     let took = start.elapsed().as_secs();
     assert!((30..=31).contains(&took), "{took}");
-    assert!(first.is_over() && !first.is_revoked(), "it was released");
+    assert!(first.is_over() && !first.is_revoked(), "the Lease was released");
     two.stop.cancel();
     second.over().await;
     sleep(seconds(20)).await;
-    assert!(one.terms.borrow().is_none(), "it stays out");
+    assert!(one.terms.borrow().is_none(), "the first replica does not compete");
     let again = one.leads().await;
     assert!(
         (60..=62).contains(&start.elapsed().as_secs()),
         "{:?}",
         start.elapsed()
     );
-    // It still sees nothing, and no other replica takes the Lease, so it releases the Lease once a minute.
+    // The first replica still sees too little, and no other replica takes the Lease, so the first one releases it once
+    // a minute.
     again.over().await;
     assert!(
         (90..=92).contains(&start.elapsed().as_secs()),
@@ -151,7 +152,7 @@ async fn terms_last_30_s_while_no_replica_sees_anything() {
             shortest = shortest.min(begun.elapsed());
         }
     }
-    // Between two terms the Lease is free for 10 s, in case another replica sees more.
+    // Between two terms, the Lease is free for 10 s, so that a replica that sees more could take it.
     assert!(shortest >= seconds(29), "{shortest:?}");
     assert!(led >= 420, "{led} of 600 s");
 }

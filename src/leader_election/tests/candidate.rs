@@ -65,7 +65,7 @@ async fn leader_without_api_server_stops_before_another_begins() {
         let second = two.leads().await;
         assert!(
             Instant::now() > ended,
-            "{cut:?}: the successor began before the end"
+            "{cut:?}: the successor began before the end of the first term"
         );
         assert!(
             cut_at.elapsed() <= Duration::from_millis(6500),

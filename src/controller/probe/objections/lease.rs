@@ -1,7 +1,7 @@
 //! The client of the probe Lease. It can read this one Lease, change its annotations, and create it when it is missing.
 //!
-//! It is the only client that writes without a [`Term`](crate::leader_election::term::Term), because replicas that do
-//! not lead write to this Lease too.
+//! Apart from the election, it is the only client that writes without a [`Term`](crate::leader_election::term::Term),
+//! because replicas that do not lead write to this Lease too.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -173,8 +173,9 @@ impl ProbeLease {
         Ok(Annotations::of(&lease).version)
     }
 
-    /// Passes each state of the Lease to `show`, and never returns. No other part depends on this watch. While it
-    /// fails, a replica that does not lead sees no new suspicions, and a leader reads the Lease instead.
+    /// Passes each state of the Lease to `show`, and never returns. Neither readiness nor leading depends on this
+    /// watch. While it fails, a replica that does not lead sees no new suspicions, and a leader reads the Lease
+    /// instead.
     pub(super) async fn follow(&self, mut show: impl FnMut(LeaseEvent)) {
         let outage = FailureLog::new(format!("the watch of the Lease {}", self.key()));
         let (mut failures, mut refusals) = (WatchBackoff::failures(), WatchBackoff::overload());

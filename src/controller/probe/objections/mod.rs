@@ -33,7 +33,7 @@ pub use lease::ProbeLease;
 use lease::{Changes, Error};
 use view::{LeaseView, Seen};
 
-/// The period in which this replica checks again while time alone may change what it must write.
+/// The interval at which this replica checks again while time alone may change what it must write.
 const TICK: Duration = Duration::from_millis(50);
 
 /// The longest pause after a call that failed, unless the API server requests a longer one.
@@ -42,8 +42,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// The time between two reads of the Lease while its watch is behind. It is shorter than the time for which the leader
 /// waits for objections.
 const READ_PERIOD: Duration = Duration::from_millis(200);
-/// The time after a write during which reads are frequent. A watch that is still behind then will probably not recover
-/// soon.
+/// The time after a write during which reads are frequent. A watch that is still behind after this time will probably
+/// not recover soon.
 const FREQUENT_READS: Duration = Duration::from_secs(1);
 /// The time between two reads after [`FREQUENT_READS`]. It is shorter than the time for which an objection counts.
 const SLOW_READ_PERIOD: Duration = Duration::from_secs(2);
@@ -299,7 +299,7 @@ async fn forget_with_terms(mut terms: watch::Receiver<Option<Term>>, probes: Pro
     pending::<()>().await;
 }
 
-/// Whether a target may become suspected without a change of the report.
+/// Whether a target may become suspected without a change to the report.
 fn is_failing(report: &Report) -> bool {
     let mut facts = report.targets.values();
     facts.any(|facts| facts.phase == Phase::Failing)

@@ -239,7 +239,7 @@ async fn attempt_after_unanswered_one_has_its_own_connection() {
     let start = running.settle().await;
     running.servers.set(target(1), Answers::Hangs);
     sleep(ms(2_000)).await;
-    // Each attempt times out after a second: at 1050, 1550 and 2050.
+    // Each attempt times out after a second: at 1050, 1550 and 2050 ms.
     assert_eq!(running.probed(start)[..4], [50, 550, 1_050, 1_550]);
     assert_eq!(running.dialed(start)[..3], [550, 1_050, 1_550]);
     assert_eq!(running.failing(1), Some(2));

@@ -1,9 +1,9 @@
 //! The watches of slices by Service name. Their selectors follow the managed Services.
 //!
-//! A list of many names is expensive for the API server, so a change of names usually lists only the new ones. New
-//! names get their own watch, and names that are no longer needed stay watched. When nothing has changed for a while,
-//! all names are spread over as few watches as possible. How soon a watch of new names begins depends on the namespace
-//! that requests them.
+//! A list of many names is expensive for the API server, so a change to the names usually causes a list of only the new
+//! ones. New names get their own watch, and names that are no longer needed stay watched. When the names have not
+//! changed for a while, all of them are spread over a few watches. How soon a watch of new names begins depends on the
+//! namespace that requests them.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

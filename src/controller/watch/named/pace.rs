@@ -1,8 +1,8 @@
 //! The times at which watches of new names may begin.
 //!
 //! Each such watch begins with a list, for which the API server reads all slices of the cluster. Users can change names
-//! as often as they like, so each namespace waits only because of its own new names, and the lists of all namespaces
-//! together stay below a limit.
+//! as often as they like, so each namespace has its own pauses, which only its own new names prolong, and the lists of
+//! all namespaces together stay below a limit.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

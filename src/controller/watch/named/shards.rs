@@ -104,8 +104,7 @@ impl Shards {
         self.watch(missing, role, Duration::ZERO);
     }
 
-    /// Spreads the needed names over as few watches as possible, and drops the other names. Returns whether new watches
-    /// begin.
+    /// Spreads the needed names over a few watches, and drops the other names. Returns whether new watches begin.
     pub(super) fn merge(&mut self, wanted: &Names) -> bool {
         let mut sets = split(wanted, SELECTOR_BYTES);
         let merged = |shard: &&mut Shard| matches!(shard.role, Role::Merged | Role::New);
@@ -153,8 +152,8 @@ impl Shards {
         });
     }
 
-    /// Ends the watches that are not needed: replaced ones whose names others have listed or that have no list
-    /// themselves, and new ones whose list takes too long and whose names are not wanted.
+    /// Ends the watches that are not needed: replaced ones whose wanted names others have listed or whose own list is
+    /// not complete, and new ones whose list takes too long and whose names are not wanted.
     pub(super) fn end_replaced(&mut self, wanted: &Names) {
         let active = self.running.iter().filter(|shard| shard.is_active());
         let listed: Vec<_> = active

@@ -52,7 +52,7 @@ fn seen(spec: Value) -> LeaseObserver {
     observer
 }
 
-/// The knowledge of a candidate that has seen this Lease, which has then not changed for longer than its duration.
+/// The knowledge of a candidate that has seen this Lease, and then no change for longer than the duration of the Lease.
 async fn seen_expired(spec: Value) -> LeaseObserver {
     let observer = seen(spec);
     tokio::time::advance(Duration::from_secs(7)).await;
@@ -345,7 +345,7 @@ async fn lease_read_earlier_does_not_override_a_release_seen_since() {
     let age = Timestamp::now().duration_since(renewed);
     assert!(
         age < SignedDuration::from_secs(60),
-        "the lock would take it: {age}"
+        "the lock would take the Lease: {age}"
     );
 }
 
@@ -374,7 +374,7 @@ async fn leader_rereads_when_get_and_watch_disagree() {
 /// The time that a renewal states.
 const RENEWED: &str = "2026-01-01T00:00:02.000000Z";
 
-/// Each PATCH that the server got: the resourceVersion to which each is bound, and whether it is a repetition.
+/// Each PATCH that the server got: the resourceVersion to which the PATCH is bound, and whether it is a repetition.
 type Log = Arc<Mutex<Vec<(String, bool)>>>;
 
 /// A server that answers each PATCH in turn, after its delay in milliseconds with its code, or never (`None`). A GET is
