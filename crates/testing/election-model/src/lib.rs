@@ -330,5 +330,5 @@ pub const ONE_TERM: &str = "at most one valid term at any instant";
 pub const ONE_WRITER: &str = "no write in flight during the term of another";
 /// A candidate gets a term.
 pub const LEADER_EXISTS: &str = "a candidate leads";
-/// A candidate gets a term after another one had one.
+/// A candidate gets a term after another candidate had one.
 pub const LEADER_CHANGES: &str = "another candidate leads afterwards";

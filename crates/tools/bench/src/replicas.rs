@@ -35,7 +35,7 @@ pub async fn leader(stage: &mut Stage, signal: &str) -> Result<Outcome, String> 
     stage.replicas[first].signal(signal);
     let change = stage.change().await;
     let took = stage.shown(&change).await? - start;
-    // This kills the process, so that even a frozen one cannot release the Lease later.
+    // Dropping the replica kills its process, so that even a frozen process cannot release the Lease later.
     stage.replicas.remove(first);
     stage.check_replicas()?;
     Ok(Outcome::Took(took))
