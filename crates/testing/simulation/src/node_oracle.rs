@@ -214,7 +214,7 @@ impl View<'_> {
         if is_filled && !extra.is_empty() || extra.len() > 1 || extra.iter().any(has_left) {
             wrong.push(format!("lists {extra:?} in {family}, which no Node has"));
         }
-        // The slice of this copy was deleted. The copy may be held if no other one has endpoints.
+        // The slice of this copy was deleted. The copy may be held if no other copy has endpoints.
         let is_held = is_filled || !oracle::holds_api_servers(service);
         wrong.extend(
             there

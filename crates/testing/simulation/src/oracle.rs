@@ -482,8 +482,8 @@ fn leftovers(store: &Store, service: &Value) -> Vec<String> {
         .collect()
 }
 
-/// All copies that have endpoints, without the data that differs from run to run. With this, the end states of two
-/// schedules can be compared.
+/// All copies that have endpoints, without the data that differs from run to run. The end states of two schedules can
+/// thus be compared.
 pub fn end_state(store: &Store) -> Vec<String> {
     let all = store.list("endpointslices", None);
     // Whether an empty copy exists depends on what a replica saw of its source before.

@@ -1,5 +1,5 @@
-//! Objects that no client can decode. The store has them without the flaw, but with an annotation that names it. The
-//! flaw is inserted on the way to a replica.
+//! Objects that no client can decode. The store has them without the flaw, but with an annotation that names the flaw.
+//! The flaw is inserted on the way to a replica.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

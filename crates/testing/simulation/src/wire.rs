@@ -239,7 +239,7 @@ fn address_of(server: usize) -> ServerAddress {
 }
 
 /// A request in progress. If it is abandoned after `patience`, its server counts as silent, and new requests go to the
-/// other one.
+/// other server.
 struct Waiting {
     wire: Wire,
     connection: Option<Connection>,

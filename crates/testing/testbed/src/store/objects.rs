@@ -14,8 +14,8 @@ use crate::{
 use serde_json::Value;
 
 impl Store {
-    /// Creates or replaces an object, as an administrator. The object must name its API version and kind. The default
-    /// namespace is `default`.
+    /// Creates or replaces an object, as an administrator does. The object must name its API version and kind. The
+    /// default namespace is `default`.
     ///
     /// # Errors
     ///
