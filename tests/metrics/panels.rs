@@ -11,7 +11,7 @@ fn is_tile(panel: &Value) -> bool {
     panel["type"] == "stat" || panel["type"] == "bargauge"
 }
 
-/// Grafana draws a tile without a series in the base color of its steps, and with `noValue` if it shows values.
+/// Grafana draws a tile without a series in the base color of its steps, and with `noValue` if the tile shows values.
 #[test]
 fn an_empty_tile_is_green_only_if_that_is_good() {
     let dashboard = dashboard();
@@ -60,7 +60,8 @@ fn an_increase_is_drawn_once() {
     }
 }
 
-/// In these series, each time is 1 s before its scrape, and scrapes are 15 s apart. Therefore the age is always 1 s.
+/// In the series of this test, each time is 1 s before its scrape, and scrapes are 15 s apart. Therefore the age is
+/// always 1 s.
 #[test]
 fn an_age_in_a_panel_excludes_the_time_since_the_scrape() {
     let Some(promtool) = promtool() else { return };
