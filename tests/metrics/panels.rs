@@ -44,7 +44,7 @@ fn an_empty_tile_is_green_only_if_that_is_good() {
 }
 
 /// If two points are at least four scrape intervals apart, `$__rate_interval` is their distance plus one scrape
-/// interval. Then each increase is in the range of one point only.
+/// interval. With that interval, each increase is in the range of only one point.
 #[test]
 fn an_increase_is_drawn_once() {
     let dashboard = dashboard();

@@ -18,7 +18,7 @@ pub struct Candidate {
     /// The version that a renewal may build on.
     version: KnownVersion,
     attempt: Attempt,
-    /// The term, as far as the candidate knows.
+    /// The term that the candidate believes it has.
     pub term: Option<Validity>,
     /// Whether the candidate had never seen a holder when it took a Lease that an administrator had deleted or emptied.
     pub is_uninformed: bool,

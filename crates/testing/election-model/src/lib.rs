@@ -135,7 +135,7 @@ pub struct State {
     edits: u8,
     stops: u8,
     repeats: u8,
-    /// The first leader, to detect whether another one followed.
+    /// The first leader, to detect whether another candidate followed.
     first: Option<usize>,
 }
 

@@ -5,7 +5,7 @@
 //! both ends a wrong hardware address for each other: packets are sent, and the receiver drops them unread. The sender
 //! gets no reset and no "unreachable", just as if the node had no power or a firewall dropped the packets.
 //!
-//! This needs root, and no kernel module except the one for the devices.
+//! A network needs root, and no kernel module except the one for virtual Ethernet devices.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -75,7 +75,7 @@ impl Network {
         self.inside.name()
     }
 
-    /// The addresses on which API servers listen. Each is reached over its own path.
+    /// The addresses on which API servers listen. Each server is reached over its own path.
     pub fn servers(&self) -> [Ipv4Addr; 3] {
         [0, 1, 2].map(|path| self.paths[path].outside.address)
     }

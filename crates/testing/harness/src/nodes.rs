@@ -1,7 +1,7 @@
 //! Three nodes on one switch, each a network namespace. A node can lose its link, or its path to one API server.
 //!
 //! The switch is a bridge in a namespace of its own. A pair of virtual Ethernet devices connects it to the namespace of
-//! the test, which can therefore reach all nodes. This needs root, iproute2, and a kernel with bridge support.
+//! the test, which can therefore reach all nodes. These nodes need root, iproute2, and a kernel with bridge support.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;

@@ -64,7 +64,7 @@ impl Track {
         self.latest = Some((true, is_success));
         self.last_answer = Some(now);
         if is_success {
-            // This many are enough even for the write with the longest delay.
+            // Even the check of a write with the longest delay needs no more successes than these.
             if self.successes.len() >= 64 {
                 self.successes.remove(0);
             }
@@ -136,7 +136,8 @@ impl Track {
 #[derive(Debug, Default)]
 pub struct Attempts {
     tracks: BTreeMap<String, BTreeMap<Target, Track>>,
-    /// Attempts whose idle connection was closed. The replica immediately opens another one, which decides the result.
+    /// Attempts whose idle connection was closed. The replica immediately opens another connection, which decides the
+    /// result.
     continued: BTreeMap<(String, Target), (Duration, Duration)>,
 }
 
@@ -172,7 +173,7 @@ impl World {
         }
     }
 
-    /// Notes that the open connection of an attempt was closed, so that the attempt continues on another one.
+    /// Notes that the open connection of an attempt was closed, so that the attempt continues on another connection.
     pub fn attempt_continues(&self, life: &Life, target: Target, begun: Duration) {
         let now = self.now();
         self.count("probe on a connection that was closed");

@@ -174,8 +174,8 @@ impl World {
 }
 
 impl Probed {
-    /// The time since which an endpoint has been in such a class for a replica on all these ports, or `None` if it is
-    /// not.
+    /// The time since which the class of an endpoint for a replica has satisfied `is_it` on all these ports. `None` if
+    /// the class does not satisfy it on every port.
     fn all_are(
         &self,
         replica: usize,

@@ -23,7 +23,7 @@ const CARRIED_OUT: Duration = Duration::from_secs(15);
 /// A replica without lists competes for the Lease when it has had no news of the Lease for this time.
 const LEADERLESS: Duration = Duration::from_secs(10);
 
-/// A replica that has released the Lease does not compete for it for this time …
+/// For this time, a replica that has released the Lease does not compete for it …
 const ASIDE: Duration = Duration::from_secs(30);
 
 /// … and does not release it again within this time.

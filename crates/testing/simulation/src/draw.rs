@@ -46,7 +46,7 @@ fn place(chance: &mut Chance) -> (usize, usize) {
 pub fn service(chance: &mut Chance, number: usize) -> Step {
     let shape = match chance.below(10) {
         0..3 => Shape::Plain,
-        // The effects of these shapes are rarer than those of the others.
+        // The effects of these shapes are rarer than the effects of the other shapes.
         3 => *chance.one_of(&[Shape::Local, Shape::CopyOfCopy]),
         _ => *chance.one_of(&SHAPES),
     };
@@ -72,7 +72,7 @@ pub fn step(chance: &mut Chance, replicas: usize) -> Step {
         chance.below(replicas)
     };
     let server = chance.below(2);
-    // The first Service is nearly always left alone, so that the rules demand the most of it.
+    // The first Service is nearly always left alone, so that the strictest rules apply to its copies.
     let number = if chance.percent(5) {
         0
     } else {

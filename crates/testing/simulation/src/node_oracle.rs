@@ -93,7 +93,7 @@ impl View<'_> {
                 slices.any(|slice| provenance(copy, "slice") == Some(&key(slice).1))
             };
             let current: Vec<_> = judged.iter().filter(|copy| is_current(copy)).copied().collect();
-            // A copy that cannot be written also affects the hints of the others.
+            // A copy that cannot be written also affects the hints of the other copies.
             let is_taken = self.source.iter().any(|slice| {
                 let (namespace, _) = key(service);
                 let copy = name_of_copy(service, slice, family);

@@ -168,7 +168,7 @@ impl Observer {
         };
         let harmed = self.lease_harmed.is_some_and(|at| now < at + RENEW_DEADLINE);
         let is_robbed = |life: &&Arc<Life>| self.robbed.contains(&life.identity);
-        // The newest leader never saw that one of the others had taken or retaken the Lease.
+        // The newest leader never saw that one of the other leaders had taken or retaken the Lease.
         let is_known = |life: &&Arc<Life>| {
             let began = self.leading.get(&life.identity).copied().unwrap_or(now);
             newest.knew_of(&life.identity, start + began.saturating_sub(ON_THE_WAY))

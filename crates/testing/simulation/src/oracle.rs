@@ -468,8 +468,8 @@ fn of_service(
     found
 }
 
-/// The violations if objects that the Go operator left still exist. They are deleted once the copies exist, when an
-/// empty source is followed, and when the Service is disabled.
+/// The violations if objects that the Go operator left still exist. Such objects are deleted once the copies exist,
+/// when an empty source is followed, and when the Service is disabled.
 fn leftovers(store: &Store, service: &Value) -> Vec<String> {
     let (namespace, name) = key(service);
     let slice = store.get("endpointslices", &namespace, &name);

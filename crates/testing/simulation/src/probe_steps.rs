@@ -55,7 +55,7 @@ pub enum ProbeStep {
         /// The number of failures.
         times: usize,
     },
-    /// An API server fails for a time, and another one fails as soon as the first one answers again.
+    /// An API server fails for a time, and another API server fails as soon as the first one answers again.
     Relay {
         /// The first API server. The second is the next one.
         pick: usize,

@@ -113,7 +113,7 @@ impl Drop for Calling {
 }
 
 impl Life {
-    /// Whether the replica may write now, as far as it knows.
+    /// Whether the replica believes that it may write now.
     pub fn leads(&self) -> bool {
         let body = self.body.lock();
         let term = body.terms.as_ref().map(|terms| terms.borrow().clone());

@@ -1,5 +1,5 @@
 //! Data that copies of the API servers' list may take from Nodes: the addresses in the family that the source lacks,
-//! and the Node and zone of each endpoint. These are checked at each write.
+//! and the Node and zone of each endpoint. The data is checked at each write.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;

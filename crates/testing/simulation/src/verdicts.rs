@@ -38,7 +38,8 @@ const HEARD: Duration = Duration::from_millis(300);
 /// A replica may still remember an endpoint that was out this recently.
 const REMEMBERED: Duration = Duration::from_secs(15);
 
-/// A leader whose lists fail releases the Lease after 30 s. Until then it acts on the Services that it has seen.
+/// A leader whose lists fail releases the Lease after 30 s. Until the release, it acts on the Services that it has
+/// seen.
 const UNSEEN: Duration = Duration::from_secs(40);
 
 /// Probes are blind after this time without a success from any endpoint.

@@ -114,7 +114,7 @@ impl World {
             let before = shown.lease;
             shown.lease(now, &Value::Null);
             if is_read && status == StatusCode::NOT_FOUND {
-                // This does not apply if the watch has shown a Lease since the GET was sent.
+                // The GET proves nothing if the watch has shown a Lease since the GET was sent.
                 shown.lease_is_gone = before == shown.lease_before_attempt;
             } else if is_read && !sent.name.is_empty() {
                 shown.lease(now, &answer);

@@ -40,7 +40,8 @@
 //! - Services, Endpoints, EndpointSlices, Events (one storage, two API groups), Leases, Namespaces, ServiceAccounts,
 //!   Nodes, and ReferenceGrants on request
 //! - GET, LIST with selectors and chunks of one snapshot, WATCH with bookmarks and 410, POST, PUT, PATCH (merge, JSON,
-//!   strategic as far as it is a merge), DELETE of objects and collections with preconditions and finalizers
+//!   and the part of strategic that equals a merge), DELETE of objects and collections with preconditions and
+//!   finalizers
 //! - Tables and discovery for kubectl
 //! - TokenReviews, and SubjectAccessReviews of paths
 //! - the work of a controller manager: garbage collection by ownerReferences, and the deletion of namespaces

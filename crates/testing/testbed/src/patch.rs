@@ -1,4 +1,5 @@
-//! Patches: JSON merge patch (RFC 7386), JSON patch (RFC 6902), and strategic merge as far as it is a merge patch.
+//! Patches: JSON merge patch (RFC 7386), JSON patch (RFC 6902), and the part of strategic merge patch that equals a
+//! merge patch.
 
 use crate::{object::array, status::ApiError};
 use serde_json::{Map, Value};

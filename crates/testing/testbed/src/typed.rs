@@ -1,4 +1,4 @@
-//! Converts JSON to a typed object and back, which is the first thing that the real server does with a body.
+//! Converts JSON to a typed object and back, as the real server does first with a body.
 //!
 //! A wrong type causes a 400, an unknown field is dropped, and an empty optional field is left out.
 

@@ -11,7 +11,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use crate::rows::Outcome;
 use crate::stage::Stage;
 
-/// Measures a failover after the API server that the leader is connected to is killed, while another one is up.
+/// Measures a failover after the API server that the leader is connected to is killed, while another API server is up.
 pub async fn killed(stage: &mut Stage) -> Result<Outcome, String> {
     let server = server_of_leader(stage).await?;
     let start = Instant::now();
