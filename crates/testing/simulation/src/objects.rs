@@ -52,7 +52,7 @@ pub enum Shape {
     HoldTypo,
     /// Not managed, with the annotation `false`.
     Disabled,
-    /// Not managed, without an annotation.
+    /// Without an annotation, so not managed unless the flags name the Service.
     Silent,
     /// The annotation `enabled` is invalid.
     EnabledTypo,

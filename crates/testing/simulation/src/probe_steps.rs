@@ -64,7 +64,7 @@ pub enum ProbeStep {
         /// The duration of each failure.
         time: Duration,
     },
-    /// An API server fails, and the leader is killed when that server is out.
+    /// An API server fails for 30 s, and the leader is killed after 11 s, when that server should be out.
     Succession {
         /// The API server.
         pick: usize,

@@ -78,7 +78,7 @@ struct Calls {
     ended: Duration,
 }
 
-/// A call that begins more than this time after the end of the last call belongs to another decision.
+/// A call that begins more than this time after all earlier calls have ended belongs to another decision.
 const ONE_DECISION: Duration = Duration::from_secs(1);
 
 /// A call to the API in progress. Dropping this ends the call.

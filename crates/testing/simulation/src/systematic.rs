@@ -96,7 +96,7 @@ impl World {
         }
     }
 
-    /// Makes the watch caches of both servers show the state of some writes ago.
+    /// Makes the watch caches of both servers show the state of this many writes ago.
     fn fall_behind(&self, writes: u64) {
         let revision = self.store.revision().saturating_sub(writes);
         for server in &self.servers {

@@ -324,7 +324,7 @@ impl World {
         if new.is_empty() {
             return wrong;
         }
-        // Several copies are written one after the other.
+        // The limit is checked only for a single copy, because several copies are written one after the other.
         let is_alone = others.is_empty() && is_only_source;
         if is_alone && group.out.len() > group.candidates.len() / 2 {
             wrong.push(format!("takes {:?} out of {:?}", group.out, group.candidates));
@@ -343,7 +343,7 @@ impl World {
 }
 
 impl State {
-    /// The reason for which an endpoint may not be taken out because of results on a port, if there is one.
+    /// The reason why the results on a port do not justify taking an endpoint out, if there is one.
     fn why_not_out(&self, life: &Life, target: Target, decided: Duration, now: Duration) -> Option<String> {
         let Probed {
             attempts,

@@ -37,7 +37,8 @@ pub fn round_trip(kind: &Kind, mut stored: Value) -> Result<Value, ApiError> {
             ));
         }
     }
-    // Kept as sent, because field ownership belongs to server-side apply, which the testbed does not offer.
+    // The managed fields are kept as sent, because field ownership belongs to server-side apply, which the testbed does
+    // not offer.
     let managed_fields = stored["metadata"]["managedFields"].take();
     object::set_meta(&mut stored, "managedFields", None);
     stored["apiVersion"] = if kind.storage == Storage::Event {
