@@ -29,8 +29,8 @@ fn allow_many_files() {
     setrlimit(Resource::Nofile, raised).expect("up to the hard limit");
 }
 
-/// Keeps one connection open, and opens another one when the server closes it. With `sends`, it sends a request in each
-/// round, and a round takes 0.5 s to 1.5 s.
+/// Keeps one connection open, and opens another connection when the server closes it. With `sends`, the client sends a
+/// request in each round, and a round takes 0.5 s to 1.5 s.
 async fn pester(address: SocketAddr, mut stream: TcpStream, sends: bool) {
     let mut buffer = [0; 1024];
     loop {
@@ -46,8 +46,8 @@ async fn pester(address: SocketAddr, mut stream: TcpStream, sends: bool) {
     }
 }
 
-/// The connection of a client that requests ten pages at once and reads none. Its receive buffer is small, so its
-/// kernel does not read much either.
+/// The connection of a client that requests ten pages and reads none. Its receive buffer is small, so its kernel does
+/// not read much either.
 async fn request_without_reading(address: SocketAddr) -> TcpStream {
     let socket = TcpSocket::new_v4().expect("a socket");
     socket.set_recv_buffer_size(4096).expect("a size");

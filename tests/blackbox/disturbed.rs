@@ -27,7 +27,7 @@ async fn lose_answers(cluster: &Cluster, time: Duration) {
     }
 }
 
-/// Pauses the leader for 2 s and for 5 s in turn. In 5 s it loses the lead.
+/// Pauses the leader alternately for 2 s and for 5 s. During a pause of 5 s, its term ends.
 async fn pause_leaders(replicas: &[Operator], time: Duration) {
     let end = Instant::now() + time;
     let mut seconds = [2, 5].into_iter().cycle();
@@ -40,7 +40,7 @@ async fn pause_leaders(replicas: &[Operator], time: Duration) {
     }
 }
 
-/// Checks that no disturbance changes the copy while it lasts for this time.
+/// Disturbs probes and replicas for this time, and checks that the copy does not change.
 async fn living_servers_stay(time: Duration) {
     let cluster = Cluster::start_listed(Platform::Testbed, crate::PROGRAM, None).await;
     let replicas = [

@@ -292,7 +292,7 @@ on_both! {
             cluster.until_addresses("default", &format!("web-{number}"), &["10.0.0.1"]).await;
         }
         until_next_service_is_synced(cluster, &operator).await;
-        // A replica that starts now lists all names at once.
+        // A replica that starts now lists all names together.
         let restarted = Operator::start(cluster, "two", 1);
         restarted.until_ready().await;
     }

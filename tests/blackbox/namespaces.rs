@@ -80,7 +80,7 @@ impl ThreeNodes {
         println!("{} is out after {took:?}", self.cluster.ip(server));
     }
 
-    /// Checks that all servers are ready in the copy, and that all replicas still run.
+    /// Checks that all servers are ready in the copy, and that all replicas are still running.
     async fn check_recovery(&mut self) {
         until_out(&self.cluster, &[], RETURNS).await;
         for replica in &mut self.replicas {

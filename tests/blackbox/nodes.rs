@@ -29,7 +29,7 @@ const BOTH: [&str; 6] = [
 /// Long enough for an unwanted write or sync to happen.
 const PAUSE: Duration = Duration::from_secs(2);
 
-/// A replica that does not probe, because nothing answers at these addresses.
+/// A replica that does not probe, because nothing answers at the addresses of these tests.
 fn replica(cluster: &Cluster, name: &str, server: usize) -> Operator {
     let flags = [&SHORT_LEASE[..], &["--probe=off"]].concat();
     Operator::start_with(cluster, name, server, &flags)

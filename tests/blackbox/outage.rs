@@ -97,7 +97,7 @@ async fn three_replicas(cluster: &Cluster) -> Vec<Operator> {
 }
 
 /// Stops the first two API servers until no replica leads, and changes a source during the outage. Checks that the
-/// change is copied after it.
+/// change is copied after the outage.
 async fn check_outage(
     cluster: &mut Cluster,
     replicas: &mut [Operator],

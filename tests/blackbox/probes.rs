@@ -38,7 +38,8 @@ const OBJECTION: Duration = Duration::from_secs(10);
 /// Long enough for each server to be taken out and to return, if that were possible.
 const LONG: Duration = Duration::from_secs(8);
 
-/// Starts a replica that connects to this API server first. It knows all three servers, and leaves one that is lost.
+/// Starts a replica that connects to this API server first. It knows all three servers, and leaves a server that is
+/// lost.
 pub fn replica(cluster: &Cluster, name: &str, server: usize, flags: &[&str]) -> Operator {
     let servers = [server, (server + 1) % 3, (server + 2) % 3];
     let place = Place {
@@ -57,7 +58,7 @@ pub async fn create(cluster: &Cluster, name: &str, annotations: serde_json::Valu
     cluster.create(service).await
 }
 
-/// The slice of a Service that has exactly one.
+/// The slice of a Service that has exactly one slice.
 pub async fn copy(cluster: &Cluster, service: &str) -> EndpointSlice {
     let mut slices = cluster.slices_of("default", service).await;
     assert_eq!(slices.len(), 1, "{slices:#?}");
@@ -253,9 +254,8 @@ on_both! {
         check_return(cluster, &operator, &service).await;
     }
 
-    /// The replica loses its connections, but keeps the lead. Its renewals are late, and a removal waits until one is
-    /// answered.
-    /// Rule: 7.own-connections
+    /// The replica loses its connections, but keeps the lead. Its renewals are late, and a removal waits until one of
+    /// them is answered. Rule: 7.own-connections
     async fn frozen_server_of_the_leader_is_taken_out(cluster: &mut Cluster) {
         let (operator, _) = one_replica(cluster, 1, &[]).await;
         let holder = cluster.holder().await;
@@ -285,8 +285,7 @@ on_both! {
     }
 
     /// The observing leader does not change the copy that a leader with `--probe=off` wrote, and creates an equal copy
-    /// when that one is deleted.
-    /// Rule: 7.observe
+    /// when that copy is deleted. Rule: 7.observe
     async fn observing_leader_writes_the_same_copy_as_without_probes(cluster: &mut Cluster) {
         let flags = |probe| [&SHORT_LEASE[..], &[probe]].concat();
         let without = replica(cluster, "one", 0, &flags("--probe=off"));

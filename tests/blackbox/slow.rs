@@ -49,7 +49,7 @@ pub async fn delayed_replica<const SERVERS: usize>(
     (operator, delays)
 }
 
-/// Checks that one replica leads for a minute without interruption, and copies each change in time.
+/// Checks that the replica leads for a minute without interruption, and copies each change in time.
 async fn check_term(cluster: &Cluster, one_way: Duration) {
     let (operator, _delays) = delayed_replica::<2>(cluster, one_way, &[]).await;
     cluster.create::<Service>(vip()).await;

@@ -24,7 +24,7 @@ const PORT: u16 = 9345;
 /// The paths of the requests that supervisors received, and whether they had credentials.
 type Asked = Arc<Mutex<Vec<(String, bool)>>>;
 
-/// Starts a supervisor with the certificate of an API server. It runs until the returned value is dropped.
+/// Starts a supervisor with the certificate of an API server. The supervisor runs until the returned value is dropped.
 async fn supervisor(cluster: &Cluster, address: IpAddr, asked: &Asked) -> Listening {
     let (store, _) = cluster.testbed().expect("on the testbed");
     let (tls, asked) = (TlsAcceptor::from(store.server_tls()), asked.clone());

@@ -232,7 +232,7 @@ async fn a_client_leaves_a_server_for_503_but_not_for_429_or_404() {
     assert_eq!(client.changes(), Some(1));
 }
 
-/// Sends a request for Services, as the watches of the operator do, if possible to another server than `avoided`.
+/// Sends a request for Services, as the watches of the operator do, if possible to a server other than `avoided`.
 async fn ask(client: &TestClient, query: &str, avoided: Option<Server>) -> Response<Body> {
     let uri = format!("/api/v1/services?{query}");
     let mut request = Request::get(uri).body(Body::empty()).expect("a request");

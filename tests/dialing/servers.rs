@@ -199,8 +199,8 @@ where
     .await
 }
 
-/// A server that accepts this many requests on each connection and refuses the others, like a server that asks clients
-/// to reconnect.
+/// A server that accepts this many requests on each connection and refuses all later requests on it, like a server that
+/// asks clients to reconnect.
 pub async fn refusing(tls: Arc<ServerConfig>, limit: usize) -> Listening {
     Listening::at([127, 0, 0, 5].into(), move |stream| {
         let tls = TlsAcceptor::from(tls.clone());

@@ -55,9 +55,8 @@ async fn a_round_trip_of_600_ms_stretches_no_limit() {
     assert_eq!(delay.accepted(), before, "the connection was lost");
 }
 
-/// The limits double while no server answers. When one answers, they shrink again, also for the connection that was
-/// dialed with the longer limits.
-/// Rule: survive.api-servers-slow
+/// The limits double while no server answers. When a server answers, the limits shrink again, even for the connection
+/// that was dialed with the longer limits. Rule: survive.api-servers-slow
 #[tokio::test]
 async fn time_limits_shrink_when_a_server_answers_again() {
     let servers = Servers::start(1).await;

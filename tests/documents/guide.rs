@@ -63,7 +63,8 @@ fn commands_and_manifests_of_the_guide_give_the_same_values() {
     let mut stated = settings("", &values);
     stated.sort_unstable();
     assert_eq!(given, stated);
-    // With the preset `soft`, both Pods could start on the first server, and would stay there when a second one joins.
+    // With the preset `soft`, both Pods could start on the first server, and would stay there when a second server
+    // joins.
     assert!(given.contains(&"podAntiAffinityPreset=hard"));
 
     let (_, values) = helm_chart("metallb");
@@ -242,12 +243,12 @@ fn every_node_of_the_guide_gets_the_named_version() {
             count += 1;
         }
     }
-    // There are one server and one agent for each distribution.
+    // Each distribution has one server and one agent.
     assert_eq!(count, 4);
     assert_eq!(read(GUIDE).matches("https://get.").count(), count);
 }
 
-/// Otherwise the guide would apply a file that does not exist.
+/// The guide must not apply a file that does not exist.
 #[test]
 fn a_file_that_the_guide_applies_is_created_first() {
     let text = read(GUIDE);
@@ -266,8 +267,8 @@ fn a_file_that_the_guide_applies_is_created_first() {
     assert_eq!(count, 2);
 }
 
-/// With the default policy, a failed release is uninstalled. This deletes MetalLB's CRDs, and with them the address
-/// pool.
+/// With the default policy, a failed release is uninstalled. The uninstall deletes MetalLB's CRDs, and with them the
+/// address pool.
 #[test]
 fn no_chart_in_the_guides_is_uninstalled_when_it_fails() {
     let of_the_upgrade = blocks("docs/how-to/upgrade-from-go.md", "yaml").into_iter();

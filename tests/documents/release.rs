@@ -149,7 +149,7 @@ fn the_dockerfile_copies_existing_files_and_runs_as_nonroot() {
     }
 }
 
-/// A default in a stage overrides the value that `BuildKit` sets: every platform would get the same binary.
+/// A default in a stage overrides the value that `BuildKit` sets, so every platform would get the same binary.
 #[test]
 fn no_platform_argument_of_the_dockerfile_has_a_default() {
     let text = read("Dockerfile");

@@ -1,5 +1,5 @@
-//! Native histograms. With `convert_classic_histograms_to_nhcb`, Prometheus stores all histograms as native ones. They
-//! have no buckets with the label `le`, so each quantile needs a second form.
+//! Native histograms. With `convert_classic_histograms_to_nhcb`, Prometheus stores all histograms as native ones.
+//! Native histograms have no buckets with the label `le`, so each quantile needs a second form.
 
 use std::path::Path;
 use std::process::Command;
@@ -10,7 +10,7 @@ use crate::alerts::{alerts, text};
 use crate::dashboard::{dashboard, queries, replaced};
 use crate::promtool::{promtool, run};
 
-/// Ten observations per scrape: five of at most 1 s, and five of at most 2 s.
+/// Ten observations per scrape: five of at most 1 s, and five of more than 1 s and at most 2 s.
 const CLASSIC: [(&str, &str); 3] = [("1", "0+5x60"), ("2", "0+10x60"), ("+Inf", "0+10x60")];
 /// The same observations as a native histogram.
 const NATIVE: &str = "{{schema:-53 sum:0 count:0 custom_values:[1 2] buckets:[0 0 0]}}\

@@ -11,7 +11,7 @@ fn is_tile(panel: &Value) -> bool {
     panel["type"] == "stat" || panel["type"] == "bargauge"
 }
 
-/// Grafana draws a tile without a series in the base color of its steps, and with `noValue` if it shows values.
+/// Grafana draws a tile without a series in the base color of its steps, and with `noValue` if the tile shows values.
 #[test]
 fn an_empty_tile_is_green_only_if_that_is_good() {
     let dashboard = dashboard();
@@ -44,7 +44,7 @@ fn an_empty_tile_is_green_only_if_that_is_good() {
 }
 
 /// If two points are at least four scrape intervals apart, `$__rate_interval` is their distance plus one scrape
-/// interval. Then each increase is in the range of one point only.
+/// interval. With that interval, each increase is in the range of only one point.
 #[test]
 fn an_increase_is_drawn_once() {
     let dashboard = dashboard();
@@ -60,7 +60,8 @@ fn an_increase_is_drawn_once() {
     }
 }
 
-/// In these series, each time is 1 s before its scrape, and scrapes are 15 s apart. Therefore the age is always 1 s.
+/// In the series of this test, each time is 1 s before its scrape, and scrapes are 15 s apart. Therefore the age is
+/// always 1 s.
 #[test]
 fn an_age_in_a_panel_excludes_the_time_since_the_scrape() {
     let Some(promtool) = promtool() else { return };

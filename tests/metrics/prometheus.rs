@@ -18,7 +18,7 @@ pub struct Prometheus {
 }
 
 impl Prometheus {
-    /// Starts Prometheus, which scrapes these replicas every `every` seconds. Their labels are those that they would
+    /// Starts Prometheus, which scrapes these replicas every `every` seconds. Each target has the labels that it would
     /// have in a cluster.
     pub async fn start(program: &Path, replicas: &[Operator], every: u64) -> Self {
         let of = |replica: &Operator| json!({"namespace": NAMESPACE, "pod": pod(replica)});
@@ -127,7 +127,8 @@ pub fn now() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970")
 }
 
-/// Sends a form, and returns the body of the response. It uses HTTP/1.0, so that the body is not chunked.
+/// Sends a form, and returns the body of the response. The request uses HTTP/1.0, so that the body of the response is
+/// not chunked.
 async fn post(address: SocketAddr, path: &str, fields: &[(&str, &str)]) -> std::io::Result<String> {
     let fields: Vec<_> = fields
         .iter()

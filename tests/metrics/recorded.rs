@@ -80,7 +80,7 @@ async fn change_source(cluster: &Cluster, address: &str, pace: Pace) {
     pace.calm().await;
 }
 
-/// A query that returns a result when the leader sees this many API servers in a state.
+/// A query that returns a result when the leader reports this many API servers in a state.
 fn servers_in(state: &str, count: u8) -> String {
     format!(
         "count(endpoint_copier_probe_state{{state=\"{state}\"}} == 1 \

@@ -46,13 +46,13 @@ fn the_page_of_events_is_up_to_date() {
     check("docs/reference/events.md", &text);
 }
 
-/// A heading for a reason, so that other pages can link to it.
+/// A reason in code font, with an anchor to which other pages can link.
 fn anchored(reason: &str) -> String {
     format!("<a id=\"{}\"></a>{}", reason.to_lowercase(), code(reason))
 }
 
-/// Links to pages with more about a reason. They are not part of the remedy, because `doctor` prints that in a
-/// terminal.
+/// Links to pages with more about a reason. The links are not part of the remedy, because `doctor` prints the remedy in
+/// a terminal.
 fn see(reason: Reason) -> &'static str {
     match reason {
         Reason::NotPermitted => {

@@ -55,7 +55,8 @@ const SECTIONS: [(&[&str], &str); 4] = [
 struct Label {
     /// The names of labels that have the same values.
     names: &'static [&'static str],
-    /// Prefixes of the names of metrics. Empty: all metrics that have such a label.
+    /// Prefixes of the names of the metrics to which this row applies. An empty list stands for all metrics with such a
+    /// label.
     of: &'static [&'static str],
     /// A description of the values. If it has values in backticks, there are no others.
     values: &'static str,
@@ -172,7 +173,7 @@ struct Family {
     labels: BTreeMap<String, BTreeSet<String>>,
 }
 
-/// All metrics of a page on which every metric has a value, because some metrics appear only with their first value.
+/// All metrics of a page, after each metric has got a value, because some metrics appear only with their first value.
 fn families() -> BTreeMap<String, Family> {
     let metrics = Metrics::new("lease").expect("metrics");
     metrics.api_request(&http::Method::GET, None, "host");

@@ -78,7 +78,7 @@ fn schema() -> Value {
     serde_json::from_str(&read(&format!("{CHART}/values.schema.json"))).expect("JSON")
 }
 
-/// The entries that have a row. An entry has a row if it has a comment and no entry nested in it has one.
+/// The entries that have a row. An entry has a row if it has a comment and no entry nested in it has a comment.
 fn documented() -> Vec<Entry> {
     let all = entries();
     let begins = |path: &str, section: &str| {
@@ -99,7 +99,7 @@ fn documented() -> Vec<Entry> {
     with_rows.map(|(entry, _)| entry).collect()
 }
 
-/// The values that a schema allows, except null, which it allows for every value.
+/// The values that a schema allows, except null, which the schema of the chart allows for every value.
 fn allowed(schema: &Value) -> String {
     let texts = |list: &Value| {
         let items = list.as_array().cloned().unwrap_or_default();

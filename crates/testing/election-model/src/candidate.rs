@@ -18,7 +18,7 @@ pub struct Candidate {
     /// The version that a renewal may build on.
     version: KnownVersion,
     attempt: Attempt,
-    /// The term, as far as the candidate knows.
+    /// The term that the candidate believes it has.
     pub term: Option<Validity>,
     /// Whether the candidate had never seen a holder when it took a Lease that an administrator had deleted or emptied.
     pub is_uninformed: bool,
@@ -46,7 +46,8 @@ enum Attempt {
     None,
     /// The API server has carried out the GET. The reply is on its way.
     Reads { sent: Instant, reply: Option<Stored> },
-    /// A write is in flight, perhaps with repetitions. `tries` has the send times of the ones without a response.
+    /// A write is in flight, perhaps with repetitions. `tries` holds the times at which the tries without a response
+    /// were sent.
     Writes {
         began: Instant,
         request: Request,
@@ -57,7 +58,8 @@ enum Attempt {
 }
 
 impl Candidate {
-    /// Handles the passing of time. If `fenced`, a term ends at its deadline.
+    /// Handles the passing of time. If `fenced`, a term that is past its deadline is removed once no attempt is in
+    /// progress.
     pub fn tick(&mut self, now: Instant, fenced: bool) {
         if self.attempt == Attempt::None && fenced {
             self.term = self.term.filter(|term| term.deadline(now).is_some());

@@ -16,7 +16,7 @@ pub struct Findings {
     pub took: Duration,
     /// The rule that was broken, and the shortest sequence of steps that breaks it.
     pub counterexample: Option<(&'static str, Vec<Action>)>,
-    /// Whether a candidate led, and whether another one led after it.
+    /// Whether a candidate led, and whether another candidate led after it.
     pub reached: [bool; 2],
 }
 

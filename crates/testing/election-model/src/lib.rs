@@ -135,7 +135,7 @@ pub struct State {
     edits: u8,
     stops: u8,
     repeats: u8,
-    /// The first leader, to detect whether another one followed.
+    /// The first leader, to detect whether another candidate followed.
     first: Option<usize>,
 }
 
@@ -330,5 +330,5 @@ pub const ONE_TERM: &str = "at most one valid term at any instant";
 pub const ONE_WRITER: &str = "no write in flight during the term of another";
 /// A candidate gets a term.
 pub const LEADER_EXISTS: &str = "a candidate leads";
-/// A candidate gets a term after another one had one.
+/// A candidate gets a term after another candidate had one.
 pub const LEADER_CHANGES: &str = "another candidate leads afterwards";

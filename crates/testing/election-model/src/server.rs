@@ -48,7 +48,7 @@ pub enum Verb {
 pub struct Server {
     /// The Lease, if there is one.
     pub lease: Option<Stored>,
-    /// The last resourceVersion. A new Lease also uses it as its UID.
+    /// The last resourceVersion. It is also the UID of a new Lease.
     version: u8,
 }
 
@@ -114,12 +114,13 @@ impl Server {
         self.lease
     }
 
-    /// Deletes the Lease, as an administrator.
+    /// Deletes the Lease, as an administrator does. Returns `None` if there is no Lease.
     pub fn delete(&mut self) -> Option<()> {
         self.lease.take().map(|_| ())
     }
 
-    /// Removes the holder, as an administrator does. Unlike a release, this does not change the duration.
+    /// Removes the holder, as an administrator does. Unlike a release, this does not change the duration. Returns
+    /// `None` if there is no holder.
     pub fn empty(&mut self) -> Option<()> {
         let version = self.version + 1;
         let lease = self.lease.as_mut().filter(|lease| lease.holder.is_some())?;

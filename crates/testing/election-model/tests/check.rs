@@ -1,5 +1,5 @@
-//! Checks within small bounds: there is at most one valid term at any instant, and a counterexample for every broken
-//! rule.
+//! Checks within small bounds: there is at most one valid term at any instant, and a counterexample is found for each
+//! mutant.
 
 use election_model::{Begin, Bound, Mutant, check};
 

@@ -51,7 +51,7 @@ impl Cluster {
         self.send(http::Method::POST, path, object).await
     }
 
-    /// Sends an object with any method, unchanged, and returns the status code.
+    /// Sends an object with this method, unchanged, and returns the status code.
     pub async fn send(&self, method: http::Method, path: &str, object: Value) -> u16 {
         let request = http::Request::builder()
             .method(method)

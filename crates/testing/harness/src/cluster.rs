@@ -51,8 +51,8 @@ impl Cluster {
         cluster
     }
 
-    /// Starts a cluster of three API servers. The first two are reached through their own paths in this network. The
-    /// third is outside.
+    /// Starts a cluster of three API servers. Each of the first two is reached over its own path in this network. The
+    /// third is outside the network.
     pub async fn start_behind(platform: Platform, program: impl Into<PathBuf>, network: &Network) -> Self {
         let [first, second, _] = network.servers();
         let cluster = Self::start_at(platform, program, &[first, second, LOOPBACK[2]]).await;
@@ -60,8 +60,8 @@ impl Cluster {
         cluster
     }
 
-    /// Starts a cluster of three API servers at the addresses that `default/kubernetes` lists, so that probes reach
-    /// them. Real API servers refuse to list loopback addresses, so a cluster of real ones needs a network.
+    /// Starts a cluster of three API servers and makes `default/kubernetes` list their addresses, so that probes reach
+    /// them. Real API servers refuse to list loopback addresses, so a cluster of real servers needs a network.
     pub async fn start_listed(
         platform: Platform,
         program: impl Into<PathBuf>,
@@ -73,7 +73,8 @@ impl Cluster {
         cluster
     }
 
-    /// A cluster of three nodes, each with a real etcd and a real API server that lists itself in `default/kubernetes`.
+    /// Starts a cluster on three nodes, each with a real etcd and a real API server that lists itself in
+    /// `default/kubernetes`.
     pub async fn start_on(program: impl Into<PathBuf>, nodes: &Nodes) -> Self {
         Self::with(Servers::start_on(nodes).await, program).await
     }
@@ -106,8 +107,8 @@ impl Cluster {
         cluster
     }
 
-    /// Replaces the permissions of the replicas with those of a release in this namespace. At the start, they have the
-    /// permissions of a release in `default` with the default values.
+    /// Replaces the permissions of the replicas with those of a release in this namespace. At the start, the replicas
+    /// have the permissions of a release in `default` with the default values.
     pub async fn give_rights(&self, rights: Rights, namespace: &str) {
         let objects = rights.objects(namespace);
         let rules = rules(&objects);
@@ -211,8 +212,8 @@ impl Cluster {
         servers.iter().map(|testbed| &testbed.server)
     }
 
-    /// Runs these controllers of Kubernetes on real servers, if the controller manager is available. Otherwise, the
-    /// test must do their work itself. Returns whether they run.
+    /// Starts these controllers of Kubernetes if the servers are real and the controller manager is available.
+    /// Otherwise, the test itself must do the work of the controllers. Returns whether they were started.
     pub fn run_controllers(&mut self, controllers: &[&str]) -> bool {
         self.servers.run_controllers(controllers)
     }
@@ -227,7 +228,7 @@ impl Cluster {
         self.servers.restart(number).await;
     }
 
-    /// Freezes a server as SIGSTOP does: its kernel accepts connections, but nothing is answered.
+    /// Freezes a server as SIGSTOP does: the kernel accepts connections for it, but the server answers no request.
     pub fn freeze_server(&self, number: usize) {
         self.servers.freeze(number);
     }

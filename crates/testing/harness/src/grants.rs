@@ -9,8 +9,8 @@ use crate::wait::until;
 const GROUP: &str = "gateway.networking.k8s.io";
 
 impl Cluster {
-    /// Serves ReferenceGrants from now on. The operator checks for them once a minute, so call this before the operator
-    /// starts, on a cluster with one API server.
+    /// Serves ReferenceGrants from now on. The operator checks once a minute whether they are served, so call this
+    /// before the operator starts, on a cluster with one API server.
     pub async fn serve_reference_grants(&self) {
         if let Some((store, _)) = self.testbed() {
             store.serve_reference_grants();

@@ -1,4 +1,5 @@
-//! A record of the addresses in the slices of a Service, with times. It uses a watch, so it misses no state.
+//! A record of the addresses in the slices of a Service, with times. The record comes from a watch, so no state is
+//! missing.
 
 use std::collections::BTreeMap;
 use std::pin::pin;
@@ -54,8 +55,8 @@ impl History {
         Self { entries, task }
     }
 
-    /// Waits until the last entry has these addresses, and returns the time of that entry. `None` if that takes longer
-    /// than `limit`.
+    /// Waits until the last entry has these addresses, and returns the time of that entry. Before the first entry, an
+    /// empty list matches, and the result is the current time. `None` if that takes longer than `limit`.
     pub async fn shows(&self, addresses: &[&str], limit: Duration) -> Option<Instant> {
         let mut entries = self.entries.clone();
         let shown = timeout(

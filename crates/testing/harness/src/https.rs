@@ -21,7 +21,7 @@ pub struct HttpsAnswer {
     pub head: String,
     /// The body.
     pub body: String,
-    /// The certificate of the server.
+    /// The certificate of the server, in DER.
     pub certificate: Vec<u8>,
 }
 
@@ -43,7 +43,7 @@ pub async fn tls(stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
     TlsConnector::from(Arc::new(config)).connect(name, stream).await
 }
 
-/// A GET request with this token, or without a token.
+/// The text of a GET request with this token, or without a token.
 #[must_use]
 pub fn request(path: &str, token: Option<&str>) -> String {
     let token = token.map(|token| format!("authorization: Bearer {token}\r\n"));
@@ -55,8 +55,7 @@ pub fn request(path: &str, token: Option<&str>) -> String {
 
 /// Sends one request on a connection, and reads until the server closes it.
 ///
-/// # Errors
-/// If the handshake fails, or the response does not end as TLS requires.
+/// # Errors If the handshake or the write of the request fails, or the response does not end as TLS requires.
 pub async fn https_get(stream: TcpStream, path: &str, token: Option<&str>) -> io::Result<HttpsAnswer> {
     let mut stream = tls(stream).await?;
     let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();

@@ -1,8 +1,9 @@
-//! Runs the operator as a process on a cluster with several API servers, and injects faults between them.
+//! Runs the operator as a process on a cluster with several API servers, and injects faults into the servers and the
+//! network.
 //!
 //! - [`Cluster`]: API servers on one store, either those of the testbed or real ones; calls that read and write
-//!   objects; calls that kill, freeze and restart servers. The test itself uses the last server, so cause no faults
-//!   there.
+//!   objects; calls that kill, freeze and restart servers. The test's own client uses the last server at first, so
+//!   cause no faults there.
 //! - [`Operator`]: a replica, which runs the real binary.
 //! - [`Network`]: a network namespace whose paths to the API servers can be cut without a reset or an ICMP error.
 //! - [`Nodes`]: three network namespaces, each a node with its own etcd, API server and replica.

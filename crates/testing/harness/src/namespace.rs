@@ -22,8 +22,8 @@ impl Namespace {
         ip(&format!("-n {} {words}", self.0))
     }
 
-    /// Completes an `ip` command so that it runs a program in the namespace, in the process of the command itself. Sets
-    /// `PATH`, in case the environment of the command is empty.
+    /// Completes an `ip` command so that it runs a program in the namespace. The program replaces `ip` in the same
+    /// process. Sets `PATH`, in case the environment of the command is empty.
     pub fn enter(&self, mut command: Command, program: &Path) -> Command {
         command.args(["netns", "exec", &self.0]).arg(program);
         command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
@@ -38,7 +38,7 @@ impl Drop for Namespace {
     }
 }
 
-/// Runs `ip` with these arguments. The error is what `ip` printed.
+/// Runs `ip` with these arguments. The error contains what `ip` printed.
 pub fn ip(words: &str) -> Result<(), String> {
     output_of_ip(words).map(|_| ())
 }

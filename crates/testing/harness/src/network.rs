@@ -1,11 +1,11 @@
 //! A network namespace with three paths to API servers. Each path can become a black hole.
 //!
 //! Each path is a pair of virtual Ethernet devices: one end is in the namespace of the test, where an API server
-//! listens on its address, and the other end is in the new namespace. To cut a path, [`Network::cut`] gives both ends a
-//! wrong hardware address for each other: packets are sent, and the receiver drops them unread. There is no reset and
-//! no "unreachable". To the sender, a node without power and a firewall that drops packets look the same.
+//! listens on the address of that end, and the other end is in the new namespace. To cut a path, [`Network::cut`] gives
+//! both ends a wrong hardware address for each other: packets are sent, and the receiver drops them unread. The sender
+//! gets no reset and no "unreachable", just as if the node had no power or a firewall dropped the packets.
 //!
-//! This needs root, and no kernel module except the one for the devices.
+//! A network needs root, and no kernel module except the one for virtual Ethernet devices.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -38,8 +38,8 @@ impl Network {
     ///
     /// # Errors
     ///
-    /// The reason why this is impossible here, which the test prints when it is skipped. Only root can create
-    /// namespaces.
+    /// The error is the reason why this is impossible here. The test prints the reason and counts as skipped. Only root
+    /// can create namespaces.
     pub fn new() -> Result<Self, String> {
         static NUMBER: AtomicU16 = AtomicU16::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
@@ -75,7 +75,7 @@ impl Network {
         self.inside.name()
     }
 
-    /// The addresses on which API servers listen. Each is reached over its own path.
+    /// The addresses on which API servers listen. Each server is reached over its own path.
     pub fn servers(&self) -> [Ipv4Addr; 3] {
         [0, 1, 2].map(|path| self.paths[path].outside.address)
     }
@@ -113,7 +113,7 @@ impl Network {
 }
 
 impl NetworkPath {
-    /// A path with its own four addresses in 10.128.0.0/9, which no other test uses at the same time.
+    /// A path with its own block of four addresses in 10.128.0.0/9. No other test uses the block at the same time.
     fn new(process: u32, number: u16, path: u8) -> Self {
         let block = process
             .wrapping_mul(8)

@@ -1,7 +1,7 @@
 //! Three nodes on one switch, each a network namespace. A node can lose its link, or its path to one API server.
 //!
 //! The switch is a bridge in a namespace of its own. A pair of virtual Ethernet devices connects it to the namespace of
-//! the test, which can therefore reach all nodes. This needs root, iproute2, and a kernel with bridge support.
+//! the test, which can therefore reach all nodes. These nodes need root, iproute2, and a kernel with bridge support.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -15,7 +15,7 @@ use crate::namespace::{Namespace, ip, output_of_ip};
 /// A hardware address that no device has.
 const NOBODY: &str = "02:00:00:00:00:00";
 
-/// The last number of an address that no device has. Packets that must be lost are sent there.
+/// The last number of an address that no device has. Packets that must be lost are routed to it.
 const BLACK_HOLE: u8 = 250;
 
 /// The last number of the address of the test itself.
@@ -42,8 +42,8 @@ struct Subnet([u8; 3]);
 impl Nodes {
     /// Creates three nodes and connects them.
     ///
-    /// # Errors
-    /// The reason why this is impossible here, which a test prints when it is skipped. Only root can create namespaces.
+    /// # Errors The error is the reason why this is impossible here. The test prints the reason and counts as skipped.
+    /// Only root can create namespaces.
     pub fn new() -> Result<Self, String> {
         static NUMBER: AtomicU16 = AtomicU16::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
@@ -97,8 +97,8 @@ impl Nodes {
             .collect()
     }
 
-    /// Completes an `ip` command so that it runs a program on a node, in the process of the command itself. Sets
-    /// `PATH`, in case the environment of the command is empty.
+    /// Completes an `ip` command so that it runs a program on a node. The program replaces `ip` in the same process.
+    /// Sets `PATH`, in case the environment of the command is empty.
     pub fn enter(&self, node: usize, command: Command, program: &Path) -> Command {
         self.namespaces[node].enter(command, program)
     }
@@ -118,7 +118,7 @@ impl Nodes {
         set.expect("still root");
     }
 
-    /// Drops all packets from a node to this address and port of another node from now on.
+    /// Drops all TCP packets from a node to this address and port of another node from now on.
     pub fn cut(&self, node: usize, port: SocketAddr) {
         let nowhere = self.subnet.address(BLACK_HOLE);
         for words in [
@@ -130,7 +130,7 @@ impl Nodes {
         }
     }
 
-    /// Delivers packets from a node to this address and port again.
+    /// Ends the effect of `cut` for this node, address and port.
     pub fn restore(&self, node: usize, port: SocketAddr) {
         self.namespaces[node]
             .ip(&rule("delete", port))
@@ -157,7 +157,7 @@ fn rule(verb: &str, port: SocketAddr) -> String {
 
 impl Subnet {
     /// Finds a network to which this machine has no route, and routes it to a device. There can be only one route to a
-    /// network, so no other test gets it.
+    /// network, so no other test gets the same network.
     fn claim(device: &str, process: u32) -> Result<Self, String> {
         let first = u16::try_from(process % u32::from(SUBNETS)).unwrap_or_default();
         for offset in 0..SUBNETS {

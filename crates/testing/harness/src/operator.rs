@@ -29,7 +29,7 @@ pub struct Operator {
 /// The place where a replica runs.
 #[derive(Clone, Copy)]
 pub struct Place<'a> {
-    /// The API servers that the replica knows. The first one is in its kubeconfig.
+    /// The API servers that the replica knows. The first one is in its kubeconfig, and the others are in its flags.
     pub servers: &'a [usize],
     /// The network namespace, or `None` for that of the test.
     pub network: Option<&'a Network>,
@@ -156,7 +156,7 @@ impl Operator {
         self.status("VmHWM:")
     }
 
-    /// The CPU time of all threads that are still running.
+    /// The CPU time of all threads that have not ended.
     pub fn cpu_time(&self) -> Duration {
         let threads = format!("/proc/{}/task", self.child.id());
         let threads = std::fs::read_dir(threads).expect("a process");
@@ -185,7 +185,7 @@ impl Operator {
             .status();
         assert!(
             status.expect("kill").success(),
-            "{} does not run, so it cannot get {signal}",
+            "{} is not running, so it cannot receive {signal}",
             self.name
         );
     }
@@ -200,7 +200,7 @@ impl Operator {
         sockets::unsent(self.child.id())
     }
 
-    /// Waits until the process ends, for at most 20 s. Returns its exit status and the time of the wait.
+    /// Waits until the process ends, for at most 20 s. Returns its exit status and the duration of the wait.
     pub async fn ended(&mut self) -> (ExitStatus, Duration) {
         let start = Instant::now();
         let mut status = None;
@@ -222,7 +222,8 @@ impl Operator {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    /// The status code and body of a health path or of `/metrics`. The code is 0 if there is no response within 5 s.
+    /// The status code and body of a health path or of `/metrics`. The code is 0 if the connection fails or no response
+    /// arrives within 5 s.
     pub async fn get(&self, path: &str) -> (u16, String) {
         let address = if path.starts_with("/metrics") {
             self.metrics
@@ -233,8 +234,8 @@ impl Operator {
         answer.unwrap_or(Ok((0, String::new()))).unwrap_or_default()
     }
 
-    /// The value of a gauge or counter with integer values, named as in `/metrics` with labels in the order used there.
-    /// `None` if the series does not exist.
+    /// The value of a gauge or counter with integer values. `series` is its name and labels exactly as `/metrics`
+    /// prints them. `None` if the series does not exist.
     pub async fn metric(&self, series: &str) -> Option<u64> {
         let (_, text) = self.get("/metrics").await;
         let line = text

@@ -19,7 +19,7 @@ pub async fn within(limit: Duration, mut condition: impl AsyncFnMut() -> bool) -
     }
 }
 
-/// Polls a condition until it is true, and fails the test if it does not become true in time.
+/// Polls a condition until it is true, and fails the test if it does not become true within [`PATIENCE`].
 pub async fn until(what: &str, condition: impl AsyncFnMut() -> bool) {
     assert!(within(PATIENCE, condition).await, "never: {what}");
 }

@@ -1,5 +1,5 @@
-//! The results of the probes of each replica, as far as the rules depend on them. This follows the rules and not the
-//! operator's code. It is lenient where the rules leave a moment open, so each violation that it finds is a real one.
+//! The results of the probes of each replica that the rules depend on. This module follows the rules, not the
+//! operator's code. It is lenient where the rules do not fix a time exactly, so each violation that it finds is real.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::world::{State, World};
 /// The time limit of an attempt.
 const LIMIT: Duration = Duration::from_secs(1);
 
-/// A timeout that fires this long after the limit says nothing about the server.
+/// A timeout that fires more than this long after the limit says nothing about the server.
 const LATE_TIMER: Duration = Duration::from_millis(100);
 
 /// A failure contrasts with a response of another server that arrived at least this long before the failure.
@@ -64,7 +64,7 @@ impl Track {
         self.latest = Some((true, is_success));
         self.last_answer = Some(now);
         if is_success {
-            // This many are enough even for the write with the longest delay.
+            // Even the check of a write with the longest delay needs no more successes than these.
             if self.successes.len() >= 64 {
                 self.successes.remove(0);
             }
@@ -89,7 +89,7 @@ impl Track {
         self.runs[0].failures.push(now);
         if self.was_well && self.runs[0].failures.len() == DOWN_AFTER {
             self.is_down = true;
-            // This counts as a fall even if the server had not risen yet.
+            // This failure counts as a fall even if the server had not risen yet.
             self.falls.push(now);
         }
     }
@@ -116,7 +116,7 @@ impl Track {
         self.was_well && (run.failures.len() >= DOWN_AFTER || self.is_down)
     }
 
-    /// Whether a 2xx of this server contrasts with a run of failures of another one.
+    /// Whether a 2xx of this server contrasts with a run of failures of another server.
     pub fn contrasts_with(&self, run: &Run) -> bool {
         let (Some(first), Some(last)) = (run.failures.first(), run.failures.last()) else {
             return false;
@@ -125,7 +125,7 @@ impl Track {
         answers.any(|(begun, arrived)| begun > first && *last >= *arrived + CONTRAST)
     }
 
-    /// Whether a 2xx arrived in this time before `now`.
+    /// Whether a 2xx arrived less than `time` before `now`.
     pub fn answered_within(&self, time: Duration, now: Duration) -> bool {
         let last = self.successes.last();
         last.is_some_and(|(_, arrived)| now < *arrived + time)
@@ -136,7 +136,8 @@ impl Track {
 #[derive(Debug, Default)]
 pub struct Attempts {
     tracks: BTreeMap<String, BTreeMap<Target, Track>>,
-    /// Attempts whose idle connection was closed. The replica immediately opens another one, which decides the result.
+    /// Attempts whose idle connection was closed. The replica immediately opens another connection, which decides the
+    /// result.
     continued: BTreeMap<(String, Target), (Duration, Duration)>,
 }
 
@@ -172,7 +173,7 @@ impl World {
         }
     }
 
-    /// Notes that the open connection of an attempt was closed, so that the attempt continues on another one.
+    /// Notes that the open connection of an attempt was closed, so that the attempt continues on another connection.
     pub fn attempt_continues(&self, life: &Life, target: Target, begun: Duration) {
         let now = self.now();
         self.count("probe on a connection that was closed");
@@ -182,7 +183,7 @@ impl World {
             .insert((life.identity.clone(), target), (now, begun));
     }
 
-    /// Notes that an attempt has ended, or was abandoned if there is no reply.
+    /// Notes that an attempt has ended. Without a reply, the attempt was abandoned or reached its time limit.
     pub fn attempt_ends(&self, life: &Life, target: Target, begun: Duration, reply: Option<&Reply>) {
         let now = self.now();
         let age = now.saturating_sub(begun);

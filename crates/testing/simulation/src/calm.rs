@@ -1,4 +1,4 @@
-//! Checks the effects that probes must have in time, while only probes and replicas fail.
+//! Checks that probes have their effects in time, while only probes and replicas fail.
 //!
 //! The laws of `verdicts.rs` say what a replica must not do. The laws here say what it must do. Each applies once
 //! everything that it depends on has been unchanged for a while.
@@ -54,7 +54,7 @@ pub struct Calm {
     too_many: BTreeMap<(Key, Vec<IpAddr>), Duration>,
 }
 
-/// The leader, the other replicas, and one group of copies, as far as the laws need them.
+/// The leader, all live replicas and one group of copies, to which the laws are applied.
 struct View<'a> {
     now: Duration,
     leader: &'a Life,
@@ -74,8 +74,8 @@ impl World {
         }
     }
 
-    /// The copies of the API servers' list, by Service and family, without those that cannot be judged because
-    /// something cannot be decoded.
+    /// The probed copies of the list of API servers, by Service and family, without the groups of which a copy cannot
+    /// be decoded. Empty while the source has no slice, or a slice in its namespace cannot be decoded.
     fn groups(&self) -> Vec<(Key, Group)> {
         let slices = self.store.list("endpointslices", None);
         // While the source has no slice, a replica that has just started does not know which port to probe.
@@ -174,8 +174,8 @@ impl World {
 }
 
 impl Probed {
-    /// The time since which an endpoint has been in such a class for a replica on all these ports, or `None` if it is
-    /// not.
+    /// The time since which the class of an endpoint for a replica has satisfied `is_it` on all these ports. `None` if
+    /// the class does not satisfy it on every port.
     fn all_are(
         &self,
         replica: usize,
@@ -319,7 +319,7 @@ impl State {
         wrong
     }
 
-    /// Whether the leader has had no success from the family for a long time.
+    /// Whether the leader has had no 2xx from any endpoint of the group for a long time.
     fn is_blind(&self, view: &View<'_>) -> bool {
         view.group.candidates.iter().all(|address| {
             let is_old = view
@@ -343,8 +343,8 @@ impl State {
         track.is_some_and(|track| track.answered_within(time, view.now))
     }
 
-    /// Whether an endpoint has been dead for all replicas on one port, another one is well on all ports, and the limit
-    /// permits one more to be out.
+    /// Whether an endpoint has been dead for all replicas on one port, another endpoint is well on all ports, and the
+    /// limit permits one more endpoint to be out.
     fn is_dead_for_all(&self, view: &View<'_>, address: IpAddr) -> bool {
         let Probed { attempts, .. } = &self.probed;
         let ports = &view.group.ports;
@@ -353,7 +353,8 @@ impl State {
         let was_well = |port: u16| {
             let track = attempts.of(&leader.identity, Target::new(address, port));
             let listed = view.listed.get(&address).copied().unwrap_or(view.now);
-            // A new leader knows this from the copy, which records the endpoints that are out.
+            // A new leader knows from the copy that the endpoint was well, because the copy records the endpoints that
+            // are out.
             view.group.out.contains(&address)
                 || track.is_some_and(|track| track.last_answer.is_some_and(|last| last > listed))
         };
@@ -382,8 +383,8 @@ impl State {
             && others().filter(uses_limit).count() < view.group.candidates.len() / 2
     }
 
-    /// Whether the leader has not reached an endpoint for a long time, and another replica that may object sees it
-    /// well.
+    /// Whether the leader has not reached an endpoint for a long time, while another replica that may object gets quick
+    /// responses from it.
     fn is_cut_for_leader_only(&self, view: &View<'_>, address: IpAddr) -> bool {
         let ports = &view.group.ports;
         let until = view.now.saturating_sub(OBJECTION_BOUND);
@@ -477,7 +478,7 @@ impl State {
         (all && ports.iter().any(has_objection)).then(|| format!("{address} is out despite an objection"))
     }
 
-    /// The violations of replicas other than those in copies.
+    /// The violations of replicas that copies do not show.
     fn wrong_replicas(
         &mut self,
         now: Duration,

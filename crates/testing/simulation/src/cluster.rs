@@ -1,4 +1,4 @@
-//! Steps of everything that writes except replicas: users, controllers, API servers.
+//! The steps of all writers except replicas: users, controllers and API servers.
 
 use serde_json::{Value, json};
 use testbed::Store;
@@ -11,7 +11,7 @@ use crate::schedule::{Edit, LeaseHarm, Step};
 use crate::slices::{MANAGED_BY, UNREACHABLE, US, is_ours, key, label, text, version};
 use crate::unreadable;
 
-/// Carries out such a step. Returns the name under which it is counted, if it is counted.
+/// Carries out a step of one of these writers. Returns the name under which the step is counted, if it is counted.
 ///
 /// # Panics
 /// If the API server does not accept the object that the step creates.

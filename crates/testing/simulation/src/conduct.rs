@@ -16,14 +16,14 @@ use crate::unreadable::is_unreadable;
 use crate::verdicts::is_of_api_servers;
 use crate::world::{State, World};
 
-/// A decision made from an earlier view is carried out within this time, each of its requests within its limit. Time
-/// before the end of a pause does not count.
+/// A decision made from an earlier view is carried out within this time, because each of its requests has a time limit.
+/// Time before the end of a pause does not count.
 const CARRIED_OUT: Duration = Duration::from_secs(15);
 
-/// A replica without lists races when it has had no news of the Lease for this time.
+/// A replica without lists competes for the Lease when it has had no news of the Lease for this time.
 const LEADERLESS: Duration = Duration::from_secs(10);
 
-/// A replica that has released the Lease does not compete for it for this time …
+/// For this time, a replica that has released the Lease does not compete for it …
 const ASIDE: Duration = Duration::from_secs(30);
 
 /// … and does not release it again within this time.
@@ -129,7 +129,7 @@ impl World {
             ..
         } = &mut *self.state();
         let shown = &*views.entry(life.identity.clone()).or_default();
-        // Unwanted copies are deleted, whatever their source.
+        // A delete needs only the first two lists, because unwanted copies are deleted whatever their source is.
         let needed = if sent.verb == Verb::Delete {
             &Sight::ALL[..2]
         } else {

@@ -19,7 +19,7 @@ use crate::world::World;
 /// The annotation of a source that says who may copy it.
 pub const ALLOW_FROM: &str = "endpoint-copier/allow-from";
 
-/// How the names of sources begin that a storm invents.
+/// The prefix of the names of sources that a storm invents.
 pub const INVENTED: &str = "invented";
 
 /// Whether a Service in this namespace may copy a source. `None` if this is unknown, because the source cannot be
@@ -49,8 +49,8 @@ impl World {
         self.state().cross_namespace == CrossNamespace::Consent
     }
 
-    /// Whether a replica may delete a copy because consent is missing: the source does not give it, or its Service
-    /// changed recently.
+    /// Whether a replica may delete a copy because consent is missing: the source does not give consent, or the Service
+    /// of the source changed recently.
     pub fn is_withdrawn(&self, copy: &Value, verb: Verb, is_long: impl Fn(Duration) -> bool) -> bool {
         let Some(source) = source_elsewhere(copy).filter(|_| verb == Verb::Delete) else {
             return false;

@@ -34,7 +34,7 @@ pub fn sources(chance: &mut Chance, source: usize, slice: usize) -> Step {
     }
 }
 
-/// Draws a slice of a source. Half of the time, it is the API servers' own slice.
+/// Draws a slice of a source. At least half of the time, it is the API servers' own slice.
 fn place(chance: &mut Chance) -> (usize, usize) {
     if chance.percent(50) {
         return (0, 0);
@@ -46,7 +46,7 @@ fn place(chance: &mut Chance) -> (usize, usize) {
 pub fn service(chance: &mut Chance, number: usize) -> Step {
     let shape = match chance.below(10) {
         0..3 => Shape::Plain,
-        // The effects of these shapes are rarer than those of the others.
+        // The effects of these shapes are rarer than the effects of the other shapes.
         3 => *chance.one_of(&[Shape::Local, Shape::CopyOfCopy]),
         _ => *chance.one_of(&SHAPES),
     };
@@ -72,7 +72,7 @@ pub fn step(chance: &mut Chance, replicas: usize) -> Step {
         chance.below(replicas)
     };
     let server = chance.below(2);
-    // The first Service is nearly always left alone, so that the rules demand the most of it.
+    // The first Service is nearly always left alone, so that the strictest rules apply to its copies.
     let number = if chance.percent(5) {
         0
     } else {
@@ -130,7 +130,7 @@ pub fn step(chance: &mut Chance, replicas: usize) -> Step {
         132..135 => Step::Down(server, chance.millis(200, 5000)),
         135..138 => Step::Behind(server, chance.millis(500, 9000)),
         138..141 => Step::LeftoversForbidden(number),
-        // A restore takes longer than a term lasts.
+        // Before the restore, the servers are down for longer than a term lasts.
         141..144 => Step::Restored(chance.millis(6000, 9000), chance.below(40) as u64 + 1),
         144..147 => Step::Storm {
             // A Service that must keep the list of the API servers is left alone.

@@ -41,7 +41,7 @@ impl Harm {
     }
 }
 
-/// Verbs, as far as they matter here.
+/// The verbs that faults and checks distinguish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verb {
     /// GET and LIST.

@@ -252,8 +252,8 @@ impl State {
         let Some(there) = hearing.stored.objections.get(key) else {
             return;
         };
-        // A replica may not have noticed that the annotation was deleted or changed for a while, for example because
-        // etcd was restored: to the replica, the same text is the same objection. It also does not know about a change
+        // For a while, a replica may not notice that the annotation was deleted or changed, for example because etcd
+        // was restored: to the replica, the same text is the same objection. Nor does the replica know about a change
         // that its watch has not shown yet. The patch has no precondition, so the objection is lost until it is
         // repeated.
         let shown = hearing

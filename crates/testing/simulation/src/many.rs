@@ -51,7 +51,7 @@ impl Many {
 
     /// The seed of a schedule by its number.
     pub fn seed(&self, number: u64) -> u64 {
-        // Short enough to type.
+        // The seed is short enough to type.
         Chance::new(self.base, number).number() >> 24
     }
 

@@ -93,7 +93,7 @@ impl View<'_> {
                 slices.any(|slice| provenance(copy, "slice") == Some(&key(slice).1))
             };
             let current: Vec<_> = judged.iter().filter(|copy| is_current(copy)).copied().collect();
-            // A copy that cannot be written also affects the hints of the others.
+            // A copy that cannot be written also affects the hints of the other copies.
             let is_taken = self.source.iter().any(|slice| {
                 let (namespace, _) = key(service);
                 let copy = name_of_copy(service, slice, family);
@@ -214,7 +214,7 @@ impl View<'_> {
         if is_filled && !extra.is_empty() || extra.len() > 1 || extra.iter().any(has_left) {
             wrong.push(format!("lists {extra:?} in {family}, which no Node has"));
         }
-        // The slice of this copy was deleted. The copy may be held if no other one has endpoints.
+        // The slice of this copy was deleted. The copy may be held if no other copy has endpoints.
         let is_held = is_filled || !oracle::holds_api_servers(service);
         wrong.extend(
             there

@@ -102,8 +102,8 @@ impl World {
         how.answer(reply).await;
     }
 
-    /// Records violations of a replica that has not seen all Nodes yet: until then, copies keep the data that they have
-    /// from Nodes.
+    /// Records violations of a replica that has not seen all Nodes yet. Until it has, copies keep the data that they
+    /// have from Nodes.
     pub fn judge_nodes(&self, life: &Life, sent: &Sent) {
         let is_write = matches!(sent.verb, Verb::Create | Verb::Update);
         if !is_write || sent.resource != "endpointslices" || !is_of_api_servers(&sent.body) {

@@ -36,13 +36,13 @@ pub enum Look {
     Plain,
     /// One IPv4 address.
     Single,
-    /// Two IPv6 addresses.
+    /// One IPv4 address, and two IPv6 addresses.
     Both,
-    /// A different IPv6 address.
+    /// One IPv4 address, and a different IPv6 address.
     Moved,
     /// One address of each family, in different spellings.
     Respelled,
-    /// External addresses of each family, and different internal ones.
+    /// An external address of each family, and different internal addresses.
     External,
     /// An internal IPv4 address, and an external IPv6 address.
     Apart,
@@ -52,7 +52,7 @@ pub enum Look {
     Taken,
 }
 
-/// All looks. Those that should be drawn more often occur several times.
+/// All looks. A look that should be drawn more often occurs several times.
 const LOOKS: [Look; 23] = [
     Look::Plain,
     Look::Plain,
@@ -348,7 +348,7 @@ fn addresses(node: &Value) -> Vec<IpAddr> {
 }
 
 impl World {
-    /// Carries out such a step.
+    /// Carries out a step that changes Nodes or fails their lists and watches.
     pub fn of_nodes(self: &Arc<Self>, step: NodeStep) {
         if let NodeStep::Fail {
             replica,

@@ -34,7 +34,7 @@ pub const ALLOWED_PORT: u16 = 9345;
 pub enum Shape {
     /// One port with a numeric target port.
     Plain,
-    /// Two ports. One names a port of the source, and the other one names a port that no source has.
+    /// Two ports. One names a port of the source, and the other names a port that no source has.
     NamedPorts,
     /// One port, which names a port that no source has.
     UnknownPort,
@@ -52,7 +52,7 @@ pub enum Shape {
     HoldTypo,
     /// Not managed, with the annotation `false`.
     Disabled,
-    /// Not managed, without an annotation.
+    /// Without an annotation, so not managed unless the flags name the Service.
     Silent,
     /// The annotation `enabled` is invalid.
     EnabledTypo,

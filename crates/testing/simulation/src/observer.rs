@@ -58,7 +58,8 @@ pub struct Observer {
     lease_harmed: Option<Duration>,
     /// Everything that each slice other than a copy has ever shown, by UID and version.
     shown: BTreeMap<String, BTreeMap<u64, Vec<String>>>,
-    /// The same for states that were lost when etcd was restored. A replica may rely on them for a time.
+    /// Everything that slices have shown, by UID, in states that were lost when etcd was restored. A replica may rely
+    /// on these states for a time.
     lost: BTreeMap<String, BTreeSet<Vec<String>>>,
     /// Copies that were last written by something other than a replica.
     by_hand: BTreeSet<Key>,
@@ -91,8 +92,8 @@ impl Observer {
         }
     }
 
-    /// etcd was restored from a backup: later states never existed, and versions are used again. `before`: the slices
-    /// before the restore.
+    /// Notes that etcd was restored from a backup: later states never existed, and versions are used again. `before`
+    /// has the slices before the restore.
     pub fn restored(&mut self, now: Duration, store: &Store, before: &[Value]) {
         self.seen = store.revision();
         self.episodes.restored(now, store);
@@ -110,18 +111,18 @@ impl Observer {
         }
     }
 
-    /// A replica has a term at this moment.
+    /// Notes that a replica has a term at this moment.
     pub fn leads(&mut self, identity: &str, now: Duration) {
         self.last_led.insert(identity.to_owned(), now);
     }
 
-    /// Whether the replica had a term at some time in this moment. Requests that it began then may be sent after the
-    /// term.
+    /// Whether the replica had a term while the simulated time was `now`. Requests that it began during the term may be
+    /// sent after the term.
     pub fn led(&self, identity: &str, now: Duration) -> bool {
         self.last_led.get(identity) == Some(&now)
     }
 
-    /// Whether the replica had a term at some time since then.
+    /// Whether the replica had a term at `since` or later.
     pub fn led_since(&self, identity: &str, since: Duration) -> bool {
         self.last_led.get(identity).is_some_and(|last| *last >= since)
     }
@@ -167,7 +168,7 @@ impl Observer {
         };
         let harmed = self.lease_harmed.is_some_and(|at| now < at + RENEW_DEADLINE);
         let is_robbed = |life: &&Arc<Life>| self.robbed.contains(&life.identity);
-        // The newest leader never saw that one of the others had taken or retaken the Lease.
+        // The newest leader never saw that one of the other leaders had taken or retaken the Lease.
         let is_known = |life: &&Arc<Life>| {
             let began = self.leading.get(&life.identity).copied().unwrap_or(now);
             newest.knew_of(&life.identity, start + began.saturating_sub(ON_THE_WAY))
@@ -202,8 +203,7 @@ impl Observer {
 
     /// Checks each write since the last call.
     ///
-    /// # Panics
-    /// Writes are missing, so later writes could not be checked.
+    /// # Panics If writes are missing, because later writes could not be checked.
     pub fn writes(
         &mut self,
         now: Duration,

@@ -468,8 +468,8 @@ fn of_service(
     found
 }
 
-/// The violations if objects that the Go operator left still exist. They are deleted once the copies exist, when an
-/// empty source is followed, and when the Service is disabled.
+/// The violations if objects that the Go operator left still exist. Such objects are deleted once the copies exist,
+/// when an empty source is followed, and when the Service is disabled.
 fn leftovers(store: &Store, service: &Value) -> Vec<String> {
     let (namespace, name) = key(service);
     let slice = store.get("endpointslices", &namespace, &name);
@@ -482,8 +482,8 @@ fn leftovers(store: &Store, service: &Value) -> Vec<String> {
         .collect()
 }
 
-/// All copies that have endpoints, without the data that differs from run to run. With this, the end states of two
-/// schedules can be compared.
+/// All copies that have endpoints, without the data that differs from run to run. The end states of two schedules can
+/// thus be compared.
 pub fn end_state(store: &Store) -> Vec<String> {
     let all = store.list("endpointslices", None);
     // Whether an empty copy exists depends on what a replica saw of its source before.

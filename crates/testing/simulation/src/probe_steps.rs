@@ -20,7 +20,7 @@ use crate::world::World;
 /// A fault of the probes. Nodes are chosen from those that the source lists at the time of the step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProbeStep {
-    /// An API server, or all of them, behave like this for a time.
+    /// One API server or all API servers behave like this for a time.
     Answers {
         /// The replica that is affected. `None` means all replicas.
         replica: Option<usize>,
@@ -55,7 +55,7 @@ pub enum ProbeStep {
         /// The number of failures.
         times: usize,
     },
-    /// An API server fails for a time, and another one fails as soon as the first one answers again.
+    /// An API server fails for a time, and another API server fails as soon as the first one answers again.
     Relay {
         /// The first API server. The second is the next one.
         pick: usize,
@@ -64,7 +64,7 @@ pub enum ProbeStep {
         /// The duration of each failure.
         time: Duration,
     },
-    /// An API server fails, and the leader is killed when that server is out.
+    /// An API server fails for 30 s, and the leader is killed after 11 s, when that server should be out.
     Succession {
         /// The API server.
         pick: usize,
@@ -112,7 +112,7 @@ impl World {
         nodes.get(pick % nodes.len().max(1)).copied()
     }
 
-    /// Carries such a step out.
+    /// Carries out a fault of the probes.
     pub fn of_probes(self: &Arc<Self>, step: ProbeStep) {
         match step {
             ProbeStep::Answers {
@@ -179,8 +179,8 @@ impl World {
                     self.lies_for(Duration::ZERO);
                 }
                 if let Harm::Unreadable(_, time) = harm {
-                    // A leader that began in the meantime counted its rounds from 1, so an old objection may name one
-                    // of them.
+                    // A leader whose term began in the meantime counted its rounds from 1, so an old objection may name
+                    // one of these rounds.
                     self.lies_for(time);
                     self.later(time, |world| {
                         _ = world.administer(unreadable::restore_probe_lease);
@@ -198,14 +198,14 @@ impl World {
         });
     }
 
-    /// Nothing can be required for this time.
+    /// Notes that the laws can require nothing for this time.
     pub fn disturbed_for(&self, time: Duration) {
         let until = self.now() + time;
         let disturbed = &mut self.state().probed.disturbed;
         *disturbed = until.max(*disturbed);
     }
 
-    /// A client lies for this time. Its lies count a little longer.
+    /// Notes that a client lies for this time. Its lies count for up to 11 s longer.
     fn lies_for(&self, time: Duration) {
         let until = self.now() + time + Duration::from_secs(11);
         self.disturbed_for(time + Duration::from_secs(11));
@@ -240,7 +240,7 @@ impl World {
         });
     }
 
-    /// A client objects to every suspicion, as a replica would.
+    /// Makes a client object to every suspicion, as a replica would.
     fn lie(self: &Arc<Self>, time: Duration) {
         let world = self.clone();
         self.lies_for(time);

@@ -78,7 +78,7 @@ struct Calls {
     ended: Duration,
 }
 
-/// A call that begins later than this after the end of another one belongs to another decision.
+/// A call that begins more than this time after all earlier calls have ended belongs to another decision.
 const ONE_DECISION: Duration = Duration::from_secs(1);
 
 /// A call to the API in progress. Dropping this ends the call.
@@ -113,7 +113,7 @@ impl Drop for Calling {
 }
 
 impl Life {
-    /// Whether the replica may write now, as far as it knows.
+    /// Whether the replica believes that it may write now.
     pub fn leads(&self) -> bool {
         let body = self.body.lock();
         let term = body.terms.as_ref().map(|terms| terms.borrow().clone());
@@ -312,7 +312,7 @@ pub fn start(world: &Arc<World>, replica: usize, incarnation: usize, servers: [u
     life
 }
 
-/// A callback that breaks the connections of a replica to the servers that its probes see down.
+/// A callback that breaks the connections of a replica to the servers that are down according to its probes.
 fn on_down(world: &Arc<World>, life: &Arc<Life>) -> OnDown {
     let (world, life) = (world.clone(), life.clone());
     Box::new(move |down: BTreeSet<ServerAddress>| {

@@ -97,8 +97,7 @@ pub fn seed(seed: u64) -> Outcome {
 /// in which a `watch` channel wakes its receivers from a count of the runtimes in the process, so only the first
 /// schedule of a process is reproducible from its seed.
 ///
-/// # Errors
-/// The program cannot be started, or its output is not an outcome.
+/// # Errors If the program cannot be started, or its output is not an outcome.
 pub fn in_process(program: &Path, seed: u64) -> io::Result<Outcome> {
     let mut command = Command::new(program);
     let output = command.args(["--json", &seed.to_string()]).output()?;
@@ -110,8 +109,7 @@ pub fn in_process(program: &Path, seed: u64) -> io::Result<Outcome> {
 
 /// Plays a schedule without a script.
 ///
-/// # Panics
-/// An invariant does not hold.
+/// # Panics If an invariant does not hold.
 pub fn held(seed: u64, of: Schedule) -> Outcome {
     let outcome = schedule(seed, of, Script::default());
     let Outcome {
@@ -124,8 +122,7 @@ pub fn held(seed: u64, of: Schedule) -> Outcome {
 /// Runs a schedule, with randomness from a seed, on its own thread: the standard library asks for random bytes once per
 /// thread.
 ///
-/// # Panics
-/// No thread or no runtime can be created.
+/// # Panics If no thread or no runtime can be created.
 pub fn schedule(seed: u64, schedule: Schedule, script: Script) -> Outcome {
     let run = move || {
         deterministic::begin(seed);
@@ -180,7 +177,7 @@ async fn play(seed: u64, schedule: Schedule, script: Script) -> Outcome {
     }
     if let Some((sight, how)) = schedule.blind_leader {
         world.blind_leader(replicas, sight, how).await;
-        // The present leader sees it.
+        // The current leader sees these changes.
         world.carry_out(&Step::SourceTouched(0, 0));
         world.carry_out(&Step::Copy(0, Edit::Deleted));
     }
@@ -217,7 +214,8 @@ async fn play(seed: u64, schedule: Schedule, script: Script) -> Outcome {
     }
     garbage.abort();
     let outcome = conclude(&world, settled);
-    // Replicas hold the world, and it holds them: without this, a run of many schedules would keep every one in memory.
+    // Replicas hold the world, and it holds them: without this, a run of many schedules would keep every world in
+    // memory.
     let lives = std::mem::take(&mut world.state().lives);
     lives.iter().flatten().for_each(|life| life.bury());
     outcome

@@ -52,7 +52,7 @@ impl Sent {
         }
         let resource = words.next().unwrap_or_default().to_owned();
         let query = parts.uri.query().unwrap_or_default();
-        // A list of one Service says as much as a GET.
+        // A list of one Service shows as much as a GET.
         let one = query
             .split_once("fieldSelector=metadata.name%3D")
             .filter(|_| resource == "services");

@@ -18,8 +18,8 @@ const BLIND_AFTER: Duration = Duration::from_secs(30);
 /// The time between two such releases of one replica.
 const RELEASE_PERIOD: Duration = Duration::from_secs(60);
 
-/// Within this time, a list without a response has failed (13 s), and the leader has noticed. Copies are listed only once
-/// the list of Services is complete or has failed.
+/// Within this time, a list without a response has failed (13 s), and the leader has noticed. Copies are listed only
+/// once the list of Services is complete or has failed.
 const NOTICE_BOUND: Duration = Duration::from_secs(15);
 
 /// After this time, decisions from before the failure have been carried out, and the view is in doubt.
@@ -117,7 +117,7 @@ impl World {
             .filter(|it| sight.is_none_or(|only| only == *it))
         {
             let blind = &mut self.state().blind[replica][meant as usize];
-            // If a watch fails already, the time since which it has failed stays the same.
+            // If lists and watches of this kind already fail, the time since which they have failed stays the same.
             let before = blind.filter(|blind| now <= blind.until);
             *blind = Some(Blind {
                 since: before.map_or(now, |before| before.since),
@@ -188,8 +188,8 @@ impl World {
         }
     }
 
-    /// Waits until one of these replicas leads and no other replica believes that it leads, as one that was paused may
-    /// do.
+    /// Waits until one of these replicas leads and no other replica believes that it leads, as a replica that was
+    /// paused may believe.
     async fn until_led(&self, within: Duration, is_meant: impl Fn(usize) -> bool) -> Option<usize> {
         let until = self.now() + within;
         while self.now() < until {

@@ -180,8 +180,8 @@ impl World {
         // Its machine may still work, so the requests that it has sent arrive. Nothing waits for the responses.
     }
 
-    /// Counts the syncs of a replica that wrote nothing. Only its metrics have that number, so this is called before it
-    /// ends.
+    /// Counts the syncs in which a replica wrote nothing. Only the metrics of the replica have that number, so call
+    /// this before the replica ends.
     pub fn note_end(&self, number: usize) {
         let Some(life) = self.state().lives[number].clone() else {
             return;

@@ -1,5 +1,5 @@
 //! Systematic schedules after Sieve (OSDI '22): a small scenario runs many times, each time with one fault after one
-//! call to the API, or at one event of a watch. The end state must be the same with any fault.
+//! call to the API, or at one event of a watch. The end state must not depend on the fault.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -96,7 +96,7 @@ impl World {
         }
     }
 
-    /// Makes the watch caches of both servers show the state of some writes ago.
+    /// Makes the watch caches of both servers show the state of this many writes ago.
     fn fall_behind(&self, writes: u64) {
         let revision = self.store.revision().saturating_sub(writes);
         for server in &self.servers {

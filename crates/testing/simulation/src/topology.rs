@@ -1,5 +1,5 @@
 //! Data that copies of the API servers' list may take from Nodes: the addresses in the family that the source lacks,
-//! and the Node and zone of each endpoint. These are checked at each write.
+//! and the Node and zone of each endpoint. The data is checked at each write.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -16,7 +16,7 @@ use crate::slices::{
 use crate::unreadable::is_unreadable;
 use crate::verdicts::is_of_api_servers;
 
-/// One Node, as far as the rules depend on it.
+/// The parts of a Node that the rules depend on.
 #[derive(Debug)]
 pub struct Node {
     /// The name of the Node.
@@ -80,12 +80,12 @@ impl Nodes {
         }
     }
 
-    /// The Nodes that have an address, as far as they can be decoded.
+    /// The Nodes that can be decoded and have this address.
     pub fn with(&self, address: IpAddr) -> Vec<&Node> {
         self.readable.iter().filter(|node| node.has(address)).collect()
     }
 
-    /// Whether it is unknown which Node has an address.
+    /// Whether it is unknown which Node has this address.
     pub fn is_unclear(&self, address: IpAddr) -> bool {
         self.has_unreadable && self.with(address).is_empty()
     }

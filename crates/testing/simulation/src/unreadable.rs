@@ -1,5 +1,5 @@
-//! Objects that no client can decode. The store has them without the flaw, but with an annotation that names it. The
-//! flaw is inserted on the way to a replica.
+//! Objects that no client can decode. The store has them without the flaw, but with an annotation that names the flaw.
+//! The flaw is inserted on the way to a replica.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -91,7 +91,7 @@ pub fn is_unreadable(object: &Value) -> bool {
     Flaw::of(object).is_some_and(|flaw| flaw != Flaw::Harmless)
 }
 
-/// Whether an unreadable slice may belong to a Service, as far as a client can tell.
+/// Whether a client must assume that an unreadable slice may belong to a Service.
 pub fn may_belong(slice: &Value, service: &str) -> bool {
     is_unreadable(slice)
         && (Flaw::of(slice) == Some(Flaw::Labels) || label(slice, SERVICE_NAME) == Some(service))
@@ -141,7 +141,7 @@ pub fn objects_of(answer: &mut Value, mut look: impl FnMut(&mut Value)) {
 }
 
 /// Adds a flaw to a Service, a slice of a source or a copy. An unreadable slice of a source also loses its last
-/// endpoint, unless that is the only one. Returns the name under which this is counted.
+/// endpoint, unless that is the only one. Returns the name under which the change is counted.
 pub fn spoil(store: &Store, pick: usize, flaw: Flaw) -> Option<&'static str> {
     let (resource, object) = one_of(store, pick, |_| true)?;
     let (namespace, name) = key(&object);
@@ -161,7 +161,7 @@ pub fn spoil(store: &Store, pick: usize, flaw: Flaw) -> Option<&'static str> {
     Some(what)
 }
 
-/// Removes the flaw from one of the objects that have one. Returns the name under which this is counted.
+/// Removes the flaw from one of the objects that have a flaw. Returns the name under which the change is counted.
 pub fn restore(store: &Store, pick: usize) -> Option<&'static str> {
     let (resource, object) = one_of(store, pick, |object| Flaw::of(object).is_some())?;
     let (namespace, name) = key(&object);
@@ -170,7 +170,7 @@ pub fn restore(store: &Store, pick: usize) -> Option<&'static str> {
     Some("unreadable object readable again")
 }
 
-/// Deletes one of the unreadable objects. Returns the name under which this is counted.
+/// Deletes one of the unreadable objects. Returns the name under which the change is counted.
 pub fn delete(store: &Store, pick: usize) -> Option<&'static str> {
     let (resource, object) = one_of(store, pick, is_unreadable)?;
     let (namespace, name) = key(&object);

@@ -1,8 +1,8 @@
 //! Limits on the endpoints that a replica takes out of a copy or puts back. Each write is checked at the moment when it
 //! leaves the replica.
 //!
-//! Written from the rules of probes, not from the operator's code. If the moment of a decision is unknown, the laws
-//! assume the one that allows the most.
+//! The laws here follow the rules of probes, not the operator's code. If the moment of a decision is unknown, the laws
+//! assume the moment that allows the most.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -38,7 +38,8 @@ const HEARD: Duration = Duration::from_millis(300);
 /// A replica may still remember an endpoint that was out this recently.
 const REMEMBERED: Duration = Duration::from_secs(15);
 
-/// A leader whose lists fail releases the Lease after 30 s. Until then it acts on the Services that it has seen.
+/// A leader whose lists fail releases the Lease after 30 s. Until the release, it acts on the Services that it has
+/// seen.
 const UNSEEN: Duration = Duration::from_secs(40);
 
 /// Probes are blind after this time without a success from any endpoint.
@@ -64,11 +65,11 @@ pub struct Probed {
     pub out: BTreeMap<(Key, IpAddr), Duration>,
     /// When a copy last lost an address, so that replicas may have forgotten its state.
     pub lost: BTreeMap<IpAddr, Duration>,
-    /// The API servers that each replica's connections must move away from, as it said.
+    /// The API servers that the connections of each replica must leave, according to that replica.
     pub down: BTreeMap<String, BTreeSet<IpAddr>>,
-    /// Replicas or their requests may fail until then.
+    /// The time until which replicas or their requests may fail.
     pub disturbed: Duration,
-    /// Lies of a client may keep endpoints in the copies until then.
+    /// The time until which lies of a client may keep endpoints in the copies.
     pub disturbed_by_lies: Duration,
     /// When a slice of the API source last appeared, was filled or emptied, or disappeared.
     pub sources_changed: Duration,
@@ -87,14 +88,14 @@ pub struct Renewal {
 }
 
 impl Renewal {
-    /// The time until which its writer may take endpoints out.
+    /// The time until which the writer of this renewal may take endpoints out.
     fn lasts(&self) -> Duration {
         self.answered.map_or(self.stored + DEADLINE, |at| at + RENEWED)
     }
 }
 
 impl Probed {
-    /// A replica received the response to its renewal.
+    /// Notes that a replica received the response to its renewal.
     pub fn answered_renewal(&mut self, identity: &str, now: Duration) {
         if let Some(renewal) = self.renewals.get_mut(identity) {
             renewal.answered = Some(now);
@@ -102,7 +103,7 @@ impl Probed {
     }
 }
 
-/// Whether a copy is one of the API servers' list.
+/// Whether a slice is a copy of the API servers' list.
 pub fn is_of_api_servers(copy: &Value) -> bool {
     is_ours(copy)
         && provenance(copy, "namespace") == Some("default")
@@ -130,14 +131,14 @@ pub fn probed_ports(copy: &Value) -> Vec<u16> {
 pub struct Group {
     /// The addresses that would get traffic without probes.
     pub candidates: BTreeSet<IpAddr>,
-    /// Those of these addresses that are out of the copies.
+    /// The candidates that are out of the copies.
     pub out: BTreeSet<IpAddr>,
     /// The ports that are probed.
     pub ports: Vec<u16>,
 }
 
 impl Group {
-    /// Reads them.
+    /// Reads the group from its copies.
     pub fn of<'a>(copies: impl Iterator<Item = &'a Value>) -> Self {
         let (mut candidates, mut out, mut ports) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
         for copy in copies {
@@ -155,7 +156,7 @@ impl Group {
 }
 
 impl Probed {
-    /// A slice was written.
+    /// Notes that a slice was written.
     pub fn copy(&mut self, now: Duration, old: Option<&Value>, new: Option<&Value>) {
         let is_filled = |slice: Option<&Value>| slice.is_some_and(|it| endpoint_list(it).next().is_some());
         if old.or(new).is_some_and(is_api_source) && is_filled(old) != is_filled(new) {
@@ -175,7 +176,7 @@ impl Probed {
         }
     }
 
-    /// etcd was restored from a backup.
+    /// Notes that etcd was restored from a backup.
     pub fn restored(&mut self, now: Duration, lost: &[Value], lease: Option<&Value>) {
         for copy in lost {
             self.copy(now, Some(copy), None);
@@ -262,8 +263,8 @@ impl World {
         }
     }
 
-    /// Whether the API source has no other slice that leads to a copy of this family. If it has no endpoints of the
-    /// family, each slice of the other family leads to one.
+    /// Whether the API source has no other slice that leads to a copy of this family. If the source has no endpoints of
+    /// the family, each slice of the other family leads to such a copy.
     fn is_only_source(&self, copy: &Value) -> bool {
         let slices = self.store.list("endpointslices", Some("default"));
         let (of_family, others): (Vec<_>, Vec<_>) = slices
@@ -323,7 +324,7 @@ impl World {
         if new.is_empty() {
             return wrong;
         }
-        // Several copies are written one after the other.
+        // The limit is checked only for a single copy, because several copies are written one after the other.
         let is_alone = others.is_empty() && is_only_source;
         if is_alone && group.out.len() > group.candidates.len() / 2 {
             wrong.push(format!("takes {:?} out of {:?}", group.out, group.candidates));
@@ -342,7 +343,7 @@ impl World {
 }
 
 impl State {
-    /// The reason for which an endpoint may not be taken out because of results on a port, if there is one.
+    /// The reason why the results on a port do not justify taking an endpoint out, if there is one.
     fn why_not_out(&self, life: &Life, target: Target, decided: Duration, now: Duration) -> Option<String> {
         let Probed {
             attempts,

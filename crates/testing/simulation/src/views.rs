@@ -22,9 +22,9 @@ pub struct Seen {
     pub listed: BTreeSet<Sight>,
     /// The newest version of the Lease, and when it arrived.
     pub lease: Option<(u64, Duration)>,
-    /// The same at the start of its present attempt to take the Lease.
+    /// The value of `lease` at the start of its present attempt to take the Lease.
     pub lease_before_attempt: Option<(u64, Duration)>,
-    /// A GET has shown that there is no Lease, and nothing has shown another since.
+    /// Whether a GET has shown that there is no Lease, and nothing has shown a Lease since.
     lease_is_gone: bool,
     /// When watches stopped showing the slices of a Service that were listed before.
     pub uncovered: BTreeMap<String, Duration>,
@@ -34,21 +34,22 @@ pub struct Seen {
     pub unreadable_service: BTreeSet<Key>,
     /// Whether the list of Nodes is complete.
     pub nodes_listed: bool,
-    /// When it released the Lease without being asked to stop.
+    /// When this incarnation released the Lease without being asked to stop.
     pub gave_up: Option<Duration>,
     /// When an object was first shown as unreadable, and its version then.
     unreadable: BTreeMap<Place, (Duration, u64)>,
 }
 
 impl Seen {
-    /// Since when it has known that an object is unreadable, if the object has been unreadable without interruption.
+    /// The time since which this incarnation has known that an object is unreadable, if the object has been unreadable
+    /// without interruption.
     pub fn knows_unreadable(&self, episodes: &Episodes, place: &Place) -> Option<Duration> {
         let first = episodes.unreadable_since(place)?;
         let (at, version) = self.unreadable.get(place)?;
         (*version >= first).then_some(*at)
     }
 
-    /// etcd was restored from a backup, so what was shown before means nothing.
+    /// Notes that etcd was restored from a backup, so what was shown before means nothing.
     pub fn restored(&mut self) {
         self.unreadable.clear();
         self.unreadable_service.clear();
@@ -89,7 +90,7 @@ fn is_broken(object: &Value) -> bool {
 }
 
 impl World {
-    /// A response has reached a replica.
+    /// Notes that a response has reached a replica.
     pub fn answered(&self, life: &Life, sent: &Sent, status: StatusCode, body: &[u8]) {
         if sent.resource == PROBE_LEASE {
             return self.heard(life, sent, status, body);
@@ -113,7 +114,7 @@ impl World {
             let before = shown.lease;
             shown.lease(now, &Value::Null);
             if is_read && status == StatusCode::NOT_FOUND {
-                // This does not apply if the watch has shown a Lease since the GET was sent.
+                // The GET proves nothing if the watch has shown a Lease since the GET was sent.
                 shown.lease_is_gone = before == shown.lease_before_attempt;
             } else if is_read && !sent.name.is_empty() {
                 shown.lease(now, &answer);
@@ -155,7 +156,7 @@ impl World {
         }
     }
 
-    /// A list or a GET of the probe Lease has reached a replica.
+    /// Notes that the response to a list or a GET of the probe Lease has reached a replica.
     fn heard(&self, life: &Life, sent: &Sent, status: StatusCode, body: &[u8]) {
         if sent.verb != Verb::Read || !status.is_success() && status != StatusCode::NOT_FOUND {
             return;
@@ -175,7 +176,7 @@ impl World {
             .show(&life.identity, now, version, lease);
     }
 
-    /// Lines of a watch are about to reach a replica.
+    /// Notes that lines of a watch are about to reach a replica.
     pub fn showed(&self, life: &Life, sent: &Sent, lines: &[u8]) {
         let now = self.now();
         let State {
@@ -212,7 +213,7 @@ impl World {
         }
     }
 
-    /// A watch is open.
+    /// Notes that a watch is open.
     pub fn opened(&self, life: &Life, sent: &Sent) {
         let mut state = self.state();
         let shown = state.views.entry(life.identity.clone()).or_default();
@@ -221,7 +222,7 @@ impl World {
         }
     }
 
-    /// A watch has ended.
+    /// Notes that a watch has ended.
     pub fn closed(&self, life: &Life, sent: &Sent) {
         let now = self.now();
         let State { views, streams, .. } = &mut *self.state();
@@ -238,7 +239,7 @@ impl World {
 impl Seen {
     fn lease(&mut self, now: Duration, lease: &Value) {
         let shown = version(lease);
-        // An older or known state is not news. The first one is news, even if there is no Lease.
+        // An older or known state is not news. The first state is news, even if there is no Lease.
         if self.lease.is_none_or(|(known, _)| shown > known) {
             (self.lease, self.lease_is_gone) = (Some((shown, now)), false);
         }

@@ -126,7 +126,7 @@ impl Wire {
         Ok(connection)
     }
 
-    /// A connection for one request, to the other server if that one is available and was not tried yet.
+    /// A connection for one request, to the other server if that server is available and was not tried yet.
     async fn connect_hedged(&self, hedging: &Hedging) -> Result<(Connection, Hedge), BoxError> {
         let current = {
             let line = self.line.lock();
@@ -239,7 +239,7 @@ fn address_of(server: usize) -> ServerAddress {
 }
 
 /// A request in progress. If it is abandoned after `patience`, its server counts as silent, and new requests go to the
-/// other one.
+/// other server.
 struct Waiting {
     wire: Wire,
     connection: Option<Connection>,

@@ -260,7 +260,8 @@ impl World {
         state.restoring || state.down[server]
     }
 
-    /// Restores etcd to the state of some writes ago. Returns false if the store no longer has that state.
+    /// Restores etcd to the state of this many writes ago, or to the state at the first start of the replicas if that
+    /// is later. Returns false if the store no longer has that state.
     pub fn restore(&self, writes: u64) -> bool {
         self.observe(By::Replicas);
         // Backups are no older than the cluster.

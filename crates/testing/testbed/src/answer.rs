@@ -168,14 +168,14 @@ pub(crate) fn nonsense() -> Response<Body> {
     response(200, full("<html><body>Please log in to continue</body></html>"))
 }
 
-/// The first half of a response, with a matching length.
+/// The first half of a response, with the length of that half.
 pub(crate) async fn truncated(response: Response<Body>) -> Response<Body> {
     let (parts, bytes) = collected(response).await;
     Response::from_parts(parts, full(bytes.slice(..bytes.len() / 2)))
 }
 
-/// Makes the slice or Node in a response undecodable, or each one in a list. With `labels`, even its labels cannot be
-/// decoded.
+/// Makes each slice or Node in a response undecodable, whether it is the only object or an item of a list. With
+/// `labels`, even the labels cannot be decoded.
 pub(crate) async fn undecodable(response: Response<Body>, labels: bool) -> Response<Body> {
     let (parts, bytes) = collected(response).await;
     let mut answer: Value = serde_json::from_slice(&bytes).unwrap_or_default();

@@ -1,5 +1,5 @@
-//! The work of the controller manager on these objects: garbage collection by ownerReferences, and emptying a namespace
-//! that is being deleted. A kube-apiserver alone does neither.
+//! The work of the controller manager on the objects of a store: garbage collection by ownerReferences, and emptying a
+//! namespace that is being deleted. A kube-apiserver alone does neither.
 
 use crate::{
     history::Key,
@@ -18,7 +18,7 @@ impl State {
     /// Deletes objects whose owners no longer exist, finishes deletions that wait for dependents, and empties
     /// namespaces that are being deleted, until nothing changes.
     pub fn collect(&mut self) {
-        // Each round removes or frees at least one object, so this ends even if two owners own each other.
+        // Each round removes or frees at least one object, so the loop ends even if two owners own each other.
         for _ in 0..=self.objects.len() {
             let before = self.revision;
             self.collect_dependents();
@@ -77,7 +77,8 @@ impl State {
         }
     }
 
-    /// Removes the finalizers of the garbage collector from owners to which no object refers.
+    /// Removes the finalizers of the garbage collector from owners that are being deleted and to which no object
+    /// refers. An owner without other finalizers is removed too, except a Namespace.
     fn finish_owners(&mut self) {
         let all = self.everything();
         let owned: HashSet<&str> = all.iter().flat_map(|(_, o)| object::owners(o)).collect();

@@ -1,6 +1,6 @@
 //! `/api`, `/apis`, `/version` and health: enough for kubectl to find the resources. Of OpenAPI, there is only the
-//! parameter `fieldValidation`, from which kubectl concludes that the server validates fields. Without it, kubectl
-//! would need whole schemas to validate them itself.
+//! parameter `fieldValidation`, from which kubectl concludes that the server validates fields. Without this parameter,
+//! kubectl would need whole schemas to validate the fields itself.
 
 use crate::{
     answer::{self, Body},
@@ -11,8 +11,8 @@ use http::Response;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
-/// Whether a path needs no token. As with `--anonymous-auth=false`, which RKE2 and K3s set, health and version need
-/// one. The supervisor of RKE2 answers `/ping` without one.
+/// Whether a path needs no token. As with `--anonymous-auth=false`, which RKE2 and K3s set, health and version need a
+/// token. The supervisor of RKE2 answers `/ping` without a token.
 #[must_use]
 pub fn is_public(path: &str) -> bool {
     path == "/ping"

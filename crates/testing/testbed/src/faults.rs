@@ -49,7 +49,7 @@ impl Match {
         self
     }
 
-    /// Limits the match to requests that name an object, in the path or by a `metadata.name` field selector.
+    /// Limits the match to requests that name this object, in the path or by a `metadata.name` field selector.
     #[must_use]
     pub fn name(mut self, name: &str) -> Self {
         self.name = Some(name.to_owned());
@@ -95,7 +95,7 @@ pub enum Effect {
     },
     /// The request has no effect and is answered with 200 and a text that is not JSON.
     Nonsense,
-    /// The request is carried out. Half of the response arrives, with a matching length.
+    /// The request is carried out. The first half of the response arrives, with the length of that half.
     Truncated,
     /// The request is carried out. No client can decode the EndpointSlices and Nodes in the response.
     Undecodable {
@@ -178,7 +178,7 @@ pub struct FaultId(u64);
 #[derive(Debug, Default)]
 struct Rules {
     requests: Vec<(u64, Fault)>,
-    /// Endings of watches. Like a silence, each applies only to watches with a number below the one in it.
+    /// Endings of watches. Like a silence, an ending applies only to watches whose number is below the number in it.
     endings: Vec<(Match, u64, Ending)>,
     silences: Vec<(Match, u64)>,
     numbers: u64,
@@ -249,7 +249,7 @@ impl Faults {
         });
     }
 
-    /// Silences the matching watches that are open now. They stay open, and new ones work.
+    /// Silences the matching watches that are open now. They stay open, and later watches work.
     pub fn silence_watches(&self, of: Match) {
         self.change(|rules| {
             let below = rules.watches;

@@ -110,7 +110,7 @@ const EVENT: Kind = Kind {
     registry: "/registry/events",
 };
 
-/// Every kind of the server. ReferenceGrants are served once [`Store::serve_reference_grants`] is called.
+/// Every kind that the server stores. ReferenceGrants are served once [`Store::serve_reference_grants`] is called.
 ///
 /// [`Store::serve_reference_grants`]: crate::Store::serve_reference_grants
 pub static KINDS: &[Kind] = &[
@@ -289,7 +289,8 @@ pub fn by_kind(api_version: &str, kind: &str) -> Option<&'static Kind> {
         .find(|k| k.kind == kind && k.api_version() == api_version)
 }
 
-/// The kind with this plural, or `events.events.k8s.io` for the newer view of Events.
+/// The kind with this plural, alone or with its group. `events` is the `v1` Event, and `events.events.k8s.io` is the
+/// newer view.
 #[must_use]
 pub fn by_name(resource: &str) -> Option<&'static Kind> {
     KINDS

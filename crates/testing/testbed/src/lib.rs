@@ -9,7 +9,7 @@
 //! - [`Store`]: the state of a cluster, like etcd. Its own calls ([`Store::put`], [`Store::get`], [`Store::patch`],
 //!   [`Store::delete`], …) are those of an administrator, with the same validation and events as requests.
 //!   [`Store::until`] waits for a state and [`RequestLog::until`] for a request, so no test needs to sleep.
-//! - [`ApiServer`]: one server on a store. Several servers can share a store. It is a `tower::Service`, so
+//! - [`ApiServer`]: one server on a store. Several servers can share a store. An `ApiServer` is a `tower::Service`, so
 //!   `kube::Client::new(server, "default")` works without a connection and under `tokio::time::pause()`.
 //! - [`ApiServer::serve`]: serves the same API over TCP with TLS, HTTP/1.1 and HTTP/2. The [`Serving`] handle
 //!   represents the process: dropping it kills the server, and serving the same store at the same address restarts it.
@@ -40,7 +40,8 @@
 //! - Services, Endpoints, EndpointSlices, Events (one storage, two API groups), Leases, Namespaces, ServiceAccounts,
 //!   Nodes, and ReferenceGrants on request
 //! - GET, LIST with selectors and chunks of one snapshot, WATCH with bookmarks and 410, POST, PUT, PATCH (merge, JSON,
-//!   strategic as far as it is a merge), DELETE of objects and collections with preconditions and finalizers
+//!   and the part of strategic that equals a merge), DELETE of objects and collections with preconditions and
+//!   finalizers
 //! - Tables and discovery for kubectl
 //! - TokenReviews, and SubjectAccessReviews of paths
 //! - the work of a controller manager: garbage collection by ownerReferences, and the deletion of namespaces

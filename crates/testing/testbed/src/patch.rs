@@ -1,4 +1,5 @@
-//! Patches: JSON merge patch (RFC 7386), JSON patch (RFC 6902), and strategic merge as far as it is a merge patch.
+//! Patches: JSON merge patch (RFC 7386), JSON patch (RFC 6902), and the part of strategic merge patch that equals a
+//! merge patch.
 
 use crate::{object::array, status::ApiError};
 use serde_json::{Map, Value};
@@ -8,8 +9,8 @@ use serde_json::{Map, Value};
 pub enum Patch {
     /// `application/merge-patch+json`.
     Merge(Value),
-    /// `application/strategic-merge-patch+json`. Conditions in the status are merged by their type, and one can be
-    /// deleted with `$patch: delete`. Other lists are replaced, and other directives are ignored.
+    /// `application/strategic-merge-patch+json`. Conditions in the status are merged by their type, and `$patch:
+    /// delete` deletes a condition. Other lists are replaced, and other directives are ignored.
     Strategic(Value),
     /// `application/json-patch+json`.
     Json(Vec<Value>),

@@ -1,4 +1,4 @@
-//! The cluster's certificate authority and server certificates, created for each store.
+//! The cluster's certificate authority and server certificates, created for each store or real cluster.
 
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,

@@ -16,7 +16,7 @@ use http::Response;
 use serde_json::{Value, json};
 use std::{sync::Arc, time::Duration};
 
-/// The time for which the real server waits until its cache reaches a resourceVersion.
+/// The longest wait of a request until the cache reaches its resourceVersion, as on the real server.
 const CATCH_UP: Duration = Duration::from_secs(3);
 
 /// Objects at a resourceVersion.

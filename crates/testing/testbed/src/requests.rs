@@ -92,7 +92,7 @@ impl RequestLog {
         self.lock().clear();
     }
 
-    /// Waits until the log satisfies the predicate, now or after any request or response.
+    /// Waits until the log satisfies the predicate, which is checked now and after each request and each response.
     pub async fn until(&self, wanted: impl Fn(&[Request]) -> bool) {
         let mut changed = self.changed.subscribe();
         loop {

@@ -32,7 +32,7 @@ impl Route {
     ///
     /// # Errors
     ///
-    /// 404 for a path that is not a resource, 405 for a method that the resource does not have.
+    /// 404 for a path in an API group that is not a known resource, 405 for a method that the path does not support.
     pub fn parse(method: &Method, path: &str, query: &str) -> Result<Self, ApiError> {
         let query = parse_query(query);
         let mut route = Self {

@@ -160,7 +160,7 @@ fn parse_fields(kind: &Kind, text: &str) -> Result<Vec<(String, String, bool)>, 
                 "invalid field selector: {part:?}; can't understand it"
             )));
         };
-        // The name is that of the stored form, whichever view was requested.
+        // The field is named as in the stored form, whichever view was requested.
         let stored = stored_field(kind, field).ok_or_else(|| unknown_field(kind, field))?;
         fields.push((stored, value.to_owned(), equal));
     }

@@ -137,13 +137,13 @@ impl ApiServer {
         self.store().restrict(user, rules);
     }
 
-    /// The rules that a restricted user needed, and the requests that were refused.
+    /// The rules of a restricted user with the number of their uses, and the refused requests.
     #[must_use]
     pub fn rbac_report(&self, user: &str) -> RbacReport {
         self.store().rbac_report(user)
     }
 
-    /// Sets how often a watch that requested bookmarks gets one. Applies to watches opened from now on.
+    /// Sets how often a watch that requested bookmarks gets a bookmark. Applies to watches opened from now on.
     pub fn bookmark_every(&self, period: Duration) {
         *lock(&self.shared.bookmark_period) = period;
     }

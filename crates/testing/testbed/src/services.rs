@@ -109,7 +109,7 @@ pub fn default(service: &mut Value, old: Option<&Value>, mut taken: Taken) {
     node_ports(spec, old, outside, wanted, &mut taken);
 }
 
-/// Sets one address of each family. A PUT that leaves them out keeps the allocated ones.
+/// Sets one address of each family. A PUT that leaves the addresses out keeps those that are allocated.
 fn cluster_ips(spec: &mut Value, old: Option<&Value>, taken: &Taken) {
     // `clusterIP` takes precedence over the first item of the list.
     let known = [
@@ -172,8 +172,8 @@ fn node_ports(spec: &mut Value, old: Option<&Value>, permitted: bool, wanted: bo
             .iter()
             .find(|p| p["port"] == port["port"] && p["protocol"] == port["protocol"]);
         if !permitted {
-            // Node ports are released when the type of a Service changes to one without them. In other cases, a node
-            // port in the request would be a user error, which no test makes.
+            // Node ports are released when a Service changes to a type without node ports. In other cases, a node port
+            // in the request would be a user error, which no test makes.
             if was_outside {
                 remove(port, "nodePort");
             }

@@ -1,4 +1,4 @@
-//! The objects, their counter of resourceVersions, and their history. This is pure: it neither uses HTTP nor waits.
+//! The objects, their counter of resourceVersions, and their history. The code here neither uses HTTP nor waits.
 
 use crate::{
     clock::Clock,

@@ -64,7 +64,7 @@ impl ApiError {
         }
     }
 
-    /// 405 for a method that a resource does not have.
+    /// 405 for a method that a path does not support.
     #[must_use]
     pub fn method_not_allowed() -> Self {
         let message = "the server does not allow this method on the requested resource";
@@ -99,8 +99,8 @@ impl ApiError {
         Self::of_object(409, "Conflict", kind, name, message)
     }
 
-    /// 409 for a failed precondition of a DELETE. Its message names the kind, and that of other conflicts names the
-    /// resource.
+    /// 409 for a failed precondition of a DELETE. Its message names the kind, while the messages of other conflicts
+    /// name the resource.
     #[must_use]
     pub fn delete_conflict(kind: &Kind, name: &str, why: &str) -> Self {
         let message = format!(

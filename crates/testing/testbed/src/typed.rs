@@ -1,4 +1,4 @@
-//! Converts JSON to a typed object and back, which is the first thing that the real server does with a body.
+//! Converts JSON to a typed object and back, as the real server does first with a body.
 //!
 //! A wrong type causes a 400, an unknown field is dropped, and an empty optional field is left out.
 
@@ -37,7 +37,8 @@ pub fn round_trip(kind: &Kind, mut stored: Value) -> Result<Value, ApiError> {
             ));
         }
     }
-    // Kept as sent, because field ownership belongs to server-side apply, which the testbed does not offer.
+    // The managed fields are kept as sent, because field ownership belongs to server-side apply, which the testbed does
+    // not offer.
     let managed_fields = stored["metadata"]["managedFields"].take();
     object::set_meta(&mut stored, "managedFields", None);
     stored["apiVersion"] = if kind.storage == Storage::Event {

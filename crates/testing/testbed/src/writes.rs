@@ -24,7 +24,7 @@ pub enum Part {
     Status,
 }
 
-/// `DeleteOptions`, as far as the testbed supports them.
+/// The fields of `DeleteOptions` that the testbed supports.
 #[derive(Clone, Debug, Default)]
 pub struct DeleteOptions {
     /// `preconditions.uid`.

@@ -65,7 +65,7 @@ pub(crate) fn write(
     Ok(answer::json(code, &shown))
 }
 
-/// Validates `fieldManager` of a write. More than 128 bytes cause a 422.
+/// Validates `fieldManager` of a POST, PUT or PATCH. More than 128 bytes cause a 422.
 fn check_options(route: &Route) -> Result<(), ApiError> {
     const LIMIT: usize = 128;
     if route.param("fieldManager").len() <= LIMIT {

@@ -30,9 +30,9 @@ const SETTLE: Duration = Duration::from_secs(15);
 /// The flag that disables probes, because the endpoints of the bench are not API servers.
 pub const NO_PROBES: &[&str] = &["--probe=off"];
 
-/// Measures how much longer a copy takes than a bare PUT of a slice of the same size in the same run. A copy takes from
-/// the response to a write of the source until a watch shows the copy. Returns the difference of this percentile of
-/// both times.
+/// Measures how much longer a copy takes than a bare PUT of a slice of the same size in the same run. The time of a
+/// copy runs from the response to a write of the source until a watch shows the copy. Returns this percentile of the
+/// times of the copies minus the same percentile of the times of the PUTs.
 pub async fn beyond_a_put(stage: &mut Stage, percentile: usize) -> Result<Outcome, String> {
     stage.flags = NO_PROBES;
     stage.begin(1).await?;
@@ -61,8 +61,8 @@ pub async fn beyond_a_put(stage: &mut Stage, percentile: usize) -> Result<Outcom
     Ok(Outcome::Took(at(&mut copied).saturating_sub(at(&mut bare))))
 }
 
-/// Measures the CPU time of the leader for each change of a source. It includes everything that the leader does until
-/// the next change.
+/// Measures the CPU time of the leader for each change of a source. This time includes everything that the leader does
+/// until the next change.
 pub async fn cpu_of_a_change(stage: &mut Stage) -> Result<Outcome, String> {
     stage.flags = NO_PROBES;
     let leader = stage.begin(1).await?;
@@ -116,7 +116,7 @@ pub async fn cold_start(stage: &mut Stage) -> Result<Outcome, String> {
     Ok(Outcome::Took(start.elapsed()))
 }
 
-/// Measures the CPU share of a leader while a slice that it does not need changes 40 times a second.
+/// Measures the CPU share of a leader while a slice that the leader does not need changes up to 40 times a second.
 pub async fn churn(stage: &mut Stage) -> Result<Outcome, String> {
     stage.flags = NO_PROBES;
     let leader = stage.begin(1).await?;
@@ -146,7 +146,7 @@ const MANAGED: usize = 500;
 /// The number of all Services in a large cluster.
 const SERVICES: usize = 1_000;
 
-/// The number of slices in a large cluster, each of another Service.
+/// The number of slices in a large cluster. Each names a different Service.
 const SLICES: usize = 5_000;
 
 /// Creates the objects of a large cluster.

@@ -235,7 +235,7 @@ impl Copies {
         Self { by_address, task }
     }
 
-    /// Waits until this many copies show an address. Returns the time at which the last of them showed it.
+    /// Waits until exactly this many copies show an address. Returns the time at which the last of them showed it.
     async fn until_shown(&self, address: &str, copies: usize) -> Result<Instant, String> {
         let mut by_address = self.by_address.clone();
         let shown = by_address.wait_for(|(_, counts)| counts.get(address) == Some(&copies));

@@ -1,8 +1,9 @@
 //! Measures failover, fan-out and cost. Each row runs several times on the testbed and on real API servers, and is
 //! compared with its limit.
 //!
-//! A time is measured from the fault, the return of the API or the change of the source to the moment when a watch
-//! through an unaffected server shows the copy. Exit code 1 means that a run failed or exceeded its limit.
+//! The time of a failover or fan-out runs from the fault, the start of a process, the return of the API or the change
+//! of the source until a watch through an unaffected server shows the copy. Exit code 1 means that a run failed or
+//! exceeded its limit.
 
 mod cost;
 mod fair;

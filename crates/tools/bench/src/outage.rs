@@ -11,7 +11,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use crate::rows::Outcome;
 use crate::stage::Stage;
 
-/// Measures a failover after the API server that the leader is connected to is killed, while another one is up.
+/// Measures a failover after the API server that the leader is connected to is killed, while another API server is up.
 pub async fn killed(stage: &mut Stage) -> Result<Outcome, String> {
     let server = server_of_leader(stage).await?;
     let start = Instant::now();
@@ -21,8 +21,8 @@ pub async fn killed(stage: &mut Stage) -> Result<Outcome, String> {
     outcome
 }
 
-/// Measures a failover after the API server that the leader is connected to freezes. Its kernel still accepts
-/// connections.
+/// Measures a failover after the API server that the leader is connected to freezes. The kernel still accepts
+/// connections for this server.
 pub async fn frozen(stage: &mut Stage) -> Result<Outcome, String> {
     let server = server_of_leader(stage).await?;
     let start = Instant::now();
@@ -46,8 +46,8 @@ fn network(stage: &Stage) -> &harness::Network {
     stage.network.as_ref().expect("a network")
 }
 
-/// Kills all API servers that the replicas know, for this time. Measures the time from the restart of the first one
-/// until a change from the outage is copied.
+/// Kills all API servers that the replicas know, and keeps them down for this time. Measures the time from the moment
+/// when the first of them is ready again until a change that was made during the outage is copied.
 pub async fn api_down(stage: &mut Stage, time: Duration, sources: usize) -> Result<Outcome, String> {
     if sources > 1 {
         create_services(stage, sources).await;

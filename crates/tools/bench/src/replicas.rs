@@ -26,8 +26,8 @@ pub async fn cold_start(stage: &mut Stage) -> Result<Outcome, String> {
     Ok(Outcome::Took(stage.shown(&change).await? - start))
 }
 
-/// Sends a signal to the leader of three replicas right after a renewal, which is the worst moment. Measures the time
-/// until a change is copied.
+/// Sends a signal to the leader of three replicas right after a renewal, which is the worst moment for a takeover.
+/// Measures the time until a change is copied.
 pub async fn leader(stage: &mut Stage, signal: &str) -> Result<Outcome, String> {
     let first = stage.begin(3).await?;
     stage.until_renewed().await;
@@ -35,7 +35,7 @@ pub async fn leader(stage: &mut Stage, signal: &str) -> Result<Outcome, String> 
     stage.replicas[first].signal(signal);
     let change = stage.change().await;
     let took = stage.shown(&change).await? - start;
-    // This kills the process, so that even a frozen one cannot release the Lease later.
+    // Dropping the replica kills its process, so that even a frozen process cannot release the Lease later.
     stage.replicas.remove(first);
     stage.check_replicas()?;
     Ok(Outcome::Took(took))

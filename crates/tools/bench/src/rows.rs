@@ -24,7 +24,7 @@ impl Row {
 pub enum Limit {
     Within(Duration),
     Writers(usize),
-    /// At most this number of a unit.
+    /// At most this number, in this unit.
     AtMost(f64, &'static str),
 }
 
@@ -71,7 +71,7 @@ impl Scenario {
         self == Self::ServerBlackHoled
     }
 
-    /// Whether a run needs an empty cluster, and leaves one that the next run cannot use.
+    /// Whether a run needs an empty cluster, and leaves behind a cluster that the next run cannot use.
     pub fn fills_the_cluster(self) -> bool {
         matches!(self, Self::LargeCluster { .. } | Self::LargeColdStart)
     }

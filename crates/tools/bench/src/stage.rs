@@ -41,7 +41,7 @@ impl Stages {
         }
     }
 
-    /// Runs a row once. A run that panics has failed, and the next run gets a new cluster.
+    /// Runs a row once. A run that panics counts as failed, and the next run gets a new cluster.
     pub async fn run(&mut self, row: &Row) -> Outcome {
         let scenario = row.scenario;
         let kept = match (&mut self.plain, &mut self.network) {
@@ -108,7 +108,7 @@ async fn play(mut stage: Stage, scenario: Scenario) -> (Stage, Result<Outcome, S
 
 /// A cluster of three API servers, and the replicas of one run.
 pub struct Stage {
-    // The fields are dropped in this order: users before what they use.
+    // The fields are dropped in this order: each before the fields that it uses.
     pub replicas: Vec<Operator>,
     copies: Option<History>,
     /// The flags of replicas that are started from now on.
@@ -211,7 +211,8 @@ impl Stage {
         }
     }
 
-    /// Waits until the copy shows this address, even if that takes long after a fault. Returns the time at which it did.
+    /// Waits until the copy shows this address, for at most [`PATIENCE`]. Returns the time at which the copy first
+    /// showed it.
     pub async fn shown(&self, address: &str) -> Result<Instant, String> {
         let copies = self.copies.as_ref().expect("a watch");
         let shown = copies.shows(&[address], PATIENCE).await;

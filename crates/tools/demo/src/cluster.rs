@@ -1,4 +1,4 @@
-//! The cluster: API servers in memory, and the few operations of the story on them.
+//! The cluster: API servers in memory, and the operations on them that the story needs.
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
@@ -89,7 +89,8 @@ impl Cluster {
         self.store.put(slice).map(drop).map_err(|error| error.to_string())
     }
 
-    /// Applies a Service, which must have this name and be in `default`. Returns a time just before the write.
+    /// Applies a Service, which must have this name and be in `default`. Replaces its target port 6443 by the port of
+    /// the API servers. Returns a time just before the write.
     pub fn apply(&self, mut service: Value, name: &str) -> Result<Instant, String> {
         let identity = ["/metadata/namespace", "/metadata/name"].map(|part| text(&service, part));
         if identity != ["default", name] {
@@ -112,7 +113,8 @@ impl Cluster {
     }
 }
 
-/// Starts an API server on each node. All use one port, because `default/kubernetes` has one port for all.
+/// Starts an API server on each node. All servers use one port, because `default/kubernetes` has one port for all of
+/// them.
 async fn serve(store: &Store, mut port: u16) -> std::io::Result<Vec<Serving>> {
     let mut servers = Vec::new();
     for node in NODES {
@@ -124,7 +126,7 @@ async fn serve(store: &Store, mut port: u16) -> std::io::Result<Vec<Serving>> {
     Ok(servers)
 }
 
-/// The addresses of a Service that get traffic, in all its slices, or `None` without a slice.
+/// The addresses in all slices of a Service, except those of endpoints that are not ready. `None` if there is no slice.
 pub fn endpoints(store: &Store, namespace: &str, service: &str) -> Option<BTreeSet<String>> {
     let slices = store.list("endpointslices", Some(namespace));
     let mut slices = slices

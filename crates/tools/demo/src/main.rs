@@ -1,7 +1,8 @@
 //! The demo: three real replicas of the operator against API servers in memory, without a cluster.
 //!
-//! It plays a story with a time limit for each step, and prints a timeline. It exits with 0, or with 1 if a step does
-//! not happen in time.
+//! It plays a story with a time limit for each step, and prints a timeline. It exits with 0 at the end of the story,
+//! with 1 if a step fails or does not happen in time, with 2 if an argument is wrong, and with 130 if a signal ends it
+//! (with `--keep`, 0).
 
 mod cluster;
 mod manifest;
@@ -60,7 +61,7 @@ fn arguments() -> Result<Arguments, String> {
     })
 }
 
-/// Plays the story. However the story ends, no process of it remains.
+/// Plays the story. However the story ends, none of its processes remains.
 async fn run(arguments: &Arguments) -> Result<End, String> {
     let service = manifest::service(&arguments.readme)?;
     let on = |kind| signal(kind).map_err(|error| format!("cannot wait for signals: {error}"));

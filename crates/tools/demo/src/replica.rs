@@ -48,7 +48,7 @@ impl Replica {
         })
     }
 
-    /// Starts the replica with all flags at their defaults except the addresses.
+    /// Starts the replica with all flags at their defaults except the kubeconfig and the addresses on which it listens.
     pub fn start(&mut self) -> Result<(), String> {
         let failed = |error| format!("cannot start {}: {error}", self.program.display());
         let log = File::options().create(true).append(true).open(&self.log);
@@ -103,8 +103,8 @@ impl Replica {
         }
     }
 
-    /// Waits until the process ends. Returns an error if it fails, or if it has to be killed because it does not end in
-    /// time. A replica that is not running counts as stopped.
+    /// Waits until the process ends. Returns an error if the process fails, or if it has to be killed because it does
+    /// not end in time. A replica that is not running counts as stopped.
     pub async fn until_stopped(&mut self) -> Result<(), String> {
         let Some(mut child) = self.child.take() else {
             return Ok(());
@@ -117,7 +117,7 @@ impl Replica {
         }
     }
 
-    /// The exit status, if the process ended without being asked to stop.
+    /// The exit status, if the process has ended and neither `kill` nor `until_stopped` has waited for its end.
     pub fn unexpected_exit(&mut self) -> Option<ExitStatus> {
         let status = self.child.as_mut()?.try_wait().ok()??;
         self.child = None;

@@ -39,7 +39,7 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// Starts the cluster and prints the addresses. The replicas do not run yet.
+    /// Starts the cluster and prints the addresses. The replicas are not running yet.
     pub async fn start(program: &Path) -> Result<Self, String> {
         let folder = tempfile::Builder::new()
             .prefix("endpoint-copier-demo-")

@@ -28,7 +28,7 @@ const LEADER_METRIC: &str = "leader_election_master_status{name=\"f668ae63.endpo
 
 type Addresses = Option<BTreeSet<String>>;
 
-/// Plays the whole story. The error is the first step that did not happen.
+/// Plays the whole story. The error names the first step that failed.
 pub async fn play(stage: &mut Stage, service: Value) -> Result<(), String> {
     let [one, two, three] = NODES;
     let first = begin(stage).await?;
@@ -60,7 +60,7 @@ pub async fn play(stage: &mut Stage, service: Value) -> Result<(), String> {
     report(stage).await
 }
 
-/// Starts three replicas, one of which leads.
+/// Starts three replicas, and waits until one of them leads and all are ready. Returns the name of the leader.
 async fn begin(stage: &mut Stage) -> Result<String, String> {
     let since = Instant::now();
     for replica in &mut stage.replicas {
@@ -94,7 +94,8 @@ async fn freeze(stage: &mut Stage) -> Result<(), String> {
     until_copied(stage, since, &[one, three], &[one, two, three]).await
 }
 
-/// Kills the leader without warning, and then a node is lost. Returns the next leader.
+/// Kills the leader without warning, then removes a node from `default/kubernetes`. Returns the name of the next
+/// leader.
 async fn take_over(stage: &mut Stage, leader: &str) -> Result<String, String> {
     let [one, two, three] = NODES;
     let killed = Instant::now();
@@ -113,7 +114,7 @@ async fn take_over(stage: &mut Stage, leader: &str) -> Result<String, String> {
     Ok(second)
 }
 
-/// Asks the leader to stop, which then releases the Lease.
+/// Asks the leader to stop. The leader then releases the Lease.
 async fn hand_over(stage: &mut Stage, leader: &str) -> Result<(), String> {
     let [one, two, three] = NODES;
     let asked = Instant::now();

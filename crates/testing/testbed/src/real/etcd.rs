@@ -56,7 +56,7 @@ pub async fn start(assets: &Path, folder: &Path, places: &[Place]) -> io::Result
         let process = Guard::start(&command, &log(number))?;
         members.push(Member { process, client });
     }
-    // No member is ready before a majority of them runs.
+    // No member is ready before a majority of them is running.
     for (number, member) in members.iter().enumerate() {
         wait_for_port(member.client, &log(number)).await?;
     }

@@ -65,7 +65,7 @@ impl RealServer {
         self.process = None;
     }
 
-    /// Stops the server with SIGSTOP: connections stay open, and nothing is answered.
+    /// Stops the server with SIGSTOP: connections stay open, and no request is answered.
     ///
     /// # Errors
     /// If the server is not running, or the signal cannot be sent.

@@ -113,7 +113,7 @@ impl Store {
     }
 
     /// Schedules the garbage collector, which uses the clock of tokio and therefore needs a runtime. Without a runtime,
-    /// it waits for the next write in one, or for [`Store::collect_now`].
+    /// it waits for the next write inside a runtime, or for [`Store::collect_now`].
     fn schedule_collection(&self) {
         let Some(after) = *lock(&self.inner.collect_after) else {
             return;
@@ -161,7 +161,7 @@ impl Store {
         self.inner.written.subscribe()
     }
 
-    /// Waits until the store satisfies the predicate, now or after any write.
+    /// Waits until the store satisfies the predicate, which is checked now and after each write.
     pub async fn until(&self, wanted: impl Fn(&Self) -> bool) {
         let mut changes = self.changes();
         loop {
@@ -214,7 +214,7 @@ impl Store {
         self.inner.rbac.allow_all(user);
     }
 
-    /// The rules that a restricted user needed, and the requests that were refused.
+    /// The rules of a restricted user with the number of their uses, and the refused requests.
     #[must_use]
     pub fn rbac_report(&self, user: &str) -> RbacReport {
         self.inner.rbac.report(user)

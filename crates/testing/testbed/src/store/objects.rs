@@ -14,12 +14,12 @@ use crate::{
 use serde_json::Value;
 
 impl Store {
-    /// Creates or replaces an object, as an administrator. The object must name its API version and kind. The default
-    /// namespace is `default`.
+    /// Creates or replaces an object, as an administrator does. The object must name its API version and kind. The
+    /// default namespace is `default`.
     ///
     /// # Errors
     ///
-    /// Those of a POST or a PUT, and 404 for an unknown kind.
+    /// The errors of a POST or a PUT, and 404 for an unknown kind.
     pub fn put(&self, mut object: Value) -> Result<Value, ApiError> {
         let (kind, namespace, name) = address(&object)?;
         self.write(|state| {
@@ -42,7 +42,7 @@ impl Store {
     /// Creates an object.
     ///
     /// # Errors
-    /// Those of a POST.
+    /// The errors of a POST.
     pub fn create(&self, object: Value) -> Result<Value, ApiError> {
         let (kind, namespace, _) = address(&object)?;
         self.write(|state| {
@@ -56,7 +56,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// Those of a PUT.
+    /// The errors of a PUT.
     pub fn update(&self, object: Value) -> Result<Value, ApiError> {
         let (kind, namespace, name) = address(&object)?;
         self.write(|state| {
@@ -68,7 +68,7 @@ impl Store {
     /// Merges a patch into an object.
     ///
     /// # Errors
-    /// Those of a PATCH.
+    /// The errors of a PATCH.
     pub fn patch(
         &self,
         resource: &str,
@@ -82,7 +82,7 @@ impl Store {
     /// Merges a patch into an object's status.
     ///
     /// # Errors
-    /// Those of a PATCH.
+    /// The errors of a PATCH.
     pub fn patch_status(
         &self,
         resource: &str,
@@ -134,7 +134,7 @@ impl Store {
     /// Deletes an object.
     ///
     /// # Errors
-    /// Those of a DELETE.
+    /// The errors of a DELETE.
     pub fn delete(&self, resource: &str, namespace: &str, name: &str) -> Result<(), ApiError> {
         let kind = kind(resource)?;
         let options = DeleteOptions::default();

@@ -1,5 +1,5 @@
-//! Event (pkg/apis/core/validation/events.go): the newer rules apply to an Event with an `eventTime`, whichever view it
-//! came through. In `events.k8s.io` the field is required.
+//! Event (pkg/apis/core/validation/events.go): the newer rules apply to an Event with an `eventTime`, whichever view
+//! the request used. In `events.k8s.io`, the field is required.
 
 use super::{complaints, immutable};
 use crate::{field::FieldError, kinds::Kind, names, object};

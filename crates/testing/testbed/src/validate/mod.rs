@@ -1,5 +1,5 @@
 //! Validates objects: the server rejects invalid ones with 422. Kinds with rules of their own have a file below, and
-//! the rules of `metadata` apply to all.
+//! the rules of `metadata` apply to all kinds except the `v1` Event.
 
 mod endpoints;
 mod event;
