@@ -96,6 +96,10 @@ fn tests_of(text: &str) -> Tests {
         marked |= line.starts_with("#[test]") || line.starts_with("#[tokio::test");
         if let Some(ids) = line.strip_prefix("/// Rule: ") {
             rules.extend(ids.split(", ").map(str::to_owned));
+        } else {
+            // A rewrap of the comment can join the lines.
+            let is_joined = line.starts_with("/// ") && line.contains(". Rule: ");
+            assert!(!is_joined, "a rule needs its own line: {line}");
         }
         let name = line.split_once("fn ").and_then(|(_, rest)| rest.split_once('('));
         if let Some((name, parameters)) = name

@@ -255,7 +255,8 @@ on_both! {
     }
 
     /// The replica loses its connections, but keeps the lead. Its renewals are late, and a removal waits until one of
-    /// them is answered. Rule: 7.own-connections
+    /// them is answered.
+    /// Rule: 7.own-connections
     async fn frozen_server_of_the_leader_is_taken_out(cluster: &mut Cluster) {
         let (operator, _) = one_replica(cluster, 1, &[]).await;
         let holder = cluster.holder().await;
@@ -285,7 +286,8 @@ on_both! {
     }
 
     /// The observing leader does not change the copy that a leader with `--probe=off` wrote, and creates an equal copy
-    /// when that copy is deleted. Rule: 7.observe
+    /// when that copy is deleted.
+    /// Rule: 7.observe
     async fn observing_leader_writes_the_same_copy_as_without_probes(cluster: &mut Cluster) {
         let flags = |probe| [&SHORT_LEASE[..], &[probe]].concat();
         let without = replica(cluster, "one", 0, &flags("--probe=off"));

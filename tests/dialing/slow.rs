@@ -56,7 +56,8 @@ async fn a_round_trip_of_600_ms_stretches_no_limit() {
 }
 
 /// The limits double while no server answers. When a server answers, the limits shrink again, even for the connection
-/// that was dialed with the longer limits. Rule: survive.api-servers-slow
+/// that was dialed with the longer limits.
+/// Rule: survive.api-servers-slow
 #[tokio::test]
 async fn time_limits_shrink_when_a_server_answers_again() {
     let servers = Servers::start(1).await;

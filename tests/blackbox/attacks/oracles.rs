@@ -96,7 +96,8 @@ async fn not_found(operator: &Operator) -> Vec<String> {
 on_both! {
     servers: 1;
     /// Before the operator deletes copies without consent, or copies that a refused source does not replace, it looks
-    /// at the source. Rule: 9.refusal-is-blind, 9.old-view
+    /// at the source.
+    /// Rule: 9.refusal-is-blind, 9.old-view
     async fn requests_do_not_show_whether_a_refused_source_exists(cluster: &mut Cluster) {
         victim(cluster).await;
         cluster.serve_reference_grants().await;
