@@ -42,7 +42,8 @@ struct Subnet([u8; 3]);
 impl Nodes {
     /// Creates three nodes and connects them.
     ///
-    /// # Errors The error is the reason why this is impossible here. The test prints the reason and counts as skipped.
+    /// # Errors
+    /// The error is the reason why this is impossible here. The test prints the reason and counts as skipped.
     /// Only root can create namespaces.
     pub fn new() -> Result<Self, String> {
         static NUMBER: AtomicU16 = AtomicU16::new(0);

@@ -41,7 +41,8 @@ pub fn looks() -> u64 {
 
 /// Fills a buffer and returns true if this thread is simulated.
 ///
-/// # Safety As for `getrandom(2)`: the buffer must have at least `length` bytes.
+/// # Safety
+/// As for `getrandom(2)`: the buffer must have at least `length` bytes.
 unsafe fn fill(buffer: *mut u8, length: usize) -> bool {
     let Some(mut state) = CHANCE.get() else {
         return false;

@@ -203,7 +203,8 @@ impl Observer {
 
     /// Checks each write since the last call.
     ///
-    /// # Panics If writes are missing, because later writes could not be checked.
+    /// # Panics
+    /// If writes are missing, because later writes could not be checked.
     pub fn writes(
         &mut self,
         now: Duration,

@@ -97,7 +97,8 @@ pub fn seed(seed: u64) -> Outcome {
 /// in which a `watch` channel wakes its receivers from a count of the runtimes in the process, so only the first
 /// schedule of a process is reproducible from its seed.
 ///
-/// # Errors If the program cannot be started, or its output is not an outcome.
+/// # Errors
+/// If the program cannot be started, or its output is not an outcome.
 pub fn in_process(program: &Path, seed: u64) -> io::Result<Outcome> {
     let mut command = Command::new(program);
     let output = command.args(["--json", &seed.to_string()]).output()?;
@@ -109,7 +110,8 @@ pub fn in_process(program: &Path, seed: u64) -> io::Result<Outcome> {
 
 /// Plays a schedule without a script.
 ///
-/// # Panics If an invariant does not hold.
+/// # Panics
+/// If an invariant does not hold.
 pub fn held(seed: u64, of: Schedule) -> Outcome {
     let outcome = schedule(seed, of, Script::default());
     let Outcome {
@@ -122,7 +124,8 @@ pub fn held(seed: u64, of: Schedule) -> Outcome {
 /// Runs a schedule, with randomness from a seed, on its own thread: the standard library asks for random bytes once per
 /// thread.
 ///
-/// # Panics If no thread or no runtime can be created.
+/// # Panics
+/// If no thread or no runtime can be created.
 pub fn schedule(seed: u64, schedule: Schedule, script: Script) -> Outcome {
     let run = move || {
         deterministic::begin(seed);

@@ -312,7 +312,8 @@ impl RealCluster {
     /// Waits until a server renews the lease in etcd that keeps it in `default/kubernetes`. A server renews its lease
     /// every 10 s.
     ///
-    /// # Errors If etcd does not answer, or the server does not renew its lease within 30 s.
+    /// # Errors
+    /// If etcd does not answer, or the server does not renew its lease within 30 s.
     pub async fn renewed(&self, server: usize) -> io::Result<()> {
         let key = format!("/registry/masterleases/{}", self.servers[server].address().ip());
         let before = self.etcd[0].revision_of(&key).await?;
