@@ -56,6 +56,11 @@ fn cut(text: &mut String, cause: &str) {
     }
 }
 
+/// The error of a request whose response did not arrive within the time limit of the caller.
+pub fn no_response() -> kube::Error {
+    kube::Error::Service("no response in time".into())
+}
+
 #[cfg(test)]
 mod tests {
     use kube::core::Status;

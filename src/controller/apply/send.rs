@@ -8,7 +8,7 @@ use kube::core::Status;
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
-use crate::apiserver::error::is_caused_by;
+use crate::apiserver::error::{is_caused_by, no_response};
 use crate::apiserver::http_status::is_answer;
 use crate::apiserver::{SendDeadline, TooLate};
 use crate::leader_election::term::{Term, TermOver};
@@ -42,7 +42,7 @@ pub(in crate::controller) async fn send<T: DeserializeOwned>(
     if answer.as_ref().is_some_and(is_certain) {
         write.answered();
     }
-    let answer = answer.unwrap_or_else(|| Err(kube::Error::Service("no response in time".into())));
+    let answer = answer.unwrap_or_else(|| Err(no_response()));
     Ok(answer.map(|answer| answer.either(Some, |_: Status| None)))
 }
 

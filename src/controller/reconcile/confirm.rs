@@ -16,6 +16,7 @@ use tracing::debug;
 
 use super::Reconciler;
 use crate::apiserver::decode::{Guarded, Slim};
+use crate::apiserver::error::no_response;
 use crate::apiserver::http_status::is_missing;
 use crate::controller::error::SyncError;
 use crate::timing::CHECK_LIMIT;
@@ -131,7 +132,7 @@ impl Reconciler {
         let answer = timeout(CHECK_LIMIT, api.list(&by_name)).await;
         self.writer.watchdog.tick();
         let failed = |error| SyncError::unavailable("list", format!("Service {source}"), &error);
-        let answer = answer.unwrap_or_else(|_| Err(kube::Error::Service("no response in time".into())));
+        let answer = answer.unwrap_or_else(|_| Err(no_response()));
         let found = answer.map_err(failed)?.items.into_iter().next();
         Ok(found.map(|found| named(found, source.namespace(), source.name())))
     }

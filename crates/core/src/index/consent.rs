@@ -1,6 +1,7 @@
 //! Consent: which managed Services may copy their sources, and which copies may stay.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
 use super::{Dirty, Index};
 use crate::model::{
@@ -150,8 +151,7 @@ impl Index {
             let is_concerned = |copy: &&EndpointSlice| {
                 // If no watch shows the slice, its Service is only guessed.
                 let may_be_meant = |claimed: Provenance<'_>| {
-                    let slice = SliceKey::new(claimed.namespace, claimed.name);
-                    self.others.get(&slice).is_none() || self.sources_of(&claimed).iter().any(&is_meant)
+                    self.source_slice(&claimed).is_none() || self.sources_of(&claimed).iter().any(&is_meant)
                 };
                 copy.is_copy_for(service)
                     && copy.metadata.deletion_timestamp.is_none()
@@ -223,9 +223,16 @@ impl Index {
 
     /// The Services to which the source slice of a copy might belong.
     fn sources_of(&self, claimed: &Provenance<'_>) -> Vec<ServiceKey> {
-        let slice = SliceKey::new(claimed.namespace, claimed.name);
-        let by_label = self.others.get(&slice).and_then(|slice| slice.service());
-        by_label.map_or_else(|| named_after(&slice), |source| vec![source])
+        let by_label = self.source_slice(claimed).and_then(|slice| slice.service());
+        by_label.map_or_else(
+            || named_after(&SliceKey::new(claimed.namespace, claimed.name)),
+            |source| vec![source],
+        )
+    }
+
+    /// The source slice of a copy, if a watch shows it.
+    pub(super) fn source_slice(&self, claimed: &Provenance<'_>) -> Option<&Arc<EndpointSlice>> {
+        self.others.get(&SliceKey::new(claimed.namespace, claimed.name))
     }
 
     /// The sources whose missing consent leads to the deletion of these copies. The caller reads these sources before

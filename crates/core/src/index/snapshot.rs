@@ -58,9 +58,12 @@ impl Index {
         });
         // Before that list, it is not known either whether a copy is from this source or from another in its namespace.
         let is_unknown = |copy: &&EndpointSlice| {
-            let claimed = copy.source().filter(|slice| self.others.get(slice).is_none());
+            let claimed = copy
+                .provenance()
+                .filter(|claimed| self.source_slice(claimed).is_none());
             claimed
-                .is_some_and(|slice| unlisted.is_some_and(|source| source.namespace() == slice.namespace()))
+                .zip(unlisted)
+                .is_some_and(|(claimed, source)| claimed.namespace == source.namespace())
         };
         let known = copies
             .values()

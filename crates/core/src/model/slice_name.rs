@@ -30,10 +30,8 @@ pub fn named_after(slice: &SliceKey) -> Vec<ServiceKey> {
     // if a Service `app` consents.
     let is_random = |word: &str| word.len() == RANDOM && word.bytes().all(|c| RANDOM_CHARACTERS.contains(&c));
     let split = slice.name().rsplit_once('-').filter(|(_, word)| is_random(word));
-    let stem = split.map(|(stem, _)| stem);
-    [Some(slice.name()), stem]
-        .into_iter()
-        .flatten()
+    std::iter::once(slice.name())
+        .chain(split.map(|(stem, _)| stem))
         .filter(|name| is_dns_label(name))
         .map(|name| ServiceKey::new(slice.namespace(), name))
         .collect()
