@@ -116,6 +116,12 @@ impl TestClient {
             .expect("an end")
     }
 
+    /// Sends two GETs. The server of the first fails, and another server answers the second.
+    pub async fn fail_over(&self) {
+        self.get().await.expect_err("an error");
+        self.get().await.expect("another server answers");
+    }
+
     /// How often the client changed to another API server.
     pub fn changes(&self) -> Option<u32> {
         let text = self.metrics.render();
