@@ -337,18 +337,17 @@ impl Flags {
         };
         check(&election, &probe, |flag| origin(flag, from_env))?;
         let secure_metrics = self.secure_metrics.check(|flag| origin(flag, from_env))?;
-        let mode = match (self.api_server_mode, not_empty(self.api_server_host)) {
-            (None, _) => None,
-            (Some(ModeName::Auto), _) => Some(ApiServerMode::Auto),
-            (Some(ModeName::Cluster), _) => Some(ApiServerMode::Cluster),
-            (Some(ModeName::Local), Some(host)) => Some(ApiServerMode::Local(ServerAddress::new(
-                &host,
-                self.api_server_port,
-            ))),
-            (Some(ModeName::Local), None) => {
-                let flag = origin("api-server-mode", from_env);
-                return Err(format!("{flag} \"local\": needs --api-server-host"));
-            }
+        let mode = with_host(self.api_server_mode, self.api_server_host, self.api_server_port)
+            .map_err(|error| format!("{} {error}", origin("api-server-mode", from_env)))?;
+        let log = LogConfig {
+            filter: self
+                .log_level
+                .or(self.go_operator.zap_log_level)
+                .unwrap_or_else(|| level.to_owned()),
+            format: self
+                .log_format
+                .or(self.go_operator.zap_encoder)
+                .unwrap_or(LogFormat::Text),
         };
         let managed = not_empty(Some(self.managed_endpoint_name));
         Ok(Config {
@@ -379,16 +378,22 @@ impl Flags {
             probe,
             nodes_selector: self.nodes_selector,
             service_conditions: self.service_conditions,
-            log: LogConfig {
-                filter: self
-                    .log_level
-                    .or(self.go_operator.zap_log_level)
-                    .unwrap_or_else(|| level.to_owned()),
-                format: self
-                    .log_format
-                    .or(self.go_operator.zap_encoder)
-                    .unwrap_or(LogFormat::Text),
-            },
+            log,
         })
     }
+}
+
+/// The mode with the host and the port that `local` needs.
+fn with_host(
+    mode: Option<ModeName>,
+    host: Option<String>,
+    port: u16,
+) -> Result<Option<ApiServerMode>, &'static str> {
+    Ok(match (mode, not_empty(host)) {
+        (None, _) => None,
+        (Some(ModeName::Auto), _) => Some(ApiServerMode::Auto),
+        (Some(ModeName::Cluster), _) => Some(ApiServerMode::Cluster),
+        (Some(ModeName::Local), Some(host)) => Some(ApiServerMode::Local(ServerAddress::new(&host, port))),
+        (Some(ModeName::Local), None) => return Err("\"local\": needs --api-server-host"),
+    })
 }

@@ -48,6 +48,58 @@ enum SliceRead {
     Unwatched(Box<Unreadable>),
 }
 
+/// What the reads of one decision have shown.
+#[derive(Default)]
+struct Reads {
+    /// Slices of others that have the names of copies.
+    found: Vec<Arc<EndpointSlice>>,
+    /// Source slices that were read, or could not be read.
+    confirmed: BTreeSet<SliceKey>,
+    /// Source slices that could not be read, so that their copies wait.
+    unread: BTreeSet<SliceKey>,
+    /// Source slices that cannot be decoded and that no watch shows.
+    unwatched: BTreeMap<SliceKey, Box<Unreadable>>,
+    /// Sources that were read to find out whether they give consent. `None` before that.
+    answered: Option<BTreeSet<ServiceKey>>,
+    is_service_read: bool,
+    /// The last error. Because of it, deletes are postponed.
+    postponed: Option<SyncError>,
+}
+
+impl Reads {
+    /// Adds what was read to a snapshot. Returns the names of copies that are taken.
+    fn add_to(&self, snapshot: &mut Snapshot) -> Expected {
+        snapshot.confirmed.clone_from(&self.confirmed);
+        if let Some(source) = &mut snapshot.source {
+            for (slice, unreadable) in &self.unwatched {
+                source.set_aside(slice, unreadable);
+            }
+        }
+        let is_unseen = |slice: &EndpointSlice| {
+            let seen = snapshot.slice(&slice.key());
+            seen.is_none_or(|seen| seen.metadata.uid != slice.metadata.uid)
+        };
+        let unseen = self.found.iter().filter(|slice| is_unseen(slice));
+        let unseen: SlicesByKey = unseen.map(|slice| (slice.key(), slice.clone())).collect();
+        let taken = unseen.keys().map(|key| (key.clone(), Expectation::Exists));
+        let taken = taken.collect();
+        snapshot.others.extend(unseen);
+        taken
+    }
+
+    /// Takes from a plan what must wait because of an error.
+    fn postpone(&mut self, snapshot: &Snapshot, plan: &mut Plan) {
+        if let Some(error) = &self.postponed {
+            debug!(service = %snapshot.key, %error, "deletes are postponed");
+            plan.deletes.clear();
+            plan.leftovers.clear();
+        }
+        if snapshot.is_undecided() && plan.withdrawn.is_empty() {
+            self.postponed.get_or_insert(SyncError::Unlisted);
+        }
+    }
+}
+
 impl Reconciler {
     /// Plans for a key. Reads from the API only if a watch is late or in doubt, to confirm deletes, or for metadata
     /// that the index does not keep; then sets `has_read`.
@@ -57,109 +109,114 @@ impl Reconciler {
         since: Instant,
         has_read: &mut bool,
     ) -> Result<Decision, SyncError> {
-        let found = self.read_overdue(key, has_read).await?;
-        let (mut confirmed, mut is_service_read) = (BTreeSet::new(), false);
-        // Sources that were read to find out whether they give consent.
-        let (mut answered, mut are_sources_read) = (BTreeSet::new(), false);
-        // Source slices that could not be read, so that their copies wait, and the error.
-        let (mut unread, mut postponed) = (BTreeSet::new(), None::<SyncError>);
-        // Source slices that cannot be decoded and that no watch shows.
-        let mut unwatched = BTreeMap::<SliceKey, Box<Unreadable>>::new();
+        let mut reads = Reads {
+            found: self.read_overdue(key, has_read).await?,
+            ..Reads::default()
+        };
         loop {
             let mut snapshot = self.index().snapshot(key).ok_or(SyncError::Unlisted)?;
-            snapshot.confirmed.clone_from(&confirmed);
             snapshot.cause = Some(wall_clock(since).to_string());
-            if let Some(source) = &mut snapshot.source {
-                for (slice, unreadable) in &unwatched {
-                    source.set_aside(slice, unreadable);
-                }
-            }
             snapshot.in_doubt |= self.watch_health.is_doubtful(WatchKind::Sources);
-            let is_unseen = |slice: &EndpointSlice| {
-                let seen = snapshot.slice(&slice.key());
-                seen.is_none_or(|seen| seen.metadata.uid != slice.metadata.uid)
-            };
-            let unseen = found.iter().filter(|slice| is_unseen(slice));
-            let unseen: SlicesByKey = unseen.map(|slice| (slice.key(), slice.clone())).collect();
-            let taken = unseen.keys().map(|key| (key.clone(), Expectation::Exists));
-            let taken = taken.collect();
-            snapshot.others.extend(unseen);
+            let taken = reads.add_to(&mut snapshot);
             let mut plan = plan(&snapshot, &(self.verdicts)());
-            if !plan.confirm.is_empty() {
-                for source in plan.confirm {
-                    debug!(service = %key, slice = %source, "the watch of a source slice may be late: reading it");
-                    // An overloaded API server gets no further requests.
-                    if postponed.as_ref().is_some_and(SyncError::is_overload) {
-                        unread.insert(source.clone());
-                    } else {
-                        match self.read(&source, has_read).await {
-                            Ok(SliceRead::Readable { .. } | SliceRead::Unreadable) => {}
-                            Ok(SliceRead::Unwatched(unreadable)) => {
-                                unwatched.insert(source.clone(), unreadable);
-                            }
-                            Err(error) => {
-                                unread.insert(source.clone());
-                                postponed = Some(error);
-                            }
-                        }
-                    }
-                    confirmed.insert(source);
-                }
+            if !self
+                .confirm_plan(&snapshot, &mut plan, &mut reads, has_read)
+                .await
+            {
                 continue;
-            }
-            let refusing = self.refusing_sources(&snapshot, &plan);
-            if !refusing.is_empty() && !are_sources_read {
-                are_sources_read = true;
-                answered = self.read_sources(key, refusing, &mut postponed, has_read).await;
-                continue;
-            }
-            if !refusing.is_subset(&answered) {
-                plan.withdrawn.clear();
-                postponed.get_or_insert_with(overtaken);
-            }
-            if !unread.is_empty() {
-                leave_out(&mut plan, &unread);
-            }
-            if postponed.is_none() {
-                postponed = match self.confirm_service(&snapshot, &plan, has_read).await {
-                    Ok(true) => None,
-                    Ok(false) if !is_service_read => {
-                        is_service_read = true;
-                        continue;
-                    }
-                    // The Service changes faster than it can be read.
-                    Ok(false) => Some(overtaken()),
-                    Err(error) => Some(error),
-                };
             }
             if let Err(error) = self.complete(&snapshot, &mut plan, has_read).await {
                 plan.updates.clear();
                 plan.triggers.clear();
-                postponed = Some(error);
+                reads.postponed = Some(error);
             }
-            if let Some(error) = &postponed {
-                debug!(service = %key, %error, "deletes are postponed");
-                plan.deletes.clear();
-                plan.leftovers.clear();
-            }
-            if snapshot.is_undecided() && plan.withdrawn.is_empty() {
-                postponed.get_or_insert(SyncError::Unlisted);
-            }
-            return match postponed {
-                Some(error)
-                    if plan.creates.is_empty() && plan.updates.is_empty() && plan.withdrawn.is_empty() =>
-                {
-                    Err(error)
-                }
+            reads.postpone(&snapshot, &mut plan);
+            let has_writes =
+                !(plan.creates.is_empty() && plan.updates.is_empty() && plan.withdrawn.is_empty());
+            return match reads.postponed {
+                Some(error) if !has_writes => Err(error),
                 postponed => Ok(Decision {
                     snapshot,
                     plan,
                     taken,
-                    is_unwatched: !unwatched.is_empty(),
+                    is_unwatched: !reads.unwatched.is_empty(),
                     postponed,
                 }),
             };
         }
+    }
+
+    /// Reads what a plan depends on and leaves out what could not be confirmed. Returns `false` if something was read
+    /// that may change the plan.
+    async fn confirm_plan(
+        &self,
+        snapshot: &Snapshot,
+        plan: &mut Plan,
+        reads: &mut Reads,
+        has_read: &mut bool,
+    ) -> bool {
+        if !plan.confirm.is_empty() {
+            for source in std::mem::take(&mut plan.confirm) {
+                self.confirm_slice(&snapshot.key, source, reads, has_read).await;
+            }
+            return false;
+        }
+        let refusing = self.refusing_sources(snapshot, plan);
+        if !refusing.is_empty() && reads.answered.is_none() {
+            let answered = self
+                .read_sources(&snapshot.key, refusing, &mut reads.postponed, has_read)
+                .await;
+            reads.answered = Some(answered);
+            return false;
+        }
+        let has_answered = |source| reads.answered.iter().flatten().any(|answered| answered == source);
+        if !refusing.iter().all(has_answered) {
+            plan.withdrawn.clear();
+            reads.postponed.get_or_insert_with(overtaken);
+        }
+        if !reads.unread.is_empty() {
+            leave_out(plan, &reads.unread);
+        }
+        if reads.postponed.is_none() {
+            reads.postponed = match self.confirm_service(snapshot, plan, has_read).await {
+                Ok(true) => None,
+                Ok(false) if !reads.is_service_read => {
+                    reads.is_service_read = true;
+                    return false;
+                }
+                // The Service changes faster than it can be read.
+                Ok(false) => Some(overtaken()),
+                Err(error) => Some(error),
+            };
+        }
+        true
+    }
+
+    /// Reads a source slice whose watch may be late.
+    async fn confirm_slice(
+        &self,
+        key: &ServiceKey,
+        source: SliceKey,
+        reads: &mut Reads,
+        has_read: &mut bool,
+    ) {
+        debug!(service = %key, slice = %source, "the watch of a source slice may be late: reading it");
+        // An overloaded API server gets no further requests.
+        if reads.postponed.as_ref().is_some_and(SyncError::is_overload) {
+            reads.unread.insert(source.clone());
+        } else {
+            match self.read(&source, has_read).await {
+                Ok(SliceRead::Readable { .. } | SliceRead::Unreadable) => {}
+                Ok(SliceRead::Unwatched(unreadable)) => {
+                    reads.unwatched.insert(source.clone(), unreadable);
+                }
+                Err(error) => {
+                    reads.unread.insert(source.clone());
+                    reads.postponed = Some(error);
+                }
+            }
+        }
+        reads.confirmed.insert(source);
     }
 
     /// The index does not keep all metadata that others have added to copies. If the plan updates a copy with such

@@ -86,112 +86,173 @@ impl Reader {
         K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
     {
         let running = self.watch_health.start(watch);
-        let outage = FailureLog::new(format!("the watch of {watch}"));
         let state = running.state();
         let calls = Arc::new(Calls {
             client: self.client.clone(),
             state: state.clone(),
             watch_health: self.watch_health.clone(),
-            outage: outage.clone(),
+            outage: FailureLog::new(format!("the watch of {watch}")),
             last: Mutex::default(),
             relists: Mutex::new(Relists::of(watch)),
         });
         let api = api(calls.as_client());
         let config = config.timeout(RENEW_WATCH_SECONDS);
-        let (mut backoff, mut overload_backoff) = (WatchBackoff::failures(), WatchBackoff::overload());
-        let mut excused = false;
+        let mut failures = Failures::new(watch, calls.clone(), self.metrics.clone());
         loop {
             let stream = watcher(api.clone(), config.clone());
             pin_mut!(stream);
             state.list_begins();
-            // The shortest and the longest pause before the next request to an overloaded API server, unless the watch
-            // is known to be behind.
-            let mut rest: Option<(Duration, Duration)> = None;
+            let mut pause = None;
             // The stream never ends by itself. It is replaced by a new one, which lists, if continuing would be wrong.
             loop {
                 let event = tokio::select! {
                     biased;
-                    cause = state.restart() => Err(cause),
+                    cause = state.restart() => {
+                        failures.restart(cause);
+                        break;
+                    }
                     Some(event) = async {
-                        if let Some((shortest, longest)) = rest {
+                        if let Some(OverloadPause { shortest, longest }) = pause {
                             self.watch_health.pause(shortest, longest).await;
                         }
                         stream.next().await
-                    } => Ok(event),
+                    } => event,
                 };
-                rest = None;
-                let error = match event {
-                    Ok(Ok(event)) => {
+                pause = match event {
+                    Ok(event) => {
                         record(&state, &event);
                         if matches!(event, Event::Apply(_) | Event::Delete(_)) {
                             calls.last.lock().has_worked = true;
                         }
                         handle(Ok(event));
-                        continue;
+                        None
                     }
-                    Ok(Err(error)) => error,
-                    Err(Cause::Behind) => {
-                        // The first time that the watch has no response, the whole API may be down, and a list is
-                        // enough. If that happens again, the fault is the server's.
-                        let is_open = state.is_open(TIME_TO_BE_CURRENT);
-                        if is_open || excused {
-                            calls.change_server("its watch is behind");
+                    Err(error) => {
+                        failures.record(&error);
+                        let requested_pause = handle(Err(&error));
+                        match failures.pause(&error, requested_pause).await {
+                            Next::Continue(pause) => pause,
+                            Next::Relist => break,
                         }
-                        excused = !is_open;
-                        self.metrics.watch_restarted(watch, Restart::Stale);
-                        break;
-                    }
-                    Err(Cause::Rewound) => {
-                        self.metrics.watch_restarted(watch, Restart::Expired);
-                        break;
                     }
                 };
-                let expired = is_expired(&error);
-                self.metrics
-                    .watch_restarted(watch, if expired { Restart::Expired } else { Restart::Error });
-                outage.failed(&one_line(&error));
-                state.record_failure(is_for_all(&error));
-                let requested_pause = handle(Err(&error));
-                let is_outage = calls.unanswered(&error) >= OUTAGE_FAILURES;
-                if let Some(retry_after) = errors::status_of(&error).and_then(overload) {
-                    // The resourceVersion is still valid, so a list would only add to the load.
-                    let is_unavailable = is_unavailable(&error);
-                    let longest = overload_backoff.next(retry_after);
-                    // A server that is starting answers like this without a `Retry-After`, and another watch may be the
-                    // first to notice that the server works again.
-                    let shortest = if is_unavailable && retry_after.is_zero() {
-                        longest.min(WATCH_PAUSE)
-                    } else {
-                        state.pause_until(Instant::now() + longest);
-                        longest
-                    };
-                    rest = Some((shortest, longest));
-                    if is_unavailable {
-                        calls.found_unavailable();
-                    }
-                    continue;
-                }
-                if let Some(requested_pause) = requested_pause {
-                    state.touch();
-                    sleep(requested_pause).await;
-                    break;
-                }
-                let mut pause = backoff.next(Duration::ZERO);
-                if must_relist(&error) {
-                    pause = pause.max(calls.relist_pause());
-                }
-                let pause = self.watch_health.pause(pause.min(WATCH_PAUSE), pause);
-                if must_relist(&error) || is_outage {
-                    tokio::select! {
-                        () = pause => {}
-                        // A restart was requested during the pause.
-                        _ = state.restart() => {}
-                    }
-                    break;
-                }
-                pause.await;
             }
         }
+    }
+}
+
+/// The pause before the next request to an overloaded API server, unless the watch is known to be behind.
+struct OverloadPause {
+    /// The pause if another watch notices meanwhile that the server works again.
+    shortest: Duration,
+    longest: Duration,
+}
+
+/// How a watch goes on after an error.
+enum Next {
+    /// From its resourceVersion, after this pause.
+    Continue(Option<OverloadPause>),
+    /// With a list.
+    Relist,
+}
+
+/// Handles the failures of one watch.
+struct Failures {
+    watch: WatchKind,
+    calls: Arc<Calls>,
+    metrics: Metrics,
+    backoff: WatchBackoff,
+    overload_backoff: WatchBackoff,
+    /// Whether the last restart of a late watch kept its server.
+    has_kept_server: bool,
+}
+
+impl Failures {
+    fn new(watch: WatchKind, calls: Arc<Calls>, metrics: Metrics) -> Self {
+        Self {
+            watch,
+            calls,
+            metrics,
+            backoff: WatchBackoff::failures(),
+            overload_backoff: WatchBackoff::overload(),
+            has_kept_server: false,
+        }
+    }
+
+    /// Prepares the list with which a late watch begins again.
+    fn restart(&mut self, cause: Cause) {
+        match cause {
+            Cause::Behind => {
+                // The first time that the watch has no response, the whole API may be down, and a list is enough. If
+                // that happens again, the fault is the server's.
+                let is_open = self.calls.state.is_open(TIME_TO_BE_CURRENT);
+                if is_open || self.has_kept_server {
+                    self.calls.change_server("its watch is behind");
+                }
+                self.has_kept_server = !is_open;
+                self.metrics.watch_restarted(self.watch, Restart::Stale);
+            }
+            Cause::Rewound => self.metrics.watch_restarted(self.watch, Restart::Expired),
+        }
+    }
+
+    fn record(&self, error: &watcher::Error) {
+        let restart = if is_expired(error) {
+            Restart::Expired
+        } else {
+            Restart::Error
+        };
+        self.metrics.watch_restarted(self.watch, restart);
+        self.calls.outage.failed(&one_line(error));
+        self.calls.state.record_failure(is_for_all(error));
+    }
+
+    /// Waits before the next list, or returns the pause before the next request. `requested` is the pause before a list
+    /// that the caller wants, unless the API server is overloaded.
+    async fn pause(&mut self, error: &watcher::Error, requested: Option<Duration>) -> Next {
+        let is_outage = self.calls.unanswered(error) >= OUTAGE_FAILURES;
+        if let Some(retry_after) = errors::status_of(error).and_then(overload) {
+            // The resourceVersion is still valid, so a list would only add to the load.
+            return Next::Continue(Some(self.overload_pause(retry_after, is_unavailable(error))));
+        }
+        let state = &self.calls.state;
+        if let Some(pause) = requested {
+            state.touch();
+            sleep(pause).await;
+            return Next::Relist;
+        }
+        let must_relist = must_relist(error);
+        let mut pause = self.backoff.next(Duration::ZERO);
+        if must_relist {
+            pause = pause.max(self.calls.relist_pause());
+        }
+        let pause = self.calls.watch_health.pause(pause.min(WATCH_PAUSE), pause);
+        if !must_relist && !is_outage {
+            pause.await;
+            return Next::Continue(None);
+        }
+        tokio::select! {
+            () = pause => {}
+            // A restart was requested during the pause.
+            _ = state.restart() => {}
+        }
+        Next::Relist
+    }
+
+    fn overload_pause(&mut self, retry_after: Duration, is_unavailable: bool) -> OverloadPause {
+        if is_unavailable {
+            self.calls.found_unavailable();
+        }
+        let longest = self.overload_backoff.next(retry_after);
+        // A server that is starting answers like this without a `Retry-After`, and another watch may be the first to
+        // notice that the server works again.
+        let shortest = if is_unavailable && retry_after.is_zero() {
+            longest.min(WATCH_PAUSE)
+        } else {
+            self.calls.state.pause_until(Instant::now() + longest);
+            longest
+        };
+        OverloadPause { shortest, longest }
     }
 }
 
