@@ -28,22 +28,22 @@ impl Log {
             .with_target(false)
             .without_time()
             .finish();
-        hear_all_threads();
+        keep_callsites_enabled();
         let guard = Arc::new(tracing::subscriber::set_default(subscriber));
         Self { text, _guard: guard }
     }
 
-    /// The logged lines that contain these words. A line has a level, a message and fields.
+    /// The logged lines that contain this text. A line has a level, a message and fields.
     pub fn lines(&self, words: &str) -> Vec<String> {
-        let text = String::from_utf8(self.text.lock().clone()).expect("text");
+        let text = String::from_utf8(self.text.lock().clone()).expect("UTF-8");
         let lines = text.lines().filter(|line| line.contains(words));
         lines.map(|line| line.trim().to_owned()).collect()
     }
 }
 
-/// While only one thread has a subscriber, an event that another thread logs first is cached as disabled permanently.
-/// With a second subscriber, even an unused one, tracing asks all subscribers.
-fn hear_all_threads() {
+/// While only one subscriber exists, tracing permanently disables each callsite that a thread without a subscriber
+/// reaches first. With a second subscriber, even an unused one, tracing asks all subscribers.
+fn keep_callsites_enabled() {
     static ANOTHER: OnceLock<Dispatch> = OnceLock::new();
     ANOTHER.get_or_init(|| {
         let silent = tracing_subscriber::fmt().with_max_level(Level::INFO);

@@ -48,7 +48,7 @@ on_both! {
         is_hidden(cluster, "team-a").await;
     }
 
-    /// The name of the source begins with the name of a permitted source.
+    /// The name of one permitted source is a prefix of `app`, and `app` is a prefix of the names of the two others.
     async fn consent_for_a_name_does_not_cover_a_longer_name(cluster: &mut Cluster) {
         victim(cluster).await;
         cluster.create::<Service>(source("web", "app", "")).await;

@@ -1,4 +1,4 @@
-//! Attacks on the token of the operator, by servers of the attacker.
+//! Attacks on the operator's token, by servers that the attacker runs.
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
@@ -21,10 +21,10 @@ use crate::on_both;
 use crate::probes::{VIP, replica};
 
 /// The credentials that a server received.
-type Got = Arc<Mutex<Vec<String>>>;
+type Received = Arc<Mutex<Vec<String>>>;
 
 /// A server whose certificate has the name of the API server, but is signed by the attacker's CA.
-async fn impostor(cluster: &Cluster, got: &Got) -> Listening {
+async fn impostor(cluster: &Cluster, got: &Received) -> Listening {
     let (tls, got) = (TlsAcceptor::from(testbed::Store::new().server_tls()), got.clone());
     Listening::at(cluster.address(1).ip(), move |stream| {
         let (tls, got) = (tls.clone(), got.clone());
@@ -34,7 +34,7 @@ async fn impostor(cluster: &Cluster, got: &Got) -> Listening {
             };
             let answer = service_fn(|request: Request<Incoming>| {
                 let credentials = request.headers().get(header::AUTHORIZATION);
-                let credentials = credentials.map(|value| value.to_str().expect("text").to_owned());
+                let credentials = credentials.map(|value| value.to_str().expect("ASCII").to_owned());
                 got.lock().expect("no panic").extend(credentials);
                 async { Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new())) }
             });
@@ -49,7 +49,7 @@ on_both! {
     listed;
     /// Rule: 7.token
     async fn a_forged_slice_of_the_api_servers_gets_no_token(cluster: &mut Cluster) {
-        let got = Got::default();
+        let got = Received::default();
         let impostor = impostor(cluster, &got).await;
         // A named target port takes its number from the slice.
         let mut vip = harness::objects::vip();

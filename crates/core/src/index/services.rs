@@ -1,4 +1,4 @@
-//! Services, in the state that the watch or a newer GET showed, and the sources on which they depend.
+//! The last known state of each Service, from the watch or a newer GET, and the sources that Services depend on.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ pub(super) struct Known {
     pub allow_from: Option<AllowFrom>,
     /// `None` if the Service is neither managed nor disabled.
     pub declared: Option<Arc<ManagedService>>,
-    /// Its condition, if conditions are wanted.
+    /// Its condition, if the operator writes conditions (`--service-conditions`).
     pub condition: Option<Box<Condition>>,
 }
 
@@ -105,7 +105,7 @@ impl Index {
         dirty
     }
 
-    /// Records a deletion that the watch shows.
+    /// Records a deletion that the watch showed.
     pub fn service_deleted(&mut self, metadata: &ObjectMeta) -> Dirty {
         let key = ServiceKey::of(metadata);
         if self.is_service_gone(metadata) {
@@ -182,8 +182,8 @@ impl Index {
         }
     }
 
-    /// A counter that grows whenever the names to watch might have changed: because a Service becomes managed or
-    /// disabled, is no longer either, or gets another source, or because consent or a limit changes for a Service.
+    /// A counter that grows whenever the names to watch might have changed: a Service starts or stops being managed or
+    /// disabled, it gets another source, or consent or a limit changes.
     #[must_use]
     pub fn names_changed(&self) -> u64 {
         self.names_changed
@@ -199,8 +199,8 @@ impl Index {
         }
     }
 
-    /// Records the result of a GET: this Service, decoded or not, or `None` if no Service has this name. `before` is
-    /// the version known when the GET was sent. Returns the affected Services. Returns `None` if the watch has shown a
+    /// Records the result of a GET. `service` is the Service, decoded or not, or `None` if it does not exist. `before`
+    /// is the version known when the GET was sent. Returns the affected Services, or `None` if the watch has shown a
     /// change since then, because it is unknown whether the change or the GET is newer. Otherwise the GET is newer, as
     /// in [`Index::observe`].
     #[must_use]
@@ -233,7 +233,7 @@ impl Index {
         })
     }
 
-    /// Ends the request of a Service for its source, unless its new state asks for the same one.
+    /// Records that a Service no longer asks for its source, unless its new state asks for the same one.
     fn unlink(&mut self, service: Option<&ManagedService>, new: Option<&ManagedService>) {
         if let Some(service) = service
             && let Some(source) = service.source()

@@ -1,4 +1,5 @@
-//! Effects of Nodes on copies: the second family and the names follow the Nodes, and no copy waits for them.
+//! How Nodes affect copies: the addresses of the second family and the node names follow the Nodes, and no write of a
+//! copy waits for Nodes.
 
 use simulation::node_scenarios::{fail, put, shown, with_nodes, without_nodes};
 use simulation::node_watch::FAILURES;
@@ -8,7 +9,7 @@ use simulation::schedule::Step;
 use simulation::unreadable::Flaw;
 use std::time::Duration;
 
-/// Within this time, decisions from before a step are carried out.
+/// A pause that is long enough for the operator to carry out everything that it decided before.
 const LATER: Duration = Duration::from_secs(20);
 
 fn source(addresses: &[u8]) -> Step {
@@ -84,7 +85,7 @@ fn copies_follow_nodes_whatever_happens_to_them() {
             vec![node(NodeStep::Unreadable(1, Flaw::Labels))],
             servers(&[1, 2, 3]),
         ),
-        ("a server that no Node has", vec![source(&[1, 2, 3, 9])], {
+        ("an address that no Node has", vec![source(&[1, 2, 3, 9])], {
             let mut shown = servers(&[1, 2, 3]);
             shown.insert(3, "192.0.2.9 ".to_owned());
             shown
@@ -102,7 +103,7 @@ fn copies_follow_nodes_whatever_happens_to_them() {
 fn nodes_that_cannot_be_listed_delay_no_copy() {
     for (seed, how) in (0..).zip(FAILURES) {
         let mut schedule = without_nodes(2, how, vec![]);
-        // Nodes fail from the start, so that nothing is known about them.
+        // Lists and watches of Nodes fail from the start, so the operator never learns about any Node.
         schedule.before.push(fail(how));
         schedule.steps.push((LATER, source(&[1, 3])));
         let outcome = held(seed, schedule);

@@ -1,4 +1,5 @@
-//! Accessors of an object's metadata. Objects are JSON values. Absent, null and empty values are treated alike.
+//! Accessors for the metadata of objects, which are JSON values. Except in [`label`], absent, null and empty values are
+//! treated alike.
 
 use serde_json::{Map, Value};
 
