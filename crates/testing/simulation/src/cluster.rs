@@ -182,7 +182,7 @@ fn edit_copy(store: &Store, pick: usize, edit: Edit) -> Option<&'static str> {
             return Some("copy deleted by hand");
         }
         Edit::Endpoints if copy["addressType"] == "IPv6" => (
-            json!({"endpoints": [{"addresses": ["2001:db8::bad"]}]}),
+            json!({"endpoints": [{"addresses": ["2001:db8::9"]}]}),
             "copy edited by hand",
         ),
         Edit::Endpoints => (

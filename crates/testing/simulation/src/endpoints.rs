@@ -19,7 +19,7 @@ use crate::world::{REPLICAS, World};
 /// A node, by the last part of the addresses of its API server.
 pub type Node = u8;
 
-/// All nodes that sources may list.
+/// All nodes that sources or edited copies may list.
 pub const NODES: [Node; 7] = [1, 2, 3, 4, 5, 6, 9];
 
 /// The ports that are probed.
