@@ -380,6 +380,23 @@ on_both! {
         until_out(cluster, &[], RETURNS).await;
     }
 
+    /// Rule: 7.targets-kept
+    async fn recreated_copy_has_the_frozen_server_out(cluster: &mut Cluster) {
+        let (operator, _) = one_replica(cluster, 0, &SHORT_LEASE).await;
+        cluster.freeze_server(1);
+        let copy = until_out(cluster, &[1], HANGS).await;
+        let name = copy.metadata.name.as_deref().expect("a name");
+        cluster.delete::<EndpointSlice>("default", name).await;
+        let is_new = |slice: &EndpointSlice| slice.metadata.uid != copy.metadata.uid;
+        let slices = cluster.until_slices("default", VIP, "the copy is created again", |slices| {
+            slices.len() == 1 && slices.iter().all(is_new)
+        }).await;
+        assert_eq!(out(cluster, &slices[0]), [1], "{}", operator.log());
+        stays(cluster, LONG).await;
+        cluster.thaw_server(1);
+        until_out(cluster, &[], RETURNS).await;
+    }
+
     /// Rule: 7.unopposed
     async fn replica_without_election_takes_a_frozen_server_out(cluster: &mut Cluster) {
         let (operator, service) = one_replica(cluster, 0, &["--leader-elect=false"]).await;

@@ -44,7 +44,8 @@ impl Probes {
         let mut handles: BTreeMap<Target, AbortHandle> = BTreeMap::new();
         let (mut seen, mut https) = (None, BTreeSet::new());
         loop {
-            if let Some((targets, taken_out)) = self.changed_targets(&mut seen, &mut https) {
+            let before = handles.keys().copied().collect();
+            if let Some((targets, taken_out)) = self.changed_targets(&before, &mut seen, &mut https) {
                 self.list(&targets, taken_out);
                 handles.retain(|target, task| {
                     let is_listed = targets.contains(target);
@@ -75,6 +76,7 @@ impl Probes {
     /// port, the last known ports count, because its copies may be held.
     fn changed_targets(
         &self,
+        before: &BTreeSet<Target>,
         seen: &mut Option<u64>,
         https: &mut BTreeSet<u16>,
     ) -> Option<(BTreeSet<Target>, BTreeSet<IpAddr>)> {
@@ -87,7 +89,7 @@ impl Probes {
         if !ports.is_empty() {
             *https = ports;
         }
-        let targets = index.probe_targets(https);
+        let targets = index.probe_targets(https, before);
         let listed = index.addresses_of(&ServiceKey::api_source(), "https");
         let addresses = listed.iter().flatten().map(|(address, _)| address.parse());
         let listed: BTreeSet<IpAddr> = addresses.filter_map(Result::ok).collect();

@@ -40,14 +40,22 @@ impl Index {
     /// its slices can be decoded, only these addresses count in that family. The ports are those in `https`, and the
     /// supervisor's. The operator probes no other source and no other port, because otherwise anyone who is allowed to
     /// write a Service could scan ports. An address that Nodes give for a second family is probed even before a copy
-    /// shows it.
+    /// shows it. A target of `before` stays as long as the source lists it and copies should show it, so that a copy
+    /// that is deleted or edited by hand does not make the operator forget what it knows about the target.
     #[must_use]
-    pub fn probe_targets(&self, https: &BTreeSet<u16>) -> BTreeSet<Target> {
+    pub fn probe_targets(&self, https: &BTreeSet<u16>, before: &BTreeSet<Target>) -> BTreeSet<Target> {
         let is_probed = |port: &u16| *port == SUPERVISOR_PORT || https.contains(port);
-        let (mut shown, mut coming) = (Found::new(), Found::new());
+        let (mut shown, mut coming, mut wanted) = (Found::new(), Found::new(), Found::new());
         let services = self.api_server_services();
         let services = services.filter_map(|key| self.managed_service(key));
         for service in services.filter(|service| service.probed) {
+            for slice in self.api_server_slices() {
+                let ports = copied_ports(service, slice);
+                let addresses = slice.addresses();
+                for address in addresses.filter(|address| service.families.contains(&Family::of(*address))) {
+                    wanted.entry(address).or_default().extend(&ports);
+                }
+            }
             let copies = self.copies.of(&service.key);
             for copy in copies.filter(|copy| is_probed_copy(copy, &service.key)) {
                 let ports: Vec<_> = copy.tcp_ports(|_| true).filter(is_probed).collect();
@@ -58,6 +66,15 @@ impl Index {
             for (address, mut ports) in self.second_family_of(service) {
                 ports.retain(is_probed);
                 coming.entry(address).or_default().extend(ports);
+            }
+        }
+        for target in before {
+            let address = target.address();
+            if wanted
+                .get(&address)
+                .is_some_and(|ports| ports.contains(&target.port()))
+            {
+                shown.entry(address).or_default().insert(target.port());
             }
         }
         if self.unreadable.of(&ServiceKey::api_source()).is_empty() {
@@ -136,19 +153,10 @@ impl Index {
             let shown: BTreeSet<_> = copies.flat_map(|copy| copy.addresses()).collect();
             let slices = self.api_server_slices();
             for slice in slices.filter(|slice| slice.address_type == family.other().as_str()) {
-                let ports = ports::ports(
-                    &service.ports,
-                    slice.ports.as_deref().unwrap_or_default(),
-                    |_| true,
-                    &mut ports::LeftOut::default(),
-                );
-                let ports = ports.unwrap_or_default();
+                let ports = copied_ports(service, slice);
                 for listed in slice.addresses() {
                     if let Ok(address) = nodes.counterpart(listed, family, &service.own_addresses, &shown) {
-                        found
-                            .entry(address)
-                            .or_default()
-                            .extend(ports::tcp_numbers(&ports, |_| true));
+                        found.entry(address).or_default().extend(&ports);
                     }
                 }
             }
@@ -165,6 +173,17 @@ impl Index {
         };
         self.api_servers_changed += u64::from(concerns);
     }
+}
+
+/// The TCP ports of a copy of this slice.
+fn copied_ports(service: &ManagedService, slice: &EndpointSlice) -> Vec<u16> {
+    let ports = ports::ports(
+        &service.ports,
+        slice.ports.as_deref().unwrap_or_default(),
+        |_| true,
+        &mut ports::LeftOut::default(),
+    );
+    ports::tcp_numbers(&ports.unwrap_or_default(), |_| true).collect()
 }
 
 /// Whether the endpoints of a slice are probed for a Service. A copy that is being deleted is not probed, because it

@@ -18,6 +18,7 @@ use crate::endpoints::{Class, NODES, PORTS, node_of, own_addresses};
 use crate::oracle;
 use crate::replica::Life;
 use crate::slices::{Key, SERVICE_NAME, annotation, is_ours, key, label};
+use crate::topology::listed_by_source;
 use crate::unreadable::is_unreadable;
 use crate::verdicts::{Group, Probed, is_of_api_servers, service_of};
 use crate::world::{State, World};
@@ -40,10 +41,14 @@ const BLIND_AFTER: Duration = Duration::from_secs(3);
 /// An objection younger than this still counts, with a margin.
 const OBJECTION_LIFETIME: Duration = Duration::from_millis(8500);
 
+/// Within this time, a copy that was edited or deleted by hand is repaired, if there is a leader.
+const REPAIRED: Duration = Duration::from_secs(5);
+
 /// State that is kept between two checks.
 #[derive(Debug, Default)]
 pub struct Calm {
-    /// When copies began to list each address.
+    /// When copies and the source began to list each address. In a family in which the source lists no address, the
+    /// copies alone count.
     listed: BTreeMap<IpAddr, Duration>,
     /// Endpoints that were out while they were dead for all replicas, and the leader at that time.
     settled: BTreeMap<(Key, IpAddr), String>,
@@ -119,11 +124,17 @@ impl World {
     fn check(&self, calm: &mut Calm) {
         let now = self.now();
         let groups = self.groups();
+        let source = listed_by_source(&self.store);
+        let families: BTreeSet<_> = source.iter().map(IpAddr::is_ipv4).collect();
         let addresses: BTreeSet<_> = groups
             .iter()
             .flat_map(|(_, group)| group.candidates.iter().copied())
+            .filter(|address| source.contains(address) || !families.contains(&address.is_ipv4()))
             .collect();
-        calm.listed.retain(|address, _| addresses.contains(address));
+        let edited = self.state().probed.edited.clone();
+        let is_repaired_soon = |address: &IpAddr| edited.get(address).is_some_and(|at| now <= *at + REPAIRED);
+        calm.listed
+            .retain(|address, _| addresses.contains(address) || is_repaired_soon(address));
         for address in addresses {
             let since = calm.listed.entry(address).or_insert(now);
             if let Some(lost) = self.state().probed.lost.get(&address) {

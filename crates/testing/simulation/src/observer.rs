@@ -16,7 +16,7 @@ use crate::replica::{Life, RENEW_DEADLINE};
 use crate::slices::{
     self, Key, endpoints, is_leftover, is_ours, key, owner, provenance, restored, text, uid, version,
 };
-use crate::topology::{self, History, is_second, without_topology};
+use crate::topology::{self, History, is_second, listed_by_source, without_topology};
 use crate::unreadable::Episodes;
 use crate::verdicts::{Probed, Renewal};
 
@@ -229,7 +229,7 @@ impl Observer {
             } = &written;
             let (old, new) = (old.as_deref(), new.as_deref());
             if *resource == "endpointslices" {
-                probed.copy(now, old, new);
+                probed.slice_written(now, by, (old, new), coverage, || listed_by_source(store));
                 if by == By::Replicas {
                     topology::count(store, (old, new), coverage);
                     probed.count_returns(now, (old, new), &self.last_leader, coverage);
@@ -256,7 +256,10 @@ impl Observer {
                         None => {}
                     }
                 }
-                ("services", By::Others) => self.service(new.or(old), new.is_none()),
+                ("services", By::Others) => {
+                    probed.edited.clear();
+                    self.service(new.or(old), new.is_none());
+                }
                 ("nodes", By::Others) => self.nodes.node(new.unwrap_or(&Value::Null)),
                 ("endpointslices", By::Others) => self.slice_of_others(old, new),
                 ("endpointslices", By::Replicas) => {

@@ -442,6 +442,7 @@ pub fn draw(chance: &mut Chance, replicas: usize, is_calm: bool) -> Step {
         68..71 => return Step::Copy(pick, Edit::Memory),
         71..75 => return lease_requests(chance, replica, replicas),
         75..79 => ProbeStep::Liar(chance.millis(3000, 15_000)),
+        79..83 => return Step::Copy(pick, *chance.one_of(&[Edit::Deleted, Edit::Endpoints])),
         _ => ProbeStep::Lease(match chance.below(5) {
             0 => Harm::Deleted,
             1 => Harm::Garbled,

@@ -269,3 +269,13 @@ pub fn is_api_source(slice: &Value) -> bool {
         && label(slice, SERVICE_NAME) == Some("kubernetes")
         && label(slice, MANAGED_BY) != Some(US)
 }
+
+/// The addresses that the API source lists.
+pub fn listed_by_source(store: &Store) -> BTreeSet<IpAddr> {
+    let slices = store.list("endpointslices", Some("default"));
+    slices
+        .iter()
+        .filter(|slice| is_api_source(slice))
+        .flat_map(addresses)
+        .collect()
+}

@@ -17,6 +17,7 @@ use crate::coverage::Coverage;
 use crate::endpoints::{Endpoints, PORTS};
 use crate::fault::Verb;
 use crate::hearing::Hearing;
+use crate::observer::By;
 use crate::replica::Life;
 use crate::sent::Sent;
 use crate::slices::{
@@ -63,8 +64,10 @@ pub struct Probed {
     pub renewals: BTreeMap<String, Renewal>,
     /// When an address was last out in a copy of a Service.
     pub out: BTreeMap<(Key, IpAddr), Duration>,
-    /// When a copy last lost an address, so that replicas may have forgotten its state.
+    /// When the source or a copy last lost an address, so that replicas may have forgotten its state.
     pub lost: BTreeMap<IpAddr, Duration>,
+    /// When somebody last removed an address by hand from a copy, although the source lists it. Replicas keep its state.
+    pub edited: BTreeMap<IpAddr, Duration>,
     /// The API servers that the connections of each replica must leave, according to that replica.
     pub down: BTreeMap<String, BTreeSet<IpAddr>>,
     /// The time until which replicas or their requests may fail.
@@ -156,21 +159,42 @@ impl Group {
 }
 
 impl Probed {
-    /// Notes that a slice was written.
-    pub fn copy(&mut self, now: Duration, old: Option<&Value>, new: Option<&Value>) {
+    /// Notes that a slice was written. `listed` returns the addresses that the source lists.
+    pub fn slice_written(
+        &mut self,
+        now: Duration,
+        by: By,
+        (old, new): (Option<&Value>, Option<&Value>),
+        coverage: &mut Coverage,
+        listed: impl FnOnce() -> BTreeSet<IpAddr>,
+    ) {
         let is_filled = |slice: Option<&Value>| slice.is_some_and(|it| endpoint_list(it).next().is_some());
-        if old.or(new).is_some_and(is_api_source) && is_filled(old) != is_filled(new) {
-            self.sources_changed = now;
+        let is_source = old.or(new).is_some_and(is_api_source);
+        if is_source {
+            self.edited.clear();
+            if is_filled(old) != is_filled(new) {
+                self.sources_changed = now;
+            }
         }
         for copy in old.into_iter().chain(new).filter(|copy| is_of_api_servers(copy)) {
             for address in unreachable(copy) {
                 self.out.insert((service_of(copy), address), now);
             }
         }
-        let addresses = |copy: Option<&Value>| copy.map(addresses).unwrap_or_default();
-        let after = addresses(new);
-        for address in addresses(old.filter(|old| is_of_api_servers(old))) {
-            if !after.contains(&address) {
+        let shows = |old: &&Value| is_source || is_of_api_servers(old);
+        let addresses = |slice: Option<&Value>| slice.map(addresses).unwrap_or_default();
+        let (before, after) = (addresses(old.filter(shows)), addresses(new));
+        let lost: Vec<_> = before.difference(&after).copied().collect();
+        if lost.is_empty() {
+            return;
+        }
+        let listed = listed();
+        for address in lost {
+            if !is_source && by == By::Others && listed.contains(&address) {
+                self.edited.insert(address, now);
+                let was_out = old.is_some_and(|old| unreachable(old).contains(&address));
+                coverage.add("endpoint that is out removed by hand", u64::from(was_out));
+            } else {
                 self.lost.insert(address, now);
             }
         }
@@ -178,9 +202,17 @@ impl Probed {
 
     /// Notes that etcd was restored from a backup.
     pub fn restored(&mut self, now: Duration, lost: &[Value], lease: Option<&Value>) {
-        for copy in lost {
-            self.copy(now, Some(copy), None);
+        for slice in lost {
+            let written = (Some(slice), None);
+            self.slice_written(
+                now,
+                By::Replicas,
+                written,
+                &mut Coverage::default(),
+                BTreeSet::new,
+            );
         }
+        self.edited.clear();
         self.hearing.stored(now, lease, false);
         self.hearing.restored();
     }

@@ -10,7 +10,7 @@ use simulation::unreadable::Flaw;
 use std::time::Duration;
 
 /// A pause that is long enough for the operator to carry out everything that it decided before.
-const LATER: Duration = Duration::from_secs(20);
+const SETTLE: Duration = Duration::from_secs(20);
 
 fn source(addresses: &[u8]) -> Step {
     Step::Source {
@@ -105,7 +105,7 @@ fn nodes_that_cannot_be_listed_delay_no_copy() {
         let mut schedule = without_nodes(2, how, vec![]);
         // Lists and watches of Nodes fail from the start, so the operator never learns about any Node.
         schedule.before.push(fail(how));
-        schedule.steps.push((LATER, source(&[1, 3])));
+        schedule.steps.push((SETTLE, source(&[1, 3])));
         let outcome = held(seed, schedule);
         assert_eq!(shown(&outcome), servers(&[1, 3]), "{how:?}\n{}", outcome.story);
         let right = outcome.coverage.of("copies right while Nodes cannot be listed");
@@ -124,7 +124,7 @@ fn the_second_family_outlives_a_restart_without_nodes() {
         let restart = |replica| Step::Kill(replica, Duration::from_millis(500));
         let steps = vec![fail(how), restart(0), restart(1)];
         let mut schedule = without_nodes(2, how, steps);
-        schedule.steps.push((LATER, source(&[1, 3])));
+        schedule.steps.push((SETTLE, source(&[1, 3])));
         let outcome = held(seed, schedule);
         assert_eq!(shown(&outcome), servers(&[1, 3]), "{how:?}\n{}", outcome.story);
         let times = |what| outcome.coverage.of(what);

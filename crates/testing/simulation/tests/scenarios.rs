@@ -8,11 +8,14 @@ use simulation::scenarios::{
     KINDS, all_answer, blind_leader, consent_unseen, doubt, nobody_sees, paused_while_it_hangs, probed,
     third_answers, unreadable, without_lists,
 };
-use simulation::schedule::LEADER;
+use simulation::schedule::{Edit, LEADER, Step};
 use simulation::sight::{Blindness, Sight};
 use simulation::unreadable::Flaw;
 
 const PAUSE: Duration = Duration::from_millis(700);
+
+/// A pause after which the laws about the effects of probes apply.
+const SETTLED: Duration = Duration::from_secs(20);
 
 #[test]
 fn copies_of_unreadable_slices_stay_and_are_updated_later() {
@@ -146,6 +149,20 @@ fn an_api_server_that_one_replica_cannot_reach_stays() {
             "{answer:?}\n{}",
             outcome.story
         );
+    }
+}
+
+#[test]
+fn an_api_server_stays_out_when_its_copy_is_deleted_or_edited() {
+    for (seed, answer) in (0..).zip(FAILURES) {
+        for edit in [Edit::Deleted, Edit::Endpoints] {
+            let mut schedule = probed(2, Vec::new());
+            let dead = third_answers(None, answer, Duration::from_secs(60));
+            schedule.calm = vec![(SETTLED, dead), (SETTLED, Step::Copy(0, edit))];
+            let outcome = held(seed, schedule);
+            let edited = outcome.coverage.of("endpoint that is out removed by hand");
+            assert_eq!(edited, 1, "{answer:?} {edit:?}\n{}", outcome.story);
+        }
     }
 }
 

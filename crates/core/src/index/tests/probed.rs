@@ -3,11 +3,17 @@
 use super::*;
 use crate::model::annotation;
 use crate::testing::{node, slice_port};
+use crate::verdicts::Target;
 
 const HTTPS: u16 = 6443;
 
 fn targets(index: &Index) -> Vec<String> {
-    let targets = index.probe_targets(&[HTTPS].into());
+    targets_after(index, &BTreeSet::new())
+}
+
+/// The targets of a replica that has probed those in `before`.
+fn targets_after(index: &Index, before: &BTreeSet<Target>) -> Vec<String> {
+    let targets = index.probe_targets(&[HTTPS].into(), before);
     targets.iter().map(ToString::to_string).collect()
 }
 
@@ -118,6 +124,55 @@ fn address_that_the_source_lacks_is_probed_only_if_it_lists_none() {
     assert_eq!(targets(&index), ["192.0.2.1:6443"]);
     index.apply_slice(&scope, source(&[]).version(201));
     assert_eq!(targets(&index), ["192.0.2.1:6443", "192.0.2.66:6443"], "held");
+}
+
+/// Rule: 7.targets-kept
+#[test]
+fn target_stays_while_a_copy_lacks_what_the_source_lists() {
+    let scope = named(&["kubernetes", "vip"]);
+    let join = |service: Service| service.no_ports().number("api", 6443).number("join", 9345);
+    let copy = copy_for("vip", &["192.0.2.1", "192.0.2.2"])
+        .ports(&[slice_port("api", 6443), slice_port("join", 9345)]);
+    let mut index = with_copies(std::slice::from_ref(&copy));
+    index.apply_service(&join(service("vip")).version(200));
+    let source = |addresses: &[&'static str]| slice("kubernetes").endpoints(addresses.to_vec());
+    index.apply_slice(&scope, source(&["192.0.2.1", "192.0.2.2"]).version(200));
+    let before = index.probe_targets(&[HTTPS].into(), &BTreeSet::new());
+    let all: Vec<_> = before.iter().map(ToString::to_string).collect();
+    assert_eq!(all.len(), 4);
+
+    let edited = copy_for("vip", &["192.0.2.1"]).version(201);
+    index.apply_slice(&Scope::Copies, edited.clone());
+    assert_eq!(targets_after(&index, &before), all, "an edited copy");
+    index.delete_slice(&Scope::Copies, &edited.metadata);
+    assert_eq!(targets_after(&index, &before), all, "a deleted copy");
+    assert_eq!(targets(&index), Vec::<String>::new(), "a new replica");
+
+    index.apply_slice(&scope, source(&["192.0.2.1"]).version(201));
+    let one = ["192.0.2.1:6443", "192.0.2.1:9345"];
+    assert_eq!(
+        targets_after(&index, &before),
+        one,
+        "the source removes an address"
+    );
+    index.apply_service(&service("vip").no_ports().number("api", 6443).version(201));
+    assert_eq!(
+        targets_after(&index, &before),
+        ["192.0.2.1:6443"],
+        "the Service drops a port"
+    );
+    index.apply_service(&service("vip").families(&["IPv6"]).version(202));
+    assert_eq!(
+        targets_after(&index, &before),
+        Vec::<String>::new(),
+        "another family"
+    );
+    index.apply_service(&service("vip").annotate(annotation::PROBE, "off").version(203));
+    assert_eq!(targets_after(&index, &before), Vec::<String>::new(), "exempt");
+    index.apply_service(&service("vip").version(204));
+    assert_eq!(targets_after(&index, &before), ["192.0.2.1:6443"]);
+    index.delete_service(&key("vip"));
+    assert_eq!(targets_after(&index, &before), Vec::<String>::new(), "no Service");
 }
 
 /// A finalizer keeps a forged copy that the operator has deleted.
