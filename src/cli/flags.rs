@@ -174,8 +174,8 @@ pub(super) struct Flags {
     )]
     leader_election_id: String,
 
-    /// auto: the addresses that default/kubernetes lists, then the configured one; cluster: the configured one
-    /// alone; local: this node's API server first [default: auto in a Pod, else cluster]
+    /// auto: the addresses that default/kubernetes lists, then the configured one; cluster: the configured one;
+    /// local: this node's API server, then as auto [default: auto in a Pod, else cluster]
     #[arg(long, value_name = "MODE", help_heading = "API servers", value_parser = api_server_mode)]
     api_server_mode: Option<ModeName>,
 

@@ -31,10 +31,9 @@ previous leader may have copied them. `endpoint_copier_trigger_propagation_secon
 states, so it includes the time without a leader. If a change is older than the term,
 `endpoint_copier_out_of_sync_seconds` counts from the start of the term.
 
-A replica renders the page at most once a second, for all clients together, so a page may be one second old. If a client
-reads so slowly that the replica renders two newer pages before it has finished, it gets only a part of its page. A
-replica serves at most 32 connections. If there are more, it closes the oldest idle connection of the peer with the most
-connections.
+A replica renders the page at most once a second, for all clients together, so a page may be one second old. If the
+replica renders two newer pages before a slow client has read its page, the response ends early. A replica serves at
+most 32 connections. If there are more, it closes the oldest idle connection of the peer with the most connections.
 ";
 
 /// The sections, by the prefix of the metric names in them.
@@ -101,7 +100,7 @@ const LABELS: &[Label] = &[
         names: &["state"],
         of: &["endpoint_copier_probe_state"],
         values: "`new`: not seen healthy since it was listed. `well`: healthy. `failing`: the last probes failed. \
-                 `down`: too many probes in a row failed. `rising`: it answers again, but not for long enough.",
+                 `down`: too many probes in a row failed. `rising`: it answers again, but has not done so for long enough.",
     },
     Label {
         names: &["result"],
@@ -122,7 +121,7 @@ const LABELS: &[Label] = &[
     Label {
         names: &["reason"],
         of: &["endpoint_copier_findings", "endpoint_copier_events_total"],
-        values: "A reason of [Events](events.md).",
+        values: "One of the reasons in [Events](events.md).",
     },
     Label {
         names: &["reason"],
@@ -155,7 +154,7 @@ const LABELS: &[Label] = &[
     Label {
         names: &["host", "method", "code"],
         of: &[],
-        values: "Host, method and status code of a request to an API server. The code is &lt;error> if there was no response.",
+        values: "Host of the configured API URL, method, and status code of a request to an API server. The code is &lt;error> if there was no response.",
     },
     Label {
         names: &["version", "commit"],
@@ -242,7 +241,7 @@ fn the_page_of_metrics_is_up_to_date() {
     }
     assert_eq!(count, families.len(), "a metric is in no section");
     text.push_str("\n## Labels\n\n");
-    text.push_str(&table(["label", "of", "value"], LABELS.iter().map(row)));
+    text.push_str(&table(["label", "metric", "value"], LABELS.iter().map(row)));
     check("docs/reference/metrics.md", &text);
 }
 

@@ -92,8 +92,8 @@ metrics! {
             "Current problems with managed Services, by reason. The Events on the Service have the same reasons and \
              say what to do.", &["reason"]),
         events: page.counters("endpoint_copier_events_total",
-            "Events on Services that the API server accepted, by type and reason; docs/reference/events.md says what \
-                they mean.",
+            "Events about Services that the API server accepted, by type and reason; docs/reference/events.md says what \
+             they mean.",
             &["type", "reason"]),
         watch_last_event: page.gauges("endpoint_copier_watch_last_event_timestamp_seconds",
             "When a watch was last active, as Unix time: an event, or the response to the next request of the watch, which is due every \
@@ -104,15 +104,16 @@ metrics! {
             "Restarts of watches, by watched resource and reason. selector: expected when Services are created or deleted; error: the \
              API server or the network has a problem.", &["resource", "reason"]),
         api_requests: page.counters("rest_client_requests_total",
-            "Requests to the API server by method, host and status code; the code <error> means that there was no \
-                response.",
+            "Requests to the API servers by method, host and status code. The host is that of the configured API URL, \
+             whichever API server answers; the code <error> means that there was no response.",
             &["method", "code", "host"]),
         api_address_changes: page.counter("endpoint_copier_api_address_changes_total",
             "Switches from one API server address to another, by any API client in this replica; the log has both \
              addresses. If there are more than a few an hour, an API server or the network has a problem."),
         clock_skew: page.gauge("endpoint_copier_clock_skew_seconds",
-            "Lower bound of the difference between the clock of this replica and the API server's: positive if this replica is \
-             ahead, negative if it is behind. It affects only the times in logs, Events and the Lease."),
+            "The smallest difference between the clocks of this replica and the API server that fits the last response: \
+             positive if this replica is ahead, negative if it is behind. A difference affects only the times in logs, \
+             Events, conditions, metrics, copies and the Lease."),
     }
     with {
         registry: Registry = page.registry.clone(),

@@ -15,7 +15,7 @@ metrics! {
         state: page.gauges("endpoint_copier_probe_state",
             "1 for the state of an API server according to this replica's probes, else 0. new: not seen healthy since \
              it was listed; well: healthy; failing: the last probes failed; down: too many probes in a row failed; \
-             rising: it answers again, but not for long enough.",
+             rising: it answers again, but has not done so for long enough.",
              &["address", "port", "state"]),
         listed: page.gauges("endpoint_copier_probe_listed",
             "1 while default/kubernetes lists an API server as ready, 0 while only copies do: the list is empty and \
@@ -27,8 +27,8 @@ metrics! {
             "How long answered probes of an API server took, including the connection if it was new. If it is close to \
              the time limit (1 second by default), the API server may soon be taken out.", &["address", "port"], &PROBE_BUCKETS),
         unreachable: page.gauge("endpoint_copier_probe_unreachable_endpoints",
-            "Endpoints, in all copies, that probes find unreachable, while this replica leads. They are taken \
-             out, unless the mode is observe. See the Event EndpointUnreachable on the Service."),
+            "Endpoints in all copies that are unreachable according to the probes of this leader: at most half of those of \
+             a Service. Unless the mode is observe, they are taken out. See the Event EndpointUnreachable on the Service."),
         removals: page.counter("endpoint_copier_probe_removals_total",
             "Number of times that this replica has taken an endpoint out of a copy because probes failed."),
     }

@@ -48,7 +48,7 @@ pub(super) fn render(text: &mut String, process: ProcResult<Process>, began: Opt
         (
             "process_start_time_seconds",
             "gauge",
-            "When the process began, as Unix time. A recent value means that the process was restarted.",
+            "When the process started, as Unix time. A recent value means that the process was restarted.",
             began,
         ),
         (

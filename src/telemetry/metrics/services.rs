@@ -121,7 +121,7 @@ const FAMILIES: [ServiceFamily; 3] = [
     ServiceFamily {
         name: "endpoint_copier_out_of_sync_seconds",
         help: "How long the copies of this Service have been out of sync, or unknown because a watch is silent; 0 if \
-               in sync. A change that is waiting counts from its arrival, or from the start of the term.",
+               in sync. A pending change counts from its arrival, or from the start of the term if that is later.",
         values: |state, stale| {
             let behind = state.since().map(|since| since.elapsed());
             vec![("", behind.max(stale).unwrap_or_default().as_secs_f64())]
@@ -130,7 +130,7 @@ const FAMILIES: [ServiceFamily; 3] = [
     ServiceFamily {
         name: "endpoint_copier_last_success_timestamp_seconds",
         help: "When a sync of this Service last ended with all copies in sync, as Unix time. A Service without changes \
-               is not synced, so an old value alone means nothing.",
+               is not synced, so an old value does not by itself indicate a problem.",
         values: |state, _| {
             let success = state.last_success.map(|moment| ("", unix(moment)));
             success.into_iter().collect()
@@ -138,8 +138,8 @@ const FAMILIES: [ServiceFamily; 3] = [
     },
     ServiceFamily {
         name: "endpoint_copier_endpoints",
-        help: "Endpoints of this Service, in the source's slices of the families that it wants and in the copies. \
-               ready: they get traffic; terminating: they are shutting down; unready: neither.",
+        help: "Endpoints of this Service: in the source's slices (only the IP families that the Service wants), or in \
+               the copies. ready: the endpoint gets traffic; terminating: it is shutting down; unready: neither.",
         values: |state, _| {
             let Some(SourceAndCopies { source, copies }) = state.endpoints else {
                 return Vec::new();

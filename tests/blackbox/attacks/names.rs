@@ -27,7 +27,7 @@ const LISTS: [&str; 12] = [
 on_both! {
     servers: 1;
     /// Rule: 9.allow-from
-    async fn a_list_allows_no_namespace_that_it_does_not_name(cluster: &mut Cluster) {
+    async fn a_list_allows_only_the_namespaces_that_it_names(cluster: &mut Cluster) {
         for namespace in ["web", "team-a"] {
             cluster.namespace(namespace).await;
         }
@@ -49,7 +49,7 @@ on_both! {
     }
 
     /// The name of one permitted source is a prefix of `app`, and `app` is a prefix of the names of the two others.
-    async fn consent_for_a_name_does_not_cover_a_longer_name(cluster: &mut Cluster) {
+    async fn consent_for_a_source_does_not_cover_similar_names(cluster: &mut Cluster) {
         victim(cluster).await;
         cluster.create::<Service>(source("web", "app", "")).await;
         for name in ["ap", "app-blue", "app-x7k2p"] {

@@ -48,7 +48,7 @@ async fn impostor(cluster: &Cluster, got: &Received) -> Listening {
 on_both! {
     listed;
     /// Rule: 7.token
-    async fn a_forged_slice_of_the_api_servers_gets_no_token(cluster: &mut Cluster) {
+    async fn a_server_in_a_forged_slice_gets_no_token(cluster: &mut Cluster) {
         let got = Received::default();
         let impostor = impostor(cluster, &got).await;
         // A named target port takes its number from the slice.

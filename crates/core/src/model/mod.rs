@@ -67,9 +67,9 @@ pub mod annotation {
         REFERENCE;
         /// `true`: managed; `false`: not managed, whatever the flags say.
         ENABLED = "endpoint-copier/enabled" =>
-            "`\"true\"`: the Service is managed. `\"false\"`: the Service is not managed, whatever the flags say. Its \
-             copies are deleted, and also what the Go operator left for it. With any other value, even an empty one, \
-             the copies stay as they are until you fix the value (`InvalidAnnotation`). Without the annotation, only \
+            "`\"true\"`: the Service is managed. `\"false\"`: the Service is not managed, whatever the flags say. The \
+             operator deletes its copies, and the slices that the Go operator left for it. With any other value, even \
+             an empty one, the copies stay as they are until you fix the value (`InvalidAnnotation`). Without the annotation, only \
              the Service that `--managed-endpoint-name` names is managed.";
         /// Name of the source Service.
         SOURCE_NAME = "endpoint-copier/default-service-name" =>
@@ -78,8 +78,8 @@ pub mod annotation {
              the operator deletes the copies if the name is misspelled (`SourceNotFound`).";
         /// Namespace of the source Service.
         SOURCE_NAMESPACE = "endpoint-copier/default-service-namespace" =>
-            "Namespace of the source Service. Without this annotation, a source that `default-service-name` names is \
-             in the namespace of the managed Service. Without `default-service-name`, this annotation is invalid \
+            "Namespace of the source Service. If only `default-service-name` is set, the source is in the \
+             namespace of the managed Service. Without `default-service-name`, this annotation is invalid \
              (`InvalidAnnotation`).";
         /// `hold` or `follow`: whether the last good copies stay or become empty when the source is empty.
         WHEN_SOURCE_EMPTY = "endpoint-copier/when-source-empty" =>

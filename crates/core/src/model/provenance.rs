@@ -27,11 +27,11 @@ documented! {
     TRIGGER_TIME = "endpoints.kubernetes.io/last-change-trigger-time" =>
         "Time of the last change of the endpoints. If the source EndpointSlice has this annotation, its value is \
          copied. Otherwise, this is the time at which the operator first saw the cause, such as a change of the \
-         source or a failed probe. kube-proxy measures from this time how long a change takes.";
-    /// Addresses that probes took out of the copy, separated by commas.
+         source or a failed probe. kube-proxy uses this time to measure its network programming latency.";
+    /// Addresses of the endpoints that the operator marked as not ready because of failed probes.
     UNREACHABLE = "endpoint-copier/unreachable" =>
-        "Addresses that probes took out of the copy, separated by commas. A new leader keeps these endpoints out until \
-         they answer. The annotation has no effect on endpoints that are ready.";
+        "Addresses of the endpoints that the operator marked as not ready because they failed probes, separated by \
+         commas. A new leader keeps these endpoints out until they answer. The annotation has no effect on endpoints that are ready.";
 }
 
 /// The source slice of a copy, as the annotations of the copy state it. Users can edit these annotations.
