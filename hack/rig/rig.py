@@ -6,6 +6,7 @@
     announce    MetalLB and PureLB announce the VIP on exactly the nodes whose API server is alive
     faults      how long calls to the VIP fail when a node loses power, or its API server is killed or freezes
     supervisor  port 9345 of the VIP, and what happens when it fails on one node and on all
+    quiet       nothing is taken out while every API server lives, whatever disturbs the network and the processes
 
 Each node is a network namespace with etcd, kube-apiserver, kube-proxy in nftables mode and a replica of the operator.
 The rig needs root on Linux, ip, nft, openssl, unshare, and KUBEBUILDER_ASSETS, a folder with etcd, kube-apiserver and
@@ -28,6 +29,7 @@ import threading
 import time
 
 import cluster
+import quiet
 from network import CLIENT, FAMILIES, NODES, VIP, Failure, announce_from
 
 FAULTS = ("kill", "freeze", "power-off")
@@ -277,11 +279,13 @@ def supervisor(rig):
 
 
 SCENARIOS = {"local": local, "announce": announce, "faults": faults, "supervisor": supervisor}
+# Scenarios that run only by name, because they take long.
+LONG_SCENARIOS = {"quiet": quiet.quiet}
 
 
 def parse():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help="local, announce, faults, supervisor [all]")
+    parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help="local, announce, faults, supervisor [all of these], quiet")
     option = parser.add_argument
     option("--operator", default="target/release/endpoint-copier-operator", help="the binary [%(default)s]")
     option("--operator-args", default="", metavar="ARGS", help="more flags of the operator")
@@ -290,16 +294,21 @@ def parse():
     option("--victim", choices=FAILING_LIMIT, default="other", help="the node with the fault [%(default)s]: that of "
            "the operator's leader, that of the etcd leader, or one of neither")
     option("--reps", type=int, default=1, help="how often each fault happens [%(default)s]")
-    option("--out", metavar="FILE", help="appends a line of JSON for each fault")
+    option("--disturbances", default=",".join(quiet.DISTURBANCES), help="the disturbances of the scenario quiet [%(default)s]")
+    option("--minutes", type=float, default=1, help="how long each disturbance lasts [%(default)s]")
+    option("--out", metavar="FILE", help="appends a line of JSON for each fault or disturbance")
     option("--inside", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     arguments.scenarios = arguments.scenarios or list(SCENARIOS)
     for name in arguments.scenarios:
-        if name not in SCENARIOS:
+        if name not in {**SCENARIOS, **LONG_SCENARIOS}:
             parser.error(f"there is no scenario {name}")
     for name in arguments.faults.split(","):
         if name not in FAULTS + MORE_FAULTS:
             parser.error(f"there is no fault {name}")
+    for name in arguments.disturbances.split(","):
+        if name not in quiet.DISTURBANCES:
+            parser.error(f"there is no disturbance {name}")
     return arguments
 
 
@@ -348,7 +357,7 @@ def inside(arguments):
         rig.cluster.start()
         for name in arguments.scenarios:
             print(f"== {name}", flush=True)
-            SCENARIOS[name](rig)
+            {**SCENARIOS, **LONG_SCENARIOS}[name](rig)
             rig.expect("no process has ended by itself", not rig.cluster.ended(), rig.cluster.ended())
     except (Failure, OSError, subprocess.CalledProcessError) as error:
         rig.expect("the rig works", False, f"{error}; processes that ended: {rig.cluster.ended()}")

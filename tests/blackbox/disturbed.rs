@@ -40,8 +40,39 @@ async fn pause_leaders(replicas: &[Operator], time: Duration) {
     }
 }
 
-/// Disturbs probes and replicas for this time, and checks that the copy does not change.
-async fn living_servers_stay(time: Duration) {
+/// Delays each response to a probe by up to 200 ms.
+async fn jitter(cluster: &Cluster, time: Duration) {
+    let end = Instant::now() + time;
+    let mut delay = 0;
+    while Instant::now() < end {
+        for server in cluster.testbed_servers() {
+            delay = (delay * 73 + 41) % 201;
+            server.faults().clear();
+            let late = Effect::Latency(Duration::from_millis(delay));
+            server.faults().add(Fault::new(probes(), late));
+        }
+        sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// The second server answers each probe after 900 ms.
+async fn slow_server(cluster: &Cluster, time: Duration) {
+    let server = cluster.testbed_servers().nth(1).expect("three servers");
+    let slow = Effect::Latency(Duration::from_millis(900));
+    server.faults().add(Fault::new(probes(), slow));
+    sleep(time).await;
+}
+
+/// All servers answer each probe with this status.
+async fn all_answer(cluster: &Cluster, code: u16, time: Duration) {
+    for server in cluster.testbed_servers() {
+        server.faults().add(Fault::status(probes(), code));
+    }
+    sleep(time).await;
+}
+
+/// Disturbs probes or replicas for this time, and checks that the copy does not change.
+async fn servers_stay(disturbance: &str, time: Duration) {
     let cluster = Cluster::start_listed(Platform::Testbed, crate::PROGRAM, None).await;
     let replicas = [
         replica(&cluster, "one", 0, &SHORT_LEASE),
@@ -51,34 +82,48 @@ async fn living_servers_stay(time: Duration) {
     until_well(&cluster, VIP, &replicas).await;
     leader(&replicas).await;
     let before = copy(&cluster, VIP).await;
-    for what in ["a slow server", "lost answers", "a paused leader"] {
-        match what {
-            "a slow server" => {
-                let server = cluster.testbed_servers().nth(1).expect("three servers");
-                let slow = Effect::Latency(Duration::from_millis(900));
-                server.faults().add(Fault::new(probes(), slow));
-                sleep(time).await;
-                server.faults().clear();
-            }
-            "lost answers" => lose_answers(&cluster, time).await,
-            _ => pause_leaders(&replicas, time).await,
-        }
-        assert_eq!(copy(&cluster, VIP).await, before, "{what}");
-        for replica in &replicas {
-            let removals = removals(replica).await;
-            assert_eq!(removals, Some(0), "{what}: {}", replica.log());
-        }
+    match disturbance {
+        "lost_answers" => lose_answers(&cluster, time).await,
+        "jitter" => jitter(&cluster, time).await,
+        "slow_server" => slow_server(&cluster, time).await,
+        "paused_leader" => pause_leaders(&replicas, time).await,
+        status => all_answer(&cluster, status[7..].parse().expect("a status"), time).await,
+    }
+    for server in cluster.testbed_servers() {
+        server.faults().clear();
+    }
+    until_well(&cluster, VIP, &replicas).await;
+    assert_eq!(copy(&cluster, VIP).await, before);
+    for replica in &replicas {
+        assert_eq!(removals(replica).await, Some(0), "{}", replica.log());
     }
 }
 
-/// Rule: 7.conditions, 7.clearly-well, 7.late
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn living_servers_stay_whatever_disturbs_the_probes() {
-    living_servers_stay(Duration::from_secs(10)).await;
+macro_rules! disturbances {
+    ($($name:ident)*) => {
+        mod servers_stay_for_ten_seconds {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                super::servers_stay(stringify!($name), std::time::Duration::from_secs(10)).await;
+            })*
+        }
+
+        mod servers_stay_for_ten_minutes {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            #[ignore = "takes ten minutes"]
+            async fn $name() {
+                super::servers_stay(stringify!($name), std::time::Duration::from_secs(600)).await;
+            })*
+        }
+    };
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "takes half an hour"]
-async fn living_servers_stay_for_ten_minutes_of_each_disturbance() {
-    living_servers_stay(Duration::from_secs(600)).await;
+disturbances! {
+    lost_answers
+    jitter
+    slow_server
+    paused_leader
+    status_429
+    status_401
+    status_503
 }
