@@ -431,6 +431,10 @@ async fn server_stays_while_another_replica_reaches_it() {
     until_seen(&cluster, &leader, 0, "down").await;
     stays(&cluster, LONG).await;
     assert!(leader.leads().await, "{}", leader.log());
+    let address = cluster.address(0);
+    let (ip, port) = (address.ip(), address.port());
+    let objected = format!("endpoint_copier_probe_objected{{address=\"{ip}\",port=\"{port}\"}}");
+    assert_eq!(leader.metric(&objected).await, Some(1));
     drop(peer);
     // The last objection of the peer counts for 10 s.
     until_out(&cluster, &[0], OBJECTION + HANGS).await;

@@ -184,6 +184,7 @@ fn families() -> BTreeMap<String, Family> {
     let server = Target::new([192, 0, 2, 1].into(), 6443);
     metrics.probes().set_state(server, Phase::Well);
     metrics.probes().set_listed(server, true);
+    metrics.probes().set_objected(server, false);
     metrics.probes().attempt(server, &Reply::Success, Duration::ZERO);
     let watch_health = WatchHealth::default();
     let _running = WatchKind::ALL.map(|watch| watch_health.start(watch));

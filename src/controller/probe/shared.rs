@@ -223,7 +223,11 @@ impl Probes {
             probes.forget(*target);
         }
         for (target, facts) in &new.targets {
-            let before = old.targets.get(target).map(|facts| facts.phase);
+            let before = old.targets.get(target);
+            if before.map(|before| before.has_objection) != Some(facts.has_objection) {
+                probes.set_objected(*target, facts.has_objection);
+            }
+            let before = before.map(|before| before.phase);
             if before == Some(facts.phase) {
                 continue;
             }

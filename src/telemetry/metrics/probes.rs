@@ -20,6 +20,9 @@ metrics! {
         listed: page.gauges("endpoint_copier_probe_listed",
             "1 while default/kubernetes lists an API server as ready, 0 while only copies do: the list is empty and \
              the copies are held, or the address comes from a Node.", &["address", "port"]),
+        objected: page.gauges("endpoint_copier_probe_objected",
+            "1 while another replica objects to the removal of an API server, because it answers that replica, else 0.",
+            &["address", "port"]),
         attempts: page.counters("endpoint_copier_probe_attempts_total",
             "Probes of an API server by result. alive: it answers, but does not say whether it is ready (401, 403 or \
              429); status: any other status except 2xx.", &["address", "port", "result"]),
@@ -68,12 +71,21 @@ impl ProbeMetrics {
             .set(f64::from(u8::from(is_listed)));
     }
 
+    /// Records whether another replica objects to the removal of a target.
+    pub fn set_objected(&self, target: Target, is_objected: bool) {
+        let (address, port) = labels(target);
+        self.objected
+            .with_label_values(&[&address, &port])
+            .set(f64::from(u8::from(is_objected)));
+    }
+
     /// Removes the series of a target that is no longer probed.
     pub fn forget(&self, target: Target) {
         let (address, port) = labels(target);
         // Removing a series fails if its labels were never used, which is fine.
         _ = self.duration.remove_label_values(&[&address, &port]);
         _ = self.listed.remove_label_values(&[&address, &port]);
+        _ = self.objected.remove_label_values(&[&address, &port]);
         for phase in Phase::ALL {
             _ = self.state.remove_label_values(&[&address, &port, phase.as_str()]);
         }

@@ -201,13 +201,14 @@ async fn create_services(stage: &Stage, namespace: &str, count: usize, source: (
 }
 
 /// The number of copies in a namespace for each address that they list.
-struct Copies {
+pub struct Copies {
     by_address: watch::Receiver<(Instant, BTreeMap<String, usize>)>,
     task: JoinHandle<()>,
 }
 
 impl Copies {
-    fn watch(stage: &Stage, namespace: &str) -> Self {
+    /// Watches the copies in a namespace from now on.
+    pub fn watch(stage: &Stage, namespace: &str) -> Self {
         let slices = Api::<EndpointSlice>::namespaced(stage.cluster.client(), namespace);
         let config = watcher::Config::default()
             .labels("endpointslice.kubernetes.io/managed-by=endpoint-copier-operator");
@@ -235,8 +236,9 @@ impl Copies {
         Self { by_address, task }
     }
 
-    /// Waits until exactly this many copies show an address. Returns the time at which the last of them showed it.
-    async fn until_shown(&self, address: &str, copies: usize) -> Result<Instant, String> {
+    /// Waits until exactly this many copies show an address, or several addresses joined with commas. Returns the time
+    /// at which the last of them showed it.
+    pub async fn until_shown(&self, address: &str, copies: usize) -> Result<Instant, String> {
         let mut by_address = self.by_address.clone();
         let shown = by_address.wait_for(|(_, counts)| counts.get(address) == Some(&copies));
         let shown = timeout(PATIENCE, shown).await;
