@@ -6,7 +6,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::shared::Wiring;
-use super::target_task::tests::{Answers, FakeClient, FakeServers};
+use super::target_task::tests::{Answers, EtcdCheck, FakeClient, FakeServers};
 use super::*;
 use crate::config::{ProbeConfig, ServerAddress};
 use crate::controller::workqueue::DirtySet;

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use k8s_openapi::api::discovery::v1::EndpointPort;
+
 use super::{Index, Scope};
 use crate::model::{EndpointSlice, Family, KnownNodes, ManagedService, ServiceKey, ports};
 use crate::verdicts::{SUPERVISOR_PORT, Target};
@@ -49,12 +51,9 @@ impl Index {
         let services = self.api_server_services();
         let services = services.filter_map(|key| self.managed_service(key));
         for service in services.filter(|service| service.probed) {
-            for slice in self.api_server_slices() {
-                let ports = copied_ports(service, slice);
-                let addresses = slice.addresses();
-                for address in addresses.filter(|address| service.families.contains(&Family::of(*address))) {
-                    wanted.entry(address).or_default().extend(&ports);
-                }
+            for (address, mut ports) in self.wanted_by(service) {
+                ports.retain(is_probed);
+                wanted.entry(address).or_default().extend(ports);
             }
             let copies = self.copies.of(&service.key);
             for copy in copies.filter(|copy| is_probed_copy(copy, &service.key)) {
@@ -117,6 +116,27 @@ impl Index {
             .collect()
     }
 
+    /// The addresses that the copies of a Service should show because the source lists them, with their TCP ports.
+    fn wanted_by(&self, service: &ManagedService) -> Found {
+        let mut wanted = Found::new();
+        if service.deleting {
+            return wanted;
+        }
+        let source = ServiceKey::api_source();
+        let permitted = self.grantors(&source).ports(service.key.namespace(), &source);
+        let is_copied = |address: &IpAddr| {
+            service.families.contains(&Family::of(*address)) && !service.own_addresses.contains(address)
+        };
+        for slice in self.api_server_slices() {
+            let own = slice.ports.as_deref().unwrap_or_default();
+            let ports = copied_ports(service, slice, permitted.for_slice(own));
+            for address in slice.addresses().filter(is_copied) {
+                wanted.entry(address).or_default().extend(&ports);
+            }
+        }
+        wanted
+    }
+
     /// The addresses that copies of the API source show as taken out.
     #[must_use]
     pub fn taken_out_addresses(&self) -> BTreeSet<IpAddr> {
@@ -153,7 +173,7 @@ impl Index {
             let shown: BTreeSet<_> = copies.flat_map(|copy| copy.addresses()).collect();
             let slices = self.api_server_slices();
             for slice in slices.filter(|slice| slice.address_type == family.other().as_str()) {
-                let ports = copied_ports(service, slice);
+                let ports = copied_ports(service, slice, |_| true);
                 for listed in slice.addresses() {
                     if let Ok(address) = nodes.counterpart(listed, family, &service.own_addresses, &shown) {
                         found.entry(address).or_default().extend(&ports);
@@ -176,11 +196,15 @@ impl Index {
 }
 
 /// The TCP ports of a copy of this slice.
-fn copied_ports(service: &ManagedService, slice: &EndpointSlice) -> Vec<u16> {
+fn copied_ports(
+    service: &ManagedService,
+    slice: &EndpointSlice,
+    is_permitted: impl Fn(&EndpointPort) -> bool,
+) -> Vec<u16> {
     let ports = ports::ports(
         &service.ports,
         slice.ports.as_deref().unwrap_or_default(),
-        |_| true,
+        is_permitted,
         &mut ports::LeftOut::default(),
     );
     ports::tcp_numbers(&ports.unwrap_or_default(), |_| true).collect()

@@ -185,8 +185,14 @@ impl Hearing {
     /// election.
     #[must_use]
     pub fn had_time_to_object(&self, target: Target, now: Moment) -> bool {
-        let stored = self.suspected.get(&target).and_then(|suspicion| suspicion.stored);
-        self.has_no_peers || stored.is_some_and(|stored| now.since(stored) >= HEARD_AFTER)
+        self.has_no_peers || self.heard(target).is_some_and(|heard| now >= heard)
+    }
+
+    /// The moment until which the other replicas have time to object to the suspicion of a target. `None` until the
+    /// Lease has the suspicion.
+    pub(super) fn heard(&self, target: Target) -> Option<Moment> {
+        let suspicion = self.suspected.get(&target)?;
+        Some(suspicion.stored? + HEARD_AFTER)
     }
 }
 

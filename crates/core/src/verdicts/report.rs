@@ -9,6 +9,12 @@ use super::{Failure, Hearing, Moment, Phase, Reply, Target, TargetState, Targets
 /// The minimum time from a 2xx of another target to a failure that contrasts with it. After this time, a short
 /// disturbance that affected both targets is over.
 const CONTRAST_AFTER: Duration = Duration::from_millis(300);
+/// The same if the failures may be due to a stall of etcd that is over: an API server notices a stall up to 2 s later
+/// than another one, and its end up to 1 s later than the leader.
+const CONTRAST_AFTER_STALL: Duration = Duration::from_secs(3);
+/// Without a stall, the other replicas have had time to object this long after the first failure: the second failure
+/// follows within half a second, and the write of the suspicion takes milliseconds.
+const HEARD_WITHOUT_STALL: Duration = Duration::from_millis(1_100);
 /// How long a success counts as recent. A family without a recent success is blind.
 pub const RECENT: Duration = Duration::from_secs(3);
 /// A target that has been new for this long is silent.
@@ -61,7 +67,8 @@ pub struct TargetFacts {
     /// When it last answered 2xx, while it is failing or down.
     pub last_success: Option<Moment>,
     /// Other addresses of the family that answered 2xx on this port to an attempt that began after the first failure of
-    /// the target's current run. The last failure of the run came at least 300 ms after their first such answer.
+    /// the target's current run, and that have not failed since then. The last failure of the run came at least 300 ms
+    /// after their first such answer, or 3 s if the failures may be due to a stall of etcd.
     pub contrasts: BTreeSet<IpAddr>,
     /// Whether another replica objects to the suspicion, because the target answers the probes of that replica.
     pub has_objection: bool,
@@ -78,7 +85,7 @@ impl Targets {
     #[must_use]
     pub fn report(&self, now: Moment, hearing: &Hearing, leadership: Leadership) -> Report {
         let facts = |(target, state): (Target, &TargetState)| {
-            let mut facts = state.facts(now);
+            let mut facts = state.facts(now, hearing.heard(target));
             facts.has_objection = hearing.has_objection(target, now);
             facts.had_time_to_object = hearing.had_time_to_object(target, now);
             (target, facts)
@@ -91,11 +98,26 @@ impl Targets {
 }
 
 impl TargetState {
-    fn facts(&self, now: Moment) -> TargetFacts {
+    /// Whether the failures may be due to a stall of etcd, because the suspicion could not be written promptly, and the
+    /// target has not failed again since then.
+    fn may_have_stalled(&self, heard: Moment) -> bool {
+        let is_late = self
+            .first_failure
+            .is_some_and(|first| heard.since(first) > HEARD_WITHOUT_STALL);
+        is_late && self.last_failed.is_none_or(|begun| begun <= heard)
+    }
+
+    /// The facts at one moment. `heard` is the moment until which the other replicas have time to object.
+    fn facts(&self, now: Moment, heard: Option<Moment>) -> TargetFacts {
         let phase = self.phase;
+        let contrast_after = if heard.is_some_and(|heard| self.may_have_stalled(heard)) {
+            CONTRAST_AFTER_STALL
+        } else {
+            CONTRAST_AFTER
+        };
         let contrasts = |answered: Moment| {
             self.last_failure
-                .is_some_and(|failed| failed >= answered + CONTRAST_AFTER)
+                .is_some_and(|failed| failed >= answered + contrast_after)
         };
         TargetFacts {
             phase,

@@ -66,6 +66,8 @@ pub struct TargetState {
     pub(super) first_failure: Option<Moment>,
     /// When the last failure of that run arrived.
     pub(super) last_failure: Option<Moment>,
+    /// When the newest attempt of that run began.
+    pub(super) last_failed: Option<Moment>,
     /// When the first failure since the target was well arrived. Unlike `first_failure`, it stays when a rise fails.
     pub(super) unhealthy_since: Option<Moment>,
     /// The failure to report. It does not change while a target is down, nor after the second failure of a new target,
@@ -92,6 +94,7 @@ impl TargetState {
             latest: None,
             first_failure: None,
             last_failure: None,
+            last_failed: None,
             unhealthy_since: None,
             what: None,
             failures: 0,
@@ -122,7 +125,7 @@ impl TargetState {
         self.usual = attempt.ended.since(attempt.begun).max(self.usual * 7 / 8);
         self.answered = self.answered.max(Some(attempt.begun));
         self.latest = Some(reply);
-        (self.first_failure, self.last_failure) = (None, None);
+        (self.first_failure, self.last_failure, self.last_failed) = (None, None, None);
         self.answers_since.clear();
         let (since, successes) = match self.phase {
             Phase::New | Phase::Failing | Phase::Well => return self.become_well(),
@@ -157,6 +160,7 @@ impl TargetState {
         let first = self.first_failure.is_none();
         self.first_failure.get_or_insert(attempt.ended);
         self.last_failure = self.last_failure.max(Some(attempt.ended));
+        self.last_failed = self.last_failed.max(Some(attempt.begun));
         self.unhealthy_since.get_or_insert(attempt.ended);
         self.latest = Some(Reply::Failure(failure.clone()));
         let failures = match self.phase {

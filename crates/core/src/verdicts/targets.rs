@@ -73,9 +73,13 @@ impl Targets {
             Reply::Failure(failure) => {
                 let could_fall = matches!(state.phase, Phase::Well | Phase::Failing);
                 let is_first = state.fail(attempt, failure, &self.thresholds);
-                if could_fall && state.phase == Phase::Down {
+                let (is_failing, phase) = (state.first_failure.is_some(), state.phase);
+                if could_fall && phase == Phase::Down {
                     self.forget_falls(ended);
                     self.falls.entry(target).or_default().push(ended);
+                }
+                if is_failing {
+                    self.end_contrast(target);
                 }
                 is_first
             }
@@ -155,6 +159,15 @@ impl Targets {
         let falls = self.falls.get(&target).into_iter().flatten();
         let recent = falls.filter(|fall| now.since(**fall) < RELAPSE_MEMORY).count();
         u32::try_from(recent.saturating_sub(1)).unwrap_or(u32::MAX)
+    }
+
+    /// A target that fails contrasts with no other one until it answers again: a disturbance of all targets does not
+    /// begin and end at the same moment for each of them.
+    fn end_contrast(&mut self, target: Target) {
+        let others = self.states.iter_mut();
+        for (_, state) in others.filter(|(other, _)| is_other(target, **other)) {
+            state.answers_since.remove(&target.address());
+        }
     }
 
     /// Records a 2xx in the state of each other target with the same port and family whose current run of failures

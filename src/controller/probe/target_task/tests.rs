@@ -21,6 +21,58 @@ pub(crate) enum Answers {
     Hangs,
     /// The percentage of lost responses. The other responses are successes that take up to this time.
     Lossy(u64, Duration),
+    /// The responses of a kube-apiserver that checks its etcd.
+    ChecksEtcd(Arc<EtcdCheck>),
+}
+
+/// The check of etcd in `/readyz`, as Kubernetes implements it: it begins at most once a second and takes up to 2 s. In
+/// the meantime, other requests get the last result.
+#[derive(Debug)]
+pub(crate) struct EtcdCheck {
+    stalled_until: Mutex<Instant>,
+    begun: Mutex<Option<Instant>>,
+    /// The newest result, and when its check began.
+    last: Mutex<(Option<Instant>, Reply)>,
+}
+
+impl EtcdCheck {
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self {
+            stalled_until: Mutex::new(Instant::now()),
+            begun: Mutex::default(),
+            last: Mutex::new((None, Reply::Success)),
+        })
+    }
+
+    /// Makes etcd stall from now until this moment.
+    pub fn stall(&self, until: Instant) {
+        *self.stalled_until.lock() = until;
+    }
+
+    async fn ask(self: Arc<Self>) -> Reply {
+        let now = Instant::now();
+        let is_due = self.begun.lock().is_none_or(|begun| now >= begun + ms(1_000));
+        if !is_due {
+            return self.last.lock().1.clone();
+        }
+        *self.begun.lock() = Some(now);
+        // The check goes on when the client gives up.
+        let check = tokio::spawn(async move {
+            let (until, limit) = (*self.stalled_until.lock(), now + ms(2_000));
+            sleep_until(until.clamp(now, limit) + ms(1)).await;
+            let reply = if until <= limit {
+                Reply::Success
+            } else {
+                Reply::Failure(Failure::Status(500))
+            };
+            let mut last = self.last.lock();
+            if last.0 <= Some(now) {
+                *last = (Some(now), reply.clone());
+            }
+            reply
+        });
+        check.await.unwrap()
+    }
 }
 
 /// Servers that a test controls, with a record of their requests.
@@ -132,6 +184,7 @@ impl ProbeConnection for FakeConnection {
                     let thousandth = u32::try_from(self.servers.draw() % 1_000).unwrap();
                     (longest * thousandth / 1_000, Reply::Success)
                 }
+                Answers::ChecksEtcd(check) => return check.ask().await,
                 _ => return pending().await,
             };
             sleep(after).await;

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use testbed::{ApiServer, Store};
+use testbed::{ApiServer, Effect, Fault, Match, Store};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::*;
@@ -174,6 +174,56 @@ async fn slow_server_that_the_leader_does_not_reach_stays() {
             "an objection every 5 s, but {writes} writes"
         );
     }
+}
+
+/// Each server notices the stall and its end at another time, and nothing can be written until the end.
+async fn etcd_stalls(replicas: &mut Replicas, keeps_term: bool) {
+    let checks = [1, 2, 3].map(|number| (number, EtcdCheck::new()));
+    for (number, check) in &checks {
+        replicas.answer(*number, &Answers::ChecksEtcd(check.clone()));
+    }
+    for round in 0..200 {
+        replicas.pass(ms(9_000)).await;
+        sleep(ms(round * 73 % 1_000)).await;
+        let end = Instant::now() + ms(2_500 + round * 41 % 3_000);
+        for (number, check) in &checks {
+            check.stall(end + ms(u64::from(*number) * round * 37 % 200));
+        }
+        if !keeps_term {
+            replicas.all[0].scene.terms.send_replace(None);
+        }
+        while Instant::now() < end {
+            for replica in &replicas.all {
+                replica.server.faults().clear();
+                let latency = Effect::Latency(end - Instant::now());
+                replica.server.faults().add(Fault::new(Match::any(), latency));
+            }
+            sleep(ms(50)).await;
+        }
+        for replica in &replicas.all {
+            replica.server.faults().clear();
+        }
+        if !keeps_term {
+            replicas.term = Term::for_tests(ms(60_000));
+            let leader = &replicas.all[0].scene;
+            leader.terms.send_replace(Some(replicas.term.clone()));
+        }
+        replicas.term.renew_for_tests(ms(60_000));
+        sleep(ms(3_000)).await;
+        assert_eq!(replicas.removed(), BTreeMap::new(), "round {round}, {keeps_term}");
+    }
+}
+
+/// Rule: 7.contrast, 7.stall
+#[tokio::test(start_paused = true)]
+async fn servers_stay_while_etcd_stalls() {
+    etcd_stalls(&mut Replicas::well().await, true).await;
+}
+
+/// Rule: 7.contrast, 7.stall
+#[tokio::test(start_paused = true)]
+async fn servers_stay_while_the_leader_loses_its_term_to_a_stall_of_etcd() {
+    etcd_stalls(&mut Replicas::well().await, false).await;
 }
 
 /// Rule: 7.late

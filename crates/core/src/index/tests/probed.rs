@@ -148,6 +148,12 @@ fn target_stays_while_a_copy_lacks_what_the_source_lists() {
     assert_eq!(targets_after(&index, &before), all, "a deleted copy");
     assert_eq!(targets(&index), Vec::<String>::new(), "a new replica");
 
+    let moved = index.probe_targets(&[443].into(), &before);
+    assert!(
+        moved.iter().all(|target| target.port() == 9345),
+        "another port is named https"
+    );
+
     index.apply_slice(&scope, source(&["192.0.2.1"]).version(201));
     let one = ["192.0.2.1:6443", "192.0.2.1:9345"];
     assert_eq!(

@@ -444,6 +444,61 @@ fn contrast_is_2xx_on_the_same_port_and_family() {
     assert_eq!(probes.facts(1, 2_100).contrasts, [address(3)].into());
 }
 
+/// Rule: 7.contrast
+#[test]
+fn contrast_ends_when_the_other_server_fails() {
+    let mut probes = Probes::new(3);
+    probes.down(1);
+    probes.well(2, 1_500);
+    probes.well(3, 1_500);
+    probes.refused(1, 2_000);
+    assert_eq!(probes.facts(1, 2_100).contrasts, [address(2), address(3)].into());
+    probes.refused(2, 2_100);
+    assert_eq!(probes.facts(1, 2_200).contrasts, [address(3)].into());
+    probes.well(2, 2_300);
+    probes.refused(1, 2_400);
+    assert_eq!(probes.facts(1, 2_500).contrasts, [address(3)].into(), "too soon");
+    probes.refused(1, 2_700);
+    assert_eq!(probes.facts(1, 2_800).contrasts, [address(2), address(3)].into());
+}
+
+/// Rule: 7.stall
+#[test]
+fn late_suspicion_needs_another_failure_or_a_long_contrast() {
+    let after_stall = |stored: u64| {
+        let mut probes = Probes::new(2);
+        probes.down(1);
+        probes.well(2, 1_100);
+        let value = probes.hearing.suspect(&[target(1)].into()).unwrap();
+        probes.hearing.stored(&value, at(stored));
+        probes
+    };
+    let has_contrast = |probes: &Probes, now| !probes.facts(1, now).contrasts.is_empty();
+    assert!(
+        has_contrast(&after_stall(1_800), 2_200),
+        "stored 790 ms after the first failure"
+    );
+    let mut probes = after_stall(2_000);
+    assert!(!has_contrast(&probes, 2_400));
+    probes.refused(1, 2_300);
+    assert!(
+        !has_contrast(&probes, 2_400),
+        "begun before the others were heard"
+    );
+    probes.refused(1, 2_301);
+    assert!(has_contrast(&probes, 2_400));
+
+    let mut probes = after_stall(5_000);
+    probes.refused(1, 4_099);
+    assert!(
+        !has_contrast(&probes, 5_400),
+        "2,999 ms after the answer of the other server"
+    );
+    let mut probes = after_stall(5_000);
+    probes.refused(1, 4_100);
+    assert!(has_contrast(&probes, 5_400));
+}
+
 /// Rule: 7.blind
 #[test]
 fn success_is_recent_for_three_seconds() {
