@@ -152,7 +152,7 @@ pub(super) struct Flags {
     #[arg(long, value_name = "DURATION", help_heading = "Election", default_value = "6s", value_parser = go::duration)]
     leader_election_lease_duration: Duration,
 
-    /// How long after its last renewal the leader may write
+    /// How long the leader may write after it sent its last successful renewal
     #[arg(long, value_name = "DURATION", help_heading = "Election", default_value = "4s", value_parser = go::duration)]
     leader_election_renew_deadline: Duration,
 
@@ -160,7 +160,7 @@ pub(super) struct Flags {
     #[arg(long, value_name = "DURATION", help_heading = "Election", default_value = "1s", value_parser = go::duration)]
     leader_election_retry_period: Duration,
 
-    /// Namespace of the Lease [default: the Pod's own, else the context's]
+    /// Namespace of the Lease [default: the Pod's namespace, else that of the kubeconfig's context]
     #[arg(long, value_name = "NAME", help_heading = "Election", value_parser = label_or_empty)]
     leader_election_namespace: Option<String>,
 
@@ -174,16 +174,17 @@ pub(super) struct Flags {
     )]
     leader_election_id: String,
 
-    /// auto: the addresses that default/kubernetes lists, then the configured one; cluster: the configured one;
-    /// local: this node's API server, then as auto [default: auto in a Pod, else cluster]
+    /// Which API servers to dial, before those in --api-server-address. auto: those that default/kubernetes lists, then
+    /// the configured one; cluster: the configured one; local: this node's API server, then those of auto
+    /// [default: auto in a Pod, else cluster]
     #[arg(long, value_name = "MODE", help_heading = "API servers", value_parser = api_server_mode)]
     api_server_mode: Option<ModeName>,
 
-    /// This node's address, for mode local; from status.hostIP in a Pod [default: none]
+    /// This node's address, which mode local needs; the chart sets it to status.hostIP [default: none]
     #[arg(long, value_name = "HOST", help_heading = "API servers", value_parser = host)]
     api_server_host: Option<String>,
 
-    /// Port of this node's API server
+    /// Port of this node's API server, for mode local
     #[arg(long, value_name = "PORT", help_heading = "API servers", default_value = "6443", value_parser = port)]
     api_server_port: u16,
 

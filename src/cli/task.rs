@@ -107,7 +107,7 @@ pub(super) fn with_subcommands(operator: Command) -> Command {
     let status = inspection(&operator, STATUS)
         .about("Shows every managed Service, its source, whether its copies are in sync, and which replica leads")
         .after_help(format!(
-            "Exit code: 0 if all Services are in sync, 1 if one is not, 2 if the cluster cannot be read.\n{RIGHTS}"
+            "Exit code: 0 if all Services are in sync, 1 if at least one is not, 2 if the cluster cannot be read.\n{RIGHTS}"
         ));
     let plan = inspection(&operator, PLAN)
         .about("Shows what the operator would write now, and writes nothing")
@@ -118,8 +118,8 @@ pub(super) fn with_subcommands(operator: Command) -> Command {
                 .help("Show the Services that need consent to copy their source, and what to add"),
         )
         .after_help(format!(
-            "Exit code: 0 if there is nothing to write (with --consent: nothing to add), 1 if there is, 2 if the cluster cannot be \
-             read.\n{RIGHTS}"
+            "Exit code: 0 if there is nothing to write (with --consent: nothing to add), 1 if there is something, 2 if the \
+             cluster cannot be read.\n{RIGHTS}"
         ));
     let wait = reading(&operator, WAIT)
         .about("Waits until the copies of a Service are in sync; for scripts and hooks")
@@ -140,21 +140,21 @@ pub(super) fn with_subcommands(operator: Command) -> Command {
         )
         .after_help(format!(
             "An API server that the probes took out of the copies does not count as a difference.\n\
-             Exit code: 0 if it is in sync, 1 if it is not in sync in time, 2 if the cluster cannot be read.\n{RIGHTS}"
+             Exit code: 0 if the Service is in sync, 1 if it is not in sync in time, 2 if the cluster cannot be read.\n{RIGHTS}"
         ));
     let doctor = inspection(&operator, DOCTOR)
         .about("Checks for common causes of a failing VIP, and says what to do")
         .after_help(format!(
             "Exit code: 0 if no check failed, 1 if a check failed, 2 if the cluster cannot be read. Warnings and unknown results \
-             do not count as failures.\n{RIGHTS} Checks that need more permissions say which."
+             do not count as failures.\n{RIGHTS} A check that lacks a permission names it."
         ));
     operator
         .disable_help_subcommand(true)
         .subcommands([status, plan, wait, doctor])
 }
 
-const RIGHTS: &str = "Needs permission to list services, endpointslices and nodes and to get the Lease. Outside the operator's Pod, \
-                      pass the same Service flags that the operator runs with.";
+const RIGHTS: &str = "Needs permission to list Services and EndpointSlices; shows more with permission to list Nodes and Events and to \
+                      get the Lease. Outside the operator's Pod, pass the same flags for Services that the operator runs with.";
 
 fn inspection(operator: &Command, name: &'static str) -> Command {
     reading(operator, name).arg(

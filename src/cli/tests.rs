@@ -866,7 +866,7 @@ fn wait_takes_a_service_and_a_timeout() {
         Err(Exit { code: 0, text }) => {
             assert!(text.contains("wait [OPTIONS] <NAMESPACE/NAME>"), "{text}");
             assert!(
-                text.contains("Exit code: 0 if it is in sync, 1 if it is not in sync in time"),
+                text.contains("Exit code: 0 if the Service is in sync, 1 if it is not in sync in time"),
                 "{text}"
             );
         }

@@ -13,8 +13,7 @@ Each flag has an environment variable. A flag takes precedence over its variable
 `--flag=value`, and durations such as `1m30s`. `endpoint-copier-operator --help` shows the same list.
 
 The exit code is 0 after a request to stop, 1 after a failure that a restart may fix, and 2 if a flag or the
-configuration is invalid. If a flag is invalid, the operator also
-prints one line to standard error.
+configuration is invalid. If a flag is invalid, the operator also prints one line to standard error.
 ";
 
 #[test]

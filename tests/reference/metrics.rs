@@ -66,7 +66,7 @@ const LABELS: &[Label] = &[
     Label {
         names: &["service_namespace", "service"],
         of: &[],
-        values: "A managed Service. The label is not named namespace, because Prometheus uses that name for the \
+        values: "A managed Service. The first label is not named namespace, because Prometheus uses that name for the \
                  namespace of the Pod.",
     },
     Label {

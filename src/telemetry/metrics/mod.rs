@@ -66,8 +66,8 @@ metrics! {
             "When this replica last took or renewed the Lease, as Unix time; absent if it never did. If the newest \
              time of all replicas is older than the lease duration, no replica leads.", &[]),
         lease_seen_renewed: page.gauge("endpoint_copier_lease_seen_renewed_timestamp_seconds",
-            "When this replica last saw that it or another replica took or renewed the Lease, as Unix time; 0 if it has \
-             not seen that yet. If this is older than the lease duration on every replica, no replica leads."),
+            "When this replica last saw that any replica, including itself, took or renewed the Lease, as Unix time; 0 if \
+             it has not seen that yet. If this is older than the lease duration on every replica, no replica leads."),
         managed_services: page.gauge("endpoint_copier_managed_services",
             "Services that are managed, by annotation or by flag."),
         services_in_sync: page.gauge("endpoint_copier_services_in_sync",
@@ -96,9 +96,9 @@ metrics! {
              they mean.",
             &["type", "reason"]),
         watch_last_event: page.gauges("endpoint_copier_watch_last_event_timestamp_seconds",
-            "When a watch was last active, as Unix time: an event, or the response to the next request of the watch, which is due every \
-             25 s. If a resource has several watches, this is the time of the one that has been silent longest. If this is \
-             older than 90 s, the view of the watch is stale and, unless the resource is nodes or grants, the replica is not ready.",
+            "When a watch was last active, as Unix time. Activity is an event, or the response to the next request of the \
+             watch, which is due every 25 s. If a resource has several watches, this is the time of the one that has \
+             been silent longest. If the time is older than 90 s, the view of the watch is stale and, unless the resource is nodes or grants, the replica is not ready.",
              &["resource"]),
         watch_restarts: page.counters("endpoint_copier_watch_restarts_total",
             "Restarts of watches, by watched resource and reason. selector: expected when Services are created or deleted; error: the \

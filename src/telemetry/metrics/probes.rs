@@ -21,14 +21,15 @@ metrics! {
             "1 while default/kubernetes lists an API server as ready, 0 while only copies do: the list is empty and \
              the copies are held, or the address comes from a Node.", &["address", "port"]),
         objected: page.gauges("endpoint_copier_probe_objected",
-            "1 while another replica objects to the removal of an API server, because it answers that replica, else 0.",
+            "1 while another replica objects to the removal of an API server, because the server answers the probes of that \
+             replica; else 0.",
             &["address", "port"]),
         attempts: page.counters("endpoint_copier_probe_attempts_total",
             "Probes of an API server by result. alive: it answers, but does not say whether it is ready (401, 403 or \
              429); status: any other status except 2xx.", &["address", "port", "result"]),
         duration: page.histograms("endpoint_copier_probe_duration_seconds",
-            "How long answered probes of an API server took, including the connection if it was new. If it is close to \
-             the time limit (1 second by default), the API server may soon be taken out.", &["address", "port"], &PROBE_BUCKETS),
+            "How long answered probes of an API server took, including the dial of a new connection. If they take almost as \
+             long as the time limit (1 second by default), the API server may soon be taken out.", &["address", "port"], &PROBE_BUCKETS),
         unreachable: page.gauge("endpoint_copier_probe_unreachable_endpoints",
             "Endpoints in all copies that are unreachable according to the probes of this leader: at most half of those of \
              a Service. Unless the mode is observe, they are taken out. See the Event EndpointUnreachable on the Service."),
