@@ -21,11 +21,6 @@ pub enum Expectation {
 }
 
 impl Expectation {
-    /// The expectation after a write that returned this slice.
-    pub(super) fn of(slice: &EndpointSlice) -> Option<Self> {
-        version_of(&slice.metadata).map(Self::Version)
-    }
-
     /// Whether the watch shows the written state or a later one. `slice` is what the watch shows.
     #[must_use]
     pub fn is_fulfilled(&self, slice: Option<&EndpointSlice>) -> bool {
