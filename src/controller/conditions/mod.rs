@@ -84,7 +84,7 @@ impl Conditions {
 
     async fn write(&self, key: &ServiceKey, change: Change, term: &Term) -> Outcome {
         let namespace = key.namespace().to_owned();
-        let waits = self.forbidden.lock().waits(&namespace, &(), Instant::now());
+        let waits = self.forbidden.lock().waits(&namespace, || (), Instant::now());
         if let Some((until, _)) = waits {
             return Outcome::new(SyncResult::Refused, Requeue::Resume(until));
         }
