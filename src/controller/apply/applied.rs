@@ -68,9 +68,11 @@ impl Applied {
                 self.taken_out.insert(address, why.clone());
             }
         }
-        let addresses = copy.addresses();
-        self.returned
-            .extend(addresses.filter(|address| returned.contains(address)));
+        if !returned.is_empty() {
+            let addresses = copy.addresses();
+            self.returned
+                .extend(addresses.filter(|address| returned.contains(address)));
+        }
     }
 
     /// Records a write that failed.
