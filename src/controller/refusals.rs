@@ -44,9 +44,9 @@ impl<K, C> Default for Refusals<K, C> {
 
 impl<K: Eq + Hash, C: PartialEq> Refusals<K, C> {
     /// Returns the time until which a request must wait and the reason, or `None` if it need not wait.
-    pub fn waits(&self, key: &K, content: &C, now: Instant) -> Option<(Instant, String)> {
+    pub fn waits(&self, key: &K, content: impl FnOnce() -> C, now: Instant) -> Option<(Instant, String)> {
         let refusal = self.0.get(key)?;
-        let until = if refusal.content == *content {
+        let until = if refusal.content == content() {
             refusal.until
         } else {
             refusal.at + OTHER_CONTENT_PAUSE
@@ -98,10 +98,10 @@ mod tests {
             for _ in 0..6 {
                 assert_eq!(refusals.refused("web", (), "no", now), until);
                 now += Duration::from_millis(1);
-                assert_eq!(refusals.waits(&"web", &(), now), Some((until, "no".to_owned())));
+                assert_eq!(refusals.waits(&"web", || (), now), Some((until, "no".to_owned())));
             }
             now = until;
-            assert_eq!(refusals.waits(&"web", &(), now), None);
+            assert_eq!(refusals.waits(&"web", || (), now), None);
         }
     }
 
@@ -109,7 +109,7 @@ mod tests {
     fn other_content_is_tried_after_a_second() {
         let (mut refusals, now) = (Refusals::default(), Instant::now());
         let waits = |refusals: &Refusals<&str, u64>, content, after| {
-            let waits = refusals.waits(&"vip", &content, now + after);
+            let waits = refusals.waits(&"vip", || content, now + after);
             waits.map(|(until, _)| until - now)
         };
         refusals.refused("vip", 1, "no", now);

@@ -22,8 +22,10 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 pub struct Term {
     began: Instant,
     state: Arc<Mutex<TermState>>,
-    /// Notifies of the end of the term and of the ends of writes.
-    changes: watch::Sender<()>,
+    /// Notifies of the end of the term.
+    ended: watch::Sender<()>,
+    /// Notifies of the ends of writes.
+    writes_ended: watch::Sender<()>,
 }
 
 #[derive(Debug)]
@@ -61,7 +63,8 @@ impl Term {
                 writes_in_flight: 0,
                 doubtful: None,
             })),
-            changes: watch::Sender::default(),
+            ended: watch::Sender::default(),
+            writes_ended: watch::Sender::default(),
         }
     }
 
@@ -128,11 +131,11 @@ impl Term {
 
     /// Waits for the end of the term.
     pub async fn over(&self) {
-        let mut changes = self.changes.subscribe();
+        let mut ended = self.ended.subscribe();
         while let Some(deadline) = self.deadline() {
             tokio::select! {
                 () = sleep_until(deadline) => {}
-                _ = changes.changed() => {}
+                _ = ended.changed() => {}
             }
         }
     }
@@ -177,7 +180,7 @@ impl Term {
     /// Ends the term now. Writes in flight continue until they are answered or their time is over.
     pub(super) fn end(&self) {
         self.state.lock().validity.end();
-        self.changes.send_replace(());
+        self.ended.send_replace(());
     }
 
     /// Whether the Lease may be released, because no write of this term can take effect anymore.
@@ -188,9 +191,9 @@ impl Term {
 
     /// Waits until no write is in flight.
     pub(super) async fn settled(&self) {
-        let mut changes = self.changes.subscribe();
+        let mut writes_ended = self.writes_ended.subscribe();
         while self.state.lock().writes_in_flight > 0 {
-            _ = changes.changed().await;
+            _ = writes_ended.changed().await;
         }
     }
 }
@@ -210,7 +213,7 @@ impl Drop for WritePermit {
         }
         state.writes_in_flight -= 1;
         drop(state);
-        self.term.changes.send_replace(());
+        self.term.writes_ended.send_replace(());
     }
 }
 

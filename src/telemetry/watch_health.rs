@@ -260,9 +260,9 @@ impl WatchHealth {
 
     /// The watches of these kinds, each with its kind.
     fn of(&self, kinds: &[WatchKind]) -> Vec<(WatchKind, WatchState)> {
-        let mut watches = self.watches.lock().clone();
-        watches.retain(|(kind, _)| kinds.contains(kind));
-        watches
+        let watches = self.watches.lock();
+        let meant = watches.iter().filter(|(kind, _)| kinds.contains(kind));
+        meant.cloned().collect()
     }
 
     /// The highest resourceVersion that the watches of these kinds have reached.

@@ -21,11 +21,6 @@ pub enum Expectation {
 }
 
 impl Expectation {
-    /// The expectation after a write that returned this slice.
-    pub(super) fn of(slice: &EndpointSlice) -> Option<Self> {
-        version_of(&slice.metadata).map(Self::Version)
-    }
-
     /// Whether the watch shows the written state or a later one. `slice` is what the watch shows.
     #[must_use]
     pub fn is_fulfilled(&self, slice: Option<&EndpointSlice>) -> bool {
@@ -73,9 +68,11 @@ impl Applied {
                 self.taken_out.insert(address, why.clone());
             }
         }
-        let addresses = copy.addresses();
-        self.returned
-            .extend(addresses.filter(|address| returned.contains(address)));
+        if !returned.is_empty() {
+            let addresses = copy.addresses();
+            self.returned
+                .extend(addresses.filter(|address| returned.contains(address)));
+        }
     }
 
     /// Records a write that failed.

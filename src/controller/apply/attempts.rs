@@ -36,8 +36,8 @@ impl Attempts {
     ) -> Option<(Instant, String)> {
         let key = slice.key();
         let right = (key.namespace().to_owned(), operation);
-        let waits = self.rights.waits(&right, &(), now);
-        waits.or_else(|| self.slices.waits(&key, &content(slice), now))
+        let waits = self.rights.waits(&right, || (), now);
+        waits.or_else(|| self.slices.waits(&key, || content(slice), now))
     }
 
     /// Records the response to a write. Sets the time at which a refused write may be tried again with the same

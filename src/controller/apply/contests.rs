@@ -168,6 +168,7 @@ impl Contests {
                 next = next.into_iter().chain(due).min();
             }
         }
+        let next = next?;
         names.sort_unstable();
         let note = format!(
             "something else writes copies of this Service, and the operator repairs them each time: perhaps another installation of it. kubectl get leases --all-namespaces lists installations by their Leases, and kubectl get endpointslices --namespace {} --selector kubernetes.io/service-name={} --show-managed-fields --output yaml names the writers; copies: {}",
@@ -175,7 +176,7 @@ impl Contests {
             service.name(),
             a_few(names)
         );
-        Some((Finding::new(Reason::OtherInstallation, note), next?))
+        Some((Finding::new(Reason::OtherInstallation, note), next))
     }
 
     /// Forgets a Service that is no longer managed.

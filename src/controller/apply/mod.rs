@@ -31,7 +31,7 @@ mod send;
 pub use applied::{Applied, Expectation};
 use attempts::Attempts;
 use contests::Contests;
-pub(super) use send::send;
+pub(super) use send::{Written, send};
 
 /// Writes EndpointSlices.
 pub struct Writer {
@@ -192,10 +192,9 @@ impl Writer {
         let now = Instant::now();
         self.attempts.lock().answered(operation, slice, &mut answer, now);
         if let (Ok(written), Some(service)) = (&answer, service) {
-            let version = written.as_ref().and_then(|written| version_of(&written.metadata));
-            self.contests.lock().wrote(service, slice, version, now);
+            self.contests.lock().wrote(service, slice, written.version(), now);
         }
-        let expectation = answer.map(|written| written.as_ref().and_then(Expectation::of));
+        let expectation = answer.map(|written| written.version().map(Expectation::Version));
         let is_written = expectation.is_ok();
         self.record(operation, key, expectation, seen, applied);
         is_written
@@ -217,25 +216,23 @@ impl Writer {
             if let (Ok(_), Some(service)) = (&answer, service) {
                 self.contests.lock().deleted(service, &delete.key);
             }
-            // A slice with finalizers remains for a while, with a deletionTimestamp.
-            let stays = |left: &EndpointSlice| left.metadata.deletion_timestamp.is_some();
             let expectation = answer.map(|left| {
-                let left = left.as_ref().filter(|left| stays(left)).and_then(Expectation::of);
-                Some(left.unwrap_or(Expectation::Gone(delete.uid)))
+                let remains = left.version().filter(|_| left.is_being_deleted());
+                Some(remains.map_or(Expectation::Gone(delete.uid), Expectation::Version))
             });
             let seen = Expectation::NewerThan(delete.resource_version.parse().unwrap_or(0));
             self.record(Operation::Delete, delete.key, expectation, seen, applied);
         }
     }
 
-    /// Sends one write if the term allows it, and waits for the response. Returns the slice as it is now, if it exists.
+    /// Sends one write if the term allows it, and waits for the response.
     async fn send(
         &self,
         term: &Term,
         operation: Operation,
         slice: &SliceKey,
         request: Result<Request<Vec<u8>>, kube::core::request::Error>,
-    ) -> Result<Option<EndpointSlice>, SyncError> {
+    ) -> Result<Written, SyncError> {
         let failed = |error: &kube::Error| SyncError::write(operation, slice, error);
         let request = request.map_err(|error| failed(&kube::Error::BuildRequest(error)))?;
         let answer = send(&self.client, &self.watchdog, term, WRITE_LIMIT, request).await;

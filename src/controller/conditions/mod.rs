@@ -14,7 +14,6 @@ use kube::api::{Patch, PatchParams};
 use kube::core::{Request as Build, request};
 use kube::{Client, Resource as _};
 use parking_lot::Mutex;
-use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -85,12 +84,12 @@ impl Conditions {
 
     async fn write(&self, key: &ServiceKey, change: Change, term: &Term) -> Outcome {
         let namespace = key.namespace().to_owned();
-        let waits = self.forbidden.lock().waits(&namespace, &(), Instant::now());
+        let waits = self.forbidden.lock().waits(&namespace, || (), Instant::now());
         if let Some((until, _)) = waits {
             return Outcome::new(SyncResult::Refused, Requeue::Resume(until));
         }
         let answer = match patch(key, &change, Timestamp::now()) {
-            Ok(request) => send::<IgnoredAny>(&self.client, &self.watchdog, term, EVENT_LIMIT, request).await,
+            Ok(request) => send(&self.client, &self.watchdog, term, EVENT_LIMIT, request).await,
             Err(error) => Ok(Err(kube::Error::BuildRequest(error))),
         };
         let now = Instant::now();

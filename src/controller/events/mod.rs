@@ -145,10 +145,10 @@ impl EventRecorder {
 
     /// Reports that the copies of a Service are in sync. Sends an Event only if a reported finding was resolved or the
     /// first copies were written, and only within the budget of the Service.
-    pub fn synced(&self, term: &Term, service: &ManagedService, note: String) {
+    pub fn synced(&self, term: &Term, service: &ManagedService, note: impl FnOnce() -> String) {
         let has_room = self.pending.capacity() > 0;
         if has_room && self.throttle.lock().take_synced(&service.key, Instant::now()) {
-            self.send(term, service, Message::Synced(note));
+            self.send(term, service, Message::Synced(note()));
         }
     }
 

@@ -59,9 +59,9 @@ impl LateWatch {
     /// Restarts the watch, at another API server if there is one, if it has not shown the state of the GET in time and
     /// was not restarted recently. Returns the time of the next check while the watch still has time to catch up.
     pub fn check(&self) -> Option<Instant> {
-        let (reached, now) = (self.reached(), Instant::now());
         let mut state = self.state.lock();
         let missing = state.missing.as_ref()?;
+        let (reached, now) = (self.reached(), Instant::now());
         let until = missing.since + EXPECTATION;
         if reached >= missing.version {
             state.missing = None;

@@ -1,6 +1,7 @@
 //! Reports the result of a sync: log lines, the time since the change, the condition, and the `Synced` Event.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -43,12 +44,13 @@ impl Reconciler {
     /// Event.
     pub(super) fn report_synced(&self, term: &Term, snapshot: &Snapshot, endpoints: usize) {
         if let (Some(service), Some(source)) = (snapshot.service.as_ref(), &snapshot.source) {
-            let plural = if endpoints == 1 { "" } else { "s" };
-            let note = format!(
-                "the copies are in sync with {}: {endpoints} endpoint{plural}",
-                source.key
-            );
-            self.recorder.synced(term, service, note);
+            self.recorder.synced(term, service, || {
+                let plural = if endpoints == 1 { "" } else { "s" };
+                format!(
+                    "the copies are in sync with {}: {endpoints} endpoint{plural}",
+                    source.key
+                )
+            });
         }
     }
 
@@ -56,16 +58,13 @@ impl Reconciler {
     /// may have failed.
     pub(super) fn log_verdicts(&self, snapshot: &Snapshot, applied: &Applied) {
         let key = &snapshot.key;
-        let slices = snapshot.source.iter().flat_map(|source| source.slices.values());
-        let listed: BTreeSet<_> = slices.flat_map(|slice| slice.addresses()).collect();
+        let slices = || snapshot.source.iter().flat_map(|source| source.slices.values());
+        let is_listed =
+            |address: &IpAddr| slices().any(|slice| slice.addresses().any(|listed| listed == *address));
         for (address, why) in &applied.taken_out {
             self.metrics.probes().endpoint_removed();
             // The source never lists an address that comes from a Node.
-            let what = if listed.contains(address) {
-                "it"
-            } else {
-                "its server"
-            };
+            let what = if is_listed(address) { "it" } else { "its server" };
             warn!(service = %key, "took {address} out of {key}: {why}; the source still lists {what}");
         }
         for address in &applied.returned {

@@ -108,10 +108,13 @@ impl Marks {
     /// Waits until at least 100 ms have passed since this method last returned, and for a new mark. So a burst of
     /// changes costs one scan of the index, not one for each change. Nothing is lost if the wait is canceled.
     pub async fn changed(&mut self) {
-        sleep_until(self.next).await;
+        // The pause follows the mark, so that no timer fires while nothing changes.
         if self.marks.changed().await.is_err() {
             pending::<()>().await;
         }
+        self.marks.mark_changed();
+        sleep_until(self.next).await;
+        self.marks.mark_unchanged();
         self.next = Instant::now() + SCAN_PAUSE;
     }
 }

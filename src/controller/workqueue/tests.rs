@@ -629,3 +629,15 @@ async fn a_burst_of_marks_costs_one_scan_in_100_ms() {
     }
     assert_eq!(scans, 10);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_canceled_wait_for_a_scan_loses_no_mark() {
+    let dirty = DirtySet::default();
+    let mut marks = dirty.marks();
+    dirty.mark([key("a")]);
+    marks.changed().await;
+    dirty.mark([key("a")]);
+    let half = Duration::from_millis(50);
+    assert!(tokio::time::timeout(half, marks.changed()).await.is_err());
+    assert!(tokio::time::timeout(2 * half, marks.changed()).await.is_ok());
+}

@@ -61,16 +61,15 @@ impl Index {
         let is_across = |(source, service): &(ServiceKey, ServiceKey)| {
             source.namespace() != service.namespace() && source != &self.defaults.source
         };
-        let is_undecided = |copy: &EndpointSlice| {
-            let owner = copy.owner_of_copy();
-            owner.is_some_and(|service| {
-                self.consent_of_copy(&service, copy, &mut Consents::new()) == Consent::Unknown
-            })
+        let has_undecided = |service: &ServiceKey| {
+            let mut known = Consents::new();
+            let mut copies = self.copies.of(service).filter(|copy| copy.is_copy_for(service));
+            copies.any(|copy| self.consent_of_copy(service, copy, &mut known) == Consent::Unknown)
         };
         let may_be_undecided = !self.services_listed || !self.grants.are_known();
         self.defaults.consent.cross_namespace == CrossNamespace::Consent
             && (self.requests.iter().any(is_across)
-                || may_be_undecided && !self.copies.keys_where(|_, copy| is_undecided(copy)).is_empty())
+                || may_be_undecided && self.copied.from(None).iter().any(has_undecided))
     }
 
     /// Whether a Service may copy a source.

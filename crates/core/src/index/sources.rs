@@ -129,7 +129,9 @@ impl Index {
         }
         let exists = |source: &ServiceKey| self.services.contains_key(source) || self.others.has_any(source);
         sources.retain(|namespace, names| {
-            let mut sources = names.iter().map(|name| ServiceKey::new(namespace, name));
+            let mut sources = names
+                .iter()
+                .map(|name| ServiceKey::new(namespace.as_str(), name.as_str()));
             sources.any(|source| exists(&source))
         });
         sources

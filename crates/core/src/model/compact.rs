@@ -72,14 +72,16 @@ enum Time<'a> {
 
 /// For `#[serde(with)]`. Without it, an empty `LiteMap` would be serialized as a sequence.
 pub(super) mod string_map {
-    use serde::{Serialize as _, Serializer};
+    use serde::Serializer;
 
     use super::{BTreeMap, Cow, Deserialize as _, Deserializer, StringMap, key};
 
     #[allow(clippy::ref_option, reason = "serde's signature")]
     pub fn serialize<S: Serializer>(map: &Option<StringMap>, serializer: S) -> Result<S::Ok, S::Error> {
-        let map = map.as_ref().map(|map| map.iter().collect::<BTreeMap<_, _>>());
-        map.serialize(serializer)
+        match map {
+            Some(map) => serializer.collect_map(map.iter()),
+            None => serializer.serialize_none(),
+        }
     }
 
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<StringMap>, D::Error> {

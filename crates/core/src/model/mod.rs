@@ -153,8 +153,8 @@ macro_rules! key {
 
         impl $name {
             /// A key from its two parts.
-            pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
-                Self { namespace: namespace.into().into(), name: name.into().into() }
+            pub fn new(namespace: impl Into<Arc<str>>, name: impl Into<Arc<str>>) -> Self {
+                Self { namespace: namespace.into(), name: name.into() }
             }
 
             /// The key of an object, from its metadata.

@@ -119,28 +119,32 @@ impl EndpointSlice {
     /// Service in its label would have. Returns `None` for any other slice, which must not be touched.
     #[must_use]
     pub fn owner_of_copy(&self) -> Option<ServiceKey> {
+        let service = self.owner_name_of_copy()?;
+        Some(ServiceKey::new(self.namespace(), service))
+    }
+
+    fn owner_name_of_copy(&self) -> Option<&str> {
         if !self.is_labeled_as_copy() {
             return None;
         }
         let claimed = self.provenance()?;
         // The API server accepts any owner name and any label, and this name becomes part of a URL.
-        let service = if self.has_no_controller() {
+        if self.has_no_controller() {
             let service = label_of(&self.metadata, label::SERVICE_NAME).filter(|name| is_dns_label(name))?;
             let source = SliceKey::new(claimed.namespace, claimed.name);
             let is_its_name = |name: &str| name == name_of_copy(service, &source, &self.address_type);
             self.metadata.name.as_deref().filter(|name| is_its_name(name))?;
-            service
+            Some(service)
         } else {
             let owner = self.owner().filter(|owner| is_dns_label(&owner.name))?;
-            owner.name.as_str()
-        };
-        Some(ServiceKey::new(self.namespace(), service))
+            Some(&owner.name)
+        }
     }
 
     /// Whether the slice is one of our copies for this Service.
     #[must_use]
     pub fn is_copy_for(&self, service: &ServiceKey) -> bool {
-        self.owner_of_copy().as_ref() == Some(service)
+        self.namespace() == service.namespace() && self.owner_name_of_copy() == Some(service.name())
     }
 
     fn namespace(&self) -> &str {

@@ -196,6 +196,7 @@ fn write(
         }
         return;
     };
+    let serves_alike = copy::serves_alike(current, &copy);
     if !current.is_copy_for(&service.key) {
         plan.find(
             Reason::NameTaken,
@@ -210,12 +211,12 @@ fn write(
         if current.metadata.deletion_timestamp.is_none() {
             plan.deletes.extend(delete(current));
         }
-    } else if !copy::same(current, &copy) {
+    } else if !serves_alike || !copy::same_metadata(current, &copy) {
         if let Some(unconfirmed) = newer_source(current, &copy, snapshot) {
             plan.confirm.insert(unconfirmed);
         } else {
             plan.triggers.extend(new_trigger(current, &copy));
-            if copy::serves_alike(current, &copy) {
+            if serves_alike {
                 plan.cosmetic.insert(key);
             }
             plan.updates.push(copy::over(current, with_cause(copy, snapshot)));

@@ -691,7 +691,7 @@ fn copy_that_names_another_source_is_repaired_or_removed() {
 fn any_source() -> impl Strategy<Value = ServiceKey> {
     ("[a-z]{1,8}", "[a-z][a-z0-9-]{0,20}[a-z0-9]")
         .prop_filter("another namespace", |(namespace, _)| namespace != "default")
-        .prop_map(|(namespace, name)| ServiceKey::new(&namespace, &name))
+        .prop_map(|(namespace, name)| ServiceKey::new(namespace, name))
 }
 
 /// The possible states of a source that does not allow `default` to copy it.
@@ -818,7 +818,7 @@ proptest! {
             match change {
                 0 => world.put_service(source),
                 1 => world.put_service(source.annotate(annotation::ALLOW_FROM, "default")),
-                2 => _ = world.services.remove(&ServiceKey::new("web", &name)),
+                2 => _ = world.services.remove(&ServiceKey::new("web", name.as_str())),
                 3 => world.put_service(service("vip").source("web", &name)),
                 4 => world.grants = vec![grant(Some(&name))],
                 5 => world.grants = vec![grant(None)],

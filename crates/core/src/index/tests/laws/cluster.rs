@@ -211,7 +211,7 @@ impl Cluster {
     }
 
     fn key(&self, namespace: &str, name: usize) -> SliceKey {
-        SliceKey::new(namespace, &self.names[name])
+        SliceKey::new(namespace, self.names[name].as_str())
     }
 
     /// A new index, filled only from lists of this cluster.
@@ -321,7 +321,7 @@ impl Cluster {
             snapshot.confirmed = self
                 .names
                 .iter()
-                .flat_map(|name| ["default", "web"].map(|ns| SliceKey::new(ns, name)))
+                .flat_map(|name| ["default", "web"].map(|ns| SliceKey::new(ns, name.as_str())))
                 .collect();
             Some(plan(&snapshot, &crate::plan::Verdicts::Off))
         };

@@ -7,6 +7,11 @@ fn stored(source: &EndpointSlice) -> EndpointSlice {
     copy_of(source).uid("uid-copy").version(7)
 }
 
+/// Whether no update is needed.
+fn same(current: &EndpointSlice, wanted: &EndpointSlice) -> bool {
+    serves_alike(current, wanted) && same_metadata(current, wanted)
+}
+
 /// Rule: 2.written-when-different
 #[test]
 fn copy_is_updated_only_if_its_content_differs() {

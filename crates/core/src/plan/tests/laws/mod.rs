@@ -192,7 +192,7 @@ fn check_contents(history: &History, findings: &[Reason]) {
             read(provenance::SLICE),
             copy.address_type.clone(),
         );
-        let source = SliceKey::new(&origin.0, &origin.1);
+        let source = SliceKey::new(origin.0.as_str(), origin.1.as_str());
         let now = history.world.slices.get(&source).map(shown_by);
         if now == Some(shown_by(copy)) {
             continue;
