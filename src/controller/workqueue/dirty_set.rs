@@ -85,7 +85,7 @@ impl DirtySet {
     pub fn marks(&self) -> Marks {
         Marks {
             marks: self.marks.subscribe(),
-            next: Instant::now(),
+            next_scan: Instant::now(),
         }
     }
 
@@ -97,21 +97,26 @@ impl DirtySet {
     }
 }
 
-/// The marks of a [`DirtySet`], for tasks that scan the whole index.
+/// The marks of a [`DirtySet`], for tasks that look at the index.
 #[derive(Debug)]
 pub struct Marks {
     marks: watch::Receiver<()>,
-    next: Instant,
+    next_scan: Instant,
 }
 
 impl Marks {
-    /// Waits until at least 100 ms have passed since this method last returned, and for a new mark. So a burst of
-    /// changes costs one scan of the index, not one for each change. Nothing is lost if the wait is canceled.
-    pub async fn changed(&mut self) {
-        sleep_until(self.next).await;
+    /// Waits for a new mark. Nothing is lost if the wait is canceled.
+    pub async fn next(&mut self) {
         if self.marks.changed().await.is_err() {
             pending::<()>().await;
         }
-        self.next = Instant::now() + SCAN_PAUSE;
+    }
+
+    /// Waits as [`Marks::next`] does, but until at least 100 ms have passed since this method last returned. So a burst
+    /// of changes costs one scan of the index, not one for each change.
+    pub async fn next_scan(&mut self) {
+        sleep_until(self.next_scan).await;
+        self.next().await;
+        self.next_scan = Instant::now() + SCAN_PAUSE;
     }
 }

@@ -619,7 +619,7 @@ async fn a_burst_of_marks_costs_one_scan_in_100_ms() {
     let mut scans = 0;
     let scanning = async {
         loop {
-            marks.changed().await;
+            marks.next_scan().await;
             scans += 1;
         }
     };
