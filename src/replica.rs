@@ -173,7 +173,7 @@ impl Replica {
         watching.push(named("Events", event_writer.run()));
         let elected = candidacy.as_ref().map(|candidacy| (&election, candidacy));
         let (probes, verdicts) = match probing {
-            Some(probing) => probing.start(&index, &dirty, &metrics, &terms, elected),
+            Some(probing) => probing.start(&all, &terms, elected),
             None => (Vec::new(), Box::new(|| Verdicts::Off) as ReadVerdicts),
         };
         watching.extend(probes);

@@ -36,6 +36,7 @@ pub use named::named_slices;
 use named::split::{SELECTOR_BYTES, split};
 pub use nodes::nodes;
 pub use reader::Reader;
+pub(super) use reader::errors::status_of;
 
 /// The watches of Services, slices, ReferenceGrants and Nodes.
 #[derive(Clone)]

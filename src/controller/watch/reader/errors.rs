@@ -6,7 +6,7 @@ use kube::runtime::watcher;
 use crate::apiserver::http_status;
 
 /// The status with which the API server has answered.
-pub(in crate::controller::watch) fn status_of(error: &watcher::Error) -> Option<&Status> {
+pub(in crate::controller) fn status_of(error: &watcher::Error) -> Option<&Status> {
     match error {
         watcher::Error::InitialListFailed(error)
         | watcher::Error::WatchStartFailed(error)

@@ -76,7 +76,7 @@ impl Reader {
 
     /// Follows one watch forever. `handle` also gets its errors. If it returns a pause for an error, the watch waits
     /// for that time and then relists, unless the API server is overloaded.
-    pub(super) async fn follow_with_errors<K>(
+    pub(in crate::controller) async fn follow_with_errors<K>(
         &self,
         watch: WatchKind,
         api: impl FnOnce(Client) -> Api<K>,
