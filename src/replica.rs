@@ -173,7 +173,7 @@ impl Replica {
         watching.push(named("Events", event_writer.run()));
         let elected = candidacy.as_ref().map(|candidacy| (&election, candidacy));
         let (probes, verdicts) = match probing {
-            Some(probing) => probing.start(&index, &dirty, &metrics, &terms, elected),
+            Some(probing) => probing.start(&all, &terms, elected),
             None => (Vec::new(), Box::new(|| Verdicts::Off) as ReadVerdicts),
         };
         watching.extend(probes);
@@ -309,17 +309,13 @@ fn condition_worker(
 /// The tasks that watch the cluster, and the one that compares the sources with consistent lists.
 fn watch_cluster(watches: &Watches, conditions: DirtySet, nodes_selector: String) -> Vec<Named> {
     let watches = || watches.clone();
-    let (names, names_wanted) = channel::channel(0);
     let (services_listed, services_list) = oneshot::channel();
     vec![
-        named(
-            "Service watch",
-            watches().services(names.clone(), conditions, services_listed),
-        ),
-        named("grant watch", watch::grants(watches(), names)),
+        named("Service watch", watches().services(conditions, services_listed)),
+        named("grant watch", watch::grants(watches())),
         named("copy watch", watches().copies(services_list)),
         named(SOURCE_CHECK, watches().check_sources()),
-        named("source watch", watch::named_slices(watches(), names_wanted)),
+        named("source watch", watch::named_slices(watches())),
         named("Node watch", watch::nodes(watches(), nodes_selector)),
     ]
 }

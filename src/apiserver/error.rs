@@ -2,6 +2,9 @@
 
 use std::error::Error;
 use std::io;
+use std::time::Duration;
+
+use tokio::time::timeout;
 
 /// An error and its causes.
 pub(super) fn causes<'a>(
@@ -59,6 +62,14 @@ fn cut(text: &mut String, cause: &str) {
 /// The error of a request whose response did not arrive within the time limit of the caller.
 pub fn no_response() -> kube::Error {
     kube::Error::Service("no response in time".into())
+}
+
+/// Waits for the response to a call, up to `limit`.
+pub(crate) async fn within<T>(
+    limit: Duration,
+    call: impl Future<Output = kube::Result<T>>,
+) -> kube::Result<T> {
+    timeout(limit, call).await.unwrap_or_else(|_| Err(no_response()))
 }
 
 #[cfg(test)]

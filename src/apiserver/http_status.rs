@@ -134,12 +134,6 @@ pub fn is_client_error(status: &Status) -> bool {
     (400..500).contains(&status.code)
 }
 
-/// Whether the server is unavailable, as a proxy in front of the API may report.
-#[must_use]
-pub fn is_unavailable(status: &Status) -> bool {
-    status.code == 503
-}
-
 /// Whether a create had no effect and may be sent again. After any other error, the create may have had an effect, or
 /// would fail again.
 #[must_use]

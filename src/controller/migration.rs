@@ -6,22 +6,23 @@
 //! `Endpoints` are not watched. They are read only if a mirrored slice shows that they exist. `Endpoints` of other
 //! owners are read once for each version of that slice.
 //!
-//! The chart grants `get` and `delete` of `Endpoints` only with `rbac.goOperator`. Without these permissions, one
-//! request per namespace and [`REFUSAL_PAUSE`] checks whether they have been granted, however many Services have a
-//! mirrored slice.
+//! The chart grants `get` and `delete` of `Endpoints` only with `rbac.goOperator`. Without these permissions, all
+//! Services of a namespace share the pauses after refusals, however many of them have a mirrored slice.
 
 use std::collections::{BTreeSet, HashMap};
-use std::time::Duration;
 
-use kube::api::{DeleteParams, Preconditions};
+use kube::core::Request;
 use kube::{Api, Client, Error};
 use parking_lot::Mutex;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 use tracing::info;
 
 use crate::apiserver::decode::{EndpointsMetadata, Guarded};
-use crate::apiserver::http_status::{is_answer, is_forbidden, is_missing};
+use crate::apiserver::error::within;
+use crate::apiserver::http_status::{is_forbidden, is_missing};
+use crate::controller::apply::{as_seen, send};
 use crate::controller::error::SyncError;
+use crate::controller::refusals::Refusals;
 use crate::leader_election::term::Term;
 use crate::telemetry::watchdog::Watchdog;
 use crate::timing::REMOVAL_LIMIT;
@@ -30,17 +31,14 @@ use endpoint_copier_core::model::{
     Snapshot, label, label_of,
 };
 
-/// The pause after the API server refused the removal.
-pub(super) const REFUSAL_PAUSE: Duration = Duration::from_secs(30);
-
 /// Removes `Endpoints` of the Go operator.
 pub(super) struct Migration {
     client: Client,
     watchdog: Watchdog,
     /// Services whose `Endpoints` are not the Go operator's, and the mirrored state at the time of the read.
     theirs: Mutex<HashMap<ServiceKey, Mirrored>>,
-    /// Namespaces where a permission is missing, and the time of the next request there.
-    forbidden: Mutex<HashMap<String, Instant>>,
+    /// Namespaces where a permission is missing.
+    forbidden: Mutex<Refusals<String>>,
 }
 
 /// The UID of a Service, and the resourceVersions of the slices that mirror its `Endpoints`.
@@ -65,8 +63,9 @@ impl Migration {
         self.theirs.lock().remove(service);
     }
 
-    /// Removes the `Endpoints` of a Service whose plan allows leftovers of the Go operator to be deleted. Returns a
-    /// finding if a permission is missing. Sets `has_sent` when it sends a request.
+    /// Removes the `Endpoints` of a Service whose plan allows leftovers of the Go operator to be deleted. If a
+    /// permission is missing, returns a finding and the time of the next attempt. Sets `has_sent` when it sends a
+    /// request.
     ///
     /// # Errors
     ///
@@ -77,7 +76,7 @@ impl Migration {
         service: &ManagedService,
         snapshot: &Snapshot,
         has_sent: &mut bool,
-    ) -> Result<Option<Finding>, SyncError> {
+    ) -> Result<Option<(Finding, Instant)>, SyncError> {
         let mirrors = snapshot.others.values().filter(|slice| is_mirror(slice));
         let mirrored = Mirrored {
             service: service.uid.clone(),
@@ -89,15 +88,15 @@ impl Migration {
         if mirrored.slices.is_empty() || is_theirs {
             return Ok(None);
         }
-        let (namespace, now) = (service.key.namespace(), Instant::now());
-        let next = self.forbidden.lock().get(namespace).copied();
-        if next.is_some_and(|next| now < next) {
-            return Ok(Some(finding(service)));
+        let (namespace, now) = (service.key.namespace().to_owned(), Instant::now());
+        let waits = self.forbidden.lock().waits(&namespace, || (), now);
+        if let Some((until, _)) = waits {
+            return Ok(Some((finding(service), until)));
         }
         *has_sent = true;
         match self.get_and_delete(term, service).await {
             Ok(is_theirs) => {
-                self.forbidden.lock().remove(namespace);
+                self.forbidden.lock().accepted(&namespace);
                 if is_theirs {
                     self.theirs.lock().insert(service.key.clone(), mirrored);
                 }
@@ -105,9 +104,8 @@ impl Migration {
             }
             Err(Error::Api(status)) if is_forbidden(&status) => {
                 let mut forbidden = self.forbidden.lock();
-                forbidden.retain(|_, next| now < *next);
-                forbidden.insert(namespace.to_owned(), now + REFUSAL_PAUSE);
-                Ok(Some(finding(service)))
+                let until = forbidden.refused(namespace, (), &status.message, Instant::now());
+                Ok(Some((finding(service), until)))
             }
             Err(error) => {
                 let object = format!("Endpoints {} of the Go operator", service.key);
@@ -118,53 +116,36 @@ impl Migration {
 
     /// Deletes the `Endpoints` if they exist and are the Go operator's. Returns whether they belong to another owner.
     async fn get_and_delete(&self, term: &Term, service: &ManagedService) -> Result<bool, Error> {
+        let (name, began) = (service.key.name(), Instant::now());
         let api: Api<Guarded<EndpointsMetadata>> =
             Api::namespaced(self.client.clone(), service.key.namespace());
-        let limit = Instant::now() + REMOVAL_LIMIT;
-        let found = match self.within(limit, api.get(service.key.name())).await {
+        let found = within(REMOVAL_LIMIT, api.get(name)).await;
+        self.watchdog.tick();
+        let found = match found {
             Ok(found) => found,
-            Err(Error::Api(status)) if is_missing(&status, service.key.name()) => return Ok(false),
+            Err(Error::Api(status)) if is_missing(&status, name) => return Ok(false),
             Err(error) => return Err(error),
         };
         let found = found.slim_metadata();
         if label_of(found, label::MANAGED_BY) != Some(MANAGED_BY_US) {
             return Ok(true);
         }
-        // The term is checked only now, because it may have ended during the GET.
-        let Ok(write) = term.begin_write() else {
+        let seen = as_seen(found.uid.clone(), found.resource_version.clone());
+        let delete = Request::new(api.resource_url()).delete(name, &seen);
+        let delete = delete.map_err(Error::BuildRequest)?;
+        let limit = REMOVAL_LIMIT.saturating_sub(began.elapsed());
+        // The term may have ended during the GET.
+        let Ok(answer) = send(&self.client, &self.watchdog, term, limit, delete).await else {
             return Ok(false);
         };
-        let params = DeleteParams {
-            preconditions: Some(Preconditions {
-                uid: found.uid.clone(),
-                resource_version: found.resource_version.clone(),
-            }),
-            ..DeleteParams::default()
-        };
-        let delete = api.delete(service.key.name(), &params);
-        let answer = self.within(limit.min(write.deadline), delete).await;
-        if is_answer(&answer) {
-            write.answered();
-        }
         match answer {
             Ok(_) => {
                 info!(service = %service.key, "removed the Endpoints that version 0.2 of the Go operator made");
             }
-            Err(Error::Api(status)) if is_missing(&status, service.key.name()) => {}
+            Err(Error::Api(status)) if is_missing(&status, name) => {}
             Err(error) => return Err(error),
         }
         Ok(false)
-    }
-
-    /// Abandons a call at `limit`. The end of the call counts as progress for the watchdog.
-    async fn within<T>(
-        &self,
-        limit: Instant,
-        call: impl Future<Output = Result<T, Error>>,
-    ) -> Result<T, Error> {
-        let answer = timeout_at(limit, call).await;
-        self.watchdog.tick();
-        answer.unwrap_or_else(|_| Err(Error::Service("no response in time".into())))
     }
 }
 

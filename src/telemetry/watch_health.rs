@@ -330,8 +330,8 @@ impl WatchHealth {
     }
 
     /// Whether every watch has shown life within `limit`, not counting pauses that API servers asked for, because a
-    /// replica that honors such a pause is as good as any other. The watches of Nodes and ReferenceGrants do not count,
-    /// because without them a replica still copies everything else.
+    /// replica that honors such a pause is as good as any other. Optional watches do not count, because without them
+    /// a replica still copies everything else.
     ///
     /// # Errors
     /// If a watch has not, with the names of all such watches.

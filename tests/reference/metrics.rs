@@ -133,8 +133,8 @@ const LABELS: &[Label] = &[
     Label {
         names: &["resource"],
         of: &[],
-        values: "A watch: `services`, `sources`, `copies`, `lease`, and, once a Service needs them, `nodes` and \
-            `grants`.",
+        values: "A watch: `services`, `sources`, `copies`, `lease`, `probe_lease` unless probes are off, and, once a \
+            Service needs them, `nodes` and `grants`.",
     },
     Label {
         names: &["controller"],

@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 use testbed::{Effect, Fault, Match, Store, builders};
 
 use crate::harness::{
-    Operator, addresses, cluster, ms, pass, put, seconds, service_in, service_of, slice, slices_of, until,
-    warnings,
+    Operator, addresses, cluster, disabled, ms, pass, put, seconds, service_in, service_of, slice, slices_of,
+    until, warnings,
 };
 
 const ONE: ServiceLimits = ServiceLimits {
@@ -45,13 +45,39 @@ async fn a_service_beyond_the_limit_waits_for_a_place() {
     assert_eq!(operator.metric(LIMIT_REACHED), Some(0));
 }
 
+/// No event of a Service or grant follows, so only the deleted copy shows that the name of the source matters now.
+/// Rule: 10.limits
+#[tokio::test(start_paused = true)]
+async fn a_service_admitted_after_a_copy_is_deleted_gets_its_source() {
+    let store = with_app();
+    put(&store, slice("web", "web-1", &["10.0.0.2"]));
+    put(&store, disabled(service_of("older", "web")));
+    pass(seconds(5)).await;
+    let operator = Operator::limited(&store, ONE);
+    put(&store, service_of("younger", "app"));
+    operator.until_addresses("younger", &["10.0.0.1"]).await;
+    put(&store, service_of("older", "web"));
+    until(&store, "an Event", |store| {
+        warnings(store, "older") == ["LimitReached"]
+    })
+    .await;
+    // The only source that is watched beside those of the flags is that of the younger Service.
+    pass(seconds(90)).await;
+    let copies = slices_of(&store, "younger");
+    let copy = copies[0]["metadata"]["name"].as_str().expect("a name");
+    store
+        .delete("endpointslices", "default", copy)
+        .expect("it exists");
+    let took = operator.until_addresses("older", &["10.0.0.2"]).await;
+    assert!(took < ms(50), "{took:?}");
+    assert!(slices_of(&store, "younger").is_empty());
+}
+
 /// Rule: 10.limits
 #[tokio::test(start_paused = true)]
 async fn a_restart_and_an_older_service_displace_no_service() {
     let store = with_app();
-    let mut older = service_of("a", "app");
-    older["metadata"]["annotations"]["endpoint-copier/enabled"] = json!("false");
-    put(&store, older);
+    put(&store, disabled(service_of("a", "app")));
     pass(seconds(5)).await;
     let operator = Operator::limited(&store, ONE);
     put(&store, service_of("b", "app"));

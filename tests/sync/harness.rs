@@ -282,6 +282,12 @@ pub fn service_of(name: &str, source: &str) -> Value {
     service
 }
 
+/// A managed Service, disabled.
+pub fn disabled(mut service: Value) -> Value {
+    service["metadata"]["annotations"]["endpoint-copier/enabled"] = json!("false");
+    service
+}
+
 /// A Namespace with this name.
 pub fn namespace_named(name: &str) -> Value {
     json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})

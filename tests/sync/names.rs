@@ -3,12 +3,13 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::json;
 use testbed::{Effect, Fault, Match, Request};
 use tokio::time::Instant;
 
 use crate::harness::{
-    Operator, cluster, ms, namespace_named, pass, put, seconds, service, service_in, service_of, slice, until,
+    Operator, cluster, disabled, ms, namespace_named, pass, put, seconds, service, service_in, service_of,
+    slice, until,
 };
 
 /// An operator that has been in sync with `default/kubernetes` and a source `web` for long enough to merge its watches.
@@ -45,11 +46,6 @@ fn lists_in_five_seconds(operator: &Operator) -> usize {
         begun.iter().filter(|at| window.contains(at)).count()
     };
     begun.iter().map(within).max().unwrap_or(0)
-}
-
-fn disabled(mut service: Value) -> Value {
-    service["metadata"]["annotations"]["endpoint-copier/enabled"] = json!("false");
-    service
 }
 
 /// Enables and disables the Service `toggled` again and again for this time. `source` names the source of each round.

@@ -231,7 +231,7 @@ async fn failed_lists_and_watches_are_retried_with_pauses() {
             // A request that hangs is abandoned after 10 s.
             Effect::Hang => seconds(11),
             // An overloaded API server gets requests less and less often.
-            Effect::Status { code: 429 | 503, .. } => seconds(40),
+            Effect::Status { code: 429, .. } => seconds(40),
             _ => seconds(2),
         };
         let took = operator.until_addresses("vip", &["192.0.2.2"]).await;

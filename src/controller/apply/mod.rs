@@ -31,6 +31,7 @@ mod send;
 pub use applied::{Applied, Expectation};
 use attempts::Attempts;
 use contests::Contests;
+pub(super) use request::as_seen;
 pub(super) use send::{Written, send};
 
 /// Writes EndpointSlices.

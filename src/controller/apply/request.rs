@@ -27,14 +27,19 @@ pub(super) fn update(slice: &EndpointSlice) -> Built {
 
 /// A DELETE with resourceVersion and UID as preconditions.
 pub(super) fn delete(delete: &Delete) -> Built {
-    let params = DeleteParams {
+    let seen = as_seen(Some(delete.uid.clone()), Some(delete.resource_version.clone()));
+    slices(&delete.key).delete(delete.key.name(), &seen)
+}
+
+/// Parameters that delete an object only if it still has this UID and resourceVersion.
+pub(in crate::controller) fn as_seen(uid: Option<String>, resource_version: Option<String>) -> DeleteParams {
+    DeleteParams {
         preconditions: Some(Preconditions {
-            uid: Some(delete.uid.clone()),
-            resource_version: Some(delete.resource_version.clone()),
+            uid,
+            resource_version,
         }),
         ..DeleteParams::default()
-    };
-    slices(&delete.key).delete(delete.key.name(), &params)
+    }
 }
 
 fn body(slice: &EndpointSlice) -> Result<Vec<u8>, request::Error> {

@@ -65,7 +65,7 @@ impl Probes {
             }
             tokio::select! {
                 biased;
-                () = marks.changed() => {}
+                () = marks.next_scan() => {}
                 // The aborted tasks of targets that are no longer listed end here.
                 Some(_) = tasks.next() => {}
             }

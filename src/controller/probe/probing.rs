@@ -16,11 +16,9 @@ use super::{OnDown, Probes};
 use crate::apiserver::probe_client::ProbeClient;
 use crate::config::{ElectionConfig, ProbeConfig, ProbeMode};
 use crate::controller::reconcile::ReadVerdicts;
-use crate::controller::workqueue::DirtySet;
+use crate::controller::watch::{Reader, Watches};
 use crate::leader_election::Candidacy;
 use crate::leader_election::term::Term;
-use crate::telemetry::metrics::Metrics;
-use endpoint_copier_core::index::SharedIndex;
 use endpoint_copier_core::plan::{Judged, Verdicts};
 
 /// The probes of a replica, before they start.
@@ -41,15 +39,13 @@ pub struct Probing {
 }
 
 impl Probing {
-    /// Wires the probes to the rest of the replica. `election` has the settings of the leader election, if there is
+    /// Wires the probes to the rest of the replica. `watches` are its other watches. `election` has the settings of the leader election, if there is
     /// one. Returns the names and the futures of the tasks, which run until they are dropped, and the function by which
     /// the reconciler reads the results.
     #[must_use]
     pub fn start(
         self,
-        index: &SharedIndex,
-        dirty: &DirtySet,
-        metrics: &Metrics,
+        watches: &Watches,
         terms: &watch::Receiver<Option<Term>>,
         election: Option<(&ElectionConfig, &Candidacy)>,
     ) -> (Vec<(&'static str, BoxFuture<'static, ()>)>, ReadVerdicts) {
@@ -58,9 +54,9 @@ impl Probing {
             terms: terms.clone(),
             // Endpoints are taken out only while the last renewal was answered within 1.5 intervals.
             renewal_limit: election.map(|(config, _)| config.renew_interval() * 3 / 2),
-            index: index.clone(),
-            dirty: dirty.clone(),
-            metrics: metrics.clone(),
+            index: watches.index.clone(),
+            dirty: watches.dirty.clone(),
+            metrics: watches.reader.metrics.clone(),
             on_down: self.on_down,
             client: self.client,
             config: self.config,
@@ -70,7 +66,11 @@ impl Probing {
         let mut tasks = vec![("probes", probes.clone().run().boxed())];
         // Without leader election, there is no other replica to ask.
         if let Some((config, candidacy)) = election {
-            let lease = ProbeLease::new(self.lease_client, &candidacy.namespace, &config.lease_name);
+            let reader = Reader {
+                client: self.lease_client,
+                ..watches.reader.clone()
+            };
+            let lease = ProbeLease::new(reader, &candidacy.namespace, &config.lease_name);
             let objections = Objections::new(lease, probes.clone(), &candidacy.identity, self.node_addresses);
             tasks.push(("objections", objections.run().boxed()));
         }

@@ -11,12 +11,12 @@ use k8s_openapi::NamespaceResourceScope;
 use kube::api::ListParams;
 use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 use tracing::debug;
 
 use super::Reconciler;
 use crate::apiserver::decode::{Guarded, Slim};
-use crate::apiserver::error::no_response;
+use crate::apiserver::error::within;
 use crate::apiserver::http_status::is_missing;
 use crate::controller::error::SyncError;
 use crate::timing::CHECK_LIMIT;
@@ -129,10 +129,9 @@ impl Reconciler {
         let api: Api<Guarded<Service>> = Api::namespaced(self.client.clone(), source.namespace());
         let by_name = ListParams::default().fields(&format!("metadata.name={}", source.name()));
         // The client gives a list more time than a read of one object.
-        let answer = timeout(CHECK_LIMIT, api.list(&by_name)).await;
+        let answer = within(CHECK_LIMIT, api.list(&by_name)).await;
         self.writer.watchdog.tick();
         let failed = |error| SyncError::unavailable("list", format!("Service {source}"), &error);
-        let answer = answer.unwrap_or_else(|_| Err(no_response()));
         let found = answer.map_err(failed)?.items.into_iter().next();
         Ok(found.map(|found| named(found, source.namespace(), source.name())))
     }

@@ -17,7 +17,7 @@ use crate::controller::budget::Budgets;
 use crate::controller::conditions::Conditions;
 use crate::controller::error::SyncError;
 use crate::controller::events::EventRecorder;
-use crate::controller::migration::{Migration, REFUSAL_PAUSE};
+use crate::controller::migration::Migration;
 use crate::controller::outcome::{Backoff, Outcome, Requeue};
 use crate::controller::worker::Reconcile;
 use crate::controller::workqueue::{DirtySet, PACE};
@@ -203,9 +203,10 @@ impl Reconciler {
             }
             _ => Ok(None),
         };
-        findings.extend(removed.as_ref().ok().cloned().flatten());
-        let contested = self.writer.contested(key);
-        findings.extend(contested.iter().map(|(finding, _)| finding.clone()));
+        let (refused, not_removed) =
+            removed.map_or_else(|error| (None, Some(error)), |refused| (refused, None));
+        let repeated = [refused, self.writer.contested(key)];
+        findings.extend(repeated.iter().flatten().map(|(finding, _)| finding.clone()));
         for error in &applied.failures {
             debug!(service = %key, %error, "write failed");
             findings.extend(error.finding());
@@ -218,11 +219,7 @@ impl Reconciler {
         if applied.has_created() && snapshot.copies.is_empty() {
             self.recorder.record_first_copies(key);
         }
-        let mut errors = applied
-            .failures
-            .iter()
-            .chain(&postponed)
-            .chain(removed.as_ref().err());
+        let mut errors = applied.failures.iter().chain(&postponed).chain(&not_removed);
         let failure = errors.find(|error| error.is_unavailable());
         self.failures.ended(key, self.index().priority(key), failure);
         let is_right =
@@ -234,17 +231,16 @@ impl Reconciler {
         if is_right {
             self.report_synced(term, &snapshot, endpoints);
         }
-        match removed {
-            // A finding that lasts is reported again even if nothing changes.
-            Ok(None) if outcome.requeue == Requeue::WhenDirty => {
-                outcome.requeue = outcome.requeue.or_at(next_report);
-            }
-            Ok(None) => {}
+        if let Some(error) = not_removed {
             // The sync has not failed: the copies are correct.
-            Ok(Some(_)) => outcome.requeue = Requeue::At(Instant::now() + REFUSAL_PAUSE),
-            Err(error) => outcome.requeue = error.outcome(None).requeue,
+            outcome.requeue = error.outcome(None).requeue;
+        } else if outcome.requeue == Requeue::WhenDirty {
+            // A finding that lasts is reported again even if nothing changes.
+            outcome.requeue = outcome.requeue.or_at(next_report);
         }
-        outcome.requeue = outcome.requeue.or_at(contested.map(|(_, next)| next));
+        for (_, next) in repeated.into_iter().flatten() {
+            outcome.requeue = outcome.requeue.or_at(Some(next));
+        }
         if is_unwatched {
             outcome.requeue = outcome.requeue.or_at(Some(Instant::now() + UNWATCHED_PAUSE));
         }

@@ -57,10 +57,10 @@ pub struct Relists {
 const MANY_RELISTS: u32 = 3;
 
 impl Relists {
-    /// Creates the pauses of a watch. The pauses of the Lease watch stay short, because its list costs no more than a
-    /// GET, and other replicas wait for the holder of the Lease.
+    /// Creates the pauses of a watch. The pauses of the watches of Leases stay short, because their lists cost no more
+    /// than a GET, and other replicas wait for what this one writes.
     pub fn of(watch: WatchKind) -> Self {
-        let is_cheap = watch == WatchKind::Lease;
+        let is_cheap = matches!(watch, WatchKind::Lease | WatchKind::ProbeLease);
         Self {
             pauses: pauses(if is_cheap {
                 LONGEST_WATCH_PAUSE

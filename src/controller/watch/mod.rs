@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use kube::Api;
 use kube::runtime::watcher::{self, Event};
-use tokio::sync::{oneshot, watch as channel};
+use tokio::sync::oneshot;
 use tracing::warn;
 
 use crate::apiserver::decode::Guarded;
@@ -36,6 +36,7 @@ pub use named::named_slices;
 use named::split::{SELECTOR_BYTES, split};
 pub use nodes::nodes;
 pub use reader::Reader;
+pub(super) use reader::errors::status_of;
 
 /// The watches of Services, slices, ReferenceGrants and Nodes.
 #[derive(Clone)]
@@ -49,15 +50,9 @@ pub struct Watches {
 }
 
 impl Watches {
-    /// Watches all Services. `names` gets a new number whenever the names of the Services whose slices matter may have
-    /// changed, and `conditions` the Services whose condition has changed. Sends to `listed_once` when the first list
-    /// is complete.
-    pub async fn services(
-        self,
-        names: channel::Sender<u64>,
-        conditions: DirtySet,
-        listed_once: oneshot::Sender<()>,
-    ) {
+    /// Watches all Services. `conditions` gets the Services whose condition has changed. Sends to `listed_once` when
+    /// the first list is complete.
+    pub async fn services(self, conditions: DirtySet, listed_once: oneshot::Sender<()>) {
         let (mut listed, mut listed_once) = (HashSet::new(), Some(listed_once));
         let log = undecoded(WatchKind::Services);
         self.reader
@@ -73,7 +68,7 @@ impl Watches {
                         }
                         Event::Init | Event::InitApply(_) | Event::InitDone => None,
                     };
-                    let complete = !matches!(event, Event::Init | Event::InitApply(_));
+                    let is_listed = matches!(event, Event::InitApply(_));
                     let dirty = match event {
                         Event::Init => {
                             listed.clear();
@@ -87,7 +82,7 @@ impl Watches {
                             Dirty::new()
                         }
                         Event::InitApply(service) | Event::Apply(service) => {
-                            if !complete {
+                            if is_listed {
                                 listed.insert(ServiceKey::of(service.slim_metadata()));
                             }
                             let is_gone = index.is_service_gone(service.slim_metadata());
@@ -101,19 +96,16 @@ impl Watches {
                             }
                         }
                         Event::Delete(service) => index.service_deleted(service.slim_metadata()),
-                        Event::InitDone => index.services_listed(&std::mem::take(&mut listed)),
+                        Event::InitDone => {
+                            // The receiver is dropped when the replica stops.
+                            listed_once.take().map(|sender| sender.send(()));
+                            index.services_listed(&std::mem::take(&mut listed))
+                        }
                     };
-                    let changed = index.names_changed();
                     let other_conditions = index.changed_conditions();
                     drop(index);
                     if !other_conditions.is_empty() {
                         conditions.mark(other_conditions);
-                    }
-                    // A partial list would contain only some of the names.
-                    if complete {
-                        // The receiver is dropped when the replica stops.
-                        listed_once.take().map(|sender| sender.send(()));
-                        names.send_if_modified(|known| std::mem::replace(known, changed) != changed);
                     }
                     match edited {
                         Some(edited) => self.dirty.mark_edit(dirty, &edited),

@@ -65,7 +65,7 @@ async fn until(watches: &Watches, marks: &mut Marks, needed: bool) {
         if is_so() {
             return;
         }
-        marks.changed().await;
+        marks.next_scan().await;
     }
 }
 

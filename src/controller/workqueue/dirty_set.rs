@@ -85,7 +85,7 @@ impl DirtySet {
     pub fn marks(&self) -> Marks {
         Marks {
             marks: self.marks.subscribe(),
-            next: Instant::now(),
+            next_scan: Instant::now(),
         }
     }
 
@@ -97,24 +97,29 @@ impl DirtySet {
     }
 }
 
-/// The marks of a [`DirtySet`], for tasks that scan the whole index.
+/// The marks of a [`DirtySet`], for tasks that look at the index.
 #[derive(Debug)]
 pub struct Marks {
     marks: watch::Receiver<()>,
-    next: Instant,
+    next_scan: Instant,
 }
 
 impl Marks {
-    /// Waits until at least 100 ms have passed since this method last returned, and for a new mark. So a burst of
-    /// changes costs one scan of the index, not one for each change. Nothing is lost if the wait is canceled.
-    pub async fn changed(&mut self) {
-        // The pause follows the mark, so that no timer fires while nothing changes.
+    /// Waits for a new mark. Nothing is lost if the wait is canceled.
+    pub async fn next(&mut self) {
         if self.marks.changed().await.is_err() {
             pending::<()>().await;
         }
+    }
+
+    /// Waits as [`Marks::next`] does, and until at least 100 ms have passed since this method last returned. So a burst
+    /// of changes costs one scan of the index, not one for each change.
+    pub async fn next_scan(&mut self) {
+        // The pause follows the mark, so that no timer fires while nothing changes.
+        self.next().await;
         self.marks.mark_changed();
-        sleep_until(self.next).await;
+        sleep_until(self.next_scan).await;
         self.marks.mark_unchanged();
-        self.next = Instant::now() + SCAN_PAUSE;
+        self.next_scan = Instant::now() + SCAN_PAUSE;
     }
 }

@@ -619,7 +619,7 @@ async fn a_burst_of_marks_costs_one_scan_in_100_ms() {
     let mut scans = 0;
     let scanning = async {
         loop {
-            marks.changed().await;
+            marks.next_scan().await;
             scans += 1;
         }
     };
@@ -635,9 +635,9 @@ async fn a_canceled_wait_for_a_scan_loses_no_mark() {
     let dirty = DirtySet::default();
     let mut marks = dirty.marks();
     dirty.mark([key("a")]);
-    marks.changed().await;
+    marks.next_scan().await;
     dirty.mark([key("a")]);
     let half = Duration::from_millis(50);
-    assert!(tokio::time::timeout(half, marks.changed()).await.is_err());
-    assert!(tokio::time::timeout(2 * half, marks.changed()).await.is_ok());
+    assert!(tokio::time::timeout(half, marks.next_scan()).await.is_err());
+    assert!(tokio::time::timeout(2 * half, marks.next_scan()).await.is_ok());
 }

@@ -98,7 +98,8 @@ metrics! {
         watch_last_event: page.gauges("endpoint_copier_watch_last_event_timestamp_seconds",
             "When a watch was last active, as Unix time. Activity is an event, or the response to the next request of the \
              watch, which is due every 25 s. If a resource has several watches, this is the time of the one that has \
-             been silent longest. If the time is older than 90 s, the view of the watch is stale and, unless the resource is nodes or grants, the replica is not ready.",
+             been silent longest. If the time is older than 90 s, the view of the watch is stale and, unless the \
+             resource is nodes, grants or probe_lease, the replica is not ready.",
              &["resource"]),
         watch_restarts: page.counters("endpoint_copier_watch_restarts_total",
             "Restarts of watches, by watched resource and reason. selector: expected when Services are created or deleted; error: the \

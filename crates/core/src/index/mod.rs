@@ -18,7 +18,7 @@ use crate::model::{
 mod abridge;
 mod conditions;
 mod consent;
-mod copy_counts;
+mod copy_keys;
 mod counts;
 mod get_results;
 mod nodes;
@@ -34,7 +34,7 @@ mod watch_progress;
 use abridge::abridged;
 use conditions::Conditions;
 pub use conditions::Shown;
-use copy_counts::CopyCounts;
+use copy_keys::CopyKeys;
 pub use get_results::SliceState;
 use nodes::NodeIndex;
 use quota::ServiceQuota;
@@ -107,7 +107,7 @@ pub struct Index {
     /// immediately, although it is unknown whether there are grants.
     revoked: BTreeSet<ServiceKey>,
     copies: Slices,
-    copied: CopyCounts,
+    copied: CopyKeys,
     others: Slices,
     versions: WatchProgress,
     unreadable: UnreadableObjects,
@@ -141,7 +141,7 @@ impl Index {
             grants: Grants::default(),
             revoked: BTreeSet::new(),
             copies: Slices::default(),
-            copied: CopyCounts::default(),
+            copied: CopyKeys::default(),
             others: Slices::default(),
             versions: WatchProgress::default(),
             unreadable: UnreadableObjects::default(),

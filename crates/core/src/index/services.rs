@@ -183,10 +183,15 @@ impl Index {
     }
 
     /// A counter that grows whenever the names to watch might have changed: a Service starts or stops being managed or
-    /// disabled, it gets another source, or consent or a limit changes.
+    /// disabled, it gets another source, or consent or a limit changes. It is 0 until Services are listed, because the
+    /// names are incomplete until then.
     #[must_use]
     pub fn names_changed(&self) -> u64 {
-        self.names_changed
+        if self.services_listed {
+            self.names_changed
+        } else {
+            0
+        }
     }
 
     /// The known version of a Service, to detect later whether the watch has overtaken a GET.

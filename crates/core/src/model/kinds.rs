@@ -17,12 +17,15 @@ words! {
         Nodes => "nodes",
         /// The ReferenceGrants, once a managed Service asks for a source in another namespace.
         Grants => "grants",
+        /// The Lease through which the replicas exchange suspicions and objections, while they probe the API servers.
+        ProbeLease => "probe_lease",
     }
 }
 
 impl WatchKind {
-    /// The watches that a replica can do without. While one of them fails, copies keep the data that they already have.
-    pub const OPTIONAL: [Self; 2] = [Self::Nodes, Self::Grants];
+    /// The watches that a replica can do without. While one of them fails, copies keep the data that they already have,
+    /// or the leader reads the probe Lease instead.
+    pub const OPTIONAL: [Self; 3] = [Self::Nodes, Self::Grants, Self::ProbeLease];
 
     /// The watches on which copies depend.
     pub const VIEW: [Self; 3] = [Self::Services, Self::Copies, Self::Sources];

@@ -4,36 +4,28 @@
 //! because replicas that do not lead write to this Lease too.
 
 use std::collections::BTreeMap;
-use std::convert::Infallible;
-use std::pin::pin;
 use std::time::Duration;
 
-use futures::TryStreamExt as _;
 use k8s_openapi::api::coordination::v1::Lease;
-use kube::api::{ListParams, Patch, PatchParams, PostParams, WatchParams};
-use kube::core::{Request, Status, WatchEvent};
+use kube::api::{Patch, PatchParams, PostParams};
+use kube::core::{Request, Status};
+use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client, Resource as _};
 use serde_json::json;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tower::service_fn;
 
 use crate::apiserver::decode::{Guarded, LeaseMetadata};
-use crate::apiserver::error::one_line;
-use crate::apiserver::http_status::{
-    is_client_error, is_conflict, is_expired, is_missing, status_of, throttled,
-};
-use crate::controller::watch::WatchBackoff;
-use crate::telemetry::failure_log::FailureLog;
-use crate::timing::{LONGEST_WATCH, RENEW_WATCH_SECONDS};
-use endpoint_copier_core::model::{ObjectMeta, version_of};
+use crate::apiserver::error::within;
+use crate::apiserver::http_status::{is_client_error, is_conflict, is_expired, is_missing, status_of};
+use crate::controller::watch::{self, Reader, WatchBackoff};
+use endpoint_copier_core::model::{ObjectMeta, WatchKind, version_of};
 
 /// The suffix that is added to the name of the election Lease to form the name of the probe Lease.
 const SUFFIX: &str = "-probes";
 
-/// The time limit of one call.
+/// The time limit of one call, and of the time until the response to a watch begins. Objections are urgent, so it is
+/// shorter than that of other clients.
 const CALL_LIMIT: Duration = Duration::from_secs(2);
-
-/// A watch that lasts this long works. A watch that ends sooner counts as a failure, even if it ends cleanly.
-const HEALTHY: Duration = Duration::from_secs(10);
 
 /// Annotations to set, or to remove if there is no value.
 pub type Changes = BTreeMap<String, Option<String>>;
@@ -56,60 +48,21 @@ pub enum LeaseEvent {
     Changed(Annotations),
 }
 
-/// An error of a call or of the watch.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The API server refused the call, or could not be reached.
-    // This is not `#[error(transparent)]`, because that would hide the type by which the log shortens a response of the
-    // API server.
-    #[error("{0}")]
-    Call(#[from] kube::Error),
-    /// The call timed out, so it is unknown whether it was carried out.
-    #[error("no response within {CALL_LIMIT:?}")]
-    TimedOut,
-    /// The watch lasted longer than the server should have allowed.
-    #[error("the watch does not end")]
-    Endless,
-    /// The server ended the watch too early.
-    #[error("the watch ended after {0:?}")]
-    Ended(Duration),
-}
-
-impl Error {
-    /// The status with which an API server has answered.
-    fn status(&self) -> Option<&Status> {
-        match self {
-            Self::Call(error) => status_of(error),
-            Self::TimedOut | Self::Endless | Self::Ended(_) => None,
-        }
-    }
-
-    /// The pause that an overloaded API server requests, or zero.
-    pub(super) fn retry_after(&self) -> Duration {
-        self.status().and_then(throttled).unwrap_or_default()
-    }
-
-    /// Whether the API server will probably reject the same call again: any 4xx except for an expired resourceVersion.
-    fn is_refusal(&self) -> bool {
-        let refuses = |status| is_client_error(status) && !is_expired(status);
-        self.status().is_some_and(refuses)
-    }
-}
-
 /// The probe Lease.
 #[derive(Clone)]
 pub struct ProbeLease {
-    client: Client,
+    reader: Reader,
     namespace: String,
     name: String,
 }
 
 impl ProbeLease {
-    /// The probe Lease that belongs to an election Lease. `client` must not retry by itself.
+    /// The probe Lease that belongs to an election Lease. The client of `reader` must not retry by itself.
     #[must_use]
-    pub fn new(client: Client, namespace: &str, election_lease: &str) -> Self {
+    pub fn new(reader: Reader, namespace: &str, election_lease: &str) -> Self {
+        let client = limited(reader.client);
         Self {
-            client,
+            reader: Reader { client, ..reader },
             namespace: namespace.to_owned(),
             name: format!("{election_lease}{SUFFIX}"),
         }
@@ -121,18 +74,17 @@ impl ProbeLease {
     }
 
     /// Reads the Lease.
-    pub(super) async fn get(&self) -> Result<Annotations, Error> {
-        let api = self.api();
-        let lease = limited(api.get_opt(&self.name)).await?;
+    pub(super) async fn get(&self) -> kube::Result<Annotations> {
+        let lease = self.api().get_opt(&self.name).await?;
         Ok(lease.map(|lease| Annotations::of(&lease)).unwrap_or_default())
     }
 
     /// Changes annotations; all others stay as they are. Creates the Lease if it is missing. Returns the version that
     /// has the change, or 0 if the Lease is missing and nothing is to be set.
-    pub(super) async fn annotate(&self, changes: &Changes) -> Result<u64, Error> {
+    pub(super) async fn annotate(&self, changes: &Changes) -> kube::Result<u64> {
         let is_missing = |status| is_missing(status, &self.name);
         let missing = match self.patch(changes).await {
-            Err(error) if error.status().is_some_and(is_missing) => error,
+            Err(error) if status_of(&error).is_some_and(is_missing) => error,
             answer => return answer,
         };
         if changes.values().all(Option::is_none) {
@@ -140,22 +92,22 @@ impl ProbeLease {
             return Ok(0);
         }
         match self.create(changes).await {
-            Err(error) if error.status().is_some_and(is_conflict) => self.patch(changes).await,
+            Err(error) if status_of(&error).is_some_and(is_conflict) => self.patch(changes).await,
             // The namespace does not exist either.
-            Err(error) if error.status().is_some_and(|status| status.code == 404) => Err(missing),
+            Err(error) if status_of(&error).is_some_and(|status| status.code == 404) => Err(missing),
             answer => answer,
         }
     }
 
     /// Sends a merge patch without a resourceVersion, so that two replicas that write at the same time both succeed.
-    async fn patch(&self, changes: &Changes) -> Result<u64, Error> {
+    async fn patch(&self, changes: &Changes) -> kube::Result<u64> {
         let patch = Patch::Merge(json!({"metadata": {"annotations": changes}}));
-        let (api, params) = (self.api(), PatchParams::default());
-        let lease = limited(api.patch(&self.name, &params, &patch)).await?;
+        let params = PatchParams::default();
+        let lease = self.api().patch(&self.name, &params, &patch).await?;
         Ok(Annotations::of(&lease).version)
     }
 
-    async fn create(&self, changes: &Changes) -> Result<u64, Error> {
+    async fn create(&self, changes: &Changes) -> kube::Result<u64> {
         let annotations: BTreeMap<_, _> = changes
             .iter()
             .filter_map(|(key, value)| Some((key, value.as_ref()?)))
@@ -169,7 +121,7 @@ impl ProbeLease {
         let request = Request::new(Lease::url_path(&(), Some(&self.namespace)))
             .create(&PostParams::default(), lease.to_string().into_bytes())
             .map_err(kube::Error::BuildRequest)?;
-        let lease = limited(self.client.request::<Guarded<LeaseMetadata>>(request)).await?;
+        let lease: Guarded<LeaseMetadata> = self.reader.client.request(request).await?;
         Ok(Annotations::of(&lease).version)
     }
 
@@ -177,67 +129,35 @@ impl ProbeLease {
     /// watch. While it fails, a replica that does not lead sees no new suspicions, and a leader reads the Lease
     /// instead.
     pub(super) async fn follow(&self, mut show: impl FnMut(LeaseEvent)) {
-        let outage = FailureLog::new(format!("the watch of the Lease {}", self.key()));
-        let (mut failures, mut refusals) = (WatchBackoff::failures(), WatchBackoff::overload());
-        loop {
-            let Err(error) = self.watch(&mut show, &outage).await;
-            outage.failed(&one_line(&error));
-            let pauses = if error.is_refusal() {
-                &mut refusals
-            } else {
-                &mut failures
-            };
-            sleep(pauses.next(error.retry_after())).await;
-        }
-    }
-
-    /// Lists and watches until something fails.
-    async fn watch(
-        &self,
-        show: &mut impl FnMut(LeaseEvent),
-        outage: &FailureLog,
-    ) -> Result<Infallible, Error> {
-        let (api, fields) = (self.api(), format!("metadata.name={}", self.name));
-        let list = limited(api.list(&ListParams::default().fields(&fields))).await?;
-        let found = list.items.first().map(Annotations::of);
-        show(LeaseEvent::Listed(found.unwrap_or_default()));
-        let mut version = list.metadata.resource_version.unwrap_or_default();
-        let params = WatchParams::default()
-            .fields(&fields)
-            .timeout(RENEW_WATCH_SECONDS);
-        loop {
-            let began = Instant::now();
-            let mut events = pin!(limited(api.watch(&params, &version)).await?);
-            outage.recovered();
-            let end = began + LONGEST_WATCH;
-            while let Some(event) = timeout_at(end, events.try_next())
-                .await
-                .map_err(|_| Error::Endless)??
-            {
-                let mut shown = match &event {
-                    WatchEvent::Added(lease) | WatchEvent::Modified(lease) | WatchEvent::Deleted(lease) => {
-                        Annotations::of(lease)
-                    }
-                    WatchEvent::Bookmark(bookmark) => {
-                        version.clone_from(&bookmark.metadata.resource_version);
-                        continue;
-                    }
-                    WatchEvent::Error(status) => return Err(kube::Error::Api(status.clone()).into()),
-                };
-                if matches!(event, WatchEvent::Deleted(_)) {
-                    shown.values.clear();
+        let (mut listed, mut refusals) = (Annotations::default(), WatchBackoff::overload());
+        // The API server will probably reject the same request again.
+        let refuses = |status: &Status| is_client_error(status) && !is_expired(status);
+        let handle = |event: Result<Event<_>, &watcher::Error>| {
+            match event {
+                Ok(Event::Init) => listed = Annotations::default(),
+                Ok(Event::InitApply(lease)) => listed = Annotations::of(&lease),
+                Ok(Event::InitDone) => show(LeaseEvent::Listed(std::mem::take(&mut listed))),
+                Ok(Event::Apply(lease)) => show(LeaseEvent::Changed(Annotations::of(&lease))),
+                Ok(Event::Delete(lease)) => show(LeaseEvent::Changed(Annotations {
+                    version: Annotations::of(&lease).version,
+                    ..Annotations::default()
+                })),
+                Err(error) if watch::status_of(error).is_some_and(refuses) => {
+                    return Some(refusals.next(Duration::ZERO));
                 }
-                version = shown.version.to_string();
-                show(LeaseEvent::Changed(shown));
+                Err(_) => {}
             }
-            if began.elapsed() < HEALTHY {
-                return Err(Error::Ended(began.elapsed()));
-            }
-        }
+            None
+        };
+        let config = watcher::Config::default().fields(&format!("metadata.name={}", self.name));
+        let api = |client| Api::namespaced(client, &self.namespace);
+        self.reader
+            .follow_with_errors(WatchKind::ProbeLease, api, config, handle)
+            .await;
     }
 
     fn api(&self) -> Api<Guarded<LeaseMetadata>> {
-        Api::namespaced(self.client.clone(), &self.namespace)
+        Api::namespaced(self.reader.client.clone(), &self.namespace)
     }
 }
 
@@ -257,23 +177,12 @@ impl Annotations {
     }
 }
 
-async fn limited<T>(call: impl Future<Output = kube::Result<T>>) -> Result<T, Error> {
-    Ok(timeout(CALL_LIMIT, call).await.map_err(|_| Error::TimedOut)??)
-}
-
-#[cfg(test)]
-mod tests {
-    use kube::core::Status;
-
-    use super::*;
-
-    #[test]
-    fn refusal_is_logged_as_code_and_message() {
-        let status = Status {
-            code: 401,
-            ..Status::failure("who are you", "Unauthorized")
-        };
-        let error = Error::from(kube::Error::Api(status.boxed()));
-        assert_eq!(one_line(&error), "401 Unauthorized: who are you");
-    }
+/// The same client, with [`CALL_LIMIT`].
+fn limited(client: Client) -> Client {
+    let namespace = client.default_namespace().to_owned();
+    let call = move |request| {
+        let client = client.clone();
+        async move { within(CALL_LIMIT, client.send(request)).await }
+    };
+    Client::new(service_fn(call), namespace)
 }

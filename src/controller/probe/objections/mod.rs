@@ -21,6 +21,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::Probes;
 use crate::apiserver::error::one_line;
+use crate::apiserver::http_status::{status_of, throttled};
 use crate::controller::watch::pauses;
 use crate::leader_election::term::Term;
 use crate::telemetry::failure_log::FailureLog;
@@ -29,8 +30,8 @@ use endpoint_copier_core::verdicts::{Peer, Phase, Report, SUSPECTED, Target};
 mod lease;
 mod view;
 
+use lease::Changes;
 pub use lease::ProbeLease;
-use lease::{Changes, Error};
 use view::{LeaseView, Seen};
 
 /// The interval at which this replica checks again while time alone may change what it must write.
@@ -143,7 +144,8 @@ impl Objections {
                 Err(error) => {
                     outage.failed(&one_line(&error));
                     let pause = pauses.next_pause();
-                    sleep(pause.max(error.retry_after())).await;
+                    let requested = status_of(&error).and_then(throttled);
+                    sleep(pause.max(requested.unwrap_or_default())).await;
                 }
             }
         }
@@ -232,7 +234,7 @@ impl Objections {
         is_failing(&self.reports.borrow()).then(|| Instant::now() + TICK)
     }
 
-    async fn write(&mut self, changes: &Changes) -> Result<(), Error> {
+    async fn write(&mut self, changes: &Changes) -> kube::Result<()> {
         match self.lease.annotate(changes).await {
             Ok(version) => {
                 let at = Instant::now();
@@ -255,7 +257,7 @@ impl Objections {
         }
     }
 
-    async fn read(&mut self) -> Result<(), Error> {
+    async fn read(&mut self) -> kube::Result<()> {
         let lease = self.lease.get().await?;
         if self
             .written

@@ -7,6 +7,8 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::*;
 use crate::controller::probe::objections::{Objections, ProbeLease};
+use crate::controller::watch::Reader;
+use crate::telemetry::watch_health::WatchHealth;
 use endpoint_copier_core::verdicts::{Candidate, Reply, Unreachable, judge};
 
 /// The length of each disturbance.
@@ -29,7 +31,12 @@ impl Replica {
         scene.copies(&[1, 2, 3]);
         let server = ApiServer::named(store, name);
         let client = crate::apiserver::over(server.as_user(name), "default", &scene.metrics);
-        let lease = ProbeLease::new(client, "default", "lease");
+        let reader = Reader {
+            client,
+            watch_health: WatchHealth::default(),
+            metrics: scene.metrics.clone(),
+        };
+        let lease = ProbeLease::new(reader, "default", "lease");
         let objections = Objections::new(lease, scene.probes.clone(), name, BTreeSet::new());
         let removed = Removed::default();
         let judging = judge_each(scene.probes.reports(), removed.clone());

@@ -10,13 +10,13 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Resource as _;
 use kube::api::{ListParams, ObjectList};
 use kube::core::Request;
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep, timeout};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep};
 use tracing::warn;
 
 use self::turns::{Part, Turns};
 use super::{SELECTOR_BYTES, Watches, named_selector, split};
 use crate::apiserver::decode::{Guarded, SliceMetadata};
-use crate::apiserver::error::one_line;
+use crate::apiserver::error::{one_line, within};
 use crate::apiserver::http_status::{overload, status_of};
 use crate::telemetry::failure_log::FailureLog;
 use crate::telemetry::watch_health::Cause;
@@ -55,8 +55,8 @@ impl Watches {
                     self.restart(cause);
                 }
                 Err(error) => {
-                    outage.failed(&error.message);
-                    error.delay(&mut ticks);
+                    outage.failed(&one_line(&error));
+                    delay(&mut ticks, &error);
                 }
             }
         }
@@ -81,8 +81,8 @@ impl Watches {
                     }
                     Err(error) => {
                         failing.insert(part);
-                        outage.failed(&error.message);
-                        if error.delay(&mut ticks) {
+                        outage.failed(&one_line(&error));
+                        if delay(&mut ticks, &error) {
                             break;
                         }
                     }
@@ -128,14 +128,13 @@ impl Watches {
         &self,
         namespace: &str,
         names: BTreeSet<String>,
-    ) -> (Duration, Result<Option<Cause>, ListError>) {
+    ) -> (Duration, kube::Result<Option<Cause>>) {
         // Only watches of slices count, because versions of other resources may not be comparable.
         let slices = [WatchKind::Copies, WatchKind::Sources];
         let shown = self.reader.watch_health.version(&slices);
         let mut listing = self.index.lock().listing(namespace.to_owned(), names);
         let began = Instant::now();
-        let list = timeout(CHECK_LIMIT, self.list(&mut listing)).await;
-        let list = list.unwrap_or_else(|_| Err(ListError::unanswered()));
+        let list = within(CHECK_LIMIT, self.list(&mut listing)).await;
         let took = began.elapsed();
         let result = match list {
             Ok(()) if listing.version.is_some_and(|version| version < shown) => Ok(Some(Cause::Rewound)),
@@ -157,7 +156,7 @@ impl Watches {
         false
     }
 
-    async fn list(&self, listing: &mut Listing) -> Result<(), ListError> {
+    async fn list(&self, listing: &mut Listing) -> kube::Result<()> {
         let client = &self.reader.client;
         let slices = Request::new(EndpointSlice::url_path(&(), Some(listing.namespace.as_str())));
         // A list without a resourceVersion is consistent.
@@ -179,37 +178,13 @@ impl Watches {
     }
 }
 
-/// The failure of a list.
-struct ListError {
-    message: String,
-    /// The pause that an overloaded API server requests, or `None` if it is not overloaded.
-    overload: Option<Duration>,
-}
-
-impl ListError {
-    fn unanswered() -> Self {
-        Self {
-            message: format!("no response to a consistent list within {CHECK_LIMIT:?}"),
-            overload: None,
-        }
+/// Delays the next check if the API server is overloaded. Returns whether it is.
+fn delay(ticks: &mut Interval, error: &kube::Error) -> bool {
+    let overload = status_of(error).and_then(overload);
+    if let Some(retry_after) = overload {
+        ticks.reset_after(retry_after.max(CHECK_PERIOD));
     }
-
-    /// Delays the next check if the API server is overloaded. Returns whether it is.
-    fn delay(&self, ticks: &mut Interval) -> bool {
-        if let Some(retry_after) = self.overload {
-            ticks.reset_after(retry_after.max(CHECK_PERIOD));
-        }
-        self.overload.is_some()
-    }
-}
-
-impl From<kube::Error> for ListError {
-    fn from(error: kube::Error) -> Self {
-        Self {
-            message: one_line(&error),
-            overload: status_of(&error).and_then(overload),
-        }
-    }
+    overload.is_some()
 }
 
 /// The timer of the checks.

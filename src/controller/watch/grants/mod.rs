@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client};
-use tokio::sync::watch as channel;
 use tokio::time::{Instant, sleep};
 
 use super::reader::errors::status_of;
@@ -24,11 +23,10 @@ const DISCOVERY: Duration = Duration::from_secs(60);
 /// `CustomResourceDefinition`.
 const ABSENT_AFTER: Duration = Duration::from_secs(300);
 
-/// Watches ReferenceGrants. `names` gets a new number whenever the names of the Services whose slices matter may have
-/// changed.
-pub async fn grants(watches: Watches, names: channel::Sender<u64>) {
+/// Watches ReferenceGrants.
+pub async fn grants(watches: Watches) {
     watches.until_grants_are_needed().await;
-    let grants = GrantWatch { watches, names };
+    let grants = GrantWatch { watches };
     let (mut refused, mut failures) = (None, pauses(DISCOVERY));
     loop {
         match grants.served().await {
@@ -78,14 +76,13 @@ impl Version {
 
 struct GrantWatch {
     watches: Watches,
-    names: channel::Sender<u64>,
 }
 
 impl Watches {
     async fn until_grants_are_needed(&self) {
         let mut marks = self.dirty.marks();
         while !self.index.lock().needs_grants() {
-            marks.changed().await;
+            marks.next_scan().await;
         }
     }
 }
@@ -177,14 +174,8 @@ impl GrantWatch {
     }
 
     fn change(&self, change: impl FnOnce(&mut Index) -> Dirty) {
-        let mut index = self.watches.index.lock();
-        let (dirty, changed) = (change(&mut index), index.names_changed());
-        drop(index);
-        self.names
-            .send_if_modified(|known| std::mem::replace(known, changed) != changed);
-        if !dirty.is_empty() {
-            self.watches.dirty.mark(dirty);
-        }
+        let dirty = change(&mut self.watches.index.lock());
+        self.watches.dirty.mark(dirty);
     }
 }
 

@@ -8,14 +8,14 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use tokio::sync::watch as channel;
 use tokio::time::{Instant, sleep_until};
 
 use self::pace::Paces;
 use self::shards::{Role, Shards};
 use self::split::{SELECTOR_BYTES, split};
 use super::Watches;
-use endpoint_copier_core::index::NamesByRequester;
+use crate::controller::workqueue::Marks;
+use endpoint_copier_core::index::{NamesByRequester, SharedIndex};
 
 mod pace;
 mod shards;
@@ -28,10 +28,9 @@ const QUIET_PERIOD: Duration = Duration::from_secs(60);
 /// of names, and one user may change some of them all the time.
 const READ_PAUSE_FACTOR: u32 = 9;
 
-/// Watches the slices of all names that matter. `changed` reports when these names may have changed. Ends when the
-/// sender of `changed` is dropped, or when a watch ends, which should not happen.
-pub async fn named_slices(watches: Watches, mut changed: channel::Receiver<u64>) {
-    let index = watches.index.clone();
+/// Watches the slices of all names that matter. Ends when a watch ends, which should not happen.
+pub async fn named_slices(watches: Watches) {
+    let (index, mut marks, mut known) = (watches.index.clone(), watches.dirty.marks(), 0);
     let pinned = index.lock().pinned_names();
     let (mut read, mut next_read) = (None::<Instant>, Instant::now());
     let mut shards = Shards::new(watches);
@@ -69,12 +68,12 @@ pub async fn named_slices(watches: Watches, mut changed: channel::Receiver<u64>)
                     return;
                 }
             }
-            changed = next_change(&mut changed, next_read) => {
-                if changed.is_err() {
-                    return;
-                }
+            () = names_change(&index, &mut marks, known, next_read) => {
                 read = Some(Instant::now());
-                requested = index.lock().names_by_requester();
+                let index = index.lock();
+                known = index.names_changed();
+                requested = index.names_by_requester();
+                drop(index);
                 let mut now_wanted: BTreeSet<String> = requested.values().flatten().cloned().collect();
                 now_wanted.retain(|name| !pinned.contains(name));
                 // Another requester of a watched name changes no watch.
@@ -88,11 +87,11 @@ pub async fn named_slices(watches: Watches, mut changed: channel::Receiver<u64>)
     }
 }
 
-/// Waits for the next change. A change is not lost if the wait is canceled.
-async fn next_change(
-    changed: &mut channel::Receiver<u64>,
-    not_before: Instant,
-) -> Result<(), channel::error::RecvError> {
+/// Waits until the index has counted another change of names than the last known one. A change is not lost if the wait
+/// is canceled.
+async fn names_change(index: &SharedIndex, marks: &mut Marks, known: u64, not_before: Instant) {
     sleep_until(not_before).await;
-    changed.changed().await
+    while index.lock().names_changed() == known {
+        marks.next().await;
+    }
 }

@@ -6,7 +6,7 @@ use kube::runtime::watcher;
 use crate::apiserver::http_status;
 
 /// The status with which the API server has answered.
-pub(in crate::controller::watch) fn status_of(error: &watcher::Error) -> Option<&Status> {
+pub(in crate::controller) fn status_of(error: &watcher::Error) -> Option<&Status> {
     match error {
         watcher::Error::InitialListFailed(error)
         | watcher::Error::WatchStartFailed(error)
@@ -21,15 +21,6 @@ pub(super) fn is_for_all(error: &watcher::Error) -> bool {
     status_of(error).is_some_and(http_status::is_client_error)
 }
 
-/// Whether the server is unavailable. After the watch has begun, the same status means that the server is overloaded.
-pub(super) fn is_unavailable(error: &watcher::Error) -> bool {
-    let has_begun = matches!(
-        error,
-        watcher::Error::WatchFailed(_) | watcher::Error::WatchError(_)
-    );
-    !has_begun && status_of(error).is_some_and(http_status::is_unavailable)
-}
-
 /// Whether the server no longer knows the resourceVersion.
 pub(super) fn is_expired(error: &watcher::Error) -> bool {
     let is_list = matches!(error, watcher::Error::InitialListFailed(_));
@@ -40,9 +31,9 @@ pub(super) fn is_expired(error: &watcher::Error) -> bool {
 /// an event that could not be decoded.
 pub(super) fn must_relist(error: &watcher::Error) -> bool {
     match error {
-        watcher::Error::WatchFailed(kube::Error::SerdeError(_))
-        | watcher::Error::WatchError(_)
-        | watcher::Error::NoResourceVersion => true,
+        watcher::Error::WatchFailed(kube::Error::SerdeError(_)) | watcher::Error::NoResourceVersion => true,
+        // The resourceVersion is still valid if the server is only unavailable.
+        watcher::Error::WatchError(status) => http_status::overload(status).is_none(),
         watcher::Error::WatchStartFailed(error) | watcher::Error::WatchFailed(error) => {
             http_status::status_of(error).is_some_and(http_status::must_relist)
         }

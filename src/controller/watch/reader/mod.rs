@@ -18,11 +18,11 @@ use serde::de::DeserializeOwned;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tower::{BoxError, service_fn};
 
-use self::errors::{is_answer, is_expired, is_for_all, is_unavailable, must_relist};
+use self::errors::{is_answer, is_expired, is_for_all, must_relist};
 use super::TIME_TO_BE_CURRENT;
 use super::backoff::{HEALTHY, Relists, WatchBackoff};
 use crate::apiserver::error::one_line;
-use crate::apiserver::http_status::{overload, status_of};
+use crate::apiserver::http_status::{overload, status_of, throttled};
 use crate::apiserver::{Avoid, Server, is_watch};
 use crate::telemetry::failure_log::FailureLog;
 use crate::telemetry::metrics::Metrics;
@@ -76,7 +76,7 @@ impl Reader {
 
     /// Follows one watch forever. `handle` also gets its errors. If it returns a pause for an error, the watch waits
     /// for that time and then relists, unless the API server is overloaded.
-    pub(super) async fn follow_with_errors<K>(
+    pub(in crate::controller) async fn follow_with_errors<K>(
         &self,
         watch: WatchKind,
         api: impl FnOnce(Client) -> Api<K>,
@@ -112,8 +112,8 @@ impl Reader {
                         break;
                     }
                     Some(event) = async {
-                        if let Some(OverloadPause { shortest, longest }) = pause {
-                            self.watch_health.pause(shortest, longest).await;
+                        if let Some(pause) = pause {
+                            sleep(pause).await;
                         }
                         stream.next().await
                     } => event,
@@ -141,17 +141,10 @@ impl Reader {
     }
 }
 
-/// The pause before the next request to an overloaded API server, unless the watch is known to be behind.
-struct OverloadPause {
-    /// The pause if another watch notices meanwhile that the server works again.
-    shortest: Duration,
-    longest: Duration,
-}
-
 /// How a watch goes on after an error.
 enum Next {
-    /// From its resourceVersion, after this pause.
-    Continue(Option<OverloadPause>),
+    /// From its resourceVersion, after this pause, unless the watch is known to be behind.
+    Continue(Option<Duration>),
     /// With a list.
     Relist,
 }
@@ -211,9 +204,11 @@ impl Failures {
     /// that the caller wants, unless the API server is overloaded.
     async fn pause(&mut self, error: &watcher::Error, requested: Option<Duration>) -> Next {
         let is_outage = self.calls.unanswered(error) >= OUTAGE_FAILURES;
-        if let Some(retry_after) = errors::status_of(error).and_then(overload) {
+        if let Some(retry_after) = errors::status_of(error).and_then(throttled) {
+            let pause = self.overload_backoff.next(retry_after);
+            self.calls.state.pause_until(Instant::now() + pause);
             // The resourceVersion is still valid, so a list would only add to the load.
-            return Next::Continue(Some(self.overload_pause(retry_after, is_unavailable(error))));
+            return Next::Continue(Some(pause));
         }
         let state = &self.calls.state;
         if let Some(pause) = requested {
@@ -237,22 +232,6 @@ impl Failures {
             _ = state.restart() => {}
         }
         Next::Relist
-    }
-
-    fn overload_pause(&mut self, retry_after: Duration, is_unavailable: bool) -> OverloadPause {
-        if is_unavailable {
-            self.calls.found_unavailable();
-        }
-        let longest = self.overload_backoff.next(retry_after);
-        // A server that is starting answers like this without a `Retry-After`, and another watch may be the first to
-        // notice that the server works again.
-        let shortest = if is_unavailable && retry_after.is_zero() {
-            longest.min(WATCH_PAUSE)
-        } else {
-            self.calls.state.pause_until(Instant::now() + longest);
-            longest
-        };
-        OverloadPause { shortest, longest }
     }
 }
 
@@ -336,13 +315,6 @@ impl Calls {
         let unanswered = &mut self.last.lock().unanswered;
         *unanswered = if is_answer(error) { 0 } else { *unanswered + 1 };
         *unanswered
-    }
-
-    /// Records that a server is unavailable, although a proxy answered for it. The next response is reported to all
-    /// watches.
-    fn found_unavailable(&self) {
-        let unanswered = &mut self.last.lock().unanswered;
-        *unanswered = (*unanswered).max(1);
     }
 
     /// The pause before the list that follows a rejected watch. If watches are rejected repeatedly, the next request

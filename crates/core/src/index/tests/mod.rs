@@ -332,6 +332,7 @@ fn a_disabled_service_is_watched_and_its_leftover_marks_it() {
     let disabled = service("vip").annotate(annotation::ENABLED, "false");
     let leftover = || slice("vip").of("vip").label(label::SOURCE, "kubernetes");
     let mut index = Index::new(defaults());
+    index.services_listed(&HashSet::new());
     assert_eq!(index.apply_service(&disabled), keys(&["vip"]));
     assert_eq!(index.names(), ["vip".to_owned()].into());
     assert_eq!((index.managed_services(), index.managed().count()), (0, 0));

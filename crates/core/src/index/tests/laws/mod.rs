@@ -33,14 +33,14 @@ fn shown(index: &Index) -> Vec<String> {
     SERVICES.iter().map(view).collect()
 }
 
-/// The copies of an index, counted again.
-fn recounted(index: &Index) -> CopyCounts {
-    let mut counts = CopyCounts::default();
+/// The keys of the copies of an index, collected again.
+fn collected(index: &Index) -> CopyKeys {
+    let mut known = CopyKeys::default();
     let keys = index.copies.keys_where(|_, _| true);
     for copy in keys.iter().filter_map(|key| index.copies.get(key)) {
-        counts.add(copy);
+        known.add(copy);
     }
-    counts
+    known
 }
 
 /// Limits that a few Services exceed.
@@ -86,7 +86,7 @@ fn equals_a_fresh_list(mut cluster: Cluster, steps: Vec<Step>) -> Result<(), Tes
     for watch in if forgot { 1..3 } else { 0..0 } {
         cluster.relist(watch);
     }
-    prop_assert_eq!(&cluster.index.copied, &recounted(&cluster.index));
+    prop_assert_eq!(&cluster.index.copied, &collected(&cluster.index));
     let fresh = cluster.listed_again();
     for (caught_up, listed) in shown(&cluster.index).into_iter().zip(shown(&fresh)) {
         prop_assert_eq!(caught_up, listed);

@@ -1,68 +1,57 @@
-//! The number of copies of each Service, also by the namespace of their source, so that a change to a source or to a
-//! copy does not require a search of all copies.
+//! The copies of each Service, also by the namespace of their source, so that a change to a source or to a copy does not
+//! require a search of all copies.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeSet;
 
 use super::{Dirty, Index, Scope, Slices};
 use crate::model::{EndpointSlice, ServiceKey, SliceKey};
 
-/// The number of copies of each Service.
+/// The copies of each Service.
 #[derive(Debug, Default, PartialEq)]
-pub(super) struct CopyCounts {
-    by_service: HashMap<ServiceKey, usize>,
-    /// The number of copies whose source is in another namespace, by that namespace and by Service.
-    across: BTreeMap<String, BTreeMap<ServiceKey, usize>>,
+pub(super) struct CopyKeys {
+    by_service: BTreeSet<(ServiceKey, SliceKey)>,
+    /// The copies whose source is in another namespace, by that namespace and by Service.
+    across: BTreeSet<(String, ServiceKey, SliceKey)>,
 }
 
-impl CopyCounts {
+impl CopyKeys {
     /// Whether a Service has copies.
     pub fn has_any(&self, service: &ServiceKey) -> bool {
-        self.by_service.contains_key(service)
+        let mut copies = self.by_service.range((service.clone(), SliceKey::new("", ""))..);
+        copies.next().is_some_and(|(of, _)| of == service)
     }
 
     /// The Services in other namespaces that have copies from this namespace. With `None`, the Services that have
     /// copies from any namespace other than their own.
     pub fn from(&self, namespace: Option<&str>) -> Dirty {
-        let services = match namespace {
-            Some(namespace) => self.across.get(namespace).into_iter().collect(),
-            None => self.across.values().collect::<Vec<_>>(),
-        };
-        services.into_iter().flat_map(BTreeMap::keys).cloned().collect()
+        let first = namespace.unwrap_or_default().to_owned();
+        let copies = (first, ServiceKey::new("", ""), SliceKey::new("", ""));
+        let copies = self.across.range(copies..);
+        let copies = copies.take_while(|(from, ..)| namespace.is_none_or(|namespace| from == namespace));
+        copies.map(|(_, service, _)| service.clone()).collect()
     }
 
-    /// Counts a slice that was added.
+    /// Adds a slice, if it is a copy.
     pub fn add(&mut self, slice: &EndpointSlice) {
         let Some((service, namespace)) = service_and_source(slice) else {
             return;
         };
         if let Some(namespace) = namespace {
-            let services = self.across.entry(namespace.to_owned()).or_default();
-            *services.entry(service.clone()).or_default() += 1;
+            let copy = (namespace.to_owned(), service.clone(), slice.key());
+            self.across.insert(copy);
         }
-        *self.by_service.entry(service).or_default() += 1;
+        self.by_service.insert((service, slice.key()));
     }
 
     fn remove(&mut self, slice: &EndpointSlice) {
         let Some((service, namespace)) = service_and_source(slice) else {
             return;
         };
-        let is_last = |copies: &mut usize| {
-            *copies -= 1;
-            *copies == 0
-        };
-        if self.by_service.get_mut(&service).is_some_and(is_last) {
-            self.by_service.remove(&service);
+        if let Some(namespace) = namespace {
+            let copy = (namespace.to_owned(), service.clone(), slice.key());
+            self.across.remove(&copy);
         }
-        if let Some(namespace) = namespace
-            && let Some(services) = self.across.get_mut(namespace)
-        {
-            if services.get_mut(&service).is_some_and(is_last) {
-                services.remove(&service);
-            }
-            if services.is_empty() {
-                self.across.remove(namespace);
-            }
-        }
+        self.by_service.remove(&(service, slice.key()));
     }
 }
 
@@ -74,7 +63,7 @@ fn service_and_source(slice: &EndpointSlice) -> Option<(ServiceKey, Option<&str>
 }
 
 impl Index {
-    /// Adds, updates or removes a slice, and keeps the number of copies up to date. Returns the Services that the slice
+    /// Adds, updates or removes a slice, and keeps the keys of copies up to date. Returns the Services that the slice
     /// concerns or concerned.
     pub(super) fn change(
         &mut self,
