@@ -21,7 +21,7 @@ const MOST_ENTRIES: usize = 64;
 /// Otherwise a forged round could use up all numbers, and later suspicions could not differ from earlier ones.
 const FURTHEST_ROUND: u64 = 1 << 32;
 /// How long the leader waits for objections of the other replicas.
-const HEARD_AFTER: Duration = Duration::from_millis(300);
+pub(super) const HEARD_AFTER: Duration = Duration::from_millis(300);
 /// How long an objection counts after the leader first saw it.
 const OBJECTION_LASTS: Duration = Duration::from_secs(10);
 /// The time after which a replica repeats its objection.
@@ -185,14 +185,13 @@ impl Hearing {
     /// election.
     #[must_use]
     pub fn had_time_to_object(&self, target: Target, now: Moment) -> bool {
-        self.has_no_peers || self.heard(target).is_some_and(|heard| now >= heard)
+        let stored = self.stored_since(target);
+        self.has_no_peers || stored.is_some_and(|stored| now.since(stored) >= HEARD_AFTER)
     }
 
-    /// The moment until which the other replicas have time to object to the suspicion of a target. `None` until the
-    /// Lease has the suspicion.
-    pub(super) fn heard(&self, target: Target) -> Option<Moment> {
-        let suspicion = self.suspected.get(&target)?;
-        Some(suspicion.stored? + HEARD_AFTER)
+    /// When the API server first confirmed that the Lease has the suspicion of a target.
+    pub(super) fn stored_since(&self, target: Target) -> Option<Moment> {
+        self.suspected.get(&target).and_then(|suspicion| suspicion.stored)
     }
 }
 

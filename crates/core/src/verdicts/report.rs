@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
+use super::hearing::HEARD_AFTER;
 use super::{Failure, Hearing, Moment, Phase, Reply, Target, TargetState, Targets};
 
 /// The minimum time from a 2xx of another target to a failure that contrasts with it. After this time, a short
@@ -12,9 +13,8 @@ const CONTRAST_AFTER: Duration = Duration::from_millis(300);
 /// The same if the failures may be due to a stall of etcd that is over: an API server notices a stall up to 2 s later
 /// than another one, and its end up to 1 s later than the leader.
 const CONTRAST_AFTER_STALL: Duration = Duration::from_secs(3);
-/// Without a stall, the other replicas have had time to object this long after the first failure: the second failure
-/// follows within half a second, and the write of the suspicion takes milliseconds.
-const HEARD_WITHOUT_STALL: Duration = Duration::from_millis(1_100);
+/// The time from a suspicion until the Lease has it, unless etcd stalls.
+const STORED_WITHIN: Duration = Duration::from_millis(150);
 /// How long a success counts as recent. A family without a recent success is blind.
 pub const RECENT: Duration = Duration::from_secs(3);
 /// A target that has been new for this long is silent.
@@ -85,7 +85,7 @@ impl Targets {
     #[must_use]
     pub fn report(&self, now: Moment, hearing: &Hearing, leadership: Leadership) -> Report {
         let facts = |(target, state): (Target, &TargetState)| {
-            let mut facts = state.facts(now, hearing.heard(target));
+            let mut facts = state.facts(now, hearing.stored_since(target));
             facts.has_objection = hearing.has_objection(target, now);
             facts.had_time_to_object = hearing.had_time_to_object(target, now);
             (target, facts)
@@ -98,19 +98,23 @@ impl Targets {
 }
 
 impl TargetState {
-    /// Whether the failures may be due to a stall of etcd, because the suspicion could not be written promptly, and the
-    /// target has not failed again since then.
-    fn may_have_stalled(&self, heard: Moment) -> bool {
+    /// Whether the failures may be due to a stall of etcd that is over: the Lease got the suspicion only after the last
+    /// failure, or so late that a failure counts only if the attempt began after the other replicas were heard.
+    fn may_have_stalled(&self, stored: Moment) -> bool {
         let is_late = self
-            .first_failure
-            .is_some_and(|first| heard.since(first) > HEARD_WITHOUT_STALL);
-        is_late && self.last_failed.is_none_or(|begun| begun <= heard)
+            .suspected_since
+            .is_some_and(|suspected| stored.since(suspected) > STORED_WITHIN);
+        if is_late {
+            self.last_failed.is_none_or(|begun| begun <= stored + HEARD_AFTER)
+        } else {
+            self.last_failure.is_none_or(|failed| failed <= stored)
+        }
     }
 
-    /// The facts at one moment. `heard` is the moment until which the other replicas have time to object.
-    fn facts(&self, now: Moment, heard: Option<Moment>) -> TargetFacts {
+    /// The facts at one moment. `stored` is the moment at which the Lease got the suspicion.
+    fn facts(&self, now: Moment, stored: Option<Moment>) -> TargetFacts {
         let phase = self.phase;
-        let contrast_after = if heard.is_some_and(|heard| self.may_have_stalled(heard)) {
+        let contrast_after = if stored.is_some_and(|stored| self.may_have_stalled(stored)) {
             CONTRAST_AFTER_STALL
         } else {
             CONTRAST_AFTER

@@ -68,6 +68,8 @@ pub struct TargetState {
     pub(super) last_failure: Option<Moment>,
     /// When the newest attempt of that run began.
     pub(super) last_failed: Option<Moment>,
+    /// When the failure of that run arrived that made the target suspected.
+    pub(super) suspected_since: Option<Moment>,
     /// When the first failure since the target was well arrived. Unlike `first_failure`, it stays when a rise fails.
     pub(super) unhealthy_since: Option<Moment>,
     /// The failure to report. It does not change while a target is down, nor after the second failure of a new target,
@@ -95,6 +97,7 @@ impl TargetState {
             first_failure: None,
             last_failure: None,
             last_failed: None,
+            suspected_since: None,
             unhealthy_since: None,
             what: None,
             failures: 0,
@@ -126,6 +129,7 @@ impl TargetState {
         self.answered = self.answered.max(Some(attempt.begun));
         self.latest = Some(reply);
         (self.first_failure, self.last_failure, self.last_failed) = (None, None, None);
+        self.suspected_since = None;
         self.answers_since.clear();
         let (since, successes) = match self.phase {
             Phase::New | Phase::Failing | Phase::Well => return self.become_well(),
@@ -180,6 +184,9 @@ impl TargetState {
             Phase::Well | Phase::Failing if failures < thresholds.failures => Phase::Failing,
             _ => Phase::Down,
         };
+        if failures >= SUSPECTED_AFTER || self.phase == Phase::Down {
+            self.suspected_since.get_or_insert(attempt.ended);
+        }
         first
     }
 }

@@ -465,38 +465,50 @@ fn contrast_ends_when_the_other_server_fails() {
 /// Rule: 7.stall
 #[test]
 fn late_suspicion_needs_another_failure_or_a_long_contrast() {
-    let after_stall = |stored: u64| {
-        let mut probes = Probes::new(2);
-        probes.down(1);
-        probes.well(2, 1_100);
+    let store = |probes: &mut Probes, stored: u64| {
         let value = probes.hearing.suspect(&[target(1)].into()).unwrap();
         probes.hearing.stored(&value, at(stored));
+    };
+    // The second failure, at 1,210 ms, makes the target suspected, and the third arrives at 1,410 ms.
+    let stored_at = |stored: u64| {
+        let mut probes = Probes::new(2);
+        probes.down(1);
+        probes.well(2, 1_020);
+        store(&mut probes, stored);
         probes
     };
     let has_contrast = |probes: &Probes, now| !probes.facts(1, now).contrasts.is_empty();
+    assert!(has_contrast(&stored_at(1_360), 1_700), "stored after 150 ms");
+    let mut probes = stored_at(1_361);
+    assert!(!has_contrast(&probes, 1_700), "stored after 151 ms");
+    probes.refused(1, 1_661);
     assert!(
-        has_contrast(&after_stall(1_800), 2_200),
-        "stored 790 ms after the first failure"
-    );
-    let mut probes = after_stall(2_000);
-    assert!(!has_contrast(&probes, 2_400));
-    probes.refused(1, 2_300);
-    assert!(
-        !has_contrast(&probes, 2_400),
+        !has_contrast(&probes, 1_700),
         "begun before the others were heard"
     );
-    probes.refused(1, 2_301);
-    assert!(has_contrast(&probes, 2_400));
+    probes.refused(1, 1_662);
+    assert!(has_contrast(&probes, 1_700));
 
-    let mut probes = after_stall(5_000);
-    probes.refused(1, 4_099);
+    let mut probes = stored_at(5_000);
+    probes.refused(1, 4_019);
     assert!(
         !has_contrast(&probes, 5_400),
         "2,999 ms after the answer of the other server"
     );
-    let mut probes = after_stall(5_000);
-    probes.refused(1, 4_100);
+    let mut probes = stored_at(5_000);
+    probes.refused(1, 4_020);
     assert!(has_contrast(&probes, 5_400));
+
+    let mut probes = Probes::new(2);
+    probes.well(1, 0);
+    probes.refused(1, 1_000);
+    probes.well(2, 1_020);
+    probes.refused(1, 1_890);
+    probes.refused(1, 1_940);
+    store(&mut probes, 2_000);
+    assert!(!has_contrast(&probes, 2_400), "no failure since then");
+    probes.refused(1, 2_100);
+    assert!(has_contrast(&probes, 2_400));
 }
 
 /// Rule: 7.blind
