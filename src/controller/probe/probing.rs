@@ -39,9 +39,9 @@ pub struct Probing {
 }
 
 impl Probing {
-    /// Wires the probes to the rest of the replica. `watches` are its other watches. `election` has the settings of the leader election, if there is
-    /// one. Returns the names and the futures of the tasks, which run until they are dropped, and the function by which
-    /// the reconciler reads the results.
+    /// Wires the probes to the rest of the replica. `watches` are its other watches. `election` has the settings of the
+    /// leader election, if there is one. Returns the names and the futures of the tasks, which run until they are
+    /// dropped, and the function by which the reconciler reads the results.
     #[must_use]
     pub fn start(
         self,

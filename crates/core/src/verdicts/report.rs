@@ -101,10 +101,11 @@ impl TargetState {
     /// Whether the failures may be due to a stall of etcd that is over: the Lease got the suspicion only after the last
     /// failure, or so late that a failure counts only if the attempt began after the other replicas were heard.
     fn may_have_stalled(&self, stored: Moment) -> bool {
-        let is_late = self
-            .suspected_since
-            .is_some_and(|suspected| stored.since(suspected) > STORED_WITHIN);
-        if is_late {
+        let Some(suspected) = self.suspected_since.filter(|since| *since <= stored) else {
+            // The Lease still has the suspicion of an earlier run.
+            return true;
+        };
+        if stored.since(suspected) > STORED_WITHIN {
             self.last_failed.is_none_or(|begun| begun <= stored + HEARD_AFTER)
         } else {
             self.last_failure.is_none_or(|failed| failed <= stored)

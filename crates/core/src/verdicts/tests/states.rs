@@ -499,6 +499,15 @@ fn late_suspicion_needs_another_failure_or_a_long_contrast() {
     probes.refused(1, 4_020);
     assert!(has_contrast(&probes, 5_400));
 
+    let mut probes = stored_at(1_300);
+    probes.well(1, 2_000);
+    probes.refused(1, 3_000);
+    probes.well(2, 3_020);
+    probes.refused(1, 6_019);
+    assert!(!has_contrast(&probes, 6_100), "stored for an earlier run");
+    probes.refused(1, 6_020);
+    assert!(has_contrast(&probes, 6_100));
+
     let mut probes = Probes::new(2);
     probes.well(1, 0);
     probes.refused(1, 1_000);
