@@ -98,8 +98,9 @@ impl Targets {
 }
 
 impl TargetState {
-    /// Whether the failures may be due to a stall of etcd that is over: the Lease got the suspicion only after the last
-    /// failure, or so late that a failure counts only if the attempt began after the other replicas were heard.
+    /// Whether the failures may be due to a stall of etcd that is over. While etcd stalls, the suspicion cannot be
+    /// stored, so the target must fail again after that. If storing took long, only an attempt counts that began after
+    /// the other replicas had time to object.
     fn may_have_stalled(&self, stored: Moment) -> bool {
         let Some(suspected) = self.suspected_since.filter(|since| *since <= stored) else {
             // The Lease still has the suspicion of an earlier run.

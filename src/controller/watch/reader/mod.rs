@@ -189,6 +189,7 @@ impl Failures {
         }
     }
 
+    /// Records an error in the metrics, the log and the health of the watch.
     fn record(&self, error: &watcher::Error) {
         let restart = if is_expired(error) {
             Restart::Expired
