@@ -136,7 +136,11 @@ impl Judged {
 fn candidates<'a>(snapshot: &Snapshot, wanted: impl Iterator<Item = &'a EndpointSlice>) -> Vec<Candidate> {
     let mut was_out: BTreeMap<IpAddr, bool> = BTreeMap::new();
     for copy in wanted.filter(|copy| !snapshot.is_name_taken(copy)) {
-        let current = snapshot.copy(&copy.key());
+        let key = copy.key();
+        // Only the last readable state of an unreadable copy is known, which may be long outdated.
+        let current = snapshot
+            .copy(&key)
+            .filter(|_| !snapshot.unreadable.contains(&key));
         let remembered = current.map(EndpointSlice::unreachable).unwrap_or_default();
         for endpoint in copy
             .endpoints

@@ -25,7 +25,7 @@ fn world() -> World {
         .settled("vip")
 }
 
-fn unreadable(metadata: &ObjectMeta) -> Unreadable {
+pub(super) fn unreadable(metadata: &ObjectMeta) -> Unreadable {
     Unreadable {
         metadata: metadata.clone(),
         condition: None,

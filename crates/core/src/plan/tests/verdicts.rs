@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use k8s_openapi::jiff::Timestamp;
 
+use crate::index::Scope;
 use crate::model::{
     EndpointSlice, Reason, ServiceKey, SliceKey, annotation, annotation_of, copy_name, provenance,
 };
@@ -11,7 +12,7 @@ use crate::plan::{Judged, Verdicts, plan};
 use crate::testing::facts::{down, well};
 use crate::testing::world::World;
 use crate::testing::{Build as _, BuildService as _, BuildSlice as _, service, slice};
-use crate::verdicts::{Report, Target};
+use crate::verdicts::{Phase, Report, Target};
 
 const ADDRESSES: [&str; 3] = ["192.0.2.1", "192.0.2.2", "192.0.2.3"];
 
@@ -249,6 +250,34 @@ fn the_copy_of_an_unreadable_slice_is_judged_as_before() {
         assert_eq!(shown(&plan.updates[0]), expected);
         assert_eq!(memory(&plan.updates[0]), None);
     }
+}
+
+/// Rule: 7.memory
+#[test]
+fn copy_that_becomes_unreadable_remembers_nothing() {
+    let world = vip().slice(slice("more").endpoints(ADDRESSES));
+    let out = settled_with(world, probes(1));
+    let unreadable = out.copies("kubernetes-vip")[0].clone();
+    // The server answers again, and both copies get it back.
+    let mut index = settled_with(out, probes(0)).index();
+    // The last state in which the one copy could be read is the one before.
+    index.list_slice(&Scope::Copies, unreadable.clone());
+    index.list_unreadable_slice(
+        &Scope::Copies,
+        &super::unreadable::unreadable(&unreadable.metadata),
+    );
+    let snapshot = index
+        .snapshot(&ServiceKey::new("default", "kubernetes-vip"))
+        .unwrap();
+    let plan_with = |verdicts| plan(&snapshot, &verdicts);
+    let idle = plan_with(probes(0));
+    assert!(idle.is_done() && idle.returned.is_empty(), "{idle:#?}");
+    // A single failure takes no server out, unless it was out before.
+    let mut report = report(0);
+    let failing = report.targets.get_mut(&target(ADDRESSES[0], 6443)).unwrap();
+    (failing.phase, failing.answers, failing.failures) = (Phase::Failing, false, 1);
+    let plan = plan_with(judged(report, true));
+    assert!(plan.is_done(), "{plan:#?}");
 }
 
 /// Rule: 7.exempt
