@@ -348,7 +348,11 @@ impl World {
         let state = &mut *self.state();
         let is_new = |address: &&IpAddr| {
             let last = state.probed.out.get(&(service.clone(), **address));
-            !before.contains(*address) && last.is_none_or(|last| now > *last + REMEMBERED)
+            let is_known = state
+                .views
+                .get(&life.identity)
+                .is_some_and(|shown| shown.remembers_out(&service, address));
+            !before.contains(*address) && !is_known && last.is_none_or(|last| now > *last + REMEMBERED)
         };
         let out = unreachable(copy);
         let new: Vec<_> = out.iter().filter(is_new).copied().collect();
@@ -361,10 +365,12 @@ impl World {
         if is_alone && group.out.len() > group.candidates.len() / 2 {
             wrong.push(format!("takes {:?} out of {:?}", group.out, group.candidates));
         }
+        // If there are several copies, the write of another may add a port next.
+        let ports = if is_alone { group.ports } else { PORTS.to_vec() };
         for address in new {
             let why_not = |port: &u16| state.why_not_out(life, Target::new(address, *port), decided, now);
-            let reasons: Vec<_> = group.ports.iter().filter_map(why_not).collect();
-            if reasons.len() < group.ports.len() {
+            let reasons: Vec<_> = ports.iter().filter_map(why_not).collect();
+            if reasons.len() < ports.len() {
                 state.coverage.add("endpoint taken out", 1);
             } else {
                 wrong.push(format!("takes {address} out ({})", reasons.join("; ")));

@@ -1,6 +1,7 @@
 //! The view of each replica: the lists, watches and GETs whose responses have reached it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use http::StatusCode;
@@ -11,7 +12,7 @@ use crate::hearing::PROBE_LEASE;
 use crate::replica::Life;
 use crate::sent::Sent;
 use crate::sight::Sight;
-use crate::slices::{Key, key, version};
+use crate::slices::{Key, key, unreachable, version};
 use crate::unreadable::{Episodes, Place, objects_of};
 use crate::world::{State, World};
 
@@ -32,6 +33,9 @@ pub struct Seen {
     pub read: BTreeMap<Key, Duration>,
     /// Services that the last GET showed as unreadable.
     pub unreadable_service: BTreeSet<Key>,
+    /// The endpoints that each copy has out in the state that was shown last. A copy that is missing from a list stays
+    /// here until something else shows that it is gone, so this is at least what the replica remembers.
+    out: BTreeMap<Key, BTreeSet<IpAddr>>,
     /// Whether the list of Nodes is complete.
     pub nodes_listed: bool,
     /// When this incarnation released the Lease without being asked to stop.
@@ -55,6 +59,13 @@ impl Seen {
         self.unreadable_service.clear();
     }
 
+    /// Whether the replica may remember that an endpoint is out of a copy of this Service.
+    pub fn remembers_out(&self, service: &Key, address: &IpAddr) -> bool {
+        let is_of = |copy: &Key| copy.0 == service.0 && copy.1.starts_with(&format!("{}-", service.1));
+        let mut copies = self.out.iter().filter(|(copy, _)| is_of(copy));
+        copies.any(|(_, out)| out.contains(address))
+    }
+
     fn objects(&mut self, now: Duration, episodes: &Episodes, sent: &Sent, answer: &mut Value) {
         let resource = match sent.resource.as_str() {
             "services" => "services",
@@ -64,6 +75,15 @@ impl Seen {
         let is_list = answer.get("items").is_some();
         objects_of(answer, |object| {
             let place = (resource, key(object));
+            if resource == "endpointslices" {
+                // An unreadable copy remembers nothing.
+                let out = if is_broken(object) {
+                    BTreeSet::new()
+                } else {
+                    unreachable(object)
+                };
+                self.out.insert(place.1.clone(), out);
+            }
             if is_broken(object) {
                 let first = episodes.unreadable_since(&place).unwrap_or(u64::MAX);
                 let known = self.unreadable.entry(place).or_insert((now, version(object)));
@@ -135,7 +155,10 @@ impl World {
             answer = answer["items"].get(0).cloned().unwrap_or_default();
         }
         match (sent.resource.as_str(), sent.name.is_empty()) {
-            ("endpointslices", false) => _ = shown.read.insert(place, now),
+            ("endpointslices", false) => {
+                shown.out.remove(&place);
+                shown.read.insert(place, now);
+            }
             ("services", false) if is_broken(&answer) => _ = shown.unreadable_service.insert(place),
             ("services", false) => _ = shown.unreadable_service.remove(&place),
             _ => {}
@@ -209,6 +232,9 @@ impl World {
                 }
             } else {
                 shown.objects(now, &observer.episodes, sent, &mut event);
+                if event["type"] == "DELETED" && sent.resource == "endpointslices" {
+                    shown.out.remove(&key(&event["object"]));
+                }
             }
         }
     }
