@@ -6,6 +6,9 @@ use std::process::ExitCode;
 use simulation::many::Many;
 use simulation::run;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
     let program = match std::env::current_exe() {
