@@ -63,11 +63,11 @@ pub struct ApiServerConfig {
 /// Which addresses of API servers to use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ApiServerMode {
-    /// The addresses that `default/kubernetes` lists, and after them the configured address.
+    /// The addresses that `default/kubernetes` lists, then the address in the kubeconfig or, in a Pod, the cluster IP.
     Auto,
-    /// Only the configured address.
+    /// Only the address in the kubeconfig or, in a Pod, the cluster IP.
     Cluster,
-    /// This node's API server first, then as [`ApiServerMode::Auto`].
+    /// This node's API server first, then the addresses of [`ApiServerMode::Auto`].
     Local(ServerAddress),
 }
 
@@ -80,7 +80,7 @@ pub struct ElectionConfig {
     /// How long the leader may write after it sent its last successful renewal; shorter than `lease_duration`.
     pub renew_deadline: Duration,
     /// The time from the beginning of a failed renewal to the next attempt; 1.2 times this time must be shorter than
-    /// `renew_deadline`. Before jitter is added, a candidate's pauses are not longer than this time either.
+    /// `renew_deadline`. Without jitter, the pauses of a candidate are not longer than this time.
     pub retry_period: Duration,
     /// The namespace of the Lease, from the flag or `POD_NAMESPACE`. `None` means the namespace of the service account
     /// or of the current context.
@@ -103,7 +103,7 @@ impl Default for ElectionConfig {
 }
 
 impl ElectionConfig {
-    /// The pause between two renewals while they succeed. Two renewals fit into the deadline, whatever the flags say.
+    /// The pause between two renewals while they succeed: at most half of the renew deadline, whatever the flags say.
     #[must_use]
     pub fn renew_interval(&self) -> Duration {
         self.retry_period.saturating_mul(2).min(self.renew_deadline / 2)
@@ -128,7 +128,7 @@ pub struct ProbeConfig {
 /// The effect of the probes on copies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProbeMode {
-    /// Endpoints that are down are taken out of the copies.
+    /// Endpoints that are down are marked as not ready in the copies.
     Enforce,
     /// Endpoints that are down are reported, but copied as in the source.
     Observe,
@@ -152,7 +152,7 @@ impl Default for ProbeConfig {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogConfig {
     /// Which events to log: valid directives of a tracing filter, such as `info` or `info,kube=debug`, each with a
-    /// level. Libraries log less than that, see [`crate::telemetry::logs`].
+    /// level. Some libraries log less than that: see [`crate::telemetry::logs`].
     pub filter: String,
     /// The format of the lines.
     pub format: LogFormat,
@@ -170,8 +170,8 @@ pub enum LogFormat {
 /// The address of an API server, or an address to listen on.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ServerAddress {
-    /// An IP address without brackets, or a DNS name. If it is empty, the server listens on every address of this host,
-    /// in both families if the host has both.
+    /// An IP address without brackets, or a DNS name. If it is empty, the operator listens on every address of this
+    /// host, in both families if the host has both.
     pub host: String,
     /// The TCP port. 0 lets the kernel choose a port to listen on.
     pub port: u16,

@@ -299,13 +299,13 @@ impl Channel {
                     });
                     if watches && answer.status().is_success() {
                         // From now on, pings show that the connection of the watch is alive.
-                        in_flight.finish();
+                        in_flight.allow_silence();
                     }
                     return Ok(answer.map(|body| TrackedBody::new(body, in_flight)));
                 }
                 Err(no_answer) => no_answer,
             };
-            in_flight.finish();
+            in_flight.allow_silence();
             let is_graceful_goaway = is_graceful_goaway(&error);
             if is_graceful_goaway {
                 self.drop_connection(|current| Arc::ptr_eq(current, &connection), &one_line(&error));

@@ -18,8 +18,8 @@ use super::reads_one_object;
 use super::stretch::Factor;
 use crate::timing::{LIST_SILENCE, READ_SILENCE};
 
-/// A request that was sent. If the caller abandons the request after the server was silent for too long, the client
-/// leaves that server.
+/// A request whose response is not complete. If the caller abandons the request after the server has been silent for
+/// too long, [`Channel::silent`] decides whether the client leaves the server.
 pub(super) struct InFlight {
     channel: Channel,
     connection: Arc<Connection>,
@@ -50,7 +50,7 @@ impl InFlight {
         }
     }
 
-    /// Makes neither silence nor a broken response count against the server.
+    /// Lets neither silence nor a broken response count against the server.
     pub fn without_blame(mut self) -> Self {
         (self.patience, self.counts) = (None, false);
         self
@@ -61,8 +61,8 @@ impl InFlight {
         self.since.elapsed()
     }
 
-    /// Records that the response is complete or is a stream. From now on, the server may be silent.
-    pub fn finish(&mut self) {
+    /// Lets the server be silent from now on: the request has ended, or the response is a stream.
+    pub fn allow_silence(&mut self) {
         self.patience = None;
     }
 }
@@ -71,7 +71,7 @@ impl Drop for InFlight {
     fn drop(&mut self) {
         let silence = self.silence();
         if self.patience.is_some_and(|patience| silence >= patience) {
-            let why = format!("no response within {} ms", silence.as_millis());
+            let why = format!("the server sent nothing for {} ms", silence.as_millis());
             self.channel
                 .silent(&self.connection, self.is_read, self.factor, &why);
         }
@@ -108,9 +108,9 @@ impl http_body::Body for TrackedBody {
                 if request.counts {
                     request.channel.failed(&request.connection, error);
                 }
-                request.finish();
+                request.allow_silence();
             }
-            Poll::Ready(None) => request.finish(),
+            Poll::Ready(None) => request.allow_silence(),
         }
         frame
     }

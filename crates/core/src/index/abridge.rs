@@ -8,12 +8,12 @@ use crate::model::{
     provenance,
 };
 
-/// The size of the largest metadata of a copy that is kept whole, in bytes of JSON. The operator itself writes less
-/// than half of that.
+/// The maximum size of a copy's metadata that are kept whole, in bytes of JSON. The operator itself writes less than
+/// half of that.
 const LARGEST_METADATA: usize = 4096;
 
-/// The size of the largest endpoints and ports that are kept although nobody needs them, in bytes of JSON. A few
-/// endpoints are smaller, so an ordinary slice is kept whole, and needs no GET later.
+/// The maximum size of a slice's endpoints and ports that are kept although no plan needs them, in bytes of JSON. The
+/// few endpoints of an ordinary slice take less, so it is kept whole and needs no GET later.
 const LARGEST_UNNEEDED: usize = 1024;
 
 /// The length in bytes of the longest annotation value that the operator writes, with some reserve.
@@ -35,7 +35,7 @@ const ANNOTATIONS_OF_COPIES: [&str; 6] = [
     provenance::UNREACHABLE,
 ];
 
-/// The slice as the index keeps it. `is_needed` says whether copies depend on its endpoints and ports.
+/// The slice as the index keeps it. `is_needed` says whether a plan can need the endpoints and ports of the slice.
 pub(super) fn abridged(mut slice: EndpointSlice, is_needed: bool) -> EndpointSlice {
     if slice.owner_of_copy().is_none() {
         strip_other(&mut slice);
@@ -86,7 +86,7 @@ fn strip_copy(slice: &mut EndpointSlice) {
     metadata.finalizers = None;
 }
 
-/// The value, or an empty one if it is longer than any that the operator writes. Both are equally wrong.
+/// The value, or an empty one if it is longer than any that the operator writes. An empty value is invalid too.
 fn possible(value: &str) -> &str {
     if value.len() > LONGEST_VALUE { "" } else { value }
 }

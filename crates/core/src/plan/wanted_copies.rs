@@ -1,5 +1,5 @@
-//! The copies that a Service should have, before topology and probes change their endpoints.
-//! [`crate::model::copy_name`] makes their names.
+//! The copies that a Service should have. After this, `topology` adds data from Nodes, and `verdicts` takes endpoints
+//! out. [`crate::model::copy_name`] makes the names of copies.
 
 use std::collections::BTreeMap;
 
@@ -38,7 +38,7 @@ pub(super) fn copies(
         let gives_endpoints = |copy: &EndpointSlice| !copy.is_empty() && !snapshot.is_name_taken(copy);
         if holds {
             // While copies are held, existing copies of empty slices stay too.
-            copies.extend(existing_copies(service, source, &empty, snapshot));
+            copies.extend(copies_of_empty_slices(service, source, &empty, snapshot));
         } else if has_unreadable || copies.iter().any(gives_endpoints) {
             // Some consumers use only the slice that they saw last. An empty one would leave them without endpoints.
             copies.retain(|copy| !copy.is_empty());
@@ -55,7 +55,7 @@ pub(super) fn copies(
     wanted
 }
 
-/// The copies of these slices. A slice has no copy if all ports of the Service are left out of it.
+/// The copies of these slices. A slice has no copy if the Service has ports and the copy would have none of them.
 fn fresh_copies(
     service: &ManagedService,
     source: &Source,
@@ -69,10 +69,10 @@ fn fresh_copies(
     fresh.collect()
 }
 
-/// The copies of empty slices, if they exist already. An empty slice never causes a create, which would also undo a
-/// deletion by hand. For the same reason, a foreign slice with the name of such a copy is not reported, and neither are
-/// ports without a number.
-fn existing_copies(
+/// The copies of empty slices, if they exist already. An empty slice never causes a create, because that would undo a
+/// deletion by hand. As nothing is created, neither a foreign slice with the name of such a copy nor ports that are left
+/// out are reported.
+fn copies_of_empty_slices(
     service: &ManagedService,
     source: &Source,
     empty: &[&EndpointSlice],

@@ -1,5 +1,5 @@
 //! Data that copies of the API servers' list may take from Nodes: the addresses in the family that the source lacks,
-//! and the Node and zone of each endpoint. The data is checked at each write.
+//! and the Node, zone and hints of each endpoint. Except for hints, the data is checked at each write.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -45,7 +45,7 @@ impl Node {
         }
     }
 
-    /// Whether the Node has an address.
+    /// Whether the Node has this address.
     pub fn has(&self, wanted: IpAddr) -> bool {
         self.addresses.iter().any(|(_, address)| *address == wanted)
     }
@@ -136,7 +136,7 @@ impl History {
         self.had.entry(node.name).or_default().extend(all);
     }
 
-    /// Records a slice that was written and is not a copy.
+    /// Records the addresses of a slice that was written, if it is a slice of the API source.
     pub fn slice(&mut self, slice: &Value) {
         if is_api_source(slice) {
             self.listed.extend(addresses(slice));
@@ -184,26 +184,29 @@ impl History {
 /// a family that its source slice does not have. `source` is the state of the source slice at the version that the copy
 /// names.
 pub fn wrong_without_nodes(
-    there: Option<&Value>,
+    old: Option<&Value>,
     copy: &Value,
     source: Option<&Vec<String>>,
 ) -> (Vec<String>, bool) {
     let mut wrong = Vec::new();
-    let shown: Vec<_> = there.into_iter().flat_map(endpoint_list).collect();
+    let shown: Vec<_> = old.into_iter().flat_map(endpoint_list).collect();
     for endpoint in endpoint_list(copy) {
         let before = shown.iter().find(|it| address(it) == address(endpoint));
         for field in ["nodeName", "zone"] {
             let had = before.map(|before| &before[field]);
             if !endpoint[field].is_null() && had != Some(&endpoint[field]) {
-                wrong.push(format!("{} of {} is new", endpoint[field], endpoint["addresses"]));
+                wrong.push(format!(
+                    "{field} {} of {} is new",
+                    endpoint[field], endpoint["addresses"]
+                ));
             }
         }
     }
     let is_second = is_second(copy);
     let is_listed = source.is_some_and(|source| !source.is_empty());
-    let (before, after) = (there.map(addresses).unwrap_or_default(), addresses(copy));
+    let (before, after) = (old.map(addresses).unwrap_or_default(), addresses(copy));
     if is_second && is_listed && before != after {
-        wrong.push(format!("lists {after:?} and not {before:?}"));
+        wrong.push(format!("lists {after:?} instead of {before:?}"));
     }
     (wrong, is_second)
 }

@@ -33,16 +33,16 @@ const CATCH_UP_POLL: Duration = Duration::from_millis(50);
 const CHECK_PAGE: u32 = 500;
 
 impl Watches {
-    /// Compares the sources in use with consistent lists, until the process ends. If a watch is behind, restarts it
-    /// with a list, at another API server if there is one. If the resourceVersions of the API server went back,
-    /// restarts all watches.
+    /// Compares the sources in use with consistent lists, until the process ends. If a watch of sources is behind,
+    /// restarts all watches of sources with a list. If the resourceVersions of the API server went back, restarts all
+    /// watches.
     pub async fn check_sources(self) {
-        tokio::join!(self.check_api_servers(), self.check_others());
+        tokio::join!(self.check_api_source(), self.check_others());
     }
 
     /// Compares the API source in each check, even if other lists fail, and even if no Service copies it: the version
     /// of any list shows whether the watches can continue.
-    async fn check_api_servers(&self) {
+    async fn check_api_source(&self) {
         let source = ServiceKey::api_source();
         let outage = FailureLog::new(format!("the check of {source}"));
         let mut ticks = ticks();
@@ -113,7 +113,9 @@ impl Watches {
         match cause {
             None => {}
             Some(Cause::Behind) => {
-                warn!("the watch of the sources is behind the API server; restarting it");
+                warn!(
+                    "a watch of the sources is behind the API server; restarting the watches of the sources"
+                );
                 self.reader
                     .watch_health
                     .restart(WatchKind::Sources, Cause::Behind);
@@ -187,7 +189,7 @@ fn delay(ticks: &mut Interval, error: &kube::Error) -> bool {
     overload.is_some()
 }
 
-/// The timer of the checks.
+/// Ticks every [`CHECK_PERIOD`], first after one period. A late tick delays the next ones.
 fn ticks() -> Interval {
     let mut ticks = interval_at(Instant::now() + CHECK_PERIOD, CHECK_PERIOD);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
