@@ -43,7 +43,7 @@ pub(super) fn copies(
             // Some consumers use only the slice that they saw last. An empty one would leave them without endpoints.
             copies.retain(|copy| !copy.is_empty());
         } else {
-            copies.extend(existing_copies(service, source, &empty, snapshot));
+            copies.extend(copies_of_empty_slices(service, source, &empty, snapshot));
         }
         copies.extend(held);
         wanted.extend(copies.into_iter().map(|copy| (copy.key(), copy)));
