@@ -119,15 +119,19 @@ impl Hearing {
     /// Records that the API server confirmed a value of [`SUSPECTED`].
     pub fn stored(&mut self, value: &str, now: Moment) {
         let rounds = suspicions(value);
-        let furthest = self.highest_round.saturating_add(FURTHEST_ROUND);
-        let known = rounds.values().copied().filter(|round| *round <= furthest);
-        self.highest_round = known.fold(self.highest_round, u64::max);
+        self.note_rounds(rounds.values());
         for (target, suspicion) in &mut self.suspected {
             if rounds.get(target) == Some(&suspicion.round) {
                 suspicion.stored.get_or_insert(now);
             }
         }
         value.clone_into(&mut self.stored);
+    }
+
+    fn note_rounds<'a>(&mut self, rounds: impl Iterator<Item = &'a u64>) {
+        let furthest = self.highest_round.saturating_add(FURTHEST_ROUND);
+        let known = rounds.copied().filter(|round| *round <= furthest);
+        self.highest_round = known.fold(self.highest_round, u64::max);
     }
 
     /// Records the annotations of the Lease as the watch shows them. If the Lease does not exist, pass an empty map.
@@ -157,6 +161,8 @@ impl Hearing {
                     rounds: suspicions(text.split_once(';').map_or("", |(rounds, _)| rounds)),
                     seen: now,
                 };
+                // After all replicas restarted, only objections may show which rounds were used.
+                self.note_rounds(objection.rounds.values());
                 self.objections.insert(key.clone(), objection);
             }
         }
