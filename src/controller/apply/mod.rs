@@ -88,9 +88,10 @@ impl Writer {
     /// Carries out the plan for a Service: deletes of copies without consent, creates, updates, and then other deletes.
     /// Copies are emptied or deleted only if every create and every other update has succeeded or was refused, and
     /// leftovers of the Go operator are deleted only if every write has succeeded. Deletes of copies without consent do
-    /// not wait. After a failure that is not a refusal, no update takes out another endpoint: after a conflict, the
-    /// endpoints on which the plan relies may be gone, and after a write without a response, the plan may be out of
-    /// date. A contested copy that serves clients as planned may be left for later; see [`Writer::contested`].
+    /// not wait. Updates that take endpoints out follow those that do not. After a failure that is not a refusal, no
+    /// update takes out another endpoint: after a conflict, the endpoints on which the plan relies may be gone, and
+    /// after a write without a response, the plan may be out of date. A contested copy that serves clients as planned
+    /// may be left for later; see [`Writer::contested`].
     pub async fn apply(&self, term: &Term, service: Option<&Arc<ManagedService>>, plan: Plan) -> Applied {
         let Plan {
             withdrawn,
@@ -128,11 +129,13 @@ impl Writer {
         };
         let (later, updates): (Vec<_>, Vec<_>) = updates.into_iter().partition(must_wait);
         applied.leaves_repairs = !later.is_empty();
-        let (emptied, updates): (Vec<_>, Vec<_>) = updates.into_iter().partition(EndpointSlice::is_empty);
+        let (emptied, mut updates): (Vec<_>, Vec<_>) = updates.into_iter().partition(EndpointSlice::is_empty);
         let takes_out = |slice: &EndpointSlice| {
             let out = slice.unreachable();
             out.iter().any(|address| taken_out.contains_key(address))
         };
+        // An endpoint that gives its place to another returns before the other one is out.
+        updates.sort_by_key(takes_out);
         for slice in updates {
             // The failure that holds an update back also causes a new plan.
             let is_held_back = applied.has_failed() && takes_out(&slice);
