@@ -100,8 +100,9 @@ pub(super) struct Flags {
     #[arg(long, value_name = "COUNT", help_heading = "Limits", default_value = "10000", value_parser = count)]
     max_services: usize,
 
-    /// Whether to copy sources in other namespaces. consent: if --allow-source, a ReferenceGrant or the annotation
-    /// endpoint-copier/allow-from of the source allows it; allow: always; deny: only if --allow-source allows it
+    /// Whether to copy sources in other namespaces, apart from the default source, which needs no consent. consent: if
+    /// --allow-source, a ReferenceGrant or the annotation endpoint-copier/allow-from of the source allows it; allow:
+    /// always; deny: only if --allow-source allows it
     #[arg(
         long,
         value_name = "MODE",
@@ -122,7 +123,7 @@ pub(super) struct Flags {
     )]
     allow_source: Vec<(ServiceKey, AllowFrom)>,
 
-    /// TCP port that copies of the default source may have in other namespaces, in addition to those of its slices;
+    /// TCP port that copies of the default source in other namespaces may have, in addition to the ports of its slices;
     /// repeat the flag, or separate values with commas; 0: none
     #[arg(
         long,
@@ -175,7 +176,8 @@ pub(super) struct Flags {
     leader_election_id: String,
 
     /// Which API servers to dial, before those in --api-server-address. auto: those that default/kubernetes lists, then
-    /// the configured one; cluster: the configured one; local: this node's API server, then those of auto
+    /// that of cluster; cluster: in a Pod, the cluster IP, elsewhere the server in the kubeconfig; local: this node's API
+    /// server, then those of auto
     /// [default: auto in a Pod, else cluster]
     #[arg(long, value_name = "MODE", help_heading = "API servers", value_parser = api_server_mode)]
     api_server_mode: Option<ModeName>,

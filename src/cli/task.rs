@@ -99,8 +99,8 @@ const SHOWN_PREFIXES: [&str; 8] = [
 /// The other flags that appear in the help of these commands.
 const SHOWN_FLAGS: [&str; 3] = ["leader-election-namespace", "leader-election-id", "log-level"];
 
-/// The flags of features that need additional permissions, which `doctor` checks.
-const SHOWN_BY_DOCTOR: [&str; 2] = ["metrics-secure", "service-conditions"];
+/// The flags of features whose permissions `doctor` checks.
+const SHOWN_BY_DOCTOR: [&str; 3] = ["leader-elect", "metrics-secure", "service-conditions"];
 
 /// Adds the subcommands to the command of the operator.
 pub(super) fn with_subcommands(operator: Command) -> Command {
@@ -154,7 +154,7 @@ pub(super) fn with_subcommands(operator: Command) -> Command {
 }
 
 const RIGHTS: &str = "Needs permission to list Services and EndpointSlices; shows more with permission to list Nodes and Events and to \
-                      get the Lease. Outside the operator's Pod, pass the same flags for Services that the operator runs with.";
+                      get the Lease. Outside the operator's Pod, pass the flags about Services, limits and consent that the operator runs with.";
 
 fn inspection(operator: &Command, name: &'static str) -> Command {
     reading(operator, name).arg(

@@ -9,8 +9,9 @@ use crate::table::{code, generated_from, table};
 const INTRO: &str = "\
 # Flags
 
-Each flag has an environment variable. A flag takes precedence over its variable. Flags follow Go's syntax: `-flag`,
-`--flag=value`, and durations such as `1m30s`. `endpoint-copier-operator --help` shows the same list.
+Each flag that takes a value and has an effect has an environment variable. A flag takes precedence over its variable.
+Flags follow Go's syntax: `-flag`, `--flag=value`, and durations such as `1m30s`. `endpoint-copier-operator --help`
+shows the same list.
 
 The exit code is 0 after a request to stop, 1 after a failure that a restart may fix, and 2 if a flag or the
 configuration is invalid. If a flag is invalid, the operator also prints one line to standard error.
@@ -113,7 +114,7 @@ fn of_subcommand(operator: &Command, subcommand: &Command) -> String {
     words.extend(positionals.filter_map(|arg| Some(arg.get_value_names()?.first()?.to_string())));
     let shared = flags(subcommand).filter(|flag| !flag.is_hide_set() && !is_own(flag));
     format!(
-        "\n### {}\n\n{about}.\n\n{}\n\n{}\nThis command accepts all flags above. Only these have an effect: {}",
+        "\n### {}\n\n{about}.\n\n{}\n\n{}\nThis command accepts all flags above, but uses only those for the log and these: {}",
         code(&words.join(" ")),
         after.replace('\n', "\n\n"),
         table(["flag", "default", "meaning"], own),
