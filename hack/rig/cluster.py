@@ -23,7 +23,7 @@ LEASE = f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases/f668ae63.en
 IN_POD = pathlib.Path("/run/secrets/kubernetes.io/serviceaccount")
 # Keys, configurations and the data of etcd, in a file system that ends with the rig.
 STATE = pathlib.Path("/run/rig")
-# The rig observes the cluster through this node, which therefore has no faults.
+# The rig observes the cluster through this node, which `victim` therefore never returns.
 OBSERVER = "node-3"
 
 SERVICE = "/api/v1/namespaces/default/services/kubernetes-vip"

@@ -87,7 +87,7 @@ def busy(_rig, _begin):
 
 
 def partial_cut(rig, _begin):
-    """The leader's node has no route to another node for 30 s. That node does not have the leader of etcd."""
+    """The leader's node has no route to another node for 30 s. The other node does not have the leader of etcd."""
     victim, node = rig.cluster.victim("other"), rig.cluster.leader()
     routes = [("-4", f"{NODES[victim][0]}/32"), ("-6", f"{NODES[victim][1]}/128")]
     for family, address in routes:
@@ -99,7 +99,7 @@ def partial_cut(rig, _begin):
 
 
 def own_node(rig, _begin):
-    """The leader's node is cut off for 15 s. It never is the node through which the rig observes the cluster."""
+    """The leader's node is cut off for 15 s. It is never the node through which the rig observes the cluster."""
     node = rig.cluster.victim("leader")
     rig.cluster.move_etcd_leader(cluster.OBSERVER)
     before = removals(node)

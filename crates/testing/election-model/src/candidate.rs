@@ -1,4 +1,4 @@
-//! A candidate. Each of its steps is the code of `src/leader_election/mod.rs` between two awaits.
+//! A candidate. Each of its steps is the code of `src/leader_election/elector.rs` and `cas/` between two awaits.
 
 use std::time::Duration;
 

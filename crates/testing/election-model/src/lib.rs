@@ -1,12 +1,12 @@
 //! A model of leader election with three candidates, one Lease and one API server, checked state by state.
 //!
-//! Each step of a candidate is the code of `src/leader_election/mod.rs` between two awaits. It calls the same pure
-//! functions to decide what the candidate has seen of the Lease (`ObservedLease`), on which version a renewal without a
-//! read builds (`KnownVersion`), which Lease the lock gets and which version its PATCH names (`PresentedLease`,
-//! `ReadVersion`), how long the term lasts (`Validity`), and whether the candidate may release the Lease. Time can pass
-//! between any two steps, so a candidate can pause anywhere and continue later. Replies are lost or late, requests are
-//! carried out late or never, wall clocks differ and jump, and an administrator deletes and empties the Lease.
-//! [`Mutant`] weakens one rule at a time.
+//! Each step of a candidate is the code of `src/leader_election/elector.rs` and `cas/` between two awaits. It calls the
+//! same pure functions to decide what the candidate has seen of the Lease (`ObservedLease`), on which version a renewal
+//! without a read builds (`KnownVersion`), which Lease the lock gets and which version its PATCH names
+//! (`PresentedLease`, `ReadVersion`), how long the term lasts (`Validity`), and whether the candidate may release the
+//! Lease. Time can pass between any two steps, so a candidate can pause anywhere and continue later. Replies are lost
+//! or late, requests are carried out late or never, wall clocks differ and jump, and an administrator deletes and
+//! empties the Lease. [`Mutant`] weakens one rule at a time.
 
 mod candidate;
 mod check;
@@ -89,7 +89,7 @@ pub struct Bound {
     pub edits: u8,
     /// The number of candidates that are asked to stop, perhaps with a write in flight.
     pub stops: u8,
-    /// The number of renewals that are sent a second time, in parallel.
+    /// The number of times that a renewal is sent again, in parallel.
     pub repeats: u8,
 }
 

@@ -11,7 +11,7 @@ use crate::{DURATION, NAMES};
 pub struct Stored {
     uid: u8,
     version: u8,
-    /// The holder, or `None`.
+    /// The index of the holder, or `None` if the Lease names none.
     pub holder: Option<usize>,
     /// Whether the lease duration is one second, as after a release.
     released: bool,

@@ -248,8 +248,8 @@ impl Cluster {
         self.servers.etcd_leader().await
     }
 
-    /// Waits until a server on a node renews its place in `default/kubernetes`. A server does so every 10 s. If it
-    /// dies, the other servers remove it at least 15 s after its last renewal.
+    /// Waits until a server on a node renews its place in `default/kubernetes`. A server does so every 10 s. If the
+    /// server dies, the other servers remove it at least 15 s after its last renewal.
     pub async fn renewed(&self, number: usize) {
         self.servers.renewed(number).await;
     }

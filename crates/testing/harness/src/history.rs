@@ -56,7 +56,7 @@ impl History {
     }
 
     /// Waits until the last entry has these addresses, and returns the time of that entry. Before the first entry, an
-    /// empty list matches, and the result is the current time. `None` if that takes longer than `limit`.
+    /// empty list matches, and the result is the current time. Returns `None` if no such entry comes within `limit`.
     pub async fn shows(&self, addresses: &[&str], limit: Duration) -> Option<Instant> {
         let mut entries = self.entries.clone();
         let shown = timeout(

@@ -1,5 +1,6 @@
 //! The results of the probes of each replica that the rules depend on. This module follows the rules, not the
-//! operator's code. It is lenient where the rules do not fix a time exactly, so each violation that it finds is real.
+//! operator's code. It is lenient where the rules do not fix a time exactly, so each violation that a check finds with
+//! it is real.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -47,7 +48,7 @@ pub struct Track {
     pub last_begun: Duration,
     /// When the last response of any kind arrived.
     pub last_answer: Option<Duration>,
-    /// Start and arrival of each 2xx, newest last.
+    /// Start and arrival of each of the last 64 2xx responses, newest last.
     pub successes: Vec<(Duration, Duration)>,
     /// The failures since the last response, and the run of failures before it.
     pub runs: [Run; 2],

@@ -26,7 +26,7 @@ use crate::world::{State, World};
 /// The time between two checks of the laws.
 const CHECK_PERIOD: Duration = Duration::from_millis(250);
 
-/// Within this time, a dead API server is out, and every other effect is complete.
+/// Within this time, a dead API server is out, and each effect without a bound of its own is complete.
 const BOUND: Duration = Duration::from_secs(8);
 
 /// Within this time, an endpoint that must return immediately is back.
@@ -185,8 +185,8 @@ impl World {
 }
 
 impl Probed {
-    /// The time since which the class of an endpoint for a replica has satisfied `is_it` on all these ports. `None` if
-    /// the class does not satisfy it on every port.
+    /// The time since which the class of an endpoint for a replica has not changed on any of these ports. `None` if the
+    /// class does not satisfy `is_it` on every port.
     fn all_are(
         &self,
         replica: usize,
@@ -301,7 +301,7 @@ impl State {
                     wrong.push(format!("{address} is dead for all, and not out"));
                 }
             }
-            // A leader that was paused had no success for 3 s, so everything returns.
+            // A leader that was paused may have had no success for 3 s, so that everything returns.
             let has_stood_still = now < leader.resumed_at() + BOUND;
             if !is_dead || has_stood_still || self.probed.disturbed_by_lies > now {
                 settled.remove(&place);
@@ -489,7 +489,7 @@ impl State {
         (all && ports.iter().any(has_objection)).then(|| format!("{address} is out despite an objection"))
     }
 
-    /// The violations of replicas that copies do not show.
+    /// The violations that show in the probes and connections of replicas, and not in copies.
     fn wrong_replicas(
         &mut self,
         now: Duration,

@@ -123,7 +123,7 @@ pub fn touch(store: &Store, (source, slice): (usize, usize)) -> bool {
     store.patch("endpointslices", namespace, &name, patch).is_ok()
 }
 
-/// Adds an entry whose time is in the year 9999 to the `managedFields` of an object.
+/// Replaces the `managedFields` of a Service or slice with an entry whose time is in the year 9999.
 fn poison(store: &Store, pick: usize) -> Option<&'static str> {
     let all = ["services", "endpointslices"].map(|resource| {
         store
@@ -144,7 +144,8 @@ fn poison(store: &Store, pick: usize) -> Option<&'static str> {
     poisoned.ok().map(|_| "time out of range")
 }
 
-/// Enables or disables a Service, and sets its source if one is given. Returns whether the Service exists.
+/// Enables or disables a Service, and names the given source or, if there is none, removes the annotations of the
+/// source. Returns whether the Service exists.
 pub fn toggle(store: &Store, number: usize, is_managed: bool, source: Option<String>) -> bool {
     let (namespace, name) = SERVICES[number];
     // Anyone may invent a source in their own namespace.

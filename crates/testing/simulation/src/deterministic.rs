@@ -1,4 +1,5 @@
-//! Replaces the sources of randomness and of wall-clock time, so that a seed always gives the same schedule.
+//! Replaces the sources of randomness and of wall-clock time, so that a seed always gives the same run, if it is the
+//! first run of its process.
 //!
 //! The operator and its crates get both from the system: the order of a `HashMap` and the jitter of a backoff come from
 //! `getrandom`, and the times in a Lease from `clock_gettime`. This file defines these libc functions, and `syscall`,
@@ -108,7 +109,7 @@ pub unsafe extern "C" fn syscall(
     unsafe { real(number, first, second, third, fourth, fifth, sixth) }
 }
 
-/// Reads a clock.
+/// Called for the wall clock and the monotonic clock. Only the wall clock is simulated.
 ///
 /// # Safety
 /// As for `clock_gettime(2)`.

@@ -220,7 +220,7 @@ impl World {
     }
 
     /// Records the class of each API server for each replica, with the time of its last change. Call this after each
-    /// change.
+    /// change that can happen while the laws of `calm.rs` apply.
     pub fn note_classes(&self) {
         let now = self.now();
         let places: Vec<_> = self.state().probed.endpoints.classes.keys().copied().collect();

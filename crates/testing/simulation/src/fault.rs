@@ -11,9 +11,9 @@ pub enum Harm {
     LeaseWrite,
     /// Reads of the Lease.
     LeaseRead,
-    /// Writes of slices.
+    /// Writes of slices, and of the status of Services.
     SliceWrite,
-    /// Lists and GETs of slices and Services.
+    /// Lists and GETs of everything but Leases and Endpoints.
     Read,
     /// Requests that begin a watch.
     Watch,
@@ -21,7 +21,7 @@ pub enum Harm {
     Event,
     /// Requests for Endpoints.
     Endpoints,
-    /// Writes of the probe Lease.
+    /// Reads and writes of the probe Lease.
     ProbeLease,
 }
 

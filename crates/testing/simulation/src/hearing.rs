@@ -66,7 +66,7 @@ pub struct Heard {
     pub suspected: BTreeMap<Target, (u64, Duration)>,
     /// Targets that are no longer suspected: when the suspicion began and ended.
     cleared: BTreeMap<Target, (Duration, Duration)>,
-    /// The objections of other replicas, by annotation.
+    /// The objections, by annotation.
     pub objections: BTreeMap<String, Objection>,
 }
 

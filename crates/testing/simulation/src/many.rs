@@ -1,4 +1,4 @@
-//! Runs many schedules on all processors, and reports their results.
+//! Runs many schedules in parallel, each in its own process, and reports their results.
 
 use std::fmt::Write as _;
 use std::hash::{BuildHasher as _, RandomState};
@@ -16,7 +16,7 @@ use crate::run::{self, Outcome};
 /// The number of failed schedules whose steps are printed.
 const PRINTED_FAILURES: usize = 2;
 
-/// In runs of at least this many schedules, everything in the coverage must have happened often enough.
+/// In runs of at least this many schedules, everything that the coverage needs must have happened often enough.
 const WHOLE_RUN: u64 = 800;
 
 /// A run of many schedules.
@@ -58,7 +58,7 @@ impl Many {
     /// Runs all schedules, and returns a report.
     ///
     /// # Errors
-    /// If a schedule failed, or something happened too rarely. The error is the report.
+    /// If a schedule failed, or something happened too rarely in a whole run. The error is the report.
     pub fn run(&self) -> Result<String, String> {
         println!("{} schedules from base {}", self.seeds, self.base);
         let began = Instant::now();

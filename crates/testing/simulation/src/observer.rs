@@ -61,7 +61,7 @@ pub struct Observer {
     /// Everything that slices have shown, by UID, in states that were lost when etcd was restored. A replica may rely
     /// on these states for a time.
     lost: BTreeMap<String, BTreeSet<Vec<String>>>,
-    /// Copies that were last written by something other than a replica.
+    /// Slices that something other than a replica wrote last. A restore of etcd counts as such a write of each slice.
     by_hand: BTreeSet<Key>,
     /// Services, by UID, that have always asked to hold the API servers' list, with their families.
     steady: BTreeMap<String, Value>,
@@ -168,7 +168,7 @@ impl Observer {
         };
         let harmed = self.lease_harmed.is_some_and(|at| now < at + RENEW_DEADLINE);
         let is_robbed = |life: &&Arc<Life>| self.robbed.contains(&life.identity);
-        // The newest leader never saw that one of the other leaders had taken or retaken the Lease.
+        // Whether the newest leader saw that this leader had taken or retaken the Lease.
         let is_known = |life: &&Arc<Life>| {
             let began = self.leading.get(&life.identity).copied().unwrap_or(now);
             newest.knew_of(&life.identity, start + began.saturating_sub(ON_THE_WAY))
@@ -201,10 +201,7 @@ impl Observer {
         self.leading.get(identity).copied()
     }
 
-    /// Checks each write since the last call.
-    ///
-    /// # Panics
-    /// If writes are missing, because later writes could not be checked.
+    /// Checks each write since the last call. If the history no longer has these writes, that is a violation.
     pub fn writes(
         &mut self,
         now: Duration,
@@ -358,7 +355,7 @@ impl Observer {
             Some((provenance(slice, "uid")?.to_owned(), version))
         };
         let shows: Option<(String, u64)> = known(new);
-        // A user claimed a version that the source never had, or that version was lost.
+        // False if a user claimed a version that the source never had, or if that version was lost.
         let was_true = |id: &str, version: u64, copy: &Value| {
             let source = self.shown.get(id).and_then(|all| all.get(&version));
             source.is_some_and(|source| self.lost.is_empty() || *source == all_endpoints(copy))
@@ -391,7 +388,8 @@ impl Observer {
         wrong
     }
 
-    /// Whether a copy that was deleted or emptied was the last one with endpoints, for a Service that must keep some.
+    /// The violation if a copy that was deleted or emptied was the last one with endpoints, for a Service that must
+    /// keep some.
     fn emptied(&self, store: &Store, old: &Value) -> Option<String> {
         let (name, id) = owner(old)?;
         let (namespace, _) = key(old);
@@ -427,7 +425,7 @@ impl Observer {
         })
     }
 
-    /// Whether something other than a replica has emptied or deleted another copy of a Service, and the copy is not
+    /// Whether something other than a replica has changed or deleted another copy of a Service, and that copy is not
     /// repaired yet: a replica may still rely on it.
     fn is_edited(&self, namespace: &str, service: &str, but: &Value) -> bool {
         let begin = format!("{service}-");

@@ -151,7 +151,7 @@ pub fn may_hold(service: &Value, copy: &Value) -> bool {
     key(service).0 == "default" || ports.any(|port| had.contains(&(number(port), protocol(port))))
 }
 
-/// The ports of a copy, or `None` if no port has a permitted number.
+/// The ports of a copy, or `None` if the Service has ports and none of them has a permitted number.
 pub fn wanted_ports(service: &Value, slice: &Value) -> Option<Vec<String>> {
     let all = service["spec"]["ports"].as_array().cloned().unwrap_or_default();
     let mut wanted = Vec::new();

@@ -298,7 +298,7 @@ fn delist(store: &Store, node: Node) -> Vec<(String, Value)> {
         let (namespace, name) = key(&slice);
         let all = slice["endpoints"].as_array().cloned().unwrap_or_default();
         let (gone, stay): (Vec<_>, Vec<_>) = all.into_iter().partition(|it| node_of(it) == Some(node));
-        // The last endpoint stays listed, like that of a lease that is never removed.
+        // The last endpoint stays listed, because only another API server would remove it.
         if gone.is_empty() || stay.is_empty() {
             continue;
         }
@@ -389,7 +389,7 @@ fn unusual(chance: &mut Chance) -> Answer {
     }
 }
 
-/// A step for the probes. If nothing else fails, its effects last long enough for the laws to be checked.
+/// A step for the probes. If `is_calm`, most failures last long enough for the laws to be checked.
 pub fn draw(chance: &mut Chance, replicas: usize, is_calm: bool) -> Step {
     let least = if is_calm { 7000 } else { 1000 };
     let pick = chance.below(6);
@@ -504,7 +504,7 @@ pub fn calm(chance: &mut Chance, replicas: usize) -> Vec<(Duration, Step)> {
     steps
 }
 
-/// Writes of the probe Lease fail, or get no response.
+/// Reads and writes of the probe Lease fail, are late, or get no response.
 fn lease_requests(chance: &mut Chance, leader: usize, replicas: usize) -> Step {
     let effect = match chance.below(6) {
         0 => Effect::LostReply,

@@ -277,7 +277,8 @@ impl Future for Gate {
     }
 }
 
-/// Starts a replica. Its clients dial these servers first.
+/// Starts a replica. The client for the Lease of the election dials the second of these servers first, and the other
+/// clients dial the first one.
 pub fn start(world: &Arc<World>, replica: usize, incarnation: usize, servers: [usize; 2]) -> Arc<Life> {
     let life = Arc::new(Life {
         replica,

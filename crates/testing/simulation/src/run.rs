@@ -43,7 +43,7 @@ const RELIST: Duration = Duration::from_secs(40);
 /// Within this time, a list of Nodes that was refused is repeated.
 const REFUSED: Duration = Duration::from_secs(62);
 
-/// Nothing is written for this time once everything is right.
+/// Once everything is right, it stays right for this time.
 const QUIET: Duration = Duration::from_secs(3);
 
 /// Within this time, a list without a response has failed.
@@ -59,7 +59,7 @@ pub struct Outcome {
     pub violations: Vec<String>,
     /// The number of times that each thing happened.
     pub coverage: Coverage,
-    /// A hash of all requests. The same seed gives the same hash.
+    /// A hash of all requests. The same seed gives the same hash, if it is the first of its process.
     pub fingerprint: u64,
     /// The trace, with times.
     pub story: String,

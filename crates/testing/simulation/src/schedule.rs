@@ -83,7 +83,7 @@ pub enum Step {
     SourceGone(usize, usize),
     /// A slice of a source is written, but its endpoints do not change.
     SourceTouched(usize, usize),
-    /// A Service or slice gets a time that the API server stores but no client can decode.
+    /// A Service or slice gets a time in its `managedFields` that the API server stores but jiff cannot represent.
     Poisoned(usize),
     /// A Service, a slice of a source or a copy can no longer be decoded.
     Unreadable(usize, Flaw),
@@ -320,8 +320,8 @@ impl Schedule {
         schedule
     }
 
-    /// Consent is withdrawn from a Service while the slices of its next source may not be listed, because another Service
-    /// of the namespace has used up the lists of new names.
+    /// Consent is withdrawn from a Service while the slices of its next source may not be listed, because another
+    /// Service of the namespace has used up the lists of new names.
     fn add_withdrawal(&mut self, chance: &mut Chance) {
         let (others, number, source) = *chance.one_of(&[(5, 3, 1), (3, 4, 1), (1, 2, 2), (2, 1, 2)]);
         let storm = |number, times, pause| Step::Storm {

@@ -19,17 +19,17 @@ use crate::world::{State, World};
 pub struct Sent {
     /// Verb.
     pub verb: Verb,
-    /// Resource.
+    /// The plural of the resource, or [`PROBE_LEASE`].
     pub resource: String,
-    /// Namespace.
+    /// The namespace, empty for all namespaces and for cluster-scoped objects.
     pub namespace: String,
-    /// Name, empty for a list.
+    /// The name, empty for a list unless its selector names one Service.
     pub name: String,
     /// The kind of list or watch, if the request is one.
     pub sight: Option<Sight>,
     /// The Services whose slices the request selects, if its selector names them.
     pub names: Vec<String>,
-    /// Body, if there is one.
+    /// The body, or null if it is not JSON.
     pub body: Value,
 }
 
@@ -105,7 +105,8 @@ fn names_in(query: &str) -> Vec<String> {
 }
 
 impl World {
-    /// Checks whether a replica may send a request at the moment when the request leaves it, and counts its purpose.
+    /// Checks whether a replica may send a request, at the moment when the request leaves the replica, and counts what
+    /// the request is for.
     pub fn sent(&self, life: &Life, sent: &Sent) {
         if sent.resource == "leases" && matches!(sent.verb, Verb::Create | Verb::Patch) {
             life.note_lease_write();

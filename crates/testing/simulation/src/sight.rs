@@ -164,8 +164,8 @@ impl World {
         });
     }
 
-    /// Makes the leader's lists and watches fail until the end, while nothing else fails, and checks that another
-    /// replica leads in time. If there is no other replica, the only one is killed, and starts again without lists.
+    /// Makes the leader's lists and watches fail from now on, while nothing else fails, and checks that another replica
+    /// leads in time. If there is no other replica, the only one is killed, and starts again without lists for a time.
     pub async fn blind_leader(self: &Arc<Self>, replicas: usize, sight: Option<Sight>, how: Blindness) {
         if replicas == 1 {
             self.blind_from_the_start(0, how, ALONE_BOUND);

@@ -47,7 +47,7 @@ pub fn key(object: &Value) -> Key {
     )
 }
 
-/// An object's UID.
+/// An object's UID, or an empty string if there is none.
 pub fn uid(object: &Value) -> &str {
     text(&object["metadata"]["uid"])
 }
@@ -175,7 +175,7 @@ pub fn endpoint_list(slice: &Value) -> impl Iterator<Item = &Value> {
     slice["endpoints"].as_array().into_iter().flatten()
 }
 
-/// The address of an endpoint.
+/// The first address of an endpoint, if it is an IP address.
 pub fn address(endpoint: &Value) -> Option<IpAddr> {
     text(&endpoint["addresses"][0]).parse().ok()
 }

@@ -180,8 +180,8 @@ impl World {
         // Its machine may still work, so the requests that it has sent arrive. Nothing waits for the responses.
     }
 
-    /// Counts the syncs in which a replica wrote nothing. Only the metrics of the replica have that number, so call
-    /// this before the replica ends.
+    /// Counts the successful syncs of a replica beyond its number of writes: in at least that many, it wrote nothing.
+    /// Only the metrics of the replica have these numbers, so call this before the replica ends.
     pub fn note_end(&self, number: usize) {
         let Some(life) = self.state().lives[number].clone() else {
             return;
@@ -248,7 +248,7 @@ impl World {
         }
     }
 
-    /// Makes the next requests of each replica for Endpoints fail with 403.
+    /// Makes the next three requests of each replica for Endpoints fail with 403.
     fn forbid_endpoints(&self) {
         let forbidden = (0..REPLICAS).map(|replica| Armed {
             replica,
@@ -401,7 +401,7 @@ impl World {
         }
     }
 
-    /// Ends all faults, and makes all replicas run again.
+    /// Ends all current faults except wrong wall clocks, and makes all replicas run again.
     pub fn heal(self: &Arc<Self>, replicas: usize) {
         self.note("all faults end");
         for server in &self.servers {

@@ -49,7 +49,7 @@ pub enum AtEvent {
 /// The time after which a replica that a script has killed starts again.
 const RESTART_DELAY: Duration = Duration::from_millis(200);
 
-/// The time for which the servers stay behind after the start of a successor.
+/// The time for which the servers stay behind after the replica was killed.
 const LAG: Duration = Duration::from_secs(5);
 
 impl World {

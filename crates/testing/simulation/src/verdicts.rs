@@ -1,5 +1,5 @@
-//! Limits on the endpoints that a replica takes out of a copy or puts back. Each write is checked at the moment when it
-//! leaves the replica.
+//! Limits on the endpoints that a replica takes out of a copy, and counts of those that return. Each write is checked
+//! at the moment when it leaves the replica.
 //!
 //! The laws here follow the rules of probes, not the operator's code. If the moment of a decision is unknown, the laws
 //! assume the moment that allows the most.
@@ -27,7 +27,8 @@ use crate::slices::{
 use crate::topology::is_api_source;
 use crate::world::{REPLICAS, State, World};
 
-/// A leader takes endpoints out for this time after the response to its last renewal, and until its next check.
+/// A leader may take endpoints out for this time after the response to its last renewal. This includes the time until
+/// its next check.
 const RENEWED: Duration = Duration::from_millis(3250);
 
 /// A replica no longer leads this long after its last renewal was stored, including the time until its next check.
@@ -66,7 +67,7 @@ pub struct Probed {
     pub out: BTreeMap<(Key, IpAddr), Duration>,
     /// When the source or a copy last lost an address, so that replicas may have forgotten its state.
     pub lost: BTreeMap<IpAddr, Duration>,
-    /// When somebody last removed an address by hand from a copy, although the source lists it. Replicas keep its state.
+    /// When an address was last removed by hand from a copy, although the source lists it. Replicas keep its state.
     pub edited: BTreeMap<IpAddr, Duration>,
     /// The API servers that the connections of each replica must leave, according to that replica.
     pub down: BTreeMap<String, BTreeSet<IpAddr>>,
@@ -74,7 +75,7 @@ pub struct Probed {
     pub disturbed: Duration,
     /// The time until which lies of a client may keep endpoints in the copies.
     pub disturbed_by_lies: Duration,
-    /// When a slice of the API source last appeared, was filled or emptied, or disappeared.
+    /// When a slice of the API source last got its first endpoint or lost its last one.
     pub sources_changed: Duration,
     /// When a node that was off was last removed from the source or returned to it.
     pub relisted: Duration,
@@ -266,7 +267,7 @@ impl Probed {
 }
 
 impl World {
-    /// Checks a write of a copy.
+    /// Checks the endpoints that a write of a copy takes out.
     pub fn judge_verdict(&self, life: &Life, sent: &Sent) {
         let Some(modes) = self.state().probed.modes else {
             return;
@@ -313,7 +314,7 @@ impl World {
         leading.len() < 2 && self.now() > self.state().probed.sources_changed + UNSEEN
     }
 
-    /// Whether a Service has been exempt from probes for so long that each leader has seen it.
+    /// Whether a Service has been exempt from probes for so long that each leader knows.
     fn is_exempt(&self, service: &Key) -> bool {
         let now = self.now();
         let changed = self.state().observer.episodes.changed(service);

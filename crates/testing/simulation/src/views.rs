@@ -23,7 +23,7 @@ pub struct Seen {
     pub listed: BTreeSet<Sight>,
     /// The newest version of the Lease, and when it arrived.
     pub lease: Option<(u64, Duration)>,
-    /// The value of `lease` at the start of its present attempt to take the Lease.
+    /// The value of `lease` at the last GET of the Lease, with which an attempt to take it begins.
     pub lease_before_attempt: Option<(u64, Duration)>,
     /// Whether a GET has shown that there is no Lease, and nothing has shown a Lease since.
     lease_is_gone: bool,
@@ -213,7 +213,7 @@ impl World {
             let Ok(mut event) = serde_json::from_slice::<Value>(line) else {
                 continue;
             };
-            // This line is not an object.
+            // The object of such an event is none of the objects that are watched.
             if event["type"] == "BOOKMARK" || event["type"] == "ERROR" {
                 continue;
             }

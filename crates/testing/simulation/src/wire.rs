@@ -1,8 +1,8 @@
 //! The path of a request to an API server and back, in place of sockets, TLS and HTTP/2.
 //!
-//! Like the operator's own connections, it notices a frozen server by its pings, fails the requests in progress and
-//! dials the other server. A request that was sent no longer depends on the replica: it arrives and is carried out even
-//! if the replica has crashed, was paused or has stopped waiting.
+//! Like the operator's own connections, a connection to a frozen server breaks once a ping has failed: its requests in
+//! progress fail, and the next request dials the other server. A request that was sent no longer depends on the
+//! replica: it arrives and is carried out even if the replica has crashed, was paused or has stopped waiting.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -126,7 +126,7 @@ impl Wire {
         Ok(connection)
     }
 
-    /// A connection for one request, to the other server if that server is available and was not tried yet.
+    /// A new connection for one repetition, to the first server that `hedging` proposes and that is not down.
     async fn connect_hedged(&self, hedging: &Hedging) -> Result<(Connection, Hedge), BoxError> {
         let current = {
             let line = self.line.lock();

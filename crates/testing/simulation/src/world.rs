@@ -189,7 +189,8 @@ impl World {
         deterministic::set_wall(EPOCH + elapsed + skew);
     }
 
-    /// Checks the terms, and the writes since the last call. `by` is the writer of these writes.
+    /// Checks the terms, the leaders that see nothing, and the writes since the last call. `by` is the writer of these
+    /// writes.
     pub fn observe(&self, by: By) {
         let now = self.now();
         let mut state = self.state();

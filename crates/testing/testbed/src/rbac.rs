@@ -126,7 +126,7 @@ impl Rbac {
         })
     }
 
-    /// Checks whether a request is allowed, and counts it in the report.
+    /// Checks whether a request for a resource is allowed, and counts it in the report. Any other request is allowed.
     pub(crate) fn check(&self, user: &str, route: &Route) -> Result<(), ApiError> {
         let mut users = self.lock();
         let Some(report) = users.get_mut(user) else {

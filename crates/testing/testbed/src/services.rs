@@ -57,7 +57,8 @@ impl Taken {
     }
 }
 
-/// Sets missing fields. `old` is the Service that is replaced. A PUT that leaves out allocated values keeps them.
+/// Sets missing fields, and removes some that a Service of this type cannot have. `old` is the Service that is
+/// replaced. A PUT that leaves out allocated values keeps them.
 pub fn default(service: &mut Value, old: Option<&Value>, mut taken: Taken) {
     if service["status"]["loadBalancer"].is_null() {
         service["status"] = json!({"loadBalancer": {}});
@@ -109,7 +110,8 @@ pub fn default(service: &mut Value, old: Option<&Value>, mut taken: Taken) {
     node_ports(spec, old, outside, wanted, &mut taken);
 }
 
-/// Sets one address of each family. A PUT that leaves the addresses out keeps those that are allocated.
+/// Sets one address of each family, unless the Service is headless. A PUT that leaves the addresses out keeps those
+/// that are allocated.
 fn cluster_ips(spec: &mut Value, old: Option<&Value>, taken: &Taken) {
     // `clusterIP` takes precedence over the first item of the list.
     let known = [

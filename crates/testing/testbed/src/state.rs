@@ -25,7 +25,7 @@ pub struct State {
     pub history: History,
     /// The source of timestamps.
     pub clock: Clock,
-    /// Whether the garbage collector has work.
+    /// Whether the garbage collector may have work.
     pub garbage: bool,
     /// Whether EndpointSlices may list loopback addresses.
     pub loopback: bool,

@@ -9,7 +9,7 @@ use std::sync::Arc;
 pub struct Written {
     /// The resourceVersion of the write.
     pub revision: u64,
-    /// Plural of the resource; Events are `events`.
+    /// The plural of the resource. For both kinds of Events, it is `events`.
     pub resource: &'static str,
     /// Namespace, or empty for a cluster-scoped object.
     pub namespace: String,

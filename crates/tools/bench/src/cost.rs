@@ -1,4 +1,4 @@
-//! The cost of a change, and the cost of an idle operator.
+//! The cost of a change, of an idle operator, and of a large cluster.
 
 use std::time::{Duration, Instant};
 
@@ -22,7 +22,7 @@ const CHANGES: usize = 500;
 /// The pause between a change that has been copied and the next one.
 const PAUSE: Duration = Duration::from_millis(30);
 
-/// The time for which an idle operator is measured.
+/// The time for which CPU use and requests are measured.
 const IDLE: Duration = Duration::from_secs(30);
 
 /// The time that an operator gets to become idle before it is measured.

@@ -147,7 +147,7 @@ const LEASE: Limit = within(6500);
 /// Declares the rows: the name, the result of the Go operator, the limit and the scenario of each.
 macro_rules! rows {
     ($($name:literal, $go:literal, $limit:expr, $scenario:ident $({$($field:tt)*})? $(($kind:expr))?;)+) => {
-        /// The rows, in the order in which they run. Rows that leave many objects behind come last.
+        /// The rows, in the order in which they run. Rows that need or leave behind thousands of objects come last.
         pub const ROWS: [Row; [$($name),+].len()] = [$(
             Row { name: $name, go: $go, limit: $limit, scenario: Scenario::$scenario $({$($field)*})? $(($kind))? }
         ),+];

@@ -135,7 +135,8 @@ impl Stage {
         })
     }
 
-    /// Resets the cluster: no replica runs, there is no Lease, and the managed Service is new and has no copies.
+    /// Resets the cluster: no replica runs, there is no Lease, and `default/kubernetes-vip` is new and has no copies.
+    /// Other Services stay.
     async fn clear(&mut self) {
         self.replicas.clear();
         self.copies = None;

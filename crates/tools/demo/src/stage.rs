@@ -21,7 +21,7 @@ pub enum End {
 }
 
 impl End {
-    /// Returns the failure in `result`, if there is one, and `self` otherwise. The first failure counts.
+    /// Returns the failure in `self` or, if there is none, the failure in `result`. Without a failure, returns `self`.
     pub fn unless(self, result: Result<(), String>) -> Self {
         match (self, result) {
             (Self::Complete | Self::Stopped, Err(reason)) => Self::Failed(reason),
@@ -91,7 +91,7 @@ impl Stage {
         happened.map_err(|_| format!("{what} did not happen within {} s", limit.as_secs()))
     }
 
-    /// Stops every process. Keeps the logs after a failure.
+    /// Stops all replicas. After a failure, prints information about it and keeps the logs.
     pub async fn stop(mut self, mut end: End) -> End {
         if let End::Failed(_) = end {
             self.report();

@@ -94,8 +94,8 @@ async fn freeze(stage: &mut Stage) -> Result<(), String> {
     until_copied(stage, since, &[one, three], &[one, two, three]).await
 }
 
-/// Kills the leader without warning, then removes a node from `default/kubernetes`. Returns the name of the next
-/// leader.
+/// Kills the leader without warning, removes a node from `default/kubernetes`, and restarts the killed replica once the
+/// change is copied. Returns the name of the next leader.
 async fn take_over(stage: &mut Stage, leader: &str) -> Result<String, String> {
     let [one, two, three] = NODES;
     let killed = Instant::now();
@@ -114,7 +114,8 @@ async fn take_over(stage: &mut Stage, leader: &str) -> Result<String, String> {
     Ok(second)
 }
 
-/// Asks the leader to stop. The leader then releases the Lease.
+/// Asks the leader to stop, so that it releases the Lease. Then adds the lost node to `default/kubernetes` again, and
+/// restarts the replica.
 async fn hand_over(stage: &mut Stage, leader: &str) -> Result<(), String> {
     let [one, two, three] = NODES;
     let asked = Instant::now();
@@ -182,7 +183,7 @@ async fn until_copied(stage: &Stage, since: Instant, old: &[&str], new: &[&str])
     Ok(())
 }
 
-/// Prints the metrics of the replicas.
+/// Prints metrics of the replicas, and checks that exactly one replica leads.
 async fn report(stage: &mut Stage) -> Result<(), String> {
     println!("\n  /metrics of   leads   created   updated   (each since its start)");
     let mut leaders = 0;
@@ -206,7 +207,7 @@ async fn report(stage: &mut Stage) -> Result<(), String> {
     }
 }
 
-/// Prints commands to try, and continues the timeline until someone stops the demo.
+/// Prints commands to try, and continues the timeline until someone stops the demo. Restarts replicas that have ended.
 pub async fn continue_until_stopped(stage: &mut Stage) -> Result<(), String> {
     print_commands(stage)?;
     let store = stage.cluster.store.clone();
