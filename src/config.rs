@@ -65,7 +65,7 @@ pub struct ApiServerConfig {
 pub enum ApiServerMode {
     /// The addresses that `default/kubernetes` lists, then the address in the kubeconfig or, in a Pod, the cluster IP.
     Auto,
-    /// Only the address in the kubeconfig or, in a Pod, the cluster IP.
+    /// The address in the kubeconfig or, in a Pod, the cluster IP, and none of the addresses that the cluster lists.
     Cluster,
     /// This node's API server first, then the addresses of [`ApiServerMode::Auto`].
     Local(ServerAddress),
@@ -103,7 +103,8 @@ impl Default for ElectionConfig {
 }
 
 impl ElectionConfig {
-    /// The pause between two renewals while they succeed: at most half of the renew deadline, whatever the flags say.
+    /// The time from sending a successful renewal to the next renewal: at most half of the renew deadline, whatever the
+    /// flags say.
     #[must_use]
     pub fn renew_interval(&self) -> Duration {
         self.retry_period.saturating_mul(2).min(self.renew_deadline / 2)

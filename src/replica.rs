@@ -46,7 +46,7 @@ use endpoint_copier_core::index::{Index, NotFilled, SharedIndex};
 use endpoint_copier_core::model::Defaults;
 use endpoint_copier_core::plan::Verdicts;
 
-/// The name of the task that writes while this replica leads.
+/// The name of the task that syncs managed Services while this replica leads.
 pub const WORKER: &str = "worker";
 
 /// The name of the task that compares the sources with consistent lists.

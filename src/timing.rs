@@ -22,8 +22,8 @@ pub const DIAL_LIMIT: Duration = Duration::from_millis(1500);
 /// while no server answers.
 pub const READ_SILENCE: Duration = Duration::from_millis(600);
 
-/// The silence after which an abandoned list or watch counts against its API server. A list can take seconds, and a
-/// watch begins with one. This limit is stretched, too.
+/// The silence after which an abandoned list or watch counts against its API server. A list can take seconds. For a
+/// watch, this limits the wait for the beginning of its response. This limit is stretched, too.
 pub const LIST_SILENCE: Duration = Duration::from_secs(4);
 
 /// The time limit for the beginning of the response to a GET of one object, and also for the rest of it. The server
@@ -35,7 +35,7 @@ pub const READ_LIMIT: Duration = Duration::from_secs(5);
 /// continues. A write may wait for a webhook.
 pub const ANSWER_LIMIT: Duration = Duration::from_secs(13);
 
-/// The time limit for the rest of a response, such as a page of 500 large objects on a slow network.
+/// The time limit for the rest of any other response except a watch, such as a page of large objects on a slow network.
 pub const BODY_LIMIT: Duration = Duration::from_secs(20);
 
 /// The upper bound of all stretched limits.
@@ -63,7 +63,7 @@ pub const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(60);
 /// The time for which an address is tried last after it failed. If the address fails again soon after that time, its
 /// next ejection lasts twice as long.
 pub const EJECTION: Duration = Duration::from_secs(10);
-/// The longest time for which an address is tried last.
+/// The longest time for which an address is tried last after a failure.
 pub const LONGEST_EJECTION: Duration = Duration::from_secs(160);
 
 /// The minimum time for which an address is tried last because its watches are behind. It is this long because other
@@ -114,8 +114,8 @@ pub const REPEAT_RENEWAL: Duration = Duration::from_secs(1);
 /// The time within which our own renewals must appear on the watch of the Lease. If they do not, the watch is behind.
 pub const OWN_RENEWAL: Duration = Duration::from_secs(5);
 
-/// The time without a leader after which a replica with empty or stale caches also competes for the Lease. Before that
-/// time has passed, such a replica leaves the Lease to the others.
+/// The time without a change of the Lease after which a replica with empty or stale caches also competes for it. Before
+/// that time has passed, such a replica leaves the Lease to the others.
 pub const LEADERLESS: Duration = Duration::from_secs(10);
 
 /// The time after which a leader whose lists or watches fail releases the Lease, because another replica may see more.
@@ -125,8 +125,8 @@ pub const BLIND: Duration = Duration::from_secs(30);
 pub const ASIDE: Duration = Duration::from_secs(30);
 
 /// The time, in addition to the lease duration, after which a loop that has work but makes no progress counts as stuck.
-/// Every call has a shorter time limit, and a call that fails is progress, so an unavailable API does not make a loop
-/// look stuck.
+/// No call of such a loop takes longer than this, and a call that fails is progress, so an unavailable API does not
+/// make a loop look stuck.
 pub const GRACE: Duration = Duration::from_secs(20);
 
 const _: () = {
@@ -168,7 +168,8 @@ pub const LONGEST_PROBE_LIMIT: Duration = Duration::from_secs(2);
 /// the pause after an attempt that was answered with a failure.
 pub const PROBE_OVERLAP: Duration = Duration::from_millis(500);
 
-/// The pause after a failed attempt to connect. Such an attempt costs the server nothing.
+/// The pause after a failed attempt to connect, unless the server presented a certificate that is not valid. Any other
+/// such attempt costs the server little.
 pub const PROBE_CONNECT_PAUSE: Duration = Duration::from_millis(200);
 
 /// If a timer fires more than this time after it was due, the timeout does not count: this process was probably paused.
@@ -201,7 +202,7 @@ pub const STOP_ELECTION: Duration = Duration::from_millis(3050);
 /// The time limit for finishing HTTP responses.
 pub const STOP_HTTP: Duration = Duration::from_millis(250);
 
-/// The chart's `terminationGracePeriodSeconds`, after which the process is killed.
+/// The chart's default for `terminationGracePeriodSeconds`, after which the process is killed.
 const KILL_DELAY: Duration = Duration::from_secs(10);
 
 const _: () = {

@@ -29,7 +29,8 @@ const LIMIT: Duration = Duration::from_secs(5);
 /// The maximum number of tokens whose verdicts are kept in memory.
 const CAPACITY: usize = 256;
 
-/// The pause after a failed review of a token, and the shortest pause while the API server is overloaded.
+/// The minimum time from the beginning of a failed review of a token to the next one, and the shortest pause while the
+/// API server is overloaded.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 /// The maximum number of unknown tokens that are reviewed in a second: for one peer, and for all. A token that was

@@ -91,8 +91,9 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// Serves `/metrics` until `shutdown`. Responses in progress then have half a second to finish. A page may be up to a
-/// second old. With `secure`, the connections are over TLS, and clients need a token.
+/// Serves `/metrics` until `shutdown`. Responses in progress then have half a second to finish, or less if the caller
+/// drops the future ([`crate::run`] does). A page may be up to a second old. With `secure`, the connections are over
+/// TLS, and clients need a token.
 pub async fn serve_metrics(
     listener: TcpListener,
     metrics: Metrics,
@@ -111,8 +112,8 @@ pub async fn serve_metrics(
     server::serve(listener, site, limits, shutdown).await;
 }
 
-/// Serves `/healthz`, `/livez` and `/readyz` until `shutdown`. Responses in progress then have half a second to finish.
-/// A connection ends with its first response.
+/// Serves `/healthz`, `/livez` and `/readyz` until `shutdown`. Responses in progress then have the same time to finish
+/// as those of [`serve_metrics`]. A connection ends with its first response.
 pub async fn serve_health(listener: TcpListener, health: Health, shutdown: CancellationToken) {
     let limits = Limits {
         keep_alive: false,

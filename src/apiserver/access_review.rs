@@ -1,8 +1,8 @@
 //! Asks an API server two questions: a TokenReview asks who the user of a token is, and a SubjectAccessReview asks
 //! whether that user may get a path.
 //!
-//! The responses stay JSON, because the user is passed from one review to the other unchanged. Errors keep no text of a
-//! response, unless the text names a missing permission: a TokenReview repeats the token, and a proxy may show the
+//! The responses stay JSON, because the user is passed from one review to the other unchanged. Errors keep no message
+//! of a response, unless it names a missing permission: a TokenReview repeats the token, and a proxy may show the
 //! request in its error page.
 
 use std::time::Duration;
@@ -105,7 +105,7 @@ impl Review {
     }
 }
 
-/// Removes the text of the response from an error, except for a missing permission.
+/// Removes the message of the response from an error, unless it names a missing permission.
 fn without_text(mut error: kube::Error) -> kube::Error {
     if let kube::Error::Api(status) = &mut error {
         let right = missing_right(status).map(str::to_owned);

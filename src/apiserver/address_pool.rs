@@ -16,7 +16,7 @@ use crate::timing::{BEHIND_EJECTION, EJECTION, LONGEST_EJECTION};
 /// is a mistake or an attack, and the rest of it is never dialed.
 const MAX_LEARNED: usize = 16;
 
-/// The addresses of the API servers of one cluster, best first, and their recent failures.
+/// The known addresses of the API servers of one cluster, their recent failures, and which of them are down.
 #[derive(Clone, Debug, Default)]
 pub(super) struct AddressPool {
     /// The configured addresses, in the preferred order.
@@ -72,8 +72,8 @@ impl AddressPool {
         self.fixed.contains(address)
     }
 
-    /// Replaces the learned addresses; the more trusted group comes first. An empty list is ignored: one of the servers
-    /// has just sent it, so at least that server exists.
+    /// Replaces the learned addresses; the more trusted group comes first. If both groups are empty, nothing changes:
+    /// either nothing has been listed yet, or a server has sent an empty list, and at least that server exists.
     pub fn learn(&mut self, [mut trusted, mut others]: [Vec<ServerAddress>; 2]) {
         others.retain(|address| !trusted.contains(address));
         trusted.truncate(MAX_LEARNED);

@@ -1,4 +1,4 @@
-//! A client's channel to the API: one connection to one API server, replaced by another as soon as it fails.
+//! A client's channel to the API: one connection to one API server. The next request after a failure uses another one.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use crate::apiserver::error::one_line;
 use crate::config::ServerAddress;
 use crate::telemetry::metrics::Metrics;
 
-/// The channel of one client to the API, with one connection at a time.
+/// The channel of one client to the API. New requests share one connection, except for hedged ones.
 #[derive(Clone)]
 pub(super) struct Channel(Arc<ChannelInner>);
 
@@ -50,7 +50,8 @@ struct ChannelState {
 /// each of them would cause a handshake with every address.
 const DIAL_PAUSE: Duration = Duration::from_millis(100);
 
-/// The maximum number of times that a request is sent again on another connection because no server has accepted it.
+/// The maximum number of times that a request is sent again because its connection closed or its server did not accept
+/// it.
 const REPEATS: u32 = 3;
 
 /// A connection that exists or is being made. All requests share it, so only one of them dials.
@@ -172,7 +173,7 @@ impl Channel {
         }
     }
 
-    /// Records that a request on a connection, or its response, has failed.
+    /// Records that a response broke off.
     pub fn failed(&self, connection: &Arc<Connection>, error: &hyper::Error) {
         if is_graceful_goaway(error) {
             self.drop_connection(|current| Arc::ptr_eq(current, connection), &one_line(error));
@@ -181,7 +182,7 @@ impl Channel {
         }
     }
 
-    /// Ejects the address of an unusable connection for a while. The next request uses another connection.
+    /// Ejects the address of a connection for a while. The next request uses another connection.
     fn eject(&self, connection: &Arc<Connection>, why: &str) {
         let address = &connection.address;
         self.0.dialer.pool.lock().failed(address, Instant::now());

@@ -155,7 +155,7 @@ async fn carry(
 }
 
 /// Whether a server has only requested another connection, as API servers do to spread their clients and before they
-/// stop. Such a server did not accept the request.
+/// stop, or has refused the stream.
 pub(super) fn is_graceful_goaway(error: &hyper::Error) -> bool {
     let http2 = error.source().and_then(|error| error.downcast_ref::<h2::Error>());
     http2.is_some_and(|error| {

@@ -49,11 +49,11 @@ impl Slim for NodeObject {
     }
 }
 
-/// The metadata of an object of the API resource `R`, as a list of `PartialObjectMetadata` shows it.
+/// The metadata of an object of the API resource `R`, read from the object or from its `PartialObjectMetadata`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(bound = "")]
 pub struct Metadata<R> {
-    /// Names, labels and annotations.
+    /// The fields of the metadata that the operator uses.
     pub metadata: model::ObjectMeta,
     #[serde(skip)]
     resource: PhantomData<R>,

@@ -1,4 +1,4 @@
-//! Formats errors for people.
+//! Formats errors for people, finds their causes, and limits the time of calls.
 
 use std::error::Error;
 use std::io;

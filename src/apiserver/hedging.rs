@@ -16,7 +16,7 @@ pub struct Hedging(Arc<Mutex<Vec<Try>>>);
 /// The server to which a try goes. A repetition holds a clone from its dial until its response.
 type Try = Arc<Mutex<ServerAddress>>;
 
-/// The repetition was not sent, because each known server still has an unanswered try.
+/// The repetition was not sent, because each known server still has an unanswered repetition.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("no other API server to ask")]
 pub struct NoOtherServer;
@@ -58,7 +58,8 @@ impl Hedging {
 }
 
 impl Hedge {
-    /// Records that the repetition goes to this server, because the dial to this server was quicker.
+    /// Records that the repetition goes to this server. The dial may have reached another server than the preferred
+    /// one.
     pub fn goes_to(&self, server: ServerAddress) {
         *self.0.lock() = server;
     }

@@ -94,7 +94,7 @@ pub fn is_conflict(status: &Status) -> bool {
     status.code == 409
 }
 
-/// Whether a permission is missing.
+/// Whether a permission is missing, or an admission policy rejected the request; see [`missing_right`].
 #[must_use]
 pub fn is_forbidden(status: &Status) -> bool {
     status.code == 403
@@ -127,15 +127,15 @@ pub fn must_relist(status: &Status) -> bool {
     matches!(status.code, 0 | 400 | 410)
 }
 
-/// Whether every replica gets this response to the same request: 4xx rejects the request itself, for example because a
-/// permission is missing or a selector is too long.
+/// Whether every replica probably gets this response to the same request: 4xx rejects the request itself, for example
+/// because a permission is missing or a selector is too long.
 #[must_use]
 pub fn is_client_error(status: &Status) -> bool {
     (400..500).contains(&status.code)
 }
 
-/// Whether a create had no effect and may be sent again. After any other error, the create may have had an effect, or
-/// would fail again.
+/// Whether a create probably had no effect and may be sent again. After any other error, the create may have had an
+/// effect, or would fail again.
 #[must_use]
 pub fn may_create_again(status: &Status) -> bool {
     matches!(status.code, 401 | 429 | 500 | 503)

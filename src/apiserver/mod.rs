@@ -5,7 +5,7 @@
 //! address:
 //!
 //! ```text
-//!   kube ──> credentials ──> Paged ──> RequestLimits: time limits ──> Channel: one Connection at a time ──> Dialer ──> AddressPool of addresses
+//!   kube ──> credentials ──> Paged ──> RequestLimits: time limits ──> Channel: one Connection at a time ──> Dialer ──> AddressPool
 //! ```
 
 use std::collections::BTreeSet;
@@ -90,7 +90,7 @@ pub struct Access {
     incoming: Incoming,
 }
 
-/// The reason why there is no access to the API. The message says on one line what was tried and what to do.
+/// The reason why there is no access to the API. The message is one line.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// `--kubeconfig` cannot be used.
@@ -107,12 +107,12 @@ pub enum Error {
     /// The process runs outside a Pod, without a usable kubeconfig.
     #[error("no cluster to work on: {0}; pass --kubeconfig, or set KUBECONFIG")]
     Context(String),
-    /// The certificates or credentials of the configuration cannot be used.
+    /// The URL, the certificates or the credentials of the configuration cannot be used.
     #[error("the credentials for {url} cannot be used: {error}")]
     Credentials {
         /// The API server.
         url: String,
-        /// The problem with the certificates or credentials.
+        /// The reason why they cannot be used.
         error: String,
     },
 }
@@ -215,7 +215,8 @@ impl Access {
         self.source.in_pod
     }
 
-    /// The configured address of the API server.
+    /// The URL to which requests are addressed: the configured one or, in a Pod that is configured with an IP address,
+    /// `https://kubernetes.default.svc`.
     #[must_use]
     pub fn url(&self) -> &Uri {
         &self.config.cluster_url

@@ -51,7 +51,8 @@ pub trait ProbeClient: Send + Sync {
 
 /// A connection to one address and port.
 pub trait ProbeConnection: Send {
-    /// Sends one request. The caller must set a time limit. If the caller drops the future, the connection is unusable.
+    /// Sends a request, and may repeat it with newer credentials. The caller must set a time limit. If the caller drops
+    /// the future, the connection is unusable.
     fn get(&mut self) -> BoxFuture<'_, Reply>;
     /// Returns whether the connection accepts no more requests.
     fn is_closed(&self) -> bool;
@@ -71,7 +72,7 @@ struct ProbeClientInner {
     rereading: tokio::sync::Mutex<()>,
 }
 
-/// The source of a configuration.
+/// The source of a configuration: the file `kubeconfig`, the ServiceAccount of this Pod, or else the current context.
 #[derive(Clone, Debug)]
 pub(super) struct ConfigSource {
     pub kubeconfig: Option<PathBuf>,

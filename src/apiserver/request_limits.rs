@@ -1,4 +1,4 @@
-//! Counts every call, limits its time, and measures the clock skew from its response.
+//! Counts every call, limits its time and the size of its response, and measures the clock skew from that response.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -105,7 +105,7 @@ where
                 let body = WatchBody::new(body, &incoming, origin);
                 return Ok(Response::from_parts(parts, Either::Right(body)));
             }
-            // Without a limit, this would wait forever for a peer that dies in the middle of a list.
+            // Without a limit, this could wait forever for a server that answers pings but not the rest of a list.
             let too_late = |_| TimedOut(whole_limit);
             if !parts.status.is_success() {
                 let text = timeout(whole_limit, read_error(body)).await.map_err(too_late)??;

@@ -25,8 +25,9 @@ pub(super) const LARGEST_OBJECT: usize = 13 * MIB;
 /// only for logs.
 const LONGEST_ERROR: usize = 64 * 1024;
 
-/// The largest total of incomplete responses in memory. Without this limit, a proxy that sends endless responses to all
-/// watches would exceed the memory limit, although none of the responses is too large.
+/// The total size of incomplete responses in memory above which those of more than [`FAIR_SHARE`] are abandoned.
+/// Without this limit, a proxy that sends endless responses to all watches would exceed the memory limit, although none
+/// of the responses is too large.
 const LARGEST_TOTAL: usize = 24 * MIB;
 
 /// A response of up to this size continues, whatever the total is: few objects are larger.
@@ -37,7 +38,7 @@ const MIB: usize = 1024 * 1024;
 /// A response was abandoned because of its size.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 pub(super) enum TooLarge {
-    /// It is larger than any valid response of its kind.
+    /// It is larger than the limit for this response.
     #[error("the response has more than {0} bytes")]
     Alone(usize),
     /// It is larger than [`FAIR_SHARE`], and all incomplete responses together are too large.

@@ -81,7 +81,7 @@ fn plain(name: &str) -> String {
 /// response is a failure; any other response, such as 401, is not.
 ///
 /// # Errors
-/// If the server does not answer as an API server or supervisor does.
+/// If the connection or the request fails, or the response is 5xx.
 pub async fn ask(target: Target) -> Result<Shown, Failure> {
     let config = config().map_err(|error| failure(&error))?;
     // With an IP address here, rustls sends no server name. K3s and RKE2 may add a server name that a client sends to

@@ -50,7 +50,7 @@ impl Stretch {
     }
 
     /// Records that a server answered a request after `took`, with any status. Limits are halved as long as the
-    /// response would have met the halved limits.
+    /// response would have met the halved [`READ_SILENCE`].
     pub fn answered(&mut self, took: Duration) {
         self.failed.clear();
         while self.factor > Factor::NONE && took <= Factor(self.factor.0 / 2).of(READ_SILENCE) {

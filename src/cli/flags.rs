@@ -247,7 +247,7 @@ pub fn command() -> Command {
 
 /// Reads the command line (`args` begins with the program's name) and the environment through `env`.
 ///
-/// A variable with an empty value counts as set.
+/// The variable of a flag counts as set even if it is empty.
 ///
 /// # Errors
 /// If help or the version was requested, or if the arguments are wrong.

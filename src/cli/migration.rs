@@ -10,7 +10,7 @@ use crate::config::LogFormat;
 /// Flags under this heading only cause a warning.
 pub(super) const WITHOUT_EFFECT: &str = "Accepted from the Go operator, without effect";
 
-/// The flags that the zap and controller-runtime packages define.
+/// The flags of the zap package of controller-runtime, and others that this operator does not need.
 #[derive(Args)]
 pub(super) struct GoOperatorFlags {
     /// The flag of the Go operator for --log-level: debug, info, warn, error, panic, or an integer from 1 to 127

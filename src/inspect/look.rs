@@ -29,7 +29,7 @@ use endpoint_copier_core::model::{
     Service, ServiceKey, SliceKey,
 };
 
-/// The number of objects on one page of a list.
+/// The maximum number of objects to request on one page of a list. The client may request fewer.
 const PAGE: u32 = 500;
 
 /// Up to this number of namespaces, the Events of each namespace are listed separately, because a list of all Events
@@ -73,7 +73,7 @@ impl ClusterReader<'_> {
         Ok(self.report_on(&seen, leases).await)
     }
 
-    /// Lists all objects that a report needs: copies before sources, so that a copy is never newer than the listed
+    /// Lists the objects that the index needs: copies before sources, so that a copy is never newer than the listed
     /// state of its source.
     pub async fn read(&self) -> Result<Seen, Error> {
         let mut index = Index::new(self.config.defaults.clone());
@@ -134,8 +134,8 @@ impl ClusterReader<'_> {
         report
     }
 
-    /// Adds a finding to the rows of the Services that have it. Only Events show such a finding. Returns an error if
-    /// not all Events could be read.
+    /// Adds a finding to the rows of the Services that have it. Only Events show such a finding. Returns an error if a
+    /// list of Events failed.
     pub async fn add_reported(
         &self,
         rows: &mut [&mut Row],
@@ -160,8 +160,8 @@ impl ClusterReader<'_> {
         now.checked_sub(skew.unwrap_or_default()).unwrap_or(now)
     }
 
-    /// The Events with this reason on Services in the namespaces of these rows, as many as could be read, and the error
-    /// if some could not be read.
+    /// The Events with this reason on Services in the namespaces of these rows, from up to [`MOST_PAGES`] pages of each
+    /// list, and an error if a list failed.
     async fn events(&self, rows: &[&mut Row], reason: &str) -> (Vec<DynamicObject>, Option<String>) {
         let kind = ApiResource::erase::<Event>(&());
         let fields = format!("involvedObject.kind=Service,reason={reason}");
@@ -259,8 +259,8 @@ impl ClusterReader<'_> {
         };
     }
 
-    /// The Lease in the configured namespace. If no namespace is configured, the Leases of all operators in the cluster
-    /// or, without permission to list these, the Lease in the namespace of the credentials.
+    /// The Lease in the configured namespace. If no namespace is configured, the Leases with the configured name in all
+    /// namespaces or, without permission to list these, the Lease in the namespace of the credentials.
     pub async fn leases(&self) -> Result<Vec<Lease>, kube::Error> {
         if let Some(namespace) = &self.config.election.namespace {
             return self.lease(namespace).await;
@@ -271,7 +271,7 @@ impl ClusterReader<'_> {
         }
     }
 
-    /// The Leases of all operators in the cluster.
+    /// The Leases with the configured name in all namespaces.
     pub async fn leases_everywhere(&self) -> Result<Vec<Lease>, kube::Error> {
         let name = &self.config.election.lease_name;
         let params = ListParams::default().fields(&format!("metadata.name={name}"));

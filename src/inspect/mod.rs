@@ -68,7 +68,7 @@ pub enum Error {
     /// The time limit passed before the cluster was read.
     #[error("no API server has answered in time")]
     NoAnswer,
-    /// Standard output is closed.
+    /// The result cannot be printed, for example because standard output is closed.
     #[error("cannot print: {0}")]
     Output(#[from] std::io::Error),
 }

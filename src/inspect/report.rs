@@ -1,4 +1,4 @@
-//! The state of a cluster at one moment, for `status` and `plan`. Pure: an index in, a report out.
+//! The state of a cluster at one moment, for the commands that inspect it. Pure: an index in, a report out.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -28,8 +28,8 @@ pub(super) struct ClusterReport {
     /// Why the Lease could not be read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub leaders_error: Option<String>,
-    /// Why Events could not be read, in which case findings that only Events show may be missing. Events are read only
-    /// while a Service is out of sync.
+    /// Why Events could not be read, in which case findings that only Events show may be missing. Except for `doctor`,
+    /// Events are read only while a Service is out of sync.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub events_error: Option<String>,
 }

@@ -15,9 +15,9 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// The minimum time for the first read, so that a limit of 0 reads once.
 const FIRST_READ: Duration = Duration::from_secs(5);
 
-/// Waits until the copies of a Service are in sync or `limit` has passed, prints the result, and returns whether the
-/// copies are in sync. A Service that does not exist or is not managed yet counts as not in sync. Failed reads are
-/// repeated.
+/// Waits until the copies of a Service are in sync or `limit` leaves no time for another read, prints the result, and
+/// returns whether the copies are in sync. A Service that does not exist or is not managed yet counts as not in sync.
+/// Failed reads are repeated.
 ///
 /// # Errors
 /// If the configuration cannot be used, the last read of the cluster failed, or the result cannot be printed.

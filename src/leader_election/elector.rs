@@ -55,7 +55,8 @@ enum Ending {
 
 impl LeaderElector {
     /// Creates an elector with the identity and the knowledge of this observer, and the receiver of its terms. `client`
-    /// must not retry by itself, because a repeated PATCH could arrive when another replica holds the Lease.
+    /// must not repeat a request that a server may have accepted: a POST is bound to no version, so a late one could
+    /// take effect after the Lease of another replica was deleted.
     pub fn new(
         client: Client,
         namespace: &str,
@@ -173,7 +174,7 @@ impl LeaderElector {
         }
     }
 
-    /// Takes or renews the Lease, within a time limit.
+    /// Tries to take or renew the Lease, within a time limit.
     async fn attempt(&self, limit: Duration) -> LeaseAttempt {
         let begun = Instant::now();
         let result = timeout(limit, self.lock.try_acquire_or_renew()).await;

@@ -15,7 +15,7 @@ use serde_json::value::RawValue;
 use crate::apiserver::decode::Slim;
 use endpoint_copier_core::model::{ObjectMeta, Unreadable};
 
-/// A Lease.
+/// The parts of a Lease that the election reads.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Lease {
     /// The metadata, such as the version.

@@ -22,7 +22,7 @@ pub enum PresentedLease {
     Ours,
     /// The Lease of another holder has expired, or there is no holder, so the lock takes it.
     Free,
-    /// Another replica holds the Lease, so the lock does nothing.
+    /// Another replica holds the Lease, or may still hold or recreate it, so the lock does nothing.
     Held,
 }
 

@@ -22,7 +22,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 pub struct Term {
     began: Instant,
     state: Arc<Mutex<TermState>>,
-    /// Notifies of the end of the term.
+    /// Notifies when the term is ended before its deadline.
     ended: watch::Sender<()>,
     /// Notifies of the ends of writes.
     writes_ended: watch::Sender<()>,

@@ -32,7 +32,7 @@ impl View {
         }
     }
 
-    /// Whether the caches are filled and each watch is answered.
+    /// Whether the caches are filled, and each watch of [`WatchKind::VIEW`] is answered and has caught up.
     pub(super) fn is_current(&self) -> bool {
         (self.is_filled)() && self.watch_health.are_current(&WatchKind::VIEW)
     }
@@ -44,9 +44,9 @@ impl View {
         }
     }
 
-    /// Waits until a leader whose term begins now has to release the Lease: a watch has failed for [`BLIND`]. Returns
-    /// the names of the failing watches. Does not return before the term has lasted for [`BLIND`]. Otherwise, replicas
-    /// that all see too little would release the Lease again immediately.
+    /// Waits until a leader whose term begins now has to release the Lease: the watches of a kind have failed for
+    /// [`BLIND`]. Returns the names of these kinds. Does not return before the term has lasted for [`BLIND`].
+    /// Otherwise, replicas that all see too little would release the Lease again immediately.
     pub(super) async fn blind(&self) -> String {
         sleep(BLIND).await;
         loop {

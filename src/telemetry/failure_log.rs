@@ -1,5 +1,5 @@
-//! Limits the log of repeated failures: one line at the first failure, one for each other cause, one a minute with a
-//! count while the outage lasts, and one at the end.
+//! Limits the log of repeated failures: one line at the first failure, one for each other cause up to a limit, one a
+//! minute with a count while the outage lasts, and one at the end.
 
 use std::sync::Arc;
 use std::time::Duration;

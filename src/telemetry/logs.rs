@@ -18,8 +18,7 @@ use crate::config::{LogConfig, LogFormat};
 /// Directives that make libraries quieter, each with the range of requested levels to which it applies. A name stands
 /// for all crates whose names begin with it.
 const QUIET_LIBRARIES: [(&str, RangeInclusive<LevelFilter>); 4] = [
-    // The crate for leader election logs each attempt that fails because another replica holds the Lease, about once a
-    // second, at info.
+    // The crate for leader election logs each attempt that fails because another replica holds the Lease, at info.
     (
         "kube_leader_election=warn",
         LevelFilter::INFO..=LevelFilter::TRACE,
@@ -39,8 +38,8 @@ const QUIET_LIBRARIES: [(&str, RangeInclusive<LevelFilter>); 4] = [
 ];
 
 /// At warn, these crates log the whole body of a response that they cannot decode, with the annotations of all users,
-/// and each failed attempt of a watch. Our own log says what failed, once a minute. A directive that names kube enables
-/// all lines of these crates.
+/// and each failed attempt of a watch. Our own log says what failed, once a minute. If the user's directives name kube,
+/// these directives do not apply.
 const WITHOUT_BODIES: &str = "kube_client=error,kube_runtime=error";
 
 /// The maximum number of lines that wait to be written. Further lines are dropped, because they would take unlimited

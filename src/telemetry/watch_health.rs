@@ -1,5 +1,5 @@
-//! Records signs of life of watches. The view of a watch without a recent sign of life is stale, however quiet the
-//! cluster is.
+//! Records signs of life of watches, the versions that they have reached, and whether they must restart. The view of a
+//! watch without a recent sign of life is stale, however quiet the cluster is.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -232,7 +232,8 @@ impl WatchHealth {
         }
     }
 
-    /// Restarts all watches, because the resourceVersions of the API server went back.
+    /// Restarts all watches except those that are already listing, because the resourceVersions of the API server went
+    /// back.
     pub fn rewound(&self) {
         warn!(
             "the resourceVersions of the API server went back, as after a restore of etcd from a backup; \

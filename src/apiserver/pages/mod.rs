@@ -106,7 +106,7 @@ where
         }
     }
 
-    /// Sends a request. A list gets our limit, unless its own limit is lower.
+    /// Sends a request. A list that has a limit gets our limit, unless its own is lower.
     pub async fn send(self, request: Request<Body>) -> Result<Answer<B>, BoxError> {
         let limit = parameter(request.uri(), "limit").and_then(|limit| limit.parse().ok());
         let is_list = request.method() == Method::GET && !is_watch(&request);

@@ -29,7 +29,7 @@ pub(super) struct Facts {
     pub rights: Result<Rights, Unknown>,
 }
 
-/// The facts about a Service that is managed, or has copies.
+/// The facts about a Service that is managed, or still has slices to delete.
 #[derive(Debug)]
 pub(super) struct ServiceFacts {
     pub row: Row,

@@ -58,7 +58,7 @@ struct Check {
     service: Option<String>,
     result: Verdict,
     detail: String,
-    /// The remedy. `None` if there is nothing to do.
+    /// `None` unless the result calls for an action.
     remedy: Option<String>,
 }
 
@@ -66,7 +66,7 @@ struct Check {
 #[serde(rename_all = "lowercase")]
 enum Verdict {
     Ok,
-    /// Only some clients notice the problem, or they notice it only during a failure.
+    /// A problem that is not a failure, for example because only some clients notice it.
     Warning,
     Failed,
     /// The check could not run.

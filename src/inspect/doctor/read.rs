@@ -23,14 +23,14 @@ use crate::inspect::{Error, MORE_READS, READ_PAUSE};
 use endpoint_copier_core::model::{Reason, ServiceKey, label_of};
 use endpoint_copier_core::verdicts::{Failure, Target};
 
-/// The time limit for all lists together. A large cluster takes some seconds.
+/// The time limit for all reads of [`settled`] together. A large cluster takes some seconds.
 const LISTS_LIMIT: Duration = Duration::from_secs(30);
 
-/// The time limit for each of the parallel requests that follow the lists: one to each API server, the list of Nodes,
+/// The time limit for each of the parallel requests that follow these reads: one to each API server, the list of Nodes,
 /// the list of MetalLB's announcements, and all reviews of permissions together.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// The time between two reads of a Lease. It is longer than the pause between two renewals.
+/// The time between two reads of a Lease. It is longer than the default time between two renewals.
 const RENEWAL: Duration = Duration::from_secs(3);
 
 /// The maximum number of namespaces in which permissions are reviewed.

@@ -46,7 +46,7 @@ const NO_VERSION: &str = "a Lease without uid or resourceVersion";
 /// The state of the client of the lock, shared with the watch of the Lease.
 #[derive(Clone)]
 pub struct LeaseCas {
-    /// The client that sends the requests. It must not retry by itself.
+    /// The client that sends the requests. It must not repeat a request that a server may have accepted.
     upstream: Client,
     observer: LeaseObserver,
     terms: Receiver<Option<Term>>,

@@ -28,8 +28,8 @@ use crate::timing::REPEAT_RENEWAL;
 
 impl LeaseCas {
     /// Sends a PATCH that renews this term. If it is not answered soon, an identical PATCH is sent in parallel, through
-    /// another API server. A further PATCH follows whenever all tries have been unanswered for a while, or a try has
-    /// failed.
+    /// another API server if there is one. Further PATCHes follow while no try has succeeded, unless the Lease has
+    /// changed or each server has an unanswered repetition.
     ///
     /// # Errors
     /// If there is no successful response in time, or if the watch shows first that the renewal was applied. In the

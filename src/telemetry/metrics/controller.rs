@@ -1,5 +1,5 @@
-//! The metrics that every controller built with controller-runtime has, with the same names and labels, so that
-//! dashboards for the Go operator keep working.
+//! Metrics that every controller built with controller-runtime has, with the same names and labels, so that dashboards
+//! for the Go operator keep working.
 
 use std::time::Duration;
 

@@ -134,7 +134,7 @@ impl Metrics {
     ///
     /// # Errors
     ///
-    /// If two metrics have the same name, which the tests of this file exclude.
+    /// If two metrics have the same name, which the tests of this module exclude.
     pub fn new(lease_name: &str) -> Result<Self, Error> {
         let page = MetricsPage::default();
         let commit = option_env!("GIT_COMMIT").unwrap_or("unknown");
@@ -159,7 +159,7 @@ impl Metrics {
         self.0.leader_transitions.inc();
     }
 
-    /// Records that this replica has just taken or renewed the Lease, and that the request took `took`.
+    /// Records that this replica has just taken or renewed the Lease, and that the attempt took `took`.
     pub fn observe_renewal(&self, took: Duration) {
         self.0.lease_renewal.observe(took.as_secs_f64());
         let last = self.0.lease_last_renewal.with_label_values::<&str>(&[]);
@@ -252,7 +252,8 @@ impl Metrics {
         _ = self.0.watch_health.set(watch_health);
     }
 
-    /// Counts a request to the API server at `host`. `status` is `None` if there was no response.
+    /// Counts a request to an API server. `host` is that of the configured URL, whichever server answers. `status` is
+    /// `None` if there was no response.
     pub fn api_request(&self, method: &Method, status: Option<StatusCode>, host: &str) {
         let code = status.as_ref().map_or("<error>", StatusCode::as_str);
         self.0
