@@ -42,8 +42,6 @@ pub struct Run {
 pub struct Track {
     /// Whether the server has ever answered 2xx, 401, 403 or 429.
     pub was_well: bool,
-    /// Whether the latest result is a response, and whether it is 2xx.
-    pub latest: Option<(bool, bool)>,
     /// When the last attempt began.
     pub last_begun: Duration,
     /// When the last response of any kind arrived.
@@ -62,7 +60,6 @@ pub struct Track {
 impl Track {
     fn answered(&mut self, begun: Duration, now: Duration, is_success: bool) {
         self.was_well = true;
-        self.latest = Some((true, is_success));
         self.last_answer = Some(now);
         if is_success {
             // Even the check of a write with the longest delay needs no more successes than these.
@@ -85,7 +82,6 @@ impl Track {
     }
 
     fn failed(&mut self, now: Duration) {
-        self.latest = Some((false, false));
         self.rising_since = None;
         self.runs[0].failures.push(now);
         if self.was_well && self.runs[0].failures.len() == DOWN_AFTER {

@@ -142,7 +142,7 @@ pub const NEEDED: &[(&str, &[&str])] = &[
             "probe Lease unreadable",
             "suspicion forged",
             "objection left by a replica that has gone",
-            "write of the probe Lease fails, or is not answered",
+            "request for the probe Lease fails, or is not answered",
             "memory of a copy forged",
             "endpoint that is out removed by hand",
         ],

@@ -310,7 +310,7 @@ impl World {
         let effect = armed[at].effect;
         coverage.add(effect.name(), 1);
         if harm == Harm::ProbeLease {
-            coverage.add("write of the probe Lease fails, or is not answered", 1);
+            coverage.add("request for the probe Lease fails, or is not answered", 1);
             probed.disturbed = probed.disturbed.max(now + Duration::from_secs(3));
         }
         armed[at].times -= 1;
