@@ -100,9 +100,8 @@ pub(super) struct Flags {
     #[arg(long, value_name = "COUNT", help_heading = "Limits", default_value = "10000", value_parser = count)]
     max_services: usize,
 
-    /// Whether to copy sources in other namespaces, apart from the default source, which needs no consent. consent: if
-    /// --allow-source, a ReferenceGrant or the annotation endpoint-copier/allow-from of the source allows it; allow:
-    /// always; deny: only if --allow-source allows it
+    /// Whether to copy sources in other namespaces, except the default source. consent: if --allow-source, a grant or
+    /// the annotation endpoint-copier/allow-from of the source allows it; allow: always; deny: if --allow-source does
     #[arg(
         long,
         value_name = "MODE",
@@ -176,8 +175,7 @@ pub(super) struct Flags {
     leader_election_id: String,
 
     /// Which API servers to dial, before those in --api-server-address. auto: those that default/kubernetes lists, then
-    /// that of cluster; cluster: in a Pod, the cluster IP, elsewhere the server in the kubeconfig; local: this node's API
-    /// server, then those of auto
+    /// that of cluster; cluster: the cluster IP or the kubeconfig's server; local: this node's, then those of auto
     /// [default: auto in a Pod, else cluster]
     #[arg(long, value_name = "MODE", help_heading = "API servers", value_parser = api_server_mode)]
     api_server_mode: Option<ModeName>,

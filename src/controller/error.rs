@@ -155,8 +155,8 @@ impl SyncError {
     }
 
     /// The precedence of this error if several writes fail: the error with the highest precedence decides the outcome
-    /// of the sync. Among refusals, that is the one whose write may be retried first; among overloads, the one with the
-    /// longest pause.
+    /// of the sync. Among refusals, that is one without a time for the retry, or else the one whose write may be
+    /// retried first; among overloads, the one with the longest pause.
     pub(super) fn precedence(&self) -> (u8, Reverse<Option<Instant>>, Option<Duration>) {
         match self {
             Self::Unlisted | Self::Outdated { .. } | Self::NamespaceTerminating { .. } => {

@@ -58,7 +58,7 @@ impl Migration {
         }
     }
 
-    /// Forgets a Service that is no longer managed.
+    /// Forgets a Service that is neither managed nor disabled.
     pub fn gone(&self, service: &ServiceKey) {
         self.theirs.lock().remove(service);
     }

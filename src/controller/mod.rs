@@ -3,7 +3,7 @@
 //! ```text
 //!     watch ──> index ──> workqueue ──> reconcile { snapshot ─> plan ─> apply } ──> API server
 //!       ^                                                                              │
-//!       └──────────── applied copies come back only through the watch ─────────────────┘
+//!       └── applied copies come back through the watch; if it is late, a GET decides ──┘
 //! ```
 
 pub mod apply;

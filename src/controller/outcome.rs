@@ -28,9 +28,10 @@ pub enum Requeue {
     At(Instant),
     /// At this moment, or earlier when it gets dirty, to continue with unfinished work.
     Resume(Instant),
-    /// After a delay that grows with each failure.
+    /// After a delay that grows with each failure, or earlier when it gets dirty.
     Backoff(Backoff),
-    /// After the pause that an overloaded API server requests. All keys share it, except those with reserved slots.
+    /// After the common pause for an overloaded API server, which requests this pause. Keys with reserved slots have a
+    /// pause of their own.
     Overloaded(Duration),
 }
 

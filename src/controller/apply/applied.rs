@@ -7,7 +7,7 @@ use endpoint_copier_core::model::{EndpointSlice, Operation, SliceKey, version_of
 
 use crate::controller::error::SyncError;
 
-/// The state that the watch will show after a write.
+/// A state of a slice that the watch will show, for example after a write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Expectation {
     /// The slice at this resourceVersion or a newer one.
@@ -100,8 +100,8 @@ impl Applied {
         !self.has_written() && self.failures.is_empty()
     }
 
-    /// Whether a write that the next plan repeats has failed. A refused write does not count, because each repetition
-    /// may also be refused.
+    /// Whether a write has failed for a reason other than a refusal. A refused write does not count, because each
+    /// repetition may also be refused.
     pub(super) fn has_failed(&self) -> bool {
         self.has_failed
     }

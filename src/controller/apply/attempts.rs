@@ -1,8 +1,8 @@
-//! Remembers the writes that the API server has refused, so that none is repeated without a pause.
+//! Remembers the creates and updates that the API server has refused, so that none is repeated without a pause.
 //!
 //! If RBAC does not allow the writes in a namespace, all Services in it share the pause. The chart can limit the
-//! operator to some namespaces, while thousands of managed Services may be in others. Then one request at a time finds
-//! out for all of them whether such writes are still refused.
+//! operator to some namespaces, while thousands of managed Services may be in others. Then a few requests after each
+//! pause find out for all of them whether such writes are still refused.
 //!
 //! This module is pure: the current time is an argument.
 
@@ -77,7 +77,7 @@ impl Attempts {
         self.abandoned.insert(service.key.clone(), service.clone());
     }
 
-    /// Forgets a Service that is no longer managed.
+    /// Forgets a Service that is neither managed nor disabled.
     pub fn gone(&mut self, service: &ServiceKey) {
         self.abandoned.remove(service);
     }

@@ -179,7 +179,7 @@ impl Contests {
         Some((Finding::new(Reason::OtherInstallation, note), next))
     }
 
-    /// Forgets a Service that is no longer managed.
+    /// Forgets a Service that is neither managed nor disabled.
     pub fn gone(&mut self, service: &ServiceKey) {
         self.0.remove(service);
     }

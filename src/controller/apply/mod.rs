@@ -56,7 +56,7 @@ impl Writer {
         }
     }
 
-    /// Forgets a Service that is no longer managed.
+    /// Forgets a Service that is neither managed nor disabled.
     pub fn gone(&self, service: &ServiceKey) {
         self.attempts.lock().gone(service);
         self.contests.lock().gone(service);
@@ -86,12 +86,12 @@ impl Writer {
     }
 
     /// Carries out the plan for a Service: deletes of copies without consent, creates, updates, and then other deletes.
-    /// Copies are emptied or deleted only if every create and every other update has succeeded or was refused, and
-    /// leftovers of the Go operator are deleted only if every write has succeeded. Deletes of copies without consent do
-    /// not wait. Updates that take endpoints out follow those that do not. After a failure that is not a refusal, no
-    /// update takes out another endpoint: after a conflict, the endpoints on which the plan relies may be gone, and
-    /// after a write without a response, the plan may be out of date. A contested copy that serves clients as planned
-    /// may be left for later; see [`Writer::contested`].
+    /// Copies are emptied or deleted only if no delete without consent, no create and no other update has failed,
+    /// except by a refusal, and leftovers of the Go operator are deleted only if no write has failed. Deletes of copies
+    /// without consent do not wait. Updates that take endpoints out follow those that do not. After a failure that is
+    /// not a refusal, no update takes out another endpoint: after a conflict, the endpoints on which the plan relies may
+    /// be gone, and after a write without a response, the plan may be out of date. A contested copy that serves clients
+    /// as planned may be left for later; see [`Writer::contested`].
     pub async fn apply(&self, term: &Term, service: Option<&Arc<ManagedService>>, plan: Plan) -> Applied {
         let Plan {
             withdrawn,

@@ -64,7 +64,7 @@ struct PendingEvent {
 
 /// The result of an attempt to write an Event.
 enum Attempt {
-    /// The Event is written, or never will be.
+    /// The Event is written, or is not tried again.
     Over,
     /// The API server may accept the Event later. `Some` means that the server is overloaded, and has the pause that it
     /// requested, or zero.
@@ -133,7 +133,7 @@ impl EventRecorder {
         due.again
     }
 
-    /// Forgets a Service that is no longer managed.
+    /// Forgets a Service that is neither managed nor disabled.
     pub fn gone(&self, service: &ServiceKey) {
         self.throttle.lock().gone(service);
     }

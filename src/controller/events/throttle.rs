@@ -41,8 +41,8 @@ pub(super) struct Due {
 }
 
 impl EventThrottle {
-    /// Returns at most `room` findings to report now, given the UID and all current findings of a Service. The others
-    /// stay due.
+    /// Returns at most `room` findings to report now, given the UID and all current findings of a Service. Due findings
+    /// beyond `room` or the budget stay due.
     pub fn due(
         &mut self,
         service: &ServiceKey,
@@ -93,7 +93,7 @@ impl EventThrottle {
         reported.is_some_and(|reported| reported.findings.contains_key(finding))
     }
 
-    /// Forgets the findings of a Service that is no longer managed. Its budget stays.
+    /// Forgets the findings of a Service that is neither managed nor disabled. Its budget stays.
     pub fn gone(&mut self, service: &ServiceKey) {
         self.services.remove(service);
     }

@@ -52,7 +52,7 @@ impl Probing {
         let enforced = self.config.mode == ProbeMode::Enforce;
         let wiring = Wiring {
             terms: terms.clone(),
-            // Endpoints are taken out only while the last renewal was answered within 1.5 intervals.
+            // Endpoints are taken out only if the last renewal was answered at most 1.5 renewal intervals ago.
             renewal_limit: election.map(|(config, _)| config.renew_interval() * 3 / 2),
             index: watches.index.clone(),
             dirty: watches.dirty.clone(),

@@ -1,4 +1,4 @@
-//! The state that the probes of this replica share: the targets, the report, and the Services that a change affects.
+//! The state that the probes of this replica share: the targets, the exchange with the other replicas, and the report.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -67,7 +67,7 @@ struct Inner {
     targets: Mutex<Targets>,
     hearing: Mutex<Hearing>,
     report: watch::Sender<Arc<Report>>,
-    /// The target whose first failure makes all others due.
+    /// The target whose first failure makes all targets without failures due.
     rounds: watch::Sender<Option<Target>>,
     /// The last argument of [`Wiring::on_down`].
     down: Mutex<BTreeSet<ServerAddress>>,

@@ -24,7 +24,7 @@ use endpoint_copier_core::index::ServiceVersion;
 use endpoint_copier_core::model::{AllowFrom, Service, ServiceKey, Snapshot, Unreadable, version_of};
 use endpoint_copier_core::plan::Plan;
 
-/// The pause after a GET that the watch has overtaken.
+/// The pause after a read that the watch has overtaken.
 const OVERTAKEN_PAUSE: Duration = Duration::from_millis(100);
 
 /// The maximum number of sources that are read at the same time. There can be several sources, because a copy does not
@@ -35,10 +35,10 @@ const READS_AT_ONCE: usize = 8;
 type Found<K> = Option<Result<K, Box<Unreadable>>>;
 
 impl Reconciler {
-    /// Before a plan deletes slices, confirms by a GET that the managed Service is as in the snapshot. A new leader's
-    /// view of Services may be older than its view of copies. Returns `false` if the Service differs: the index is
-    /// updated, and the plan must be computed again. If the GET fails, the caller carries out the rest of the plan, and
-    /// the deletes are planned again later.
+    /// Before a plan deletes slices, except copies without consent, confirms by a GET that the managed Service is as in
+    /// the snapshot. A new leader's view of Services may be older than its view of copies. Returns `false` if the
+    /// Service differs: the index is updated, and the plan must be computed again. If the GET fails, the caller carries
+    /// out the rest of the plan, and the deletes are planned again later.
     pub(super) async fn confirm_service(
         &self,
         snapshot: &Snapshot,
@@ -63,9 +63,9 @@ impl Reconciler {
         Ok(false)
     }
 
-    /// The sources whose missing consent leads to deletes in this plan, and that must be read first. This does not
-    /// include sources of copies that this replica has written in this term: it saw their consent then, so its view
-    /// without that consent is newer than the write.
+    /// The sources whose missing consent leads to deletes in this plan, and that must be read first. Copies that this
+    /// replica has written in this term do not count: it saw the consent of their sources then, so its view without
+    /// that consent is newer than the write.
     pub(super) fn refusing_sources(&self, snapshot: &Snapshot, plan: &Plan) -> BTreeSet<ServiceKey> {
         let deleted = plan
             .withdrawn
@@ -209,7 +209,7 @@ fn refuses(found: Option<&Result<Service, Box<Unreadable>>>, namespace: &str) ->
     }
 }
 
-/// The error of a read if the watch has shown a change since the read began.
+/// The error if an object changes while it is read: the sync is tried again soon.
 pub(super) fn overtaken() -> SyncError {
     let until = Instant::now() + OVERTAKEN_PAUSE;
     SyncError::Outdated { until }

@@ -1,7 +1,8 @@
 //! Decides what a sync of one key does: makes a plan that needs no more reads.
 //!
-//! If a watch may be late, one consistent GET decides, and its result goes into the index. If the watch of Services or
-//! of copies does not show that result a second later, it is restarted, at another API server if there is one.
+//! If a watch may be late, one consistent read of each object in doubt decides, and its result goes into the index. If
+//! the watch of Services or of copies does not show that result a second later, this watch is restarted, at another API
+//! server if there is one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -29,8 +30,9 @@ pub(super) struct Decision {
     pub taken: Expected,
     /// Whether the plan depends on source slices that no watch shows, so that nothing marks the key when they change.
     pub is_unwatched: bool,
-    /// The error because of which the plan is incomplete: it contains no deletes, because they are not confirmed, and
-    /// no copies of source slices that could not be read. Deletes of copies without consent are confirmed separately.
+    /// The error because of which the plan is incomplete: it contains no deletes, because they are not confirmed, no
+    /// copies of source slices that could not be read, and no updates if a copy to update could not be read. Deletes of
+    /// copies without consent are confirmed separately.
     pub postponed: Option<SyncError>,
 }
 
@@ -53,16 +55,16 @@ enum SliceRead {
 struct Reads {
     /// Slices of others that have the names of copies.
     found: Vec<Arc<EndpointSlice>>,
-    /// Source slices that were read, or could not be read.
+    /// Slices that the plan asked to confirm: they were read, or could not be read.
     confirmed: BTreeSet<SliceKey>,
-    /// Source slices that could not be read, so that their copies wait.
+    /// Slices to confirm that could not be read. If they are source slices, their copies wait.
     unread: BTreeSet<SliceKey>,
     /// Source slices that cannot be decoded and that no watch shows.
     unwatched: BTreeMap<SliceKey, Box<Unreadable>>,
     /// Sources that were read to find out whether they give consent. `None` before that.
     answered: Option<BTreeSet<ServiceKey>>,
     is_service_read: bool,
-    /// The last error. Because of it, deletes are postponed.
+    /// An error because of which deletes are postponed.
     postponed: Option<SyncError>,
 }
 
@@ -87,7 +89,7 @@ impl Reads {
         taken
     }
 
-    /// Takes from a plan what must wait because of an error.
+    /// Removes from a plan what must wait because of an error. Sets an error if nothing can be planned yet.
     fn postpone(&mut self, snapshot: &Snapshot, plan: &mut Plan) {
         if let Some(error) = &self.postponed {
             debug!(service = %snapshot.key, %error, "deletes are postponed");
@@ -101,8 +103,8 @@ impl Reads {
 }
 
 impl Reconciler {
-    /// Plans for a key. Reads from the API only if a watch is late or in doubt, to confirm deletes, or for metadata
-    /// that the index does not keep; then sets `has_read`.
+    /// Plans for a key. Reads from the API only if a watch is late or in doubt, to confirm deletes, or for what the
+    /// index does not keep; then sets `has_read`.
     pub(super) async fn decide(
         &self,
         key: &ServiceKey,
@@ -192,7 +194,8 @@ impl Reconciler {
         true
     }
 
-    /// Reads a source slice whose watch may be late.
+    /// Reads a slice that the plan asks to confirm: a source slice whose watch may be late, or a slice of which the
+    /// index keeps only an outline.
     async fn confirm_slice(
         &self,
         key: &ServiceKey,
@@ -219,8 +222,8 @@ impl Reconciler {
         reads.confirmed.insert(source);
     }
 
-    /// The index does not keep all metadata that others have added to copies. If the plan updates a copy with such
-    /// metadata, reads the copy, and adds the metadata to the update.
+    /// The index does not keep all metadata that others have added to copies. If the plan updates a copy that may have
+    /// such metadata, this reads the copy and adds the metadata to the update.
     async fn complete(
         &self,
         snapshot: &Snapshot,
@@ -246,8 +249,9 @@ impl Reconciler {
         Ok(())
     }
 
-    /// Sends a GET for each write that the watch has not shown in time. Returns slices of others that have the name of
-    /// a copy, even if they cannot be decoded and no watch shows them. The other copies do not wait for these slices.
+    /// Sends a GET for each expectation that the watch has not fulfilled in time. Returns slices of others that have
+    /// the name of a copy, even if they cannot be decoded and no watch shows them. The other copies do not wait for
+    /// these slices.
     async fn read_overdue(
         &self,
         key: &ServiceKey,
@@ -277,8 +281,8 @@ impl Reconciler {
         Ok(strangers)
     }
 
-    /// Reads a slice with one consistent GET and puts it into the index. Marks the Services that depend on it as dirty,
-    /// because the watch will no longer report this change as new.
+    /// Reads a slice with one consistent GET, and puts it into the index if a watch covers it. Marks the Services that
+    /// depend on it as dirty, because the watch will no longer report this change as new.
     async fn read(&self, key: &SliceKey, has_read: &mut bool) -> Result<SliceRead, SyncError> {
         let before = self.index().state(key);
         let slice = match self

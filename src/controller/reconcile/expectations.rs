@@ -1,4 +1,5 @@
-//! Writes that the watch does not show yet. They are forgotten when the term ends.
+//! What the watch has yet to show: our writes, the changes that caused conflicts, and slices of others that have the
+//! names of copies. All of it is forgotten when the term ends.
 
 use std::collections::BTreeMap;
 
@@ -10,17 +11,17 @@ use crate::controller::error::SyncError;
 use endpoint_copier_core::index::Index;
 use endpoint_copier_core::model::{ServiceKey, SliceKey};
 
-/// Writes, and the states that the watch will show after them.
+/// Slices, and the states that the watch will show.
 pub(super) type Expected = Vec<(SliceKey, Expectation)>;
 
-/// The writes that the watch is expected to show, by Service. A new leader may have hundreds of them for a short time;
+/// The states that the watch is expected to show, by Service. A new leader may have hundreds of them for a short time;
 /// a `BTreeMap` frees their memory afterward.
 #[derive(Default)]
 pub(super) struct Expectations(Mutex<BTreeMap<ServiceKey, PendingWrites>>);
 
 struct PendingWrites {
     expected: Expected,
-    /// The time by which the watch should show the writes.
+    /// The time by which the watch should show the states.
     until: Instant,
 }
 
@@ -35,11 +36,11 @@ impl Expectations {
         }
     }
 
-    /// Returns the writes that the index should show by now but does not.
+    /// Returns the expectations that the index should fulfill by now but does not.
     ///
     /// # Errors
     ///
-    /// The index does not show all writes yet, but it still has time to do so.
+    /// The index does not fulfill all expectations yet, but the watch still has time.
     pub fn overdue(&self, key: &ServiceKey, index: &Index) -> Result<Expected, SyncError> {
         let mut all = self.0.lock();
         let Some(pending) = all.get_mut(key) else {
@@ -58,12 +59,12 @@ impl Expectations {
         }
     }
 
-    /// Whether the index shows all expected writes of a Service.
+    /// Whether the index fulfills all expectations of a Service.
     pub fn are_fulfilled(&self, key: &ServiceKey, index: &Index) -> bool {
         self.overdue(key, index).is_ok_and(|overdue| overdue.is_empty())
     }
 
-    /// Forgets all writes at the end of a term.
+    /// Forgets all expectations at the end of a term.
     pub fn forget(&self) {
         self.0.lock().clear();
     }

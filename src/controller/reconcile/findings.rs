@@ -44,7 +44,8 @@ impl Findings {
         self.publish(key, index, &self.known.lock(), None);
     }
 
-    /// Records the findings of a sync. Logs a line for each finding that appears or is resolved.
+    /// Records the findings of a sync. Within the log budget of the Service, logs each finding that appears, and each
+    /// reason that no longer applies.
     pub fn replace(&self, key: &ServiceKey, index: &Index, findings: BTreeSet<Finding>, result: SyncResult) {
         let mut known = self.known.lock();
         let is_in_sync = is_in_sync(result == SyncResult::Success, &findings);

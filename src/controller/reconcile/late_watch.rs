@@ -46,7 +46,7 @@ impl LateWatch {
     }
 
     /// Records that a GET has shown a state that the watch does not show: an object at this version or, for `None`, no
-    /// object.
+    /// object. Ignores further states until [`LateWatch::check`] has dealt with the first one.
     pub fn missed(&self, version: Option<u64>) {
         let reached = self.reached();
         self.state.lock().missing.get_or_insert_with(|| MissingVersion {

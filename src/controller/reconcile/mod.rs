@@ -1,7 +1,8 @@
 //! The reconciliation of one key: snapshot, plan, apply, outcome.
 //!
 //! After a write, the key waits for at most a second until the watch shows the write. If the watch has not shown it by
-//! then, one GET decides. So the next plan is never made from a view that is older than our own last write.
+//! then, one GET decides. So within a term, the next plan is never made from a view that is older than our own last
+//! successful write.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -102,8 +103,8 @@ impl Reconcile for Reconciler {
         self.index().priority(key)
     }
 
-    /// Forgets expectations and findings, because the next leader has its own. Knowledge about the cluster, pauses
-    /// after refusals and rate limits stay.
+    /// Forgets expectations, written copies, findings, outages and decided conditions, because the next leader has its
+    /// own. Knowledge about the cluster, pauses after refusals and rate limits stay.
     fn forget(&self) {
         self.expectations.forget();
         self.writer.forget();
@@ -167,7 +168,7 @@ impl Reconciler {
             self.failures.ended(key, self.index().priority(key), Some(error));
         }
         self.findings.unchanged(key, &self.index());
-        // Until the caches are filled, the leader writes no slice, and reports no condition either.
+        // Until the caches are filled, a sync that stops is no reason to report a condition.
         if let Some(conditions) = self
             .conditions
             .as_ref()
@@ -248,7 +249,7 @@ impl Reconciler {
         outcome
     }
 
-    /// Returns the outcome of the sync, given its writes and their failures.
+    /// Records what the watch must show before the next plan, and returns the outcome of the sync.
     fn outcome(
         &self,
         snapshot: &Snapshot,
@@ -259,7 +260,8 @@ impl Reconciler {
         let (key, now) = (&snapshot.key, Instant::now());
         let worst = applied.failures.iter().max_by_key(|error| error.precedence());
         let error = match worst {
-            // All other writes have succeeded or were refused. Those that were postponed wait for a GET.
+            // All writes have succeeded, or a retry of the worst failure would hardly help. So the error that postponed
+            // other writes decides.
             None | Some(SyncError::NamespaceTerminating { .. } | SyncError::Refused { .. }) => {
                 postponed.or(worst)
             }
@@ -275,7 +277,8 @@ impl Reconciler {
         if is_conflict && self.expectations.are_fulfilled(key, &self.index()) {
             due = Some(now + PACE);
         }
-        // A managed Service without a valid source cannot have copies until it is changed.
+        // A managed Service that names no valid source, or may not copy it, cannot get copies until a change marks it
+        // as dirty.
         let service = snapshot.service.as_ref();
         let is_managed = service.is_some_and(|service| service.is_managed());
         let is_refused = is_managed && snapshot.source.is_none();
@@ -287,14 +290,15 @@ impl Reconciler {
             (None, None) => Outcome::new(SyncResult::Success, Requeue::WhenDirty),
         };
         Outcome {
-            // A failed write counts as sent, too.
+            // A failed write counts as sent, even if it only had to wait because of an earlier refusal.
             has_sent: !applied.is_empty(),
             has_written: applied.has_written(),
             ..outcome
         }
     }
 
-    /// Reports the findings. Returns the time at which to report them again.
+    /// Reports the findings, and forgets a Service that is neither managed nor disabled. Returns the time at which to
+    /// report the findings again.
     fn report(
         &self,
         term: &Term,

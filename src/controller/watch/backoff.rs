@@ -8,7 +8,8 @@ use crate::pauses::Pauses;
 use crate::timing::{LONGEST_OVERLOAD_PAUSE, LONGEST_RELIST_PAUSE, LONGEST_WATCH_PAUSE, WATCH_PAUSE};
 use endpoint_copier_core::model::WatchKind;
 
-/// The time without failures after which the next failure counts as the first.
+/// The time without failures after which the next failure counts as the first. A watch that has been open for this long
+/// counts as one that worked.
 pub(super) const HEALTHY: Duration = Duration::from_secs(10);
 
 /// Pauses that double from [`WATCH_PAUSE`].

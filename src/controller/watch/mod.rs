@@ -1,8 +1,7 @@
-//! Turns the event streams of the API into index changes. Each watch is a task with its own backoff, so one that fails
-//! never delays another.
+//! Turns the event streams of the API into index changes. Each watch has its own backoff, so one that fails does not
+//! delay the others, except that the watch of copies begins after the first list of Services.
 //!
-//! The index is compared with each complete list, because no stream shows objects that were deleted while a watch was
-//! down.
+//! The index is compared with each complete list, because a list does not show which objects were deleted before it.
 
 use std::collections::{BTreeSet, HashSet};
 use std::time::Duration;
@@ -41,7 +40,7 @@ pub(super) use reader::errors::status_of;
 /// The watches of Services, slices, ReferenceGrants and Nodes.
 #[derive(Clone)]
 pub struct Watches {
-    /// The client, and the health of the watches.
+    /// The client, the health of the watches, and the metrics.
     pub reader: Reader,
     /// The index that the watches feed.
     pub index: SharedIndex,
@@ -75,7 +74,7 @@ impl Watches {
                             index.services_list_begins();
                             Dirty::new()
                         }
-                        // A GET has already shown a later state.
+                        // A read has already shown a later state.
                         Event::Apply(service) | Event::Delete(service)
                             if index.knows_newer_service(service.slim_metadata()) =>
                         {
@@ -166,7 +165,7 @@ impl Watches {
                     }
                     Event::Delete(slice) => index.delete_slice(scope, slice.slim_metadata()),
                     Event::InitDone => {
-                        // The receiver is dropped if the watch is already being replaced.
+                        // The receiver is dropped when the replica stops.
                         listed_once.take().map(|sender| sender.send(()));
                         index.slices_listed(scope, &std::mem::take(&mut listed))
                     }
@@ -178,8 +177,8 @@ impl Watches {
     }
 }
 
-/// Logs the objects of one watch that cannot be decoded: one line for the first failure and for each other cause, and
-/// then one a minute.
+/// Logs the objects of one watch that cannot be decoded: at most eight lines a minute, each about another object or
+/// error.
 fn undecoded(watch: WatchKind) -> impl Fn(&Unreadable) {
     let log = FailureLog::new(format!("decoding one of the {watch}"));
     move |object| log.failed(&format!("{}: {}", ServiceKey::of(&object.metadata), object.error))
@@ -189,7 +188,8 @@ fn undecoded(watch: WatchKind) -> impl Fn(&Unreadable) {
 /// stale view: it has its own pauses and log lines.
 const TIME_TO_BE_CURRENT: Duration = Duration::from_secs(1);
 
-/// Watches one Lease for the leader election. Restarts the watch if it does not show our own renewals.
+/// Watches one Lease for the leader election. Restarts the watch if it does not show our own renewals, or all watches
+/// if the resourceVersions of the API server went back.
 pub async fn lease(reader: Reader, namespace: &str, name: &str, observer: LeaseObserver) {
     let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
     let api = |client| Api::<Guarded<Lease>>::namespaced(client, namespace);
@@ -231,8 +231,8 @@ pub fn copies_selector() -> String {
     format!("{}={MANAGED_BY_US}", label::MANAGED_BY)
 }
 
-/// The selectors of slices that are not ours and that belong to Services with these names. There are several selectors
-/// only if one would exceed the length limit.
+/// The selectors of slices that are not ours and that belong to Services with these names. Each comes with its names.
+/// There are several selectors only if one would exceed the length limit.
 #[must_use]
 pub fn named_selectors(names: &BTreeSet<String>) -> Vec<(BTreeSet<String>, String)> {
     let shards = split(names, SELECTOR_BYTES).into_iter();

@@ -1,5 +1,5 @@
-//! The watch of Nodes. It runs only while a managed Service needs Nodes. Nothing else waits for it: without it, copies
-//! keep what they have from Nodes.
+//! The watch of Nodes. It runs while a managed Service needs Nodes, and for [`LINGER`] longer. Nothing else waits for
+//! it: without it, copies keep what they have from Nodes.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -24,10 +24,12 @@ const NODES_PAGE: u32 = 16;
 /// does not cause a list each time.
 const LINGER: Duration = Duration::from_secs(30);
 
-/// The pause after a list that is forbidden. Only a person can grant the permission, and such requests count as errors.
+/// The pause after a list or watch that is forbidden. Only a person can grant the permission, and such requests count
+/// as errors.
 const FORBIDDEN_PAUSE: Duration = Duration::from_secs(60);
 
-/// The time for which a list must fail before the Nodes count as unknown.
+/// The time for which a list must fail before the Nodes count as unknown. A list that is forbidden makes them unknown
+/// immediately.
 const FAILING: Duration = Duration::from_secs(30);
 
 /// Watches the Nodes that `selector` selects, while a managed Service needs them. An empty selector selects all Nodes.
@@ -43,7 +45,7 @@ pub async fn nodes(watches: Watches, selector: String) {
     }
 }
 
-/// Waits until Nodes have not been needed for some time.
+/// Waits until Nodes have not been needed for [`LINGER`].
 async fn until_not_needed(watches: &Watches, marks: &mut Marks) {
     loop {
         until(watches, marks, false).await;

@@ -32,8 +32,8 @@ impl Mark {
     }
 }
 
-/// The set into which watches put dirty keys. It holds each key once, so its size needs no limit. One worker takes the
-/// keys.
+/// The set into which watches, reads and probes put dirty keys. It holds each key once, so its size needs no limit. One
+/// worker takes the keys.
 #[derive(Clone, Debug, Default)]
 pub struct DirtySet {
     keys: watch::Sender<HashMap<ServiceKey, Mark>>,

@@ -29,8 +29,8 @@ use head_start::HeadStart;
 use lane::Lane;
 use overload::Overload;
 
-/// The time from a sync that sent a request to the next sync of its key. A burst of changes causes at most fifty such
-/// syncs of the key per second, not one for each change. The first change of a burst does not wait.
+/// The minimum time from a sync that sent a request to the next sync of its key. A burst of changes causes at most
+/// fifty such syncs of the key per second, not one for each change. The first change of a burst does not wait.
 pub const PACE: Duration = Duration::from_millis(20);
 
 /// The number of keys in progress at the same time. The work on each key makes one write at a time, so this also limits
@@ -38,7 +38,7 @@ pub const PACE: Duration = Duration::from_millis(20);
 const SLOTS: usize = 10;
 
 /// The number of slots that are reserved for the Service of [`Priority::Flagged`]. There is only one such Service, so
-/// it never waits.
+/// it never waits for a slot.
 const FLAGGED_SLOTS: usize = 1;
 
 /// The number of slots reserved for [`Priority::ApiServers`]. There are several, so that a write that hangs does not
@@ -87,8 +87,8 @@ enum KeyState {
 /// The queue of one worker loop.
 pub struct WorkQueue {
     metrics: Option<Metrics>,
-    /// The states of the queued keys. At the start of a term, there is one for each Service. A `BTreeMap` frees the
-    /// memory when keys leave.
+    /// The states of the keys that are queued or in progress. At the start of a term, there is one for each Service. A
+    /// `BTreeMap` frees the memory when keys leave.
     states: BTreeMap<ServiceKey, KeyState>,
     ready: [FairQueue; Lane::ALL.len()],
     active: [usize; Lane::ALL.len()],

@@ -1,5 +1,6 @@
-//! The pause of all Services after an API server was overloaded. Services with reserved slots wait only 1 s
-//! (`RESERVED_RETRY_PAUSE` in the parent module). [`crate::apiserver::http_status`] lists the other effects of a 429.
+//! The pause of all Services without reserved slots after an API server was overloaded. A Service with reserved slots
+//! waits only after a rejection of its own, for 1 s (`RESERVED_RETRY_PAUSE` in the parent module).
+//! [`crate::apiserver::http_status`] lists the other effects of a 429.
 
 use std::time::Duration;
 

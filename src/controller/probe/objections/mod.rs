@@ -7,8 +7,8 @@
 //!
 //! A suspicion counts as stored once this replica has seen it in the Lease, not when the PATCH is answered: if the
 //! watch does not show the suspicion, it would not show an objection either. While the watch is behind, the leader
-//! reads the Lease. Nothing is written while nothing is suspected, so the key of a replica that no longer exists is
-//! removed with the next suspicion.
+//! reads the Lease. Once nothing is suspected and the suspicions are removed, nothing is written, so the key of a
+//! replica that no longer exists can stay until the next suspicion.
 
 use std::collections::BTreeSet;
 use std::future::pending;
@@ -104,7 +104,7 @@ impl Objections {
         let (lease, view) = (self.lease.clone(), self.view.clone());
         let (terms, probes) = (self.terms.clone(), self.probes.clone());
         tokio::select! {
-            // When a term ends, its suspicions are removed before the next term begins.
+            // The suspicions of a term that has ended are forgotten before the next step is decided.
             biased;
             () = forget_with_terms(terms, probes) => {}
             () = lease.follow(|shown| view.show(shown)) => {}

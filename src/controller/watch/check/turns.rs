@@ -13,7 +13,7 @@ const LISTS: usize = 8;
 /// A list that takes longer than this is too expensive for the API server to be requested in every check.
 const SLOW_LIST: Duration = Duration::from_secs(1);
 
-/// The longest pause between two lists of one part, not counting the time that other lists take.
+/// The longest pause of a part whose list is slow. After the pause, the part still waits for its turn.
 const LONGEST_LIST_PAUSE: Duration = Duration::from_secs(160);
 
 /// The sources of one namespace that fit into one selector: the namespace and the number of the part.

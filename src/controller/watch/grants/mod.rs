@@ -1,5 +1,5 @@
-//! The watch of ReferenceGrants. It begins when a managed Service first names a source in another namespace, if the
-//! cluster serves ReferenceGrants. Nothing else waits for it.
+//! The watch of ReferenceGrants. It begins when the operator first needs them (see [`Index::needs_grants`]), if the
+//! cluster serves them. Nothing else waits for it.
 
 use std::time::Duration;
 
@@ -15,7 +15,8 @@ use crate::apiserver::reference_grant::{GROUP, Versioned};
 use endpoint_copier_core::index::{Dirty, Index};
 use endpoint_copier_core::model::{Grant, Unreadable, WatchKind};
 
-/// The period in which the operator checks whether the cluster serves ReferenceGrants, and in which version.
+/// The interval at which the operator checks whether the cluster serves ReferenceGrants, and which version of them. It
+/// is also the pause after a list or watch that is forbidden.
 const DISCOVERY: Duration = Duration::from_secs(60);
 
 /// After this time without the API of ReferenceGrants, or without permission to read them, the operator assumes that
@@ -23,7 +24,7 @@ const DISCOVERY: Duration = Duration::from_secs(60);
 /// `CustomResourceDefinition`.
 const ABSENT_AFTER: Duration = Duration::from_secs(300);
 
-/// Watches ReferenceGrants.
+/// Watches ReferenceGrants once they are needed. Never returns.
 pub async fn grants(watches: Watches) {
     watches.until_grants_are_needed().await;
     let grants = GrantWatch { watches };

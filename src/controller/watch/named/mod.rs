@@ -2,8 +2,8 @@
 //!
 //! A list of many names is expensive for the API server, so a change to the names usually causes a list of only the new
 //! ones. New names get their own watch, and names that are no longer needed stay watched. When the names have not
-//! changed for a while, all of them are spread over a few watches. How soon a watch of new names begins depends on the
-//! namespace that requests them.
+//! changed for a while, those that are needed are spread over a few watches. How soon a watch of new names begins
+//! depends on the namespace that requests them.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -87,8 +87,8 @@ pub async fn named_slices(watches: Watches) {
     }
 }
 
-/// Waits until the index has counted another change of names than the last known one. A change is not lost if the wait
-/// is canceled.
+/// Waits until `not_before`, and until the names have changed since the index counted `known` changes. A change is not
+/// lost if the wait is canceled.
 async fn names_change(index: &SharedIndex, marks: &mut Marks, known: u64, not_before: Instant) {
     sleep_until(not_before).await;
     while index.lock().names_changed() == known {

@@ -70,7 +70,7 @@ impl Paces {
         taken
     }
 
-    /// Counts a list that merges names.
+    /// Counts a merge as one list, although it may begin several watches.
     pub fn spend(&mut self) {
         self.total.spend(Instant::now());
     }

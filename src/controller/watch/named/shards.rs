@@ -14,7 +14,7 @@ use crate::controller::watch::{Watches, named_selector};
 use endpoint_copier_core::index::Scope;
 use endpoint_copier_core::model::{Restart, WatchKind};
 
-/// If there are this many watches of new names, the next one replaces those whose names fit into its selector.
+/// If there are this many watches of new names, the next one replaces those whose needed names fit into its selector.
 const NEW_SHARDS: usize = 8;
 
 /// A watch of new names whose list is not complete after this time ends if none of its names is needed. A list usually
@@ -36,7 +36,8 @@ pub(super) enum Role {
     Merged,
     /// The names of the watch were added since the last merge.
     New,
-    /// The watch is replaced, but continues until others have listed its names, so that no update is missed.
+    /// The watch is replaced. If its list is complete, it continues until others have listed its needed names, so that
+    /// no update is missed.
     Replaced,
 }
 
@@ -84,7 +85,7 @@ impl Shards {
     }
 
     /// Watches missing names, which must fit into one selector. If there are many watches of new names, the new watch
-    /// also replaces those whose names fit.
+    /// also replaces those whose needed names fit.
     pub(super) fn add(&mut self, mut missing: Names, wanted: &Names) {
         let is_first = self.running.iter().all(|shard| shard.role == Role::Pinned);
         let new = self.running.iter_mut().filter(|shard| shard.role == Role::New);
@@ -184,8 +185,8 @@ impl Shards {
         }
     }
 
-    /// Runs the watches until a list of one of them is complete. Returns `true` if a watch has ended, which should not
-    /// happen.
+    /// Runs the watches until one of them has completed its list, or was aborted before that. Returns `true` if a watch
+    /// has ended by itself, which should not happen.
     pub(super) async fn progress(&mut self) -> bool {
         tokio::select! {
             biased;

@@ -40,8 +40,8 @@ fn halve(names: &[(u64, &str)], bit: u64, longest: usize, shards: &mut Vec<BTree
     }
 }
 
-/// Computes a part of the SHA-256 of a name, so that no user can choose names that end up in one set. Every replica
-/// computes the same value.
+/// Computes a part of the SHA-256 of a name, so that no user can find many names that always end up in the same set.
+/// Every replica computes the same value.
 fn hash(name: &str) -> u64 {
     let digest: [u8; 32] = Sha256::digest(name).into();
     digest

@@ -143,7 +143,7 @@ impl Reader {
 
 /// How a watch goes on after an error.
 enum Next {
-    /// From its resourceVersion, after this pause, unless the watch is known to be behind.
+    /// With the next request of the stream, after this pause if there is one. A requested restart comes first.
     Continue(Option<Duration>),
     /// With a list.
     Relist,
@@ -156,7 +156,8 @@ struct Failures {
     metrics: Metrics,
     backoff: WatchBackoff,
     overload_backoff: WatchBackoff,
-    /// Whether the last restart of a late watch kept its server.
+    /// Whether the watch had no response when it was last restarted because it was late. The first such restart keeps
+    /// the server.
     has_kept_server: bool,
 }
 
@@ -172,7 +173,7 @@ impl Failures {
         }
     }
 
-    /// Prepares the list with which a late watch begins again.
+    /// Prepares the list with which the watch begins again, because a restart was requested.
     fn restart(&mut self, cause: Cause) {
         match cause {
             Cause::Behind => {
@@ -201,8 +202,8 @@ impl Failures {
         self.calls.state.record_failure(is_for_all(error));
     }
 
-    /// Waits before the next list, or returns the pause before the next request. `requested` is the pause before a list
-    /// that the caller wants, unless the API server is overloaded.
+    /// Waits before the next request. Only the pause of an overloaded API server is returned, so that a restart can end
+    /// it. `requested` is the pause before a list that the caller wants, unless the API server is overloaded.
     async fn pause(&mut self, error: &watcher::Error, requested: Option<Duration>) -> Next {
         let is_outage = self.calls.unanswered(error) >= OUTAGE_FAILURES;
         if let Some(retry_after) = errors::status_of(error).and_then(throttled) {
@@ -236,7 +237,8 @@ impl Failures {
     }
 }
 
-/// Records the progress that an event shows, and that the event was decoded: bytes alone do not count as activity.
+/// Records the progress that an event shows, and that the event was decoded: in a new watch, bytes alone do not count
+/// as activity.
 fn record<K: Resource>(state: &WatchState, event: &Event<K>) {
     match event {
         Event::Init => return state.list_begins(),
