@@ -4,9 +4,9 @@
 //!     index ──> snapshot ──> plan
 //! ```
 //!
-//! The [`index`] holds the objects that the watches showed. The [`plan`] is the specification of the operator as code.
-//! The [`model`] has the types of both, and [`verdicts`] judges the results of probes. All of this is pure: no client,
-//! no async, no clock, no environment, no logging.
+//! The [`index`] holds what watches and GETs showed of the cluster. The [`plan`] is the specification of the operator
+//! as code. The [`model`] has the types of both, and [`verdicts`] judges the results of probes. All of this is pure: no
+//! client, no async, no clock, no environment, no logging.
 
 pub mod index;
 pub mod migration;

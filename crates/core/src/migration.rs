@@ -1,6 +1,7 @@
-//! Support for clusters on which the Go operator ran. Objects of the Go operator are removed once our copies exist,
-//! because otherwise kube-proxy would keep sending traffic to the endpoints in its slices. For a Service with
-//! `enabled: "false"`, they are removed as well, because nothing else would remove them.
+//! Support for clusters on which the Go operator ran. Objects of the Go operator are removed once our copies replace
+//! them, or if the Service follows an empty source, because otherwise kube-proxy would keep sending traffic to the
+//! endpoints in its slices. For a Service with `enabled: "false"`, they are removed as well, because nothing else would
+//! remove them.
 //!
 //! - This module recognizes the slices that version 0.3 of the Go operator made.
 //! - `controller::migration` of the operator removes the `Endpoints` objects that version 0.2 made.

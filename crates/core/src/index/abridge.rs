@@ -8,7 +8,7 @@ use crate::model::{
     provenance,
 };
 
-/// The maximum size of a copy's metadata that are kept whole, in bytes of JSON. The operator itself writes less than
+/// The maximum size up to which a copy's metadata is kept whole, in bytes of JSON. The operator itself writes less than
 /// half of that.
 const LARGEST_METADATA: usize = 4096;
 
@@ -65,7 +65,7 @@ fn strip_other(slice: &mut EndpointSlice) {
     metadata.finalizers = None;
 }
 
-/// Removes the metadata that others added to a copy.
+/// Removes the metadata that others added to a copy, and empties values that are too long to be the operator's.
 fn strip_copy(slice: &mut EndpointSlice) {
     let read = |key: &&'static str| {
         Some((

@@ -9,7 +9,7 @@ use crate::model::{
     is_dns_label, named_after, provenance::Provenance,
 };
 
-/// Earlier decisions about consent for one Service, by source. Each decision requires a search of all grants in a
+/// Earlier decisions about consent for one Service, by source. A decision can require a search of all grants in a
 /// namespace.
 type Consents = HashMap<ServiceKey, Consent>;
 
@@ -115,7 +115,7 @@ impl Index {
     }
 
     /// Records that a source was created or deleted, or that its annotation changed. `had_one` says whether the source
-    /// had an annotation before.
+    /// had an annotation before, or might have had one that could not be read.
     pub(super) fn reconsider_source(&mut self, source: &ServiceKey, had_one: bool) -> Dirty {
         if had_one && !self.grants.are_listed() {
             self.revoked.insert(source.clone());

@@ -1,7 +1,7 @@
-//! The cluster as the watches show it, and the dependencies between Services. Each change returns the keys of the
-//! Services that it affects.
+//! The cluster as watches and GETs show it, and the dependencies between Services. Most changes return the keys of the
+//! Services that they affect.
 //!
-//! The index is pure. The watches feed it, and the reconciler reads snapshots of it.
+//! The index is pure. The watches and the reconciler feed it, and the reconciler reads snapshots of it.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::error::Error;
@@ -67,7 +67,7 @@ impl Scope {
     }
 }
 
-/// The index, shared by the watches that feed it and the reconciler that reads it. No lock is held across an await.
+/// The index, shared by the tasks that feed and read it. No lock is held across an await.
 pub type SharedIndex = Arc<Mutex<Index>>;
 
 /// The kinds of objects that have not been listed yet.
@@ -103,8 +103,8 @@ pub struct Index {
     quota: ServiceQuota,
     conditions: Conditions,
     grants: Grants,
-    /// Sources whose annotation changed or was removed before ReferenceGrants were listed. This ends consent
-    /// immediately, although it is unknown whether there are grants.
+    /// Sources whose annotation changed or was removed before ReferenceGrants were listed; see
+    /// [`Grantors::is_revoked`](crate::model::Grantors::is_revoked).
     revoked: BTreeSet<ServiceKey>,
     copies: Slices,
     copied: CopyKeys,
@@ -118,7 +118,7 @@ pub struct Index {
     copies_listed: bool,
     /// Names whose slices have been listed, so that a missing slice is known to be absent.
     names_listed: BTreeSet<String>,
-    /// Names whose slices matter although no managed Service uses them.
+    /// Names whose slices matter even while no managed Service uses them.
     always: BTreeSet<String>,
     api_servers_changed: u64,
 }

@@ -13,7 +13,7 @@ use crate::verdicts::{SUPERVISOR_PORT, Target};
 /// Addresses and their ports.
 type Found = BTreeMap<IpAddr, BTreeSet<u16>>;
 
-/// The maximum number of addresses that are probed in each family. No cluster has more API servers than that.
+/// The maximum number of addresses that are probed in each family. No cluster is expected to have more API servers.
 const MOST: usize = 16;
 
 impl Index {
@@ -22,7 +22,8 @@ impl Index {
         self.dependants(&ServiceKey::api_source())
     }
 
-    /// A counter that grows with each change that can alter [`Index::api_server_ports`] or [`Index::probe_targets`].
+    /// A counter that grows with each change that can alter [`Index::needs_nodes`], [`Index::api_server_ports`],
+    /// [`Index::probe_targets`] or [`Index::taken_out_addresses`].
     #[must_use]
     pub fn api_servers_changed(&self) -> u64 {
         self.api_servers_changed

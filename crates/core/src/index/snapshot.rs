@@ -56,7 +56,7 @@ impl Index {
             unreadable.extend(outlines.iter().cloned());
             self.source(source, key, &mut outlines)
         });
-        // Before that list, it is not known either whether a copy is from this source or from another in its namespace.
+        // Before the slices of the source are listed, a copy could also be from another source in the same namespace.
         let is_unknown = |copy: &&EndpointSlice| {
             let claimed = copy
                 .provenance()

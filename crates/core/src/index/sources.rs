@@ -1,5 +1,5 @@
-//! Queries about sources: the sources in use, the priority of copies, whether the watches are behind, and the addresses
-//! that sources have.
+//! Queries about sources: the names to watch, the sources in use, the priority of copies, whether the watches are
+//! behind, and the addresses that sources have.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,7 +1,7 @@
 //! Compact representations of objects, because the index holds thousands of them.
 //!
-//! A `BTreeMap` takes 544 bytes for its first entry, and a `Vec` that a decoder filled has room for up to twice its
-//! elements.
+//! A `BTreeMap<String, String>` takes 544 bytes for its first entry, and a `Vec` that a decoder filled has room for up
+//! to twice its elements.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -13,10 +13,10 @@ use serde::{Deserialize, Deserializer};
 
 use super::{label, provenance};
 
-/// Labels or annotations, sorted by key. Keys that the operator knows need no allocation.
+/// Labels or annotations, sorted by key. Keys that slices commonly have need no allocation.
 pub type StringMap = LiteMap<Cow<'static, str>, Box<str>>;
 
-/// Keys that slices commonly have.
+/// The keys that are decoded without an allocation.
 const KEYS: [&str; 9] = [
     label::SERVICE_NAME,
     label::MANAGED_BY,

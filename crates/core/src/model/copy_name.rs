@@ -8,8 +8,8 @@ use super::{EndpointSlice, Family, ServiceKey, SliceKey};
 /// The number of hash characters in a name.
 const HASH_LENGTH: usize = 10;
 
-/// The name of the copy of a source slice. The hash distinguishes slices of different namespaces and address types. Its
-/// input is unambiguous, because no part of it contains `/`.
+/// The name of the copy of a source slice. The hash distinguishes slices by namespace, name and address type. Its input
+/// is unambiguous, because no part of it contains `/`.
 #[must_use]
 pub fn copy_name(service: &str, source: &EndpointSlice) -> String {
     name_of_copy(service, &source.key(), &source.address_type)

@@ -7,7 +7,7 @@ use k8s_openapi::api::discovery::v1::{EndpointConditions, EndpointHints};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 
 /// An endpoint like that of `k8s-openapi`, but in a quarter of the memory, because fields that most endpoints lack are
-/// behind a pointer. It has no `deprecatedTopology`, which `discovery.k8s.io/v1` does not serve to consumers.
+/// behind a pointer. It has no `deprecatedTopology`, which clients of `discovery.k8s.io/v1` cannot write.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct Endpoint {
@@ -35,7 +35,7 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// Whether it gets traffic. An endpoint without the condition `ready` does.
+    /// Whether it is ready. An endpoint without the condition `ready` is.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         let conditions = self.conditions.as_ref();

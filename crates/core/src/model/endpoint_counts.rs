@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{EndpointSlice, Kept};
 
-/// The numbers of endpoints by condition. Each endpoint counts once.
+/// The numbers of endpoints by condition.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EndpointCounts {
     /// Endpoints that get traffic.
@@ -34,7 +34,8 @@ enum Traffic {
 
 impl EndpointCounts {
     /// Counts the endpoints of slices. An address in several slices counts once, in its best condition, because
-    /// kube-proxy uses that one. An absent condition has the default of the API. The counts of outlines are added.
+    /// kube-proxy uses that one. An absent condition has the default of the API. The counts of outlines are added, so
+    /// an address that is also in another slice counts twice.
     pub fn of<'a>(slices: impl IntoIterator<Item = &'a EndpointSlice>) -> Self {
         let mut by_address: BTreeMap<&str, Traffic> = BTreeMap::new();
         let mut outlined = Self::default();

@@ -114,7 +114,7 @@ reasons! {
         remedy: "Nothing, if the endpoints in the other slices are sufficient: kube-proxy does not use such slices \
             either. Otherwise, list the addresses in an EndpointSlice of type IPv4 or IPv6.";
 
-    /// The source has no endpoint of an IP family that the managed Service wants.
+    /// The source has no endpoint of an IP family that the managed Service needs.
     FamilyMissing, leaves_undone: false,
         means: "The source has no endpoints of an IP family that the Service needs: it has none of the Service's \
             families, or only one of them although the policy of the Service is `RequireDualStack`. There is no such \
@@ -255,7 +255,7 @@ pub const SYNCED_MEANING: &str = "The operator wrote the first copies, or the ca
                                   copies are in sync with the source. The operator does not send this Event for each \
                                   change.";
 
-/// The maximum length of a note in bytes. The API server rejects 1,024 bytes and more.
+/// The maximum length of a note in bytes. The API server rejects more than 1,024 bytes.
 const LONGEST_NOTE: usize = 1000;
 
 /// A problem with a Service.

@@ -7,15 +7,15 @@ words! {
     WatchKind {
         /// All Services.
         Services => "services",
-        /// The slices of sources, and those slices of managed Services that are not copies.
+        /// The slices of sources, and those slices of managed and disabled Services that are not copies.
         Sources => "sources",
         /// The slices with our managed-by label.
         Copies => "copies",
         /// The Lease of the leader election.
         Lease => "lease",
-        /// The Nodes on which API servers run, while a managed Service needs them.
+        /// The Nodes that `--nodes-selector` selects, while a managed Service needs them.
         Nodes => "nodes",
-        /// The ReferenceGrants, once a managed Service asks for a source in another namespace.
+        /// The ReferenceGrants, once they could give consent for a source in another namespace.
         Grants => "grants",
         /// The Lease through which the replicas exchange suspicions and objections, while they probe the API servers.
         ProbeLease => "probe_lease",
@@ -27,7 +27,7 @@ impl WatchKind {
     /// or the leader reads the probe Lease instead.
     pub const OPTIONAL: [Self; 3] = [Self::Nodes, Self::Grants, Self::ProbeLease];
 
-    /// The watches on which copies depend.
+    /// The watches on which all copies depend.
     pub const VIEW: [Self; 3] = [Self::Services, Self::Copies, Self::Sources];
 }
 
@@ -46,13 +46,13 @@ words! {
 words! {
     /// How a sync of one managed Service ended.
     SyncResult {
-        /// Its copies are in sync.
+        /// Every write that was due succeeded.
         Success => "success",
         /// A failure that another attempt can fix.
         Error => "error",
         /// A problem that only a person can fix.
         Refused => "refused",
-        /// The Service waits for the watch to show the operator's own write, or for its turn.
+        /// The Service waits, for example until a watch has listed its source or shows the cause of a conflict.
         Requeued => "requeued",
     }
 }

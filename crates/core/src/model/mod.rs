@@ -1,5 +1,5 @@
-//! The vocabulary that users and the operator share, as types: keys, labels, annotations, families, and the request of
-//! a Service.
+//! The types that the index and the plan share, such as objects, keys, findings and snapshots, and the words that users
+//! see in them.
 //!
 //! These types are pure: they use no client, no clock, no environment and no logging.
 
@@ -140,8 +140,8 @@ pub const ENDPOINT_SLICE_CONTROLLER: &str = "endpointslice-controller.k8s.io";
 /// The value of [`label::MANAGED_BY`] on slices into which Kubernetes mirrors an `Endpoints` object.
 pub const MIRRORING_CONTROLLER: &str = "endpointslicemirroring-controller.k8s.io";
 
-/// Declares a key that consists of a namespace and a name. Each kind of object has its own type. Clones share the text,
-/// because a dozen tables hold the key of a Service.
+/// Declares a key that consists of a namespace and a name. Each key is a type of its own, so that a slice cannot be
+/// taken for a Service. Clones share the text, because a dozen tables hold the key of a Service.
 macro_rules! key {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*

@@ -30,9 +30,10 @@ pub struct NodeAddress {
 /// A Node, reduced to what the operator reads. It takes a few hundred bytes instead of 12 KB.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
-    /// Its name.
+    /// Its name, as in the `nodeName` of an endpoint.
     pub name: Arc<str>,
-    /// The addresses of the Node that the API server accepts in an endpoint, in the order of the Node.
+    /// The internal and external addresses of the Node that the API server accepts in an endpoint, in the order of the
+    /// Node. At most 64.
     pub addresses: Box<[NodeAddress]>,
     /// The value of the label `topology.kubernetes.io/zone`, unless it is empty.
     pub zone: Option<Box<str>>,

@@ -20,7 +20,7 @@ pub enum KnownNodes {
 pub enum NodesUnknown {
     /// Nodes are not watched, or their first list is not complete. This is not an error.
     NotListed,
-    /// The API server refuses the list: 401 or 403.
+    /// The API server refuses the list with 403.
     Forbidden,
     /// The list fails in another way.
     Failing,
@@ -148,7 +148,7 @@ impl Nodes {
                 return Err(NoCounterpart::Several(names.collect()));
             }
         };
-        // The index says that this Node has the address.
+        // This is always `Some`, because `by_address` says that this Node has the address.
         let kind = node.kind_of(listed).ok_or(NoCounterpart::NoNode)?;
         let usable = |address: &IpAddr| !own.contains(address);
         let is_shared = |address: &IpAddr| self.only_with(*address).is_none();

@@ -129,9 +129,9 @@ pub struct ServiceSpec {
     pub ip_families: Option<Vec<String>>,
     /// `SingleStack`, `PreferDualStack` or `RequireDualStack`.
     pub ip_family_policy: Option<String>,
-    /// Selects Pods; a managed Service has none.
+    /// Selects Pods. A Service with a selector gets no copies.
     pub selector: Option<BTreeMap<String, String>>,
-    /// Its ports.
+    /// Its ports, of which copies have the first 100.
     pub ports: Option<Vec<ServicePort>>,
     /// `Cluster` or `Local`.
     pub external_traffic_policy: Option<String>,
@@ -225,7 +225,7 @@ impl EndpointSlice {
         SliceKey::of(&self.metadata)
     }
 
-    /// The addresses of its endpoints, ready or not.
+    /// The first address of each endpoint, ready or not.
     pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
         self.endpoints.iter().flatten().filter_map(Endpoint::address)
     }
@@ -239,7 +239,7 @@ impl EndpointSlice {
 /// An object that cannot be decoded.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Unreadable {
-    /// The readable fields of its metadata.
+    /// The fields of its metadata that [`Unreadable::read`] found readable.
     pub metadata: ObjectMeta,
     /// The condition that the operator wrote, if the object is a Service that has it.
     pub condition: Option<Box<Condition>>,
@@ -248,8 +248,9 @@ pub struct Unreadable {
 }
 
 impl Unreadable {
-    /// Reads the readable parts of an object that could not be decoded because of `error`. Each field of the metadata
-    /// is read separately. A field, label or annotation of the wrong type counts as absent.
+    /// Reads parts of an object that could not be decoded because of `error`: the condition, and the name, namespace,
+    /// UID, resourceVersion, creation time, labels and annotations. Each of them is read separately. A field, label or
+    /// annotation of the wrong type counts as absent.
     #[must_use]
     pub fn read(object: &RawValue, error: impl ToString) -> Self {
         #[derive(Deserialize)]

@@ -55,7 +55,7 @@ pub fn ports(
 /// Numbers of ports by name and protocol.
 type Numbers<'a> = HashMap<(&'a str, &'a str), i32>;
 
-/// The numbers of the ports of a slice. If a name occurs twice, the first one counts.
+/// The numbers of the ports of a slice. If a name occurs twice with the same protocol, the first one counts.
 fn numbers(slice: &[EndpointPort]) -> Numbers<'_> {
     let mut numbers = Numbers::new();
     for port in slice {

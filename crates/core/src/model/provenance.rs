@@ -106,8 +106,8 @@ impl EndpointSlice {
         self.provenance().and_then(|provenance| provenance.source())
     }
 
-    /// Whether no controller owns the slice. A copy without a controller was restored by a backup tool, which removes
-    /// ownerReferences. Such a copy is as old as the backup.
+    /// Whether no controller owns the slice. A copy without a controller was probably restored by a backup tool,
+    /// because such tools remove ownerReferences. Then it is as old as the backup.
     #[must_use]
     pub fn has_no_controller(&self) -> bool {
         let mut owners = self.metadata.owner_references.iter().flatten();

@@ -26,8 +26,8 @@ pub struct Snapshot {
     pub source: Option<Source>,
     /// Why the Service is not allowed to copy its source: there is no consent, or a limit is exceeded.
     pub refusal: Option<Refusal>,
-    /// Copies of sources for which consent was never given or was withdrawn. They are deleted, even if another rule
-    /// would keep them.
+    /// Copies of sources for which consent was never given or was withdrawn. They are deleted, or become copies of
+    /// another source, even if another rule would keep them.
     pub without_consent: BTreeSet<SliceKey>,
     /// Copies whose source slice has the same name as another Service, such as `db-replica` if the source is `db`. If
     /// such a slice no longer exists, it probably belonged to that Service.
@@ -36,10 +36,11 @@ pub struct Snapshot {
     pub copies: SlicesByKey,
     /// Other slices that belong to the Service by label, or that have a name that a copy for the Service could have.
     pub others: SlicesByKey,
-    /// Slices that might belong to the Service and cannot be decoded. They stay as they are.
+    /// Slices that might belong to the Service and cannot be decoded, and the copies in `outlines`. They stay as they
+    /// are.
     pub unreadable: BTreeSet<SliceKey>,
-    /// Slices of the source, and copies, of which only an outline is in memory. Before anything is written, a GET reads
-    /// them. If the GET fails, they count as unreadable.
+    /// Slices of the source, and copies, of which only an outline is in memory. They count as unreadable until a GET
+    /// has read them.
     pub outlines: BTreeSet<SliceKey>,
     /// The resourceVersion up to which the watches showed all changes to slices of the source.
     pub seen: u64,
@@ -53,7 +54,8 @@ pub struct Snapshot {
     pub reports_probes: bool,
     /// The Nodes, for copies of the API source.
     pub nodes: KnownNodes,
-    /// Slices that were just read from the API server, so that their known state is the latest.
+    /// Slices for which a GET was just sent. Their known state is the latest, unless the GET failed. Then the caller
+    /// leaves their copies out of the plan.
     pub confirmed: BTreeSet<SliceKey>,
 }
 
@@ -101,9 +103,10 @@ pub struct Source {
     pub exists: bool,
     /// Whether copies belong to it, because it is or was a managed Service itself.
     pub has_copies: bool,
-    /// Its slices, without copies and without slices that cannot be decoded.
+    /// Its slices, without copies and without those in `unreadable`.
     pub slices: SlicesByKey,
-    /// Its slices that cannot be decoded. They and their copies count as present and unchanged.
+    /// Its slices that cannot be decoded, or of which only an outline is in memory. They and their copies count as
+    /// present and unchanged.
     pub unreadable: BTreeSet<SliceKey>,
     /// The ports that copies may have.
     pub ports: PermittedPorts,

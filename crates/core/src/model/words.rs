@@ -1,5 +1,5 @@
-//! Words that users see. One macro declares enums whose values are words in metrics, logs and Events. The other declares
-//! labels and annotations with their documentation.
+//! Words that users see. One macro declares enums whose values are words in the API, metrics, logs and Events. The
+//! other declares labels and annotations with their documentation.
 
 /// Declares an enum, the list of its values, and the word for each.
 macro_rules! words {

@@ -8,7 +8,8 @@ use crate::model::{Family, ManagedService, Reason, Source};
 
 /// Reports families of the Service in which the source has no endpoint, and which Nodes do not fill either. It does so
 /// if these are all families of the Service, or if the Service requires all of its families. Empty slices do not count,
-/// because Kubernetes keeps one for each family of a Service. A source without any endpoint is reported elsewhere.
+/// because Kubernetes keeps one for each family of a Service. `report::emptiness` deals with a source without
+/// endpoints.
 pub(super) fn missing(service: &ManagedService, source: &Source, plan: &mut Plan) {
     if source.slices.values().all(|slice| slice.is_empty()) {
         return;

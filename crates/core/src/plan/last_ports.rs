@@ -9,9 +9,9 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use crate::model::ports::{LeftOut, named, ports, protocol};
 use crate::model::{EndpointSlice, ManagedService, Source};
 
-/// The ports of a copy whose source slice has no endpoints or is gone. A number comes from the slice if the slice lists
-/// the port, and otherwise from the copy. The permitted ports are those of the slice if it lists any, and otherwise
-/// those of the copy. `None` if all ports are left out.
+/// The ports of a copy whose source slice has no endpoints or is gone. The number of a named target port comes from the
+/// slice if the slice lists the port, and otherwise from the copy. If the slice lists no ports, those of the copy are
+/// permitted instead of those of the slice. `None` if the Service has ports and all of them are left out.
 pub(super) fn of_copy(
     service: &ManagedService,
     source: &Source,

@@ -7,7 +7,8 @@
 //!   Nodes, probes ────┘                   └─ not wanted ────> deletes
 //! ```
 //!
-//! Planning is pure: a [`Snapshot`] in, a [`Plan`] out. After a plan has been applied, the next plan is empty.
+//! Planning is pure: a [`Snapshot`] and [`Verdicts`] in, a [`Plan`] out. After a plan has been applied, the next plan
+//! is empty, unless a copy had the wrong address type: then the next plan creates what this one deleted.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -37,8 +38,8 @@ pub use verdicts::{Judged, Verdicts};
 /// leftovers.
 #[derive(Debug, Default, PartialEq)]
 pub struct Plan {
-    /// Copies to DELETE because there is no consent for them. Nothing delays these deletes: neither other writes nor
-    /// missing knowledge about the Service.
+    /// Copies to DELETE because there is no consent for them. Neither other writes nor missing knowledge about the
+    /// Service delays these deletes.
     pub withdrawn: Vec<Delete>,
     /// Slices to POST.
     pub creates: Vec<EndpointSlice>,
@@ -58,8 +59,8 @@ pub struct Plan {
     pub endpoints: usize,
     /// The trigger times of the changes that the updates copy, as the source states them.
     pub triggers: Vec<String>,
-    /// Addresses that are unreachable according to the probes of this replica, whether or not this plan changes copies
-    /// for that reason.
+    /// Addresses that are out according to the probes of this replica, whether or not this plan changes copies for that
+    /// reason.
     pub unreachable: BTreeSet<IpAddr>,
     /// Addresses that this plan takes out, and why. Those that the existing copies already record as taken out are not
     /// included.

@@ -213,8 +213,8 @@ impl Filler<'_> {
         nodes.counterpart(listed, self.family, &self.service.own_addresses, &self.shown)
     }
 
-    /// Endpoints of the current copy, except those at the Service's own addresses. They have no node names, zones and
-    /// hints, and their conditions are as if probes had taken nothing out.
+    /// Endpoints of the current copy whose addresses satisfy `is_kept` and are not the Service's own. They have no node
+    /// names, zones or hints, and their conditions are as if probes had taken nothing out.
     fn kept(&self, current: Option<&EndpointSlice>, is_kept: impl Fn(IpAddr) -> bool) -> Vec<Endpoint> {
         let restored = current.map(EndpointSlice::restored);
         let endpoints = restored.iter().flat_map(|copy| copy.endpoints.iter().flatten());

@@ -108,7 +108,8 @@ pub(super) fn apply(
 }
 
 impl Judged {
-    /// Reports the judgment, and returns the addresses to take out. If the judgment is not enforced, there are none.
+    /// Reports the judgment if users may see it, and returns the addresses to take out. If the judgment is not
+    /// enforced, there are none.
     fn judge(
         &self,
         family: Family,
@@ -137,7 +138,7 @@ fn candidates<'a>(snapshot: &Snapshot, wanted: impl Iterator<Item = &'a Endpoint
     let mut was_out: BTreeMap<IpAddr, bool> = BTreeMap::new();
     for copy in wanted.filter(|copy| !snapshot.is_name_taken(copy)) {
         let key = copy.key();
-        // Only the last readable state of an unreadable copy is known, which may be long outdated.
+        // The last readable state of an unreadable copy may be long outdated, so it does not count.
         let current = snapshot
             .copy(&key)
             .filter(|_| !snapshot.unreadable.contains(&key));

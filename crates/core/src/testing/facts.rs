@@ -18,8 +18,8 @@ pub fn well() -> TargetFacts {
     }
 }
 
-/// The facts of a server that meets all conditions to be taken out. Its first failure was 10 s after the start of the
-/// replica, and since then, 192.0.2.1 to 192.0.2.9 have answered.
+/// The facts of a server that can be taken out if one of 192.0.2.1 to 192.0.2.9 is another candidate. Its first failure
+/// was 10 s after the start of the replica, and since then, these nine addresses have answered.
 #[must_use]
 pub fn down() -> TargetFacts {
     let second = |n| Some(Moment::new(Duration::from_secs(n)));

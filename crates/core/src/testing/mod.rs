@@ -18,7 +18,7 @@ use crate::model::{
 pub mod facts;
 pub mod world;
 
-/// The defaults of the flags.
+/// The defaults of the flags, except that sources need no consent.
 pub fn defaults() -> Defaults {
     Defaults {
         source: ServiceKey::new("default", "kubernetes"),

@@ -78,7 +78,7 @@ impl World {
         self.services.insert(ServiceKey::of(&service.metadata), service);
     }
 
-    /// Adds or changes a slice as another client does. It gets a new version, and a UID if it is new.
+    /// Adds or changes a slice. It gets a new version, and a UID if it is new.
     pub fn put(&mut self, mut slice: EndpointSlice) -> SliceKey {
         let key = SliceKey::of(&slice.metadata);
         self.version += 1;

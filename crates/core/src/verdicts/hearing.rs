@@ -1,8 +1,8 @@
 //! The exchange of suspicions and objections between replicas, in the annotations of the probe Lease.
 //!
-//! The leader names the targets that it suspects, each with a round number. Another replica objects if one of them is
-//! clearly well for it: it writes the target and the round under its own key. Text that cannot be parsed counts as
-//! absent.
+//! The leader names the targets that it suspects, each with a round number. Another replica objects to the suspicion of
+//! a target that it sees as clearly well: it writes the target and the round under its own key. Text that cannot be
+//! parsed counts as absent.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -17,7 +17,7 @@ pub const SUSPECTED: &str = "endpoint-copier/suspected";
 const OBJECTION: &str = "objection.endpoint-copier/";
 /// The maximum number of entries that are read from one text: two families of 16 addresses, with two ports each.
 const MOST_ENTRIES: usize = 64;
-/// A leader ignores a round that exceeds its highest one by more than this, because only a forged round is that high.
+/// A replica ignores a round that exceeds its highest one by more than this, because only a forged round is that high.
 /// Otherwise a forged round could use up all numbers, and later suspicions could not differ from earlier ones.
 const FURTHEST_ROUND: u64 = 1 << 32;
 /// How long the leader waits for objections of the other replicas.
@@ -134,9 +134,9 @@ impl Hearing {
         self.highest_round = known.fold(self.highest_round, u64::max);
     }
 
-    /// Records the annotations of the Lease as the watch shows them. If the Lease does not exist, pass an empty map.
-    /// This call also confirms a value whose write had no response. Call it before the first [`Hearing::suspect`], so
-    /// that no round is used twice.
+    /// Records the annotations of the Lease as the watch or a GET shows them. If the Lease does not exist, pass an
+    /// empty map. This call also confirms a value whose write had no response. Call it before the first
+    /// [`Hearing::suspect`], so that no round is used twice.
     pub fn see(&mut self, annotations: &BTreeMap<String, String>, now: Moment) {
         let value = annotations.get(SUSPECTED).map_or("", String::as_str);
         self.stored(value, now);

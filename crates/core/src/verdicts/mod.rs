@@ -9,8 +9,8 @@
 //! ```
 //!
 //! [`Targets`] holds the state of each address and port, and [`Hearing`] holds the objections of other replicas to
-//! suspicions. A [`Report`] combines both at one moment, as facts that change only when a judgment can change. So the
-//! caller judges only when a report differs from the one before. [`judge`] judges one family of one managed Service.
+//! suspicions. A [`Report`] combines both at one moment, as facts that change only when a judgment can change. So a
+//! report that equals the one before is no reason to judge again. [`judge`] judges one family of one managed Service.
 //!
 //! When a rule leaves a choice, an endpoint is not taken out: a dead server that gets traffic costs some connections,
 //! but a live server without traffic can cost all of them.

@@ -13,7 +13,7 @@ const CONTRAST_AFTER: Duration = Duration::from_millis(300);
 /// The same if the failures may be due to a stall of etcd that is over: an API server notices a stall up to 2 s later
 /// than another one, and its end up to 1 s later than the leader.
 const CONTRAST_AFTER_STALL: Duration = Duration::from_secs(3);
-/// The time from a suspicion until the Lease has it, unless etcd stalls.
+/// The longest time from a suspicion until the Lease has it, unless etcd stalls.
 const STORED_WITHIN: Duration = Duration::from_millis(150);
 /// How long a success counts as recent. A family without a recent success is blind.
 pub const RECENT: Duration = Duration::from_secs(3);
@@ -99,8 +99,8 @@ impl Targets {
 
 impl TargetState {
     /// Whether the failures may be due to a stall of etcd that is over. While etcd stalls, the suspicion cannot be
-    /// stored, so the target must fail again after that. If storing took long, only an attempt counts that began after
-    /// the other replicas had time to object.
+    /// stored, so the target must fail again after the suspicion was stored. If storing took long, only an attempt
+    /// counts that began after the other replicas had time to object.
     fn may_have_stalled(&self, stored: Moment) -> bool {
         let Some(suspected) = self.suspected_since.filter(|since| *since <= stored) else {
             // The Lease still has the suspicion of an earlier run.

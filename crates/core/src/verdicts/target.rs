@@ -77,7 +77,7 @@ pub enum Reply {
 pub enum Failure {
     /// The connection was refused, usually because no process listens on the port.
     Refused,
-    /// The server reset the connection.
+    /// The server reset or closed the connection.
     Reset,
     /// No response within the limit.
     TimedOut,

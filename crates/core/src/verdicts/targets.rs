@@ -56,9 +56,9 @@ impl Targets {
         }
     }
 
-    /// Counts the result of an attempt. Returns `true` if it is the first failure of a run; the caller then probes all
-    /// other addresses immediately. An attempt that was discarded, or that began before the target was removed from the
-    /// list and added back, changes nothing.
+    /// Counts the result of an attempt. Returns `true` if it is the first failure of a run; the caller then
+    /// immediately probes all other targets that are not failing. An attempt that was discarded, or that began before
+    /// the target was removed from the list and added back, changes nothing.
     pub fn end(&mut self, target: Target, begun: Moment, ended: Moment, reply: Reply) -> bool {
         let another_answers = self.others(target).any(|(_, state)| state.answers());
         let relapses = self.relapses(target, ended);
@@ -95,8 +95,8 @@ impl Targets {
         }
     }
 
-    /// Forgets an attempt whose timer fired late, because its result says more about this replica than about the
-    /// target.
+    /// Forgets an attempt without a result that counts: its timer fired late, which says more about this replica than
+    /// about the target, or a response to a newer attempt came first.
     pub fn discard(&mut self, target: Target, begun: Moment) {
         if let Some(state) = self.states.get_mut(&target) {
             state.unanswered.remove(&begun);

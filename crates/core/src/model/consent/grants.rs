@@ -33,7 +33,7 @@ pub struct ReferenceGrantSpec {
 pub struct ReferenceGrantFrom {
     /// Empty for a Service.
     pub group: String,
-    /// `Service`.
+    /// `Service`. Other kinds are ignored.
     pub kind: String,
     /// The namespace of these objects.
     pub namespace: String,
@@ -45,7 +45,7 @@ pub struct ReferenceGrantFrom {
 pub struct ReferenceGrantTo {
     /// Empty for a Service.
     pub group: String,
-    /// `Service`.
+    /// `Service`. Other kinds are ignored.
     pub kind: String,
     /// The name of one object. If the name is absent, all objects of this kind are meant.
     pub name: Option<String>,
@@ -125,7 +125,7 @@ impl Grants {
         }
     }
 
-    /// Whether all grants are known.
+    /// Whether grants were listed, or were absent for so long that there seem to be none.
     pub(crate) fn are_listed(&self) -> bool {
         self.listed == Listed::Yes
     }

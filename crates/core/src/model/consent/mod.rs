@@ -5,6 +5,8 @@
 //!      if any of them allows it, the source is copied; before that, nothing depends on the source
 //! ```
 //!
+//! With `--cross-namespace=deny`, the last two do not count. With `allow`, none of them is needed.
+//!
 //! The operator is allowed to write EndpointSlices everywhere, but most users who annotate Services are not
 //! (CVE-2021-25740). So an annotation in one namespace is not enough to expose a Service in another.
 
@@ -115,14 +117,14 @@ pub struct Grantors<'a> {
     pub default_source: &'a ServiceKey,
     /// The annotation of the source, if it allows anything.
     pub annotation: Option<&'a AllowFrom>,
-    /// Whether the source has not been decodable since the start, so that its annotation is not known.
+    /// Whether the source has not been decodable since the index first saw it, so that its annotation is not known.
     pub is_unread: bool,
     /// Whether all Services have been listed, so that a missing annotation means something.
     pub services_listed: bool,
     /// All ReferenceGrants.
     pub grants: &'a Grants,
     /// Whether the annotation of the source changed before ReferenceGrants were listed. If so, somebody has decided,
-    /// and a refusal is final.
+    /// and a refusal is final even while the API server does not serve ReferenceGrants.
     pub is_revoked: bool,
 }
 
@@ -167,8 +169,8 @@ impl Grantors<'_> {
         }
     }
 
-    /// The finding that says why a Service has no copies, and how to change that. The text depends only on names and
-    /// flags, so it does not reveal whether the source exists.
+    /// The finding that says why a Service may not copy a source, and how to change that. The text depends only on
+    /// names and flags, so it does not reveal whether the source exists.
     fn finding(&self, namespace: &str, source: &ServiceKey) -> Finding {
         let note = if self.policy.cross_namespace == CrossNamespace::Deny {
             format!(

@@ -10,12 +10,12 @@ use super::{
     annotation_of, is_dns_label,
 };
 
-/// The request of a managed Service.
+/// The request of a managed or disabled Service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Intent {
     /// Copy the slices of this source.
     Copy(ServiceKey),
-    /// The annotations are invalid: create nothing, and leave the copies as they are.
+    /// The annotations are invalid, or the Service cannot be decoded: create nothing, and leave the copies as they are.
     Unclear(Finding),
     /// The Service cannot have copies: delete the existing ones.
     Refused(Finding),
@@ -52,7 +52,7 @@ pub struct ManagedService {
     pub needs_all_families: bool,
     /// `clusterIP: None`
     pub headless: bool,
-    /// Ports of the Service, for its copies.
+    /// Ports of the Service, for its copies. Empty if the Service asks for no source.
     pub ports: Vec<ServicePort>,
     /// Whether it asks for topology-aware routing, so that hints are copied.
     pub wants_hints: bool,

@@ -18,7 +18,7 @@ const CONTENT_ANNOTATIONS: [&str; 4] = [
 ];
 
 fn copy_endpoint(service: &ManagedService, endpoint: &Endpoint) -> Endpoint {
-    // This pattern has no `..`, so that a new field of the API needs a decision here.
+    // This pattern has no `..`, so that a new field of `Endpoint` needs a decision here.
     let Endpoint {
         addresses,
         conditions,
@@ -203,7 +203,7 @@ fn same_version(is: &ObjectMeta, should: &ObjectMeta) -> bool {
     version(read(is)).is_some() || read(is) == read(should)
 }
 
-/// Whether the ports are the same. The API server stores an absent list and an empty one alike.
+/// Whether the ports are the same, in the same order. The API server stores an absent list and an empty one alike.
 fn same_ports(is: Option<&[EndpointPort]>, should: Option<&[EndpointPort]>) -> bool {
     let normal = |port: &EndpointPort| EndpointPort {
         name: Some(port.name.clone().unwrap_or_default()),
