@@ -100,8 +100,8 @@ pub(super) struct Flags {
     #[arg(long, value_name = "COUNT", help_heading = "Limits", default_value = "10000", value_parser = count)]
     max_services: usize,
 
-    /// Whether to copy sources in other namespaces, except the default source. consent: if --allow-source, a grant or
-    /// the annotation endpoint-copier/allow-from of the source allows it; allow: always; deny: if --allow-source does
+    /// Whether to copy sources in other namespaces, except the default source. consent: if allowed by --allow-source, a
+    /// ReferenceGrant or the source's endpoint-copier/allow-from; allow: always; deny: only by --allow-source
     #[arg(
         long,
         value_name = "MODE",

@@ -45,22 +45,28 @@ async fn a_service_beyond_the_limit_waits_for_a_place() {
     assert_eq!(operator.metric(LIMIT_REACHED), Some(0));
 }
 
+/// The Service `younger` gets a copy of `app`, and `older`, which asks for its source later, exceeds the limit.
+async fn with_older_over_the_limit(store: &Store, source: &str) -> Operator {
+    put(store, disabled(service_of("older", source)));
+    pass(seconds(5)).await;
+    let operator = Operator::limited(store, ONE);
+    put(store, service_of("younger", "app"));
+    operator.until_addresses("younger", &["10.0.0.1"]).await;
+    put(store, service_of("older", source));
+    until(store, "an Event", |store| {
+        warnings(store, "older") == ["LimitReached"]
+    })
+    .await;
+    operator
+}
+
 /// No event of a Service or grant follows, so only the deleted copy shows that the name of the source matters now.
 /// Rule: 10.limits
 #[tokio::test(start_paused = true)]
 async fn a_service_admitted_after_a_copy_is_deleted_gets_its_source() {
     let store = with_app();
     put(&store, slice("web", "web-1", &["10.0.0.2"]));
-    put(&store, disabled(service_of("older", "web")));
-    pass(seconds(5)).await;
-    let operator = Operator::limited(&store, ONE);
-    put(&store, service_of("younger", "app"));
-    operator.until_addresses("younger", &["10.0.0.1"]).await;
-    put(&store, service_of("older", "web"));
-    until(&store, "an Event", |store| {
-        warnings(store, "older") == ["LimitReached"]
-    })
-    .await;
+    let operator = with_older_over_the_limit(&store, "web").await;
     // The only source that is watched beside those of the flags is that of the younger Service.
     pass(seconds(90)).await;
     let copies = slices_of(&store, "younger");
@@ -77,23 +83,14 @@ async fn a_service_admitted_after_a_copy_is_deleted_gets_its_source() {
 #[tokio::test(start_paused = true)]
 async fn a_restart_and_an_older_service_displace_no_service() {
     let store = with_app();
-    put(&store, disabled(service_of("a", "app")));
-    pass(seconds(5)).await;
-    let operator = Operator::limited(&store, ONE);
-    put(&store, service_of("b", "app"));
-    operator.until_addresses("b", &["10.0.0.1"]).await;
-    put(&store, service_of("a", "app"));
-    until(&store, "an Event", |store| {
-        warnings(store, "a") == ["LimitReached"]
-    })
-    .await;
+    let operator = with_older_over_the_limit(&store, "app").await;
     operator.stop().await;
     store.requests().clear();
     let operator = Operator::limited(&store, ONE);
     put(&store, slice("app", "app-1", &["10.0.0.2"]));
-    operator.until_addresses("b", &["10.0.0.2"]).await;
+    operator.until_addresses("younger", &["10.0.0.2"]).await;
     pass(seconds(60)).await;
-    assert!(slices_of(&store, "a").is_empty());
+    assert!(slices_of(&store, "older").is_empty());
     assert!(operator.slice_requests("delete").is_empty());
     assert_eq!(operator.metric(LIMIT_REACHED), Some(1));
 }
