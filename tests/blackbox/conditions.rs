@@ -138,7 +138,7 @@ on_both! {
             cluster.put::<EndpointSlice>(api_servers(&addresses)).await;
             cluster.until_addresses("default", "kubernetes-vip", &addresses).await;
         }
-        until("the log reports the missing right", async || operator.log().contains("cannot patch resource")).await;
+        operator.until_logged("cannot patch resource").await;
         let lines = operator.log().lines().filter(|line| line.contains("conditions of Services")).count();
         assert_eq!(lines, 1, "{}", operator.log());
         cluster.give_rights(Rights::ServiceConditions, "default").await;

@@ -107,9 +107,7 @@ on_both! {
         cluster.until_addresses("default", "kubernetes-vip", &["192.0.2.1", "192.0.2.3"]).await;
         let before = cluster.slice_writes();
         frozen.signal("CONT");
-        until("the resumed replica knows that it does not lead", async || {
-            frozen.log().contains("lost the lead")
-        }).await;
+        frozen.until_logged("lost the lead").await;
         leader(&replicas).await;
         cluster.put::<EndpointSlice>(api_servers(&["192.0.2.4"])).await;
         cluster.until_addresses("default", "kubernetes-vip", &["192.0.2.4"]).await;

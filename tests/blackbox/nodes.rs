@@ -490,10 +490,7 @@ async fn unreadable_nodes_change_nothing_in_the_copies() {
     let before = copies(&cluster).await;
     let operator = replica(&cluster, "two", 0);
     operator.until_leads().await;
-    until("the log reports the unreadable Nodes", async || {
-        operator.log().contains("decoding a Node failed")
-    })
-    .await;
+    operator.until_logged("decoding a Node failed").await;
     sleep(PAUSE).await;
     assert_eq!(copies(&cluster).await, before);
     assert_eq!(

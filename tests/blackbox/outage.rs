@@ -19,7 +19,7 @@ on_both! {
         cluster.vip_in_sync().await;
         cluster.kill_server(0).await;
         cluster.put::<EndpointSlice>(api_servers(&["192.0.2.2"])).await;
-        until("the operator has lost the lead", async || operator.log().contains("lost the lead")).await;
+        operator.until_logged("lost the lead").await;
         assert!(operator.runs());
         cluster.start_server(0).await;
         cluster.until_addresses("default", "kubernetes-vip", &["192.0.2.2"]).await;

@@ -205,6 +205,7 @@ async fn check_removal(cluster: &Cluster, operator: &Operator, service: &Service
     })
     .await;
     let taken = format!("took {} out of default/{VIP}", cluster.ip(1));
+    operator.until_logged(&taken).await;
     assert_eq!(operator.log().matches(&taken).count(), 1, "{}", operator.log());
     let source = self::copy(cluster, "kubernetes").await;
     assert_eq!(
@@ -239,7 +240,7 @@ on_both! {
             "took {} out of default/{VIP}: readyz timed out 3 times; the source still lists it",
             cluster.ip(1),
         );
-        assert!(operator.log().contains(&line), "{}", operator.log());
+        operator.until_logged(&line).await;
         cluster.thaw_server(1);
         check_return(cluster, &operator, &service).await;
     }

@@ -31,17 +31,15 @@ on_both! {
         let found = within(Duration::from_secs(20), async || operator.metric(refused).await == Some(20));
         assert!(found.await, "{}", operator.log());
         cluster.vip_in_sync().await;
-        let log = operator.log();
-        let line = log.lines().find(|line| line.contains("WriteRefused") && line.contains("blue/web-0"));
-        let line = line.expect("a line");
+        let line = operator.until_logged("service=blue/web-0 reason=WriteRefused").await;
         assert!(line.contains("in the namespace") && line.contains("list this namespace in rbac.namespaces of the chart"), "{line}");
         assert!(cluster.list::<EndpointSlice>("blue").await.is_empty());
         // When an API server starts, it can write Events about the addresses of Services.
         let events = cluster.list::<Event>("blue").await;
         let ours = |event: &&Event| event.reporting_controller.as_deref() == Some(MANAGED_BY_US);
         assert_eq!(events.iter().find(ours), None);
-        let about_events = log.lines().filter(|line| line.contains("writing Events"));
-        assert_eq!(about_events.count(), 1, "{log}");
+        operator.until_logged("writing Events").await;
+        assert_eq!(operator.log().matches("writing Events").count(), 1, "{}", operator.log());
 
         cluster.give_rights(Rights::Default, "default").await;
         let follows = within(Duration::from_secs(40), async || operator.metric(refused).await == Some(0));

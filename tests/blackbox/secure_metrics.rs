@@ -139,7 +139,7 @@ on_both! {
         until("the new certificate is served", async || certificate().await == second).await;
         mount_files(&volume, "3", "nonsense", "nonsense");
         let kept = "keeps its old certificate";
-        until("the broken certificate is logged", async || operator.log().contains(kept)).await;
+        operator.until_logged(kept).await;
         assert_eq!(certificate().await, second);
         let third = mount(&volume, "4");
         until("a good certificate is served again", async || certificate().await == third).await;
@@ -171,9 +171,8 @@ on_both! {
         until("the operator leads", async || cluster.holder().await.starts_with("one_")).await;
         let admin = cluster.token("admin");
         until("the review is refused", async || code(&operator, Some(&admin)).await == 503).await;
-        let log = operator.log();
-        let line = log.lines().find(|line| line.contains("reviewing a client of /metrics failed"));
-        assert!(line.expect("a line").contains("tokenreviews"), "{line:?}");
+        let line = operator.until_logged("reviewing a client of /metrics failed").await;
+        assert!(line.contains("tokenreviews"), "{line}");
         cluster.give_rights(Rights::SecureMetrics, "default").await;
         until("tokens are reviewed", async || code(&operator, Some(&admin)).await == 200).await;
 

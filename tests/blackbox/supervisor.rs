@@ -6,7 +6,7 @@ use std::slice;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use harness::{Cluster, Listening, Platform, SHORT_LEASE, until};
+use harness::{Cluster, Listening, Platform, SHORT_LEASE};
 use http::{Request, Response, header};
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
@@ -76,7 +76,7 @@ async fn dead_supervisor_counts_where_its_port_is_copied() {
     drop(supervisors.remove(1));
     until_out_of(&cluster, "both", &[1], REFUSES).await;
     let line = format!("took {} out of default/both: ping failed 3 times", addresses[1]);
-    until("the removal is logged", async || operator.log().contains(&line)).await;
+    operator.until_logged(&line).await;
     stays(&cluster, Duration::from_secs(2)).await;
     assert_eq!(
         copy(&cluster, VIP).await,

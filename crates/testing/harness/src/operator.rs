@@ -217,9 +217,22 @@ impl Operator {
         self.child.try_wait().expect("a child").is_none()
     }
 
-    /// The log so far.
+    /// The log so far. Lines are written in the background, so a line about something that a test has just seen may
+    /// still be missing: see [`until_logged`](Self::until_logged).
     pub fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Waits until the log contains `text`, and returns the first such line.
+    pub async fn until_logged(&self, text: &str) -> String {
+        let mut found = None;
+        until(&format!("{} logs {text:?}", self.name), async || {
+            let log = self.log();
+            found = log.lines().find(|line| line.contains(text)).map(str::to_owned);
+            found.is_some()
+        })
+        .await;
+        found.unwrap_or_default()
     }
 
     /// The status code and body of a health path or of `/metrics`. The code is 0 if the connection fails or no response
