@@ -408,12 +408,13 @@ impl State {
         }
         let modes = probed.modes.unwrap_or([ProbeMode::Off; crate::world::REPLICAS]);
         view.alive.iter().any(|life| {
+            // A replica that was paused saw no answer before it resumed, so its rise begins then.
             let since = probed.all_are(life.replica, address, ports, is_quick);
+            let since = since.map(|since| since.max(life.resumed_at()));
             life.identity != view.leader.identity
                 && modes[life.replica] != ProbeMode::Off
                 && !own_addresses(life.replica).contains(&address)
                 && since.is_some_and(|since| since <= until)
-                && view.now > life.resumed_at() + OBJECTION_BOUND
                 && ports.iter().all(|port| {
                     let track = probed.attempts.of(&life.identity, Target::new(address, *port));
                     track.is_some_and(|track| {
