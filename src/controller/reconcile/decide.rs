@@ -31,8 +31,8 @@ pub(super) struct Decision {
     /// Whether the plan depends on source slices that no watch shows, so that nothing marks the key when they change.
     pub is_unwatched: bool,
     /// The error because of which the plan is incomplete: it contains no deletes, because they are not confirmed, no
-    /// copies of source slices that could not be read, and no updates if a copy to update could not be read. Deletes of
-    /// copies without consent are confirmed separately.
+    /// copies of source slices that could not be read, and no updates if a copy to update could not be read. Nothing of
+    /// the Go operator is deleted either. Deletes of copies without consent are confirmed separately.
     pub postponed: Option<SyncError>,
 }
 
@@ -95,6 +95,7 @@ impl Reads {
             debug!(service = %snapshot.key, %error, "deletes are postponed");
             plan.deletes.clear();
             plan.leftovers.clear();
+            plan.removes_leftovers = false;
         }
         if snapshot.is_undecided() && plan.withdrawn.is_empty() {
             self.postponed.get_or_insert(SyncError::Unlisted);
@@ -345,4 +346,34 @@ fn leave_out(plan: &mut Plan, sources: &BTreeSet<SliceKey>) {
     plan.updates.retain(|copy| is_read(copy) && !copy.is_empty());
     // It is not known which triggers belong to the remaining updates.
     plan.triggers.clear();
+}
+
+#[cfg(test)]
+mod tests {
+    use endpoint_copier_core::plan::Delete;
+    use endpoint_copier_core::testing::world::World;
+
+    use super::*;
+
+    #[test]
+    fn unconfirmed_plan_deletes_nothing() {
+        let delete = || Delete {
+            key: SliceKey::new("default", "vip-x"),
+            uid: "uid-1".to_owned(),
+            resource_version: "1".to_owned(),
+        };
+        let mut plan = Plan {
+            deletes: vec![delete()],
+            leftovers: vec![delete()],
+            removes_leftovers: true,
+            ..Plan::default()
+        };
+        let mut reads = Reads {
+            postponed: Some(overtaken()),
+            ..Reads::default()
+        };
+        let snapshot = World::new().snapshot(&ServiceKey::new("default", "vip"));
+        reads.postpone(&snapshot, &mut plan);
+        assert_eq!(plan, Plan::default());
+    }
 }
