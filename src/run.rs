@@ -30,10 +30,10 @@ pub enum Error {
     Configuration(#[from] apiserver::Error),
     /// The namespace of the Lease is not known.
     #[error(
-        "the namespace of the Lease is not known: give --leader-election-namespace, or set POD_NAMESPACE"
+        "the namespace of the Lease is not known: pass --leader-election-namespace, or set POD_NAMESPACE"
     )]
     LeaseNamespace,
-    /// The process cannot listen on an address or wait for a signal.
+    /// The process cannot listen on an address, wait for a signal, or create a certificate for `/metrics`.
     #[error(transparent)]
     System(#[from] std::io::Error),
     /// The metrics cannot be registered.
@@ -136,7 +136,7 @@ async fn serve(
 ) -> Result<JoinSet<()>, Error> {
     let mut servers = JoinSet::new();
     if let Some(address) = &config.metrics_bind_address {
-        let secure = |secure| Ok::<_, Error>(Secure::new(secure, access.client("reviews of tokens")?)?);
+        let secure = |secure| Ok::<_, Error>(Secure::new(secure, access.client("token reviews")?)?);
         let secure = config.secure_metrics.as_ref().map(secure).transpose()?;
         let listener = admin::bind(address).await?;
         info!(%address, tls = secure.is_some(), "serving /metrics");
@@ -149,7 +149,7 @@ async fn serve(
     }
     if let Some(address) = &config.health_probe_bind_address {
         let listener = admin::bind(address).await?;
-        info!(%address, "serving probes");
+        info!(%address, "serving health probes");
         servers.spawn(admin::serve_health(listener, health.clone(), stop.clone()));
     }
     Ok(servers)
@@ -166,7 +166,8 @@ fn lease_namespace(config: &Config, access: &Access) -> Result<String, Error> {
         .ok_or(Error::LeaseNamespace)
 }
 
-/// The identity of this replica. It is also used as a field manager, which may have at most 128 bytes, all printable.
+/// The identity of this replica. It is also the name of a field manager, which may be at most 128 bytes long and may
+/// contain only printable characters.
 fn identity() -> String {
     let uuid = uuid::Uuid::new_v4().to_string();
     let mut name = pod_name();

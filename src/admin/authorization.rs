@@ -238,7 +238,7 @@ mod tests {
             self.header(&format!("Bearer {token}"), 1).await
         }
 
-        /// The number of reviews of tokens since the start.
+        /// The number of token reviews since the start.
         fn reviews(&self) -> usize {
             let requests = self.store.requests();
             requests

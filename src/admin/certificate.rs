@@ -69,8 +69,9 @@ impl Certificate {
         self.current.lock().tls.clone()
     }
 
-    /// Reads the files every few seconds, and uses them when they have changed. Never returns. The kubelet replaces all
-    /// files of a Secret in one step, with a symlink.
+    /// Reads the files every few seconds, and uses them when they have changed. Never returns. The kubelet swaps all
+    /// files of a Secret at once, through a symlink. If the swap falls between our two reads, the pair does not match
+    /// and is rejected, and the next check reads the new files.
     pub(super) async fn follow(&self) {
         let Some(directory) = &self.directory else {
             return std::future::pending().await;
@@ -99,7 +100,7 @@ impl Certificate {
                 info!("/metrics is served with a new certificate");
             }
             Err(error) => {
-                warn!(%error, "/metrics keeps its old certificate, because the new files cannot be used");
+                warn!(%error, "/metrics keeps its old certificate, because the mounted files cannot be used");
             }
         }
     }

@@ -38,7 +38,7 @@ pub struct Secure {
 }
 
 impl Secure {
-    /// `client` sends the reviews of tokens.
+    /// `client` sends the token reviews.
     ///
     /// # Errors
     /// If no certificate can be created.

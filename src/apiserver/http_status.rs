@@ -9,7 +9,7 @@
 //! GETs before them, pause in `controller::workqueue::overload`, watches back off in `controller::watch::backoff`,
 //! pages are requested again in `apiserver::pages`, and `apiserver::channel` keeps its connection to the server.
 //! `controller::events` pauses, retries an Event three times, and then drops it. The comparison of the sources, the
-//! discovery of ReferenceGrants and the probe Lease pause in their own loops, and reviews of tokens pause in
+//! discovery of ReferenceGrants and the probe Lease pause in their own loops, and token reviews pause in
 //! `admin::authorization`. To a probe, a server that answers 429 is alive (`apiserver::probe_client`). Two parts do not
 //! wait that long: the election does not wait at all, because its requests are few and its deadline is short, and the
 //! few Services with reserved slots wait 1 s (`controller::workqueue`).

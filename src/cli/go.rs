@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Arg, Command};
 
-/// The long name of a flag as it was given, with its value if there was one.
+/// A flag on the command line: its long name, even if the short one was given, and its value, if any.
 pub(super) type Given = (String, Option<String>);
 
 /// Sorts arguments (without the program's name) into flags of `command` and as many other words as `command` takes. An
@@ -84,7 +84,8 @@ pub(super) fn boolean(text: &str) -> Result<bool, String> {
 
 /// A duration in Go's notation, such as `1m30s`, `1.5h` or `500ms`; never negative.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
-    // kube's parser reads an empty text as 0, and panics on durations that Rust cannot represent and on a second sign.
+    // kube's parser reads an empty string as 0 and accepts extra signs. It panics on a minus sign after the first
+    // number, and on durations that Rust cannot represent.
     let unsigned = text.strip_prefix('+').unwrap_or(text);
     let mut numbers = unsigned
         .split(|c: char| !c.is_ascii_digit())
@@ -130,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn durations_that_go_refuses_are_refused() {
+    fn invalid_and_negative_durations_are_rejected() {
         for text in [
             "",
             "+",

@@ -3,8 +3,8 @@
 //! Without this client, the lock reads the Lease, compares times from the wall clocks of two machines, and then sends a
 //! PATCH of the Lease, whatever the state of the Lease is by then. This client
 //! - shows the lock a Lease whose times make the lock try exactly when [`super::observed_lease`] allows it; that module
-//!   uses our own monotonic clock. The shown Lease also has no missing fields and no times that the lock cannot read,
-//!   because those would make the lock fail forever;
+//!   uses our own monotonic clock. The Lease also has every field that the lock needs, in a format that it can read,
+//!   because the lock would otherwise fail forever;
 //! - turns the PATCH of the lock into a compare-and-swap on the version that the lock has seen, so that only one of
 //!   many candidates wins and no late PATCH overwrites a successor;
 //! - answers the GET of the lock from memory if the version to build on is known ([`super::known_version`]), so that a
@@ -43,7 +43,7 @@ const NOBODY: &str = "(nobody)";
 /// The error for a Lease that no API server can have sent.
 const NO_VERSION: &str = "a Lease without uid or resourceVersion";
 
-/// The state of the client of the lock, shared with the watch of the Lease.
+/// The client of the lock, and its state, which clones share.
 #[derive(Clone)]
 pub struct LeaseCas {
     /// The client that sends the requests. It must not repeat a request that a server may have accepted.
@@ -85,8 +85,8 @@ impl TimedResponse {
 }
 
 impl LeaseCas {
-    /// Creates the client of the lock of one candidate. `observer` has what the candidate knows, and `terms` has its
-    /// terms.
+    /// Creates the client of the lock of one candidate. `observer` holds what the candidate knows about the Lease, and
+    /// `terms` receives the candidate's current term.
     pub fn new(upstream: Client, observer: LeaseObserver, terms: Receiver<Option<Term>>) -> Self {
         Self {
             upstream,
@@ -116,8 +116,8 @@ impl LeaseCas {
         self.terms.borrow().as_ref().is_some_and(|term| !term.is_over())
     }
 
-    /// Returns what the lock gets after the API server has answered its GET with this Lease, or with none. `None`
-    /// stands for the response itself.
+    /// Returns the Lease to show to the lock after its GET, or `None` if the response should be passed on unchanged.
+    /// `lease` is the Lease in the API server's response, if there is one.
     ///
     /// # Errors
     /// If this replica leads, but may have lost the Lease because the watch showed another state during the GET, or if
@@ -205,7 +205,7 @@ impl LeaseCas {
             // created the Lease. If that Lease were deleted before this request arrives, nothing would reject the
             // request.
             Method::POST if !self.observer.may_race(self.leads()) => {
-                Err("another holder of the Lease was seen since it was read".into())
+                Err("the Lease has changed since it was read, and another replica may hold it".into())
             }
             _ => self.written(ask(&self.upstream, request).await?),
         }
@@ -250,7 +250,7 @@ impl LeaseCas {
     }
 }
 
-/// Formats a time as the API server does, whatever the format of the lock.
+/// Formats a time as the API server does, whichever format the lock uses.
 fn canonical(time: Value) -> Option<String> {
     let time: MicroTime = serde_json::from_value(time).ok()?;
     let time = serde_json::to_value(time).ok()?;

@@ -86,7 +86,7 @@ fn nothing_is_planned_before_all_needed_lists_arrive() {
         index.slices_listed(&Scope::Copies, &HashSet::new()),
         keys(&["vip"])
     );
-    assert!(index.snapshot(&vip).is_none(), "its source would only look empty");
+    assert!(index.snapshot(&vip).is_none(), "its source would look empty");
     assert!(index.is_filled().is_err());
     assert_eq!(
         index.slices_listed(&named(&["kubernetes"]), &HashSet::new()),
@@ -95,7 +95,7 @@ fn nothing_is_planned_before_all_needed_lists_arrive() {
     assert!(index.snapshot(&vip).is_some());
     assert!(
         index.is_filled().is_err(),
-        "slices of others for vip are not known"
+        "slices that others created for vip are not listed yet"
     );
     index.slices_listed(&named(&["vip"]), &HashSet::new());
     assert_eq!(index.is_filled(), Ok(()));
@@ -160,7 +160,7 @@ fn names_that_stay_keep_their_slices() {
 
 /// Rule: 3.source-service
 #[test]
-fn a_service_change_marks_it_and_the_services_that_copy_it() {
+fn a_changed_service_marks_itself_and_the_services_that_copy_it() {
     let mut index = filled();
     assert_eq!(index.apply_service(&service("vip")), keys(&[]), "no change");
     assert_eq!(

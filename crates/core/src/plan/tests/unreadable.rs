@@ -135,7 +135,7 @@ fn the_copy_of_an_unreadable_slice_stays_and_the_others_follow() {
 }
 
 #[test]
-fn nothing_is_held_because_of_an_unreadable_slice() {
+fn unreadable_slice_does_not_start_a_hold() {
     let world = World::new()
         .service(service("vip"))
         .slice(slice("kubernetes").endpoints(["192.0.2.1"]))
@@ -156,7 +156,8 @@ fn empty_copy_is_deleted_beside_that_of_an_unreadable_slice() {
     assert!(plan.updates.is_empty() && plan.creates.is_empty(), "{plan:#?}");
 }
 
-/// A hold ends if the copy of an unreadable slice has endpoints of the family. These slices have no copy.
+/// A hold of one family ends if the copy of an unreadable slice has endpoints of that family. These slices have no
+/// copy.
 #[test]
 fn unreadable_slice_without_a_copy_does_not_end_a_hold() {
     let mut world = World::new()
