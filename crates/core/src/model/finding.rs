@@ -44,16 +44,16 @@ reasons! {
     /// The Service cannot be decoded.
     Unreadable, leaves_undone: true,
         means: "The Service cannot be decoded: a field that the operator reads has a value of the wrong type. Its \
-            copies stay as they are, and no new ones are created.",
+            copies stay as they are, unless consent to them is withdrawn, and no new ones are created.",
         remedy: "Correct the field that the note names, and apply the Service again.";
 
     /// An annotation has an invalid value.
     InvalidAnnotation, leaves_undone: true,
         means: "An annotation has an invalid value: `enabled` is neither `true` nor \
             `false`, a name is not a DNS label, a namespace is given without a name, `when-source-empty` is neither \
-            `hold` nor `follow`, or `probe` is not `off`. Existing copies stay as they are, and no new ones are created. \
-            An unknown value of `when-source-empty` or `probe` is ignored instead, but the Service counts as out of \
-            sync.",
+            `hold` nor `follow`, or `probe` is not `off`. Existing copies stay as they are, unless consent \
+            to them is withdrawn, and no new ones are created. An unknown value of `when-source-empty` or `probe` is \
+            ignored instead, but the Service counts as out of sync.",
         remedy: "Fix the annotation that the note names.";
 
     /// The managed Service has a selector: the built-in controller writes its slices.
@@ -85,7 +85,8 @@ reasons! {
     /// The source is in another namespace, and there is no consent for the managed Service to copy it.
     NotPermitted, leaves_undone: true,
         means: "The source is in another namespace, and neither its owner nor an admin allows this namespace to copy \
-            it. There are no copies. The Event is the same whether or not the source exists.",
+            it. There are no copies, except existing ones while an object that may allow them cannot be read. The \
+            Event is the same whether or not the source exists.",
         remedy: "Annotate the source with `endpoint-copier/allow-from`, or create a ReferenceGrant in its namespace; \
             the note has the names. An admin can use `--allow-source` instead.";
 
@@ -160,9 +161,9 @@ reasons! {
 
     /// The API server keeps rejecting a write.
     WriteRefused, leaves_undone: true,
-        means: "The API server rejects a write with 403 or 422. The operator retries after 5 s, and doubles the delay up to \
-            30 s.",
-        remedy: "Read the server's reason in the note: an admission policy, an invalid value, or missing \
+        means: "The API server rejects a write, for example with 403 or 422, or something else changed a copy back after \
+            30 writes in a row. The operator retries after 5 s, and doubles the delay up to 30 s.",
+        remedy: "Read the reason in the note: an admission policy, an invalid value, or missing \
             permissions, for example in a namespace that is not in the chart value `rbac.namespaces`. In such a \
             namespace, the operator cannot write Events either, so only its log has the reason.";
 
@@ -203,8 +204,8 @@ reasons! {
     EndpointUnreachable, leaves_undone: false,
         means: "An API server does not answer the probes of the operator while another one does. The copy shows it \
             as not ready, so it gets no traffic. With `--probe=observe`, the operator only reports it.",
-        remedy: "Check this API server and the network to it. It returns to the copy automatically once it has answered \
-            three probes in a row.";
+        remedy: "Check this API server and the network to it. By default, it returns to the copy once it has answered three \
+            probes in a row over at least 3 s; after relapses, it returns later.";
 
     /// No API server answers probes, so probes change nothing.
     ProbesBlind, leaves_undone: false,
