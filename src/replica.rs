@@ -1,4 +1,4 @@
-//! One replica of the operator: its parts, wired together, and the order in which they stop.
+//! One replica of the operator: how its parts are connected, and the order in which they stop.
 //!
 //! [`crate::run`] runs a replica in a process. Tests under paused time and the simulation run it against API servers in
 //! memory.

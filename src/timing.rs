@@ -219,7 +219,8 @@ pub const RENEW_WATCH_SECONDS: u32 = 25;
 /// The time after which the client ends a watch that the server has not ended. A silent watch may be dead.
 pub const LONGEST_WATCH: Duration = Duration::from_secs(30);
 
-/// The time of silence after which a watch counts as dead and its replica as not ready.
+/// The time of silence after which the view of a watch counts as stale. Unless the watch is optional, its replica then
+/// counts as not ready.
 pub const WATCH_LIFE: Duration = Duration::from_secs(90);
 
 /// The pause after the first failure of a watch. It doubles with each failure.

@@ -205,7 +205,7 @@ pub(super) struct Flags {
     #[arg(long, value_name = "DURATION", help_heading = "Probes", default_value = "1s", value_parser = go::duration)]
     probe_timeout: Duration,
 
-    /// Consecutive failed probes after which an API server that was healthy counts as down; 2 to 10
+    /// Consecutive failed probes after which a healthy API server counts as down; 2 to 10
     #[arg(long, value_name = "COUNT", help_heading = "Probes", default_value = "3", value_parser = threshold)]
     probe_failures: u32,
 

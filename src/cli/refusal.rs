@@ -1,4 +1,5 @@
-//! Rejects arguments with messages of this program instead of those of clap.
+//! Rejects arguments with a one-line message: for a flag with a bad value or a missing argument, one of this program;
+//! otherwise, the first line of clap's message.
 
 use std::collections::HashMap;
 

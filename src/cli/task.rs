@@ -12,7 +12,7 @@ use endpoint_copier_core::model::ServiceKey;
 /// The task of the program.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Task {
-    /// Keep copies in sync: no subcommand.
+    /// Keep copies in sync. This is the task if there is no subcommand.
     Run,
     /// Inspect a cluster, write nothing, and exit.
     Inspect {

@@ -737,7 +737,7 @@ fn the_mode_says_which_api_servers_to_use() {
 
 /// Rule: 4.environment, 4.metrics-secure
 #[test]
-fn metrics_are_secure_only_by_flag() {
+fn metrics_are_secure_only_on_request() {
     let secure = |args: &str| config(args).secure_metrics.map(|secure| secure.cert_path);
     assert_eq!(secure("--metrics-secure=false"), None);
     assert_eq!(secure("--metrics-secure"), Some(None));

@@ -39,8 +39,8 @@ const MOST_NAMESPACES: usize = 20;
 /// The maximum number of pages to read from each list of Events.
 const MOST_PAGES: usize = 10;
 
-/// The findings that only the leader knows, because it tried to write or saw how often others write. The leader reports
-/// them as Events.
+/// The findings that are read from Events. Only the leader knows them, because it tried to write or saw how often
+/// others write.
 const REPORTED_BY_EVENTS: [Reason; 2] = [Reason::WriteRefused, Reason::OtherInstallation];
 
 /// How far the clock of a replica may be ahead of the API server's for the replica's Events to count.

@@ -66,7 +66,7 @@ pub enum Error {
     #[error("{}", one_line(.0))]
     Read(#[from] kube::Error),
     /// The time limit passed before the cluster was read.
-    #[error("no API server has answered in time")]
+    #[error("the cluster could not be read in time")]
     NoAnswer,
     /// The result cannot be printed, for example because standard output is closed.
     #[error("cannot print: {0}")]

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-/// The time after which a line is logged again, although its cause is known.
+/// The time after which a line is logged again, even if its cause was already logged.
 const REPEAT_PAUSE: Duration = Duration::from_secs(60);
 
 /// The maximum number of causes that are logged within one [`REPEAT_PAUSE`].

@@ -316,8 +316,8 @@ impl WatchHealth {
         self.of(&[watch]).iter().any(|(_, watch)| watch.is_doubtful())
     }
 
-    /// When each watch last showed life. Of several watches of a kind, this is the time of the one that has been silent
-    /// longest.
+    /// When the watches of each kind last showed life. If a kind has several watches, this is the time of the one that
+    /// has been silent longest.
     #[must_use]
     pub fn last(&self) -> BTreeMap<WatchKind, SystemTime> {
         let (mut last, now) = (BTreeMap::new(), SystemTime::now());

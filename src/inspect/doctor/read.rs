@@ -1,4 +1,4 @@
-//! Collects the facts for the checks: lists, reviews of permissions, and one request to each API server.
+//! Collects the facts for the checks: lists, access reviews, and one request to each API server.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -27,7 +27,7 @@ use endpoint_copier_core::verdicts::{Failure, Target};
 const LISTS_LIMIT: Duration = Duration::from_secs(30);
 
 /// The time limit for each of the parallel requests that follow these reads: one to each API server, the list of Nodes,
-/// the list of MetalLB's announcements, and all reviews of permissions together.
+/// the list of MetalLB's announcements, and all access reviews together.
 const LIMIT: Duration = Duration::from_secs(10);
 
 /// The time between two reads of a Lease. It is longer than the default time between two renewals.

@@ -31,8 +31,8 @@ pub(super) struct Rights {
 pub(super) struct Right {
     pub verb: &'static str,
     object: Object,
-    /// Whether copies cannot be kept in sync without this permission. Without one of the others, only some features do
-    /// not work.
+    /// Whether copies cannot be kept in sync without this permission. Without one of the others, some features do not
+    /// work.
     pub is_needed: bool,
 }
 

@@ -76,7 +76,8 @@ metrics! {
              are out of sync."),
         syncs: page.counters("endpoint_copier_syncs_total",
             "Syncs of a managed Service by result. error: the sync will be retried; refused: it needs manual action, see the \
-             Service's Events; requeued: it waits until the watch shows the write.", &["result"]),
+             Service's Events; requeued: it waits for a list or a watch, for example until the watch shows the \
+             previous write.", &["result"]),
         slice_changes: page.counters("endpoint_copier_slice_changes_total",
             "Writes of copies that the API server acknowledged, by operation.", &["operation"]),
         propagation: page.histogram("endpoint_copier_propagation_seconds",

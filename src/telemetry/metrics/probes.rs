@@ -14,8 +14,9 @@ metrics! {
     pub struct ProbeMetrics(page) {
         state: page.gauges("endpoint_copier_probe_state",
             "1 for the state of an API server according to this replica's probes, else 0. new: not seen healthy since \
-             it was listed; well: healthy; failing: the last probes failed; down: too many probes in a row failed; \
-             rising: it answers again, but has not done so for long enough.",
+             it was listed; well: healthy; failing: it was healthy, and the last probes failed; down: it was healthy, \
+             and too many probes in a row failed, or one failed while it was rising; rising: it was down and answers \
+             again, but not yet often or long enough.",
              &["address", "port", "state"]),
         listed: page.gauges("endpoint_copier_probe_listed",
             "1 while default/kubernetes lists an API server as ready, 0 while only copies do: the list is empty and \

@@ -171,8 +171,8 @@ impl Index {
         self.list_unreadable_slice(scope, unreadable)
     }
 
-    /// Records a slice on a list that cannot be decoded. Ignores it if not even its name can be read, if a newer watch
-    /// has listed its Service, or if a GET has shown that it is deleted.
+    /// Records a slice that is on a list and cannot be decoded. Ignores the slice if not even its name can be read, if
+    /// a newer watch has listed its Service, or if a GET has shown that the slice is deleted.
     pub fn list_unreadable_slice(&mut self, scope: &Scope, unreadable: &Unreadable) -> Dirty {
         let metadata = &unreadable.metadata;
         if metadata.name.is_none()

@@ -57,7 +57,8 @@ pub(super) fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Opti
     })
 }
 
-/// Reads a time of the API. Returns `None` if the text is not a time, or if the time is after 30 December 9999.
+/// Reads a time of the API. Returns `None` if the text is not a time, or if the time is later than a [`Timestamp`] can
+/// be: 30 December 9999, 22:00 UTC.
 pub(super) fn seconds_since_1970(time: &str) -> Option<i64> {
     time.parse().ok().map(Timestamp::as_second)
 }

@@ -18,7 +18,8 @@ pub struct EndpointCounts {
 /// The numbers of endpoints of one managed Service: those of its source and those in its copies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SourceAndCopies {
-    /// Endpoints in slices of the source, for the families that the Service wants.
+    /// Endpoints in slices of the source, for the families that the Service wants. Those that lead back to the Service
+    /// do not count if the copies leave them out.
     pub source: EndpointCounts,
     /// Endpoints in the copies.
     pub copies: EndpointCounts,

@@ -85,8 +85,8 @@ reasons! {
     /// The source is in another namespace, and there is no consent for the managed Service to copy it.
     NotPermitted, leaves_undone: true,
         means: "The source is in another namespace, and neither its owner nor an admin allows this namespace to copy \
-            it. There are no copies, except existing ones while an object that may allow them cannot be read. The \
-            Event is the same whether or not the source exists.",
+            it. The operator creates no copies. It deletes existing copies, unless something that might allow them \
+            cannot be read. The Event is the same whether or not the source exists.",
         remedy: "Annotate the source with `endpoint-copier/allow-from`, or create a ReferenceGrant in its namespace; \
             the note has the names. An admin can use `--allow-source` instead.";
 
@@ -97,9 +97,10 @@ reasons! {
         remedy: "Use a port of the source. For the default source, an admin can allow other ports with \
             `--allow-port`.";
 
-    /// All slices of the source are copies made by this operator.
+    /// All slices of the source are copies.
     SourceIsCopy, leaves_undone: false,
-        means: "All EndpointSlices of the source are copies that this operator made. The operator does not copy copies.",
+        means: "All EndpointSlices of the source are copies that this operator or the Go operator made. The operator \
+            does not copy copies.",
         remedy: "Set the source to the Service from which those copies were made.";
 
     /// Neither the source Service nor slices of it exist.
@@ -204,13 +205,13 @@ reasons! {
     EndpointUnreachable, leaves_undone: false,
         means: "An API server does not answer the probes of the operator while another one does. The copy shows it \
             as not ready, so it gets no traffic. With `--probe=observe`, the operator only reports it.",
-        remedy: "Check this API server and the network to it. By default, it returns to the copy once it has answered three \
-            probes in a row over at least 3 s; after relapses, it returns later.";
+        remedy: "Check this API server and the network to it. It returns to the copy automatically once it has answered \
+            `--probe-successes` probes in a row (3 by default), over at least 3 s.";
 
-    /// No API server answers probes, so probes change nothing.
+    /// No API server answers probes of an IP family, so probes change nothing in this family.
     ProbesBlind, leaves_undone: false,
-        means: "No API server has answered a probe for 3 s. The fault may lie between the operator and the API \
-            servers, so all API servers stay in the copy.",
+        means: "No API server has answered a probe of an IP family for 3 s. The fault may lie between the operator and \
+            the API servers, so all API servers stay in the copy of this family.",
         remedy: "Check the API servers. If they are healthy, check whether a NetworkPolicy or a firewall blocks the \
             operator.";
 

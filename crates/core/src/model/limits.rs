@@ -2,8 +2,8 @@
 
 use super::{Finding, Reason, ServiceKey, annotation};
 
-/// The limits on the number of managed Services that get copies. The Service that the flags name, and Services in the
-/// namespace of the API source that copy it, do not count.
+/// The limits on the number of managed Services that get copies. The Service that the flags name, and Services in
+/// namespace `default` that copy `default/kubernetes`, do not count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ServiceLimits {
     /// The limit in one namespace.

@@ -15,7 +15,7 @@ pub enum KnownNodes {
     Known(Arc<Nodes>),
 }
 
-/// Why Nodes are not known.
+/// Why Nodes are unknown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum NodesUnknown {
     /// Nodes are not watched, or their first list is not complete. This is not an error.

@@ -107,7 +107,7 @@ impl EndpointSlice {
     }
 
     /// Whether no controller owns the slice. A copy without a controller was probably restored by a backup tool,
-    /// because such tools remove ownerReferences. Then it is as old as the backup.
+    /// because such tools remove ownerReferences. Such a copy is as old as the backup.
     #[must_use]
     pub fn has_no_controller(&self) -> bool {
         let mut owners = self.metadata.owner_references.iter().flatten();

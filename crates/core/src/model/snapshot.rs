@@ -49,8 +49,8 @@ pub struct Snapshot {
     pub in_doubt: bool,
     /// When the change that caused this snapshot was first seen, as RFC 3339. `None` if the plan is only displayed.
     pub cause: Option<String>,
-    /// Whether findings of probes are reported: for the Service that the flags name, and for Services in the namespace
-    /// of the API source that copy it. Other users do not learn which API servers fail.
+    /// Whether findings of probes are reported. They are reported only for the Service that the flags name, and for
+    /// Services in namespace `default` that copy `default/kubernetes`. Other users do not learn which API servers fail.
     pub reports_probes: bool,
     /// The Nodes, for copies of the API source.
     pub nodes: KnownNodes,

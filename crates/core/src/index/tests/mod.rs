@@ -287,7 +287,7 @@ fn a_copy_marks_its_service_when_it_is_changed_or_deleted() {
 }
 
 #[test]
-fn slices_without_a_version_always_count_as_changed() {
+fn a_changed_slice_without_a_version_is_noticed() {
     let mut index = filled();
     let scope = named(&["kubernetes", "vip"]);
     let bare = |slice: EndpointSlice| slice.edit(|slice| slice.metadata.resource_version = None);

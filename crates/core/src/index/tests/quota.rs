@@ -159,8 +159,8 @@ fn services_that_lead_to_the_api_servers_are_exempt() {
     for name in ["kubernetes-vip", "second", "third"] {
         index.apply_service(&service(name).created(9));
     }
-    // A tenant's Service that copies the API source counts, and so does a Service with another source in namespace
-    // `default`.
+    // A tenant's Service that copies the API source counts, and so does a Service in namespace `default` that copies
+    // another source.
     let tenants = service("vip").namespace("web").source("default", "kubernetes");
     index.apply_service(&tenants.created(0));
     index.apply_service(&service("fourth").source("default", "app").created(9));

@@ -110,8 +110,8 @@ fn names_from_a_get_are_counted_before_the_watch_shows_them() {
     assert!(index.names().contains("app"));
 }
 
-/// Each counted change causes the collection of the names of all managed Services. There can be thousands, and a user
-/// can change a Service constantly.
+/// After each counted change, the names of all managed Services are collected again. There can be thousands of managed
+/// Services, and a user can change a Service constantly.
 #[test]
 fn changes_without_effect_on_names_are_not_counted() {
     let mut index = filled();

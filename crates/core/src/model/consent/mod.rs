@@ -7,8 +7,8 @@
 //!
 //! With `--cross-namespace=deny`, the last two do not count. With `allow`, none of them is needed.
 //!
-//! The operator is allowed to write EndpointSlices everywhere, but most users who annotate Services are not
-//! (CVE-2021-25740). So an annotation in one namespace is not enough to expose a Service in another.
+//! The operator is allowed to write EndpointSlices, but most users who annotate Services are not (CVE-2021-25740). So
+//! an annotation in one namespace is not enough to expose a Service in another.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -47,7 +47,7 @@ pub(super) enum Step {
     /// A Service is created or changed, and the index is updated.
     Service(usize, Option<(&'static str, &'static str)>, u8),
     DeleteService(usize),
-    /// Services are listed again, and some of them no longer exist.
+    /// Services are listed again, and at most one of them no longer exists.
     ListServices(usize),
     /// A slice is created or changed. Its watches have not shown it yet.
     Slice(Change),
