@@ -144,7 +144,14 @@ impl World {
         let lives: Vec<_> = self.state().lives.iter().flatten().cloned().collect();
         let alive: Vec<_> = lives.into_iter().filter(|life| life.is_alive()).collect();
         let leaders: Vec<_> = alive.iter().filter(|life| life.leads()).collect();
-        let [leader] = leaders[..] else { return };
+        let [leader] = leaders[..] else {
+            // A copy that is deleted while no replica leads takes its record of what was taken out with it.
+            calm.settled.retain(|(service, address), _| {
+                let mut of_service = groups.iter().filter(|(it, _)| it == service);
+                of_service.any(|(_, group)| group.candidates.contains(address))
+            });
+            return;
+        };
         if alive.iter().any(|life| life.is_paused()) {
             self.disturbed_for(Duration::ZERO);
         }
