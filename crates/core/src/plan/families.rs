@@ -6,10 +6,10 @@
 use super::Plan;
 use crate::model::{Family, ManagedService, Reason, Source};
 
-/// Reports families of the Service in which the source has no endpoint, and which Nodes do not fill either. It does so
-/// if these are all families of the Service, or if the Service requires all of its families. Empty slices do not count,
-/// because Kubernetes keeps one for each family of a Service. `report::emptiness` deals with a source without
-/// endpoints.
+/// Reports families of the Service in which the source has no endpoint, and which do not come from Nodes either. It
+/// does so if these are all families of the Service, or if the Service requires all of its families. Empty slices do
+/// not count, because Kubernetes keeps one for each family of a Service. `report::emptiness` deals with a source
+/// without endpoints.
 pub(super) fn missing(service: &ManagedService, source: &Source, plan: &mut Plan) {
     if source.slices.values().all(|slice| slice.is_empty()) {
         return;
@@ -41,7 +41,7 @@ fn is_second(source: &Source, family: Family) -> bool {
     source.key.is_api_source() && has_endpoints(source, family.other())
 }
 
-/// The remedy for missing families. `other` is a family in which the source has endpoints.
+/// The remedy for missing families. `other` is a family in which the source has endpoints, if there is one.
 fn remedy(service: &ManagedService, missing: &[Family], other: Option<Family>) -> String {
     let Some(other) = other else {
         return "give it endpoints of a family of this Service".to_owned();

@@ -31,11 +31,11 @@ pub(super) fn of_copy(
     )
 }
 
-/// The ports that a slice lists, followed by those ports of its copy whose target port is a name in the Service. They
-/// get that name.
+/// The ports that a slice lists, followed by the ports of its copy whose target port in the Service is a name. The
+/// ports of the copy get that name.
 fn known(service: &ManagedService, listed: &[EndpointPort], shown: &[EndpointPort]) -> Vec<EndpointPort> {
     let mut known = listed.to_vec();
-    // Of ports with the same name and protocol, the first counts.
+    // If several ports have the same name and protocol, the first one counts.
     let shown: HashMap<_, _> = shown.iter().rev().map(|port| (named(port), port)).collect();
     for port in &service.ports {
         let Some(IntOrString::String(target)) = &port.target_port else {

@@ -1,4 +1,4 @@
-//! Fills an IP family that the API source lacks with addresses of Nodes.
+//! Fills an IP family that the API source lacks: the addresses come from Nodes.
 //!
 //! `default/kubernetes` lists each API server in one family. The address in the other family comes from the server's
 //! Node:
@@ -29,12 +29,12 @@ pub(super) struct SecondFamily {
     pub copies: Vec<EndpointSlice>,
     /// The keys that the additional copies of all source slices would have, whether or not these copies should exist.
     keys: BTreeSet<SliceKey>,
-    /// Whether the source has endpoints in the other family. If it has, no held copy must show an address that these
+    /// Whether the source has endpoints in the other family. If it has, no held copy may show an address that these
     /// copies lack.
     has_source: bool,
     /// The listed addresses of API servers that are missing in this family or do not answer in it, and why.
     pub missing: BTreeMap<IpAddr, Missing>,
-    /// Why Nodes are unknown. `None` if they are known, or not listed yet.
+    /// Why Nodes are unknown. `None` if they are known, not listed yet, or not needed.
     pub unknown: Option<NodesUnknown>,
 }
 
@@ -107,7 +107,7 @@ struct Filler<'a> {
     https: BTreeSet<u16>,
 }
 
-/// Which addresses may enter a copy that does not show them yet.
+/// Which addresses may enter a copy if no existing copy shows them yet.
 enum Entrance<'a> {
     /// All addresses.
     Open,
@@ -158,7 +158,7 @@ impl Filler<'_> {
         second
     }
 
-    /// The ports of the copy of one slice. `None` if it needs no copy.
+    /// The ports of the copy of one slice. `None` if the slice needs no copy.
     fn ports(
         &self,
         slice: &EndpointSlice,

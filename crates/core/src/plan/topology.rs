@@ -56,8 +56,8 @@ fn shown_by(copy: Option<&EndpointSlice>) -> Shown<'_> {
         .collect()
 }
 
-/// Fills in the node name and the zone of an endpoint from the Node that has its address. While that Node is unknown,
-/// the values in the current copy stay.
+/// Fills in the node name and the zone of an endpoint from the Node that has its address. The values in the
+/// current copy stay while Nodes are unknown, or if the address possibly belongs to a Node that cannot be decoded.
 fn fill(endpoint: &mut Endpoint, address: IpAddr, shown: &Shown<'_>, nodes: &KnownNodes) {
     let (node, is_unclear) = match nodes {
         KnownNodes::Known(nodes) => (nodes.only_with(address), nodes.may_be_of_unreadable(address)),

@@ -99,8 +99,8 @@ struct Port<'a> {
     facts: BTreeMap<IpAddr, &'a TargetFacts>,
 }
 
-/// Decides which addresses are taken out if not all of those that fail can be. The address with the lowest rank is
-/// taken out first.
+/// Decides which addresses are out if more of them fail than may be out. The address with the lowest rank is taken out
+/// first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Rank {
     class: Class,

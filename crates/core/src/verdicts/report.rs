@@ -99,8 +99,8 @@ impl Targets {
 
 impl TargetState {
     /// Whether the failures may be due to a stall of etcd that is over. While etcd stalls, the suspicion cannot be
-    /// stored, so the target must fail again after the suspicion was stored. If storing took long, only an attempt
-    /// counts that began after the other replicas had time to object.
+    /// stored, so the target must fail again after the suspicion was stored. If storing took long, this
+    /// failed attempt must have begun after the other replicas had time to object.
     fn may_have_stalled(&self, stored: Moment) -> bool {
         let Some(suspected) = self.suspected_since.filter(|since| *since <= stored) else {
             // The Lease still has the suspicion of an earlier run.

@@ -58,19 +58,20 @@ pub struct TargetState {
     pub(super) last_success: Option<Moment>,
     /// How long its responses usually take: the longest recent time, reduced by an eighth with each quicker response.
     pub(super) usual: Duration,
-    /// When the newest attempt began that was answered with 2xx, 401, 403 or 429.
+    /// When the newest of the attempts that were answered with 2xx, 401, 403 or 429 began.
     pub(super) answered: Option<Moment>,
     /// The latest result that counted.
     pub(super) latest: Option<Reply>,
-    /// When the first failure since the latest response arrived. This failure begins a run.
+    /// When the first failure after the latest response arrived. This failure begins a run.
     pub(super) first_failure: Option<Moment>,
     /// When the last failure of that run arrived.
     pub(super) last_failure: Option<Moment>,
     /// When the newest attempt of that run began.
     pub(super) last_failed: Option<Moment>,
-    /// When the failure of that run arrived that made the target suspected.
+    /// When that run made the target suspected.
     pub(super) suspected_since: Option<Moment>,
-    /// When the first failure since the target was well arrived. Unlike `first_failure`, it stays during a rise.
+    /// When the first failure since the target was well, or since it was listed, arrived. Unlike `first_failure`, it
+    /// stays during a rise.
     pub(super) unhealthy_since: Option<Moment>,
     /// The failure to report. It does not change while a target is down, nor after the second failure of a new target,
     /// because a server can fail in a different way each time.

@@ -15,7 +15,8 @@ const DOUBT_AFTER: Duration = Duration::from_millis(250);
 pub struct Targets {
     thresholds: Thresholds,
     states: BTreeMap<Target, TargetState>,
-    /// The times at which healthy targets became down. They are kept when a target is no longer listed.
+    /// The times at which targets became down, not counting failures during a rise. They are kept when a target is no
+    /// longer listed.
     falls: BTreeMap<Target, Vec<Moment>>,
     /// The addresses that copies show as taken out.
     taken_out: BTreeSet<IpAddr>,
@@ -127,8 +128,8 @@ impl Targets {
     }
 
     /// The targets that a leader asks the other replicas about. A target that a previous leader took out is one of them
-    /// after two failures, even if it was never well for this replica. Otherwise a leader that alone cannot reach the
-    /// target would keep it out for its whole term.
+    /// after two failures, even if this replica never saw it well. Otherwise a leader that is the only replica that
+    /// cannot reach the target would keep it out for its whole term.
     #[must_use]
     pub fn suspects(&self) -> BTreeSet<Target> {
         let is_suspected = |target: Target, state: &TargetState| match state.phase {

@@ -1,4 +1,4 @@
-//! The results of the probes of each replica that the rules depend on. This module follows the rules, not the
+//! The probe results of each replica, as far as the rules depend on them. This module follows the rules, not the
 //! operator's code. It is lenient where the rules do not fix a time exactly, so each violation that a check finds with
 //! it is real.
 

@@ -79,7 +79,7 @@ impl World {
         }
     }
 
-    /// The probed copies of the list of API servers, by Service and family, without the groups of which a copy cannot
+    /// The probed copies of the list of API servers, by Service and family, without the groups in which a copy cannot
     /// be decoded. Empty while the source has no slice, or a slice in its namespace cannot be decoded.
     fn groups(&self) -> Vec<(Key, Group)> {
         let slices = self.store.list("endpointslices", None);

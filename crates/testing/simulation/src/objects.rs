@@ -44,11 +44,11 @@ pub enum Shape {
     V6,
     /// Both families.
     Dual,
-    /// Empty sources are held.
+    /// Copies are held while the source is empty.
     Hold,
     /// Copies are emptied when the source is empty.
     Follow,
-    /// The annotation that decides about empty sources is invalid.
+    /// The annotation that says whether copies are held is invalid.
     HoldTypo,
     /// Not managed, with the annotation `false`.
     Disabled,

@@ -51,8 +51,8 @@ pub struct Observer {
     last_leader: String,
     /// When each identity was last seen with a term.
     last_led: BTreeMap<String, Duration>,
-    /// Leaders that lost the Lease to another replica after something else had changed it, as section 5 allows. Until
-    /// their terms end, they overlap with the successors of that replica too.
+    /// Leaders that lost the Lease to another replica after something else had changed it, as section 5 of the
+    /// rules allows. Until their terms end, they overlap with the successors of that replica too.
     robbed: BTreeSet<String>,
     /// When the Lease was last changed by anything but a candidate.
     lease_harmed: Option<Duration>,
@@ -419,7 +419,7 @@ impl Observer {
         }
         (!slices.iter().any(stays)).then(|| {
             format!(
-                "the list of API servers of {name} got empty, it was {:?}",
+                "the list of API servers of {name} became empty; it was {:?}",
                 endpoints(old)
             )
         })

@@ -125,7 +125,7 @@ pub fn held(seed: u64, of: Schedule) -> Outcome {
 /// thread.
 ///
 /// # Panics
-/// If no thread or no runtime can be created.
+/// If the thread or the runtime cannot be created.
 pub fn schedule(seed: u64, schedule: Schedule, script: Script) -> Outcome {
     let run = move || {
         deterministic::begin(seed);
@@ -217,8 +217,8 @@ async fn play(seed: u64, schedule: Schedule, script: Script) -> Outcome {
     }
     garbage.abort();
     let outcome = conclude(&world, settled);
-    // Replicas hold the world, and it holds them: without this, a run of many schedules would keep every world in
-    // memory.
+    // The world and its replicas refer to each other. Unless the replicas are buried, a run of many schedules keeps
+    // every world in memory.
     let lives = std::mem::take(&mut world.state().lives);
     lives.iter().flatten().for_each(|life| life.bury());
     outcome

@@ -38,8 +38,8 @@ pub fn unreadable(kind: usize, flaw: Flaw, is_restored: bool) -> Schedule {
     schedule
 }
 
-/// A replica no longer sees Services when a source consents, and later leads after the replica that has created the
-/// copies. If `withdrawn`, the consent is withdrawn at the end.
+/// A replica no longer sees Services when a source consents, and later succeeds the leader that created the copies. If
+/// `withdrawn`, the consent is withdrawn at the end.
 #[must_use]
 pub fn consent_unseen(how: Blindness, withdrawn: bool) -> Schedule {
     let blind = Step::Blind {

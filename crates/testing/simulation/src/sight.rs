@@ -234,7 +234,7 @@ impl State {
             let due = (since.max(led).max(life.resumed_at()) + BLIND_AFTER).max(next) + NOTICE_BOUND;
             if now > due && !life.is_paused() {
                 overdue.push(format!(
-                    "{} leads and sees nothing since {since:?}",
+                    "{} leads, and has seen nothing since {since:?}",
                     life.identity
                 ));
             }

@@ -235,7 +235,7 @@ impl World {
                     world.start_replica(number);
                 });
             }
-            // A replica that is paused would not notice a restore, see docs/explanation/failure-model.md.
+            // A replica that is paused would not notice a restore; see docs/explanation/failure-model.md.
             _ if self.state().restoring => {}
             _ => {
                 self.count("replica paused");

@@ -218,7 +218,7 @@ impl Probed {
         self.hearing.restored();
     }
 
-    /// Counts the reasons for which endpoints that were out returned.
+    /// Counts the reasons why endpoints that were out have returned.
     pub fn count_returns(
         &self,
         now: Duration,
@@ -433,7 +433,7 @@ impl State {
         }
         let objected = shown.and_then(|shown| shown.objected(target, now));
         if let Some(since) = objected.filter(|since| *since + NOTICED < decided) {
-            return Some(format!("there is an objection since {since:?}"));
+            return Some(format!("there has been an objection since {since:?}"));
         }
         None
     }

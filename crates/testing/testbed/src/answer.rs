@@ -186,7 +186,7 @@ pub(crate) async fn undecodable(response: Response<Body>, labels: bool) -> Respo
         object => vec![object],
     };
     for object in objects {
-        // Of these kinds, only a Node has a status.
+        // A Node has a status, but a slice has none.
         if object["status"].is_object() {
             object["status"]["addresses"] = json!(0);
         } else {

@@ -1,4 +1,4 @@
-//! `/api`, `/apis`, `/version` and health: enough for kubectl to find the resources. Of OpenAPI, there is only the
+//! `/api`, `/apis`, `/version` and health: enough for kubectl to find the resources. The only part of OpenAPI is the
 //! parameter `fieldValidation`, from which kubectl concludes that the server validates fields. Without this parameter,
 //! kubectl would need whole schemas to validate the fields itself.
 

@@ -216,7 +216,7 @@ impl Faults {
         result
     }
 
-    /// Adds a rule. If several rules match a request, their latencies add up, and of their other effects, the first one
+    /// Adds a rule. If several rules match a request, their latencies add up, and the first of their other effects
     /// applies.
     pub fn add(&self, fault: Fault) -> FaultId {
         self.change(|rules| {

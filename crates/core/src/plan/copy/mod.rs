@@ -196,8 +196,8 @@ fn same_trigger_time(is: &ObjectMeta, should: &ObjectMeta) -> bool {
 }
 
 /// Whether the source versions in both slices count as the same. A number in `is` counts as the same as any version,
-/// because the source can be updated without a change. Text that is not a number must be replaced, because it would
-/// disable the check for newer copies.
+/// because a new version of the source can have the same content. Text that is not a number must be replaced, because
+/// it would disable the check for newer copies.
 fn same_version(is: &ObjectMeta, should: &ObjectMeta) -> bool {
     let read = |metadata| annotation_of(metadata, provenance::RESOURCE_VERSION);
     version(read(is)).is_some() || read(is) == read(should)
@@ -220,7 +220,7 @@ fn same_endpoints(is: Option<&[Endpoint]>, should: Option<&[Endpoint]>) -> bool 
     if is.len() != should.len() {
         return false;
     }
-    // Only endpoints that are not in the same place must be sorted. Most updates change one endpoint in its place.
+    // Only endpoints that differ from those at the same position need sorting. Most updates change one endpoint.
     let moved = is.iter().zip(should).filter(|(is, should)| is != should);
     let (mut is, mut should): (Vec<_>, Vec<_>) = moved.unzip();
     // The order uses all fields, because Pods in the same host network differ only in their targets.

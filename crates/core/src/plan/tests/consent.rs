@@ -388,7 +388,7 @@ fn a_frozen_copy_needs_consent_of_each_service_that_it_may_come_from() {
 
     let mut index = world.index();
     assert!(index.apply_service(&admin).contains(&vip()));
-    // The slice does not belong to this Service, but its name does not rule that out.
+    // The slice does not belong to `app`, but its name does not rule that out.
     let mut without = world.clone();
     without.services.remove(&ServiceKey::new("web", "app-x7k2p"));
     let mut index = without.index();

@@ -1,4 +1,4 @@
-//! Copies follow an empty source, unless the source cannot really be empty.
+//! Copies of an empty source are emptied or deleted, unless they are held.
 
 use k8s_openapi::api::discovery::v1::EndpointConditions;
 
@@ -336,7 +336,7 @@ fn an_empty_copy_stays_beside_a_held_one() {
     assert_eq!(
         world.settle("vip").len(),
         1,
-        "its source slice is gone, and it has no endpoints"
+        "the slice of the empty copy is gone"
     );
     assert_eq!(world.reasons("vip"), [Reason::SourceEmptyHeld]);
 }
@@ -534,7 +534,7 @@ fn ports_that_an_empty_slice_lists_are_used() {
 }
 
 #[test]
-fn held_copy_without_source_version_is_written_once() {
+fn held_copy_without_source_version_is_written_at_most_once() {
     for mut world in emptied() {
         let copy = copy_of(&slice("kubernetes"));
         world.edit(&copy, |copy| {

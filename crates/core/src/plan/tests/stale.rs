@@ -107,7 +107,7 @@ fn copy_of_a_seemingly_empty_slice_waits_for_a_read() {
     for (version, uid, expected) in [
         (150, "uid-kubernetes", (0, 1)),
         (201, "uid-kubernetes", (1, 0)),
-        // The watch has shown all changes up to version 300, so the slice with the UID of the copy is gone.
+        // The watch has shown all changes up to version 300, so the slice whose UID the copy names is gone.
         (150, "old", (1, 0)),
     ] {
         let seen = slice("kubernetes").version(version).uid(uid);

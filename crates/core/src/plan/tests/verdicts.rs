@@ -260,7 +260,7 @@ fn copy_that_becomes_unreadable_remembers_nothing() {
     let unreadable = out.copies("kubernetes-vip")[0].clone();
     // The server answers again, and both copies get it back.
     let mut index = settled_with(out, probes(0)).index();
-    // The last state in which the one copy could be read is the one before.
+    // In its last readable state, one of the copies still records the server as taken out.
     index.list_slice(&Scope::Copies, unreadable.clone());
     index.list_unreadable_slice(
         &Scope::Copies,
@@ -272,7 +272,7 @@ fn copy_that_becomes_unreadable_remembers_nothing() {
     let plan_with = |verdicts| plan(&snapshot, &verdicts);
     let idle = plan_with(probes(0));
     assert!(idle.is_done() && idle.returned.is_empty(), "{idle:#?}");
-    // A single failure takes no server out, unless it was out before.
+    // A single failure takes no server out, but it keeps out a server that was out before.
     let mut report = report(0);
     let failing = report.targets.get_mut(&target(ADDRESSES[0], 6443)).unwrap();
     (failing.phase, failing.answers, failing.failures) = (Phase::Failing, false, 1);

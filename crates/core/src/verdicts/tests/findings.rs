@@ -1,4 +1,4 @@
-//! Findings of probes, except that an endpoint is out.
+//! The findings on single targets: `ProbeUnauthorized` and `PortNotAnswering`.
 
 use super::*;
 
