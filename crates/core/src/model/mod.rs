@@ -99,7 +99,7 @@ pub mod annotation {
         /// On a source: the namespaces that may copy it.
         ALLOW_FROM = "endpoint-copier/allow-from" =>
             "Namespaces whose Services may copy this one, separated by commas without spaces, or `\"*\"` for all. \
-             There are no other patterns; an empty value, or one of more than 4,096 characters, allows no namespace. \
+             There are no other patterns; an empty value, or one of more than 4,096 bytes, allows no namespace. \
              Services in the namespace of the source may always copy it.";
     }
 }
