@@ -12,8 +12,8 @@ use tower::BoxError;
 pub enum Probe {
     /// Whether Services and rollouts may count on this replica. A failure does not restart the process.
     Readiness,
-    /// Whether the process works at all. After a failure the kubelet restarts it, so only problems that a restart fixes
-    /// belong here. A process that is not alive is not ready either.
+    /// Whether the process works at all. After repeated failures, the kubelet restarts the container, so only problems
+    /// that a restart fixes belong here. A process that is not alive is not ready either.
     Liveness,
 }
 

@@ -1,5 +1,5 @@
-//! The page of metrics: rendered at most once a second for all clients together, and not kept for clients that do not
-//! read.
+//! The page of metrics. It is rendered at most once a second for all clients together, and clients that do not read
+//! keep only small parts of it in memory.
 
 use std::pin::Pin;
 use std::sync::{Arc, Weak};

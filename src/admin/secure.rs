@@ -140,7 +140,7 @@ mod tests {
 
     /// Rule: survive.metrics-authorized
     #[tokio::test]
-    async fn metrics_are_served_over_tls_and_with_a_token_only() {
+    async fn metrics_are_served_only_over_tls_and_with_a_token() {
         let server = start(Limits::default());
         let token = Some(testbed::ADMIN_TOKEN);
         for (path, token, code) in [

@@ -1,4 +1,5 @@
-//! A client's channel to the API: one connection to one API server. The next request after a failure uses another one.
+//! A client's channel to the API: one connection to one API server. The next request after a failure uses another
+//! connection.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -94,10 +95,10 @@ impl Channel {
         self.0.dialer.pool.lock().stretch.factor()
     }
 
-    /// Returns the connection for a request. If an address failed for another client, no request is sent to it as long
-    /// as there is another address that did not fail. For a watch, this returns a new connection if there is a better
-    /// address, or if the limit for pings of the current connection is now longer than necessary. Watches restart often
-    /// anyway, and requests on the old connection are not disturbed.
+    /// Returns the connection for a request. If an address failed for another client, or probes find it down, no
+    /// request is sent to it as long as another address is neither ejected nor down. For a watch, this returns a new
+    /// connection if there is a better address, or if the limit for pings of the current connection is now longer than
+    /// necessary. Watches restart often anyway, and requests on the old connection are not disturbed.
     fn connection(&self, watches: bool) -> Pending {
         let mut state = self.0.state.lock();
         if let Some(pending) = &state.current {
@@ -112,7 +113,7 @@ impl Channel {
                     if watches && self.has_better(&connection.address) {
                         state.why = Some("a preferred address is available".to_owned());
                     } else if self.is_ejected(&connection.address) {
-                        state.why = Some("it failed for another client".to_owned());
+                        state.why = Some("it failed for another client or in probes".to_owned());
                     } else if !watches || connection.factor <= self.factor() {
                         return pending.clone();
                     }
@@ -299,7 +300,7 @@ impl Channel {
                         connection: connection.clone(),
                     });
                     if watches && answer.status().is_success() {
-                        // From now on, pings show that the connection of the watch is alive.
+                        // From now on, pings or TCP keepalive show that the connection of the watch is alive.
                         in_flight.allow_silence();
                     }
                     return Ok(answer.map(|body| TrackedBody::new(body, in_flight)));

@@ -148,7 +148,7 @@ async fn carry(
             debug!(%error, "a connection to an API server ended");
         },
         () = until_down => {
-            debug!("left an API server that probes see down");
+            debug!("left an API server that probes find down");
             is_down.cancel();
         }
     }

@@ -23,7 +23,8 @@ use crate::apiserver::error::{causes, one_line};
 use crate::config::ServerAddress;
 use crate::timing::{DIAL_LIMIT, PING};
 
-/// The time limit divided by this number is the wait for a response before the next address is dialed in parallel.
+/// The time limit divided by this number, but at most [`LONGEST_STAGGER`], is the wait for a response before the next
+/// address is dialed in parallel.
 const STAGGER: u32 = 5;
 
 /// The longest wait before the next dial, however long the limit is, so that the client soon finds a server that comes
@@ -169,8 +170,9 @@ impl Dialer {
         answer
     }
 
-    /// Dials one address after the other and waits for the first to answer; `None` if all fail. If all are silent, it
-    /// dials them again in the same order: behind the cluster IP, another API server may accept the next dial.
+    /// Dials one address after the other and waits for the first to answer; `None` if all fail. While at least one of
+    /// them is silent, it dials all of them again in the same order: behind the cluster IP, another API server may
+    /// accept the next dial.
     async fn race(
         &self,
         order: &[ServerAddress],
@@ -217,7 +219,7 @@ impl Dialer {
                 answer => return answer,
             }
         }
-        Err("no name that a certificate could bear".into())
+        Err("the host is not a valid name for a certificate".into())
     }
 
     async fn connect_as(

@@ -127,8 +127,8 @@ pub fn must_relist(status: &Status) -> bool {
     matches!(status.code, 0 | 400 | 410)
 }
 
-/// Whether every replica probably gets this response to the same request: 4xx rejects the request itself, for example
-/// because a permission is missing or a selector is too long.
+/// Whether every replica probably gets this response to the same request: 4xx usually rejects the request itself, for
+/// example because a permission is missing or a selector is too long.
 #[must_use]
 pub fn is_client_error(status: &Status) -> bool {
     (400..500).contains(&status.code)
@@ -161,7 +161,7 @@ pub fn throttled(status: &Status) -> Option<Duration> {
 /// Converts an unsuccessful response into an error.
 pub(super) fn error(parts: &Parts, body: &[u8]) -> kube::Error {
     let code = parts.status.as_u16();
-    // Every field of a Status has a default, so any JSON object decodes as one: compare the code.
+    // Every field of a Status has a default, so any JSON object decodes as one. Compare the code.
     let decoded: Option<Status> = serde_json::from_slice(body).ok();
     let mut status = decoded.filter(|status| status.code == code).unwrap_or_else(|| {
         let text = String::from_utf8_lossy(body);

@@ -107,7 +107,7 @@ pub enum Error {
     /// The process runs outside a Pod, without a usable kubeconfig.
     #[error("no cluster to work on: {0}; pass --kubeconfig, or set KUBECONFIG")]
     Context(String),
-    /// The URL, the certificates or the credentials of the configuration cannot be used.
+    /// The URL, the TLS server name, the certificates or the credentials of the configuration cannot be used.
     #[error("the credentials for {url} cannot be used: {error}")]
     Credentials {
         /// The API server.
@@ -228,9 +228,9 @@ impl Access {
         self.learns
     }
 
-    /// Sets the source of learned addresses. `listed` returns the known addresses and ports of the API servers, the
-    /// more trusted group first. `listed` is called at each dial, and sometimes between dials. At most 16 addresses are
-    /// used.
+    /// Sets the function that lists the learned addresses. `listed` returns the known addresses and ports of the API
+    /// servers, the more trusted group first. `listed` is called at each dial, and sometimes between dials. At most 16
+    /// of the listed addresses are used.
     pub fn learn_from(&self, listed: impl Fn() -> [BTreeSet<(String, u16)>; 2] + Send + Sync + 'static) {
         _ = self.dialer.listed.set(Box::new(listed));
     }
@@ -324,7 +324,7 @@ async fn from_file(path: &Path) -> Result<Config, kube::config::KubeconfigError>
     Config::from_custom_kubeconfig(Kubeconfig::read_from(path)?, &KubeConfigOptions::default()).await
 }
 
-/// Whether a request reads one object. Lists and watches always have a query: a limit or a selector.
+/// Whether a request reads one object. Lists and watches always have a query, such as `limit=500` or `watch=true`.
 fn reads_one_object<B>(request: &Request<B>) -> bool {
     request.method() == Method::GET && request.uri().query().unwrap_or_default().is_empty()
 }

@@ -100,7 +100,7 @@ impl Access {
     /// Returns a client that probes the API servers of this cluster.
     ///
     /// # Errors
-    /// Certificates or credentials cannot be used.
+    /// If certificates or credentials cannot be used.
     pub fn probe_client(&self) -> Result<HttpsProbeClient, Error> {
         HttpsProbeClient::new(self.config.clone(), Some(self.source.clone()))
     }

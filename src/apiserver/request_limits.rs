@@ -66,8 +66,9 @@ where
     }
 
     /// Sends a request. A response of more than `largest` bytes fails with [`TooLarge`], and so does a watch with a
-    /// line of more than [`LARGEST_OBJECT`]. No object is that large, so a failure at [`LARGEST_OBJECT`] counts against
-    /// the server. Only the beginning of an error response is read.
+    /// line of more than [`LARGEST_OBJECT`]. A smaller one also fails if all incomplete responses together are too
+    /// large. Unless `largest` is less than [`LARGEST_OBJECT`], such a failure counts against the server. Only the
+    /// beginning of an error response is read.
     pub fn send(
         &self,
         request: Request<Body>,
@@ -105,7 +106,7 @@ where
                 let body = WatchBody::new(body, &incoming, origin);
                 return Ok(Response::from_parts(parts, Either::Right(body)));
             }
-            // Without a limit, this could wait forever for a server that answers pings but not the rest of a list.
+            // Without a limit, this could wait forever for a server that answers pings, but does not complete a list.
             let too_late = |_| TimedOut(whole_limit);
             if !parts.status.is_success() {
                 let text = timeout(whole_limit, read_error(body)).await.map_err(too_late)??;
@@ -141,13 +142,13 @@ impl Drop for RequestCount {
 }
 
 /// Returns the minimum difference in seconds between the clocks of this host and of the API server: positive if this
-/// host is ahead, and `None` without a usable Date. The Date of a response is truncated to whole seconds, and was
-/// written at some time between request and response.
+/// host is ahead, and `None` without a usable Date or if this host's clock was set back in the meantime. The Date of a
+/// response is truncated to whole seconds, and was written at some time between request and response.
 pub(super) fn skew(headers: &HeaderMap, sent: Timestamp, received: Timestamp) -> Option<f64> {
     let date = rfc2822::parse(headers.get(header::DATE)?.to_str().ok()?).ok()?;
     let ahead = |moment: Timestamp| moment.duration_since(date.timestamp()).as_secs_f64();
     let (ahead_at_least, ahead_at_most) = (ahead(sent) - 1.0, ahead(received));
-    // If a clock was set in between, the skew is unknown.
+    // If our clock was set back in the meantime, the skew is unknown.
     (ahead_at_least <= ahead_at_most).then(|| 0.0_f64.clamp(ahead_at_least, ahead_at_most))
 }
 

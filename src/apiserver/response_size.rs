@@ -26,8 +26,8 @@ pub(super) const LARGEST_OBJECT: usize = 13 * MIB;
 const LONGEST_ERROR: usize = 64 * 1024;
 
 /// The total size of incomplete responses in memory above which those of more than [`FAIR_SHARE`] are abandoned.
-/// Without this limit, a proxy that sends endless responses to all watches would exceed the memory limit, although none
-/// of the responses is too large.
+/// Without this limit, a proxy that sends endless responses to all watches would exceed the memory limit, even if no
+/// single response is too large.
 const LARGEST_TOTAL: usize = 24 * MIB;
 
 /// A response of up to this size continues, whatever the total is: few objects are larger.
@@ -201,7 +201,7 @@ mod tests {
 
     use super::*;
 
-    /// A part of a response that is not complete.
+    /// The size of one part of a response.
     const PART: usize = 64 * 1024;
 
     static LETTERS: [u8; PART] = [b'A'; PART];

@@ -84,8 +84,8 @@ fn plain(name: &str) -> String {
 /// If the connection or the request fails, or the response is 5xx.
 pub async fn ask(target: Target) -> Result<Shown, Failure> {
     let config = config().map_err(|error| failure(&error))?;
-    // With an IP address here, rustls sends no server name. K3s and RKE2 may add a server name that a client sends to
-    // their certificate.
+    // With an IP address here, rustls sends no server name. If a client sends one, K3s and RKE2 may add it to their
+    // certificate.
     let name = ServerName::IpAddress(target.address().into());
     let stream = connect(target, Arc::new(config), name).await?;
     let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();

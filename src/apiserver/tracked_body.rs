@@ -78,7 +78,8 @@ impl Drop for InFlight {
     }
 }
 
-/// The body of a response. If the body breaks, the connection counts as broken too.
+/// The body of a response. If the body breaks, the connection counts as broken too, unless the response is exempt from
+/// blame.
 pub(super) struct TrackedBody {
     body: Incoming,
     request: InFlight,

@@ -40,7 +40,7 @@ pub struct LeaderElector {
 enum LeaseAttempt {
     /// The Lease is ours. The write that took or renewed it was sent at this moment.
     Acquired(Instant),
-    /// Another replica holds the Lease.
+    /// Another replica holds the Lease, or may still hold or recreate it.
     NotAcquired,
     /// The attempt failed, or its result is unknown.
     Failed { error: String, conflict: bool },

@@ -50,7 +50,7 @@ impl KnownVersion {
     }
 
     /// Records the Lease that a GET shows, or `None` if there is none. This replaces the known version, because
-    /// versions restart when etcd is restored. The lock is about to send a write that builds on this version, so
+    /// versions restart when etcd is restored. The lock may now send a write that builds on this version, so
     /// another renewal must not build on it.
     pub fn read(&mut self, lease: Option<&Lease>) {
         *self = Self::default();

@@ -28,8 +28,8 @@ pub enum PresentedLease {
 
 impl PresentedLease {
     /// The Lease to present to the lock of the candidate `us`, given what the candidate knows after this response.
-    /// `leads` says whether the candidate has a valid term. `overtaken` says that the response was ignored, so the
-    /// known state may differ from what was read.
+    /// `leads` says whether the candidate has a valid term. `overtaken` says whether the response was ignored, in
+    /// which case the known state may differ from what was read.
     pub fn of(
         answer: Option<&Lease>,
         overtaken: bool,

@@ -110,7 +110,7 @@ impl Term {
     /// Begins a write.
     ///
     /// # Errors
-    /// The term is over.
+    /// If the term is over.
     pub fn begin_write(&self) -> Result<WritePermit, TermOver> {
         // This takes one lock, so that a release either sees this write or has ended the term before it.
         let mut state = self.state.lock();

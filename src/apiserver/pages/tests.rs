@@ -218,7 +218,7 @@ async fn late_page_is_requested_again_with_fewer_objects() {
 }
 
 #[tokio::test]
-async fn a_request_that_is_no_list_is_not_changed() {
+async fn only_lists_with_a_limit_are_changed() {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let server = {
         let seen = seen.clone();

@@ -4,11 +4,12 @@
 //! gets first. The term counts from the time at which the applied try was sent or, if it is unknown which try was
 //! applied, from the time at which the first try was sent.
 //!
-//! A lost response does not end the term. A renewal is sent 2 s before the deadline. If each request takes 1.5 s, a
-//! repetition is rejected 2.5 s after the first try, and a renewal of the new version would be answered after 3 s at
-//! the earliest, so no further request is in time. But the watch shows the new version as soon as it is written. That
-//! version has the time that only this renewal states, so the API server has applied the renewal. If the watch has just
-//! ended and takes 1.5 s to restart, the term is lost, because nothing else shows the result in time.
+//! While the watch works, a lost response does not end the term. By default, a renewal is sent 2 s before the deadline.
+//! If each request takes 1.5 s, a repetition is rejected 2.5 s after the first try, and a renewal of the new version
+//! would be answered after 3 s at the earliest, so no further request is in time. But the watch shows the new version
+//! as soon as it is written. That version has the time that only this renewal states, so the API server has applied the
+//! renewal. If the watch has just ended and takes 1.5 s to restart, the term is lost, because nothing else shows the
+//! result in time.
 
 use std::future::ready;
 use std::time::Duration;
@@ -28,7 +29,7 @@ use crate::timing::REPEAT_RENEWAL;
 
 impl LeaseCas {
     /// Sends a PATCH that renews this term. If it is not answered soon, an identical PATCH is sent in parallel, through
-    /// another API server if there is one. A further PATCH follows while no try has succeeded, unless the Lease has
+    /// another API server if there is one. Further PATCHes follow while no try has succeeded, unless the Lease has
     /// changed or each server has an unanswered repetition.
     ///
     /// # Errors

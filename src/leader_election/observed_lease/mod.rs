@@ -31,10 +31,10 @@ pub struct ObservedLease {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 struct LeaseState {
     version: Option<ReadVersion>,
-    /// The renewal time that the Lease states. It only serves to distinguish states that have the same version, which
+    /// The renewal time that the Lease states. It serves only to distinguish states that have the same version, which
     /// happens after a restore of etcd.
     renewed: Option<String>,
-    /// Whether the Lease names a holder. If not, it was released, emptied or garbled.
+    /// Whether there is a Lease, and it names a holder.
     names_holder: bool,
     released: bool,
 }

@@ -35,7 +35,7 @@ async fn standbys_watch_and_do_not_poll() {
     sleep(seconds(5)).await;
     let before = two.requests();
     sleep(seconds(300)).await;
-    // The watch itself is renewed every 25 s.
+    // The watch itself restarts every 25 s.
     assert!(two.requests() - before <= 13, "{}", two.requests() - before);
     assert_eq!(two.writes(), 0);
 }
@@ -138,7 +138,7 @@ async fn a_standby_with_a_silent_watch_does_not_take_a_held_lease() {
 
 /// Rule: 5.renewal
 #[tokio::test(start_paused = true)]
-async fn refused_and_garbled_answers_are_retried_until_it_leads() {
+async fn failed_attempts_are_repeated_until_one_succeeds() {
     for effect in [
         Effect::Nonsense,
         Effect::Truncated,
