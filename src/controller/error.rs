@@ -42,14 +42,14 @@ pub enum SyncError {
         /// The copy.
         slice: SliceKey,
     },
-    /// The API server refuses a write, and will probably refuse it again.
-    #[error("the API server refuses to {} EndpointSlice {}: {message}", operation.as_str(), slice.name())]
+    /// The API server refuses a write and will probably refuse it again, or something else undoes it each time.
+    #[error("cannot {} EndpointSlice {}: {message}", operation.as_str(), slice.name())]
     Refused {
         /// The operation of the write.
         operation: Operation,
         /// The copy.
         slice: SliceKey,
-        /// The reason from the API server.
+        /// The reason from the API server, or what undoes the write.
         message: String,
         /// Whether RBAC does not allow such writes in the namespace.
         is_forbidden: bool,

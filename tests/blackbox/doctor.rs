@@ -10,7 +10,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, Patch, PatchParams};
 use serde_json::{Value, json};
-use testbed::Request;
+use testbed::{Effect, Fault, Match, Request};
 use tokio::time::sleep;
 
 use crate::inspect::{ended, run, text};
@@ -235,6 +235,43 @@ async fn silent_servers_delay_doctor_by_less_than_20_seconds() {
         detail.starts_with("no response from 2 of 3") && detail.contains("(timed out)"),
         "{detail}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn unanswered_second_list_of_leases_delays_doctor_by_less_than_20_seconds() {
+    let cluster = Cluster::start_listed(Platform::Testbed, PROGRAM, None).await;
+    let (store, server) = cluster.testbed().expect("on the testbed");
+    // The Lease of an installation that was uninstalled. `doctor` lists Leases again to find out whether it is renewed.
+    let lease = json!({
+        "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+        "metadata": {"name": LEASE, "namespace": "kube-public"},
+        "spec": {
+            "holderIdentity": "other_1", "leaseDurationSeconds": 6, "renewTime": "2026-01-02T12:00:00.000000Z",
+        },
+    });
+    let path = "/apis/coordination.k8s.io/v1/namespaces/kube-public/leases";
+    assert_eq!(cluster.post(path, lease).await, 201);
+    let is_list = |request: &Request| request.is("list", "leases");
+    let hang = async {
+        until("doctor has listed Leases", async || {
+            store
+                .requests()
+                .matching(is_list)
+                .iter()
+                .any(|request| request.status == Some(200))
+        })
+        .await;
+        server.faults().add(Fault::new(
+            Match::any().verb("list").resource("leases"),
+            Effect::Hang,
+        ));
+    };
+    let start = Instant::now();
+    let ((_, json), ()) = tokio::join!(diagnosis(&cluster), hang);
+    assert_eq!(store.requests().matching(is_list).len(), 2);
+    assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
+    let (result, detail) = check(&json, "installations");
+    assert_eq!(result, "warning", "{detail}");
 }
 
 /// Runs only on a real API server: the testbed has neither Pods nor access reviews.

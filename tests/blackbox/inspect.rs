@@ -152,7 +152,7 @@ async fn status_shows_the_event_about_a_refused_write() {
         output.status.code() == Some(1)
             && line(&shown, "default/kubernetes-vip").last() == Some(&"WriteRefused")
             && shown.contains(
-                "default/kubernetes-vip WriteRefused: the API server refuses to create EndpointSlice",
+                "default/kubernetes-vip WriteRefused: cannot create EndpointSlice",
             )
     })
     .await;

@@ -26,8 +26,8 @@ use endpoint_copier_core::verdicts::{Failure, Target};
 /// The time limit for all reads of [`settled`] together. A large cluster takes some seconds.
 const LISTS_LIMIT: Duration = Duration::from_secs(30);
 
-/// The time limit for each of the parallel requests that follow these reads: one to each API server, the list of Nodes,
-/// the list of MetalLB's announcements, and all access reviews together.
+/// The time limit for each of the parallel requests that follow these reads: one to each API server, the second read of
+/// the Leases, the list of Nodes, the list of MetalLB's announcements, and all access reviews together.
 const LIMIT: Duration = Duration::from_secs(10);
 
 /// The time between two reads of a Lease. It is longer than the default time between two renewals.
@@ -143,11 +143,15 @@ async fn read_leases_again(reader: &ClusterReader<'_>, installations: &mut Insta
         return;
     }
     sleep(RENEWAL).await;
-    let leases = if installations.hidden.is_some() {
-        reader.leases().await
-    } else {
-        reader.leases_everywhere().await
+    let reads = async {
+        if installations.hidden.is_some() {
+            reader.leases().await
+        } else {
+            reader.leases_everywhere().await
+        }
     };
+    // If this read fails or takes too long, the first one counts.
+    let leases = timeout(LIMIT, reads).await.unwrap_or(Ok(Vec::new()));
     let at = reader.now();
     let leases = leases.unwrap_or_default();
     let leaders = leases.iter().map(|lease| Leader::of(lease, at));
