@@ -42,14 +42,15 @@ pub enum SyncError {
         /// The copy.
         slice: SliceKey,
     },
-    /// The API server refuses a write, and will probably refuse it again.
+    /// The API server refuses a write and will probably refuse it again, or something else keeps changing the copy
+    /// back.
     #[error("the API server refuses to {} EndpointSlice {}: {message}", operation.as_str(), slice.name())]
     Refused {
         /// The operation of the write.
         operation: Operation,
         /// The copy.
         slice: SliceKey,
-        /// The reason from the API server.
+        /// The reason from the API server, or what keeps happening to the copy.
         message: String,
         /// Whether RBAC does not allow such writes in the namespace.
         is_forbidden: bool,
@@ -131,7 +132,7 @@ impl SyncError {
     }
 
     /// The outcome of a sync with this error. `due` is the time by which the watch should show the written or
-    /// conflicting state.
+    /// conflicting state, or the time of the next sync if the watch already shows the cause of a conflict.
     pub(super) fn outcome(&self, due: Option<Instant>) -> Outcome {
         let (result, requeue) = match self {
             Self::Unlisted | Self::TermOver => (SyncResult::Requeued, Requeue::WhenDirty),
