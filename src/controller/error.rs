@@ -131,7 +131,7 @@ impl SyncError {
     }
 
     /// The outcome of a sync with this error. `due` is the time by which the watch should show the written or
-    /// conflicting state.
+    /// conflicting state, or the time of the next sync if the watch already shows the cause of a conflict.
     pub(super) fn outcome(&self, due: Option<Instant>) -> Outcome {
         let (result, requeue) = match self {
             Self::Unlisted | Self::TermOver => (SyncResult::Requeued, Requeue::WhenDirty),

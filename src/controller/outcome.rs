@@ -30,18 +30,19 @@ pub enum Requeue {
     Resume(Instant),
     /// After a delay that grows with each failure, or earlier when it gets dirty.
     Backoff(Backoff),
-    /// After the common pause for an overloaded API server, which requests this pause. Keys with reserved slots have a
-    /// pause of their own.
+    /// After the common pause for an overloaded API server. The value is the pause that the server requests. Keys with
+    /// reserved slots have a pause of their own.
     Overloaded(Duration),
 }
 
 /// The backoff of a key after a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Backoff {
-    /// 100 ms to 1 s: the API server could not be reached or failed, and the copies should be correct as soon as it is
-    /// available again.
+    /// About 100 ms, doubling to less than 1 s: the API server could not be reached or failed, and the copies should be
+    /// correct as soon as it is available again.
     Short,
-    /// 5 s doubling to 30 s: the API server refuses the writes.
+    /// 5 s, doubling to 30 s: the API server refuses a delete, another slice has the name of a copy, or a condition
+    /// cannot be written.
     Long,
 }
 

@@ -126,7 +126,7 @@ mod tests {
 
     /// Rule: survive.memory
     #[test]
-    fn a_refusal_that_nothing_repeats_is_forgotten() {
+    fn a_refusal_that_does_not_recur_is_forgotten() {
         let (mut refusals, now) = (Refusals::<&str>::default(), Instant::now());
         refusals.refused("web", (), "no", now);
         refusals.refused("app", (), "no", now + seconds(90) - Duration::from_millis(1));

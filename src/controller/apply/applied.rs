@@ -21,7 +21,7 @@ pub enum Expectation {
 }
 
 impl Expectation {
-    /// Whether the watch shows the written state or a later one. `slice` is what the watch shows.
+    /// Whether the watch shows the expected state or a later one. `slice` is what the watch shows.
     #[must_use]
     pub fn is_fulfilled(&self, slice: Option<&EndpointSlice>) -> bool {
         let version = slice.and_then(|slice| version_of(&slice.metadata));

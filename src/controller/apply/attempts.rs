@@ -141,7 +141,7 @@ mod tests {
 
     /// Rule: 2.write-refused-pause
     #[test]
-    fn a_refused_write_waits_until_its_content_changes() {
+    fn a_refused_write_waits_5_s_unless_its_content_changes() {
         let (mut attempts, now) = (Attempts::default(), Instant::now());
         let copy = slice("vip-1").endpoints(["10.0.0.1"]);
         let until = now + seconds(5);

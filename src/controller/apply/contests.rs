@@ -1,8 +1,8 @@
 //! Detects copies that somebody else keeps writing, such as a second installation of the operator.
 //!
-//! The operator does not yield: it immediately repairs what clients see, until it has done so [`REPAIRS`] times in a
-//! row. In a contested copy, it repairs anything else at most once a minute, because two writers would otherwise keep
-//! the API server and all readers of the copy busy.
+//! The operator does not yield: it immediately repairs what clients see, until it has written the same content
+//! [`REPAIRS`] times in a row. In a contested copy, it repairs anything else at most once a minute, because two writers
+//! would otherwise keep the API server and all readers of the copy busy.
 //!
 //! This module is pure: the current time is an argument.
 
@@ -351,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn occasional_repairs_are_no_contest() {
+    fn repairs_a_second_apart_do_not_wait() {
         let mut writes = Writes::new();
         for _ in 0..100 {
             writes.now += seconds(1);

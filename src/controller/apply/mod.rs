@@ -134,7 +134,7 @@ impl Writer {
             let out = slice.unreachable();
             out.iter().any(|address| taken_out.contains_key(address))
         };
-        // An endpoint that gives its place to another returns before the other one is out.
+        // If an endpoint is put back because another one is taken out, the first one returns before the other is out.
         updates.sort_by_key(takes_out);
         for slice in updates {
             // The failure that holds an update back also causes a new plan.

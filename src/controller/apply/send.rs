@@ -16,7 +16,7 @@ use crate::telemetry::watchdog::Watchdog;
 use endpoint_copier_core::model::version;
 
 /// The response to a successful write: the object as it is now or, after a delete, possibly a `Status`, which has
-/// neither a version nor a deletion time. No other field of it is decoded.
+/// neither a version nor a deletion time. No other fields of the object are decoded.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(in crate::controller) struct Written {

@@ -84,7 +84,7 @@ fn writer(answer: Answer) -> (Writer, Sent) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_write_is_sent_after_the_deadline_of_the_term() {
+async fn each_write_carries_the_deadline_of_the_term() {
     for (seconds, expected) in [(4, 4), (60, 60)] {
         let (writer, sent) = writer(|| Ok(http::Response::new("{}".to_owned())));
         let now = Instant::now();

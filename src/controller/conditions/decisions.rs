@@ -17,7 +17,8 @@ const MINIMUM_AGE: Duration = Duration::from_secs(10);
 /// The pause between a write and the write of a different condition. It doubles with each write.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// The longest such pause, and the time between two writes of the same condition if somebody else keeps changing it.
+/// The longest pause between a write and the write of a different condition, and the time between two writes of the
+/// same condition if somebody else keeps changing it.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// The time without a write after which the pause is [`PAUSE`] again. It is longer than any pause.

@@ -36,9 +36,9 @@ pub use endpoint_copier_core::model::SYNCED;
 /// The limit for Events that wait to be written. Further findings are reported later.
 const WAITING_EVENTS: usize = 1024;
 
-/// The pauses of an Event after attempts that a busy API server rejected. If the attempt after the last pause fails
-/// too, the Event is dropped. When an overloaded API server rejects an Event, all Events pause for the first of these
-/// times, or longer if the server requests it.
+/// The pauses of an Event about a finding after rejections that allow another attempt; see [`may_create_again`]. If the
+/// attempt after the last pause fails too, the Event is dropped. When an overloaded API server rejects an Event, all
+/// Events pause for the first of these times, or longer if the server requests it.
 static PAUSES: [Duration; 3] = [
     Duration::from_secs(1),
     Duration::from_secs(5),
@@ -66,8 +66,8 @@ struct PendingEvent {
 enum Attempt {
     /// The Event is written, or is not tried again.
     Over,
-    /// The API server may accept the Event later. `Some` means that the server is overloaded, and has the pause that it
-    /// requested, or zero.
+    /// The API server may accept the Event later. `Some` means that the server is overloaded, and contains the pause
+    /// that it requested, or zero.
     Rejected(Option<Duration>),
 }
 
@@ -214,8 +214,9 @@ impl PendingEvent {
 }
 
 impl EventWriter {
-    /// Writes Events until the recorder is dropped. An Event that a busy API server rejected is tried again, up to
-    /// three times and while its finding lasts, after the Events that are waiting.
+    /// Writes Events until the recorder is dropped. If a busy API server rejects an Event about a finding, the Event is
+    /// tried again, up to three times and while the finding lasts, after the Events that are waiting. A rejected
+    /// `Synced` Event is dropped.
     pub async fn run(mut self) {
         let outage = FailureLog::new("writing Events");
         // A missing permission is not an outage: a success in another namespace does not end it.
@@ -297,7 +298,8 @@ impl EventWriter {
             }
             Ok(Err(error)) => {
                 // A busy API server did not accept the Event. After any other failure, the server may have accepted it,
-                // and a second Event would have another name. A lasting finding is reported again after half an hour.
+                // and a second Event would have another name, or the server would reject the Event again. A lasting
+                // finding is reported again after half an hour.
                 let next = match &error {
                     kube::Error::Api(status) if may_create_again(status) => {
                         Attempt::Rejected(throttled(status))

@@ -1,4 +1,4 @@
-//! Probes the API servers that copies list.
+//! Probes the API servers that copies of `default/kubernetes` list or should list.
 //!
 //! ```text
 //!     index ──> targets ──> a task for each ──> Targets ──> Report ──> dirty Services ──> plan
@@ -28,7 +28,7 @@ use shared::Probes;
 use target_task::TargetTask;
 
 impl Probes {
-    /// Probes the API servers that copies of the API source list, until the future is dropped.
+    /// Probes these API servers until the future is dropped.
     async fn run(self) {
         tokio::select! {
             biased;

@@ -1,4 +1,4 @@
-//! The parts of the probes, wired together.
+//! Connects the parts of the probes.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;

@@ -27,7 +27,7 @@ const TICK: Duration = Duration::from_millis(100);
 const NEW_TERM: Duration = Duration::from_secs(5);
 
 /// A target whose first failure was longer ago than this does not count as the cause of a new report. This is more than
-/// the 10 s for which an objection delays a removal, because a new term may delay it too.
+/// the 10 s for which an objection delays a removal, because a new term may delay the removal too.
 const RECENT_FAILURE: Duration = Duration::from_secs(20);
 
 /// Called with the addresses of API servers that are down while another one is well, whenever the set of them changes.
@@ -126,7 +126,7 @@ impl Probes {
         self.0.targets.lock().suspects()
     }
 
-    /// Whether this replica may object to a suspicion of this target.
+    /// Whether this replica may object to a suspicion of this target, unless it runs on the node of the target.
     pub(super) fn is_clearly_well(&self, target: Target) -> bool {
         let now = self.now();
         self.0.targets.lock().is_clearly_well(target, now)

@@ -38,7 +38,7 @@ pub(super) struct TargetTask {
     kept: Option<Box<dyn ProbeConnection>>,
     /// The number of failures in a row.
     failures: u32,
-    /// Whether the close of the kept connection causes the next attempt, and whether such a close caused the last one.
+    /// Whether the closing of the kept connection causes the next attempt, and whether it caused the last one.
     close_causes: (bool, bool),
 }
 
@@ -151,8 +151,8 @@ impl TargetTask {
         self.probes.end(self.target, begun, reply);
     }
 
-    /// Makes the next attempt due immediately, because the server may have stopped. But closes do not cause two
-    /// attempts in a row: otherwise, a server that closes every connection would be probed without a pause.
+    /// Makes the next attempt due immediately, because the server may have stopped. But closed connections do not cause
+    /// two attempts in a row: otherwise, a server that closes every connection would be probed without a pause.
     fn kept_closed(&mut self) {
         self.kept = None;
         if !self.close_causes.1 {

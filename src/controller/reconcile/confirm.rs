@@ -79,7 +79,7 @@ impl Reconciler {
     }
 
     /// Reads sources whose consent is missing. Returns the sources that were read: the index now knows whether they
-    /// give consent. If a read fails, `failed` has the error.
+    /// give consent. If a read fails, stores the error in `failed`.
     pub(super) async fn read_sources(
         &self,
         key: &ServiceKey,
@@ -136,8 +136,8 @@ impl Reconciler {
         Ok(found.map(|found| named(found, source.namespace(), source.name())))
     }
 
-    /// Puts the response to a read into the index. Marks the Services that depend on it as dirty, except for `key`,
-    /// whose plan the caller computes again.
+    /// Puts the response to a read of `service` into the index. Marks the Services that depend on `service` as dirty,
+    /// except for `key`, whose plan the caller computes again.
     fn observe_service(
         &self,
         key: &ServiceKey,

@@ -2,7 +2,7 @@
 //!
 //! If a watch may be late, one consistent read of each object in doubt decides, and its result goes into the index. If
 //! the watch of Services or of copies does not show that result a second later, this watch is restarted, at another API
-//! server if there is one.
+//! server if there is one, but at most once every 10 s.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -30,9 +30,9 @@ pub(super) struct Decision {
     pub taken: Expected,
     /// Whether the plan depends on source slices that no watch shows, so that nothing marks the key when they change.
     pub is_unwatched: bool,
-    /// The error because of which the plan is incomplete: it contains no deletes, because they are not confirmed, no
-    /// copies of source slices that could not be read, and no updates if a copy to update could not be read. Nothing of
-    /// the Go operator is deleted either. Deletes of copies without consent are confirmed separately.
+    /// The error because of which the plan is incomplete. The plan contains no deletes, because they are not confirmed,
+    /// no copies of source slices that could not be read, and no updates if a copy to update could not be read. Nothing
+    /// of the Go operator is deleted either. Deletes of copies without consent are confirmed separately.
     pub postponed: Option<SyncError>,
 }
 
@@ -204,7 +204,7 @@ impl Reconciler {
         reads: &mut Reads,
         has_read: &mut bool,
     ) {
-        debug!(service = %key, slice = %source, "the watch of a source slice may be late: reading it");
+        debug!(service = %key, slice = %source, "reading a slice: its watch may be late, or only an outline is known");
         // An overloaded API server gets no further requests.
         if reads.postponed.as_ref().is_some_and(SyncError::is_overload) {
             reads.unread.insert(source.clone());

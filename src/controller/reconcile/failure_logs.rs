@@ -1,6 +1,6 @@
-//! Limits the log of failed syncs. If the API server cannot be reached or is busy, that is one outage, no
-//! matter how many Services it affects and how often each is retried. The Service that the flags name has its
-//! own outage, so that no other failure hides it.
+//! Limits the log of failed syncs. If the API server cannot be reached or is busy, that is one outage, no matter how
+//! many Services it affects and how often each is retried. The Service that the flags name has its own outage, so that
+//! other failures do not hide those of this Service.
 
 use std::collections::HashSet;
 

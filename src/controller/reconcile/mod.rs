@@ -261,7 +261,7 @@ impl Reconciler {
         let worst = applied.failures.iter().max_by_key(|error| error.precedence());
         let error = match worst {
             // All writes have succeeded, or a retry of the worst failure would hardly help. So the error that postponed
-            // other writes decides.
+            // other writes decides, if there is one.
             None | Some(SyncError::NamespaceTerminating { .. } | SyncError::Refused { .. }) => {
                 postponed.or(worst)
             }

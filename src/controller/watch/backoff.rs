@@ -48,7 +48,8 @@ impl WatchBackoff {
     }
 }
 
-/// The pauses of a watch that repeats its list, because an API server rejects each watch that follows a list.
+/// The pauses before the lists of a watch that has to list again and again, because each watch that follows a list
+/// fails immediately.
 pub struct Relists {
     pauses: Pauses,
     in_a_row: u32,

@@ -177,7 +177,7 @@ impl Watches {
     }
 }
 
-/// Logs the objects of one watch that cannot be decoded: at most eight lines a minute, each about another object or
+/// Logs the objects of one watch that cannot be decoded: at most eight lines a minute, each about a different object or
 /// error.
 fn undecoded(watch: WatchKind) -> impl Fn(&Unreadable) {
     let log = FailureLog::new(format!("decoding one of the {watch}"));

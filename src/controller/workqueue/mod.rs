@@ -92,7 +92,7 @@ pub struct WorkQueue {
     states: BTreeMap<ServiceKey, KeyState>,
     ready: [FairQueue; Lane::ALL.len()],
     active: [usize; Lane::ALL.len()],
-    /// The slots in use by each namespace, without reserved slots.
+    /// The slots in use by each namespace, not counting reserved slots.
     active_of: HashMap<Box<str>, usize>,
     /// The budgets of changes to managed Services themselves, by namespace.
     edits: Budgets<Box<str>>,
@@ -158,7 +158,7 @@ impl WorkQueue {
             }) => {
                 let turn = turn();
                 if turn <= now {
-                    // The change for which the key waited is still to be handled. A pause after a sync stays in force.
+                    // The change for which the key waited is still to be handled. `PACE` stays in force.
                     let since = first.map_or(since, |first| first.min(since));
                     if *has_turn {
                         self.edits.refund(key.namespace());

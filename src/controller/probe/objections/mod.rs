@@ -37,7 +37,8 @@ use view::{LeaseView, Seen};
 /// The interval at which this replica checks again while time alone may change what it must write.
 const TICK: Duration = Duration::from_millis(50);
 
-/// The longest pause after a call that failed, unless the API server requests a longer one.
+/// The longest pause, apart from jitter, after a call that failed or a write that somebody undid, unless the API server
+/// requests a longer one.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// The time between two reads of the Lease while its watch is behind. It is shorter than the time for which the leader

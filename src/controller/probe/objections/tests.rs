@@ -721,7 +721,7 @@ async fn unanswered_list_or_watch_is_repeated_after_two_seconds() {
 #[tokio::test(start_paused = true)]
 async fn forged_annotations_do_no_harm() {
     let store = Store::new();
-    // Annotations as large as an API server accepts: 256 KiB in all.
+    // Almost as much as an API server accepts, which is 256 KiB of annotations.
     let mut forged = serde_json::Map::new();
     let long = "192.0.2.1:6443=1,".repeat(140);
     for n in 0..100 {

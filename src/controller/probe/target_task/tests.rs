@@ -476,7 +476,7 @@ async fn a_certificate_error_is_no_failed_connect() {
 
 /// Rule: 7.period-again, 7.rise
 #[tokio::test(start_paused = true)]
-async fn a_target_that_was_down_is_probed_each_period_while_rising() {
+async fn a_target_that_was_down_is_well_again_after_3_to_6_s() {
     let running = Running::start(&[1]);
     running.settle().await;
     running.servers.set(target(1), status(500));

@@ -1,4 +1,4 @@
-//! Disturbances between live servers and three replicas, for ten minutes each, in paused time.
+//! Disturbances between live servers and three replicas, most of them for ten minutes, in paused time.
 
 use std::net::IpAddr;
 
@@ -11,7 +11,7 @@ use crate::controller::watch::Reader;
 use crate::telemetry::watch_health::WatchHealth;
 use endpoint_copier_core::verdicts::{Candidate, Reply, Unreachable, judge};
 
-/// The length of each disturbance.
+/// The length of a disturbance that does not end by itself.
 const DISTURBANCE: Duration = Duration::from_secs(600);
 
 type Removed = Arc<Mutex<BTreeMap<IpAddr, Unreachable>>>;
@@ -81,7 +81,7 @@ struct Replicas {
 }
 
 impl Replicas {
-    /// Three replicas that see three servers well. The first one leads.
+    /// Starts three replicas, the first of which leads, and waits until three servers are *well*.
     async fn well() -> Self {
         let store = Store::new();
         let mut seed = 0;
@@ -183,7 +183,8 @@ async fn slow_server_that_the_leader_does_not_reach_stays() {
     }
 }
 
-/// Each server notices the stall and its end at another time, and nothing can be written until the end.
+/// Stalls etcd repeatedly. Each server notices the beginning and the end of a stall at a different time, and nothing
+/// can be written until the end.
 async fn etcd_stalls(replicas: &mut Replicas, keeps_term: bool) {
     let checks = [1, 2, 3].map(|number| (number, EtcdCheck::new()));
     for (number, check) in &checks {

@@ -1,5 +1,5 @@
 //! The watch of ReferenceGrants. It begins when the operator first needs them (see [`Index::needs_grants`]), if the
-//! cluster serves them. Nothing else waits for it.
+//! cluster serves them. Only Services whose consent depends on ReferenceGrants wait for it.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use endpoint_copier_core::index::{Dirty, Index};
 use endpoint_copier_core::model::{Grant, Unreadable, WatchKind};
 
 /// The interval at which the operator checks whether the cluster serves ReferenceGrants, and which version of them. It
-/// is also the pause after a list or watch that is forbidden.
+/// is also the pause after a list or watch that is forbidden or not served, and the longest pause after a failed check.
 const DISCOVERY: Duration = Duration::from_secs(60);
 
 /// After this time without the API of ReferenceGrants, or without permission to read them, the operator assumes that

@@ -197,7 +197,7 @@ async fn absence_of_grants_is_final_after_five_minutes() {
 
 /// Rule: 9.discovery
 #[tokio::test(start_paused = true)]
-async fn consent_ends_five_minutes_after_grants_are_not_served() {
+async fn consent_ends_five_minutes_after_grant_api_answers_403_or_404() {
     for end in [GrantApi::NoVersion, GrantApi::Forbidden] {
         let scene = Scene::new(GrantApi::Grant("v1"));
         assert_eq!(scene.after(1).await, "permitted");

@@ -203,7 +203,7 @@ impl Failures {
     }
 
     /// Waits before the next request. Only the pause of an overloaded API server is returned, so that a restart can end
-    /// it. `requested` is the pause before a list that the caller wants, unless the API server is overloaded.
+    /// it. If the caller requests a pause, and the API server is not overloaded, the watch lists after that pause.
     async fn pause(&mut self, error: &watcher::Error, requested: Option<Duration>) -> Next {
         let is_outage = self.calls.unanswered(error) >= OUTAGE_FAILURES;
         if let Some(retry_after) = errors::status_of(error).and_then(throttled) {
@@ -320,8 +320,8 @@ impl Calls {
         *unanswered
     }
 
-    /// The pause before the list that follows a rejected watch. If watches are rejected repeatedly, the next request
-    /// goes to another server.
+    /// The pause before the list that follows a watch that could not continue. If several such lists follow each other,
+    /// and no watch has worked in between, the next request goes to another server.
     fn relist_pause(&self) -> Duration {
         let has_worked = std::mem::take(&mut self.last.lock().has_worked);
         let mut relists = self.relists.lock();
