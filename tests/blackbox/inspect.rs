@@ -151,9 +151,7 @@ async fn status_shows_the_event_about_a_refused_write() {
         let shown = text(&output);
         output.status.code() == Some(1)
             && line(&shown, "default/kubernetes-vip").last() == Some(&"WriteRefused")
-            && shown.contains(
-                "default/kubernetes-vip WriteRefused: cannot create EndpointSlice",
-            )
+            && shown.contains("default/kubernetes-vip WriteRefused: cannot create EndpointSlice")
     })
     .await;
 }
