@@ -153,11 +153,7 @@ async fn transient_failures_are_retried_within_about_a_second() {
         finish(&mut queue, key("a"), Requeue::Backoff(Backoff::Short), Other);
         let start = Instant::now();
         queue.due(|_| Other).await;
-        assert!(
-            start.elapsed() <= Duration::from_millis(1000),
-            "{:?}",
-            start.elapsed()
-        );
+        assert!(start.elapsed() <= Duration::from_secs(1), "{:?}", start.elapsed());
         assert!(
             start.elapsed() >= Duration::from_millis(70),
             "{:?}",

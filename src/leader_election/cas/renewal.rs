@@ -29,7 +29,7 @@ use crate::timing::REPEAT_RENEWAL;
 
 impl LeaseCas {
     /// Sends a PATCH that renews this term. If it is not answered soon, an identical PATCH is sent in parallel, through
-    /// another API server if there is one. Further PATCHes follow while no try has succeeded, unless the Lease has
+    /// another API server if there is one. Further requests follow while no try has succeeded, unless the Lease has
     /// changed or each server has an unanswered repetition.
     ///
     /// # Errors
