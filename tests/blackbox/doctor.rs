@@ -271,7 +271,8 @@ async fn unanswered_second_list_of_leases_delays_doctor_by_less_than_20_seconds(
     assert_eq!(store.requests().matching(is_list).len(), 2);
     assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
     let (result, detail) = check(&json, "installations");
-    assert_eq!(result, "warning", "{detail}");
+    assert_eq!(result, "failed", "{detail}");
+    assert!(detail.contains("other_1 in namespace kube-public"), "{detail}");
 }
 
 /// Runs only on a real API server: the testbed has neither Pods nor access reviews.
