@@ -91,6 +91,12 @@ impl Track {
         }
     }
 
+    /// Whether the server was not down, or must have risen this long ago. `time` is shorter than [`RISE_MARGIN`].
+    pub fn has_risen_for(&self, time: Duration, now: Duration) -> bool {
+        let rises = |since| now > since + self.rise(now) + time;
+        !self.is_down || self.rising_since.is_some_and(rises)
+    }
+
     /// The maximum duration of the rise of the server, without the time between two attempts.
     pub fn rise(&self, now: Duration) -> Duration {
         let relapses = self

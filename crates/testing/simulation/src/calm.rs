@@ -17,7 +17,7 @@ use crate::attempts::Track;
 use crate::endpoints::{Class, NODES, PORTS, node_of, own_addresses};
 use crate::oracle;
 use crate::replica::Life;
-use crate::slices::{Key, SERVICE_NAME, annotation, is_ours, key, label};
+use crate::slices::{Key, SERVICE_NAME, annotation, is_ours, key, label, unreachable};
 use crate::topology::listed_by_source;
 use crate::unreadable::is_unreadable;
 use crate::verdicts::{Group, Probed, is_of_api_servers, service_of};
@@ -146,9 +146,12 @@ impl World {
         let leaders: Vec<_> = alive.iter().filter(|life| life.leads()).collect();
         let [leader] = leaders[..] else {
             // A copy that is deleted while no replica leads takes its record of what was taken out with it.
+            let slices = self.store.list("endpointslices", None);
             calm.settled.retain(|(service, address), _| {
-                let mut of_service = groups.iter().filter(|(it, _)| it == service);
-                of_service.any(|(_, group)| group.candidates.contains(address))
+                let mut copies = slices
+                    .iter()
+                    .filter(|slice| is_ours(slice) && service_of(slice) == *service);
+                copies.any(|copy| unreachable(copy).contains(address))
             });
             return;
         };
@@ -415,7 +418,6 @@ impl State {
         }
         let modes = probed.modes.unwrap_or([ProbeMode::Off; crate::world::REPLICAS]);
         view.alive.iter().any(|life| {
-            // A replica that was paused saw no answer before it resumed, so its rise begins then.
             let since = probed.all_are(life.replica, address, ports, is_quick);
             let since = since.map(|since| since.max(life.resumed_at()));
             life.identity != view.leader.identity
@@ -425,9 +427,8 @@ impl State {
                 && ports.iter().all(|port| {
                     let track = probed.attempts.of(&life.identity, Target::new(address, *port));
                     track.is_some_and(|track| {
-                        let risen = since.map(|since| since + track.rise(view.now) + OBJECTION_BOUND);
-                        let is_risen = track.falls.is_empty() || risen.is_some_and(|risen| view.now > risen);
-                        track.was_well && is_risen && track.runs[0].failures.is_empty()
+                        let has_risen = track.has_risen_for(OBJECTION_BOUND, view.now);
+                        track.was_well && has_risen && track.runs[0].failures.is_empty()
                     })
                 })
         })
