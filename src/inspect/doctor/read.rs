@@ -26,8 +26,9 @@ use endpoint_copier_core::verdicts::{Failure, Target};
 /// The time limit for all reads of [`settled`] together. A large cluster takes some seconds.
 const LISTS_LIMIT: Duration = Duration::from_secs(30);
 
-/// The time limit for each of the parallel requests that follow these reads: one to each API server, the second read of
-/// the Leases, the list of Nodes, the list of MetalLB's announcements, and all access reviews together.
+/// The time limit for each of the parallel requests that follow these reads: one to each API server, the list of Nodes,
+/// the list of MetalLB's announcements, and the second read of the Leases together with all access reviews, not counting
+/// the pause before it.
 const LIMIT: Duration = Duration::from_secs(10);
 
 /// The time between two reads of a Lease. It is longer than the default time between two renewals.
@@ -57,15 +58,16 @@ pub(super) async fn facts(reader: &ClusterReader<'_>) -> Result<Facts, Error> {
         .map(|service| service.row.namespace.as_str())
         .take(MOST_NAMESPACES)
         .collect();
+    let end = Instant::now() + RENEWAL + LIMIT;
     let operator = async {
-        read_leases_again(reader, &mut installations).await;
+        read_leases_again(reader, &mut installations, end).await;
         let uses = Uses {
             nodes: seen.index.needs_nodes(),
             service_conditions: reader.config.service_conditions,
             secure_metrics: reader.config.secure_metrics.is_some(),
         };
         let rights = rights(reader, &installations, &namespaces, uses);
-        let limited = timeout(LIMIT, rights).await;
+        let limited = timeout_at(end, rights).await;
         limited.unwrap_or_else(|_| Err(Unknown::late("the rights of the operator")))
     };
     let (servers, nodes, metallb, rights) = tokio::join!(
@@ -137,7 +139,7 @@ async fn read(reader: &ClusterReader<'_>) -> Result<Reading, Error> {
 
 /// Reads the Leases again if one has a holder but seems to have expired: a holder that renews its Lease is alive,
 /// whatever its clock says.
-async fn read_leases_again(reader: &ClusterReader<'_>, installations: &mut Installations) {
+async fn read_leases_again(reader: &ClusterReader<'_>, installations: &mut Installations, end: Instant) {
     let is_doubtful = |it: &Installation| it.leader.holder.is_some() && !it.leader.leads;
     if !installations.seen.iter().any(is_doubtful) {
         return;
@@ -151,7 +153,7 @@ async fn read_leases_again(reader: &ClusterReader<'_>, installations: &mut Insta
         }
     };
     // If this read fails or takes too long, the first one counts.
-    let leases = timeout(LIMIT, reads).await.unwrap_or(Ok(Vec::new()));
+    let leases = timeout_at(end, reads).await.unwrap_or(Ok(Vec::new()));
     let at = reader.now();
     let leases = leases.unwrap_or_default();
     let leaders = leases.iter().map(|lease| Leader::of(lease, at));
