@@ -1,7 +1,7 @@
 //! One replica of the operator: how its parts are connected, and the order in which they stop.
 //!
-//! [`crate::run`] runs a replica in a process. Tests under paused time and the simulation run it against API servers in
-//! memory.
+//! [`crate::run`] runs a replica in a process. Tests with paused time and the simulation run it against in-memory API
+//! servers.
 //!
 //! To follow a slice from watch to write, read these in turn: `controller/watch` receives it, the index of
 //! `crates/core` knows which Services it affects, `controller/worker.rs` takes their keys from the queue,
@@ -49,14 +49,15 @@ use endpoint_copier_core::plan::Verdicts;
 /// The name of the task that syncs managed Services while this replica leads.
 pub const WORKER: &str = "worker";
 
-/// The name of the task that compares the sources with consistent lists.
-pub const SOURCE_CHECK: &str = "check of sources";
+/// The name of the task that checks the source watches against consistent lists.
+pub const SOURCE_CHECK: &str = "source check";
 
 /// The parts of a replica.
 pub struct Parts {
     /// The client for everything except the election, the probes and the probe Lease.
     pub client: Client,
-    /// The settings that apply without annotations: the source, the managed Service, and consent.
+    /// The settings from the flags: the default source, the Service that is managed without an annotation, and the
+    /// consent policy.
     pub defaults: Defaults,
     /// The metrics of the replica.
     pub metrics: Metrics,
@@ -80,7 +81,7 @@ pub struct Parts {
 
 /// A task has ended although it should run as long as the replica does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the task {0} has ended unexpectedly")]
+#[error("task {0:?} ended unexpectedly")]
 pub struct TaskEnded(&'static str);
 
 /// The name and the future of a task.
@@ -109,8 +110,7 @@ pub struct Replica {
 }
 
 impl Replica {
-    /// Wires the parts together and adds their checks to the health of the process. Nothing runs before
-    /// [`Replica::run`].
+    /// Wires the parts together and registers their health checks. Nothing runs before [`Replica::run`].
     #[must_use]
     pub fn new(parts: Parts) -> Self {
         let Parts {
@@ -257,8 +257,8 @@ impl Replica {
     }
 }
 
-/// Returns a check that passes once everything has been listed, and always from then on. It does not fail later when
-/// the source of a new Service is not listed yet: only that Service waits for the list.
+/// Returns a check that fails until everything has been listed, and passes from then on, even while the source of a new
+/// Service is not listed yet: only that Service waits for the list.
 fn filled(index: &SharedIndex) -> impl Fn() -> Result<(), NotFilled> + Clone + Send + Sync + use<> {
     let (index, filled) = (index.clone(), Arc::new(OnceLock::new()));
     move || match filled.get() {
@@ -267,7 +267,7 @@ fn filled(index: &SharedIndex) -> impl Fn() -> Result<(), NotFilled> + Clone + S
     }
 }
 
-/// Adds the checks of readiness: everything has been listed, and every required watch is alive. A replica can be ready
+/// Adds the readiness checks: everything has been listed, and every required watch is alive. A replica can be ready
 /// without leading.
 fn report_readiness(
     health: &Health,
@@ -281,8 +281,8 @@ fn report_readiness(
     });
 }
 
-/// Adds a check of liveness: a loop that has work makes progress. An unavailable API server does not count as a lack of
-/// progress.
+/// Adds a liveness check: a loop that has work must make progress. An unavailable API server does not count as a lack
+/// of progress.
 fn report_liveness(health: &Health, name: &'static str, watchdog: Watchdog, limit: Duration) {
     health.check(name, Probe::Liveness, move || watchdog.check(limit));
 }
@@ -306,7 +306,7 @@ fn condition_worker(
     }
 }
 
-/// The tasks that watch the cluster, and the one that compares the sources with consistent lists.
+/// The tasks that watch the cluster, and the one that checks the source watches against consistent lists.
 fn watch_cluster(watches: &Watches, conditions: DirtySet, nodes_selector: String) -> Vec<Named> {
     let watches = || watches.clone();
     let (services_listed, services_list) = oneshot::channel();
@@ -369,7 +369,7 @@ mod tests {
             let ends = named("Events", async move { end() });
             let replica = replica(vec![ends], vec![named(WORKER, pending())]);
             let ended = replica.run(pending(), spawn).await.unwrap_err();
-            assert_eq!(ended.to_string(), "the task Events has ended unexpectedly");
+            assert_eq!(ended.to_string(), "task \"Events\" ended unexpectedly");
         }
     }
 

@@ -32,7 +32,7 @@ pub(super) fn sort(
                 continue;
             }
             return Err(format!(
-                "unexpected argument {arg:?}: settings are flags (--name=value), and a command (status, plan, wait or doctor) comes first"
+                "unexpected argument {arg:?}: flags take the form --name=value, and a command (status, plan, wait or doctor), if any, must come first"
             ));
         };
         let (name, mut value) = match flag.split_once('=') {

@@ -27,7 +27,7 @@ pub(super) fn exit(error: &clap::Error, from_env: &HashMap<String, String>) -> E
         .and_then(|arg| arg.strip_prefix("--"))
         .and_then(|arg| arg.split(['=', ' ', '[']).next());
     if let Some(ContextValue::Strings(missing)) = error.get(ContextKind::InvalidArg) {
-        return Exit::refused(format!("needs {}: see --help", missing.join(" ")));
+        return Exit::refused(format!("missing argument {}: see --help", missing.join(" ")));
     }
     let rule = std::error::Error::source(error);
     Exit::refused(match (flag, context(ContextKind::InvalidValue), rule) {

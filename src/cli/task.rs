@@ -140,7 +140,7 @@ pub(super) fn with_subcommands(operator: Command) -> Command {
         )
         .after_help(format!(
             "An API server that the probes took out of the copies does not count as a difference.\n\
-             Exit code: 0 if the Service is in sync, 1 if it is not in sync in time, 2 if the cluster cannot be read.\n{RIGHTS}"
+             Exit code: 0 if the Service is in sync, 1 if it is still not in sync when the timeout expires, 2 if the cluster cannot be read.\n{RIGHTS}"
         ));
     let doctor = inspection(&operator, DOCTOR)
         .about("Checks for common causes of a failing VIP, and says what to do")

@@ -160,7 +160,7 @@ fn every_way_to_write_a_boolean_is_understood() {
 }
 
 #[test]
-fn the_last_of_two_equal_flags_counts() {
+fn last_occurrence_of_a_flag_wins() {
     assert!(!config("--leader-elect --leader-elect=false").leader_elect);
     assert_eq!(
         config("-leader-election-id a -leader-election-id b")
@@ -180,19 +180,19 @@ fn unexpected_arguments_and_unknown_flags_are_refused() {
     for (args, expected) in [
         (
             "--leader-elect false",
-            "unexpected argument \"false\": settings are flags (--name=value), and a command (status, plan, wait or doctor) comes first",
+            "unexpected argument \"false\": flags take the form --name=value, and a command (status, plan, wait or doctor), if any, must come first",
         ),
         (
             "serve",
-            "unexpected argument \"serve\": settings are flags (--name=value), and a command (status, plan, wait or doctor) comes first",
+            "unexpected argument \"serve\": flags take the form --name=value, and a command (status, plan, wait or doctor), if any, must come first",
         ),
         (
             "--",
-            "unexpected argument \"--\": settings are flags (--name=value), and a command (status, plan, wait or doctor) comes first",
+            "unexpected argument \"--\": flags take the form --name=value, and a command (status, plan, wait or doctor), if any, must come first",
         ),
         (
             "-",
-            "unexpected argument \"-\": settings are flags (--name=value), and a command (status, plan, wait or doctor) comes first",
+            "unexpected argument \"-\": flags take the form --name=value, and a command (status, plan, wait or doctor), if any, must come first",
         ),
         ("--nonsense=1", "unknown flag \"--nonsense\": see --help"),
         ("---leader-elect", "unknown flag \"---leader-elect\": see --help"),
@@ -239,7 +239,7 @@ fn bad_value_is_refused_with_the_name_of_the_flag() {
         ),
         (
             "--default-endpoint-name=",
-            "--default-endpoint-name \"\": must be a DNS label: at most 63 of a-z, 0-9 and '-', \
+            "--default-endpoint-name \"\": must be a DNS label: at most 63 characters from a-z, 0-9 and '-', \
              beginning and ending with a letter or digit",
         ),
         (
@@ -653,7 +653,7 @@ fn flags_without_effect_are_accepted_with_one_warning_each() {
 }
 
 #[test]
-fn help_and_version_are_printed_with_code_zero() {
+fn help_and_version_exit_with_code_zero() {
     for args in ["--help", "-help", "-h", "--leader-elect -h"] {
         match parsed(args, &[]) {
             Err(Exit { code: 0, text }) => {
@@ -701,7 +701,7 @@ fn definitions_of_the_flags_are_consistent() {
 }
 
 #[test]
-fn addresses_of_api_servers_are_given_one_by_one_or_with_commas() {
+fn api_server_addresses_may_be_repeated_or_comma_separated() {
     let addresses = |config: Config| -> Vec<String> {
         let addresses = config.api_server.addresses.iter();
         addresses.map(ToString::to_string).collect()
@@ -852,7 +852,10 @@ fn wait_takes_a_service_and_a_timeout() {
             other => panic!("{args}: {other:?}"),
         }
     }
-    assert_eq!(refused("wait", &[]), "needs <NAMESPACE/NAME>: see --help");
+    assert_eq!(
+        refused("wait", &[]),
+        "missing argument <NAMESPACE/NAME>: see --help"
+    );
     assert_eq!(
         refused("wait kubernetes-vip", &[]),
         "error: invalid value 'kubernetes-vip' for '<NAMESPACE/NAME>': must be namespace/name, such as default/kubernetes-vip"
@@ -866,7 +869,7 @@ fn wait_takes_a_service_and_a_timeout() {
         Err(Exit { code: 0, text }) => {
             assert!(text.contains("wait [OPTIONS] <NAMESPACE/NAME>"), "{text}");
             assert!(
-                text.contains("Exit code: 0 if the Service is in sync, 1 if it is not in sync in time"),
+                text.contains("Exit code: 0 if the Service is in sync, 1 if it is still not in sync when the timeout expires"),
                 "{text}"
             );
         }
@@ -875,7 +878,7 @@ fn wait_takes_a_service_and_a_timeout() {
 }
 
 #[test]
-fn reading_commands_log_only_errors_by_default() {
+fn read_only_commands_log_only_errors_by_default() {
     let level = |args: &str| match parsed(args, &[]) {
         Ok(Invocation { config, .. }) => config.log.filter,
         other => panic!("{args}: {other:?}"),
@@ -885,7 +888,7 @@ fn reading_commands_log_only_errors_by_default() {
 }
 
 #[test]
-fn help_of_a_reading_command_shows_only_its_flags() {
+fn help_of_a_read_only_command_shows_only_its_flags() {
     let help = |args: &str| match parsed(args, &[]) {
         Err(Exit { code: 0, text }) => text,
         other => panic!("{args}: {other:?}"),
@@ -992,7 +995,7 @@ fn invalid_consent_flag_is_refused() {
 
 /// Rule: 10.limits
 #[test]
-fn a_limit_of_services_is_a_number_above_zero() {
+fn a_limit_on_services_is_a_number_above_zero() {
     let (config, _) = run("--max-services=20000 --max-services-per-namespace=5000", &[]);
     let limits = ServiceLimits {
         per_namespace: 5_000,
@@ -1010,14 +1013,14 @@ fn a_limit_of_services_is_a_number_above_zero() {
 
 /// Rule: 9.ports
 #[test]
-fn port_zero_allows_no_port_beside_those_of_the_source() {
+fn port_zero_allows_no_ports_other_than_those_of_the_source() {
     let (config, _) = run("--allow-port=0", &[]);
     assert!(config.defaults.consent.allowed_ports.is_empty());
 }
 
 /// Rule: 8.selector
 #[test]
-fn nodes_are_selected_by_label_or_all() {
+fn nodes_selector_is_a_label_selector_or_empty_for_all() {
     assert_eq!(config("--nodes-selector=").nodes_selector, "");
     let selector = "node-role.kubernetes.io/master=true";
     assert_eq!(
@@ -1028,6 +1031,6 @@ fn nodes_are_selected_by_label_or_all() {
     assert_eq!(
         refused("", &env),
         "ENDPOINT_COPIER_NODES_SELECTOR \"role in (a\": must be a label selector, such as \
-         node-role.kubernetes.io/control-plane, a=b,c!=d or 'a in (b,c)'; empty: all"
+         node-role.kubernetes.io/control-plane, a=b,c!=d or 'a in (b,c)', or empty to select all Nodes"
     );
 }

@@ -16,7 +16,7 @@ pub(super) fn label(text: &str) -> Result<String, String> {
         return Ok(text.to_owned());
     }
     Err(
-        "must be a DNS label: at most 63 of a-z, 0-9 and '-', beginning and ending with a letter or digit"
+        "must be a DNS label: at most 63 characters from a-z, 0-9 and '-', beginning and ending with a letter or digit"
             .to_owned(),
     )
 }
@@ -118,7 +118,7 @@ pub(super) fn selector(text: &str) -> Result<String, String> {
         return Ok(text.trim().to_owned());
     }
     Err(
-        "must be a label selector, such as node-role.kubernetes.io/control-plane, a=b,c!=d or 'a in (b,c)'; empty: all"
+        "must be a label selector, such as node-role.kubernetes.io/control-plane, a=b,c!=d or 'a in (b,c)', or empty to select all Nodes"
             .to_owned(),
     )
 }

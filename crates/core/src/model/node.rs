@@ -23,7 +23,7 @@ words! {
 pub struct NodeAddress {
     /// The kind of the address.
     pub kind: NodeAddressKind,
-    /// In canonical form: an IPv4-mapped IPv6 address is the IPv4 address.
+    /// In canonical form: an IPv4-mapped IPv6 address is stored as an IPv4 address.
     pub address: IpAddr,
 }
 
@@ -32,14 +32,15 @@ pub struct NodeAddress {
 pub struct Node {
     /// Its name, as in the `nodeName` of an endpoint.
     pub name: Arc<str>,
-    /// The internal and external addresses of the Node that the API server accepts in an endpoint, in the order of the
-    /// Node. At most 64.
+    /// The internal and external addresses of the Node that an endpoint can have, in the order in which the Node lists
+    /// them. At most 64.
     pub addresses: Box<[NodeAddress]>,
     /// The value of the label `topology.kubernetes.io/zone`, unless it is empty.
     pub zone: Option<Box<str>>,
 }
 
-/// A Node as the API shows it. Decoding skips all other fields, so a page of large Nodes is small once decoded.
+/// A Node, decoded from a response of the API server. Decoding skips the fields that the operator does not read, so
+/// even a page of large Nodes takes little memory.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(from = "RawNode")]
 pub struct NodeObject {
@@ -50,7 +51,7 @@ pub struct NodeObject {
 }
 
 impl Node {
-    /// The addresses of one kind and family, in the order of the Node.
+    /// The addresses of one kind and family, in the order in which the Node lists them.
     pub fn addresses_of(&self, kind: NodeAddressKind, family: Family) -> impl Iterator<Item = IpAddr> {
         let addresses = self.addresses.iter();
         let wanted = addresses.filter(move |known| known.kind == kind && Family::of(known.address) == family);
@@ -125,7 +126,8 @@ fn read(shown: &RawAddress) -> Option<NodeAddress> {
     may_be_endpoint(address).then_some(NodeAddress { kind, address })
 }
 
-/// Whether the API server accepts an endpoint with this address.
+/// Whether an endpoint can have this address. The API server rejects unspecified, loopback, link-local and link-local
+/// multicast addresses. Other multicast addresses are never those of a server.
 fn may_be_endpoint(address: IpAddr) -> bool {
     let is_link_local = match address {
         IpAddr::V4(address) => address.is_link_local(),

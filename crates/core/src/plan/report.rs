@@ -197,7 +197,9 @@ impl fmt::Display for Missing {
             Self::Nodes(NoCounterpart::NoAddress(name, kind)) => {
                 write!(f, "Node {name} has no usable {kind} of this family")
             }
-            Self::Unreadable(names) => write!(f, "cannot be decoded: Node {}", a_few(names)),
+            Self::Unreadable(names) => {
+                write!(f, "may belong to a Node that cannot be decoded: {}", a_few(names))
+            }
             Self::Silent(address) => write!(f, "{address} does not answer"),
             Self::Unprobed(address) => write!(f, "{address} has not answered yet"),
         }

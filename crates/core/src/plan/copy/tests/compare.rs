@@ -1,4 +1,4 @@
-//! When a copy is updated, and which parts of it stay.
+//! Tests of which differences cause an update of a copy, and of what the update preserves.
 
 use super::*;
 
@@ -27,8 +27,16 @@ fn copy_is_updated_only_if_its_content_differs() {
     };
     for (what, current, expected) in [
         ("as written", stored(), true),
-        ("labels of others", stored().label("app", "web"), true),
-        ("annotations of others", stored().annotate("note", "x"), true),
+        (
+            "a label that someone else added",
+            stored().label("app", "web"),
+            true,
+        ),
+        (
+            "an annotation that someone else added",
+            stored().annotate("note", "x"),
+            true,
+        ),
         (
             "an older version of the source",
             stored().annotate(provenance::RESOURCE_VERSION, "99"),
@@ -113,7 +121,7 @@ fn absent_lists_count_as_empty() {
 
 /// Rule: 2.written-when-different
 #[test]
-fn order_of_endpoints_with_one_address_does_not_matter() {
+fn order_of_endpoints_that_share_an_address_does_not_matter() {
     let pod = |name: &str| Endpoint {
         target_ref: serde_json::from_value(json!({"name": name})).unwrap(),
         ..endpoint("192.0.2.1")
@@ -123,14 +131,14 @@ fn order_of_endpoints_with_one_address_does_not_matter() {
     let current = stored(&with(["a", "b"]));
     assert!(
         same(&current, &copy_of(&with(["b", "a"]))),
-        "two Pods in the same host network"
+        "two host-network Pods on the same Node"
     );
     assert!(!same(&current, &copy_of(&with(["a", "a"]))));
 }
 
 /// Rule: 2.others-additions
 #[test]
-fn additions_of_others_stay_and_reserved_fields_are_fixed() {
+fn additions_by_others_are_kept_and_reserved_fields_restored() {
     let source = slice("kubernetes").endpoints(["192.0.2.1"]);
     let mut current = stored(&source)
         .label("app", "web")

@@ -56,7 +56,8 @@ fn copies(world: &World, family: Family) -> Vec<&EndpointSlice> {
     copies
 }
 
-/// The addresses that the copies show in one family, sorted. An address that is not ready is in parentheses.
+/// The endpoint addresses in the copies of one family, sorted. The address of an endpoint that is not ready is in
+/// parentheses.
 fn shown(world: &World, family: Family) -> Vec<String> {
     let endpoints = copies(world, family)
         .into_iter()
@@ -102,7 +103,7 @@ fn list(world: &mut World, addresses: &[&str]) {
     });
 }
 
-/// These Nodes, and Nodes with these names that cannot be decoded.
+/// The `readable` Nodes, plus a Node that cannot be decoded for each name in `unreadable`.
 fn known_nodes(readable: impl IntoIterator<Item = Node>, unreadable: &[&str]) -> KnownNodes {
     let mut nodes = Nodes::default();
     for node in readable {
@@ -241,7 +242,7 @@ fn copies_of_the_source_are_held_until_nodes_give_addresses() {
 
 /// Rule: 2.empty-beside-others
 #[test]
-fn empty_copy_is_deleted_while_nodes_give_endpoints() {
+fn empty_copy_is_deleted_once_nodes_provide_endpoints() {
     let own = || slice("kubernetes-6").family("IPv6").endpoints(V6);
     let mut world = world().slice(own()).settled("vip");
     world.put(own().endpoints([]));
@@ -257,7 +258,7 @@ fn empty_copy_is_deleted_while_nodes_give_endpoints() {
 
 /// Rule: 2.empty-beside-others
 #[test]
-fn empty_copy_from_nodes_is_deleted_beside_one_with_endpoints() {
+fn empty_copy_from_nodes_is_deleted_if_another_has_endpoints() {
     let mut world = world()
         .slice(slice("kubernetes-more").endpoints([V4[2]]))
         .settled("vip");
@@ -427,7 +428,7 @@ fn vip_on_a_node_is_never_an_endpoint() {
     one.settle("vip");
     assert_eq!(shown6(&one), [V6[1]]);
 
-    // The VIP does not replace the last endpoint either.
+    // Nor is the VIP kept as the last endpoint.
     let mut world = world().settled("vip");
     world.put_service(with_vip(dual()));
     world.list_nodes([]);

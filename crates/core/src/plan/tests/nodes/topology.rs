@@ -110,7 +110,7 @@ fn hints_follow_the_distribution() {
 
 /// Rule: 8.hints-all-or-none
 #[test]
-fn no_endpoint_has_a_hint_if_one_of_its_family_lacks_it() {
+fn endpoints_of_a_family_have_no_hints_if_one_cannot_have_any() {
     let mut nodes = zoned();
     nodes[2] = server(2);
     let world = with(distribution(dual(), "PreferClose"), nodes);
@@ -191,7 +191,7 @@ fn endpoint_without_a_node_is_reported_with_the_reason() {
         (
             "unreadable",
             known_nodes(servers().split_off(1), &["a"]),
-            "192.0.2.1 (cannot be decoded: Node a)",
+            "192.0.2.1 (may belong to a Node that cannot be decoded: a)",
         ),
     ] {
         let mut world = World::new()
