@@ -254,7 +254,7 @@ fn every_release_job_that_publishes_waits_for_checks_and_review() {
     assert_eq!(steps[0]["with"]["fetch-depth"], 0);
     assert_eq!(steps[1]["run"], ".ci/on-main \"$GITHUB_REF_NAME\"");
     let guide = read("docs/contributing/releasing.md");
-    assert!(guide.contains("an environment `release`"));
+    assert!(guide.contains("a `release` environment"));
 }
 
 /// Runs git in a folder.

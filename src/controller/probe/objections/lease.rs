@@ -6,14 +6,19 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use futures::future::{FutureExt as _, select_ok};
+use http_body_util::BodyExt as _;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::{Patch, PatchParams, PostParams};
+use kube::client::Body;
 use kube::core::{Request, Status};
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client, Resource as _};
 use serde_json::json;
+use tokio::time::timeout;
 use tower::service_fn;
 
+use crate::apiserver::Hedging;
 use crate::apiserver::decode::{Guarded, LeaseMetadata};
 use crate::apiserver::error::within;
 use crate::apiserver::http_status::{is_client_error, is_conflict, is_expired, is_missing, status_of};
@@ -26,6 +31,10 @@ const SUFFIX: &str = "-probes";
 /// The time limit for the beginning of the response to a call. Objections are urgent, so it is shorter than that of
 /// other clients.
 const CALL_LIMIT: Duration = Duration::from_secs(2);
+
+/// The time after which an unanswered call is sent again in parallel, through another API server if there is one. A
+/// server that has lost its etcd does not answer, and the suspicion may be about this very server.
+const REPEAT_CALL: Duration = Duration::from_millis(300);
 
 /// Annotations to set, or to remove if there is no value.
 pub type Changes = BTreeMap<String, Option<String>>;
@@ -51,7 +60,10 @@ pub enum LeaseEvent {
 /// The probe Lease.
 #[derive(Clone)]
 pub struct ProbeLease {
+    /// Lists and watches the Lease.
     reader: Reader,
+    /// Sends all other requests.
+    client: Client,
     namespace: String,
     name: String,
 }
@@ -60,9 +72,14 @@ impl ProbeLease {
     /// The probe Lease that belongs to an election Lease. The client of `reader` must not retry by itself.
     #[must_use]
     pub fn new(reader: Reader, namespace: &str, election_lease: &str) -> Self {
-        let client = limited(reader.client);
+        let client = repeating(reader.client.clone());
+        let reader = Reader {
+            client: limited(reader.client),
+            ..reader
+        };
         Self {
-            reader: Reader { client, ..reader },
+            reader,
+            client,
             namespace: namespace.to_owned(),
             name: format!("{election_lease}{SUFFIX}"),
         }
@@ -121,7 +138,7 @@ impl ProbeLease {
         let request = Request::new(Lease::url_path(&(), Some(&self.namespace)))
             .create(&PostParams::default(), lease.to_string().into_bytes())
             .map_err(kube::Error::BuildRequest)?;
-        let lease: Guarded<LeaseMetadata> = self.reader.client.request(request).await?;
+        let lease: Guarded<LeaseMetadata> = self.client.request(request).await?;
         Ok(Annotations::of(&lease).version)
     }
 
@@ -157,7 +174,7 @@ impl ProbeLease {
     }
 
     fn api(&self) -> Api<Guarded<LeaseMetadata>> {
-        Api::namespaced(self.reader.client.clone(), &self.namespace)
+        Api::namespaced(self.client.clone(), &self.namespace)
     }
 }
 
@@ -185,4 +202,29 @@ fn limited(client: Client) -> Client {
         async move { within(CALL_LIMIT, client.send(request)).await }
     };
     Client::new(service_fn(call), namespace)
+}
+
+/// The same client, with [`CALL_LIMIT`], which repeats calls after [`REPEAT_CALL`]. It does not matter if both requests
+/// are carried out: a merge patch without a resourceVersion changes nothing the second time.
+fn repeating(client: Client) -> Client {
+    let namespace = client.default_namespace().to_owned();
+    let call = move |request| {
+        let client = client.clone();
+        async move { within(CALL_LIMIT, send(&client, request)).await }
+    };
+    Client::new(service_fn(call), namespace)
+}
+
+async fn send(client: &Client, request: http::Request<Body>) -> kube::Result<http::Response<Body>> {
+    let (parts, body) = request.into_parts();
+    let body = body.collect().await?.to_bytes();
+    let request = || http::Request::from_parts(parts.clone(), Body::from(body.clone()));
+    let mut first = client.send(request()).boxed();
+    if let Ok(answer) = timeout(REPEAT_CALL, &mut first).await {
+        return answer;
+    }
+    let mut again = request();
+    again.extensions_mut().insert(Hedging::default());
+    let (answer, _) = select_ok([first, client.send(again).boxed()]).await?;
+    Ok(answer)
 }
