@@ -91,7 +91,7 @@ impl Track {
         }
     }
 
-    /// Whether the server was not down, or must have risen this long ago. `time` is shorter than [`RISE_MARGIN`].
+    /// Whether the server was not down, or must have risen this long ago. `time` is shorter than `RISE_MARGIN`.
     pub fn has_risen_for(&self, time: Duration, now: Duration) -> bool {
         let rises = |since| now > since + self.rise(now) + time;
         !self.is_down || self.rising_since.is_some_and(rises)
