@@ -60,10 +60,9 @@ pub enum LeaseEvent {
 /// The probe Lease.
 #[derive(Clone)]
 pub struct ProbeLease {
-    /// Lists and watches the Lease.
     reader: Reader,
-    /// Sends all other requests.
-    client: Client,
+    /// Repeats unanswered calls.
+    repeating: Client,
     namespace: String,
     name: String,
 }
@@ -72,14 +71,11 @@ impl ProbeLease {
     /// The probe Lease that belongs to an election Lease. The client of `reader` must not retry by itself.
     #[must_use]
     pub fn new(reader: Reader, namespace: &str, election_lease: &str) -> Self {
-        let client = repeating(reader.client.clone());
-        let reader = Reader {
-            client: limited(reader.client),
-            ..reader
-        };
+        let repeating = repeating(reader.client.clone());
+        let client = limited(reader.client);
         Self {
-            reader,
-            client,
+            reader: Reader { client, ..reader },
+            repeating,
             namespace: namespace.to_owned(),
             name: format!("{election_lease}{SUFFIX}"),
         }
@@ -92,7 +88,7 @@ impl ProbeLease {
 
     /// Reads the Lease.
     pub(super) async fn get(&self) -> kube::Result<Annotations> {
-        let lease = self.api().get_opt(&self.name).await?;
+        let lease = self.api(&self.repeating).get_opt(&self.name).await?;
         Ok(lease.map(|lease| Annotations::of(&lease)).unwrap_or_default())
     }
 
@@ -120,7 +116,14 @@ impl ProbeLease {
     async fn patch(&self, changes: &Changes) -> kube::Result<u64> {
         let patch = Patch::Merge(json!({"metadata": {"annotations": changes}}));
         let params = PatchParams::default();
-        let lease = self.api().patch(&self.name, &params, &patch).await?;
+        // A late repetition must not remove what another replica has just written.
+        let removes = changes.values().any(Option::is_none);
+        let client = if removes {
+            &self.reader.client
+        } else {
+            &self.repeating
+        };
+        let lease = self.api(client).patch(&self.name, &params, &patch).await?;
         Ok(Annotations::of(&lease).version)
     }
 
@@ -138,7 +141,7 @@ impl ProbeLease {
         let request = Request::new(Lease::url_path(&(), Some(&self.namespace)))
             .create(&PostParams::default(), lease.to_string().into_bytes())
             .map_err(kube::Error::BuildRequest)?;
-        let lease: Guarded<LeaseMetadata> = self.client.request(request).await?;
+        let lease: Guarded<LeaseMetadata> = self.repeating.request(request).await?;
         Ok(Annotations::of(&lease).version)
     }
 
@@ -173,8 +176,8 @@ impl ProbeLease {
             .await;
     }
 
-    fn api(&self) -> Api<Guarded<LeaseMetadata>> {
-        Api::namespaced(self.client.clone(), &self.namespace)
+    fn api(&self, client: &Client) -> Api<Guarded<LeaseMetadata>> {
+        Api::namespaced(client.clone(), &self.namespace)
     }
 }
 
@@ -204,8 +207,8 @@ fn limited(client: Client) -> Client {
     Client::new(service_fn(call), namespace)
 }
 
-/// The same client, with [`CALL_LIMIT`], which repeats calls after [`REPEAT_CALL`]. It does not matter if both requests
-/// are carried out: a merge patch without a resourceVersion changes nothing the second time.
+/// The same client, with [`CALL_LIMIT`], which repeats calls after [`REPEAT_CALL`]. Both requests may be carried out, and
+/// the second one late.
 fn repeating(client: Client) -> Client {
     let namespace = client.default_namespace().to_owned();
     let call = move |request| {

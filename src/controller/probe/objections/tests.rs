@@ -593,6 +593,24 @@ async fn unanswered_call_is_repeated_after_300_ms() {
     }
 }
 
+/// Rule: 7.unanswered
+#[tokio::test(start_paused = true)]
+async fn unanswered_removal_is_not_repeated_in_parallel() {
+    let store = Store::new();
+    let leader = Replica::leader(&store);
+    leader.probes.fail_twice(1).await;
+    sleep(ms(100)).await;
+    assert!(!suspected(&store).is_empty());
+    let before = leader.writes();
+    let hang = Fault::new(Match::any().verb("patch"), Effect::Hang).times(1);
+    leader.server.faults().add(hang);
+    leader.probes.succeed(1);
+    sleep(ms(1500)).await;
+    assert_eq!(leader.writes(), before + 1);
+    sleep(ms(1500)).await;
+    assert_eq!(suspected(&store), "");
+}
+
 /// Rule: 7.heard
 #[tokio::test(start_paused = true)]
 async fn suspicion_that_is_not_stored_is_not_heard() {
