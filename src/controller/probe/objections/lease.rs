@@ -6,19 +6,14 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use futures::future::{FutureExt as _, select_ok};
-use http_body_util::BodyExt as _;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::{Patch, PatchParams, PostParams};
-use kube::client::Body;
 use kube::core::{Request, Status};
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client, Resource as _};
 use serde_json::json;
-use tokio::time::timeout;
 use tower::service_fn;
 
-use crate::apiserver::Hedging;
 use crate::apiserver::decode::{Guarded, LeaseMetadata};
 use crate::apiserver::error::within;
 use crate::apiserver::http_status::{is_client_error, is_conflict, is_expired, is_missing, status_of};
@@ -31,10 +26,6 @@ const SUFFIX: &str = "-probes";
 /// The time limit for the beginning of the response to a call. Objections are urgent, so it is shorter than that of
 /// other clients.
 const CALL_LIMIT: Duration = Duration::from_secs(2);
-
-/// The time after which an unanswered call is sent again in parallel, through another API server if there is one. A
-/// server that has lost its etcd does not answer, and the suspicion may be about this very server.
-const REPEAT_CALL: Duration = Duration::from_millis(300);
 
 /// Annotations to set, or to remove if there is no value.
 pub type Changes = BTreeMap<String, Option<String>>;
@@ -61,8 +52,6 @@ pub enum LeaseEvent {
 #[derive(Clone)]
 pub struct ProbeLease {
     reader: Reader,
-    /// Repeats unanswered calls.
-    repeating: Client,
     namespace: String,
     name: String,
 }
@@ -71,11 +60,9 @@ impl ProbeLease {
     /// The probe Lease that belongs to an election Lease. The client of `reader` must not retry by itself.
     #[must_use]
     pub fn new(reader: Reader, namespace: &str, election_lease: &str) -> Self {
-        let repeating = repeating(reader.client.clone());
         let client = limited(reader.client);
         Self {
             reader: Reader { client, ..reader },
-            repeating,
             namespace: namespace.to_owned(),
             name: format!("{election_lease}{SUFFIX}"),
         }
@@ -88,7 +75,7 @@ impl ProbeLease {
 
     /// Reads the Lease.
     pub(super) async fn get(&self) -> kube::Result<Annotations> {
-        let lease = self.api(&self.repeating).get_opt(&self.name).await?;
+        let lease = self.api().get_opt(&self.name).await?;
         Ok(lease.map(|lease| Annotations::of(&lease)).unwrap_or_default())
     }
 
@@ -116,14 +103,7 @@ impl ProbeLease {
     async fn patch(&self, changes: &Changes) -> kube::Result<u64> {
         let patch = Patch::Merge(json!({"metadata": {"annotations": changes}}));
         let params = PatchParams::default();
-        // A late repetition must not remove what another replica has just written.
-        let removes = changes.values().any(Option::is_none);
-        let client = if removes {
-            &self.reader.client
-        } else {
-            &self.repeating
-        };
-        let lease = self.api(client).patch(&self.name, &params, &patch).await?;
+        let lease = self.api().patch(&self.name, &params, &patch).await?;
         Ok(Annotations::of(&lease).version)
     }
 
@@ -141,7 +121,7 @@ impl ProbeLease {
         let request = Request::new(Lease::url_path(&(), Some(&self.namespace)))
             .create(&PostParams::default(), lease.to_string().into_bytes())
             .map_err(kube::Error::BuildRequest)?;
-        let lease: Guarded<LeaseMetadata> = self.repeating.request(request).await?;
+        let lease: Guarded<LeaseMetadata> = self.reader.client.request(request).await?;
         Ok(Annotations::of(&lease).version)
     }
 
@@ -176,8 +156,8 @@ impl ProbeLease {
             .await;
     }
 
-    fn api(&self, client: &Client) -> Api<Guarded<LeaseMetadata>> {
-        Api::namespaced(client.clone(), &self.namespace)
+    fn api(&self) -> Api<Guarded<LeaseMetadata>> {
+        Api::namespaced(self.reader.client.clone(), &self.namespace)
     }
 }
 
@@ -205,29 +185,4 @@ fn limited(client: Client) -> Client {
         async move { within(CALL_LIMIT, client.send(request)).await }
     };
     Client::new(service_fn(call), namespace)
-}
-
-/// The same client, with [`CALL_LIMIT`], which repeats calls after [`REPEAT_CALL`]. Both requests may be carried out, and
-/// the second one late.
-fn repeating(client: Client) -> Client {
-    let namespace = client.default_namespace().to_owned();
-    let call = move |request| {
-        let client = client.clone();
-        async move { within(CALL_LIMIT, send(&client, request)).await }
-    };
-    Client::new(service_fn(call), namespace)
-}
-
-async fn send(client: &Client, request: http::Request<Body>) -> kube::Result<http::Response<Body>> {
-    let (parts, body) = request.into_parts();
-    let body = body.collect().await?.to_bytes();
-    let request = || http::Request::from_parts(parts.clone(), Body::from(body.clone()));
-    let mut first = client.send(request()).boxed();
-    if let Ok(answer) = timeout(REPEAT_CALL, &mut first).await {
-        return answer;
-    }
-    let mut again = request();
-    again.extensions_mut().insert(Hedging::default());
-    let (answer, _) = select_ok([first, client.send(again).boxed()]).await?;
-    Ok(answer)
 }
