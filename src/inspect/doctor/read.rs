@@ -153,9 +153,9 @@ async fn read_leases_again(reader: &ClusterReader<'_>, installations: &mut Insta
         }
     };
     // If this read fails or takes too long, the first one counts.
-    let leases = timeout_at(end, reads).await.unwrap_or(Ok(Vec::new()));
-    let at = reader.now();
+    let leases = timeout_at(end, reads).await.ok().and_then(Result::ok);
     let leases = leases.unwrap_or_default();
+    let at = reader.now();
     let leaders = leases.iter().map(|lease| Leader::of(lease, at));
     let now: BTreeMap<_, _> = leaders.map(|leader| (leader.namespace.clone(), leader)).collect();
     for it in installations.seen.iter_mut().filter(|it| is_doubtful(it)) {

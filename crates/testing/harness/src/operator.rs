@@ -232,7 +232,7 @@ impl Operator {
             found.is_some()
         })
         .await;
-        found.unwrap_or_default()
+        found.expect("a line")
     }
 
     /// The status code and body of a health path or of `/metrics`. The code is 0 if the connection fails or no response

@@ -419,6 +419,7 @@ impl State {
         let modes = probed.modes.unwrap_or([ProbeMode::Off; crate::world::REPLICAS]);
         view.alive.iter().any(|life| {
             let since = probed.all_are(life.replica, address, ports, is_quick);
+            // A replica that was paused cannot object before it resumes.
             let since = since.map(|since| since.max(life.resumed_at()));
             life.identity != view.leader.identity
                 && modes[life.replica] != ProbeMode::Off
