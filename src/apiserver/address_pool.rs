@@ -16,7 +16,7 @@ use crate::timing::{BEHIND_EJECTION, EJECTION, LONGEST_EJECTION};
 /// is a mistake or an attack, and the rest of it is never dialed.
 const MAX_LEARNED: usize = 16;
 
-/// The known addresses of the API servers of one cluster, their recent failures, and which of them are down.
+/// The known addresses of the API servers of one cluster, their recent failures, and which of them are unhealthy.
 #[derive(Clone, Debug, Default)]
 pub(super) struct AddressPool {
     /// The configured addresses, in the preferred order.
@@ -27,8 +27,8 @@ pub(super) struct AddressPool {
     /// The addresses that the cluster lists: the more trusted group, and the others.
     learned: [Vec<ServerAddress>; 2],
     ejections: HashMap<ServerAddress, Ejection>,
-    /// The addresses that probes find down.
-    down: watch::Sender<BTreeSet<ServerAddress>>,
+    /// The addresses that probes find unhealthy.
+    unhealthy: watch::Sender<BTreeSet<ServerAddress>>,
     pub stretch: Stretch,
     /// The position at which this process begins in each learned group, so that replicas spread over the
     /// servers.
@@ -56,15 +56,21 @@ impl AddressPool {
         pool
     }
 
-    /// Replaces the set of addresses that probes find down while another address is well. Addresses that are down are
-    /// tried last.
-    pub fn set_down(&self, down: BTreeSet<ServerAddress>) {
-        self.down.send_replace(down);
+    /// Replaces the set of addresses that probes find unhealthy while another address is well. Unhealthy addresses are
+    /// tried last. While there are any, the configured addresses that come after the learned ones also count as
+    /// unhealthy: a cluster IP may lead to the unhealthy server.
+    pub fn set_unhealthy(&self, mut addresses: BTreeSet<ServerAddress>) {
+        let learned: BTreeSet<_> = self.learned.iter().flatten().collect();
+        if !addresses.is_empty() && learned.iter().any(|address| !addresses.contains(*address)) {
+            let last = self.fixed[self.first..].iter();
+            addresses.extend(last.filter(|address| !learned.contains(address)).cloned());
+        }
+        self.unhealthy.send_replace(addresses);
     }
 
-    /// A receiver of the addresses that probes find down. Clones of a pool share these addresses.
-    pub fn down(&self) -> watch::Receiver<BTreeSet<ServerAddress>> {
-        self.down.subscribe()
+    /// A receiver of the addresses that probes find unhealthy. Clones of a pool share these addresses.
+    pub fn unhealthy(&self) -> watch::Receiver<BTreeSet<ServerAddress>> {
+        self.unhealthy.subscribe()
     }
 
     /// Whether this address was configured, not only learned.
@@ -88,8 +94,8 @@ impl AddressPool {
             .retain(|address, _| known.clone().any(|known| known == address));
     }
 
-    /// All addresses, in the order in which to try them: those that failed recently, or that probes find down, come
-    /// last, but are not left out.
+    /// All addresses, in the order in which to try them: those that failed recently, or that probes find unhealthy,
+    /// come last, but are not left out.
     pub fn order(&self, now: Instant) -> Vec<ServerAddress> {
         let (first, last) = self.fixed.split_at(self.first);
         let learned = self.learned.iter().flat_map(|group| {
@@ -98,12 +104,12 @@ impl AddressPool {
         });
         let learned = learned.filter(|address| !self.fixed.contains(address));
         let mut all: Vec<_> = first.iter().chain(learned).chain(last).cloned().collect();
-        all.sort_by_key(|address| (self.is_down(address), self.skipped_until(address, now)));
+        all.sort_by_key(|address| (self.is_unhealthy(address), self.skipped_until(address, now)));
         all
     }
 
-    fn is_down(&self, address: &ServerAddress) -> bool {
-        self.down.borrow().contains(address)
+    fn is_unhealthy(&self, address: &ServerAddress) -> bool {
+        self.unhealthy.borrow().contains(address)
     }
 
     /// The time until which an address is skipped because of a failure, or `None` if it is not skipped.
@@ -117,7 +123,7 @@ impl AddressPool {
         self.order(now).first().is_some_and(|best| best != address)
     }
 
-    /// Whether there is another address that is neither skipped nor down.
+    /// Whether there is another address that is neither skipped nor unhealthy.
     pub fn has_other(&self, address: &ServerAddress, now: Instant) -> bool {
         let order = self.order(now);
         order
@@ -125,9 +131,9 @@ impl AddressPool {
             .any(|other| other != address && !self.is_ejected(other, now))
     }
 
-    /// Whether this address failed recently, or probes find it down.
+    /// Whether this address failed recently, or probes find it unhealthy.
     pub fn is_ejected(&self, address: &ServerAddress, now: Instant) -> bool {
-        self.is_down(address) || self.skipped_until(address, now).is_some()
+        self.is_unhealthy(address) || self.skipped_until(address, now).is_some()
     }
 
     /// Whether no address is skipped because of a failure.
@@ -209,14 +215,33 @@ mod tests {
 
     /// Rule: 7.own-connections
     #[test]
-    fn an_address_that_probes_see_down_comes_last_until_it_is_well() {
+    fn unhealthy_address_comes_last_until_it_is_well() {
         let (mut pool, now) = (AddressPool::new(vec![address(1), address(2)], 0), Instant::now());
         pool.failed(&address(2), now);
-        pool.set_down(BTreeSet::from([address(1)]));
+        pool.set_unhealthy(BTreeSet::from([address(1)]));
         assert_eq!(order(&pool, now), [2, 1]);
         assert!(!pool.has_other(&address(2), now));
-        pool.set_down(BTreeSet::new());
+        pool.set_unhealthy(BTreeSet::new());
         assert_eq!(order(&pool, now), [1, 2]);
+    }
+
+    /// Rule: 7.own-connections
+    #[test]
+    fn cluster_ip_is_unhealthy_while_a_learned_address_is_and_another_is_not() {
+        let (mut pool, now) = (AddressPool::new(vec![address(9), address(2)], 0), Instant::now());
+        pool.first = 0;
+        let unhealthy = |pool: &AddressPool, addresses: &[u8]| {
+            pool.set_unhealthy(addresses.iter().copied().map(address).collect());
+            pool.is_ejected(&address(9), now)
+        };
+        assert!(!unhealthy(&pool, &[1]), "no other address is known");
+        pool.learn([vec![address(1), address(2)], Vec::new()]);
+        assert!(unhealthy(&pool, &[1]));
+        assert!(!pool.is_ejected(&address(2), now), "it is listed");
+        assert!(!unhealthy(&pool, &[1, 2]));
+        assert!(!unhealthy(&pool, &[]));
+        pool.first = 1;
+        assert!(!unhealthy(&pool, &[1]), "it comes before the learned ones");
     }
 
     #[test]

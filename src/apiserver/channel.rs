@@ -95,8 +95,8 @@ impl Channel {
         self.0.dialer.pool.lock().stretch.factor()
     }
 
-    /// Returns the connection for a request. If an address failed for another client, or probes find it down, no
-    /// request is sent to it as long as another address is neither ejected nor down. For a watch, this returns a new
+    /// Returns the connection for a request. If an address failed for another client, or probes find it
+    /// unhealthy, no request is sent to it as long as another address is neither ejected nor unhealthy. For a watch, this returns a new
     /// connection if there is a better address, or if the limit for pings of the current connection is now longer than
     /// necessary. Watches restart often anyway, and requests on the old connection are not disturbed.
     fn connection(&self, watches: bool) -> Pending {
@@ -130,7 +130,8 @@ impl Channel {
         pool.has_better(address, now) && pool.has_other(address, now)
     }
 
-    /// Whether requests should use another address, because this one failed for another client, or probes find it down.
+    /// Whether requests should use another address, because this one failed for another client, or probes find it
+    /// unhealthy.
     fn is_ejected(&self, address: &ServerAddress) -> bool {
         let (pool, now) = (self.0.dialer.pool.lock(), Instant::now());
         pool.is_ejected(address, now) && pool.has_other(address, now)
@@ -156,8 +157,8 @@ impl Channel {
         let factor = self.factor();
         let dialed = self.0.dialer.dial(self.0.dialer.order(), factor).await;
         let (address, stream) = dialed.map_err(|error| NotConnected(one_line(&*error)))?;
-        let until_down = self.0.dialer.until_down(address.clone());
-        let connection = Connection::over(stream, address.clone(), factor, until_down).await;
+        let until_unhealthy = self.0.dialer.until_unhealthy(address.clone());
+        let connection = Connection::over(stream, address.clone(), factor, until_unhealthy).await;
         let connection =
             connection.map_err(|error| NotConnected(format!("{address}: {}", one_line(&error))))?;
         self.connected_to(address);
@@ -263,8 +264,8 @@ impl Channel {
         let factor = self.factor();
         let (address, stream) = dialer.dial(servers, factor).await?;
         repetition.goes_to(address.clone());
-        let until_down = dialer.until_down(address.clone());
-        let connection = Arc::new(Connection::over(stream, address, factor, until_down).await?);
+        let until_unhealthy = dialer.until_unhealthy(address.clone());
+        let connection = Arc::new(Connection::over(stream, address, factor, until_unhealthy).await?);
         let in_flight = InFlight::new(self, &connection, &request).without_blame();
         let answer = connection.send(request).await;
         let answer = answer.map_err(|NoAnswer { error, .. }| error)?;

@@ -235,10 +235,10 @@ impl Access {
         _ = self.dialer.listed.set(Box::new(listed));
     }
 
-    /// Replaces the set of addresses that probes find down while another address is well. When an address is added, all
-    /// connections to it, and the watches on them, end immediately.
-    pub fn set_down(&self, down: BTreeSet<ServerAddress>) {
-        self.dialer.pool.lock().set_down(down);
+    /// Replaces the set of addresses that probes find unhealthy while another address is well. When an address is added,
+    /// all connections to it, and the watches on them, end immediately.
+    pub fn set_unhealthy(&self, addresses: BTreeSet<ServerAddress>) {
+        self.dialer.pool.lock().set_unhealthy(addresses);
     }
 
     /// Creates a client with its own connections. The client repeats a request only if no server has accepted it, or if

@@ -422,7 +422,7 @@ async fn a_client_leaves_a_down_server_and_ends_its_watches() {
     }
 
     let start = Instant::now();
-    client.access.set_down([servers.address(0)].into());
+    client.access.set_unhealthy([servers.address(0)].into());
     while let Some(Ok(_)) = timeout(PATIENCE, first.next())
         .await
         .expect("the end of the watch")
@@ -440,7 +440,7 @@ async fn a_client_leaves_a_down_server_and_ends_its_watches() {
     );
     assert_eq!(servers.asked(), "aab");
 
-    client.access.set_down(BTreeSet::new());
+    client.access.set_unhealthy(BTreeSet::new());
     client.get().await.expect("an answer");
     assert_eq!(servers.asked(), "b", "the first server failed recently");
 }
@@ -451,7 +451,7 @@ async fn a_down_server_is_used_if_it_is_the_last() {
     let mut servers = Servers::start(2).await;
     let client = servers.client().await;
     servers.kill(1);
-    client.access.set_down([servers.address(0)].into());
+    client.access.set_unhealthy([servers.address(0)].into());
     for _ in 0..3 {
         client.get().await.expect("an answer");
     }

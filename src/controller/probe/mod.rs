@@ -23,7 +23,7 @@ pub mod probing;
 mod shared;
 mod target_task;
 
-pub use shared::OnDown;
+pub use shared::OnUnhealthy;
 use shared::Probes;
 use target_task::TargetTask;
 

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use super::objections::{Objections, ProbeLease};
 use super::shared::Wiring;
-use super::{OnDown, Probes};
+use super::{OnUnhealthy, Probes};
 use crate::apiserver::probe_client::ProbeClient;
 use crate::config::{ElectionConfig, ProbeConfig, ProbeMode};
 use crate::controller::reconcile::ReadVerdicts;
@@ -32,8 +32,8 @@ pub struct Probing {
     pub lease_client: Client,
     /// The addresses of this node.
     pub node_addresses: BTreeSet<IpAddr>,
-    /// Called with the API servers that are down while another one is well, whenever the set of them changes.
-    pub on_down: OnDown,
+    /// Called with the API servers that are unhealthy while another one is well, whenever the set of them changes.
+    pub on_unhealthy: OnUnhealthy,
     /// Spreads the probes of several replicas over the period.
     pub seed: u64,
 }
@@ -57,7 +57,7 @@ impl Probing {
             index: watches.index.clone(),
             dirty: watches.dirty.clone(),
             metrics: watches.reader.metrics.clone(),
-            on_down: self.on_down,
+            on_unhealthy: self.on_unhealthy,
             client: self.client,
             config: self.config,
             seed: self.seed,

@@ -16,9 +16,7 @@ use crate::controller::workqueue::DirtySet;
 use crate::leader_election::term::Term;
 use crate::telemetry::metrics::Metrics;
 use endpoint_copier_core::index::SharedIndex;
-use endpoint_copier_core::verdicts::{
-    Hearing, Leadership, Moment, Phase, Reply, Report, SUPERVISOR_PORT, Target, TargetFacts, Targets,
-};
+use endpoint_copier_core::verdicts::{Hearing, Leadership, Moment, Phase, Reply, Report, Target, Targets};
 
 /// The interval at which a new report is made while time alone may change its facts.
 const TICK: Duration = Duration::from_millis(100);
@@ -30,8 +28,9 @@ const NEW_TERM: Duration = Duration::from_secs(5);
 /// the 10 s for which an objection delays a removal, because a new term may delay the removal too.
 const RECENT_FAILURE: Duration = Duration::from_secs(20);
 
-/// Called with the addresses of API servers that are down while another one is well, whenever the set of them changes.
-pub type OnDown = Box<dyn Fn(BTreeSet<ServerAddress>) + Send + Sync>;
+/// Called with the addresses of API servers that are unhealthy while another one is well, whenever the set of them
+/// changes.
+pub type OnUnhealthy = Box<dyn Fn(BTreeSet<ServerAddress>) + Send + Sync>;
 
 /// The probes of this replica. Clones share them.
 #[derive(Clone)]
@@ -50,8 +49,8 @@ pub(super) struct Wiring {
     pub dirty: DirtySet,
     /// Counts the attempts.
     pub metrics: Metrics,
-    /// Called with the API servers that are down while another one is well, whenever the set of them changes.
-    pub on_down: OnDown,
+    /// Called with the API servers that are unhealthy while another one is well, whenever the set of them changes.
+    pub on_unhealthy: OnUnhealthy,
     /// The client that sends the probes.
     pub client: Arc<dyn ProbeClient>,
     /// The schedule of the probes.
@@ -69,8 +68,8 @@ struct Inner {
     report: watch::Sender<Arc<Report>>,
     /// The target whose first failure makes all targets without failures due.
     rounds: watch::Sender<Option<Target>>,
-    /// The last argument of [`Wiring::on_down`].
-    down: Mutex<BTreeSet<ServerAddress>>,
+    /// The last argument of [`Wiring::on_unhealthy`].
+    unhealthy: Mutex<BTreeSet<ServerAddress>>,
 }
 
 impl Probes {
@@ -87,7 +86,7 @@ impl Probes {
             hearing: Mutex::new(hearing),
             report: watch::Sender::default(),
             rounds: watch::Sender::default(),
-            down: Mutex::default(),
+            unhealthy: Mutex::default(),
         }))
     }
 
@@ -179,10 +178,12 @@ impl Probes {
     /// Makes a new report. If it differs from the last one, marks the Services that copy the API source as dirty.
     pub fn refresh(&self) {
         let (now, leadership) = (self.now(), self.leadership());
-        let report = {
+        let (report, unhealthy) = {
             let targets = self.0.targets.lock();
-            targets.report(now, &self.0.hearing.lock(), leadership)
+            let report = targets.report(now, &self.0.hearing.lock(), leadership);
+            (report, targets.unhealthy())
         };
+        self.report_unhealthy(&unhealthy);
         let old = self.report();
         if *old == report {
             return;
@@ -200,7 +201,6 @@ impl Probes {
             .cloned()
             .collect();
         self.0.wiring.dirty.mark_since(services, since);
-        self.report_down(&report);
     }
 
     fn leadership(&self) -> Leadership {
@@ -258,21 +258,14 @@ impl Probes {
         recent.min().unwrap_or_else(Instant::now)
     }
 
-    /// Makes our own connections avoid servers that are down while another one is well, until they are well again.
-    fn report_down(&self, report: &Report) {
-        let targets = report.targets.iter();
-        let mut servers = targets.filter(|(target, _)| target.port() != SUPERVISOR_PORT);
-        let is_down = |facts: &TargetFacts| matches!(facts.phase, Phase::Down | Phase::Rising);
+    /// Makes our own connections avoid servers that are unhealthy while another one is well.
+    fn report_unhealthy(&self, targets: &BTreeSet<Target>) {
         let address = |target: &Target| ServerAddress::new(&target.address().to_string(), target.port());
-        let down = servers.clone().filter(|(_, facts)| is_down(facts));
-        let mut down: BTreeSet<_> = down.map(|(target, _)| address(target)).collect();
-        if !servers.any(|(_, facts)| facts.phase == Phase::Well) {
-            down.clear();
-        }
-        let mut known = self.0.down.lock();
-        if *known != down {
-            known.clone_from(&down);
-            (self.0.wiring.on_down)(down);
+        let addresses = targets.iter().map(address).collect();
+        let mut known = self.0.unhealthy.lock();
+        if *known != addresses {
+            known.clone_from(&addresses);
+            (self.0.wiring.on_unhealthy)(addresses);
         }
     }
 

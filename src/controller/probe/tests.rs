@@ -36,7 +36,7 @@ pub(super) struct Scene {
     pub index: SharedIndex,
     pub dirty: DirtySet,
     pub metrics: Metrics,
-    pub down_calls: DownCalls,
+    pub unhealthy_calls: DownCalls,
     pub servers: Arc<FakeServers>,
     pub terms: watch::Sender<Option<Term>>,
 }
@@ -58,15 +58,15 @@ impl Scene {
         let index: SharedIndex = Arc::new(Mutex::new(Index::new(defaults)));
         let (dirty, metrics) = (DirtySet::default(), Metrics::new("lease").unwrap());
         let (terms, receiver) = watch::channel(None);
-        let (down_calls, servers) = (DownCalls::default(), Arc::<FakeServers>::default());
-        let calls = down_calls.clone();
+        let (unhealthy_calls, servers) = (DownCalls::default(), Arc::<FakeServers>::default());
+        let calls = unhealthy_calls.clone();
         let wiring = Wiring {
             terms: receiver,
             renewal_limit,
             index: index.clone(),
             dirty: dirty.clone(),
             metrics: metrics.clone(),
-            on_down: Box::new(move |down| calls.lock().push(down)),
+            on_unhealthy: Box::new(move |addresses| calls.lock().push(addresses)),
             client: Arc::new(FakeClient(servers.clone())),
             config,
             seed,
@@ -76,7 +76,7 @@ impl Scene {
             index,
             dirty,
             metrics,
-            down_calls,
+            unhealthy_calls,
             servers,
             terms,
         }
@@ -210,7 +210,7 @@ async fn services_are_dirty_only_when_the_facts_change() {
 
 /// Rule: 7.own-connections
 #[tokio::test(start_paused = true)]
-async fn own_connections_avoid_a_down_server_while_another_is_well() {
+async fn own_connections_avoid_an_unhealthy_server_while_another_is_well() {
     let scene = Scene::default();
     let _running = scene.run();
     scene.copies(&[1, 2]);
@@ -219,11 +219,11 @@ async fn own_connections_avoid_a_down_server_while_another_is_well() {
     scene.servers.break_connections();
     sleep(ms(500)).await;
     let first: BTreeSet<_> = [ServerAddress::new("192.0.2.1", 6443)].into();
-    assert_eq!(*scene.down_calls.lock(), std::slice::from_ref(&first));
+    assert_eq!(*scene.unhealthy_calls.lock(), std::slice::from_ref(&first));
     scene.servers.set(target(2), refuses());
     scene.servers.break_connections();
     sleep(ms(500)).await;
-    assert_eq!(*scene.down_calls.lock(), [first, BTreeSet::new()]);
+    assert_eq!(*scene.unhealthy_calls.lock(), [first, BTreeSet::new()]);
 }
 
 /// Rule: 7.fresh-term

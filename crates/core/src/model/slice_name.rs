@@ -12,8 +12,8 @@ const RANDOM: usize = 5;
 /// The characters from which Kubernetes chooses the random ones (`k8s.io/apimachinery/pkg/util/rand`).
 const RANDOM_CHARACTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
 
-/// Whether the name of a slice is the name of a Service, or `<service>-`, possibly truncated, followed by one more
-/// word.
+/// Whether the name of a slice is the name of a Service, or `<service>-`, possibly cut, followed by ASCII letters and
+/// digits.
 #[must_use]
 pub fn is_named_after(slice: &str, service: &str) -> bool {
     let stem = format!("{service}-");
@@ -22,8 +22,8 @@ pub fn is_named_after(slice: &str, service: &str) -> bool {
     slice == service || slice.strip_prefix(stem).is_some_and(is_word)
 }
 
-/// The Services after which a slice might be named. A Service whose name was cut is left out, because the rest of its
-/// name is not known.
+/// The Services after which a slice might be named. A Service whose `<service>-` was cut is left out, because the slice
+/// does not show where its name ends.
 #[must_use]
 pub fn named_after(slice: &SliceKey) -> Vec<ServiceKey> {
     // Without this check, if a Service `app` consents, a forged copy of a slice `app-admin` would reveal whether there
@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn slice_is_named_after_services_whose_names_are_not_cut() {
+    fn named_after_leaves_out_services_whose_names_were_cut() {
         let long = "a".repeat(57);
         let after = |slice: &str| -> Vec<_> {
             let services = named_after(&SliceKey::new("web", slice));
@@ -58,7 +58,8 @@ mod tests {
         ] {
             assert_eq!(after(slice), expected, "{slice}");
             let last = expected.last().expect("a Service");
-            assert!(slice.ends_with('-') || is_named_after(slice, last), "{slice}");
+            assert!(is_named_after(slice, last), "{slice}");
         }
+        assert!(is_named_after(&cut, &format!("{}-cd-more", "a".repeat(55))));
     }
 }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::state::{Attempt, RELAPSE_MEMORY, SUSPECTED_AFTER};
-use super::{Moment, Phase, Reply, Target, TargetState, Thresholds};
+use super::{Moment, Phase, Reply, SUPERVISOR_PORT, Target, TargetState, Thresholds};
 
 /// A target is in doubt when an unanswered attempt has lasted this much longer than responses usually take.
 const DOUBT_AFTER: Duration = Duration::from_millis(250);
@@ -140,6 +140,24 @@ impl Targets {
         };
         self.iter()
             .filter(|(target, state)| is_suspected(*target, state))
+            .map(|(target, _)| target)
+            .collect()
+    }
+
+    /// The API servers that the operator's own connections avoid: those that are suspected, or that must still rise. A
+    /// leader has to store its suspicion, and it should not use the suspected server for that. If no API server is
+    /// well, the set is empty.
+    #[must_use]
+    pub fn unhealthy(&self) -> BTreeSet<Target> {
+        let servers = || self.iter().filter(|(target, _)| target.port() != SUPERVISOR_PORT);
+        if !servers().any(|(_, state)| state.phase == Phase::Well) {
+            return BTreeSet::new();
+        }
+        let suspects = self.suspects();
+        let is_unhealthy =
+            |target, state: &TargetState| suspects.contains(&target) || state.phase == Phase::Rising;
+        servers()
+            .filter(|(target, state)| is_unhealthy(*target, state))
             .map(|(target, _)| target)
             .collect()
     }

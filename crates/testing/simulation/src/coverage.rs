@@ -162,7 +162,7 @@ pub const NEEDED: &[(&str, &[&str])] = &[
             "blind while nothing is out",
             "objection of a minute ago removed",
             "timeout discarded, as its timer fired late",
-            "connection left, as its server is down for the probes",
+            "connection to an unhealthy server left",
         ],
     ),
     (

@@ -11,7 +11,7 @@ use endpoint_copier_core::model::{ConsentPolicy, Defaults, ServiceKey};
 use endpoint_copier_operator::admin::Health;
 use endpoint_copier_operator::apiserver;
 use endpoint_copier_operator::config::{ElectionConfig, ProbeConfig, ProbeMode, ServerAddress};
-use endpoint_copier_operator::controller::probe::OnDown;
+use endpoint_copier_operator::controller::probe::OnUnhealthy;
 use endpoint_copier_operator::controller::probe::probing::Probing;
 use endpoint_copier_operator::leader_election::Candidacy;
 use endpoint_copier_operator::leader_election::LeaseObserver;
@@ -313,23 +313,29 @@ pub fn start(world: &Arc<World>, replica: usize, incarnation: usize, servers: [u
     life
 }
 
-/// A callback that breaks the connections of a replica to the servers that are down according to its probes.
-fn on_down(world: &Arc<World>, life: &Arc<Life>) -> OnDown {
+/// A callback that breaks the connections of a replica to the servers that its probes find unhealthy.
+fn on_unhealthy(world: &Arc<World>, life: &Arc<Life>) -> OnUnhealthy {
     let (world, life) = (world.clone(), life.clone());
-    Box::new(move |down: BTreeSet<ServerAddress>| {
-        let down: BTreeSet<IpAddr> = down
+    Box::new(move |servers: BTreeSet<ServerAddress>| {
+        let unhealthy: BTreeSet<IpAddr> = servers
             .iter()
             .filter_map(|address| address.host.parse().ok())
             .collect();
         let left = |connection: &Connection| {
             let node = u8::try_from(connection.server + 1).unwrap_or(1);
             connection.replica == life.replica
-                && down.iter().any(|address| endpoints::node_of(*address) == node)
+                && unhealthy
+                    .iter()
+                    .any(|address| endpoints::node_of(*address) == node)
         };
         if world.break_connections(left) > 0 {
-            world.count("connection left, as its server is down for the probes");
+            world.count("connection to an unhealthy server left");
         }
-        world.state().probed.down.insert(life.identity.clone(), down);
+        world
+            .state()
+            .probed
+            .unhealthy
+            .insert(life.identity.clone(), unhealthy);
     })
 }
 
@@ -353,7 +359,7 @@ fn wire_up(world: &Arc<World>, life: &Arc<Life>, servers: [usize; 2]) -> BoxFutu
         },
         lease_client: probe_lease_client,
         node_addresses: endpoints::own_addresses(life.replica).into(),
-        on_down: on_down(world, life),
+        on_unhealthy: on_unhealthy(world, life),
         seed: u64::try_from(life.replica).unwrap_or(0),
     });
     let cross_namespace = world.state().cross_namespace;

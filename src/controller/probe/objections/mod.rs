@@ -41,6 +41,9 @@ const TICK: Duration = Duration::from_millis(50);
 /// requests a longer one.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
+/// The time from a write to the first read of the Lease, if its watch has not shown the write by then. It is short,
+/// because a suspicion that is stored late needs more failures.
+const FIRST_READ: Duration = Duration::from_millis(50);
 /// The time between two reads of the Lease while its watch is behind. It is shorter than the time for which the leader
 /// waits for objections.
 const READ_PERIOD: Duration = Duration::from_millis(200);
@@ -239,7 +242,7 @@ impl Objections {
         match self.lease.annotate(changes).await {
             Ok(version) => {
                 let at = Instant::now();
-                let next_read = at + READ_PERIOD;
+                let next_read = at + FIRST_READ;
                 if self.leads() {
                     self.written = Some(Written {
                         version,

@@ -608,6 +608,22 @@ async fn leader_with_a_silent_watch_reads_the_lease() {
     drop(peer);
 }
 
+/// If a suspicion is stored late, the leader waits for more failures.
+/// Rule: 7.silent-watch
+#[tokio::test(start_paused = true)]
+async fn leader_with_a_silent_watch_sees_its_suspicion_after_50_ms() {
+    let store = Store::new();
+    put(&store, &json!({}));
+    let leader = Replica::leader(&store);
+    sleep(ms(10)).await;
+    leader.server.faults().silence_watches(Match::any());
+    leader.probes.fail_twice(1).await;
+    sleep(ms(300)).await;
+    assert!(!leader.probes.had_time_to_object(1));
+    sleep(ms(100)).await;
+    assert!(leader.probes.had_time_to_object(1));
+}
+
 /// Rule: 7.silent-watch
 #[tokio::test(start_paused = true)]
 async fn lease_deleted_during_a_silent_watch_is_created_again() {

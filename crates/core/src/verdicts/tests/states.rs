@@ -71,6 +71,53 @@ fn thresholds_decide_when_a_target_is_down_or_well() {
     assert_eq!(probes.phase(1), Phase::Well);
 }
 
+/// Rule: 7.own-connections
+#[test]
+fn target_is_unhealthy_from_its_second_failure_until_it_is_well() {
+    let mut probes = Probes::new(2);
+    probes.well(1, 0);
+    probes.well(2, 0);
+    for (begun, is_well, is_unhealthy) in [
+        (1_000, false, false),
+        (1_500, true, false),
+        (2_000, false, false),
+        (2_500, false, true),
+        (3_000, true, false),
+        (4_000, false, false),
+        (4_200, false, true),
+        (4_400, false, true),
+        (5_000, true, true),
+        (6_000, true, true),
+        (7_000, true, true),
+        (8_000, true, false),
+    ] {
+        if is_well {
+            probes.well(1, begun);
+        } else {
+            probes.refused(1, begun);
+        }
+        let unhealthy = probes.targets.unhealthy();
+        assert_eq!(unhealthy.contains(&target(1)), is_unhealthy, "at {begun} ms");
+    }
+}
+
+/// Rule: 7.own-connections
+#[test]
+fn no_target_is_unhealthy_if_no_api_server_is_well() {
+    let mut probes = Probes::new(2);
+    let supervisor = Target::new(address(2), SUPERVISOR);
+    probes
+        .targets
+        .list(&[target(1), target(2), supervisor].into(), at(0));
+    probes.well(2, 0);
+    probes.targets.begin(supervisor, at(0));
+    probes.targets.end(supervisor, at(0), at(10), Reply::Success);
+    probes.down(1);
+    assert_eq!(probes.targets.unhealthy(), [target(1)].into());
+    probes.refused(2, 2_000);
+    assert!(probes.targets.unhealthy().is_empty());
+}
+
 /// Rule: 7.memory
 #[test]
 fn new_target_recorded_as_taken_out_is_suspected() {
