@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn a_term_lasts_from_the_send_to_the_deadline() {
+    fn a_term_lasts_from_when_the_renewal_is_sent_to_the_deadline() {
         let validity = Validity::won(at(10), seconds(4));
         assert_eq!(validity.deadline(at(13)), Some(at(14)));
         assert_eq!(validity.deadline(at(14)), None);

@@ -1,5 +1,5 @@
-//! An operator that is permitted to write in only one namespace. All tests of this suite run with the permissions that
-//! the chart grants. Here, the chart has other values.
+//! An operator that is permitted to write in only one namespace. As in every test of this suite, its permissions are
+//! those that the chart grants, here with `rbac.namespaces=[default]`.
 
 use std::time::Duration;
 
@@ -34,11 +34,11 @@ on_both! {
         let line = operator.until_logged("service=blue/web-0 reason=WriteRefused").await;
         assert!(line.contains("in the namespace") && line.contains("list this namespace in rbac.namespaces of the chart"), "{line}");
         assert!(cluster.list::<EndpointSlice>("blue").await.is_empty());
-        // When an API server starts, it can write Events about the addresses of Services.
+        operator.until_logged("writing Events").await;
+        // When an API server starts, it may write Events about the addresses of Services, also in this namespace.
         let events = cluster.list::<Event>("blue").await;
         let ours = |event: &&Event| event.reporting_controller.as_deref() == Some(MANAGED_BY_US);
         assert_eq!(events.iter().find(ours), None);
-        operator.until_logged("writing Events").await;
         assert_eq!(operator.log().matches("writing Events").count(), 1, "{}", operator.log());
 
         cluster.give_rights(Rights::Default, "default").await;

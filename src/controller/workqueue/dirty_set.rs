@@ -1,4 +1,4 @@
-//! The set of dirty keys: Services whose copies may have to change.
+//! The set of dirty keys: Services whose copies, or whose conditions, may have to change.
 
 use std::collections::HashMap;
 use std::future::pending;
@@ -12,17 +12,17 @@ use endpoint_copier_core::model::ServiceKey;
 /// The minimum time between two scans of the whole index.
 const SCAN_PAUSE: Duration = Duration::from_millis(100);
 
-/// The reason why a key is dirty.
+/// When a key became dirty, and whether an edit is the only reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mark {
     /// The time of the first change that is not handled yet.
     pub since: Instant,
-    /// Whether the managed Service itself has changed, and nothing else. Such changes have a budget.
+    /// Whether only the managed Service itself has changed (an edit). Each namespace has a budget of edits.
     pub is_edit: bool,
 }
 
 impl Mark {
-    /// Combines two marks.
+    /// The earlier time of both marks. The result is an edit only if both are.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
         Self {
@@ -32,22 +32,22 @@ impl Mark {
     }
 }
 
-/// The set into which watches, reads and probes put dirty keys. It holds each key once, so its size needs no limit. One
-/// worker takes the keys.
+/// The set into which watches, reads, probes and syncs put dirty keys. It holds each key at most once, so its size
+/// needs no limit. One worker takes the keys.
 #[derive(Clone, Debug, Default)]
 pub struct DirtySet {
     keys: watch::Sender<HashMap<ServiceKey, Mark>>,
-    /// Notifies of every mark, even of one without keys.
+    /// Notifies receivers of each call that marks keys, even if the call has no keys.
     marks: watch::Sender<()>,
 }
 
 impl DirtySet {
-    /// Marks keys as dirty as of now. Keys that are dirty already keep their time.
+    /// Marks keys as dirty from now on. Keys that are already dirty keep their time.
     pub fn mark(&self, keys: impl IntoIterator<Item = ServiceKey>) {
         self.mark_since(keys, Instant::now());
     }
 
-    /// Marks keys as dirty since this moment. Keys that have been dirty for longer keep their time.
+    /// Marks keys as dirty since the time `since`. Keys that have been dirty for longer keep their time.
     pub fn mark_since(&self, keys: impl IntoIterator<Item = ServiceKey>, since: Instant) {
         let mark = Mark {
             since,
@@ -56,7 +56,8 @@ impl DirtySet {
         self.insert(keys.into_iter().map(|key| (key, mark)));
     }
 
-    /// Marks keys as dirty as of now, because the Service `edited` was changed.
+    /// Marks keys as dirty from now on, because the Service `edited` was changed. This is an edit only for `edited`
+    /// itself.
     pub fn mark_edit(&self, keys: impl IntoIterator<Item = ServiceKey>, edited: &ServiceKey) {
         let since = Instant::now();
         let mark = |key: &ServiceKey| Mark {
@@ -89,7 +90,7 @@ impl DirtySet {
         }
     }
 
-    /// Takes all dirty keys, and waits while there are none. Nothing is lost if the wait is canceled.
+    /// Waits until there are dirty keys, and takes all of them. Nothing is lost if the wait is canceled.
     pub async fn take(&self) -> HashMap<ServiceKey, Mark> {
         // The wait cannot fail, because `self` holds a sender.
         _ = self.keys.subscribe().wait_for(|dirty| !dirty.is_empty()).await;
@@ -113,7 +114,7 @@ impl Marks {
     }
 
     /// Waits as [`Marks::next`] does, and until at least 100 ms have passed since this method last returned. So a burst
-    /// of changes costs one scan of the index, not one for each change.
+    /// of changes costs at most one scan of the index per 100 ms, not one for each change.
     pub async fn next_scan(&mut self) {
         // The pause follows the mark, so that no timer fires while nothing changes.
         self.next().await;

@@ -1,8 +1,8 @@
 //! The queue of dirty keys. It holds each key at most once, and the time before which a key must not be worked on
 //! again.
 //!
-//! A key is in one of four states: not queued, ready, waiting until a moment, or in progress. A key that becomes dirty
-//! while it is in progress is queued again when that work ends.
+//! A key is in one of four states: not queued, ready, waiting until a set time, or in progress. A key that becomes
+//! dirty while it is in progress is queued again when that work ends.
 
 use std::collections::{BTreeMap, HashMap};
 use std::future::poll_fn;
@@ -29,12 +29,13 @@ use head_start::HeadStart;
 use lane::Lane;
 use overload::Overload;
 
-/// The minimum time from a sync that sent a request to the next sync of its key. A burst of changes causes at most
-/// fifty such syncs of the key per second, not one for each change. The first change of a burst does not wait.
+/// The minimum time from the end of a sync that sent a request until a change can cause the next sync of its key. A
+/// burst of changes causes at most fifty such syncs of the key per second, not one for each change. The first change of
+/// a burst does not wait.
 pub const PACE: Duration = Duration::from_millis(20);
 
-/// The number of keys in progress at the same time. The work on each key makes one write at a time, so this also limits
-/// the writes of copies in flight.
+/// The maximum number of keys in progress at the same time. Each sync sends one write at a time, so this also limits
+/// the number of concurrent writes of copies.
 const SLOTS: usize = 10;
 
 /// The number of slots that are reserved for the Service of [`Priority::Flagged`]. There is only one such Service, so
@@ -45,32 +46,33 @@ const FLAGGED_SLOTS: usize = 1;
 /// delay the next one.
 const API_SERVER_SLOTS: usize = 2;
 
-/// The number of slots for other Services whose last sync failed. Slow or hanging writes must not delay those that
-/// would succeed.
+/// The maximum number of slots for other Services whose last sync failed because the API server was unavailable. Slow
+/// or hanging writes must not delay those that would succeed.
 const FAILING_SLOTS: usize = 4;
 
 /// The maximum number of slots for other Services that one namespace may use. Writes that hang in one namespace leave a
-/// slot for the others. With fewer slots, a hundred Services of one namespace would take at least 30 s if each request
-/// takes 1.5 s.
+/// slot for the others. With fewer slots, it would take at least 30 s to sync a hundred Services of one namespace if
+/// each request took 1.5 s.
 const NAMESPACE_SLOTS: usize = 6;
 
-/// The time between two attempts of a key with reserved slots while the API server is overloaded. These few keys do not
-/// wait for the common pause.
+/// The time until a key with reserved slots is tried again after an overloaded API server rejected a request for it.
+/// These few keys do not wait for the pause of all other keys; see [`Overload`].
 const RESERVED_RETRY_PAUSE: Duration = Duration::from_secs(1);
 
-/// The number of changes to its managed Services themselves that a namespace may make in a burst, so that a user who
-/// keeps editing Services delays nobody else.
+/// The number of edits in one namespace that are handled without delay in a burst. An edit is a change to a managed
+/// Service itself. The limit keeps a user who constantly edits Services from delaying other users.
 const EDIT_BURST: u32 = 1_000;
 
-/// The time after which a namespace may make one more of these changes.
+/// The time after which the budget of a namespace regains one edit.
 const EDIT_INTERVAL: Duration = Duration::from_millis(20);
 
 #[derive(Debug)]
 enum KeyState {
-    /// `queued` is the time since which the key has been waiting for its turn.
+    /// `since` is the time of the first change that is still to be handled. `queued` is the time at which the key
+    /// became ready.
     Ready { since: Instant, queued: Instant },
-    /// `since` is the time of the change that is still to be handled. `has_turn` says whether an edit waits for its
-    /// turn in the budget of the namespace.
+    /// `since` is the time of the first change that is still to be handled, if there is one. `has_turn` says whether
+    /// the key has taken an edit from the budget of its namespace, and waits until it may use it.
     Waiting {
         timer: delay_queue::Key,
         since: Option<Instant>,
@@ -87,20 +89,21 @@ enum KeyState {
 /// The queue of one worker loop.
 pub struct WorkQueue {
     metrics: Option<Metrics>,
-    /// The states of the keys that are queued or in progress. At the start of a term, there is one for each Service. A
-    /// `BTreeMap` frees the memory when keys leave.
+    /// The states of the keys that are queued or in progress. At the start of a term, there is one for each key that
+    /// the worker handles. Unlike a `HashMap`, a `BTreeMap` frees memory when keys leave.
     states: BTreeMap<ServiceKey, KeyState>,
     ready: [FairQueue; Lane::ALL.len()],
     active: [usize; Lane::ALL.len()],
     /// The slots in use by each namespace, not counting reserved slots.
     active_of: HashMap<Box<str>, usize>,
-    /// The budgets of changes to managed Services themselves, by namespace.
+    /// The budgets of edits, by namespace.
     edits: Budgets<Box<str>>,
     timers: DelayQueue<ServiceKey>,
     overload: Overload,
     head_start: HeadStart,
     failures: HashMap<ServiceKey, (Backoff, Pauses)>,
-    /// Keys whose last sync sent a request, and the time before which the next sync must not begin.
+    /// Keys whose last sync sent a request, or had one rejected by an overloaded API server, and the time before which
+    /// a change must not cause the next sync.
     paced: HashMap<ServiceKey, Instant>,
 }
 
@@ -158,7 +161,8 @@ impl WorkQueue {
             }) => {
                 let turn = turn();
                 if turn <= now {
-                    // The change for which the key waited is still to be handled. `PACE` stays in force.
+                    // An earlier change, for which the key has been waiting, is still to be handled, so its time
+                    // counts. `PACE` stays in force.
                     let since = first.map_or(since, |first| first.min(since));
                     if *has_turn {
                         self.edits.refund(key.namespace());
@@ -167,6 +171,7 @@ impl WorkQueue {
                     return self.schedule(key, since, priority);
                 }
                 first.get_or_insert(since);
+                let turn = self.paced.get(&key).map_or(turn, |paced| turn.max(*paced));
                 if turn < self.timers.deadline(timer) {
                     self.timers.reset_at(timer, turn);
                     *has_turn = true;
@@ -222,8 +227,8 @@ impl WorkQueue {
         };
         self.count(|controller| controller.begun(begun - queued));
         self.active[lane as usize] += 1;
-        // No head start begins during a pause, so that other keys get their turn after the pause, even if the key that
-        // is tried during the pause is rejected again.
+        // No head start begins during a pause, because it could outlast the pause. If its key were then rejected, the
+        // next pause would begin before other keys got a turn.
         if lane.is_reserved() && !self.overload.is_pausing() {
             self.head_start.begin();
         }
@@ -242,7 +247,7 @@ impl WorkQueue {
         Some((key, since))
     }
 
-    /// Takes the next key of a lane that has a free slot.
+    /// Takes the next key of this lane, if the lane has a free slot and so does the namespace of the key.
     fn next_of(&mut self, lane: Lane) -> Option<ServiceKey> {
         if !self.has_room(lane) {
             return None;
@@ -266,7 +271,7 @@ impl WorkQueue {
         }
     }
 
-    /// Ends the work on a key. If it sent requests, the next sync waits for [`PACE`].
+    /// Ends the sync of a key. If the sync sent requests, changes to the key wait for [`PACE`].
     pub fn finished(&mut self, key: ServiceKey, outcome: &Outcome, priority: Priority) {
         let Some(KeyState::Active {
             since,
@@ -294,20 +299,25 @@ impl WorkQueue {
                 self.active_of.remove(key.namespace());
             }
         }
-        if outcome.has_sent {
-            let now = Instant::now();
-            self.paced.retain(|_, until| *until > now);
-            self.paced.insert(key.clone(), now + PACE);
-        }
+        let now = Instant::now();
         let (until, undone) = match outcome.requeue {
             Requeue::WhenDirty => (None, None),
             Requeue::At(until) => (Some(until), None),
             Requeue::Resume(until) => (Some(until), Some(since)),
-            Requeue::Backoff(backoff) => (Some(Instant::now() + self.delay(&key, backoff)), Some(since)),
+            Requeue::Backoff(backoff) => (Some(now + self.delay(&key, backoff)), Some(since)),
             Requeue::Overloaded(retry_after) => (Some(self.pause(retry_after, priority)), Some(since)),
         };
         if undone.is_none() {
             self.failures.remove(&key);
+        }
+        let paced = match outcome.requeue {
+            // Otherwise, a key with reserved slots that changes often would be tried at each change.
+            Requeue::Overloaded(_) => until,
+            _ => outcome.has_sent.then_some(now + PACE),
+        };
+        if let Some(until) = paced {
+            self.paced.retain(|_, until| *until > now);
+            self.paced.insert(key.clone(), until);
         }
         if outcome.has_written && result != ReconcileResult::Error {
             self.overload.accepted();
@@ -320,7 +330,8 @@ impl WorkQueue {
         }
     }
 
-    /// Returns the time at which a key is tried again after an overloaded API server has rejected a request for it.
+    /// Records that an overloaded API server has rejected a request for a key, which starts the pause unless one is in
+    /// force. Returns the time at which the key is tried again.
     fn pause(&mut self, retry_after: Duration, priority: Priority) -> Instant {
         let pause = self.overload.rejected(retry_after);
         match priority {
@@ -341,8 +352,8 @@ impl WorkQueue {
         pauses.next_pause()
     }
 
-    /// Waits until a waiting key is due and makes it ready, or until the pause of an overloaded API server or a head
-    /// start ends. Does not return while there is nothing to wait for.
+    /// Waits until a waiting key is due, and makes it ready. Also returns when a head start ends, or the pause after a
+    /// rejection by an overloaded API server. Does not return while there is nothing to wait for.
     pub async fn due(&mut self, priority: impl Fn(&ServiceKey) -> Priority) {
         let expired = poll_fn(|context| match self.timers.poll_expired(context) {
             std::task::Poll::Ready(None) => std::task::Poll::Pending,

@@ -602,6 +602,54 @@ async fn overload_pauses_double_to_30_s_until_a_write_succeeds() {
     assert_eq!(pause(60, true).await, 60);
 }
 
+/// Rule: survive.overload-writes
+#[tokio::test(start_paused = true)]
+async fn a_change_to_a_rejected_key_with_reserved_slots_waits_for_its_retry() {
+    let mut queue = queue();
+    mark(&mut queue, key("a"), Instant::now(), ApiServers);
+    for _ in 0..3 {
+        let (rejected, _) = queue.pop().unwrap();
+        let start = Instant::now();
+        finish(
+            &mut queue,
+            rejected,
+            Requeue::Overloaded(Duration::ZERO),
+            ApiServers,
+        );
+        for _ in 0..10 {
+            tokio::time::advance(Duration::from_millis(50)).await;
+            mark(&mut queue, key("a"), Instant::now(), ApiServers);
+            assert_eq!(queue.pop(), None, "after {:?}", start.elapsed());
+        }
+        while !matches!(queue.states[&key("a")], KeyState::Ready { .. }) {
+            queue.due(|_| ApiServers).await;
+        }
+        assert_eq!(start.elapsed().as_secs(), 1);
+    }
+}
+
+/// Rule: 10.edits
+#[tokio::test(start_paused = true)]
+async fn an_edit_does_not_end_the_pause_after_a_sync_that_sent_a_request() {
+    let mut queue = queue();
+    queue.edits = Budgets::new(1, PACE / 4);
+    mark(&mut queue, key("a"), Instant::now(), Other);
+    let sent = Outcome {
+        has_sent: true,
+        ..outcome(Requeue::WhenDirty)
+    };
+    let (synced, _) = queue.pop().unwrap();
+    let start = Instant::now();
+    queue.finished(synced, &sent, Other);
+    for _ in 0..3 {
+        mark_edit(&mut queue, key("a"), Instant::now(), Other);
+    }
+    while queue.pop().is_none() {
+        queue.due(|_| Other).await;
+    }
+    assert!(start.elapsed() >= PACE, "{:?}", start.elapsed());
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_burst_of_marks_costs_one_scan_in_100_ms() {
     let dirty = DirtySet::default();

@@ -80,7 +80,7 @@ async fn leader_without_api_server_stops_before_another_begins() {
 
 /// Rule: 5.durations
 #[tokio::test(start_paused = true)]
-async fn the_deadline_counts_from_the_send_of_the_renewal() {
+async fn the_deadline_counts_from_when_the_renewal_was_sent() {
     let store = Store::new();
     let mut one = Runner::start(&store, "one");
     let term = one.leads().await;
@@ -100,7 +100,7 @@ async fn the_deadline_counts_from_the_send_of_the_renewal() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lease_that_names_another_ends_the_term_at_the_next_renewal() {
+async fn a_lease_that_names_another_holder_ends_the_term_at_renewal() {
     let store = Store::new();
     let mut one = Runner::start(&store, "one");
     let term = one.leads().await;
@@ -204,7 +204,7 @@ async fn a_lost_reply_to_the_first_write_does_not_prevent_a_term() {
 
 /// The clock of the holder is far ahead or behind, or jumps.
 #[tokio::test(start_paused = true)]
-async fn the_times_that_a_holder_states_change_nothing() {
+async fn times_that_a_holder_writes_have_no_effect() {
     for times in [
         ["2001-01-01T00:00:00.000000Z", "2001-01-01T00:00:00.000000Z"],
         ["2999-01-01T00:00:00.000000Z", "2999-01-01T00:00:00.000000Z"],
@@ -224,7 +224,7 @@ async fn the_times_that_a_holder_states_change_nothing() {
         one.leads().await;
         let took = died.elapsed();
         assert!(took >= seconds(6) && took < seconds(7), "{times:?}: {took:?}");
-        // The times that our own Lease states do not matter either.
+        // While this candidate holds the Lease, the times in the Lease do not matter either.
         let term = one.leads().await;
         let stated = json!({"spec": {"renewTime": times[1], "acquireTime": times[0]}});
         store.patch("leases", "default", LEASE, stated).unwrap();
@@ -239,10 +239,10 @@ async fn each_cause_of_failed_attempts_is_logged_once_a_minute() {
     let mut one = Runner::start(&Store::new(), "one");
     one.leads().await;
     let before = log.lines().len();
-    // The causes alternate, so that each attempt fails for a different reason than the attempt before it.
     let faults = one.server.faults();
     // After a failed renewal, the candidate reads the Lease again.
     faults.add(Fault::status(Match::any().resource("leases").verb("patch"), 500).times(1));
+    // The cause changes after every three attempts, so that both causes occur many times in a minute.
     for code in [500, 503].into_iter().cycle().take(100) {
         faults.add(Fault::status(Match::any().resource("leases").verb("get"), code).times(3));
     }
@@ -262,12 +262,13 @@ async fn each_cause_of_failed_attempts_is_logged_once_a_minute() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn failed_renewals_count_as_steps_and_a_stuck_loop_is_noticed() {
+async fn failed_renewals_count_as_progress_and_a_stuck_loop_is_noticed() {
     let limit = seconds(26);
     let store = Store::new();
     let mut one = Runner::start(&store, "one");
     one.leads().await;
-    for effect in [Effect::Hang, Effect::Break] {
+    // While requests break, the limit is shorter than the 4 s for which a term lasts without renewals.
+    for (effect, limit) in [(Effect::Hang, limit), (Effect::Break, seconds(3))] {
         let cut = one.server.faults().add(Fault::new(Match::any(), effect));
         for _ in 0..300 {
             sleep(seconds(1)).await;

@@ -30,7 +30,10 @@ async fn an_edit_that_the_watch_shows_causes_no_read() {
     sleep(seconds(2)).await;
     assert_eq!(one.asked("get"), reads);
     let writes = one.asked("patch") - writes;
-    assert!((10..=12).contains(&writes), "{writes}: no write is rejected");
+    assert!(
+        (10..=12).contains(&writes),
+        "{writes} writes; a rejected write would cause another one"
+    );
     assert!(!term.is_over());
 }
 
@@ -52,7 +55,7 @@ async fn an_edit_that_no_watch_shows_causes_one_read() {
 
 /// Rule: 5.one-request
 #[tokio::test(start_paused = true)]
-async fn renewal_with_lost_reply_is_repeated_without_read() {
+async fn renewal_with_a_lost_reply_causes_no_read() {
     let store = Store::new();
     let mut one = Runner::start(&store, "one");
     let term = one.leads().await;
@@ -71,7 +74,7 @@ async fn renewal_with_lost_reply_is_repeated_without_read() {
 /// Rule: 5.slow
 #[tokio::test(start_paused = true)]
 async fn one_term_lasts_although_every_request_is_slow() {
-    // A network with 0.6 s in each direction, and an API server that takes 1.5 s.
+    // First a network that delays by 0.6 s in each direction, then an API server that takes 1.5 s per request.
     for latency in [1200, 1500].map(Duration::from_millis) {
         let store = Store::new();
         let mut one = Runner::start(&store, "one");
@@ -84,8 +87,8 @@ async fn one_term_lasts_although_every_request_is_slow() {
     }
 }
 
-/// The renewal is sent 2 s before the deadline. Neither its repetition nor another request is answered before the
-/// deadline.
+/// The renewal whose reply is lost is sent 2 s before the deadline. Neither its repetition nor any other request is
+/// answered before the deadline, so only the watch can show in time that the renewal was applied.
 /// Rule: 5.slow
 #[tokio::test(start_paused = true)]
 async fn lost_reply_among_slow_requests_does_not_end_the_term() {
