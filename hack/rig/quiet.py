@@ -12,18 +12,25 @@ import urllib.request
 import cluster
 from network import FAMILIES, NODES, link, run
 
-REMOVALS = re.compile(r"^endpoint_copier_probe_removals_total (\d+)", re.MULTILINE)
+# Limits of a replica that probes two ports on six addresses while nothing happens, in % of a core and MiB:
+IDLE_CPU = 0.34
+IDLE_MEMORY = 11
 # The replica whose own node is cut off must take nothing out, but the others rightly take its API server out.
 CUT_OFF = "own-node"
 # An API server that is stopped leaves the source, and until then, it may rightly be taken out.
 RESTARTS = "rolling-restart"
 
 
-def removals(node):
-    """How often the replica of a node has taken an endpoint out."""
+def metric(node, name):
+    """The value of a metric without labels of the replica of a node."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with opener.open(f"http://{NODES[node][0]}:8080/metrics", timeout=5) as page:
-        return int(REMOVALS.search(page.read().decode())[1])
+        return float(re.search(rf"^{name} (\S+)", page.read().decode(), re.MULTILINE)[1])
+
+
+def removals(node):
+    """How often the replica of a node has taken an endpoint out."""
+    return int(metric(node, "endpoint_copier_probe_removals_total"))
 
 
 def versions(rig):
@@ -138,6 +145,23 @@ def is_ready(api):
     with contextlib.suppress(OSError):
         return api.is_ready()
     return False
+
+
+def idle(rig):
+    """What each replica costs while nothing happens and it probes two ports on six addresses."""
+    rig.cluster.set_policy("Cluster")
+    rig.cluster.until_all_are_ready(90)
+    time.sleep(30)
+    leader_of, seconds = rig.cluster.leader(), 60 * rig.arguments.minutes
+    before = {node: metric(node, "process_cpu_seconds_total") for node in NODES}
+    time.sleep(seconds)
+    for node in NODES:
+        cpu = (metric(node, "process_cpu_seconds_total") - before[node]) / seconds * 100
+        memory = metric(node, "process_resident_memory_bytes") / 1024**2
+        kind = "leader" if node == leader_of else "standby"
+        seen = f"{cpu:.3f} % of a core, {memory:.1f} MiB"
+        print(f"{node} ({kind}): {seen}", flush=True)
+        rig.expect(f"{node}: at most {IDLE_CPU} % of a core and {IDLE_MEMORY} MiB", cpu <= IDLE_CPU and memory <= IDLE_MEMORY, seen)
 
 
 DISTURBANCES = {

@@ -7,6 +7,7 @@
     faults      how long calls to the VIP fail when a node loses power, or its API server is killed or freezes
     supervisor  port 9345 of the VIP, and what happens when it fails on one node and on all
     quiet       nothing is taken out while every API server lives, whatever disturbs the network and the processes
+    idle        the processor time and memory of each replica while nothing happens
 
 Each node is a network namespace with etcd, kube-apiserver, kube-proxy in nftables mode and a replica of the operator.
 The rig needs root on Linux, ip, nft, openssl, unshare, and KUBEBUILDER_ASSETS, a folder with etcd, kube-apiserver and
@@ -280,12 +281,12 @@ def supervisor(rig):
 
 SCENARIOS = {"local": local, "announce": announce, "faults": faults, "supervisor": supervisor}
 # Scenarios that run only by name, because they take long.
-LONG_SCENARIOS = {"quiet": quiet.quiet}
+LONG_SCENARIOS = {"quiet": quiet.quiet, "idle": quiet.idle}
 
 
 def parse():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help="local, announce, faults, supervisor [all of these], quiet")
+    parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help="local, announce, faults, supervisor [all of these], quiet, idle")
     option = parser.add_argument
     option("--operator", default="target/release/endpoint-copier-operator", help="the binary [%(default)s]")
     option("--operator-args", default="", metavar="ARGS", help="more flags of the operator")
@@ -295,7 +296,7 @@ def parse():
            "the operator's leader, that of the etcd leader, or one of neither")
     option("--reps", type=int, default=1, help="how often each fault happens [%(default)s]")
     option("--disturbances", default=",".join(quiet.DISTURBANCES), help="the disturbances of the scenario quiet [%(default)s]")
-    option("--minutes", type=float, default=1, help="how long each disturbance lasts [%(default)s]")
+    option("--minutes", type=float, default=1, help="how long each disturbance, or idle, lasts [%(default)s]")
     option("--out", metavar="FILE", help="appends a line of JSON for each fault or disturbance")
     option("--inside", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
