@@ -118,6 +118,10 @@ pub const OWN_RENEWAL: Duration = Duration::from_secs(5);
 /// that time has passed, such a replica leaves the Lease to the others.
 pub const LEADERLESS: Duration = Duration::from_secs(10);
 
+/// The least time from the expiry of the Lease of a dead holder until such a replica competes, even if the lease
+/// duration is longer than [`LEADERLESS`].
+pub const LEADERLESS_AFTER_EXPIRY: Duration = Duration::from_secs(4);
+
 /// The time after which a leader whose lists or watches fail releases the Lease, because another replica may see more.
 pub const BLIND: Duration = Duration::from_secs(30);
 
@@ -139,7 +143,7 @@ const _: () = {
     assert!(shorter(LONGEST_RACE_PAUSE, RETRY_PERIOD));
     // Two retry periods are the pause between two renewals.
     assert!(shorter(times(RETRY_PERIOD, 2), OWN_RENEWAL));
-    assert!(shorter(LEASE_DURATION, LEADERLESS));
+    assert!(!shorter(LEADERLESS, plus(LEASE_DURATION, LEADERLESS_AFTER_EXPIRY)));
     // Other replicas, even those with stale caches, take the Lease before this one competes again.
     assert!(shorter(LEADERLESS, ASIDE));
     // If no other replica sees more, any leader is better than none, so such a release happens at most once a minute.

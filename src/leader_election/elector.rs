@@ -20,7 +20,9 @@ use crate::pauses::Pauses;
 use crate::telemetry::failure_log::FailureLog;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::watchdog::Watchdog;
-use crate::timing::{ASIDE, BLIND, LEADERLESS, LONGEST_RACE_PAUSE, RELEASE, WRITES_SETTLE};
+use crate::timing::{
+    ASIDE, BLIND, LEADERLESS, LEADERLESS_AFTER_EXPIRY, LONGEST_RACE_PAUSE, RELEASE, WRITES_SETTLE,
+};
 
 /// One replica that competes for the Lease.
 pub struct LeaderElector {
@@ -149,8 +151,17 @@ impl LeaderElector {
         }
     }
 
-    /// Waits until this candidate may try, and until it sees enough of the cluster to lead or the Lease has not changed
-    /// for [`LEADERLESS`]. Logs each new leader in the meantime.
+    /// The time without a change of the Lease after which this candidate competes even if it sees too little of the
+    /// cluster. A holder that no longer renews the Lease keeps it until it expires, and only then can others take it.
+    fn leaderless(&self) -> Duration {
+        match self.observer.holder() {
+            Some(_) => LEADERLESS.max(self.config.lease_duration + LEADERLESS_AFTER_EXPIRY),
+            None => LEADERLESS,
+        }
+    }
+
+    /// Waits until this candidate may try, and until it sees enough of the cluster to lead or no replica has led for
+    /// long enough. Logs each new leader in the meantime.
     async fn standby(&self, leader: &mut Option<String>) {
         let mut log_holder = |holder: Option<&str>| {
             if holder != leader.as_deref() {
@@ -163,13 +174,14 @@ impl LeaderElector {
         loop {
             self.observer.wait_to_race(&mut log_holder).await;
             let changed_at = self.observer.changed_at().unwrap_or_else(Instant::now);
-            if self.view.is_current() || changed_at.elapsed() >= LEADERLESS {
+            let competes_at = changed_at + self.leaderless();
+            if self.view.is_current() || Instant::now() >= competes_at {
                 return;
             }
             tokio::select! {
                 () = self.view.current() => {}
                 () = self.observer.changed() => {}
-                () = sleep_until(changed_at + LEADERLESS) => {}
+                () = sleep_until(competes_at) => {}
             }
         }
     }

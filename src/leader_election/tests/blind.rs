@@ -62,6 +62,38 @@ async fn a_replica_with_empty_caches_leaves_a_free_lease_to_another() {
 
 /// Rule: 5.caches-filled
 #[tokio::test(start_paused = true)]
+async fn a_replica_with_empty_caches_leaves_a_long_lease_to_another_when_it_expires() {
+    let long = || ElectionConfig {
+        lease_duration: seconds(15),
+        renew_deadline: seconds(10),
+        retry_period: seconds(2),
+        ..config()
+    };
+    let store = Store::new();
+    let start = |name, filled| {
+        let (view, running) = view(&Arc::new(AtomicBool::new(filled)));
+        (Runner::with_config(&store, name, view, long()), running)
+    };
+    for _ in 0..10 {
+        let (mut holder, _holds) = start("holder", true);
+        holder.leads().await;
+        let ((mut empty, _empty), (mut full, _full)) = (start("empty", false), start("full", true));
+        sleep(seconds(10)).await;
+        holder.task.abort();
+        let died = Instant::now();
+        full.leads().await;
+        assert!(died.elapsed() < seconds(17), "{:?}", died.elapsed());
+        full.task.abort();
+        let died = Instant::now();
+        empty.leads().await;
+        assert!(died.elapsed() < seconds(20), "{:?}", died.elapsed());
+        empty.stop.cancel();
+        empty.task.await.expect("a release");
+    }
+}
+
+/// Rule: 5.caches-filled
+#[tokio::test(start_paused = true)]
 async fn a_replica_whose_watch_is_unanswered_does_not_compete() {
     let (view, running) = view(&Arc::new(AtomicBool::new(true)));
     running.state().set_open(false);

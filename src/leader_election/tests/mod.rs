@@ -61,14 +61,18 @@ impl Runner {
     }
 
     fn with_view(store: &Store, name: &'static str, view: View) -> Self {
+        Self::with_config(store, name, view, config())
+    }
+
+    fn with_config(store: &Store, name: &'static str, view: View, config: ElectionConfig) -> Self {
         let server = ApiServer::named(store, name);
         let metrics = Metrics::new(LEASE).unwrap();
         let client = crate::apiserver::over(server.as_user(name), "default", &metrics);
-        let observer = LeaseObserver::new(name, config().lease_duration, metrics.clone());
+        let observer = LeaseObserver::new(name, config.lease_duration, metrics.clone());
         let (candidate, terms) = LeaderElector::new(
             client.clone(),
             "default",
-            config(),
+            config,
             observer.clone(),
             view,
             metrics.clone(),
