@@ -1,4 +1,5 @@
-//! Reports IP families that a source lacks, with a command that the API server accepts.
+//! Reports IP families that a source lacks. If the source has another family, the report has a command that the API
+//! server accepts.
 //!
 //! The API server rejects most changes to `spec.ipFamilies`. `ipFamilyPolicy: SingleStack` removes the second family,
 //! but the first one cannot change while the Service has a cluster IP.
@@ -6,10 +7,10 @@
 use super::Plan;
 use crate::model::{Family, ManagedService, Reason, Source};
 
-/// Reports families of the Service in which the source has no endpoint, and which do not come from Nodes either. It
-/// does so if these are all families of the Service, or if the Service requires all of its families. Empty slices do
-/// not count, because Kubernetes keeps one for each family of a Service. `report::emptiness` deals with a source
-/// without endpoints.
+/// Reports the families of the Service in which the source has no endpoint, and which do not come from Nodes either, if
+/// these are all families of the Service, or if the Service requires all of its families. Empty slices do not count,
+/// because Kubernetes keeps one for each family of a Service. `report::emptiness` deals with a source without
+/// endpoints.
 pub(super) fn missing(service: &ManagedService, source: &Source, plan: &mut Plan) {
     if source.slices.values().all(|slice| slice.is_empty()) {
         return;

@@ -7,8 +7,9 @@
 //!   Nodes, probes ────┘                   └─ not wanted ────> deletes
 //! ```
 //!
-//! Planning is pure: a [`Snapshot`] and [`Verdicts`] in, a [`Plan`] out. After a plan has been applied, the next plan
-//! is empty, unless a copy had the wrong address type: then the next plan creates what this one deleted.
+//! Planning is pure: a [`Snapshot`] and [`Verdicts`] in, a [`Plan`] out. After a plan that asks for no reads has been
+//! applied, the next plan has nothing to do, unless a slice had to be deleted before a copy with its name can be
+//! created, for example because its address type was wrong.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -69,9 +70,9 @@ pub struct Plan {
     pub returned: BTreeSet<IpAddr>,
     /// The problems that the user should know about.
     pub findings: Vec<Finding>,
-    /// Slices that have to be read before the plan is complete: source slices whose copies claim to be newer than what
-    /// this replica sees, source slices whose copies would be created from a view that is possibly outdated, and slices
-    /// of which only an outline is in memory.
+    /// Slices that have to be read before the plan is complete: source slices of which a copy claims to show a newer
+    /// version than this replica sees, source slices whose copies would be created from a view that is possibly
+    /// outdated, and slices of which only an outline is in memory.
     pub confirm: BTreeSet<SliceKey>,
 }
 
@@ -159,7 +160,8 @@ pub fn plan(snapshot: &Snapshot, verdicts: &Verdicts) -> Plan {
     plan
 }
 
-/// Returns the source without endpoints that lead back to the Service, and reports the addresses of such endpoints.
+/// Returns the source without endpoints that lead back to the Service, and reports the addresses of such endpoints. In
+/// a family without other endpoints, they stay.
 fn without_loops<'a>(service: &ManagedService, source: &'a Source, plan: &mut Plan) -> Cow<'a, Source> {
     let (slices, loops) = service.without_loops(&source.slices);
     report::loops(source, &loops, plan);
@@ -226,7 +228,7 @@ fn write(
 }
 
 /// Whether source slices are possibly gone, so that a created copy could restore dead endpoints. This is so if their
-/// watch is in doubt, or if an existing copy was made from a newer version of the source than this replica sees.
+/// watch is in doubt, or if an existing copy claims to show a newer version of the source than this replica sees.
 fn is_in_doubt(source: &Source, snapshot: &Snapshot) -> bool {
     let is_newer = |copy: &Arc<EndpointSlice>| {
         copy.provenance().is_some_and(|claimed| {
@@ -256,8 +258,8 @@ fn new_trigger(current: &EndpointSlice, copy: &EndpointSlice) -> Option<String> 
     (trigger(&current.metadata) != Some(new)).then(|| new.to_owned())
 }
 
-/// The source slice to read before an update, if the existing copy claims to be made from a newer version of that slice
-/// than this replica sees. In that case, this replica's view is possibly stale, and the update could bring back a dead
+/// The source slice to read before an update, if the existing copy claims to show a newer version of that slice than
+/// this replica sees. In that case, this replica's view is possibly stale, and the update could bring back a dead
 /// endpoint. Users can edit what a copy claims, so the result is the source slice that this replica sees, not the one
 /// that the copy names.
 fn newer_source(current: &EndpointSlice, copy: &EndpointSlice, snapshot: &Snapshot) -> Option<SliceKey> {
@@ -332,7 +334,7 @@ fn remove_leftovers(snapshot: &Snapshot, plan: &mut Plan) {
     plan.leftovers.extend(alive.filter_map(|slice| delete(slice)));
 }
 
-/// The source slice to read before an unwanted copy is deleted, if the copy was made from a newer version than this
+/// The source slice to read before an unwanted copy is deleted, if the copy claims to show a newer version than this
 /// replica sees: possibly the slice exists and has endpoints, and this replica's view is too old to show it.
 fn unseen_source(copy: &EndpointSlice, snapshot: &Snapshot) -> Option<SliceKey> {
     let source = snapshot.source.as_ref()?;

@@ -137,8 +137,7 @@ pub(super) fn source(service: &ManagedService, source: &Source, plan: &mut Plan)
     families::missing(service, source, plan);
 }
 
-/// Reports a Service without endpoints whose copies would be held while the source is empty, but which has no copy to
-/// hold.
+/// Reports an empty source if the Service would hold copies of it, but has none to hold and so has no endpoint either.
 pub(super) fn emptiness(service: &ManagedService, source: &Source, plan: &mut Plan) {
     let is_there = source.unreadable.is_empty() && (source.exists || !source.slices.is_empty());
     let has_endpoints = source.slices.values().any(|slice| !slice.is_empty());

@@ -7,7 +7,8 @@
 //!   listed 192.0.2.1 ──> the one Node that has it ──> its IPv6 address of the same kind ──> additional copy
 //! ```
 //!
-//! There is at most one additional copy for each source slice. An address that is not certain is left out and reported.
+//! There is at most one additional copy for each source slice. An address that is not certain is not added. An address
+//! that a copy already shows can stay although it is in doubt (`Filler::endpoints`, `Filler::keep_the_last`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -158,7 +159,7 @@ impl Filler<'_> {
         second
     }
 
-    /// The ports of the copy of one slice. `None` if the slice needs no copy.
+    /// The ports of the copy of one slice. `None` if the slice gets no copy.
     fn ports(
         &self,
         slice: &EndpointSlice,
@@ -224,8 +225,8 @@ impl Filler<'_> {
         kept.map(|(endpoint, _)| without_topology(endpoint)).collect()
     }
 
-    /// Keeps the last ready endpoint of the family if only doubt about Nodes would remove it. It stays until another
-    /// endpoint is ready.
+    /// If no endpoint of the family would be ready, keeps one of those that only doubt about Nodes would remove: the
+    /// one with the lowest address. It stays until another endpoint is ready.
     fn keep_the_last(&self, second: &mut SecondFamily) {
         let KnownNodes::Known(nodes) = &self.snapshot.nodes else {
             return;
@@ -272,7 +273,7 @@ impl Filler<'_> {
         current.filter(|current| !current.has_no_controller())
     }
 
-    /// Which addresses may enter a copy. `answering` contains the ports that work on at least one candidate.
+    /// Which addresses may enter a copy. `answering` is the result of [`Self::ports_that_answer`].
     fn entrance<'v>(
         &self,
         verdicts: &'v Verdicts,
@@ -293,7 +294,8 @@ impl Filler<'_> {
         }
     }
 
-    /// The ports that work on at least one candidate. As in a judgment, the other ports do not count.
+    /// The ports that work on at least one candidate: the address of a listed server in this family. As in a judgment,
+    /// the other ports do not count.
     fn ports_that_answer(&self, verdicts: &Verdicts) -> BTreeSet<u16> {
         let (Verdicts::Judged(judged), KnownNodes::Known(nodes)) = (verdicts, &self.snapshot.nodes) else {
             return BTreeSet::new();
@@ -324,9 +326,9 @@ impl Entrance<'_> {
         }
     }
 
-    /// Why an address is reported, if it is. An address that no copy shows has 3 s to answer; if it has answered
-    /// before, it is reported only if `reports_probes`. An address that a copy shows has a minute to answer, because
-    /// the fault is possibly in the path to it; if it has answered before, it is not reported.
+    /// Why an address is reported, if it is. If probes decide, an address that no copy shows has 3 s to answer; if it
+    /// has answered before, it is reported only if `reports_probes`. An address that a copy shows has a minute to
+    /// answer, because the fault is possibly in the path to it; if it has answered before, it is not reported.
     fn doubts(&self, address: IpAddr, is_shown: bool, reports_probes: bool) -> Option<Missing> {
         match self {
             Self::Open => None,
@@ -351,8 +353,8 @@ impl Entrance<'_> {
     }
 }
 
-/// Adds a copy of an endpoint that has `address` instead of its own addresses. If two endpoints get the same address,
-/// because both belong to one Node, a ready one is kept.
+/// Adds an endpoint, with `address` in place of its own addresses. If two endpoints get the same address, because both
+/// belong to one Node, a ready one is kept.
 fn add(endpoints: &mut Vec<Endpoint>, endpoint: &Endpoint, address: IpAddr) {
     let endpoint = Endpoint {
         addresses: vec![address.to_string()],

@@ -8,8 +8,8 @@ use crate::model::{
     StringMap, annotation_of, copy_name, label, label_of, ports::protocol, provenance, version,
 };
 
-/// Annotations that belong to the content of a copy. The annotation with the resourceVersion of the source is not one
-/// of them, so an update of the source that changes nothing else causes no write.
+/// Annotations that belong to the content of a copy. The annotation with the resourceVersion of the source slice is not
+/// one of them, so an update of that slice that changes nothing else causes no write.
 const CONTENT_ANNOTATIONS: [&str; 4] = [
     provenance::NAMESPACE,
     provenance::SLICE,
@@ -62,8 +62,8 @@ pub fn fresh(service: &ManagedService, source: &EndpointSlice, ports: Vec<Endpoi
     copy_of(service, source, name, annotations(&source.metadata), ports)
 }
 
-/// A held copy: the endpoints stay, and the rest follows the Service. If the source slice still exists, the source
-/// annotations name that slice. Otherwise those of the existing copy stay.
+/// A held copy: the endpoints stay, and the rest follows the Service. If the source slice still exists, the provenance
+/// annotations name that slice. Otherwise the provenance annotations of the existing copy stay.
 #[must_use]
 pub fn held(
     service: &ManagedService,
@@ -188,7 +188,7 @@ pub fn same_metadata(current: &EndpointSlice, wanted: &EndpointSlice) -> bool {
         && current.owner() == wanted.owner()
 }
 
-/// Whether the trigger times are the same. If the source has none, the copy can have the time of its own last change,
+/// Whether the trigger times are the same. If the source slice has none, the copy can have that of its own last change,
 /// which is no reason to write.
 fn same_trigger_time(is: &ObjectMeta, should: &ObjectMeta) -> bool {
     let read = |metadata| annotation_of(metadata, provenance::TRIGGER_TIME);
@@ -197,7 +197,7 @@ fn same_trigger_time(is: &ObjectMeta, should: &ObjectMeta) -> bool {
 
 /// Whether the source versions in both slices count as the same. A number in `is` counts as the same as any version,
 /// because a new version of the source can have the same content. Text that is not a number must be replaced, because
-/// it would disable the check for newer copies.
+/// it would disable the check for copies of a newer version.
 fn same_version(is: &ObjectMeta, should: &ObjectMeta) -> bool {
     let read = |metadata| annotation_of(metadata, provenance::RESOURCE_VERSION);
     version(read(is)).is_some() || read(is) == read(should)
@@ -223,7 +223,7 @@ fn same_endpoints(is: Option<&[Endpoint]>, should: Option<&[Endpoint]>) -> bool 
     // Only endpoints that differ from those at the same position need sorting. Most updates change one endpoint.
     let moved = is.iter().zip(should).filter(|(is, should)| is != should);
     let (mut is, mut should): (Vec<_>, Vec<_>) = moved.unzip();
-    // The order uses all fields, because Pods in the same host network differ only in their targets.
+    // The order uses all fields, because Pods in one host network differ only in their targets.
     let order = |endpoint: &&Endpoint| format!("{endpoint:?}");
     is.sort_by_cached_key(order);
     should.sort_by_cached_key(order);

@@ -655,7 +655,7 @@ fn a_held_copy_keeps_its_ports_when_the_slice_loses_them() {
     assert_eq!(
         world.copy("vip").ports,
         before.ports,
-        "a port that was not permitted is not added"
+        "the new port is not a port of the source"
     );
 }
 

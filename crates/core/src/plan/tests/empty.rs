@@ -227,7 +227,7 @@ fn copy_whose_name_is_taken_does_not_replace_an_empty_one() {
     assert_eq!(
         world.reasons("vip"),
         [Reason::ForeignSlices],
-        "no copy of an empty slice is missing"
+        "all slices are empty"
     );
 }
 
@@ -327,11 +327,7 @@ fn an_empty_copy_stays_beside_a_held_one() {
     // This is the state that an older release leaves behind.
     world.edit(&copy_of(&app_slice("app-bbbbb")), |copy| copy.endpoints = None);
     empty_app(&mut world, &["app-aaaaa", "app-bbbbb"]);
-    assert_eq!(
-        world.settle("vip"),
-        [],
-        "nothing is written while copies are held"
-    );
+    assert_eq!(world.settle("vip"), [], "while copies are held");
     world.slices.remove(&app_key("app-bbbbb"));
     assert_eq!(
         world.settle("vip").len(),
@@ -367,7 +363,7 @@ fn each_family_is_held_separately() {
         .settled("vip");
     world.edit(&key("kubernetes"), |slice| slice.endpoints = None);
     world.put(slice("kubernetes-6").family("IPv6").endpoints(["2001:db8::2"]));
-    assert_eq!(world.settle("vip").len(), 1, "IPv6 follows, IPv4 is held");
+    assert_eq!(world.settle("vip").len(), 1, "IPv6 has changed, IPv4 is empty");
     let note = &world.findings("vip")[0].note;
     assert!(note.contains("IPv4") && !note.contains("IPv6"), "{note}");
 }
@@ -529,7 +525,7 @@ fn ports_that_an_empty_slice_lists_are_used() {
     assert_eq!(
         world.copy("vip").ports,
         Some(vec![slice_port("https", 7443), slice_port("metrics", 9090)]),
-        "an unknown port does not affect the others"
+        "one port is unknown"
     );
 }
 
@@ -607,7 +603,7 @@ fn empty_source_without_a_copy_to_hold_is_reported() {
     assert_eq!(
         world.reasons("vip"),
         [Reason::SourceEmpty],
-        "a copy that was deleted by hand is not recreated"
+        "the copy was deleted by hand"
     );
     let follows = service("vip")
         .source("default", "kubernetes")

@@ -14,7 +14,7 @@ fn reasons(service: Service, slices: &[EndpointSlice]) -> Vec<Reason> {
         world.slice(slice.clone())
     });
     let (before, after) = (world.reasons("vip"), world.settled("vip").reasons("vip"));
-    assert_eq!(before, after, "applying the plan changes no finding");
+    assert_eq!(before, after, "applying the plan changed the findings");
     after
 }
 
@@ -207,10 +207,14 @@ fn missing_source_is_reported() {
     assert_eq!(
         world.clone().service(source).reasons("vip"),
         [],
-        "a Service without slices is empty"
+        "the source exists, but has no slice"
     );
     let slice = slice("app-1").of("app").namespace("web").endpoints(["192.0.2.1"]);
-    assert_eq!(world.slice(slice).reasons("vip"), [], "slices need no Service");
+    assert_eq!(
+        world.slice(slice).reasons("vip"),
+        [],
+        "the source has a slice, but no Service"
+    );
 }
 
 /// Rule: 1.source-with-selector
@@ -242,7 +246,7 @@ fn a_port_without_a_number_is_reported_and_left_out() {
     assert_eq!(world.reasons("vip"), [Reason::PortUnresolved]);
     assert!(
         findings[0].note.contains("api, web;"),
-        "each name once: {}",
+        "not each name once: {}",
         findings[0].note
     );
 }

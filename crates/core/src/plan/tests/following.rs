@@ -5,7 +5,7 @@ use crate::model::{Reason, ServiceKey, SliceKey, annotation, copy_name, label};
 use crate::testing::world::{World, Write};
 use crate::testing::{Build, BuildService, BuildSlice, defaults, plain_service, service, slice};
 
-/// A managed Service and the API servers' slice.
+/// A managed Service and the slice of the API source.
 pub(super) fn world() -> World {
     World::new()
         .service(service("vip"))
@@ -254,7 +254,7 @@ fn a_typo_in_an_annotation_leaves_copies_as_they_are() {
         assert_eq!(world.reasons("vip"), [Reason::InvalidAnnotation]);
 
         let fresh = World::new().service(service).slice(slice("kubernetes"));
-        assert!(fresh.plan("vip").is_done(), "no copy is created");
+        assert!(fresh.plan("vip").is_done(), "there is no copy");
     }
 }
 

@@ -182,11 +182,7 @@ fn long_note_is_truncated_between_characters() {
         assert!(finding.note.starts_with(&"x".repeat(length.min(990))));
     }
     let short = Finding::new(crate::model::Reason::WriteRefused, "ä".repeat(500));
-    assert_eq!(
-        short.note,
-        "ä".repeat(500),
-        "a note of exactly 1,000 bytes is not cut"
-    );
+    assert_eq!(short.note, "ä".repeat(500), "the note has exactly 1,000 bytes");
 }
 
 #[test]
@@ -197,7 +193,7 @@ fn a_slice_that_names_two_services_belongs_to_its_owner() {
         &[slice("kubernetes")],
         std::slice::from_ref(&existing),
     );
-    assert_eq!(plan.deletes.len(), 1, "the owner decides, not the label");
+    assert_eq!(plan.deletes.len(), 1, "the plan of the owner");
     let plan = plan_of(&service("other"), &[slice("kubernetes")], &[existing]);
     assert_eq!(plan.deletes, []);
     assert_ne!(copy_name("vip", &slice("a")), copy_name("other", &slice("a")));

@@ -84,10 +84,7 @@ fn leftover_without_a_copy_to_replace_it_stays() {
     assert!(unresolved.plan("vip").is_done(), "no port has a number");
     let mut terminating = world().slice(source());
     terminating.put_service(service("vip").source("default", "kubernetes").deleting());
-    assert!(
-        terminating.plan("vip").is_done(),
-        "a terminating Service gets no copies"
-    );
+    assert!(terminating.plan("vip").is_done(), "the Service is terminating");
 }
 
 /// Rule: 3.leftover-empty
@@ -121,7 +118,7 @@ fn leftover_is_deleted_with_copies_of_a_disabled_service() {
     copied.put_service(plain_service("vip"));
     let plan = copied.plan("vip");
     assert_eq!(plan.deletes.len(), 1);
-    assert!(removed(&plan).is_empty(), "a missing annotation is not \"false\"");
+    assert!(removed(&plan).is_empty(), "the annotation is missing");
 }
 
 /// Rule: 3.leftover-slice
@@ -164,6 +161,6 @@ fn only_what_the_go_operator_made_is_a_leftover() {
             .slice(source())
             .reasons("vip")
             .contains(&Reason::ForeignSlices),
-        "a leftover is not foreign"
+        "the leftover is reported as foreign"
     );
 }

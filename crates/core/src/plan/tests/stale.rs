@@ -181,7 +181,7 @@ fn copy_from_doubtful_view_waits_for_read_of_slice() {
         let plan = plan(snapshot, &crate::plan::Verdicts::Off);
         (plan.creates.len(), plan.confirm.contains(&source()))
     };
-    assert_eq!(planned(&snapshot), (1, false), "without doubt, nothing is read");
+    assert_eq!(planned(&snapshot), (1, false), "without doubt");
     snapshot.in_doubt = true;
     assert_eq!(planned(&snapshot), (0, true));
     snapshot.confirmed = BTreeSet::from([source()]);

@@ -137,7 +137,7 @@ fn observing_probes_take_nothing_out_and_clear_memory() {
     assert_eq!(
         observed.plan("kubernetes-vip").unreachable.len(),
         1,
-        "it is still reported"
+        "the server is not reported"
     );
 }
 
@@ -158,7 +158,7 @@ fn plan_that_is_only_shown_keeps_what_the_copy_records() {
     assert_eq!(
         shown(copy),
         all,
-        "the annotation counts only together with ready=false"
+        "the endpoint that the annotation names is ready"
     );
 }
 
@@ -348,10 +348,7 @@ fn copy_states_when_its_last_change_was_first_seen() {
     world.apply(changed);
     let mut snapshot = world.snapshot(&key);
     snapshot.cause = Some("2026-01-01T00:00:09Z".to_owned());
-    assert!(
-        plan(&snapshot, &Verdicts::Off).is_done(),
-        "a new cause alone writes nothing"
-    );
+    assert!(plan(&snapshot, &Verdicts::Off).is_done(), "only the cause is new");
     world.edit(&SliceKey::new("default", "kubernetes"), |source| {
         source.endpoints.as_mut().unwrap().truncate(1);
         let annotations = source.metadata.annotations.get_or_insert_default();
@@ -363,6 +360,6 @@ fn copy_states_when_its_last_change_was_first_seen() {
     assert_eq!(
         trigger(&own.updates[0]).as_deref(),
         Some("2026-01-01T00:00:05Z"),
-        "the source's own"
+        "the source states a time"
     );
 }

@@ -144,7 +144,7 @@ fn check_ownership(world: &World, key: &ServiceKey, plan: &Plan) {
         assert_eq!(
             leftover.key.to_string(),
             key.to_string(),
-            "the Go operator's slice has the Service's name"
+            "a deletion of a slice of the Go operator that has another name"
         );
     }
     for written in plan.creates.iter().chain(&plan.updates) {

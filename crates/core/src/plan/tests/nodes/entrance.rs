@@ -54,7 +54,7 @@ fn address_enters_once_its_probes_succeed() {
     assert_eq!(
         (shown6(&world), copies(&world, Family::V6).len()),
         (vec![], 0),
-        "no empty copy is created"
+        "without results of probes"
     );
 }
 

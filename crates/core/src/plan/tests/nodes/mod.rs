@@ -409,7 +409,7 @@ fn doubt_about_nodes_never_removes_the_last_endpoint() {
     list(&mut world, &V4[..2]);
     world.settle("vip");
     assert_eq!(shown6(&world), Vec::<String>::new());
-    assert_eq!(copies(&world, Family::V6).len(), 1, "emptied in place");
+    assert_eq!(copies(&world, Family::V6).len(), 1, "not emptied in place");
 }
 
 /// Rule: 8.never-vip
