@@ -8,8 +8,9 @@
 //!     endpoints, and what the copy remembers ──┘
 //! ```
 //!
-//! [`Targets`] holds the state of each address and port, and [`Hearing`] holds the objections of other replicas to
-//! suspicions. A [`Report`] combines both at one moment, as facts that change only when a judgment can change. So a
+//! [`Targets`] holds the state of each *target*, which is an address and a port. The leader suspects a target that
+//! fails repeatedly, and [`Hearing`] holds its suspicions and the objections of other replicas to them. A [`Report`]
+//! combines [`Targets`] and [`Hearing`] at one moment, as facts that change only when a judgment can change. So a
 //! report that equals the one before is no reason to judge again. [`judge`] judges one family of one managed Service.
 //!
 //! When a rule leaves a choice, an endpoint is not taken out: a dead server that gets traffic costs some connections,

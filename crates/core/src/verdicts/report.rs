@@ -13,9 +13,10 @@ const CONTRAST_AFTER: Duration = Duration::from_millis(300);
 /// The same if the failures may be due to a stall of etcd that is over: an API server notices a stall up to 2 s later
 /// than another one, and its end up to 1 s later than the leader.
 const CONTRAST_AFTER_STALL: Duration = Duration::from_secs(3);
-/// The longest time from a suspicion until the Lease has it, unless etcd stalls.
+/// If it takes longer than this until the Lease has a suspicion, etcd may be stalled.
 const STORED_WITHIN: Duration = Duration::from_millis(150);
-/// How long a success counts as recent. A family without a recent success is blind.
+/// How long a success counts as recent. A family without a recent success is blind, unless all its targets were listed
+/// less than this time ago.
 pub const RECENT: Duration = Duration::from_secs(3);
 /// A target that has been new for this long is silent.
 const SILENT_AFTER: Duration = Duration::from_secs(60);
@@ -99,8 +100,8 @@ impl Targets {
 
 impl TargetState {
     /// Whether the failures may be due to a stall of etcd that is over. While etcd stalls, the suspicion cannot be
-    /// stored, so the target must fail again after the suspicion was stored. If storing took long, this
-    /// failed attempt must have begun after the other replicas had time to object.
+    /// stored, so the target must fail again after the suspicion was stored. If storing took long, this failed attempt
+    /// must have begun after the other replicas had time to object.
     fn may_have_stalled(&self, stored: Moment) -> bool {
         let Some(suspected) = self.suspected_since.filter(|since| *since <= stored) else {
             // The Lease still has the suspicion of an earlier run.
@@ -113,7 +114,7 @@ impl TargetState {
         }
     }
 
-    /// The facts at one moment. `stored` is the moment at which the Lease got the suspicion.
+    /// The facts at one moment. `stored` is when the API server confirmed that the Lease has the suspicion.
     fn facts(&self, now: Moment, stored: Option<Moment>) -> TargetFacts {
         let phase = self.phase;
         let contrast_after = if stored.is_some_and(|stored| self.may_have_stalled(stored)) {

@@ -1,4 +1,5 @@
-//! The state of one target, computed from the results of its attempts.
+//! The state of one target, computed from the results of its attempts. A *response* here is a 2xx, 401, 403 or 429. All
+//! other results are failures.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -19,8 +20,8 @@ const MOST_DOUBLINGS: u32 = 16;
 words! {
     /// The phase of a target. Metrics show its word as the value of a label.
     Phase {
-        /// It has not responded since it was listed. A new target never becomes down, so that an endpoint that never
-        /// worked is not taken out.
+        /// It has not responded since it was listed. A target in this phase never becomes down, so that an endpoint
+        /// that never worked is not taken out.
         New => "new",
         /// It responds, and no rise is in progress.
         Well => "well",
@@ -58,7 +59,7 @@ pub struct TargetState {
     pub(super) last_success: Option<Moment>,
     /// How long its responses usually take: the longest recent time, reduced by an eighth with each quicker response.
     pub(super) usual: Duration,
-    /// When the newest of the attempts that were answered with 2xx, 401, 403 or 429 began.
+    /// When the newest attempt that got a response began.
     pub(super) answered: Option<Moment>,
     /// The latest result that counted.
     pub(super) latest: Option<Reply>,
@@ -70,8 +71,8 @@ pub struct TargetState {
     pub(super) last_failed: Option<Moment>,
     /// When that run made the target suspected.
     pub(super) suspected_since: Option<Moment>,
-    /// When the first failure since the target was well, or since it was listed, arrived. Unlike `first_failure`, it
-    /// stays during a rise.
+    /// When the first failure arrived since the target was well or, if it never was, since it was listed. Unlike
+    /// `first_failure`, it stays during a rise.
     pub(super) unhealthy_since: Option<Moment>,
     /// The failure to report. It does not change while a target is down, nor after the second failure of a new target,
     /// because a server can fail in a different way each time.

@@ -29,7 +29,7 @@ fn port_that_never_answers_is_reported_after_a_minute() {
         ("while the other is well", silent.clone(), well(), true),
         ("while the other fails", silent.clone(), failing(), true),
         ("while the other is down", silent.clone(), down(), false),
-        ("until it answered", answered, well(), false),
+        ("after it answered", answered, well(), false),
     ] {
         let scene = Scene::new(2)
             .port(SUPERVISOR)

@@ -323,7 +323,7 @@ proptest! {
 
     /// Rule: 7.forged
     #[test]
-    fn text_in_the_lease_can_only_cause_objections(text in "[0-9.:,;=\\[\\]a-f-]{0,40}", key in "[a-z2-7]{0,12}") {
+    fn forged_text_confirms_only_the_round_that_it_names(text in "[0-9.:,;=\\[\\]a-f-]{0,40}", key in "[a-z2-7]{0,12}") {
         let mut hearing = Hearing::default();
         hearing.suspect(&[target(1)].into());
         let annotations: BTreeMap<_, _> = [

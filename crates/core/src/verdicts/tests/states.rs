@@ -226,7 +226,7 @@ fn alive_ends_a_run_of_failures() {
         probes.refused(1, 1_200);
         probes.attempt(1, 1_400, 1_410, Reply::Alive(status));
         assert_eq!(probes.phase(1), Phase::Well, "failing target, {status}");
-        assert!(!probes.facts(1, 1_500).answers, "{status} is not a success");
+        assert!(!probes.facts(1, 1_500).answers, "{status}");
     }
 }
 
@@ -575,7 +575,7 @@ fn success_is_recent_for_three_seconds() {
     probes.well(1, 0);
     probes.attempt(1, 1_000, 1_010, Reply::Alive(429));
     assert!(probes.facts(1, 3_009).is_recent);
-    assert!(!probes.facts(1, 3_010).is_recent, "429 is not a success");
+    assert!(!probes.facts(1, 3_010).is_recent, "the last answer is 429");
 }
 
 /// Rule: 7.report
