@@ -1,4 +1,5 @@
-//! A candidate. Each of its steps is the code of `src/leader_election/elector.rs` and `cas/` between two awaits.
+//! A candidate. Each of its steps stands for the code of `src/leader_election/elector.rs` and
+//! `src/leader_election/cas/` between two awaits.
 
 use std::time::Duration;
 

@@ -14,7 +14,7 @@ pub struct Findings {
     pub states: usize,
     /// The duration of the check.
     pub took: Duration,
-    /// The rule that was broken, and the shortest sequence of steps that breaks it.
+    /// The rule that was broken, and a sequence of steps that breaks it. For a mutant, it is the shortest one.
     pub counterexample: Option<(&'static str, Vec<Action>)>,
     /// Whether a candidate led, and whether another candidate led after it.
     pub reached: [bool; 2],

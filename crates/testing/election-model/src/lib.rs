@@ -1,12 +1,12 @@
 //! A model of leader election with three candidates, one Lease and one API server, checked state by state.
 //!
-//! Each step of a candidate is the code of `src/leader_election/elector.rs` and `cas/` between two awaits. It calls the
-//! same pure functions to decide what the candidate has seen of the Lease (`ObservedLease`), on which version a renewal
-//! without a read builds (`KnownVersion`), which Lease the lock gets and which version its PATCH names
-//! (`PresentedLease`, `ReadVersion`), how long the term lasts (`Validity`), and whether the candidate may release the
-//! Lease. Time can pass between any two steps, so a candidate can pause anywhere and continue later. Replies are lost
-//! or late, requests are carried out late or never, wall clocks differ and jump, and an administrator deletes and
-//! empties the Lease. [`Mutant`] weakens one rule at a time.
+//! Each step of a candidate stands for the code of `src/leader_election/elector.rs` and `src/leader_election/cas/`
+//! between two awaits. The step calls the same pure functions to decide what the candidate has seen of the Lease
+//! (`ObservedLease`), on which version a renewal without a read builds (`KnownVersion`), which Lease the lock gets and
+//! which version its PATCH names (`PresentedLease`, `ReadVersion`), how long the term lasts (`Validity`), and whether
+//! the candidate may release the Lease. Time can pass between any two steps, so a candidate can pause anywhere and
+//! continue later. Replies are lost or late, requests are carried out late or never, wall clocks differ and jump, and
+//! an administrator deletes and empties the Lease. [`Mutant`] weakens one rule at a time.
 
 mod candidate;
 mod check;
@@ -324,9 +324,9 @@ impl Model for Election {
     }
 }
 
-/// At most one valid term at any instant.
+/// At most one valid term at any instant, not counting the terms of uninformed candidates.
 pub const ONE_TERM: &str = "at most one valid term at any instant";
-/// No write of one candidate is in flight during the term of another candidate.
+/// No write of one candidate is in flight during the term of another candidate, unless one of them is uninformed.
 pub const ONE_WRITER: &str = "no write in flight during the term of another";
 /// A candidate gets a term.
 pub const LEADER_EXISTS: &str = "a candidate leads";
