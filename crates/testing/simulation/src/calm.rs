@@ -79,8 +79,8 @@ impl World {
         }
     }
 
-    /// The probed copies of the list of API servers, by Service and family, without the groups in which a copy cannot
-    /// be decoded. Empty while the source has no slice, or a slice in its namespace cannot be decoded.
+    /// The probed copies of the API source, by Service and family, without the groups in which a copy cannot be
+    /// decoded. Empty while the source has no slice, or a slice in its namespace cannot be decoded.
     fn groups(&self) -> Vec<(Key, Group)> {
         let slices = self.store.list("endpointslices", None);
         // While the source has no slice, a replica that has just started does not know which port to probe.
@@ -173,7 +173,10 @@ impl World {
             let mode = state.probed.modes.map(|modes| modes[leader.replica]);
             if mode != Some(ProbeMode::Enforce) {
                 if state.is_steady(&view, BOUND) && !group.out.is_empty() {
-                    wrong.push(format!("{:?} are out, and the leader only observes", group.out));
+                    wrong.push(format!(
+                        "{:?} are out, and the leader does not enforce",
+                        group.out
+                    ));
                 }
                 continue;
             }
@@ -181,7 +184,7 @@ impl World {
             let found = state.wrong_group(&view, calm);
             wrong.extend(found.into_iter().map(|what| format!("{what}, of {}", service.1)));
         }
-        // A leader that only observes puts endpoints back.
+        // A leader that does not enforce puts endpoints back.
         calm.settled.retain(|place, _| judged.contains(place));
         wrong.extend(
             self.state()
@@ -473,7 +476,7 @@ impl State {
         });
         if let Some(port) = needed {
             return Some(format!(
-                "{address} answers on {port}, none that is listed does, and it is out"
+                "{address} is out, although it answers on {port} and no endpoint that gets traffic does"
             ));
         }
         let has_objection = |port: &u16| {

@@ -36,7 +36,9 @@ pub async fn settle(world: &Arc<World>) {
     };
     let written = world.store.requests().matching(written).len();
     if written > 0 {
-        wrong.push(format!("{written} conditions were written while all were right"));
+        wrong.push(format!(
+            "{written} conditions were written after all should have been right"
+        ));
     }
     wrong.extend(differences(&world.store));
     world.state().observer.violations.extend(wrong);

@@ -112,9 +112,9 @@ pub const NEEDED: &[(&str, &[&str])] = &[
             "nothing to write",
             "create while the view was in doubt",
             "update of a copy that is ahead",
-            "GET of a source that a copy is ahead of",
-            "GET of a copy that no watch showed",
-            "GET of a Service before its copies go",
+            "GET of a source slice",
+            "GET of a copy",
+            "GET of a Service",
         ],
     ),
     (

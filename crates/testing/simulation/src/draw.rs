@@ -34,7 +34,7 @@ pub fn sources(chance: &mut Chance, source: usize, slice: usize) -> Step {
     }
 }
 
-/// Draws a slice of a source. At least half of the time, it is the API servers' own slice.
+/// Draws a slice of a source. More than half of the time, it is the first slice of the API source.
 fn place(chance: &mut Chance) -> (usize, usize) {
     if chance.percent(50) {
         return (0, 0);
@@ -133,7 +133,7 @@ pub fn step(chance: &mut Chance, replicas: usize) -> Step {
         // Before the restore, the servers are down for longer than a term lasts.
         141..144 => Step::Restored(chance.millis(6000, 9000), chance.below(40) as u64 + 1),
         144..147 => Step::Storm {
-            // A Service that must keep the list of the API servers is left alone.
+            // The first Service must keep its copies of the API source, so it is left alone.
             number: 1 + chance.below(SERVICES.len() - 1),
             invented: chance.percent(50),
             times: 2 + chance.below(8),

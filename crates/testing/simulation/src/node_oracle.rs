@@ -1,4 +1,4 @@
-//! The data from Nodes that copies of the API servers' list must have at the end of a schedule, computed from the store
+//! The data from Nodes that copies of the API source must have at the end of a schedule, computed from the store
 //! without the operator's code.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -212,7 +212,9 @@ impl View<'_> {
             _ => false,
         };
         if is_filled && !extra.is_empty() || extra.len() > 1 || extra.iter().any(has_left) {
-            wrong.push(format!("lists {extra:?} in {family}, which no Node has"));
+            wrong.push(format!(
+                "lists {extra:?} in {family}, which are not those of listed servers"
+            ));
         }
         // The slice of this copy was deleted. The copy may be held if no other copy has endpoints.
         let is_held = is_filled || !oracle::holds_api_servers(service);

@@ -26,7 +26,7 @@ pub const SOURCES: [(&str, &str); 4] = [
 /// The address types of the slices of one source, by number.
 pub const SLICES: [&str; 4] = ["IPv4", "IPv4", "IPv6", "FQDN"];
 
-/// The port that a flag permits in copies of the default source, in addition to the ports of its slices.
+/// The port that a flag permits in copies of the API source, in addition to the ports of its slices.
 pub const ALLOWED_PORT: u16 = 9345;
 
 /// The spec and annotations of a managed Service.
@@ -82,7 +82,7 @@ pub enum Shape {
     SameNode,
 }
 
-/// Shapes of Services that need Nodes if they copy the list of the API servers.
+/// Shapes of Services that need Nodes if they copy the API source.
 pub const NODE_SHAPES: [Shape; 6] = [
     Shape::V6,
     Shape::Dual,

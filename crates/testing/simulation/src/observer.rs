@@ -63,7 +63,7 @@ pub struct Observer {
     lost: BTreeMap<String, BTreeSet<Vec<String>>>,
     /// Slices that something other than a replica wrote last. A restore of etcd counts as such a write of each slice.
     by_hand: BTreeSet<Key>,
-    /// Services, by UID, that have always asked to hold the API servers' list, with their families.
+    /// Services, by UID, that have always asked to hold copies of the API source, with their families.
     steady: BTreeMap<String, Value>,
     /// Services, by UID, that have asked for something else at some time.
     loose: BTreeSet<String>,
@@ -284,7 +284,11 @@ impl Observer {
         }
         if self.seen != store.revision() {
             self.seen = store.revision();
-            self.violate(now, "writes that nobody has seen".to_owned(), trace);
+            self.violate(
+                now,
+                "the history lacks writes that were not checked".to_owned(),
+                trace,
+            );
         }
     }
 

@@ -113,7 +113,7 @@ fn without_consent<'a>(store: &Store, copies: impl Iterator<Item = &'a Value>) -
         .collect()
 }
 
-/// Whether a Service that copies the API servers' list holds its copies while that list is empty.
+/// Whether a Service that copies the API source holds its copies while that source is empty.
 pub fn holds_api_servers(service: &Value) -> bool {
     holds(service, &("default".to_owned(), "kubernetes".to_owned()))
 }
@@ -126,7 +126,7 @@ fn holds(service: &Value, source: &Key) -> bool {
     }
 }
 
-/// Whether a Service must never lose the list of the API servers once it has it.
+/// Whether a Service must never lose its copies of the API source once it has them.
 pub fn keeps_api_servers(service: &Value) -> bool {
     let api_servers = ("default".to_owned(), "kubernetes".to_owned());
     let has_names = service["spec"]["ports"]
@@ -135,8 +135,8 @@ pub fn keeps_api_servers(service: &Value) -> bool {
     holds(service, &api_servers) && wish(service) == Wish::Copies(api_servers) && !has_names
 }
 
-/// Whether a copy of the API servers' list may be held after its source slice was deleted. In a namespace other than
-/// that of the source, the Service must have a port that the copy has, or the port that the flag permits.
+/// Whether a copy of the API source may be held after its source slice was deleted. In a namespace other than that of
+/// the source, the Service must have a port that the copy has, or the port that the flag permits.
 pub fn may_hold(service: &Value, copy: &Value) -> bool {
     let number = |port: &Value| port["targetPort"].as_i64().or_else(|| port["port"].as_i64());
     let protocol = |port: &Value| port["protocol"].as_str().unwrap_or("TCP").to_owned();
@@ -245,7 +245,7 @@ pub fn name_of_copy(service: &str, slice: &Value) -> String {
     copy_name(service, &slice)
 }
 
-/// Whether a foreign slice has the name of a copy of the API servers' list.
+/// Whether a foreign slice has the name of a copy of the API source.
 pub fn is_taken(store: &Store, service: &Value) -> bool {
     let (namespace, _) = key(service);
     copies_of_api_servers(store, service).iter().any(|copy| {
@@ -254,7 +254,7 @@ pub fn is_taken(store: &Store, service: &Value) -> bool {
     })
 }
 
-/// The names of a Service's copies of the API servers' list.
+/// The names of a Service's copies of the API source.
 pub fn copies_of_api_servers(store: &Store, service: &Value) -> Vec<String> {
     let (_, name) = key(service);
     let sources = store.list("endpointslices", Some("default"));

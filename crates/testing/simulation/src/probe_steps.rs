@@ -50,7 +50,7 @@ pub enum ProbeStep {
         pick: usize,
         /// The failure.
         answer: Answer,
-        /// The duration of each turn.
+        /// The duration of each failure, and of the time until the next one.
         time: Duration,
         /// The number of failures.
         times: usize,
@@ -86,7 +86,7 @@ pub enum Harm {
     Deleted,
     /// Writes a text into it that cannot be parsed as suspicions or objections.
     Garbled,
-    /// Suspects an API server in the highest possible round.
+    /// Suspects an API server in the highest possible round, and objects to that suspicion.
     Forged,
     /// Adds the objection of a replica that no longer exists.
     Left,
@@ -198,7 +198,7 @@ impl World {
         });
     }
 
-    /// Notes that the laws can require nothing for this time.
+    /// Notes that the laws of `calm.rs` can require nothing for this time.
     pub fn disturbed_for(&self, time: Duration) {
         let until = self.now() + time;
         let disturbed = &mut self.state().probed.disturbed;

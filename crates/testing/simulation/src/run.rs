@@ -59,7 +59,7 @@ pub struct Outcome {
     pub violations: Vec<String>,
     /// The number of times that each thing happened.
     pub coverage: Coverage,
-    /// A hash of all requests. The same seed gives the same hash, if it is the first of its process.
+    /// A hash of all requests. The same seed gives the same hash, if its schedule is the first of the process.
     pub fingerprint: u64,
     /// The trace, with times.
     pub story: String,
@@ -111,7 +111,7 @@ pub fn in_process(program: &Path, seed: u64) -> io::Result<Outcome> {
 /// Plays a schedule without a script.
 ///
 /// # Panics
-/// If an invariant does not hold.
+/// If there is a violation.
 pub fn held(seed: u64, of: Schedule) -> Outcome {
     let outcome = schedule(seed, of, Script::default());
     let Outcome {

@@ -35,11 +35,11 @@ pub enum LeaseHarm {
 pub enum Edit {
     /// The copy gets other endpoints.
     Endpoints,
-    /// The copy names a resourceVersion of its source that does not exist yet.
+    /// The copy names a resourceVersion of its source slice that does not exist yet, and loses its endpoints.
     NewerSource,
     /// The copy is deleted.
     Deleted,
-    /// The copy names all its endpoints as taken out.
+    /// All endpoints of the copy become not ready, and the copy names them as taken out.
     Memory,
 }
 
@@ -320,8 +320,8 @@ impl Schedule {
         schedule
     }
 
-    /// Consent is withdrawn from a Service while the slices of its next source may not be listed, because another
-    /// Service of the namespace has used up the lists of new names.
+    /// Consent is withdrawn from a Service while the slices of its next source are perhaps not listed yet, because
+    /// another Service of the namespace has used up the lists of new names.
     fn add_withdrawal(&mut self, chance: &mut Chance) {
         let (others, number, source) = *chance.one_of(&[(5, 3, 1), (3, 4, 1), (1, 2, 2), (2, 1, 2)]);
         let storm = |number, times, pause| Step::Storm {

@@ -136,13 +136,13 @@ impl World {
             (Verb::Read, resource) => {
                 match resource {
                     "endpointslices" if is_source => {
-                        coverage.add("GET of a source that a copy is ahead of", 1);
+                        coverage.add("GET of a source slice", 1);
                     }
                     "endpointslices" if !sent.name.is_empty() => {
-                        coverage.add("GET of a copy that no watch showed", 1);
+                        coverage.add("GET of a copy", 1);
                     }
                     "services" if !sent.name.is_empty() => {
-                        coverage.add("GET of a Service before its copies go", 1);
+                        coverage.add("GET of a Service", 1);
                     }
                     _ => {}
                 }

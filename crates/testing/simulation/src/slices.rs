@@ -17,7 +17,7 @@ pub const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 pub const US: &str = "endpoint-copier-operator";
 /// The label that names the Service of a slice.
 pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
-/// The label that names the source, on copies and on slices of the Go operator.
+/// The label that names the source slice on copies. Slices of the Go operator have it too.
 pub const SOURCE_LABEL: &str = "endpoint-copier/source";
 
 /// The annotation with the addresses that probes have taken out of a copy.
@@ -65,7 +65,7 @@ pub fn owner(slice: &Value) -> Option<(&str, &str)> {
     Some((text(&owner["name"]), text(&owner["uid"])))
 }
 
-/// Whether a slice is a copy: it has the label, the annotations and a controller.
+/// Whether a slice is a copy: it has the label and the annotations of copies, and a Service controls it.
 pub fn is_ours(slice: &Value) -> bool {
     label(slice, MANAGED_BY) == Some(US)
         && ["namespace", "slice", "uid"]
@@ -181,7 +181,7 @@ pub fn address(endpoint: &Value) -> Option<IpAddr> {
 }
 
 /// Whether a copy may have a port. In a namespace other than that of the source, only the ports of the slice are
-/// permitted and, for the default source, the port of the flag.
+/// permitted and, for the API source, the port of the flag.
 pub fn is_permitted(service: &Value, slice: &Value, number: i64, protocol: &str) -> bool {
     let (namespace, _) = key(service);
     let source = (key(slice).0, label(slice, SERVICE_NAME));

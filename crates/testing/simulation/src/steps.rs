@@ -401,7 +401,8 @@ impl World {
         }
     }
 
-    /// Ends all current faults except wrong wall clocks, and makes all replicas run again.
+    /// Ends all current faults except wrong wall clocks and Services, slices and Nodes that cannot be decoded. Makes
+    /// all replicas run again.
     pub fn heal(self: &Arc<Self>, replicas: usize) {
         self.note("all faults end");
         for server in &self.servers {

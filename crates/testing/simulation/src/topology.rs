@@ -1,5 +1,5 @@
-//! Data that copies of the API servers' list may take from Nodes: the addresses in the family that the source lacks,
-//! and the Node, zone and hints of each endpoint. Except for hints, the data is checked at each write.
+//! Data that copies of the API source may take from Nodes: the addresses in the family that the source lacks, and the
+//! Node, zone and hints of each endpoint. Except for hints, the data is checked at each write.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -91,7 +91,7 @@ impl Nodes {
     }
 }
 
-/// The address type of the source slice of a copy of the API servers' list.
+/// The address type of the source slice of a copy of the API source.
 fn type_of_source(copy: &Value) -> Option<&'static str> {
     let source = provenance(copy, "slice")?;
     let number = (0..SLICES.len()).find(|number| slice_name(0, *number) == source)?;
@@ -103,7 +103,7 @@ pub fn is_second(copy: &Value) -> bool {
     is_of_api_servers(copy) && type_of_source(copy).is_some_and(|kind| copy["addressType"] != kind)
 }
 
-/// A copy of the API servers' list without the data from Nodes. Any other copy is unchanged.
+/// A copy of the API source without the data from Nodes. Any other copy is unchanged.
 pub fn without_topology(copy: &Value) -> Value {
     let mut copy = copy.clone();
     if is_of_api_servers(&copy) {
@@ -147,7 +147,7 @@ impl History {
         self.had.get(name).is_some_and(|all| all.contains(&address))
     }
 
-    /// The violations in a copy of the API servers' list that a replica has created or updated.
+    /// The violations in a copy of the API source that a replica has created or updated.
     pub fn wrong(&self, old: Option<&Value>, new: &Value) -> Vec<String> {
         let mut wrong = Vec::new();
         if !is_of_api_servers(new) {

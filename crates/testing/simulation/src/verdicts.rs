@@ -107,7 +107,7 @@ impl Probed {
     }
 }
 
-/// Whether a slice is a copy of the API servers' list.
+/// Whether a slice is a copy of the API source.
 pub fn is_of_api_servers(copy: &Value) -> bool {
     is_ours(copy)
         && provenance(copy, "namespace") == Some("default")

@@ -163,7 +163,7 @@ impl World {
             ("services", false) => _ = shown.unreadable_service.remove(&place),
             _ => {}
         }
-        // The lists of one namespace are only for comparison.
+        // A list of a single namespace only serves as a comparison.
         if sent.sight.is_some() && !sent.namespace.is_empty() {
             return;
         }
@@ -218,15 +218,15 @@ impl World {
                 continue;
             }
             if sent.resource == PROBE_LEASE {
-                // A late watch may show the end of a Lease that was created again, as a read has shown since.
+                // A late watch may show that the Lease was deleted, although a read has shown that it exists again.
                 let version = version(&event["object"]);
                 let lease = (event["type"] != "DELETED").then_some(&event["object"]);
                 probed.hearing.show(&life.identity, now, version, lease);
                 continue;
             }
             if sent.resource == "leases" {
-                // A late watch shows the end of a Lease that a GET has shown before. That is not news: the replica has
-                // known since then that no replica leads.
+                // A late watch may show the deletion of a Lease that a GET has already found missing. That is not news:
+                // since the GET, the replica has known that no replica leads.
                 if event["type"] != "DELETED" || !shown.lease_is_gone {
                     objects_of(&mut event, |lease| shown.lease(now, lease));
                 }

@@ -2,7 +2,8 @@
 //!
 //! Like the operator's own connections, a connection to a frozen server breaks once a ping has failed: its requests in
 //! progress fail, and the next request dials the other server. A request that was sent no longer depends on the
-//! replica: it arrives and is carried out even if the replica has crashed, was paused or has stopped waiting.
+//! replica: unless another fault prevents it, the request arrives and is carried out, even if the replica has crashed,
+//! was paused or has stopped waiting.
 
 use std::pin::Pin;
 use std::sync::Arc;

@@ -32,7 +32,7 @@ fn servers(numbers: &[u8]) -> Vec<String> {
 }
 
 #[test]
-fn copies_follow_nodes_whatever_happens_to_them() {
+fn copies_follow_changes_of_nodes() {
     let node = Step::Node;
     let moved = || {
         let mut shown = servers(&[2, 3]);

@@ -1,4 +1,5 @@
-//! Small scenarios, each with one fault after each call or at each event. All end states are equal.
+//! Small scenarios, each repeated with one fault after each call and at each event. All runs of a scenario end in the
+//! same state.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
