@@ -98,8 +98,8 @@ impl LeaderElector {
         self.watchdog.clone()
     }
 
-    /// Competes for the Lease, leads, and competes again, until asked to stop. Then releases the Lease if that is
-    /// allowed.
+    /// Competes for the Lease, leads, and competes again, until asked to stop. Then a leader releases the Lease, unless
+    /// one of its writes may still take effect.
     pub async fn run(self, stop: CancellationToken) {
         let mut leader = None;
         loop {
@@ -123,7 +123,7 @@ impl LeaderElector {
     /// Tries to take the Lease, whenever that is allowed, until it is ours. Returns the time at which the successful
     /// write was sent, the previous holder, and why the Lease was free.
     async fn acquire(&self, leader: &mut Option<String>) -> (Instant, (Option<String>, &'static str)) {
-        // No replica writes during these pauses, so they are shorter than those of a leader.
+        // Perhaps no replica leads during these pauses, so they are at most as long as those of a leader.
         let longest = self.config.retry_period.min(LONGEST_RACE_PAUSE);
         let mut pauses = Pauses::new(Duration::from_millis(100), longest, 1.5, 0.3);
         let outage = FailureLog::new(format!("the attempt to take the Lease {}", self.lease));
@@ -141,7 +141,7 @@ impl LeaderElector {
                 }
                 LeaseAttempt::Failed { error, conflict } => {
                     if conflict {
-                        debug!(%error, "another replica was quicker");
+                        debug!(%error, "another writer was faster");
                     } else {
                         outage.failed(&error);
                     }
@@ -160,8 +160,8 @@ impl LeaderElector {
         }
     }
 
-    /// Waits until this candidate may try, and until it sees enough of the cluster to lead or no replica has led for
-    /// long enough. Logs each new leader in the meantime.
+    /// Waits until this candidate may try or has to read the Lease, and until it sees enough of the cluster to lead or
+    /// no replica has led for long enough. Logs each new leader in the meantime.
     async fn standby(&self, leader: &mut Option<String>) {
         let mut log_holder = |holder: Option<&str>| {
             if holder != leader.as_deref() {
@@ -312,7 +312,7 @@ impl LeaderElector {
     async fn release(&self, term: &Term) {
         _ = timeout(WRITES_SETTLE, term.settled()).await;
         if !term.may_release() {
-            warn!("a write may still be in flight, so the Lease is not released and has to expire");
+            warn!("a write may still take effect, so the Lease is not released and has to expire");
             return;
         }
         match timeout(RELEASE, self.lock.step_down()).await {

@@ -2,7 +2,7 @@
 //!
 //! This module is pure: it uses no clock and no async code. The model in `crates/testing/election-model` calls the same
 //! functions as [`super::cas`]. A wrong version costs a rejected renewal and a read. It never leads to two terms,
-//! because each write is bound to its version.
+//! because each PATCH is bound to its version.
 
 use super::lease::Lease;
 use super::presented_lease::ReadVersion;

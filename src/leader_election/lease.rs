@@ -1,9 +1,9 @@
 //! The parts of the Lease that the election reads. They can be decoded whatever a user has written into the Lease.
 //!
 //! A real API server stores times that our clients cannot read, such as `9999-12-31T23:59:59.999999Z`, which exceeds
-//! jiff's maximum. With the type of `k8s_openapi`, one such time, even in `managedFields`, would permanently break the
-//! watch and every GET, and no replica would lead. So this type parses only what the election needs. A value of the
-//! wrong type counts as absent.
+//! jiff's maximum. With the type of `k8s_openapi`, one such time, even in `managedFields`, would break the watch and
+//! every GET, and no replica would lead until somebody removed this time. So this type parses only what the election
+//! needs. A value of the wrong type counts as absent.
 
 use std::collections::BTreeMap;
 

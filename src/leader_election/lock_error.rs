@@ -1,11 +1,12 @@
-//! The errors of the lock.
+//! The errors of `kube_leader_election::LeaseLock`.
 
 use kube_leader_election::Error;
 
 use crate::apiserver::error::one_line;
 use crate::apiserver::http_status;
 
-/// Formats an error on one line. Its text contains the error of the call, which `source()` does not return.
+/// Formats an error on one line. The text of these errors already contains the error of the API call, and `source()`
+/// does not return it.
 pub(super) fn in_one_line(error: &Error) -> String {
     let (Error::GetLease(cause)
     | Error::CreateLease(cause)
@@ -20,7 +21,7 @@ pub(super) fn in_one_line(error: &Error) -> String {
     format!("{own}: {}", one_line(cause))
 }
 
-/// Whether another replica was faster.
+/// Whether the API server rejected a write because another writer was faster.
 pub(super) fn is_conflict(error: &Error) -> bool {
     matches!(
         error,

@@ -1,4 +1,4 @@
-//! The knowledge of a replica about the Lease, shared by the watch of the Lease, [`super::cas`] and the candidate.
+//! A replica's knowledge of the Lease, shared by the watch of the Lease, [`super::cas`] and the candidate.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +22,7 @@ fn holding(lease: &Lease) -> Option<Holding> {
     Some((lease.holder()?.to_owned(), lease.spec.renew_time.clone()))
 }
 
-/// The knowledge of one candidate about the Lease. Several parts of a replica add to it and wait for its changes.
+/// One candidate's knowledge of the Lease. Several parts of a replica add to it and wait for its changes.
 #[derive(Clone)]
 pub struct LeaseObserver {
     /// The identity of the candidate.

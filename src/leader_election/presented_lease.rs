@@ -1,5 +1,5 @@
-//! The decisions of [`super::cas`]: the Lease that the lock sees, and the version that makes its PATCH a
-//! compare-and-swap.
+//! The decisions of [`super::cas`]: the Lease that the lock (`kube_leader_election::LeaseLock`) sees, and the version
+//! that makes the lock's PATCH a compare-and-swap.
 //!
 //! This module is pure: it uses no clock and no async code. The model in `crates/testing/election-model` calls the same
 //! functions as [`super::cas`].
@@ -20,7 +20,7 @@ pub enum PresentedLease {
     Absent,
     /// The Lease is ours, so the lock renews it.
     Ours,
-    /// The Lease of another holder has expired, or there is no holder, so the lock takes it.
+    /// The Lease does not name us, and the candidate may take it, so the lock does.
     Free,
     /// Another replica holds the Lease, or may still hold or recreate it, so the lock does nothing.
     Held,
@@ -52,7 +52,7 @@ impl PresentedLease {
     }
 }
 
-/// The version of the Lease that was read before a PATCH. The PATCH applies only to this version.
+/// The version of the Lease on which a PATCH builds. The API server applies the PATCH only to this version.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ReadVersion {
     version: String,

@@ -1,8 +1,8 @@
-//! The right to write, as a value. Without a [`Term`], nothing can be applied.
+//! The right to write, as a value. Without a [`Term`], no copy can be written.
 //!
 //! A term ends by itself at its deadline. Renewals move the deadline, which counts from the moment when a renewal was
-//! *sent*. Unless this replica releases the Lease, another replica may take it only when the lease duration has passed
-//! since the API server accepted that renewal, and by then, writing under this term has ended.
+//! *sent*. Unless the Lease is released, another replica may take it only when the lease duration has passed since the
+//! API server accepted that renewal, and by then, writing under this term has ended.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep_until};
 pub use super::validity::TermOver;
 use super::validity::{Validity, may_release};
 
-/// The longest time that an API server works on a request: the default of its `--request-timeout`.
+/// The longest time for which an API server works on a request, if its `--request-timeout` has the default value.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A term of leadership. Clones are the same term.
@@ -31,7 +31,7 @@ pub struct Term {
 #[derive(Debug)]
 struct TermState {
     validity: Validity,
-    /// The time at which the last renewal was answered.
+    /// The time at which the last renewal was answered, or shown by the watch.
     renewed: Instant,
     is_revoked: bool,
     writes_in_flight: usize,
@@ -89,7 +89,8 @@ impl Term {
         self.began
     }
 
-    /// The time at which the request that won the term, or its last renewal, was answered.
+    /// The time at which the request that won the term, or the last renewal, was answered. The watch may have shown the
+    /// renewal instead.
     #[must_use]
     pub fn renewed(&self) -> Instant {
         self.state.lock().renewed

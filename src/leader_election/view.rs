@@ -23,8 +23,8 @@ pub struct View {
 }
 
 impl View {
-    /// Creates a view. `is_filled` returns whether everything is listed, and `watch_health` says whether the watches
-    /// are alive.
+    /// Creates a view. `is_filled` returns whether the caches are filled, and `watch_health` says whether the watches
+    /// are answered and have caught up.
     pub fn new(is_filled: impl Fn() -> bool + Send + Sync + 'static, watch_health: WatchHealth) -> Self {
         Self {
             is_filled: Arc::new(is_filled),
@@ -44,9 +44,9 @@ impl View {
         }
     }
 
-    /// Waits until a leader whose term begins now has to release the Lease: the watches of a kind have failed for
-    /// [`BLIND`]. Returns the names of these kinds. Does not return before the term has lasted for [`BLIND`].
-    /// Otherwise, replicas that all see too little would release the Lease again immediately.
+    /// Waits until a leader whose term begins now has to release the Lease: no watch of some kind works, and at least
+    /// one has failed for [`BLIND`]. Returns the names of all such kinds. Does not return before the term has lasted
+    /// for [`BLIND`]. Otherwise, replicas that all see too little would release the Lease again immediately.
     pub(super) async fn blind(&self) -> String {
         sleep(BLIND).await;
         loop {

@@ -6,11 +6,11 @@
 //!   uses our own monotonic clock. The Lease also has every field that the lock needs, in a format that it can read,
 //!   because the lock would otherwise fail forever;
 //! - turns the PATCH of the lock into a compare-and-swap on the version that the lock has seen, so that only one of
-//!   many candidates wins and no late PATCH overwrites a successor;
+//!   many candidates wins and no late PATCH overwrites the Lease of a successor;
 //! - answers the GET of the lock from memory if the version to build on is known ([`super::known_version`]), so that a
 //!   renewal takes one request;
-//! - repeats a slow renewal in parallel, through other API servers, and recognizes from the watch that a renewal was
-//!   applied although its response was lost (`renewal`).
+//! - repeats a slow renewal in parallel, through other API servers if there are any, and recognizes from the watch that
+//!   a renewal was applied although its response was lost (`renewal`).
 //!
 //! This client does not limit the term; see [`super::term`].
 
@@ -60,7 +60,7 @@ pub struct LeaseCas {
 pub struct Patch {
     /// The version on which the PATCH builds.
     pub read_version: ReadVersion,
-    /// The renewal time that the PATCH states. No other renewal states the same time.
+    /// The renewal time that the PATCH states. No two renewals of one replica are expected to state the same time.
     pub renewed: Option<String>,
     body: Bytes,
 }

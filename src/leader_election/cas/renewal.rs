@@ -1,8 +1,8 @@
 //! One renewal: a PATCH that is repeated in parallel while it is unanswered, and the evidence that it succeeded.
 //!
-//! All tries are identical and bound to the same version, so the API server applies at most one of them, whichever it
-//! gets first. The term counts from the time at which the applied try was sent or, if it is unknown which try was
-//! applied, from the time at which the first try was sent.
+//! All tries are identical and bound to the same version, so at most one of them is applied, whichever is processed
+//! first. The term counts from the time at which the applied try was sent or, if it is unknown which try was applied,
+//! from the time at which the first try was sent.
 //!
 //! While the watch works, a lost response does not end the term. By default, a renewal is sent 2 s before the deadline.
 //! If each request takes 1.5 s, a repetition is rejected 2.5 s after the first try, and a renewal of the new version

@@ -1,9 +1,9 @@
-//! The knowledge of this replica about the Lease, by its own monotonic clock, and the time at which it may try to take
-//! the Lease.
+//! This replica's knowledge of the Lease, by its own monotonic clock, and the time at which it may try to take the
+//! Lease.
 //!
-//! This module is pure: callers pass in states of the Lease with the moment at which they saw them, and the wall clock
-//! never matters. The times in a Lease come from other machines, so only their changes count, never their values. The
-//! model in `crates/testing/election-model` calls the same functions.
+//! This module is pure: callers pass in each state of the Lease with the time at which they saw it, and the wall clock
+//! never matters. The timestamps in a Lease come from other machines, so only their changes count, never their values.
+//! The model in `crates/testing/election-model` calls the same functions.
 
 use std::time::Duration;
 
@@ -135,9 +135,9 @@ impl ObservedLease {
         race.is_some_and(|moment| now >= moment)
     }
 
-    /// The time at which a candidate has to check again that a Lease that had a holder is still missing. The candidate
-    /// checks more often than the holder would write the Lease again. `None` if the Lease was last seen to exist, or if
-    /// no holder was ever seen.
+    /// The time at which a candidate has to read a missing Lease again, if the Lease had a holder. With the default
+    /// times, the candidate reads more often than a holder renews. `None` if the Lease was last seen to exist, or if no
+    /// holder was ever seen.
     #[must_use]
     pub fn next_look(&self, default_duration: Duration) -> Option<Instant> {
         let missed = self.missed.filter(|_| self.holder.is_some())?;

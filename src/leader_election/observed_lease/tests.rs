@@ -97,17 +97,17 @@ fn the_state_of_a_lease_decides_when_a_candidate_may_try() {
             Ok(None),
         ),
         (
-            "a holder without a duration: ours",
+            "a holder without a duration: after our own duration",
             vec![Some(lease(1, Some("a"), None))],
             Ok(Some(6)),
         ),
         (
-            "a holder with a negative duration: ours",
+            "a holder with a negative duration: after our own duration",
             vec![Some(lease(1, Some("a"), Some(-3)))],
             Ok(Some(6)),
         ),
         (
-            "an absurd duration: a minute",
+            "an absurd duration: after a minute",
             vec![Some(lease(1, Some("a"), Some(i64::MAX)))],
             Ok(Some(60)),
         ),

@@ -29,7 +29,8 @@ async fn replica_with_empty_caches_competes_after_10_s_without_leader() {
         sleep(seconds(5)).await;
         assert!(
             one.terms.borrow().is_none() && one.requests() <= 2,
-            "the replica only watches, and does not try to take the Lease"
+            "the replica tried to take the Lease: {} requests",
+            one.requests()
         );
         filled.store(fills, Ordering::SeqCst);
         one.leads().await;
@@ -121,11 +122,14 @@ async fn blind_leader_releases_after_30_s_and_stays_out_for_30_s() {
     let second = two.leads().await;
     let took = start.elapsed().as_secs();
     assert!((30..=31).contains(&took), "{took}");
-    assert!(first.is_over() && !first.is_revoked(), "the Lease was released");
+    assert!(
+        first.is_over() && !first.is_revoked(),
+        "the first replica did not release the Lease"
+    );
     two.stop.cancel();
     second.over().await;
     sleep(seconds(20)).await;
-    assert!(one.terms.borrow().is_none(), "the first replica does not compete");
+    assert!(one.terms.borrow().is_none(), "the first replica competes");
     let again = one.leads().await;
     assert!(
         (60..=62).contains(&start.elapsed().as_secs()),

@@ -89,7 +89,7 @@ async fn client_go_takes_a_released_lease_and_returns_it() {
     one.leads().await;
     one.stop.cancel();
     one.task.await.unwrap();
-    // This releases the Lease as client-go does, so that client-go takes it immediately.
+    // client-go releases a Lease in the same way, so it would take this one immediately.
     let released = spec(&store);
     assert_eq!(
         (&released["holderIdentity"], &released["leaseDurationSeconds"]),

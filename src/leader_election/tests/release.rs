@@ -36,7 +36,7 @@ async fn a_release_waits_for_the_writes_in_flight() {
         "one",
         "released with a write in flight"
     );
-    assert!(term.begin_write().is_err(), "no new write begins");
+    assert!(term.begin_write().is_err(), "a new write began");
     write.answered();
     one.task.await.unwrap();
     assert_eq!(spec(&store)["holderIdentity"], "");

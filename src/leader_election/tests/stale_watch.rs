@@ -20,7 +20,10 @@ async fn a_watch_that_does_not_show_our_own_renewals_is_restarted() {
     let mut one = Runner::start(&store, "one");
     let term = one.leads().await;
     sleep(seconds(60)).await;
-    assert!(restarts(&one) < 1.0, "a watch that shows the renewals continues");
+    assert!(
+        restarts(&one) < 1.0,
+        "a watch that shows the renewals was restarted"
+    );
     one.server.faults().silence_watches(Match::any());
     sleep(seconds(8)).await;
     assert!((restarts(&one) - 1.0).abs() < 0.1, "{}", restarts(&one));
@@ -29,7 +32,7 @@ async fn a_watch_that_does_not_show_our_own_renewals_is_restarted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refused_lease_watch_is_an_outage_and_not_a_stale_view() {
+async fn a_refused_lease_watch_does_not_count_as_stale() {
     for code in [403, 429] {
         let store = Store::new();
         let mut one = Runner::start(&store, "one");
@@ -69,11 +72,11 @@ async fn restore_of_etcd_keeps_the_leader() {
         }
         for _ in 0..600 {
             sleep(Duration::from_millis(100)).await;
-            assert!(!term.is_over(), "{restarted}: the leader renews");
+            assert!(!term.is_over(), "{restarted}: the term has ended");
             assert!(two.terms.borrow().is_none(), "{restarted}: two terms");
         }
         for runner in [&one, &two] {
-            assert!(restarts(runner) < 1.0, "{restarted}: no watch is stale");
+            assert!(restarts(runner) < 1.0, "{restarted}: a watch counts as stale");
         }
         one.task.abort();
     }

@@ -42,7 +42,7 @@ async fn a_leader_keeps_a_lease_whose_times_become_unreadable() {
     assert_ne!(
         spec(&store)["renewTime"],
         UNREADABLE,
-        "the leader repairs the times"
+        "the leader did not replace the times"
     );
 }
 

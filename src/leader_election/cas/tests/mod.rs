@@ -311,11 +311,7 @@ async fn late_get_does_not_override_lease_seen_since() {
     let cas = LeaseCas::new(upstream(late), observer, channel(None).1);
     for _ in 0..7 {
         let answer = cas.answer(get()).await.unwrap();
-        assert_eq!(
-            answer.status(),
-            StatusCode::OK,
-            "shown as held, so that the lock does not create a Lease"
-        );
+        assert_eq!(answer.status(), StatusCode::OK, "the lock would create a Lease");
         tokio::time::advance(Duration::from_secs(1)).await;
     }
     // By now, the Lease has been missing for long enough.
@@ -362,12 +358,12 @@ async fn leader_rereads_when_get_and_watch_disagree() {
     });
     let cas = LeaseCas::new(upstream(late), observer, leads);
     let first = cas.answer(get()).await;
-    assert!(first.is_err(), "the Lease is neither ours nor another's");
+    assert!(first.is_err(), "it is unknown whether the Lease is ours");
     let second = status(cas.answer(get()).await);
     assert_eq!(
         second.unwrap(),
         StatusCode::NOT_FOUND,
-        "the leader recreates the Lease"
+        "the leader would not recreate the Lease"
     );
 }
 
@@ -377,8 +373,8 @@ const RENEWED: &str = "2026-01-01T00:00:02.000000Z";
 /// Each PATCH that the server got: the resourceVersion to which the PATCH is bound, and whether it is a repetition.
 type Log = Arc<Mutex<Vec<(String, bool)>>>;
 
-/// A server that answers each PATCH in turn, after its delay in milliseconds with its code, or never (`None`). A GET is
-/// answered immediately.
+/// A server that answers the n-th PATCH with the n-th code, after the n-th delay in milliseconds, or never (`None`). A
+/// GET is answered immediately.
 fn in_turn<const N: usize>(answers: [(Option<u64>, u16); N]) -> (Log, impl server::Upstream) {
     let log = Log::default();
     let patches = log.clone();
@@ -451,7 +447,7 @@ async fn unanswered_renewal_is_repeated_with_the_same_version() {
     assert_eq!(
         (took, sent),
         (1010, Some(1000)),
-        "the term counts from the send of the try that succeeded"
+        "the term must count from when the successful try was sent"
     );
     assert_eq!(*log.lock(), [("7".to_owned(), false), ("7".to_owned(), true)]);
 }
@@ -540,7 +536,7 @@ async fn renewal_with_lost_reply_succeeds_when_watch_shows_it() {
         assert_eq!(
             sent,
             succeeds.then_some(0),
-            "{holder} {renewed}: from the first send"
+            "{holder} {renewed}: the term must count from when the first try was sent"
         );
         assert!(!succeeds || took < 2000 && !term.is_over(), "{took}");
     }
@@ -563,7 +559,11 @@ async fn a_renewal_after_a_read_succeeds_when_the_watch_shows_it() {
     let term = Term::for_tests(Duration::from_secs(2));
     let (answer, took, sent) = renewal_by(service, Some(term.clone()), observer).await;
     assert_eq!(answer.unwrap(), StatusCode::OK);
-    assert_eq!(sent, Some(0), "from the first send");
+    assert_eq!(
+        sent,
+        Some(0),
+        "the term must count from when the first try was sent"
+    );
     assert!(took < 2000 && !term.is_over(), "{took}");
 }
 
@@ -589,7 +589,7 @@ async fn a_late_answer_to_a_renewal_that_the_watch_shows_is_read() {
     let term = Term::for_tests(Duration::from_secs(2));
     let (answer, took, sent) = renewal_of(service, Some(term), observer).await;
     assert_eq!((answer.unwrap(), sent), (StatusCode::OK, Some(0)));
-    assert!(took < 1200, "the renewal does not wait for the answer: {took}");
+    assert!(took < 1200, "the renewal waited for the answer: {took}");
     assert_eq!(*answered.lock(), 0);
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(*answered.lock(), 1);
