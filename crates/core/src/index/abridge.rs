@@ -8,12 +8,12 @@ use crate::model::{
     provenance,
 };
 
-/// The maximum size up to which a copy's metadata is kept whole, in bytes of JSON. The operator itself writes less than
+/// The maximum size of a copy's metadata that is kept whole, in bytes of JSON. The operator itself writes less than
 /// half of that.
 const LARGEST_METADATA: usize = 4096;
 
 /// The maximum size of a slice's endpoints and ports that are kept although no plan needs them, in bytes of JSON. The
-/// few endpoints of an ordinary slice take less, so it is kept whole and needs no GET later.
+/// few endpoints of an ordinary slice take less, so such a slice is kept whole and needs no GET later.
 const LARGEST_UNNEEDED: usize = 1024;
 
 /// The length in bytes of the longest annotation value that the operator writes, with some reserve.

@@ -46,8 +46,9 @@ impl Index {
         self.reconsider_all()
     }
 
-    /// Records that the API server does not serve ReferenceGrants. Existing copies stay until this has lasted for some
-    /// time and the caller passes an empty list to [`Index::grants_listed`].
+    /// Records that the API server does not serve ReferenceGrants. Copies that a grant might allow stay until this has
+    /// lasted for some time and the caller passes an empty list to [`Index::grants_listed`], unless the annotation of
+    /// their source changes first.
     pub fn grants_absent(&mut self) -> Dirty {
         self.grants.absent();
         self.reconsider_all()
@@ -141,7 +142,7 @@ impl Index {
     /// The Services with copies that possibly come from these sources of a namespace, and for which there is no
     /// consent.
     fn with_refused_copies(&self, namespace: &str, is_meant: impl Fn(&ServiceKey) -> bool) -> Dirty {
-        // All Services with copies are marked once Services are listed.
+        // All Services with copies become dirty once Services are listed.
         if !self.services_listed {
             return Dirty::new();
         }
@@ -203,9 +204,9 @@ impl Index {
 
     /// Whether there is consent for a copy. A copy names its source slice, but consent is given for Services. The
     /// Service of the slice is the one in its label or, if the slice is not known, each one after which the slice might
-    /// be named. All of these Services that exist must consent. One that does not exist counts only if a grant or a
-    /// flag can give consent for it. If none counts, there is no consent. `known` holds the earlier decisions for this
-    /// Service.
+    /// be named. There must be consent for all of these Services that exist. One that does not exist counts only if a
+    /// grant or a flag gives consent for it, or might do so. If none counts, there is no consent. `known` holds the
+    /// earlier decisions for this Service.
     fn consent_of_copy(&self, service: &ServiceKey, copy: &EndpointSlice, known: &mut Consents) -> Consent {
         let is_across = |claimed: &Provenance<'_>| claimed.namespace != service.namespace();
         let Some(claimed) = copy.provenance().filter(is_across) else {

@@ -1,4 +1,4 @@
-//! The number of endpoints of a managed Service and of its source.
+//! The numbers of endpoints of a managed Service and of its source.
 
 use super::Index;
 use crate::model::{EndpointCounts, ServiceKey, SourceAndCopies};

@@ -29,8 +29,8 @@ impl Index {
 
     /// Records the result of a GET: this slice, or `None` if no slice has this name. `before` is the state known when
     /// the GET was sent. Returns the affected Services. Returns `None` if a watch has shown a change since then,
-    /// because it is unknown whether the change or the GET is newer. Otherwise the GET is newer, even if it shows an
-    /// older version, as it does after etcd was restored from a backup.
+    /// because it is unknown whether the change or the GET is newer. Otherwise the GET counts as newer, even if it
+    /// shows an older version, as it does after etcd was restored from a backup.
     #[must_use]
     pub fn observe(
         &mut self,

@@ -1,7 +1,8 @@
 //! The cluster as watches and GETs show it, and the dependencies between Services. Most changes return the keys of the
 //! Services that they affect.
 //!
-//! The index is pure. The watches and the reconciler feed it, and the reconciler reads snapshots of it.
+//! The index is pure: it uses no client, no clock and no async code. The watches and the reconciler feed it, and the
+//! reconciler reads snapshots of it.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::error::Error;
@@ -48,7 +49,7 @@ use watch_progress::WatchProgress;
 /// Keys of Services whose copies might need a change.
 pub type Dirty = BTreeSet<ServiceKey>;
 
-/// The two ways in which slices are watched. The managed-by label of a slice decides which of them shows it.
+/// The two ways in which slices are watched. The managed-by label of a slice decides which of them can show it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Scope {
     /// Slices with our managed-by label, whatever their Service.
@@ -165,9 +166,8 @@ impl Index {
         self.list_slice(scope, slice)
     }
 
-    /// Adds or updates a slice that is on a list. A list counts even if it is older than the known state, because it is
-    /// older after etcd was restored from a backup. The exception is a slice that a GET has shown to be deleted since
-    /// the list began.
+    /// Adds or updates a slice that is on a list. A list counts even if it is older than the known state, as after a
+    /// restore of etcd. The exception is a slice that a GET has shown to be deleted since the list began.
     pub fn list_slice(&mut self, scope: &Scope, slice: EndpointSlice) -> Dirty {
         self.versions.saw(scope, version_of(&slice.metadata));
         if self.slices(scope).is_gone(&slice.metadata) {
@@ -232,7 +232,7 @@ impl Index {
         dirty
     }
 
-    /// The newest known state of a slice, whether it is a copy or not.
+    /// The newest known readable state of a slice, whether it is a copy or not.
     #[must_use]
     pub fn slice(&self, key: &SliceKey) -> Option<&Arc<EndpointSlice>> {
         let (copy, other) = (self.copies.get(key), self.others.get(key));
@@ -360,8 +360,8 @@ impl Index {
     }
 
     /// The slice as the index keeps it. It keeps endpoints and ports of any size only for slices of a source that a
-    /// Service asks for, and for copies whose Service asks for a source. If one of the other slices is needed later, a
-    /// snapshot lists it as an outline, and the reconciler reads the whole slice.
+    /// Service asks for or might ask for, and for copies whose Service asks for a source. If one of the other slices is
+    /// needed later, a snapshot lists it as an outline, and the reconciler reads the whole slice.
     fn abridged(&self, slice: EndpointSlice) -> EndpointSlice {
         let is_needed = if slice.is_labeled_as_copy() {
             let owner = slice.owner_of_copy();

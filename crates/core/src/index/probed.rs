@@ -1,4 +1,5 @@
-//! The targets of probes: the API servers that copies show, and those that might enter copies of a second family.
+//! The targets of probes: the API servers that copies show, and those whose addresses of a second family might enter
+//! copies.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -38,13 +39,14 @@ impl Index {
         slices.flat_map(|slice| slice.tcp_ports(is_https)).collect()
     }
 
-    /// The addresses and ports to probe. They come from the copies of the API source, except copies for exempt
-    /// Services. The addresses are the first ones of the endpoints. If the source lists addresses of a family, and all
-    /// its slices can be decoded, only these addresses count in that family. The ports are those in `https`, and the
-    /// supervisor's. The operator probes no other source and no other port, because otherwise anyone who is allowed to
-    /// write a Service could scan ports. An address that Nodes give for a second family is probed even before a copy
-    /// shows it. A target of `before` stays as long as the source lists it and copies should show it, so that a copy
-    /// that is deleted or edited by hand does not make the operator forget what it knows about the target.
+    /// The addresses and ports to probe. They come from the copies of the API source, except copies for Services that
+    /// the annotation `endpoint-copier/probe` exempts. The addresses are the first ones of the endpoints. If the source
+    /// lists addresses of a family, and all its slices can be decoded, only these addresses count in that family. Of
+    /// the ports of a copy, only those in `https` and the supervisor's count. The operator probes no other source and
+    /// no other port, because otherwise anyone who is allowed to write a Service could scan ports. An address that
+    /// Nodes give for a second family is probed even before a copy shows it. A target of `before` stays as long as the
+    /// source lists it and copies should show it, so that a copy that is deleted or edited by hand does not make the
+    /// operator forget what it knows about the target.
     #[must_use]
     pub fn probe_targets(&self, https: &BTreeSet<u16>, before: &BTreeSet<Target>) -> BTreeSet<Target> {
         let is_probed = |port: &u16| *port == SUPERVISOR_PORT || https.contains(port);

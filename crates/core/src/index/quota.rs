@@ -1,9 +1,9 @@
 //! The choice of the managed Services that get copies when there are more than the limits allow.
 //!
 //! Services that have copies come first, then the oldest, then the first by name. Disabled Services count too, because
-//! their names are watched, but they come last. The decision depends only on the state of the cluster, so all replicas
-//! make the same choice, even after a restart. A change to one Service costs a few operations on sorted sets, however
-//! many Services there are.
+//! their names are watched, but they come last. The decision depends only on the state of the cluster, so replicas that
+//! see the same state make the same choice, even after a restart. A change to one Service costs a few operations on
+//! sorted sets, however many Services there are.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -208,8 +208,8 @@ impl Index {
         changed
     }
 
-    /// Whether no limit applies to a Service, because clients reach the API servers through it. Only an admin can
-    /// create such a Service.
+    /// Whether no limit applies to a Service, because clients reach the API servers through it. Usually, only an admin
+    /// can create such a Service.
     fn is_reserved(&self, service: &ManagedService) -> bool {
         let source = ServiceKey::api_source();
         self.defaults.managed.as_ref() == Some(&service.key)

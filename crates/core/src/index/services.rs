@@ -183,8 +183,8 @@ impl Index {
     }
 
     /// A counter that grows whenever the names to watch might have changed: a Service starts or stops being managed or
-    /// disabled, it gets another source, or consent or a limit changes. It is 0 until Services are listed, because the
-    /// names are incomplete until then.
+    /// disabled, gets another source, or gains or loses consent or its place within a limit. The counter is 0 until
+    /// Services are listed, because the names are incomplete until then.
     #[must_use]
     pub fn names_changed(&self) -> u64 {
         if self.services_listed {
@@ -206,8 +206,8 @@ impl Index {
 
     /// Records the result of a GET. `service` is the Service, decoded or not, or `None` if it does not exist. `before`
     /// is the version known when the GET was sent. Returns the affected Services, or `None` if the watch has shown a
-    /// change since then, because it is unknown whether the change or the GET is newer. Otherwise the GET is newer, as
-    /// in [`Index::observe`].
+    /// change since then, because it is unknown whether the change or the GET is newer. Otherwise the GET counts as
+    /// newer, as in [`Index::observe`].
     #[must_use]
     pub fn observe_service(
         &mut self,

@@ -176,8 +176,8 @@ impl Index {
 
     /// The addresses of the ready endpoints of a Service, each with the number of the port that has this name: first
     /// those in the slice that has the name of the Service, then those in its other slices. API servers write their own
-    /// addresses into the former slice, and repair it when a user edits it. The latter can come from any user with
-    /// write access.
+    /// addresses into the slice that has the name of `default/kubernetes`, and repair this slice when a user edits it.
+    /// Other slices can come from any user with write access.
     #[must_use]
     pub fn addresses_of(&self, service: &ServiceKey, port: &str) -> [BTreeSet<(String, u16)>; 2] {
         let slices = self

@@ -146,7 +146,8 @@ fn a_get_does_not_prove_that_the_watch_saw_a_slice() {
         Some(slice("new").version(200)),
     );
     assert_eq!(index.snapshot(&key("vip")).unwrap().seen, 100);
-    // A list that is older than the GET removes the slice, so the copy of the slice must put the source in doubt.
+    // A list that is older than the GET removes the slice, so the copy of the slice must not be deleted before another
+    // GET.
     index.slices_listed(&scope, &[SliceKey::new("default", "kubernetes")].into());
     let mut copied = copy_slice().annotate("endpoint-copier/source-slice", "new");
     copied = copied.annotate("endpoint-copier/source-resource-version", "200");

@@ -1,4 +1,4 @@
-//! The memory that the index takes depends on the managed Services, and not on the size of other objects.
+//! Slices that no managed Service needs take little memory in the index, however large they are.
 
 use super::*;
 use crate::model::{OwnerReference, Reason, provenance};
@@ -128,14 +128,14 @@ fn outlined_copies_are_read_when_a_typo_is_corrected() {
     index.apply_slice(&Scope::Copies, copy.clone());
     assert!(
         plan_of(&index, &[]).is_done(),
-        "nothing is read for a frozen Service"
+        "something would be read for a frozen Service"
     );
     index.apply_service(&service("vip").version(3));
     assert_eq!(plan_of(&index, &[]).confirm, [copy.key()].into());
     let without = plan_of(&index, &[&copy.key()]);
     assert!(
         without.is_done(),
-        "it could not be read, so it stays as it is: {without:?}"
+        "a copy that could not be read must stay as it is: {without:?}"
     );
     look(&mut index, &copy.key(), Some(copy.clone()));
     assert_eq!(kept(&index, &copy), &copy);

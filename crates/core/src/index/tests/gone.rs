@@ -6,7 +6,7 @@ fn kubernetes() -> SliceKey {
     SliceKey::new("default", "kubernetes")
 }
 
-/// An index for which a watch showed `kubernetes`, and then a GET showed that the slice is deleted.
+/// An index to which a watch showed `kubernetes`, and then a GET showed that the slice is deleted.
 fn gone() -> (Index, Scope) {
     let (mut index, scope) = (filled(), named(&["kubernetes", "vip"]));
     index.apply_slice(&scope, slice("kubernetes"));

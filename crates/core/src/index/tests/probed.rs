@@ -115,7 +115,7 @@ fn forged_slices_do_not_displace_api_servers() {
 
 /// Rule: 7.targets
 #[test]
-fn address_that_the_source_lacks_is_probed_only_if_it_lists_none() {
+fn address_not_in_source_is_probed_only_while_source_is_empty() {
     let copy = copy_for("vip", &["192.0.2.1", "192.0.2.66"]);
     let mut index = with_copies(&[copy]);
     let source = |addresses: &[&'static str]| slice("kubernetes").endpoints(addresses.to_vec());

@@ -22,7 +22,7 @@ pub(super) const SERVICES: [(&str, &str); 5] = [
 /// Nodes `a` and `b` have the addresses that source slices show.
 const NODES: [(&str, &str); 2] = [("a", "192.0.2.0"), ("b", "192.0.2.1")];
 
-/// The watches of slices: the one of copies, and two that share the names.
+/// The watches of slices: the one of copies, and two that each cover a part of the names.
 pub(super) fn scopes() -> [Scope; 3] {
     [
         Scope::Copies,
@@ -41,7 +41,7 @@ pub(super) fn slice_names() -> Vec<String> {
         .collect()
 }
 
-/// A step in the cluster, in a watch, or between the two.
+/// A change in the cluster, an event of a watch, or a request.
 #[derive(Clone, Debug)]
 pub(super) enum Step {
     /// A Service is created or changed, and the index is updated.

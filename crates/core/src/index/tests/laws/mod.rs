@@ -57,9 +57,9 @@ fn marks_its_key_dirty(mut cluster: Cluster, steps: Vec<Step>) -> Result<(), Tes
         let dirty = cluster.take(step.clone());
         let after = cluster.plans();
         for ((key, old), (_, new)) in before.iter().zip(&after) {
-            // A plan can change without a mark if a name was forgotten. If the forgotten slice has the name of a copy,
-            // the POST of that copy fails. A forgotten source is unknown until it is listed, and the list marks the
-            // Services that use it.
+            // A plan can change although its key is not dirty, if a name was forgotten. If the forgotten slice has the
+            // name of a copy, the POST of that copy fails. A forgotten source is unknown until it is listed, and the
+            // list makes the Services that use it dirty.
             let is_unknown = new.is_none() || old.as_ref().is_some_and(has_name_taken);
             let forgotten = matches!(step, Step::Forget) && is_unknown;
             prop_assert!(
