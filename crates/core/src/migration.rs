@@ -1,10 +1,10 @@
-//! Support for clusters on which the Go operator ran. Objects of the Go operator are removed once our copies replace
-//! them, or if the Service follows an empty source, because otherwise kube-proxy would keep sending traffic to the
-//! endpoints in its slices. For a Service with `enabled: "false"`, they are removed as well, because nothing else would
-//! remove them.
+//! Support for clusters on which the Go operator ran, an earlier operator of the same name. Objects of the Go operator
+//! are removed once our copies replace them, or if the Service follows an empty source, because otherwise kube-proxy
+//! would keep sending traffic to the endpoints in slices of the Go operator. For a Service with `enabled: "false"`,
+//! they are removed as well, because nothing else would remove them.
 //!
 //! - This module recognizes the slices that version 0.3 of the Go operator made.
-//! - `controller::migration` of the operator removes the `Endpoints` objects that version 0.2 made.
+//! - `controller::migration` of the operator removes the `Endpoints` objects that version 0.2 of the Go operator made.
 //! - `cli::migration` of the operator accepts the flags of the Go operator.
 //!
 //! All three can be removed in release 1.0, together with `Plan::leftovers` and the finding `LegacyEndpoints`. The

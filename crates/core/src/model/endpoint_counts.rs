@@ -35,8 +35,8 @@ enum Traffic {
 
 impl EndpointCounts {
     /// Counts the endpoints of slices. An address in several slices counts once, in its best condition, because
-    /// kube-proxy uses that one. An absent condition has the default of the API. The counts of outlines are added, so
-    /// an address that is also in another slice counts twice.
+    /// kube-proxy uses that one. An absent condition has the default of the API. The counts of outlines
+    /// ([`Kept::Outline`]) are added, so an address that is also in another slice counts twice.
     pub fn of<'a>(slices: impl IntoIterator<Item = &'a EndpointSlice>) -> Self {
         let mut by_address: BTreeMap<&str, Traffic> = BTreeMap::new();
         let mut outlined = Self::default();

@@ -125,7 +125,7 @@ reasons! {
             removes the second family. The first family of a Service with a cluster IP cannot change, so the command \
             deletes and recreates the Service, which interrupts its traffic.";
 
-    /// In an IP family that the API source lacks, Nodes do not show the address of each API server.
+    /// In an IP family that the API source lacks, copies lack an API server, or Nodes cannot be listed.
     FamilyIncomplete, leaves_undone: false,
         means: "The Service wants an IP family that `default/kubernetes` lacks. The addresses of that family come from \
             Nodes, but those of some API servers are unknown, are not unique, or have never answered, so the copies \

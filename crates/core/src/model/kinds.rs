@@ -17,7 +17,8 @@ words! {
         Nodes => "nodes",
         /// The ReferenceGrants, once they could give consent for a source in another namespace.
         Grants => "grants",
-        /// The Lease through which the replicas exchange suspicions and objections, while they probe the API servers.
+        /// The Lease through which the leader says which API servers seem to fail, and the other replicas object, while
+        /// all of them probe the API servers.
         ProbeLease => "probe_lease",
     }
 }
@@ -81,7 +82,7 @@ words! {
         Error => "error",
         /// The set of watched names changed.
         Selector => "selector",
-        /// The watch did not show a state that a consistent read of the API showed.
+        /// The watch did not show a state that a consistent read of the API, or the response to a write, showed.
         Stale => "stale",
     }
 }

@@ -88,9 +88,9 @@ pub mod annotation {
              source.";
         /// `off`: probes do not change the copies of this Service.
         PROBE = "endpoint-copier/probe" =>
-            "`off`: API servers that do not answer probes stay ready in the copies of this Service. Any other value is \
-             ignored (`InvalidAnnotation`). The annotation matters only if the source is `default/kubernetes`, because \
-             the operator probes no other source.";
+            "`off`: API servers that do not answer probes stay ready in the copies of this Service. Any other \
+             non-empty value is ignored (`InvalidAnnotation`). The annotation matters only if the source is \
+             `default/kubernetes`, because the operator probes no other source.";
     }
 
     documented! {

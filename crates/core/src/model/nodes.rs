@@ -1,4 +1,4 @@
-//! All known Nodes, and the address of a server in the other family.
+//! All known Nodes, and the address of an API server in the other family.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -41,7 +41,7 @@ pub struct Nodes {
     unreadable: BTreeSet<Arc<str>>,
 }
 
-/// Why a server has no usable address in the other family.
+/// Why an API server has no usable address in the other family.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NoCounterpart {
     /// No Node has the listed address.
@@ -123,12 +123,12 @@ impl Nodes {
         nodes.next().filter(|_| nodes.next().is_none())
     }
 
-    /// Given the listed address of a server, returns its address in `family`. Candidates are the addresses of the same
-    /// kind of the only Node that has `listed`, except those in `own`, the addresses of the managed Service itself. If
-    /// only some candidates are shared with other Nodes, the shared ones are left out, because they might belong to
-    /// other servers. Of the remaining candidates, the result is the lowest one in `shown`, the addresses that copies
-    /// show, because the order of a Node's addresses can change. If `shown` has none of the candidates, the result is
-    /// the first candidate.
+    /// Given the listed address of an API server, returns the server's address in `family`. Candidates are the
+    /// addresses of the same kind of the only Node that has `listed`, except those in `own`, the addresses of the
+    /// managed Service itself. If only some candidates are shared with other Nodes, the shared ones are left out,
+    /// because they might belong to other servers. Of the remaining candidates, the result is the lowest one in
+    /// `shown`, the addresses that copies show, because the order of a Node's addresses can change. If `shown` has none
+    /// of the candidates, the result is the first candidate.
     ///
     /// # Errors
     /// Returns the reason if there is no such address.

@@ -129,7 +129,7 @@ pub struct ServiceSpec {
     pub ip_families: Option<Vec<String>>,
     /// `SingleStack`, `PreferDualStack` or `RequireDualStack`.
     pub ip_family_policy: Option<String>,
-    /// Selects Pods. A Service with a selector gets no copies.
+    /// Selects Pods. A Service with a selector that is not empty gets no copies.
     pub selector: Option<BTreeMap<String, String>>,
     /// Its ports, of which copies have the first 100.
     pub ports: Option<Vec<ServicePort>>,
@@ -164,9 +164,9 @@ pub struct LoadBalancerStatus {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct LoadBalancerIngress {
-    /// Its address, if it has no host name.
+    /// Its address, if it has one.
     pub ip: Option<String>,
-    /// Its host name, if it has no address.
+    /// Its host name, if it has one.
     pub hostname: Option<String>,
 }
 

@@ -23,7 +23,7 @@ documented! {
     /// resourceVersion of the source slice that the copy was last written from.
     RESOURCE_VERSION = "endpoint-copier/source-resource-version" =>
         "resourceVersion of the source EndpointSlice from which the copy was last written.";
-    /// An annotation of Kubernetes: when the endpoints last changed. Copied from the source if the source has it.
+    /// An annotation of Kubernetes: when the endpoints last changed. Copied from the source slice if that slice has it.
     TRIGGER_TIME = "endpoints.kubernetes.io/last-change-trigger-time" =>
         "Time of the last change of the endpoints. If the source EndpointSlice has this annotation, its value is \
          copied. Otherwise, this is the time at which the operator first saw the cause, such as a change of the \
@@ -88,7 +88,7 @@ impl EndpointSlice {
         })
     }
 
-    /// The source that the annotations state, or `None` if the namespace, the name or the UID is missing.
+    /// The source slice that the annotations state, or `None` if its namespace, name or UID is missing.
     #[must_use]
     pub fn provenance(&self) -> Option<Provenance<'_>> {
         let read = |key| annotation_of(&self.metadata, key);
@@ -114,9 +114,10 @@ impl EndpointSlice {
         !owners.any(|owner| owner.controller == Some(true))
     }
 
-    /// The managed Service that a copy of ours is for. A slice is a copy of ours if it has our managed-by label, source
-    /// annotations, and either a controller reference to a Service, or no controller and the name that a copy for the
-    /// Service in its label would have. Returns `None` for any other slice, which must not be touched.
+    /// The managed Service that a copy of ours is for. A slice is a copy of ours if it has our managed-by label,
+    /// annotations with the namespace, name and UID of a source slice, and either a controller reference to a Service,
+    /// or no controller and the name that a copy for the Service in its label would have. Returns `None` for any other
+    /// slice, which must not be touched.
     #[must_use]
     pub fn owner_of_copy(&self) -> Option<ServiceKey> {
         let service = self.owner_name_of_copy()?;

@@ -139,15 +139,15 @@ impl Source {
         ports(wanted, of_slice, self.ports.for_slice(of_slice), left_out)
     }
 
-    /// Whether a slice is a copy of a slice that cannot be decoded.
+    /// Whether a slice is a copy of a slice in `unreadable`.
     #[must_use]
     pub fn has_unreadable_source_of(&self, copy: &EndpointSlice) -> bool {
         copy.source()
             .is_some_and(|slice| self.unreadable.contains(&slice))
     }
 
-    /// Whether a slice that cannot be decoded has endpoints of a family. Such a slice counts as unchanged, so its
-    /// endpoints are those of its copy.
+    /// Whether a slice in `unreadable` has endpoints of a family. Such a slice counts as unchanged, so its endpoints
+    /// are those of its copy.
     #[must_use]
     pub fn has_unreadable(&self, family: Family, copies: &SlicesByKey) -> bool {
         copies.values().any(|copy| {

@@ -185,8 +185,8 @@ impl Grants {
     }
 
     /// Records that the API server does not serve ReferenceGrants. This changes nothing if they were listed before.
-    /// Existing copies stay until grants are listed, or until this has lasted for some time and the caller passes an
-    /// empty list to [`Grants::replace`].
+    /// Copies that a grant might allow stay until grants are listed, or until this has lasted for some time and the
+    /// caller passes an empty list to [`Grants::replace`], unless the annotation of their source changes first.
     pub fn absent(&mut self) {
         if self.listed == Listed::Never {
             self.listed = Listed::Absent;

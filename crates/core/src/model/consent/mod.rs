@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   own namespace ── default source ── --allow-source ── ReferenceGrant ── endpoint-copier/allow-from
-//!      if any of them allows it, the source is copied; before that, nothing depends on the source
+//!      if any of them allows it, the source is copied; until then, users learn nothing about the source
 //! ```
 //!
 //! With `--cross-namespace=deny`, the last two do not count. With `allow`, none of them is needed.
@@ -201,7 +201,7 @@ impl Grantors<'_> {
     }
 }
 
-/// Why a Service gets no copies of its source.
+/// Why no copies are created for a Service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     /// The finding that the user sees.
