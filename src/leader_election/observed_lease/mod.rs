@@ -40,17 +40,17 @@ struct LeaseState {
 }
 
 impl ObservedLease {
-    /// Records what a watch shows at a moment, or `None` if there is no Lease. Returns whether that is a change. A
-    /// watch may lag behind a GET, so a state that is older than the known one is ignored.
+    /// Records what a watch shows at the time `now`, or `None` if there is no Lease. Returns whether that is a change.
+    /// A watch may lag behind a GET, so a state that is older than the known one is ignored.
     pub fn see_in_watch(&mut self, lease: Option<&Lease>, now: Instant) -> bool {
         let is_old = |(known, _): &(LeaseState, Instant)| known.is_after(&LeaseState::of(lease));
         !self.state.as_ref().is_some_and(is_old) && self.see(lease, now)
     }
 
-    /// Records what a GET or the response to a write shows at a moment, or `None` if there is no Lease. Returns whether
-    /// that is a change. A lower version is a change too, because versions restart at a lower number when etcd is
-    /// restored from a backup. A late response does no harm: it only makes the wait longer, and the API server rejects
-    /// a write that builds on it.
+    /// Records what a GET or the response to a write shows at the time `now`, or `None` if there is no Lease. Returns
+    /// whether that is a change. A lower version is a change too, because versions restart at a lower number when etcd
+    /// is restored from a backup. A late response does no harm: it only makes the wait longer, and the API server
+    /// rejects a write that builds on it.
     pub fn see(&mut self, lease: Option<&Lease>, now: Instant) -> bool {
         let state = LeaseState::of(lease);
         if self.state.as_ref().is_some_and(|(known, _)| *known == state) {
@@ -67,9 +67,9 @@ impl ObservedLease {
         true
     }
 
-    /// Records the response to a GET that was sent at a moment. Returns whether that is a change. Returns `None` if the
-    /// response is ignored, because another state was seen after that moment and it is unknown which of the two is
-    /// newer.
+    /// Records the response, which arrived at the time `now`, to a GET that was sent at the time `sent`. Returns
+    /// whether that is a change. Returns `None` if the response is ignored, because another state was seen after `sent`
+    /// and it is unknown which of the two is newer.
     ///
     /// A missing Lease counts as missing only while it is read repeatedly. After a gap, the wait restarts, because the
     /// holder may have written the Lease in the meantime, and a watch that lags or was cut off does not show that.
@@ -128,7 +128,7 @@ impl ObservedLease {
         }
     }
 
-    /// Whether the candidate `us` may try at this moment.
+    /// Whether the candidate `us` may try at the time `now`.
     #[must_use]
     pub fn may_race(&self, us: &str, default_duration: Duration, leads: bool, now: Instant) -> bool {
         let race = self.race(us, default_duration, leads);

@@ -173,7 +173,8 @@ reasons! {
         means: "Something else wrote a copy three times within a minute, and the operator repaired it each time. The \
             writer is usually a second installation of the operator in another namespace. Neither installation yields. \
             The operator repairs differences that clients notice (endpoints, ports and what kube-proxy reads) \
-            immediately, and other differences once a minute. The finding ends two minutes after the last such write.",
+            immediately, up to 30 times in a row (see `WriteRefused`), and other differences at most once a minute. The \
+            finding ends two minutes after the last such write.",
         remedy: "Uninstall one of the two installations, or stop the other writer. The note has commands that find them.";
 
     /// The source is empty, and the operator keeps the last good copies.

@@ -73,8 +73,8 @@ pub(super) struct Change {
     pub(super) namespace: &'static str,
     pub(super) name: usize,
     pub(super) of: Option<&'static str>,
-    /// 0: nothing that makes a slice ours; 1: only our managed-by label; 2: the label, the source annotations and the
-    /// owner.
+    /// 0: nothing that makes a slice ours; 1: only our managed-by label; 2: the label, the annotations that name a
+    /// source slice, and the owner.
     pub(super) ours: u8,
     pub(super) endpoints: u8,
 }
