@@ -109,7 +109,11 @@ mod tests {
         for number in 0..=u8::MAX {
             outage.failed(&"x".repeat(number.into()));
         }
-        assert_eq!(log.lines().len(), MOST_CAUSES, "the number of lines is limited");
+        assert_eq!(
+            log.lines().len(),
+            MOST_CAUSES,
+            "the number of lines should be limited"
+        );
     }
 
     #[tokio::test(start_paused = true)]

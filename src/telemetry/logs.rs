@@ -38,8 +38,8 @@ const QUIET_LIBRARIES: [(&str, RangeInclusive<LevelFilter>); 4] = [
 ];
 
 /// At warn, these crates log the whole body of a response that they cannot decode, with the annotations of all users,
-/// and each failed attempt of a watch. Our own log says what failed, once a minute. If the user's directives name kube,
-/// these directives do not apply.
+/// and each failed attempt of a watch. Our own log says what failed, with a limit for each minute. If the user's
+/// directives contain `kube`, these directives do not apply.
 const WITHOUT_BODIES: &str = "kube_client=error,kube_runtime=error";
 
 /// The maximum number of lines that wait to be written. Further lines are dropped, because they would take unlimited

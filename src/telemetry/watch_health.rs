@@ -484,7 +484,7 @@ mod tests {
     /// One watch alone may fail, for example because a tenant's selector is longer than a server accepts.
     /// Rule: 5.blind
     #[tokio::test(start_paused = true)]
-    async fn all_watches_of_a_kind_must_fail() {
+    async fn a_kind_fails_only_if_all_its_watches_fail() {
         let limit = Duration::from_secs(30);
         let watch_health = WatchHealth::default();
         let names = [(); 2].map(|()| watch_health.start(WatchKind::Sources));

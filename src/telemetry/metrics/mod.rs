@@ -3,8 +3,8 @@
 //! `controller` and `process`. Help texts are for an engineer on call: they say what the number means, and when it
 //! shows a problem.
 //!
-//! Callers use the typed methods, and never the text of a label. Counters start at 0 for every label value that is
-//! known in advance, so that the first error is an increase. No label holds the name of a slice, the text of an error
+//! Callers use methods, and do not know the names of labels. Counters start at 0 for every label value that is known in
+//! advance, so that the first error is an increase. No label holds the name of a slice, the text of an error
 //! or the address of an endpoint, except for the addresses of probed API servers (`probes`).
 
 mod controller;
@@ -32,7 +32,7 @@ use page::{MetricsPage, metrics, number, unix};
 pub use probes::ProbeMetrics;
 pub use services::Services;
 
-/// From the time of a write on the same machine to the longest time that the timeouts allow, in seconds.
+/// From the time of a write on the same machine to more than twice the time limit of a write, in seconds.
 const PROPAGATION_BUCKETS: [f64; 15] = [
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
 ];
@@ -71,18 +71,18 @@ metrics! {
         managed_services: page.gauge("endpoint_copier_managed_services",
             "Services that are managed, by annotation or by flag."),
         services_in_sync: page.gauge("endpoint_copier_services_in_sync",
-            "Managed Services whose copies are in sync; 0 while a watch is silent, because the state is then \
-             unknown. If this stays lower than endpoint_copier_managed_services, see the Events of the Services that \
+            "Managed Services whose copies are in sync; 0 while a watch that copies depend on is silent, because \
+             the state is then unknown. If this stays lower than endpoint_copier_managed_services, see the Events of the Services that \
              are out of sync."),
         syncs: page.counters("endpoint_copier_syncs_total",
-            "Syncs of a managed Service by result. error: the sync will be retried; refused: it needs manual action, see the \
-             Service's Events; requeued: it waits for a list or a watch, for example until the watch shows the \
+            "Syncs of a managed Service by result. error: the sync will be retried; refused: it usually needs manual action, \
+             see the Service's Events; requeued: it waits for a list or a watch, for example until the watch shows the \
              previous write.", &["result"]),
         slice_changes: page.counters("endpoint_copier_slice_changes_total",
             "Writes of copies that the API server acknowledged, by operation.", &["operation"]),
         propagation: page.histogram("endpoint_copier_propagation_seconds",
-            "Time from the arrival of a change (to the source, the Service or a copy) at this replica to the last \
-             acknowledged write of the copies. It leaves out changes that arrived before this replica became the \
+            "Time from the arrival of a change (for example to the source, the Service or a copy) at this replica to the \
+             last acknowledged write of the copies. It leaves out changes that arrived before this replica became the \
              leader, because the previous leader may have copied them.",
              &PROPAGATION_BUCKETS),
         trigger_propagation: page.histogram("endpoint_copier_trigger_propagation_seconds",
