@@ -1,5 +1,5 @@
-//! Token buckets, as in the spam filter of client-go. With them, a user who keeps changing Services cannot fill etcd or
-//! a disk, and cannot delay other users.
+//! Token buckets, as in the spam filter of client-go. With them, a user who keeps changing Services cannot fill etcd
+//! with Events or a disk with log lines, and cannot delay other users.
 //!
 //! This module is pure: the current time is an argument.
 

@@ -10,7 +10,7 @@ use crate::apiserver::http_status::{Rejection, missing_right, status_of, throttl
 use crate::controller::outcome::{Backoff, Outcome, Requeue};
 use endpoint_copier_core::model::{Finding, Operation, Reason, SliceKey, SyncResult};
 
-/// The remedy if RBAC does not allow a write. It is appended to the server's reason.
+/// The remedy if RBAC does not allow a write. It is appended to the missing permission, as the server names it.
 const NAMESPACE_HINT: &str =
     "; to allow it, list this namespace in rbac.namespaces of the chart, or leave that empty";
 
@@ -20,7 +20,7 @@ pub enum SyncError {
     /// Some objects that the sync needs are not listed yet. When the lists are complete, the key is marked as dirty.
     #[error("the lists that the sync depends on are not complete yet")]
     Unlisted,
-    /// The view of the sync is out of date: the watch does not show a known change yet, or it has overtaken a read.
+    /// The view of the sync is out of date: the watch does not show a known change yet, or has overtaken a read.
     #[error("the watch does not show the latest change yet")]
     Outdated {
         /// The time at which the sync is tried again.

@@ -3,11 +3,11 @@
 //!
 //! This module serves only the migration from the Go operator; see [`endpoint_copier_core::migration`].
 //!
-//! `Endpoints` are not watched. They are read only if a mirrored slice shows that they exist. `Endpoints` of other
-//! owners are read once for each version of that slice.
+//! `Endpoints` are not watched. They are read only if a slice that mirrors them shows that they exist. `Endpoints` of
+//! other owners are read once for each version of that slice.
 //!
-//! The chart grants `get` and `delete` of `Endpoints` only with `rbac.goOperator`. Without these permissions, all
-//! Services of a namespace share the pauses after refusals, however many of them have a mirrored slice.
+//! The chart grants `get` and `delete` on `Endpoints` only with `rbac.goOperator`. Without these permissions, all
+//! Services of a namespace share the pauses after refusals, however many of their `Endpoints` are mirrored.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -35,7 +35,7 @@ use endpoint_copier_core::model::{
 pub(super) struct Migration {
     client: Client,
     watchdog: Watchdog,
-    /// Services whose `Endpoints` are not the Go operator's, and the mirrored state at the time of the read.
+    /// Services whose `Endpoints` are not the Go operator's, and the versions of the mirroring slices at the read.
     theirs: Mutex<HashMap<ServiceKey, Mirrored>>,
     /// Namespaces where a permission is missing.
     forbidden: Mutex<Refusals<String>>,

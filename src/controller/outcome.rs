@@ -30,8 +30,8 @@ pub enum Requeue {
     Resume(Instant),
     /// After a delay that grows with each failure, or earlier when it gets dirty.
     Backoff(Backoff),
-    /// After the common pause for an overloaded API server. The value is the pause that the server requests. Keys with
-    /// reserved slots have a pause of their own.
+    /// After the pause that all keys without reserved slots in the queue share while the API server is overloaded. Keys
+    /// with reserved slots have a pause of their own. The value is the pause that the server requests.
     Overloaded(Duration),
 }
 

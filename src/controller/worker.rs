@@ -79,8 +79,8 @@ impl<R: Reconcile> Worker<R> {
         }
     }
 
-    /// Works during one term. All keys of the reconciler are dirty at its start, because the state that the previous
-    /// leader left is unknown.
+    /// Works during one term. All keys of the reconciler are dirty at the start of the term, because the state that the
+    /// previous leader left is unknown.
     async fn work(&self, term: &Term) {
         let mut queue = WorkQueue::new(self.metrics.clone());
         let mut active = FuturesUnordered::new();

@@ -106,7 +106,7 @@ impl Applied {
         self.has_failed
     }
 
-    /// Whether an API server has rejected a write because of its load.
+    /// Whether an overloaded API server has rejected a write.
     pub(super) fn is_overloaded(&self) -> bool {
         self.is_overloaded
     }

@@ -167,7 +167,11 @@ mod tests {
         let until = now + seconds(5);
         for slice in [&first, &second, &first] {
             let next = attempts.refused(Create, slice, true, now);
-            assert_eq!(next, Some(until), "refusals of concurrent writes share a pause");
+            assert_eq!(
+                next,
+                Some(until),
+                "refusals of concurrent writes should share a pause"
+            );
         }
         let third = slice("vip-3").namespace("blue");
         assert_eq!(

@@ -184,7 +184,7 @@ impl Contests {
         self.0.remove(service);
     }
 
-    /// Forgets all writes at the end of a term, because other replicas write from now on.
+    /// Forgets all writes at the end of a term, because another replica may write from now on.
     pub fn forget(&mut self) {
         self.0.clear();
     }
@@ -342,7 +342,7 @@ mod tests {
             assert!(writes.waits("10.0.0.1"), "before {wait} s");
             assert!(
                 !writes.waits("10.0.0.2"),
-                "a write for another state of the source is no repair"
+                "a write for another state of the source should not wait"
             );
             writes.now += seconds(1);
             assert!(!writes.waits("10.0.0.1"), "after {wait} s");

@@ -40,7 +40,7 @@ pub struct Writer {
     metrics: Metrics,
     attempts: Mutex<Attempts>,
     contests: Mutex<Contests>,
-    pub(crate) watchdog: Watchdog, // Each call that ends is a step, even if it failed.
+    pub(crate) watchdog: Watchdog, // The end of each call counts as progress, even if the call failed.
 }
 
 impl Writer {
@@ -62,12 +62,12 @@ impl Writer {
         self.contests.lock().gone(service);
     }
 
-    /// Whether this replica has written a copy of a Service in this term.
+    /// Whether this replica has written this copy of a Service in this term.
     pub fn has_written(&self, service: &ServiceKey, copy: &SliceKey) -> bool {
         self.contests.lock().has_written(service, copy)
     }
 
-    /// Forgets the copies of a Service that do not exist and that the plan does not create.
+    /// Forgets those copies of a Service that neither exist nor are created by the plan.
     pub fn prune(&self, snapshot: &Snapshot, plan: &Plan) {
         let created: BTreeSet<_> = plan.creates.iter().map(EndpointSlice::key).collect();
         let is_kept = |copy: &SliceKey| snapshot.copies.contains_key(copy) || created.contains(copy);
@@ -86,12 +86,12 @@ impl Writer {
     }
 
     /// Carries out the plan for a Service: deletes of copies without consent, creates, updates, and then other deletes.
-    /// Copies are emptied or deleted only if no delete without consent, no create and no other update has failed,
-    /// except by a refusal, and leftovers of the Go operator are deleted only if no write has failed. Deletes of copies
-    /// without consent do not wait. Updates that take endpoints out follow those that do not. After a failure that is
-    /// not a refusal, no update takes out another endpoint: after a conflict, the endpoints on which the plan relies may
-    /// be gone, and after a write without a response, the plan may be out of date. A contested copy that serves clients
-    /// as planned may be left for later; see [`Writer::contested`].
+    /// Copies are emptied or deleted only if no delete of a copy without consent, no create and no other update has
+    /// failed, except by a refusal, and leftovers of the Go operator are deleted only if no write has failed. Deletes
+    /// of copies without consent do not wait. Updates that take endpoints out follow those that do not. After a failure
+    /// that is not a refusal, no update takes out another endpoint: after a conflict, the endpoints on which the plan
+    /// relies may be gone, and after a write without a response, the plan may be out of date. A contested copy that
+    /// serves clients as planned may be left for later; see [`Writer::contested`].
     pub async fn apply(&self, term: &Term, service: Option<&Arc<ManagedService>>, plan: Plan) -> Applied {
         let Plan {
             withdrawn,

@@ -150,7 +150,7 @@ fn status(code: u16) -> http::Response<String> {
 
 /// Rule: 7.half
 #[tokio::test(start_paused = true)]
-async fn no_endpoint_is_taken_out_after_a_failed_write() {
+async fn no_endpoint_is_taken_out_after_a_failure_except_a_refusal() {
     let fine: Answer = || Ok(http::Response::new("{}".to_owned()));
     let gone: Answer = || Ok(status(404));
     let refused: Answer = || Ok(status(422));

@@ -208,7 +208,7 @@ mod tests {
 
     /// Rule: 3.condition-writes
     #[test]
-    fn first_transition_is_written_at_once_and_later_ones_slower() {
+    fn first_transition_is_written_at_once_and_later_ones_wait() {
         let (mut decisions, mut now) = (Decisions::default(), Instant::now());
         let mut shown = None;
         for wait in [0, 1, 2, 4, 8, 16, 32, 60, 60] {
@@ -233,13 +233,13 @@ mod tests {
         assert_eq!(
             decisions.written.len(),
             1,
-            "the writes of quiet Services are forgotten"
+            "the writes of quiet Services should be forgotten"
         );
         let (mut other, last) = (Decisions::default(), shown);
         other.decided(&vip(), last, now);
         assert!(
             matches!(other.next(&vip(), shows(None), now), Next::Write(_)),
-            "another replica does not wait"
+            "another replica should not wait"
         );
     }
 

@@ -233,7 +233,7 @@ mod tests {
         assert_eq!(
             patched(condition("b"), condition("a")),
             json!([base]),
-            "the time stays"
+            "the time should stay"
         );
         let mut first = base;
         first["lastTransitionTime"] = json!("2026-01-02T03:04:05Z");

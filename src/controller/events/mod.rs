@@ -1,6 +1,7 @@
 //! Events on managed Services, as `kubectl describe service` shows them.
 //!
-//! The writer sends them in parallel with the syncs, which never wait for them. Like other writes, they need a term.
+//! The writer sends them in parallel with the syncs, which never wait for them. Like writes of copies, they need a
+//! term.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -214,9 +215,9 @@ impl PendingEvent {
 }
 
 impl EventWriter {
-    /// Writes Events until the recorder is dropped. If a busy API server rejects an Event about a finding, the Event is
-    /// tried again, up to three times and while the finding lasts, after the Events that are waiting. A rejected
-    /// `Synced` Event is dropped.
+    /// Writes Events until the recorder is dropped. After a rejection that allows another attempt (see
+    /// [`may_create_again`]), an Event about a finding is tried again, up to three times and while the finding lasts,
+    /// after the Events that are waiting. A rejected `Synced` Event is dropped.
     pub async fn run(mut self) {
         let outage = FailureLog::new("writing Events");
         // A missing permission is not an outage: a success in another namespace does not end it.
@@ -297,9 +298,9 @@ impl EventWriter {
                 return Attempt::Over;
             }
             Ok(Err(error)) => {
-                // A busy API server did not accept the Event. After any other failure, the server may have accepted it,
-                // and a second Event would have another name, or the server would reject the Event again. A lasting
-                // finding is reported again after half an hour.
+                // After some rejections, the Event was probably not accepted. After any other failure, the server may
+                // have accepted it, and a second Event would have another name, or the server would reject the Event
+                // again. A lasting finding is reported again after half an hour.
                 let next = match &error {
                     kube::Error::Api(status) if may_create_again(status) => {
                         Attempt::Rejected(throttled(status))

@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dropped_event_is_sent_when_the_budget_allows() {
+    fn an_event_beyond_the_budget_is_sent_when_the_budget_allows() {
         let (mut throttle, start) = (EventThrottle::default(), Instant::now());
         for round in 0..25 {
             notes_due(&mut throttle, &[&round.to_string()], start);

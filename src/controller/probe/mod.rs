@@ -4,8 +4,8 @@
 //!     index ──> targets ──> a task for each ──> Targets ──> Report ──> dirty Services ──> plan
 //! ```
 //!
-//! Kubernetes keeps a dead API server in its list for 7 to 38 s. Every replica probes, so that a new leader immediately
-//! knows what the previous one knew. The plan decides what follows from the report.
+//! Kubernetes keeps a dead API server in its list for 7 to 38 s. Every replica probes, so that a new leader begins with
+//! results of its own. The plan decides what follows from the report.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -72,8 +72,8 @@ impl Probes {
         }
     }
 
-    /// Returns the targets and the addresses that are taken out, if they may have changed. While the API source has no
-    /// port, the last known ports count, because its copies may be held.
+    /// Returns the targets, and the addresses that are taken out, if either may have changed. While the API source has
+    /// no port, the last known ports count, because its copies may be held.
     fn changed_targets(
         &self,
         before: &BTreeSet<Target>,

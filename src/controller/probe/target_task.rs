@@ -232,7 +232,7 @@ async fn ask(client: Arc<dyn ProbeClient>, target: Target, kept: Option<Box<dyn 
             on(connection, reply)
         }
         Err(failure) => Ended {
-            // A server that has sent a certificate has done some work.
+            // A server that has sent a certificate has done some work, so the next attempt follows later.
             pause: match failure {
                 Failure::Certificate(_) => PROBE_OVERLAP,
                 _ => PROBE_CONNECT_PAUSE,

@@ -94,7 +94,7 @@ impl Reconciler {
         }
         *has_read |= !sources.is_empty();
         let reads = stream::iter(sources).map(|source| async move {
-            debug!(service = %key, %source, "copies are to be deleted without consent: reading the source");
+            debug!(service = %key, %source, "copies are to be deleted because consent is missing: reading the source");
             let read = self.read_source(key, &source).await;
             (source, read)
         });
@@ -124,7 +124,7 @@ impl Reconciler {
     }
 
     /// Lists the one Service of this name. A GET of a missing Service is answered with 404, so the metrics of requests
-    /// would reveal to users whether a Service exists that they cannot read.
+    /// would reveal to users whether a Service that they cannot read exists.
     async fn find_source(&self, source: &ServiceKey) -> Result<Found<Service>, SyncError> {
         let api: Api<Guarded<Service>> = Api::namespaced(self.client.clone(), source.namespace());
         let by_name = ListParams::default().fields(&format!("metadata.name={}", source.name()));

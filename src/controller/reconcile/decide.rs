@@ -30,9 +30,10 @@ pub(super) struct Decision {
     pub taken: Expected,
     /// Whether the plan depends on source slices that no watch shows, so that nothing marks the key when they change.
     pub is_unwatched: bool,
-    /// The error because of which the plan is incomplete. The plan contains no deletes, because they are not confirmed,
-    /// no copies of source slices that could not be read, and no updates if a copy to update could not be read. Nothing
-    /// of the Go operator is deleted either. Deletes of copies without consent are confirmed separately.
+    /// The error because of which the plan is incomplete, if there is one. The plan then contains no deletes, because
+    /// they are not confirmed, no copies of source slices that could not be read, and no updates if a copy to update
+    /// could not be read. Nothing of the Go operator is deleted either. Deletes of copies without consent are confirmed
+    /// separately.
     pub postponed: Option<SyncError>,
 }
 
@@ -356,7 +357,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn unconfirmed_plan_deletes_nothing() {
+    fn postponed_plan_has_no_unconfirmed_deletes() {
         let delete = || Delete {
             key: SliceKey::new("default", "vip-x"),
             uid: "uid-1".to_owned(),

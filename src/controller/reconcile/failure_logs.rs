@@ -10,7 +10,7 @@ use crate::controller::error::SyncError;
 use crate::telemetry::failure_log::FailureLog;
 use endpoint_copier_core::model::{Priority, ServiceKey};
 
-/// The outages, and the Services affected by the common one.
+/// The two outages, and the Services that the outage of `others` affects.
 pub(super) struct SyncFailures {
     flagged: FailureLog,
     others: FailureLog,

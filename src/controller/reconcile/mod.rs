@@ -277,8 +277,8 @@ impl Reconciler {
         if is_conflict && self.expectations.are_fulfilled(key, &self.index()) {
             due = Some(now + PACE);
         }
-        // A managed Service that names no valid source, or may not copy it, cannot get copies until a change marks it
-        // as dirty.
+        // A managed Service that names no valid source, or may not copy its source, cannot get copies until a change
+        // marks it as dirty.
         let service = snapshot.service.as_ref();
         let is_managed = service.is_some_and(|service| service.is_managed());
         let is_refused = is_managed && snapshot.source.is_none();

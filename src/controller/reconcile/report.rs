@@ -14,7 +14,7 @@ use crate::leader_election::term::Term;
 use endpoint_copier_core::model::{Condition, EndpointCounts, Finding, Reason, Snapshot};
 
 impl Reconciler {
-    /// Records how long a change has taken from its cause until now.
+    /// Records how long ago the change arrived and, from `triggers`, how long ago the events that caused it occurred.
     pub(super) fn measure(&self, since: Instant, term: &Term, triggers: &[String]) {
         // The age of changes that a new leader finds is unknown.
         if since > term.began() {

@@ -99,7 +99,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn pauses_grow_from_100_ms_to_two_thirds_of_a_second() {
+    async fn pauses_grow_from_100_ms_to_500_ms_with_jitter() {
         let mut backoff = WatchBackoff::failures();
         let pauses: Vec<_> = (0..20).map(|_| backoff.next(Duration::ZERO)).collect();
         assert!(

@@ -178,7 +178,7 @@ impl Watches {
 }
 
 /// Logs the objects of one watch that cannot be decoded: at most eight lines a minute, each about a different object or
-/// error.
+/// error. Objects or errors that differ only in digits count as the same.
 fn undecoded(watch: WatchKind) -> impl Fn(&Unreadable) {
     let log = FailureLog::new(format!("decoding one of the {watch}"));
     move |object| log.failed(&format!("{}: {}", ServiceKey::of(&object.metadata), object.error))

@@ -1,5 +1,5 @@
-//! The watch of Nodes. It runs while a managed Service needs Nodes, and for [`LINGER`] longer. Nothing else waits for
-//! it: without it, copies keep what they have from Nodes.
+//! The watch of Nodes. It runs while a managed Service needs Nodes, and for [`LINGER`] longer. No sync waits for it:
+//! while it is missing, copies keep the addresses that they have from Nodes.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -24,8 +24,8 @@ const NODES_PAGE: u32 = 16;
 /// does not cause a list each time.
 const LINGER: Duration = Duration::from_secs(30);
 
-/// The pause after a list or watch that is forbidden. Only a person can grant the permission, and such requests count
-/// as errors.
+/// The pause after a list or watch that is forbidden. Until somebody grants the permission, each such request counts as
+/// an error.
 const FORBIDDEN_PAUSE: Duration = Duration::from_secs(60);
 
 /// The time for which a list must fail before the Nodes count as unknown. A list that is forbidden makes them unknown

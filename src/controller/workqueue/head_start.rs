@@ -11,8 +11,9 @@ const LONGEST: Duration = Duration::from_millis(20);
 /// delay other keys for at most a fifth of the time.
 const INTERVAL: Duration = Duration::from_millis(100);
 
-/// Briefly keeps other keys from starting while keys with reserved slots are in progress. So if a source changes that
-/// hundreds of managed Services copy, requests for keys with reserved slots do not compete with hundreds of others.
+/// Briefly keeps other keys from starting while keys with reserved slots are in progress. Otherwise, after a change to
+/// a source that hundreds of managed Services copy, requests for keys with reserved slots would compete with hundreds
+/// of others.
 #[derive(Debug, Default)]
 pub(super) struct HeadStart {
     began: Option<Instant>,

@@ -22,8 +22,8 @@ impl Lane {
         matches!(self, Self::Flagged | Self::ApiServers)
     }
 
-    /// The lane of a key. `failed` says whether its last sync failed. Keys with reserved slots keep their lane even if
-    /// that sync failed.
+    /// The lane of a key. `failed` says whether its last sync failed because the API server was unavailable. Keys with
+    /// reserved slots keep their lane even then.
     pub fn of(priority: Priority, failed: bool) -> Self {
         match priority {
             Priority::Flagged => Self::Flagged,

@@ -8,7 +8,8 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::pauses::Pauses;
 
-/// The common pause: 1 s doubling to 30 s, and at least as long as the API server requests.
+/// The pause that Services without reserved slots share: 1 s, doubling to 30 s, and at least as long as the API server
+/// requests.
 pub(super) struct Overload {
     pauses: Pauses,
     /// The end of the pause. The pause is over only when [`Overload::over`] has returned, so that no waiter misses its

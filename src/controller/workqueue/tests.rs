@@ -63,7 +63,7 @@ async fn flagged_service_is_synced_first_then_those_of_api_servers() {
     finish(&mut queue, key("b"), Requeue::WhenDirty, ApiServers);
     assert!(
         names(&mut queue).is_empty(),
-        "other keys wait for the flagged Service"
+        "other keys should wait for the flagged Service"
     );
     finish(&mut queue, key("vip"), Requeue::WhenDirty, Flagged);
     assert_eq!(names(&mut queue), ["a"]);
@@ -228,12 +228,12 @@ async fn slots_are_reserved_for_api_servers_and_flagged_service() {
     mark(&mut queue, key("vip"), Instant::now(), Flagged);
     assert_eq!(names(&mut queue), ["vip"]);
     finish(&mut queue, key("vip"), Requeue::WhenDirty, Flagged);
-    assert!(names(&mut queue).is_empty(), "no other key gets its slot");
+    assert!(names(&mut queue).is_empty(), "no other key should get its slot");
     finish(&mut queue, key("other-3"), Requeue::WhenDirty, Other);
     assert_eq!(
         names(&mut queue),
         ["2"],
-        "Services that copy the API source come before others"
+        "Services that copy the API source should come before others"
     );
     finish(&mut queue, key("0"), Requeue::WhenDirty, ApiServers);
     finish(&mut queue, key("1"), Requeue::WhenDirty, ApiServers);
@@ -418,7 +418,7 @@ async fn changes_of_a_source_do_not_wait_for_the_budget_of_edits() {
     assert_eq!(
         queue.pop(),
         Some((key.clone(), edited)),
-        "its age counts from the edit"
+        "its age should count from the edit"
     );
     // A change to the source while the key waits or is in progress is exempt too.
     mark_edit(&mut queue, key.clone(), Instant::now(), Other);
@@ -427,14 +427,14 @@ async fn changes_of_a_source_do_not_wait_for_the_budget_of_edits() {
     assert!(queue.pop().is_some());
     mark_edit(&mut queue, key.clone(), Instant::now(), Other);
     finish(&mut queue, key.clone(), Requeue::WhenDirty, Other);
-    assert_eq!(queue.pop(), None, "an edit during the sync waits");
+    assert_eq!(queue.pop(), None, "an edit during the sync should wait");
     queue.due(|_| Other).await;
     assert_eq!(queue.pop().map(|(key, _)| key), Some(key));
 }
 
 /// Rule: 10.edits
 #[tokio::test(start_paused = true)]
-async fn an_edit_that_waits_takes_one_turn_however_often_it_changes() {
+async fn a_key_that_waits_takes_one_edit_however_often_it_is_edited() {
     let mut queue = edited(1_000).await;
     let start = Instant::now();
     for _ in 0..500 {
@@ -515,7 +515,7 @@ async fn namespaces_without_keys_take_no_memory() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_key_is_edited_only_if_nothing_else_marks_it() {
+async fn a_mark_is_an_edit_only_if_nothing_else_marks_the_key() {
     let dirty = DirtySet::default();
     dirty.mark_edit([key("a"), key("b")], &key("a"));
     let taken = dirty.take().await;
@@ -588,7 +588,7 @@ async fn overload_pauses_double_to_30_s_until_a_write_succeeds() {
         finish(&mut queue, key("b"), overloaded, Other);
         let start = Instant::now();
         mark(&mut queue, key("a"), start, Other);
-        assert_eq!(queue.pop(), None, "a change does not end the pause");
+        assert_eq!(queue.pop(), None, "a change should not end the pause");
         while queue.overload.is_pausing() {
             queue.due(|_| Other).await;
         }
@@ -651,7 +651,7 @@ async fn an_edit_does_not_end_the_pause_after_a_sync_that_sent_a_request() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_burst_of_marks_costs_one_scan_in_100_ms() {
+async fn a_burst_of_marks_costs_one_scan_per_100_ms() {
     let dirty = DirtySet::default();
     let mut marks = dirty.marks();
     let marking = async {

@@ -42,7 +42,7 @@ const TICK: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// The time from a write to the first read of the Lease, if its watch has not shown the write by then. It is short,
-/// because a suspicion that is stored late needs more failures.
+/// because a target whose suspicion is stored late is taken out only after more failures.
 const FIRST_READ: Duration = Duration::from_millis(50);
 /// The time between two reads of the Lease while its watch is behind. It is shorter than the time for which the leader
 /// waits for objections.
@@ -167,7 +167,7 @@ impl Objections {
     fn ask(&mut self) -> Step {
         let suspects = self.probes.suspects();
         let Some(seen) = self.seen.borrow_and_update().clone() else {
-            // The rounds that were already used are not known yet.
+            // It is not known yet which round numbers earlier suspicions have used.
             return if suspects.is_empty() {
                 Step::Wait(self.tick())
             } else {

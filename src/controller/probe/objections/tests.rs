@@ -195,7 +195,7 @@ async fn second_failure_is_written_as_a_suspicion() {
 
 /// Rule: 7.suspicion
 #[tokio::test(start_paused = true)]
-async fn term_that_begins_past_the_second_failure_asks_at_once() {
+async fn term_that_begins_after_the_second_failure_asks_at_once() {
     let store = Store::new();
     let replica = Replica::start(&store, "leader");
     replica.probes.fail_twice(1).await;
@@ -423,7 +423,7 @@ async fn write_touches_no_annotation_of_others() {
 
 /// Rule: 7.stale-suspicion
 #[tokio::test(start_paused = true)]
-async fn new_leader_removes_suspicions_of_the_last_one() {
+async fn new_leader_removes_suspicions_of_the_previous_one() {
     let store = Store::new();
     let (leader, next) = (Replica::leader(&store), Replica::start(&store, "next"));
     sleep(ms(10)).await;
@@ -438,7 +438,7 @@ async fn new_leader_removes_suspicions_of_the_last_one() {
     assert_eq!(
         annotations(&store),
         BTreeMap::new(),
-        "the new leader also withdraws its own objection"
+        "the new leader should also withdraw its own objection"
     );
 }
 
@@ -458,7 +458,7 @@ async fn new_leader_asks_again_with_a_new_round() {
     assert_eq!(suspected(&store), "192.0.2.1:6443=2");
     assert!(
         !leader.probes.had_time_to_object(1),
-        "suspicions end with the term"
+        "suspicions should end with the term"
     );
     next.resign();
     leader.lead();
@@ -599,7 +599,7 @@ async fn leader_with_a_silent_watch_reads_the_lease() {
         let probes = &leader.probes;
         assert!(
             !probes.had_time_to_object(1) || probes.has_objection(1),
-            "the leader receives the objection in time"
+            "the leader should receive the objection in time"
         );
     }
     assert!(leader.probes.has_objection(1));
@@ -608,7 +608,7 @@ async fn leader_with_a_silent_watch_reads_the_lease() {
     drop(peer);
 }
 
-/// If a suspicion is stored late, the leader waits for more failures.
+/// After a suspicion that is stored late, the leader waits for more failures.
 /// Rule: 7.silent-watch
 #[tokio::test(start_paused = true)]
 async fn leader_with_a_silent_watch_sees_its_suspicion_after_50_ms() {
@@ -640,11 +640,11 @@ async fn lease_deleted_during_a_silent_watch_is_created_again() {
     assert_eq!(
         suspected(&store),
         "192.0.2.1:6443=1",
-        "the suspicion is written again"
+        "the suspicion should be written again"
     );
     assert!(
         !leader.probes.had_time_to_object(1),
-        "the time to object begins again"
+        "the time to object should begin again"
     );
     sleep(ms(1000)).await;
     assert!(leader.probes.had_time_to_object(1) && !leader.probes.has_objection(1));
@@ -685,7 +685,7 @@ async fn watch_without_permission_logs_one_line_a_minute() {
     let lists = leader.requests(|_| true).len();
     assert!((60..=100).contains(&lists), "{lists}");
     let mut lines = log.lines();
-    // kube's own line, which the log of the operator hides.
+    // A line of the `kube` crate, which the operator does not log by default.
     lines.retain(|line| !line.starts_with("WARN watch list error"));
     assert!(lines.len() <= 31, "{lines:#?}");
     assert!(
@@ -696,7 +696,7 @@ async fn watch_without_permission_logs_one_line_a_minute() {
     sleep(Duration::from_secs(60)).await;
     assert!(
         !leader.probes.had_time_to_object(1),
-        "without permission, nothing is taken out"
+        "without permission, nothing may be taken out"
     );
 }
 
@@ -756,7 +756,11 @@ async fn forged_annotations_do_no_harm() {
     sleep(ms(61_000)).await;
     leader.probes.fail_twice(1).await;
     sleep(ms(500)).await;
-    assert_eq!(annotations(&store).len(), 1, "the forged annotations are removed");
+    assert_eq!(
+        annotations(&store).len(),
+        1,
+        "the forged annotations should be removed"
+    );
 }
 
 /// Rule: 7.forged

@@ -363,7 +363,7 @@ async fn after_a_5xx_the_next_attempt_follows_in_500_ms() {
 
 /// Rule: 7.first-failure
 #[tokio::test(start_paused = true)]
-async fn the_first_failure_of_one_address_probes_the_others_at_once() {
+async fn the_first_failure_of_one_address_causes_probes_of_the_others() {
     let running = Running::start(&[1, 2]);
     sleep(ms(2_400)).await;
     let start = Instant::now();
@@ -379,7 +379,7 @@ async fn the_first_failure_of_one_address_probes_the_others_at_once() {
 
 /// Rule: 7.first-failure
 #[tokio::test(start_paused = true)]
-async fn failing_address_is_not_probed_for_another_failure() {
+async fn failing_address_is_not_probed_when_another_one_fails() {
     let running = Running::start(&[1, 2]);
     running.settle().await;
     let start = Instant::now();
@@ -489,6 +489,8 @@ async fn a_target_that_was_down_is_well_again_after_3_to_6_s() {
         }
     };
     let start = Instant::now();
-    timeout(ms(6_000), well).await.expect("the target is well again");
+    timeout(ms(6_000), well)
+        .await
+        .expect("the target should be well again");
     assert!(start.elapsed() >= ms(3_000), "{:?}", start.elapsed());
 }

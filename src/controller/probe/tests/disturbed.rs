@@ -134,7 +134,7 @@ async fn server_that_is_dead_for_all_replicas_is_taken_out() {
 
 /// Rule: 7.conditions
 #[tokio::test(start_paused = true)]
-async fn living_servers_stay_whatever_disturbs_the_probes() {
+async fn servers_stay_if_the_same_disturbance_affects_all() {
     let after = |time, reply| Answers::After(ms(time), reply);
     let lossy = |percent, jitter| Answers::Lossy(percent, ms(jitter));
     for (what, answers) in [
@@ -178,13 +178,13 @@ async fn slow_server_that_the_leader_does_not_reach_stays() {
         let writes = replica.writes();
         assert!(
             (115..=125).contains(&writes),
-            "an objection every 5 s, but {writes} writes"
+            "{writes} writes, but there should be an objection every 5 s"
         );
     }
 }
 
-/// Stalls etcd repeatedly. Each server notices the beginning and the end of a stall at a different time, and nothing
-/// can be written until the end.
+/// Stalls etcd repeatedly. The servers notice the beginning and the end of a stall at different times, and nothing can
+/// be written until the end.
 async fn etcd_stalls(replicas: &mut Replicas, keeps_term: bool) {
     let checks = [1, 2, 3].map(|number| (number, EtcdCheck::new()));
     for (number, check) in &checks {

@@ -1,7 +1,7 @@
 //! Compares the watches of the sources with consistent reads.
 //!
 //! An API server whose watch cache is frozen still answers pings and renews watches, but shows nothing new. A list
-//! without a resourceVersion is consistent with etcd, so it shows what such a watch misses.
+//! without a resourceVersion is consistent with etcd, so it shows what the watches of such a server miss.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

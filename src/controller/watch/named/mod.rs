@@ -28,7 +28,8 @@ const QUIET_PERIOD: Duration = Duration::from_secs(60);
 /// of names, and one user may change some of them all the time.
 const READ_PAUSE_FACTOR: u32 = 9;
 
-/// Watches the slices of all names that matter. Ends when a watch ends, which should not happen.
+/// Watches the slices of the Services with the pinned names and with the names that managed Services need. Ends when a
+/// watch ends, which should not happen.
 pub async fn named_slices(watches: Watches) {
     let (index, mut marks, mut known) = (watches.index.clone(), watches.dirty.marks(), 0);
     let pinned = index.lock().pinned_names();
@@ -76,7 +77,7 @@ pub async fn named_slices(watches: Watches) {
                 drop(index);
                 let mut now_wanted: BTreeSet<String> = requested.values().flatten().cloned().collect();
                 now_wanted.retain(|name| !pinned.contains(name));
-                // Another requester of a watched name changes no watch.
+                // If a name is watched already, one more requester of this name changes no watch.
                 if wanted != now_wanted {
                     wanted = now_wanted;
                     settled = Some(Instant::now() + QUIET_PERIOD);

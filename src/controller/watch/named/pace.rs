@@ -171,13 +171,13 @@ mod tests {
 
     /// Rule: survive.selector-fair
     #[tokio::test(start_paused = true)]
-    async fn a_namespace_waits_for_its_own_names_only() {
+    async fn the_pause_of_one_namespace_does_not_delay_another() {
         let (mut paces, missing) = (Paces::default(), names(&["a", "b", "c"]));
         let blue = by_namespace(&[("blue", "a")]);
         assert_eq!(paces.take(&blue, &missing), names(&["a"]));
         let both = by_namespace(&[("blue", "b"), ("green", "c")]);
         assert_eq!(paces.take(&both, &missing), names(&["c"]));
-        let due = paces.next(&both, &names(&["b"])).expect("a name waits");
+        let due = paces.next(&both, &names(&["b"])).expect("a name should wait");
         assert_eq!(due, Instant::now() + PAUSE);
         sleep_until(due).await;
         assert_eq!(paces.take(&both, &names(&["b"])), names(&["b"]));
@@ -223,7 +223,7 @@ mod tests {
         for number in 0..8 {
             let namespace = format!("namespace-{number}");
             let (wanted, missing) = (by_namespace(&[(&namespace, "a")]), names(&["a"]));
-            sleep_until(paces.next(&wanted, &missing).expect("a name waits")).await;
+            sleep_until(paces.next(&wanted, &missing).expect("a name should wait")).await;
             assert_eq!(paces.take(&wanted, &missing), missing);
             lists.push(start.elapsed().as_secs());
         }

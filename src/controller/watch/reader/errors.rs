@@ -1,4 +1,4 @@
-//! Classifies the errors of kube's watcher.
+//! Classifies the errors of the watcher of the `kube` crate.
 
 use kube::core::Status;
 use kube::runtime::watcher;
@@ -16,7 +16,7 @@ pub(in crate::controller) fn status_of(error: &watcher::Error) -> Option<&Status
     }
 }
 
-/// Whether every replica would get this response.
+/// Whether every replica would probably get this response.
 pub(super) fn is_for_all(error: &watcher::Error) -> bool {
     status_of(error).is_some_and(http_status::is_client_error)
 }

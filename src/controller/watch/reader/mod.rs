@@ -178,7 +178,7 @@ impl Failures {
         match cause {
             Cause::Behind => {
                 // The first time that the watch has no response, the whole API may be down, and a list is enough. If
-                // that happens again, the fault is the server's.
+                // it has none the next time either, the fault is probably the server's.
                 let is_open = self.calls.state.is_open(TIME_TO_BE_CURRENT);
                 if is_open || self.has_kept_server {
                     self.calls.change_server("its watch is behind");
@@ -337,8 +337,8 @@ impl Calls {
         last.avoid = last.server.clone().map(|server| Avoid { server, why });
     }
 
-    /// Waits before the next request of a watch that ended as soon as it began. kube's watcher does not pause after a
-    /// clean end.
+    /// Waits before the next request of a watch that ended as soon as it began. The watcher of the `kube` crate does
+    /// not pause after a clean end.
     async fn pace_requests(&self) {
         let last = self.last.lock().watch_began;
         if let Some(last) = last.filter(|last| last.elapsed() < BETWEEN_WATCHES) {
@@ -366,9 +366,9 @@ fn frames(body: Body, calls: Arc<Calls>) -> impl Stream<Item = Result<Frame<Byte
         if let Some(data) = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref()) {
             is_line_complete = data.last().map_or(is_line_complete, |last| *last == b'\n');
         }
-        // Decoded events are recorded elsewhere. kube hides bookmarks, so a quiet watch shows no events. But neither a
-        // watch that ends as soon as it begins nor a line that never ends counts as activity, even if a proxy answers
-        // for the API server.
+        // Decoded events are recorded elsewhere. The `kube` crate hides bookmarks, so a quiet watch shows no events.
+        // But neither a watch that ends as soon as it begins nor a line that never ends counts as activity, even if a
+        // proxy answers for the API server.
         if is_line_complete && began.elapsed() >= MINIMUM_AGE {
             watch.0.state.touch();
         }

@@ -102,7 +102,7 @@ async fn a_watch_that_honors_retry_after_counts_as_alive() {
         let silent = last.elapsed().expect("in the past");
         assert!(
             silent >= Duration::from_secs(900),
-            "an alert on silent watches could fire: {silent:?}"
+            "the pause hides the silence from alerts: {silent:?}"
         );
     };
     tokio::select! {
@@ -236,7 +236,7 @@ async fn lists_of(
 
 /// Rule: survive.relist-loop
 #[tokio::test(start_paused = true)]
-async fn watches_that_always_expire_cause_fewer_and_fewer_lists() {
+async fn watches_that_always_fail_cause_fewer_and_fewer_lists() {
     let event = format!(r#"{{"type":"ERROR","object":{EXPIRED}}}"#);
     for (code, text) in [(410, EXPIRED), (200, &*event), (400, ""), (200, "nonsense\n")] {
         let text = text.to_owned();
@@ -244,7 +244,7 @@ async fn watches_that_always_expire_cause_fewer_and_fewer_lists() {
         let lists = lists_of(WatchKind::Services, hour, move |_| (code, text.clone())).await;
         assert!(
             lists[1] < 0.2 && lists[2] < 0.7,
-            "the first pauses are short: {lists:?}"
+            "the first pauses are too long: {lists:?}"
         );
         let later = lists.windows(2).skip(10).map(|pair| pair[1] - pair[0]);
         for pause in later {
@@ -273,7 +273,7 @@ async fn expiry_after_a_shown_change_causes_a_list_at_once() {
 
 /// Rule: survive.relist-loop
 #[tokio::test(start_paused = true)]
-async fn list_of_a_lease_whose_watch_expires_follows_within_a_second() {
+async fn lease_whose_watch_expires_is_listed_again_within_a_second() {
     let lists = lists_of(WatchKind::Lease, Duration::from_secs(600), |_| {
         (410, EXPIRED.to_owned())
     })
