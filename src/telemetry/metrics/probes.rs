@@ -65,7 +65,7 @@ impl ProbeMetrics {
         }
     }
 
-    /// Records whether the source lists a target as ready.
+    /// Records whether the API source lists a target as ready.
     pub fn set_listed(&self, target: Target, is_listed: bool) {
         let (address, port) = labels(target);
         self.listed
