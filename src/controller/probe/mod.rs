@@ -4,8 +4,8 @@
 //!     index ──> targets ──> a task for each ──> Targets ──> Report ──> dirty Services ──> plan
 //! ```
 //!
-//! Kubernetes keeps a dead API server in its list for 7 to 38 s. Every replica probes, so that a new leader begins with
-//! results of its own. The plan decides what follows from the report.
+//! Kubernetes keeps listing a dead API server in `default/kubernetes` for 7 to 38 s. Every replica probes, so that a
+//! new leader begins with results of its own. The plan decides what follows from the report.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};

@@ -247,7 +247,7 @@ impl Probes {
     }
 
     /// The time at which the cause of a new report began: the first failure of a target that is down, or now. After
-    /// such a failure, a removal may have waited for contrast, for objections or for a renewal.
+    /// such a failure, a removal may have waited for responses of other servers, for objections or for a renewal.
     fn began(&self, old: &Report, new: &Report) -> Instant {
         let is_same_term = old.leadership == new.leadership;
         let down = new.targets.iter().filter(|(target, facts)| {

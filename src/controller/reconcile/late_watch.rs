@@ -1,5 +1,5 @@
 //! Detects a watch that does not show what a GET has shown. If the watch has not caught up a second later, its API
-//! server is behind, and another server may be current.
+//! server is probably behind, and another server may be current.
 
 use std::time::Duration;
 

@@ -23,8 +23,8 @@ use endpoint_copier_core::model::{ObjectMeta, WatchKind, version_of};
 /// The suffix that is added to the name of the election Lease to form the name of the probe Lease.
 const SUFFIX: &str = "-probes";
 
-/// The time limit for the beginning of the response to a call. Objections are urgent, so it is shorter than that of
-/// other clients.
+/// The time limit for the beginning of the response to a call. Objections are urgent, so it is shorter than the usual
+/// limits in [`crate::timing`].
 const CALL_LIMIT: Duration = Duration::from_secs(2);
 
 /// Annotations to set, or to remove if there is no value.

@@ -1,4 +1,5 @@
-//! Asks the other replicas for objections before an endpoint is taken out, and answers when another replica asks.
+//! Asks the other replicas for objections before an endpoint is taken out, and answers when another replica asks. To
+//! ask, the leader writes a *suspicion* into the probe Lease: a target that keeps failing.
 //!
 //! ```text
 //!     leader: suspects ──> PATCH ──> probe Lease ──> watch ──> Hearing ──> Report
@@ -7,8 +8,8 @@
 //!
 //! A suspicion counts as stored once this replica has seen it in the Lease, not when the PATCH is answered: if the
 //! watch does not show the suspicion, it would not show an objection either. While the watch is behind, the leader
-//! reads the Lease. Once nothing is suspected and the suspicions are removed, nothing is written, so the key of a
-//! replica that no longer exists can stay until the next suspicion.
+//! reads the Lease. Once nothing is suspected and the suspicions are removed, nothing is written, so the annotation of
+//! a replica that no longer exists can stay until the next suspicion.
 
 use std::collections::BTreeSet;
 use std::future::pending;

@@ -39,8 +39,9 @@ pub(super) struct Paces {
 }
 
 impl Paces {
-    /// Takes the missing names whose watch may begin now, as many as fit into one selector. Counts the watch as begun.
-    /// The name of the API source never waits, and the Service that the flags name waits for no other Service.
+    /// Takes those missing names (needed, but in no watch) whose watch may begin now, as many as fit into one selector.
+    /// Counts the watch as begun. The name of the API source never waits, and the Service that the flags name waits for
+    /// no other Service.
     pub fn take(&mut self, wanted: &NamesByRequester, missing: &BTreeSet<String>) -> BTreeSet<String> {
         let now = Instant::now();
         self.by_requester.retain(|_, pace| !pace.is_calm(now));

@@ -75,7 +75,7 @@ impl Shards {
         }
     }
 
-    /// The wanted names without an active watch.
+    /// The needed names without an active watch.
     pub(super) fn missing(&self, wanted: &Names) -> Names {
         let is_watched = |name: &String| {
             let mut active = self.running.iter().filter(|shard| shard.is_active());
@@ -153,8 +153,8 @@ impl Shards {
         });
     }
 
-    /// Ends the watches that are not needed: replaced ones whose wanted names others have listed or whose own list is
-    /// not complete, and new ones whose list takes too long and whose names are not wanted.
+    /// Ends the watches that are not needed: replaced ones whose needed names others have listed or whose own list is
+    /// not complete, and new ones whose list takes too long and whose names are not needed.
     pub(super) fn end_replaced(&mut self, wanted: &Names) {
         let active = self.running.iter().filter(|shard| shard.is_active());
         let listed: Vec<_> = active
