@@ -1,5 +1,6 @@
-//! Rules for the source that the compiler does not check: the folders of `src/` that a folder may import, the length
-//! and the first line of files, and the mutants. The Cargo.toml and clippy.toml of `crates/core` keep that crate pure.
+//! Rules for the source code that the compiler does not check: the folders of `src/` that a folder may import, the
+//! length and the first line of files, and the mutants. The Cargo.toml and clippy.toml of `crates/core` keep that crate
+//! pure.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,5 @@
-//! Candidates compete 2,000 times for an expired Lease and 2,000 times for a released one. Each race results in exactly
-//! one term.
+//! Candidates compete 2,000 times for an expired Lease and 2,000 times for a released one. In each race, one candidate
+//! wins, and no two lead at the same time. Under paused time, a race also results in exactly one term.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
@@ -105,7 +105,7 @@ async fn until_one_leads(runners: &mut [Runner], what: &str) -> usize {
             .collect();
         assert!(leaders.len() <= 1, "{what}: {leaders:?}");
         // If there is no leader, a renewal took longer than the term on an overloaded API server. Wait for the next
-        // one.
+        // leader.
         if let Some(leader) = leaders.first() {
             return *leader;
         }
@@ -152,7 +152,7 @@ async fn transitions(client: &Client, lease: &str) -> i32 {
 }
 
 /// Runs the races for one Lease. `client` creates the client of a candidate in a round. With `paused`, time does not
-/// pass while any task works. Then nothing is late, and the winner of a race is the only one that ever leads in it.
+/// pass while any task works. Then nothing is late, and the winner of a race is the only candidate that leads in it.
 async fn lane(
     client: Arc<dyn Fn(usize, usize) -> Client + Send + Sync>,
     lease: String,
@@ -207,12 +207,12 @@ async fn lane(
 
 async fn all_lanes(lanes: impl IntoIterator<Item = impl Future<Output = ()> + Send + 'static>) {
     for ended in join_all(lanes.into_iter().map(tokio::spawn)).await {
-        ended.expect("one term in each race");
+        ended.expect("each race has one winner");
     }
 }
 
 /// Each candidate has its own API server on one store, with random delays, so that reads and writes of candidates
-/// interleave in every order.
+/// interleave in many orders.
 async fn on_testbed(candidates: usize) {
     let store = Store::new();
     let lanes = (0..LANES).map(|number| {

@@ -29,8 +29,8 @@ fn allow_many_files() {
     setrlimit(Resource::Nofile, raised).expect("up to the hard limit");
 }
 
-/// Keeps one connection open, and opens another connection when the server closes it. With `sends`, the client sends a
-/// request in each round, and a round takes 0.5 s to 1.5 s.
+/// Keeps one connection open, and replaces the connection when the server closes it. Each round takes 0.5 s to 1.5 s.
+/// With `sends`, the client sends a request in each round.
 async fn pester(address: SocketAddr, mut stream: TcpStream, sends: bool) {
     let mut buffer = [0; 1024];
     loop {

@@ -84,7 +84,7 @@ on_both! {
         next.until_leads().await;
         cluster.put::<EndpointSlice>(api_servers(&["192.0.2.2"])).await;
         cluster.until_addresses("default", "kubernetes-vip", &["192.0.2.2"]).await;
-        assert_eq!(conditions(cluster, "kubernetes-vip").await.1, before, "nothing was written");
+        assert_eq!(conditions(cluster, "kubernetes-vip").await.1, before, "something was written");
 
         let off = json!({"metadata": {"annotations": {"endpoint-copier/enabled": "false"}}});
         cluster.patch::<Service>("default", "kubernetes-vip", off).await;

@@ -1,4 +1,5 @@
-//! A source in another namespace is copied only with the consent of its owner or of an admin.
+//! A source in another namespace is copied only with the consent of its owner or of an admin, unless it is the default
+//! source.
 
 use std::time::{Duration, Instant};
 
@@ -50,7 +51,7 @@ on_both! {
         note(cluster, &service, "NotPermitted").await;
         cluster.create::<Service>(source("web", "app", "team-b,team-a")).await;
         cluster.until_addresses("team-a", "front", &["10.0.0.1"]).await;
-        // A typo freezes the copy, but withdrawal removes it anyway.
+        // A typo freezes the copy, but a withdrawal deletes the copy anyway.
         let typo = json!({"metadata": {"annotations": {"endpoint-copier/enabled": "ture"}}});
         let service = cluster.patch::<Service>("team-a", "front", typo).await;
         note(cluster, &service, "InvalidAnnotation").await;

@@ -269,7 +269,7 @@ async fn doctor_waits_10_s_for_its_second_list_of_leases() {
     let ((_, json), ()) = tokio::join!(diagnosis(&cluster), hang);
     let lists = store.requests().matching(is_list);
     assert_eq!(lists.len(), 2);
-    // The client alone would wait for 13 s.
+    // Without its own limit, `doctor` would wait for 13 s, the limit of its client.
     let waited = lists[1].at.elapsed();
     assert!(waited < Duration::from_secs(12), "{waited:?}");
     let (result, detail) = check(&json, "installations");
@@ -277,7 +277,7 @@ async fn doctor_waits_10_s_for_its_second_list_of_leases() {
     assert!(detail.contains("other_1 in namespace kube-public"), "{detail}");
 }
 
-/// Runs only on a real API server: the testbed has neither Pods nor access reviews.
+/// Runs only on a real API server: the testbed has neither Pods nor access reviews of resources.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn missing_rights_are_named_on_a_real_api_server() {
     if !Platform::Real.is_here() {

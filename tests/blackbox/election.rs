@@ -136,7 +136,7 @@ on_both! {
         }
         assert_eq!(leader(&replicas).await, first);
         let writers: Vec<_> = cluster.slice_writes().into_keys().collect();
-        assert_eq!(writers, [replicas[first].name()], "only one replica ever writes");
+        assert_eq!(writers, [replicas[first].name()], "other replicas than the leader have written");
         for replica in &replicas {
             assert!(!replica.log().contains("lost the lead"), "{}", replica.log());
         }
@@ -154,7 +154,7 @@ on_both! {
         let start = Instant::now();
         cluster.until_addresses("default", "kubernetes-vip", &["192.0.2.2"]).await;
         let took = start.elapsed();
-        assert_ne!(cluster.holder().await, held, "a new process has a new identity");
+        assert_ne!(cluster.holder().await, held, "the new process has the old identity");
         assert!(took < Duration::from_secs(6), "{took:?} with a Lease of 3 s");
     }
 
@@ -183,7 +183,7 @@ on_both! {
         operator.signal("TERM");
         assert_eq!(operator.ended().await.0.code(), Some(0));
         let left = cluster.addresses_of("default", "kubernetes-vip").await;
-        assert_eq!(left, ["192.0.2.1", "192.0.2.2", "192.0.2.3"], "the copies stay");
+        assert_eq!(left, ["192.0.2.1", "192.0.2.2", "192.0.2.3"], "the copies have changed");
     }
 
     /// The default duration of the Lease is 6 s.

@@ -1,4 +1,5 @@
-//! Empty sources: their copies are held where an empty list can only be a mistake, and follow the source otherwise.
+//! Empty sources: by default, copies of the API source are held, and other copies follow the source. An annotation of
+//! the Service can change both.
 
 use harness::objects::{addresses, api_servers, managed, slice, vip};
 use harness::{Cluster, Operator, until};
@@ -18,7 +19,8 @@ async fn until_held(operator: &Operator, count: u64) {
     .await;
 }
 
-/// Creates one more Service and waits for its copy. By then the operator has seen every earlier change.
+/// Creates one more Service and waits for its copy. By then the operator has seen all earlier changes of Services and
+/// of source slices.
 async fn until_seen(cluster: &Cluster, name: &str) {
     let source = format!("{name}-source");
     cluster
@@ -107,7 +109,7 @@ on_both! {
         cluster.create::<EndpointSlice>(source("three", &[])).await;
         cluster.create::<Service>(managed("default", "web", "default", "source")).await;
         cluster.until_addresses("default", "web", &["10.0.0.1", "10.0.0.2"]).await;
-        assert_eq!(cluster.slices_of("default", "web").await.len(), 2, "the empty slice has no copy");
+        assert_eq!(cluster.slices_of("default", "web").await.len(), 2, "not one copy for each slice with endpoints");
 
         let of_one = |slices: &[EndpointSlice]| slices.len() == 1 && addresses(slices) == ["10.0.0.1"];
         cluster.put::<EndpointSlice>(source("two", &[])).await;
@@ -116,7 +118,7 @@ on_both! {
         cluster.until_addresses("default", "web", &[]).await;
         let emptied = cluster.slices_of("default", "web").await;
         assert_eq!(emptied.len(), 1);
-        assert_eq!(emptied[0].metadata.uid, one[0].metadata.uid, "emptied in place");
+        assert_eq!(emptied[0].metadata.uid, one[0].metadata.uid, "the copy was replaced");
 
         // The endpoints move from one slice to another.
         cluster.put::<EndpointSlice>(source("one", &["10.0.0.1"])).await;

@@ -56,7 +56,7 @@ on_both! {
         let events = events_on(cluster, &service).await;
         let warnings: Vec<_> = events.iter().filter(|(kind, ..)| kind == "Warning").collect();
         assert_eq!(warnings.len(), 2, "{events:#?}");
-        assert!(events.iter().all(|(kind, ..)| kind == "Warning"), "no Normal Event among the warnings: {events:#?}");
+        assert!(events.iter().all(|(kind, ..)| kind == "Warning"), "a Normal Event among the warnings: {events:#?}");
         // The fix resolves the finding.
         let ports = json!({"spec": {"ports": [{"name": "http", "port": 81, "targetPort": 8081}]}});
         cluster.patch::<Service>("default", "web", ports).await;

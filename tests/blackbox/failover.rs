@@ -1,4 +1,5 @@
-//! One of the two API servers that the replicas know is lost. The replicas continue to work after any kind of loss.
+//! One of the two API servers that the replicas know is lost: it is killed, it freezes, or packets to it are dropped.
+//! The replicas continue to work.
 
 use std::time::{Duration, Instant};
 
@@ -58,7 +59,7 @@ async fn check_change(cluster: &Cluster, replicas: &mut [Operator], since: Insta
     let shown = watched.shows(&["192.0.2.2"], PATIENCE).await.expect("a copy");
     let took = shown - since;
     assert!(took < limit, "{took:?}, not {limit:?}");
-    assert_eq!(cluster.holder().await, holder, "the leader is the same");
+    assert_eq!(cluster.holder().await, holder, "the leader has changed");
     for replica in replicas {
         assert!(replica.runs(), "{}", replica.log());
     }

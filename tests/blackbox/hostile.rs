@@ -83,7 +83,7 @@ async fn frozen_web(cluster: &Cluster) -> String {
     service.metadata.uid.expect("a UID")
 }
 
-/// Turns a slice into one that looks like a copy for `tenant/web` with this UID.
+/// Turns a slice into one that looks like a copy for the Service `tenant/web` with this UID.
 fn claimed_by_web(mut slice: Value, uid: &str) -> Value {
     slice["metadata"]["labels"]["endpointslice.kubernetes.io/managed-by"] = json!("endpoint-copier-operator");
     slice["metadata"]["annotations"] = json!({
@@ -134,7 +134,7 @@ on_both! {
             .await;
         }
         let copy = cluster.get(&format!("{SLICES}/{copy}")).await;
-        assert_eq!(copy["metadata"]["labels"]["poison"], "yes", "labels of others are kept");
+        assert_eq!(copy["metadata"]["labels"]["poison"], "yes", "a label of another writer is lost");
         assert!(!operator.log().contains("managedFields"), "{}", operator.log());
     }
 
@@ -209,7 +209,7 @@ on_both! {
         }
         let operator = Operator::start(cluster, "one", 0);
         serves_within_60_mib(cluster, &operator).await;
-        assert_eq!(cluster.list::<EndpointSlice>("tenant").await.len(), 400, "a typo changes no copy");
+        assert_eq!(cluster.list::<EndpointSlice>("tenant").await.len(), 400, "a typo has changed copies");
     }
 
     /// Rule: survive.memory
@@ -267,7 +267,7 @@ on_both! {
         cluster.create::<Service>(managed("default", &service, "default", &source)).await;
         cluster.until_addresses("default", &service, &["10.0.0.1", "10.0.0.2"]).await;
         for copy in cluster.slices_of("default", &service).await {
-            assert!(!copy.metadata.labels.unwrap().contains_key("endpoint-copier/source"), "it would not fit");
+            assert!(!copy.metadata.labels.unwrap().contains_key("endpoint-copier/source"), "a label that is too long");
             assert_eq!(copy.metadata.name.unwrap().len(), 63 + 1 + 10);
         }
         cluster.delete::<EndpointSlice>("default", &long).await;
@@ -410,7 +410,7 @@ on_both! {
         cluster.put::<EndpointSlice>(slice("default", "source", "source-x", &["10.0.0.2"])).await;
         cluster.until_addresses("default", "web", &["10.0.0.2"]).await;
         let copy = cluster.try_get::<EndpointSlice>("default", &name).await.expect("a copy");
-        assert!(copy.metadata.annotations.is_some_and(|annotations| annotations["team"] == huge), "annotations of others are kept");
+        assert!(copy.metadata.annotations.is_some_and(|annotations| annotations["team"] == huge), "an annotation of another writer is lost");
         until_next_service_is_synced(cluster, &operator).await;
         assert!(operator.log().len() < 100_000, "{} bytes of log", operator.log().len());
     }
@@ -461,7 +461,7 @@ on_both! {
             said("10.0.0.1", true, true), said("10.0.0.2", true, true), said("10.0.0.3", true, false),
             said("10.0.0.4", false, false), said("10.0.0.5", true, true),
         ]);
-        // A port without a name. No port of the source gives its number.
+        // A port without a name, whose target port has a name. The port of the source with that name has no number.
         let nameless = json!({"spec": {"ports": [{"name": null, "port": 80, "targetPort": "portless"}]}});
         let service = cluster.patch::<Service>("default", "web", nameless).await;
         until_event(cluster, &service, "PortUnresolved").await;
@@ -507,8 +507,8 @@ on_both! {
             let requests = store.requests().matching(is_ours);
             let writes = requests.iter().filter(|request| request.is_write()).count();
             let reads = requests.len() - writes;
-            // One sync every 20 ms. Each has at most two writes (a create and a delete, or one update) and three reads (a
-            // GET of a source slice and two of the Service).
+            // At most one sync every 20 ms. Each has at most two writes (a create and a delete, or one update) and
+            // three reads (a GET of a source slice and two of the Service).
             let syncs = start.elapsed().as_millis() / 20 + 10;
             assert!(writes as u128 <= 2 * syncs, "{writes} writes in {syncs} syncs for {changes} changes");
             assert!(reads as u128 <= 3 * syncs, "{reads} reads in {syncs} syncs for {changes} changes");

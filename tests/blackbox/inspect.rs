@@ -122,7 +122,7 @@ on_both! {
         let status = run(cluster, &["status"]).await;
         assert_eq!(status.status.code(), Some(1));
         assert!(text(&status).ends_with("Leader: none, there is no Lease\n"), "{}", text(&status));
-        assert_eq!(text(&run(cluster, &["plan"]).await), shown, "nothing was written");
+        assert_eq!(text(&run(cluster, &["plan"]).await), shown, "something was written");
 
         // An operator writes what `plan` showed.
         let operator = Operator::start(cluster, "one", 0);
@@ -132,7 +132,7 @@ on_both! {
         let shown = text(&run(cluster, &["plan"]).await);
         assert!(shown.contains("  update front-"), "{shown}");
         assert!(shown.contains("\n  - endpoint 10.0.0.1 ready") && shown.contains("\n  + endpoint 10.0.0.2 ready"), "{shown}");
-        assert!(!shown.contains("label"), "only what changes: {shown}");
+        assert!(!shown.contains("label"), "more than what changes: {shown}");
     }
 
 }

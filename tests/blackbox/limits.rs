@@ -10,7 +10,7 @@ use crate::events::events_on;
 use crate::inspect::{run, text};
 use crate::on_both;
 
-/// With the first flag, the limit is one managed Service in a namespace.
+/// With the first flag, the limit is one managed Service per namespace.
 const ONE: &[&str] = &["--max-services-per-namespace=1", "--leader-elect=false"];
 
 on_both! {

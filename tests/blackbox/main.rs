@@ -1,7 +1,8 @@
 //! Tests of the real binary against API servers.
 //!
-//! Most scenarios have two tests. `on_testbed` always runs. `on_api_server` runs if `KUBEBUILDER_ASSETS` names a folder
-//! with `etcd` and `kube-apiserver`, and otherwise prints that it is skipped.
+//! Most scenarios have two tests: `on_testbed`, and `on_api_server`, which needs `KUBEBUILDER_ASSETS`, a folder with
+//! `etcd` and `kube-apiserver`. A test whose requirements are missing, such as permission to create network namespaces,
+//! prints that it is skipped.
 
 mod attacks;
 mod clients;

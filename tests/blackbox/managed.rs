@@ -187,7 +187,8 @@ on_both! {
         until("a Synced Event is sent", async || cluster.list("blue").await.iter().any(is_synced)).await;
         let namespaces: Api<Namespace> = Api::all(cluster.client());
         namespaces.delete("blue", &DeleteParams::default()).await.expect("a namespace");
-        // No controller manager runs, so the Service stays. A copy of this slice cannot be created for it.
+        // On real API servers, no controller manager runs, so the Service stays. A copy of this slice cannot be created
+        // for the Service.
         cluster.create::<EndpointSlice>(slice("default", "source", "source-y", &["10.0.0.2"])).await;
         cluster.create::<Service>(with("next", |_| ())).await;
         cluster.until_addresses("default", "next", &["10.0.0.1", "10.0.0.2"]).await;

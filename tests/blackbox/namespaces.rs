@@ -21,7 +21,7 @@ const REFUSES: Duration = Duration::from_secs(5);
 /// If the leader fails together with the server, its Lease of 6 s expires first, and the new leader needs at most 2 s.
 const LEADER: Duration = Duration::from_secs(12);
 
-/// A server that answers again is ready in the copy 3 s later, or 6 s later after its second failure.
+/// A server that answers again is ready in the copy at least 3 s later, or at least 6 s later after its second failure.
 const RETURNS: Duration = Duration::from_secs(30);
 
 /// Long enough for each server to be taken out and to return, if that were possible.

@@ -1,4 +1,4 @@
-//! Data from Nodes that the API source lacks: the second IP family, and the names of nodes.
+//! Data from Nodes that the API source lacks: the second IP family, the names of nodes, and hints.
 
 use std::time::Duration;
 
@@ -233,7 +233,7 @@ on_both! {
             uids.sort();
             uids
         };
-        assert_eq!(uids(&copies(cluster).await), uids(&before), "the same copies");
+        assert_eq!(uids(&copies(cluster).await), uids(&before), "the copies were replaced");
     }
 
     /// Rule: 8.source-first
@@ -406,7 +406,7 @@ async fn replica_without_access_to_nodes_copies_the_source() {
     };
     let before = asked();
     sleep(PAUSE).await;
-    assert_eq!(asked(), before, "Nodes are listed once a minute");
+    assert_eq!(asked(), before, "Nodes are listed again within a minute");
 }
 
 /// Rule: 8.unknown-nodes

@@ -19,7 +19,7 @@ pub const VIP: &str = "kubernetes-vip";
 
 const UNREACHABLE: &str = "endpoint-copier/unreachable";
 
-/// The metric that counts the endpoints that are out.
+/// The metric for the number of endpoints that are out.
 const ENDPOINTS: &str = "endpoint_copier_probe_unreachable_endpoints";
 
 /// A server that hangs is taken out within this time: up to one period until the next probe, and three attempts that
@@ -211,7 +211,7 @@ async fn check_removal(cluster: &Cluster, operator: &Operator, service: &Service
     assert_eq!(
         out(cluster, &source),
         [0; 0],
-        "the source still lists all servers as ready"
+        "the source does not list all servers as ready"
     );
 }
 
@@ -409,7 +409,7 @@ on_both! {
     }
 }
 
-/// The path from the leader to one server is cut. Another replica objects until it is stopped.
+/// The path from the leader to one server is cut. Another replica objects until that replica is stopped.
 /// Rule: 7.objection, 7.objection-lasts
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn server_stays_while_another_replica_reaches_it() {

@@ -1,4 +1,4 @@
-//! An operator that is permitted to write in only one namespace. As in every test of this suite, its permissions are
+//! An operator that is permitted to write in only one namespace. As in most tests of this suite, its permissions are
 //! those that the chart grants, here with `rbac.namespaces=[default]`.
 
 use std::time::Duration;

@@ -53,7 +53,7 @@ async fn connect(operator: &Operator, from: u8) -> std::io::Result<TcpStream> {
 
 /// The response that a scraper gets, or `None` if nothing listens yet.
 async fn scrape(operator: &Operator, token: Option<&str>) -> Option<HttpsAnswer> {
-    // The operator accepts at most 16 handshakes of a peer in a second.
+    // The operator accepts at most 16 handshakes of a peer per second.
     sleep(Duration::from_millis(100)).await;
     let stream = connect(operator, 1).await.ok()?;
     let answer = timeout(Duration::from_secs(10), https_get(stream, "/metrics", token)).await;
@@ -114,14 +114,14 @@ on_both! {
             (Some(&three[..]), 403),
             (Some(&admin), 200),
         ] {
-            // At most three unknown tokens of a peer are reviewed in a second.
+            // At most three unknown tokens of a peer are reviewed per second.
             sleep(Duration::from_millis(300)).await;
             assert_eq!(code(&operator, token).await, expected, "{token:?}");
         }
         let answer = scrape(&operator, Some(&two)).await.expect("an answer");
         assert!(answer.body.contains("\nleader_election_master_status{"), "{}", answer.body);
         let (plain, _) = operator.get("/metrics").await;
-        assert_eq!(plain, 0, "no response without TLS");
+        assert_eq!(plain, 0, "a response without TLS");
         let log = operator.log();
         assert!([admin, two, three].iter().all(|token| !log.contains(token)), "{log}");
     }
@@ -155,7 +155,7 @@ on_both! {
         operator.until_ready().await;
         until("the operator leads", async || cluster.holder().await.starts_with("one_")).await;
         assert_eq!(operator.log().matches("served with a self-signed certificate").count(), 1);
-        assert_eq!(code(&operator, None).await, 401, "the metrics need a token");
+        assert_eq!(code(&operator, None).await, 401, "without a token");
         let admin = cluster.token("admin");
         until("the metrics are served", async || code(&operator, Some(&admin)).await == 200).await;
         std::fs::create_dir(&volume).expect("a directory");
@@ -184,7 +184,7 @@ on_both! {
         assert_eq!(code(&operator, Some("another")).await, 503);
         let took = began.elapsed();
         assert!((4..8).contains(&took.as_secs()), "{took:?}");
-        assert_eq!(code(&operator, Some(&admin)).await, 200, "the review of this token is cached");
+        assert_eq!(code(&operator, Some(&admin)).await, 200, "the review of this token is not cached");
         assert_eq!(term(cluster).await, before);
     }
 

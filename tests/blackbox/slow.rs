@@ -1,4 +1,4 @@
-//! A slow network between the operator and all API servers. Slow servers do not count as dead.
+//! A slow network between the operator and all API servers, or slow servers. They do not count as dead.
 
 use std::time::{Duration, Instant};
 

@@ -100,7 +100,7 @@ on_both! {
         cluster.until_addresses("default", "kubernetes-vip", &all).await;
         let repaired: EndpointSlice = cluster.try_get("default", &name).await.unwrap();
         let labels = repaired.metadata.labels.unwrap();
-        assert_eq!(labels["team"], "blue", "a label of another writer stays");
+        assert_eq!(labels["team"], "blue", "a label of another writer is lost");
         assert_ne!(repaired.metadata.annotations.unwrap()["endpoint-copier/source-uid"], "wrong");
 
         cluster.delete::<EndpointSlice>("default", &name).await;
@@ -219,7 +219,7 @@ on_both! {
     }
 
     /// Rule: 2.name-taken, survive.one-never-holds-up-another
-    async fn one_bad_service_never_delays_another(cluster: &mut Cluster) {
+    async fn bad_services_do_not_block_another(cluster: &mut Cluster) {
         cluster.create::<EndpointSlice>(slice("default", "source", "source-1", &["10.0.0.1"])).await;
         let operator = Operator::start(cluster, "one", 0);
         // The copy for `aaa` becomes a foreign slice, so the name of the copy is taken.
@@ -236,7 +236,7 @@ on_both! {
         cluster.until_addresses("default", "zzz", &["10.0.0.1"]).await;
         cluster.put::<EndpointSlice>(slice("default", "source", "source-1", &["10.0.0.2"])).await;
         cluster.until_addresses("default", "zzz", &["10.0.0.2"]).await;
-        assert_eq!(cluster.addresses_of("default", "aaa").await, ["10.0.0.1"], "a foreign slice is never changed");
+        assert_eq!(cluster.addresses_of("default", "aaa").await, ["10.0.0.1"], "a foreign slice has changed");
         assert!(copies(&cluster.slices_of("default", "bbb").await).is_empty());
         until("the findings are counted", async || {
             operator.metric("endpoint_copier_findings{reason=\"NameTaken\"}").await == Some(1)
@@ -262,7 +262,7 @@ on_both! {
     }
 
     /// Rule: 3.foreign-untouched
-    async fn slices_of_others_are_never_touched(cluster: &mut Cluster) {
+    async fn a_foreign_slice_stays_unchanged(cluster: &mut Cluster) {
         let operator = Operator::start(cluster, "one", 0);
         cluster.create::<Service>(vip()).await;
         let foreign = cluster.create::<EndpointSlice>(slice("default", "kubernetes-vip", "foreign", &["10.0.0.99"])).await;
@@ -285,7 +285,7 @@ fn service_with_selector(name: &str) -> serde_json::Value {
 
 /// Rule: survive.passing
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn errors_of_every_code_cause_no_hot_loop() {
+async fn failing_updates_cause_no_hot_loop() {
     let cluster = Cluster::start(Platform::Testbed, PROGRAM, 2).await;
     let operator = Operator::start(&cluster, "one", 0);
     cluster.create::<Service>(vip()).await;
@@ -313,7 +313,7 @@ async fn errors_of_every_code_cause_no_hot_loop() {
             .len();
         assert!((1..=20).contains(&tries), "{code}: {tries} tries in 1.5 s");
         server.faults().remove(fault);
-        // A write that was refused is tried again after 5 s, or immediately when something changes.
+        // A write that was refused is tried again after 5 s, or immediately when the source changes.
         let touch = json!({"metadata": {"annotations": {"touch": code.to_string()}}});
         cluster
             .patch::<EndpointSlice>("default", "kubernetes", touch)

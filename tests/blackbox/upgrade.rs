@@ -67,9 +67,9 @@ on_both! {
 
         let operator = Operator::start(cluster, "one", 0);
         cluster.gone::<Endpoints>("default", "kubernetes-vip").await;
-        assert_eq!(cluster.slices_of("default", "kubernetes-vip").await.len(), 2, "the copy existed first");
+        assert_eq!(cluster.slices_of("default", "kubernetes-vip").await.len(), 2, "the copy did not exist first");
         until("both are in sync", async || operator.metric("endpoint_copier_services_in_sync").await == Some(2)).await;
-        assert!(cluster.try_get::<Endpoints>("default", "other").await.is_some(), "`Endpoints` of others stay");
+        assert!(cluster.try_get::<Endpoints>("default", "other").await.is_some(), "`Endpoints` of another owner are gone");
     }
 
     /// Rule: 3.leftover-empty
@@ -96,7 +96,7 @@ on_both! {
         let _operator = Operator::start(cluster, "one", 0);
         cluster.gone::<EndpointSlice>("default", "web").await;
         cluster.gone::<Endpoints>("default", "old").await;
-        assert!(cluster.slices_of("default", "web").await.is_empty(), "no copy of an empty slice");
+        assert!(cluster.slices_of("default", "web").await.is_empty(), "an empty slice has a copy");
     }
 
     /// Rule: 1.enabled-false-leftovers

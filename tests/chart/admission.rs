@@ -11,7 +11,7 @@ use crate::helm::{NAMESPACE, chart, find, helm};
 use crate::released::{clusters, release};
 
 /// The user name of the operator. Tests give it more permissions than the chart does, as if an attacker who gained
-/// permissions in another way used its token.
+/// permissions in another way used the token of the operator.
 pub const OPERATOR: &str = "system:serviceaccount:copier:endpoint-copier-operator";
 
 const SERVICES: &str = "/api/v1/namespaces/team-a/services";
@@ -73,7 +73,7 @@ async fn admitted(
     }
 }
 
-/// Grants a user verbs on one Service of a namespace, or on all of them without a name.
+/// Grants a user verbs on the Service with this name, or, without a name, on all Services of a namespace.
 async fn allow(cluster: &Cluster, namespace: &str, user: &str, verbs: &[&str], name: Option<&str>) {
     let role = format!("{user}-{}-{}", verbs.join("-"), name.unwrap_or("all"));
     let names: Vec<_> = name.into_iter().collect();
@@ -153,8 +153,8 @@ async fn users_name_only_sources_that_they_may_get_on_api_server() {
             text.contains("you may not get the Service default/kubernetes"),
             "{text}"
         );
-        // A Service that is not managed may have any annotation. The policy checks the write that enables it, even a
-        // write of its status.
+        // A Service that is not managed may have any annotation. The policy checks the write that enables the Service,
+        // even if it is a write of the status.
         let mut off = of_web("app");
         off["endpoint-copier/enabled"] = json!("false");
         create("off", off).await.expect("a disabled Service is admitted");

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::helm::{chart, succeeded};
 use crate::released::{IMAGE, NAME, Release, clusters, release};
 
-/// The stand-in for the chart 0.3.0.
+/// The stand-in for the Go operator's chart 0.3.0.
 pub fn old_release() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/chart/old-release")
 }

@@ -251,7 +251,7 @@ fn writes_are_limited_to_the_listed_namespaces() {
     };
     let (reads, writes) = by_verb(all);
     let (still_reads, limited) = by_verb(&limited);
-    assert_eq!(still_reads, reads, "reads stay cluster-wide");
+    assert_eq!(still_reads, reads, "reads are not cluster-wide anymore");
     let expected = writes
         .iter()
         .flat_map(|right| ["blue", "red"].map(|namespace| format!("{right} in {namespace}")));

@@ -120,7 +120,7 @@ fn certificate_is_mounted_where_the_operator_looks() {
     assert_eq!(volumes[0]["secret"]["secretName"], "certificate");
     assert_eq!(
         volumes[0]["secret"]["optional"], true,
-        "Pods start without the Secret"
+        "Pods do not start without the Secret"
     );
     let service = &find(&rendered, "Service", "-metrics")["spec"];
     assert_eq!(service["ports"][0]["appProtocol"], "https");

@@ -44,7 +44,8 @@ fn copy_folder(from: &Path, to: &Path) {
     }
 }
 
-/// The defaults of the old release. Version 0.2 had different resources, and neither seccomp nor a priority class.
+/// The defaults of the Go operator's chart of this version. Version 0.2 had different resources, and neither seccomp
+/// nor a priority class.
 fn old_values(version: &str) -> String {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/chart/old-release/values.yaml");
     let text = std::fs::read_to_string(path).expect("the old values");

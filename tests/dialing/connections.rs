@@ -146,7 +146,11 @@ async fn a_refused_stream_is_resent_on_another_connection() {
 async fn a_client_leaves_a_server_that_refuses_all_streams() {
     let (servers, refusing, client) = first_refusing(0).await;
     assert!(client.get().await.is_err());
-    assert_eq!(refusing.accepted(), 4, "the request was sent on four connections");
+    assert_eq!(
+        refusing.accepted(),
+        4,
+        "the request was not sent on exactly four connections"
+    );
     assert!(client.get().await.is_ok());
     assert_eq!(servers.asked(), "b");
 }

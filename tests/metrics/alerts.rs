@@ -80,7 +80,7 @@ fn each_alert_has_a_description_and_a_runbook_link() {
         }
     }
     let sections = runbook.matches("\n## ").count();
-    assert_eq!(sections, alerts.len(), "each section is about an alert");
+    assert_eq!(sections, alerts.len(), "a section is not about an alert");
 }
 
 /// `time() - metric` includes the time since the scrape, which can be a minute.

@@ -40,8 +40,8 @@ const ORDINARY: Pace = Pace {
 };
 
 impl Pace {
-    /// The distance between two points in a panel: a scrape interval, or the equivalent of a minute with scrapes 15 s
-    /// apart.
+    /// The distance between two points in a panel: one scrape interval, or four if the panel has a point each minute
+    /// with scrapes 15 s apart.
     fn step(self, panel: &Value) -> u64 {
         if panel["interval"] == "1m" {
             4 * self.scrape

@@ -156,7 +156,7 @@ async fn only_the_leader_reports_services_with_bounded_labels() {
     assert_eq!(standing_by.matches("service=").count(), 0);
     let slices: Vec<EndpointSlice> = cluster.list("default").await;
     let names = slices.into_iter().filter_map(|slice| slice.metadata.name);
-    // The slice of default/kubernetes has the same name as its Service, which is not in any label either.
+    // The slice of default/kubernetes has the name of the Service, and that name is in no label either.
     let names: BTreeSet<_> = names.collect();
     for line in [leading, standing_by]
         .concat()

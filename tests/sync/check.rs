@@ -73,7 +73,7 @@ async fn a_check_of_a_current_watch_costs_one_consistent_list() {
     }
     assert_eq!(operator.metric(STALE), Some(0));
     let lists = lists(&operator);
-    assert_eq!(lists.len(), 6, "every 10 s");
+    assert_eq!(lists.len(), 6, "not every 10 s");
     for list in lists {
         assert!(
             list.uri
@@ -196,7 +196,7 @@ async fn a_list_that_takes_over_a_second_is_sent_less_often() {
     assert_eq!(
         times("default"),
         62,
-        "the list of the API source is never slowed down"
+        "the list of the API source is not sent every 10 s"
     );
 }
 

@@ -119,7 +119,7 @@ async fn condition_that_others_change_is_repaired_once_a_minute() {
         .expect("the Service");
     assert_eq!(
         service["status"]["conditions"][0], ready,
-        "the condition of another client stays"
+        "the condition of another client has changed"
     );
 }
 

@@ -315,7 +315,7 @@ async fn a_write_that_fails_keeps_no_copy_without_consent() {
     assert_eq!(
         addresses(&operator.store, "vip"),
         ["10.0.0.1"],
-        "until it is replaced"
+        "deleted before its replacement exists"
     );
     allow(&operator.store, false);
     is_withdrawn(&operator).await;

@@ -1,4 +1,5 @@
-//! Late views: no copy is created from a late view, and a watch that is proven to be late is restarted.
+//! Views that may be late: a GET confirms what a plan from such a view would create or delete, and a watch that is
+//! proven to be late is restarted.
 
 use serde_json::json;
 use testbed::{Effect, Ending, Fault, Match};
@@ -14,8 +15,8 @@ fn restarts(operator: &Operator, watch: &str) -> u64 {
     operator.metric(&series).unwrap_or(0)
 }
 
-/// An operator whose watch of Services shows nothing new. Since then, the port of the Service and the slices of its
-/// source have changed.
+/// An operator whose watch of Services has stopped showing changes. After that, the port of the Service and the slices
+/// of its source have changed.
 async fn with_stale_services() -> Operator {
     let operator = two_copies().await;
     pass(seconds(2)).await;
@@ -51,12 +52,12 @@ async fn a_late_watch_of_services_is_restarted_after_a_second() {
     assert_eq!(
         restarts(&operator, "services"),
         0,
-        "a watch that is late by less than a second is not restarted"
+        "a watch that is late by less than a second was restarted"
     );
     pass(ms(1100)).await;
     assert_eq!(restarts(&operator, "services"), 1);
     pass(seconds(60)).await;
-    assert_eq!(restarts(&operator, "services"), 1, "once");
+    assert_eq!(restarts(&operator, "services"), 1, "restarted again");
 }
 
 /// Rule: 2.late-watch
@@ -185,7 +186,7 @@ async fn no_copy_is_made_of_a_deleted_slice_while_its_watch_is_down() {
     assert_eq!(
         operator.slice_requests("create").len(),
         1,
-        "only the copy of vip was created"
+        "not only the copy of vip was created"
     );
 }
 

@@ -49,14 +49,14 @@ async fn a_service_gets_25_events_at_once_then_one_per_5_minutes() {
     assert_eq!(
         warnings(&store, "other").len(),
         1,
-        "many Events about one Service do not suppress those about another"
+        "many Events about one Service suppress those about another"
     );
     pass(seconds(6 * MINUTE)).await;
     let sent = events(&store, "vip");
     assert_eq!(sent.len(), 26);
     assert!(
         sent.iter().any(|(_, note)| note.contains("typo-59")),
-        "a finding that lasts is reported when the limit allows it"
+        "the last finding is not reported when the limit allows it"
     );
 }
 

@@ -1,4 +1,5 @@
-//! Namespaces share the operator fairly: limits on managed Services, turns, and the budget for edits.
+//! Namespaces share the operator fairly: the number of managed Services is limited, syncs alternate between namespaces,
+//! and each namespace has a budget for syncs that edits of its Services cause.
 
 use endpoint_copier_core::model::ServiceLimits;
 use serde_json::{Value, json};
@@ -60,7 +61,7 @@ async fn with_older_over_the_limit(store: &Store, source: &str) -> Operator {
     operator
 }
 
-/// No event of a Service or grant follows, so only the deleted copy shows that the name of the source matters now.
+/// No change of a Service or grant follows, so only the deleted copy shows that the source of `older` is needed.
 /// Rule: 10.limits
 #[tokio::test(start_paused = true)]
 async fn a_service_admitted_after_a_copy_is_deleted_gets_its_source() {
@@ -162,7 +163,7 @@ async fn tenants_with_hundreds_of_services_delay_no_other() {
         showing(store, "web", "10.0.0.2") == 1
     })
     .await;
-    // The sync of `web` waits for a slot for at most 50 ms, and its own write takes 50 ms.
+    // The sync of `web` waits at most 50 ms until another sync ends, and its own write takes 50 ms.
     assert!(took <= ms(110), "{took:?}");
     let pending = 600 - showing(&store, "tenant", "10.0.0.2") - showing(&store, "second", "10.0.0.2");
     assert!(pending > 500, "{pending}");

@@ -57,7 +57,10 @@ async fn undeletable_endpoints_are_reported_while_mirrored() {
 
         operator.writer.faults().clear();
         pass(seconds(31)).await;
-        assert!(!endpoints_exist(&store), "{verb}: deleted when that is permitted");
+        assert!(
+            !endpoints_exist(&store),
+            "{verb}: not deleted when that is permitted"
+        );
         let found = operator.metric("endpoint_copier_findings{reason=\"LegacyEndpoints\"}");
         assert_eq!(found, Some(0), "{verb}");
     }
@@ -81,7 +84,7 @@ async fn undeletable_endpoints_of_a_disabled_service_are_reported() {
     .await;
     operator.writer.faults().clear();
     pass(seconds(31)).await;
-    assert!(!endpoints_exist(&store), "deleted when that is permitted");
+    assert!(!endpoints_exist(&store), "not deleted when that is permitted");
     let found = operator.metric("endpoint_copier_findings{reason=\"LegacyEndpoints\"}");
     assert_eq!(found, Some(0));
     assert_eq!(operator.metric("endpoint_copier_managed_services"), Some(0));
@@ -106,7 +109,7 @@ async fn many_mirrors_without_permission_cause_few_requests() {
     let found = operator.metric("endpoint_copier_findings{reason=\"LegacyEndpoints\"}");
     assert_eq!(found, Some(100));
     assert_eq!(operator.metric("endpoint_copier_services_in_sync"), Some(100));
-    // Every 30 s, there is one request for each Service that is synced at the same time.
+    // Every 30 s, there is one request for each of the few Services that are synced at the same time.
     let asked = asked(&store);
     assert!((20..=300).contains(&asked), "{asked}");
     assert!(warnings(&store, "vip-0").contains(&"LegacyEndpoints".to_owned()));
@@ -150,7 +153,7 @@ async fn endpoints_are_read_only_if_they_are_mirrored() {
         pass(seconds(1)).await;
     }
     assert_eq!(asked(&store), 1);
-    assert!(endpoints_exist(&store), "Endpoints of another owner stay");
+    assert!(endpoints_exist(&store), "Endpoints of another owner are deleted");
     put(&store, endpoints());
     let mut changed = mirror();
     changed["metadata"]["annotations"] = json!({"of": "another version"});
@@ -159,7 +162,7 @@ async fn endpoints_are_read_only_if_they_are_mirrored() {
         !endpoints_exist(store)
     })
     .await;
-    assert_eq!(asked(&store), 3, "one more GET and one DELETE");
+    assert_eq!(asked(&store), 3, "not one more GET and one DELETE");
     drop(operator);
 }
 

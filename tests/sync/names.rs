@@ -83,13 +83,9 @@ async fn toggling_invented_sources_costs_up_to_3_lists_in_5_seconds() {
     assert!(most <= 3, "{most}");
     let lists = asked(&operator, "list");
     let again = lists.iter().filter(|list| names(list).contains("kubernetes"));
-    assert_eq!(
-        again.count(),
-        0,
-        "the slices of the API source are never listed again"
-    );
+    assert_eq!(again.count(), 0, "the slices of the API source are listed again");
     let again = lists.iter().filter(|list| names(list).contains("web"));
-    assert!(again.count() <= 1, "only after the changes have stopped");
+    assert!(again.count() <= 1, "listed again before the changes have stopped");
 }
 
 /// Rule: survive.selector-dropped
@@ -127,7 +123,7 @@ async fn new_names_join_the_shared_watch_when_changes_stop() {
         .expect("it exists");
     pass(seconds(70)).await;
     let lists = asked(&operator, "list");
-    assert_eq!(lists.len(), 6, "one list of all names");
+    assert_eq!(lists.len(), 6, "not one list of all names");
     assert!(!lists.iter().any(|list| names(list).contains("kubernetes")));
     operator.store.requests().clear();
     pass(seconds(30)).await;
@@ -136,7 +132,7 @@ async fn new_names_join_the_shared_watch_when_changes_stop() {
     assert_eq!(
         selected.len(),
         2,
-        "one watch of the API source and one of all others: {selected:?}"
+        "not one watch of the API source and one of all others: {selected:?}"
     );
     assert!(
         watched.contains("app-3") && !watched.contains("app-4"),
@@ -213,7 +209,7 @@ async fn a_first_copy_waits_for_the_list_of_its_own_names_only() {
     assert!(took < ms(50), "{took:?}");
     let lists: Vec<_> = asked(&operator, "list").iter().map(names).collect();
     assert_eq!(lists, [["app", "new"].map(str::to_owned).into()]);
-    // A Service that copies the API servers' list waits for no list.
+    // A Service that copies the API source waits for no list.
     let rule = Fault::new(Match::any().verb("list"), Effect::Hang);
     operator.sources.faults().add(rule);
     put(&operator.store, service("second"));

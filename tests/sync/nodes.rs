@@ -47,8 +47,7 @@ fn requests(store: &Store, verb: &str) -> usize {
     store.requests().matching(wanted).len()
 }
 
-/// Returns whether Nodes are watched. A running watch ends and begins again within a minute, so it sends another
-/// request.
+/// Returns whether Nodes are watched. A running watch ends and begins again within a minute, with another request.
 async fn is_watched(store: &Store) -> bool {
     let before = requests(store, "watch");
     pass(seconds(60)).await;

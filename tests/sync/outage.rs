@@ -141,7 +141,7 @@ async fn log_lines_of_a_service_are_limited_like_its_events() {
     assert_eq!(
         log.lines("default/other").len(),
         1,
-        "another Service has a limit of its own"
+        "the limit of one Service applies to another"
     );
     pass(seconds(300)).await;
     put(&operator.store, slice("kubernetes", "kubernetes", &["192.0.2.2"]));

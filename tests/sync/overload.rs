@@ -1,4 +1,4 @@
-//! An overloaded API server gets fewer requests, and its clients resume where they stopped.
+//! An overloaded API server gets fewer requests, and watches resume where they stopped.
 
 use std::time::Duration;
 
@@ -39,7 +39,7 @@ async fn overloaded_for_a_minute(retry_after: Option<u32>) -> (usize, usize) {
     put(&operator.store, slice("kubernetes", "kubernetes", &["192.0.2.2"]));
     let took = operator.until_addresses("vip", &["192.0.2.2"]).await;
     assert!(took < seconds(40), "{took:?}");
-    assert_eq!(count("list"), 0, "the watch resumes where it stopped");
+    assert_eq!(count("list"), 0, "the watch does not resume where it stopped");
     asked
 }
 
@@ -58,7 +58,7 @@ async fn retry_after_is_honored() {
 }
 
 /// Rejects all requests of the reconciler for a minute, while 500 Services and the one that the flags name need copies.
-/// Returns the number of requests for that one and for the others.
+/// Returns the number of requests for the flagged Service and for the others.
 async fn writes_rejected_for_a_minute(code: u16, retry_after: Option<u32>) -> (usize, usize) {
     let store = cluster(&["192.0.2.1"]);
     put(&store, slice("app", "app-1", &["10.0.0.1"]));

@@ -196,7 +196,7 @@ async fn an_unlabeled_slice_with_a_copys_name_is_found_by_a_get() {
     assert_eq!(
         addresses(&store, "other"),
         ["10.0.0.1"],
-        "another Service is not affected"
+        "another Service is affected"
     );
     pass(seconds(120)).await;
     // The pauses double from 5 s to 30 s. After each of them, there is one GET and no write.
@@ -205,7 +205,7 @@ async fn an_unlabeled_slice_with_a_copys_name_is_found_by_a_get() {
     assert_eq!(
         crate::harness::warnings(&store, "vip"),
         ["NameTaken"],
-        "reported once"
+        "not reported exactly once"
     );
     let found = store
         .get("endpointslices", "default", &name)

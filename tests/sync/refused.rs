@@ -32,7 +32,7 @@ async fn a_refused_write_is_retried_after_5_to_30_s_and_reported_once() {
         let (reason, note) = &events[0];
         assert_eq!(reason, "WriteRefused");
         assert!(note.contains("cannot create EndpointSlice vip-"), "{note}");
-        assert!(note.contains("injected: "), "the server's reason: {note}");
+        assert!(note.contains("injected: "), "without the server's reason: {note}");
         assert_eq!(
             operator.metric("endpoint_copier_findings{reason=\"WriteRefused\"}"),
             Some(1)

@@ -1,5 +1,5 @@
-//! etcd is restored from a backup: objects and UIDs are as they were at that time, and resourceVersions restart at a
-//! lower number. A watch that continues from its last version would show nothing for a long time.
+//! etcd is restored from a backup: objects and UIDs are as they were when the backup was made, and resourceVersions
+//! restart at a lower number. A watch that continues from its last version would show nothing for a long time.
 
 use serde_json::json;
 use testbed::{ApiServer, Ending, Fault, Match};
@@ -97,7 +97,7 @@ async fn copies_are_right_within_12_s_of_an_etcd_restore() {
         let took = until(&store, "the copies are right", is_right).await;
         assert!(took < seconds(12), "{servers:?}: {took:?}");
         pass(seconds(2)).await;
-        // There are two watches of sources: one for the API servers, and one for the others.
+        // There are two watches of sources: one of the API source, and one of all other sources.
         assert_eq!(restarts(&operator, "expired"), [1, 1, 2], "{servers:?}");
         if servers == Servers::Stale {
             continue;
@@ -105,14 +105,18 @@ async fn copies_are_right_within_12_s_of_an_etcd_restore() {
         assert_eq!(
             restarts(&operator, "stale"),
             [0, 0, 0],
-            "{servers:?}: no watch is reported as stale"
+            "{servers:?}: a watch is reported as stale"
         );
         // Everything continues as it did before.
         put(&store, slice("kubernetes", "kubernetes", &["192.0.2.4"]));
         let took = operator.until_addresses("vip", &["192.0.2.4"]).await;
         assert!(took < seconds(1), "{servers:?}: {took:?}");
         pass(seconds(60)).await;
-        assert_eq!(restarts(&operator, "expired"), [1, 1, 2], "{servers:?}: once");
+        assert_eq!(
+            restarts(&operator, "expired"),
+            [1, 1, 2],
+            "{servers:?}: expired again"
+        );
         assert_eq!(operator.metric("endpoint_copier_services_in_sync"), Some(3));
     }
 }

@@ -60,7 +60,7 @@ async fn a_copy_newer_than_our_view_of_its_source_is_not_undone() {
     assert_eq!(
         addresses(&operator.store, "vip"),
         ["192.0.2.1"],
-        "the dead server is not restored"
+        "the dead server is restored"
     );
     assert!(
         operator.slice_requests("update").is_empty(),

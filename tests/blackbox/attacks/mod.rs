@@ -1,5 +1,5 @@
 //! Attacks by users with few permissions who want to gain more through the operator. Each attack fails against the
-//! operator, and succeeds against the mutants in `hack/mutants` that docs/explanation/security.md lists for it.
+//! operator, and succeeds against the mutants in `hack/mutants` that docs/explanation/security.md lists for it, if any.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -58,7 +58,8 @@ async fn held_copy(cluster: &Cluster) -> Operator {
     operator
 }
 
-/// Creates one more Service and waits for its copy. By then the operator has seen every earlier change.
+/// Creates one more Service and waits for its copy. By then the operator has seen all earlier changes of Services and
+/// of source slices.
 async fn seen(cluster: &Cluster) {
     static NUMBER: AtomicUsize = AtomicUsize::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
@@ -105,7 +106,7 @@ async fn is_refused(cluster: &Cluster, service: &Service, reason: &str) {
     is_hidden(cluster, namespace).await;
 }
 
-/// A slice that has all marks of a copy of `web/app-x7k2p` for this Service.
+/// A slice with all labels, annotations and owners of a copy of `web/app-x7k2p` for this Service.
 fn forged(service: &Service, name: &str, addresses: &[&str]) -> Value {
     let (namespace, owner) = (
         service.metadata.namespace.as_deref().expect("a namespace"),

@@ -84,7 +84,7 @@ async fn syncs(operator: &Operator) -> Vec<String> {
 
 /// Lines of `/metrics` that count responses with 404 to reads.
 async fn not_found(operator: &Operator) -> Vec<String> {
-    // A page is rendered once a second.
+    // A page is rendered at most once a second.
     tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
     let (_, metrics) = operator.get("/metrics").await;
     let is_read = |line: &&str| {
@@ -95,8 +95,8 @@ async fn not_found(operator: &Operator) -> Vec<String> {
 
 on_both! {
     servers: 1;
-    /// Before the operator deletes copies without consent, or copies that a refused source does not replace, it looks
-    /// at the source.
+    /// Before the operator deletes copies without consent, or copies without a replacement because the new source is
+    /// refused, it reads the source.
     /// Rule: 9.refusal-is-blind, 9.old-view
     async fn requests_do_not_show_whether_a_refused_source_exists(cluster: &mut Cluster) {
         victim(cluster).await;

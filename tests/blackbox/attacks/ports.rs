@@ -99,7 +99,8 @@ on_both! {
         assert!(cluster.slices_of("team-a", "relay").await.is_empty());
     }
 
-    /// In its own namespace a Service may have any port, so a second Service that copies the first would get one.
+    /// A Service may have any port if its source is in its own namespace. So if a copy could be a source, a second
+    /// Service that names the first as its source would get any port.
     async fn a_copy_of_a_copy_gets_no_port(cluster: &mut Cluster) {
         victim(cluster).await;
         cluster.create::<Service>(source("web", "app", "team-a")).await;
