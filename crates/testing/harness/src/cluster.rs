@@ -23,8 +23,8 @@ use crate::wait::until;
 /// The name of the operator's Lease.
 pub const LEASE: &str = "f668ae63.endpoint-copier-operator";
 
-/// Addresses on which API servers listen, all on one port. None of them is the default source address of the machine,
-/// so a port that was freed cannot be taken by an outgoing connection.
+/// Addresses on which API servers listen, all on one port. The kernel uses none of them as the source address of an
+/// outgoing connection, so no connection can take a port that a killed server has freed.
 const LOOPBACK: [Ipv4Addr; 3] = [
     Ipv4Addr::new(127, 0, 0, 2),
     Ipv4Addr::new(127, 0, 0, 3),
@@ -254,8 +254,7 @@ impl Cluster {
         self.servers.renewed(number).await;
     }
 
-    /// The number of writes of EndpointSlices that were accepted from each replica until now, by the name of the
-    /// replica.
+    /// The number of accepted writes of EndpointSlices so far, for each replica by its name.
     pub fn slice_writes(&self) -> BTreeMap<String, usize> {
         self.servers.slice_writes()
     }

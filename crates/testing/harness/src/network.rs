@@ -113,7 +113,8 @@ impl Network {
 }
 
 impl NetworkPath {
-    /// A path with its own block of four addresses in 10.128.0.0/9. No other test uses the block at the same time.
+    /// A path with its own block of four addresses in 10.128.0.0/9. The block depends on the process ID, so that tests
+    /// in other processes use other blocks at the same time.
     fn new(process: u32, number: u16, path: u8) -> Self {
         let block = process
             .wrapping_mul(8)

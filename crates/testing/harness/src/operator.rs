@@ -315,7 +315,7 @@ pub async fn leader(replicas: &[Operator]) -> usize {
 }
 
 /// An address that no other process listens on or dials from. All addresses in 127.0.0.0/8 belong to this machine, and
-/// outgoing connections use 127.0.0.1.
+/// connections to them come from 127.0.0.1.
 pub fn own_address() -> SocketAddr {
     static PORT: AtomicU16 = AtomicU16::new(20_000);
     let [_, high, middle, low] = std::process::id().to_be_bytes();

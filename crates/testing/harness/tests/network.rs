@@ -47,7 +47,11 @@ fn packets_on_a_cut_path_vanish_without_an_answer() {
     assert_eq!(dial(&network, closed, long), Some(1), "a refusal is an answer");
     network.cut(0);
     assert_eq!(dial(&network, first.0, short), Some(124));
-    assert_eq!(dial(&network, closed, short), Some(124), "not even a refusal");
+    assert_eq!(
+        dial(&network, closed, short),
+        Some(124),
+        "an answer of a closed port over a cut path"
+    );
     assert_eq!(dial(&network, second.0, long), Some(0));
     network.restore(0);
     assert_eq!(dial(&network, first.0, long), Some(0));
@@ -78,7 +82,7 @@ fn node_that_is_unplugged_or_cut_off_is_not_reached() {
         Err(reason) => return println!("skipped: needs network namespaces: {reason}"),
     };
     let (long, short) = (Duration::from_secs(20), Duration::from_secs(2));
-    // Nothing listens there, but a refusal shows that packets arrive.
+    // Nothing listens on these ports, but a refusal shows that packets arrive.
     let [one, two] = [0, 1].map(|node| SocketAddr::from((nodes.address(node), 6443)));
     let from = |node, to, limit| {
         dial_by(

@@ -1,8 +1,8 @@
 //! A Kubernetes API server in memory, for tests.
 //!
-//! It behaves like kube-apiserver 1.36 wherever the operator or kubectl can notice a difference. Each rule has a test
-//! of requests and responses (`tests/rules`), which also runs on a real server. If the two servers differ, the testbed
-//! is wrong.
+//! It behaves like kube-apiserver 1.36 wherever the operator or kubectl can notice a difference, except for what is
+//! listed below as not supported. Tests of requests and responses (`tests/rules`) also run on a real server. If the two
+//! servers differ, the testbed is wrong.
 //!
 //! # Components
 //!

@@ -1,5 +1,5 @@
-//! RBAC rules as an optional filter: a user with rules may do only what the rules allow, and other users may do
-//! anything.
+//! RBAC rules as an optional filter: a user with rules may access only the resources that the rules allow, and other
+//! users may do anything.
 
 use crate::{route::Route, status::ApiError};
 use std::{
@@ -126,7 +126,8 @@ impl Rbac {
         })
     }
 
-    /// Checks whether a request for a resource is allowed, and counts it in the report. Any other request is allowed.
+    /// Checks whether a request for a resource is allowed, and counts it in the report. Requests for paths that are not
+    /// resources are allowed.
     pub(crate) fn check(&self, user: &str, route: &Route) -> Result<(), ApiError> {
         let mut users = self.lock();
         let Some(report) = users.get_mut(user) else {

@@ -41,7 +41,7 @@ impl Taken {
             let mut free = (0x100..0x1_0000).map(|number| format!("{NETWORK_6}{number:x}"));
             return free.find(|ip| !self.ips.contains(ip)).unwrap_or_default();
         }
-        // 10.96.0.1 is the Service `kubernetes` of every cluster, and 10.96.0.0/24 is for static addresses.
+        // 10.96.0.1 belongs to the Service `default/kubernetes`, and 10.96.0.0/24 is for static addresses.
         let mut free = (1..=255u8).flat_map(|c| (1..=254u8).map(move |d| (c, d)));
         let ip = |(c, d): (u8, u8)| format!("{}.{}.{c}.{d}", NETWORK.0, NETWORK.1);
         free.find_map(|n| (!self.ips.contains(&ip(n))).then(|| ip(n)))

@@ -83,7 +83,7 @@ impl Store {
     }
 
     /// Allows loopback addresses in EndpointSlices from now on. Real API servers refuse them, but the servers of a test
-    /// listen there and can list themselves.
+    /// listen on loopback addresses, and can then list themselves.
     pub fn allow_loopback(&self) {
         lock(&self.inner.state).loopback = true;
     }

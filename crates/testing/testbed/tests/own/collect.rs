@@ -86,7 +86,7 @@ async fn foreground_and_orphan_policies_are_followed() {
         call(&server, Method::DELETE, path, Some(&options)).await.unwrap();
         assert!(
             store.get("services", "default", "vip").is_some(),
-            "its finalizer delays the removal"
+            "removed in spite of its finalizer"
         );
         store
             .until(|s| s.get("services", "default", "vip").is_none())

@@ -35,7 +35,7 @@ async fn servers_of_one_store_stop_and_restart_on_api_server() {
     two.get("a").await.unwrap();
     cluster.servers()[0].stop().unwrap();
     let answer = timeout(SHORT, one.get("a")).await;
-    assert!(answer.is_err(), "a stopped server does not answer: {answer:?}");
+    assert!(answer.is_err(), "a stopped server answered: {answer:?}");
     two.get("a").await.unwrap();
     cluster.servers()[0].cont().unwrap();
     one.get("a").await.unwrap();

@@ -30,13 +30,13 @@ async fn a_rewound_store_continues_from_the_restored_version() {
     assert_eq!(
         store.get("endpointslices", "default", "kept"),
         Some(kept),
-        "same UID, same version, same content"
+        "the restored object is not the same"
     );
     let again = store.put(slice("lost")).unwrap();
     assert_eq!(version(&again), backup + 1);
     assert_ne!(
         again["metadata"]["uid"], lost["metadata"]["uid"],
-        "a UID is used only once"
+        "a UID is used twice"
     );
 }
 
@@ -60,7 +60,7 @@ async fn a_watch_from_a_future_version_is_silent_until_it_is_passed() {
     for watch in [&mut open, &mut later] {
         assert!(
             timeout(silence, watch.next()).await.is_err(),
-            "not even a bookmark"
+            "an event or a bookmark"
         );
     }
     store.put(slice("second")).unwrap();

@@ -117,7 +117,7 @@ pub async fn a_strategic_merge_patch_changes_one_condition(t: Target) {
     assert_eq!(
         apply(json!([without_time])).await,
         json!([changed, y]),
-        "the time stays"
+        "the time has changed"
     );
     let z = condition("z", "True", "2026-01-01T00:00:01Z");
     assert_eq!(apply(json!([z])).await, json!([z, changed, y]));

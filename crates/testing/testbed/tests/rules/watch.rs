@@ -22,7 +22,10 @@ pub async fn changes_arrive_in_order_with_their_versions(t: Target) {
     assert_eq!(added["kind"], "EndpointSlice");
     assert_eq!(version(&watch.expect("MODIFIED", "a").await), version(&put));
     let gone = watch.expect("DELETED", "a").await;
-    assert!(version(&gone) > version(&put), "a deletion has its own version");
+    assert!(
+        version(&gone) > version(&put),
+        "a deletion without its own version"
+    );
     assert_eq!(gone["metadata"]["annotations"]["a"], "1");
     // A new watch from any of these versions shows the later changes.
     let from = format!("resourceVersion={}", version(&put));
