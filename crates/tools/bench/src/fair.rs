@@ -24,7 +24,8 @@ use crate::stage::Stage;
 /// The flag that allows more managed Services in one namespace than the default.
 const RAISED_LIMIT: &[&str] = &["--max-services-per-namespace=10000"];
 
-/// The API source. A managed Service in another namespace may copy only ports that the slices of this source have.
+/// The API source. A managed Service in another namespace may copy only ports that the slices of this source have, or
+/// that `--allow-port` names.
 const API_SOURCE: (&str, &str) = ("default", "kubernetes");
 
 /// The maximum time to wait until all copies show an address.
@@ -200,7 +201,7 @@ async fn create_services(stage: &Stage, namespace: &str, count: usize, source: (
         .await;
 }
 
-/// The number of copies in a namespace for each address that they list.
+/// The number of copies in a namespace by the addresses that they list, joined with commas.
 pub struct Copies {
     by_address: watch::Receiver<(Instant, BTreeMap<String, usize>)>,
     task: JoinHandle<()>,
