@@ -4,9 +4,9 @@
 # The build stage runs on the architecture of the building machine and cross-compiles for others: nothing is emulated.
 FROM --platform=$BUILDPLATFORM rust:1.95.0-slim-bookworm@sha256:d7482085ff5b415f84dba5647ae71606650bdef00db7aeb69f4b3d170c3e4082 AS build
 
-# ring contains C code. clang compiles it for all targets, with the headers of musl (for amd64, those of the building
-# machine suffice; arm64 needs none). No version is pinned here, because Debian keeps only the newest package of a
-# release; the digest pins everything else.
+# ring contains C code, which clang compiles for all targets. For amd64, it needs headers of musl, and those for the
+# architecture of the building machine suffice; for arm64, it needs none. No version is pinned here, because a Debian
+# release keeps only the newest version of a package; the digest pins everything else.
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install -y --no-install-recommends clang musl-dev \
@@ -32,8 +32,8 @@ RUN case "$TARGETARCH" in \
     esac > target-triple \
     && rustup target add "$(cat target-triple)"
 
-# Builds the dependencies with an empty program, so that this layer is reused until a manifest changes. The manifests of
-# members that are not built are needed too, because Cargo.lock has to match the whole workspace.
+# Builds the dependencies with an empty program, so that this layer is reused until a manifest or Cargo.lock changes.
+# The manifests of members that are not built are needed too, because Cargo.lock has to match the whole workspace.
 COPY Cargo.toml Cargo.lock ./
 COPY crates/core/Cargo.toml crates/core/
 COPY crates/tools/bench/Cargo.toml crates/tools/bench/
@@ -60,8 +60,8 @@ RUN touch crates/core/src/lib.rs src/lib.rs src/main.rs \
     && cp "target/$(cat target-triple)/release/endpoint-copier-operator" image/ \
     && ln -s endpoint-copier-operator image/manager
 
-# The root file system: the binary, and a link with the name that it has in the Go operator's image, which charts can
-# still call.
+# The root file system: the binary, and a link to it. The link has the name that the binary has in the image of the Go
+# operator, so a chart that calls this name still works.
 FROM scratch
 COPY --from=build /build/image/ /
 

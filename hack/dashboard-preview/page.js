@@ -34,7 +34,7 @@ function seriesOf(panel) {
 // The distance between two points of a panel, in milliseconds.
 const stepOf = (panel) => 1000 * recorded.shown.find((shown) => shown.panel === panel.id).step;
 
-// The result of an instant query at `recorded.at`: the last point before it, unless it is older than a step.
+// The result of an instant query at `recorded.at`: the last point up to that time, if it is less than a step old then.
 const current = (panel) => seriesOf(panel)
   .map((series) => ({ ...series, last: series.values.filter(([time]) => time <= recorded.at * 1000).at(-1) }))
   .filter(({ last }) => last && recorded.at * 1000 - last[0] < stepOf(panel)).map((series) => ({ ...series, value: series.last[1] }));

@@ -3,8 +3,8 @@
     python3 hack/image/build.py Dockerfile FOLDER [NAME=VALUE ...]
 
 The pairs are build arguments. Without a pair for TARGETARCH, which a container engine would set, the build is for the
-architecture of this machine. Files are copied as .dockerignore allows. The Debian packages of the image are installed
-if apt-get exists and this script runs as root. Otherwise, they must be installed already.
+architecture of this machine. A COPY of a file that .dockerignore excludes is an error. The Debian packages of the
+build stage are installed if apt-get exists and this script runs as root. Otherwise, they must be installed already.
 """
 
 import fnmatch

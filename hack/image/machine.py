@@ -18,7 +18,7 @@ def this_architecture():
 
 
 def check(architecture, path):
-    """Exits if the binary is for another architecture."""
+    """Exits with an error unless the file is an ELF binary for this architecture."""
     with open(path, "rb") as file:
         header = file.read(20)
     if header[:4] != b"\x7fELF" or len(header) < 20:

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Installs the chart into the kind cluster that `make kind-up` and `make kind-load` prepared, and checks that the VIP Service
-# lists three API servers, two while one of them is frozen, and then three again. Needs kubectl, helm and a container tool.
+# Installs the chart into the kind cluster that `make kind-up` and `make kind-load` prepared, and checks that the VIP
+# Service lists three API servers, two while one of them is frozen, and then three again. Uninstalls the chart, and
+# checks that the VIP Service still lists three. Needs kubectl, helm and a container tool.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 

@@ -53,7 +53,7 @@ def own_ports(host, number, hosts):
 
     A call that a dead server never answered stays in the connection tracking of the client's kernel for up to two
     minutes, with the translation to that server. The kernel sends a later call from the same port to that server too,
-    long after kube-proxy has forgotten it. Such late failures say nothing about the copy.
+    long after kube-proxy has removed the server. Such late failures say nothing about the copy.
     """
     wildcard = "::" if ":" in host else "0.0.0.0"
     for port in itertools.cycle(PORTS[number::hosts]):

@@ -68,7 +68,7 @@ VIP_SERVICE = {
 def until(what, limit, holds):
     """Waits until `holds()` is true, and returns how many seconds that took. Fails after the limit.
 
-    A failed connection, such as to an API server that does not answer, counts as false.
+    A failed request, such as to an API server that does not answer, counts as false.
     """
     begun = time.monotonic()
     while time.monotonic() - begun < limit:
@@ -339,7 +339,7 @@ def kubeconfig(server):
 
 
 def make_files():
-    """Writes the certificate with the names and addresses of all servers, the users, and the audit policy."""
+    """Writes the files of the servers, which share one certificate, and those of a Pod."""
     STATE.mkdir()
     IN_POD.mkdir(parents=True)
     addresses = [*CLUSTER_IPS, *VIP, "127.0.0.1", "::1", *(address for node in NODES.values() for address in node)]

@@ -1,4 +1,4 @@
-"""Disturbances under which every API server lives, so the operator must take none of them out."""
+"""Disturbances under which the operator must take no API server out. The exceptions are CUT_OFF and RESTARTS."""
 
 import contextlib
 import json
@@ -15,9 +15,10 @@ from network import FAMILIES, NODES, link, run
 # Limits of a replica that probes two ports on six addresses while nothing happens, in % of a core and MiB:
 IDLE_CPU = 0.34
 IDLE_MEMORY = 11
-# The replica whose own node is cut off must take nothing out, but the others rightly take its API server out.
+# A replica whose own node is cut off must take nothing out, but the other replicas rightly take the API server of that
+# node out.
 CUT_OFF = "own-node"
-# An API server that is stopped leaves the source, and until then, it may rightly be taken out.
+# An API server that ends leaves the source, and until then, it may rightly be taken out.
 RESTARTS = "rolling-restart"
 
 
@@ -40,7 +41,7 @@ def versions(rig):
 
 
 def stop_all(rig, name, seconds):
-    """Stops one process of each node for a time."""
+    """Freezes one process of each node for a time."""
     for number in (signal.SIGSTOP, signal.SIGCONT):
         for node in NODES:
             rig.cluster.hosts[node].signal(number, name)
@@ -63,19 +64,19 @@ def without_loss():
 
 
 def no_etcd(rig, _begin):
-    """All etcd members are stopped for 3 s."""
+    """All etcd members are frozen for 3 s."""
     stop_all(rig, "etcd", 3)
     time.sleep(9)
 
 
 def stopped(rig, _begin):
-    """All API servers are stopped for 2.5 s."""
+    """All API servers are frozen for 2.5 s."""
     stop_all(rig, "api-server", 2.5)
     time.sleep(9.5)
 
 
 def leader(rig, _begin):
-    """The leader is stopped for 2, 3 and 5 s. After 5 s, another replica may lead."""
+    """The leader is frozen for 2, 3 and 5 s. After 5 s, another replica may lead."""
     for seconds in (2, 3, 5):
         host = rig.cluster.hosts[rig.cluster.leader()]
         host.signal(signal.SIGSTOP, "operator")
@@ -120,7 +121,7 @@ def own_node(rig, _begin):
 
 
 def rolling_restart(rig, _begin):
-    """Each API server is stopped in turn, as kubelet does, and started again."""
+    """Each API server in turn is ended with SIGTERM, as the kubelet does, and started again."""
     for node in NODES:
         host = rig.cluster.hosts[node]
         host.signal(signal.SIGTERM, "api-server")
@@ -171,11 +172,12 @@ DISTURBANCES = {
 
 
 def quiet(rig):
-    """Causes each disturbance again and again for some minutes, and checks that nothing was taken out."""
+    """Causes each disturbance again and again for `--minutes`. Checks that nothing was taken out, except for CUT_OFF
+    and RESTARTS, which have their own checks."""
     rig.cluster.set_policy("Cluster")
     for name in rig.arguments.disturbances.split(","):
         rig.cluster.until_all_are_ready(90)
-        # A server that has just returned may fail again without three failures in a row.
+        # A replica to which a server has not yet returned needs only one failure to count the server as down again.
         time.sleep(10)
         before, versions_before = {node: removals(node) for node in NODES}, versions(rig)
         end, times = time.monotonic() + 60 * rig.arguments.minutes, 0

@@ -3,10 +3,11 @@
 
     local       with externalTrafficPolicy Local, API servers see the address of a client outside; with Cluster, API
                 servers on other nodes see the address of the announcing node
-    announce    MetalLB and PureLB announce the VIP on exactly the nodes whose API server is alive
+    announce    MetalLB and PureLB would announce the VIP from exactly the nodes whose API server is alive
     faults      how long calls to the VIP fail when a node loses power, or its API server is killed or freezes
     supervisor  port 9345 of the VIP, and what happens when it fails on one node and on all
-    quiet       nothing is taken out while every API server lives, whatever disturbs the network and the processes
+    quiet       nothing is taken out while every API server lives, during a list of disturbances of the network and of
+                processes; two of them have other checks
     idle        the processor time and memory of each replica while nothing happens
 
 Each node is a network namespace with etcd, kube-apiserver, kube-proxy in nftables mode and a replica of the operator.
@@ -97,8 +98,8 @@ def client(namespace, *arguments):
 
 
 def local(rig):
-    """With Local, only the API server of the announcing node is called, and sees the client. With Cluster, the others
-    see the announcing node."""
+    """With Local, only the API server of the announcing node is called, and sees the address of the client. With
+    Cluster, the other API servers see the address of the announcing node."""
     for policy in ("Cluster", "Local"):
         rig.cluster.set_policy(policy)
         for node in NODES:
@@ -128,8 +129,8 @@ def healthy_nodes(item):
 
 
 def announcing(rig):
-    """The nodes that announce the VIP: MetalLB requires a healthy endpoint in any slice, PureLB in each. Also the nodes
-    of healthy endpoints, by family."""
+    """The nodes from which MetalLB and PureLB would announce the VIP: MetalLB requires a healthy endpoint in any slice,
+    PureLB in each. Also the nodes of healthy endpoints, by family."""
     nodes = {item["addressType"]: healthy_nodes(item) for item in rig.cluster.slices()}
     return {**nodes, "MetalLB": set().union(*nodes.values()), "PureLB": set(NODES).intersection(*nodes.values())}
 

@@ -11,7 +11,7 @@ import sys
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """Answers `pong`, and keeps the connection open."""
+    """Answers /ping with `pong` and other paths with 404, and keeps the connection open."""
 
     protocol_version = "HTTP/1.1"
 

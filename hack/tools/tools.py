@@ -1,4 +1,5 @@
-"""Installs the tools of the tests into a folder: Helm 4 and 3, kubectl, the schemas of Kubernetes, hadolint, zizmor, promtool and Prometheus. Prints what it did."""
+"""Installs the tools of the tests into a folder: Helm 4 and 3, kubectl, the schemas of Kubernetes, hadolint, zizmor,
+promtool and Prometheus. Prints what it did."""
 
 import io
 import os
@@ -50,7 +51,7 @@ def helm(folder):
 
 
 def prometheus(folder):
-    """Extracts the two programs from the package of the distribution without installing the package. apt verifies it."""
+    """Extracts promtool and Prometheus from the distribution's package, which apt verifies, without installing it."""
     programs = ["promtool", "prometheus"]
     if all(shutil.which(program) or (folder / program).exists() for program in programs):
         return print("tools: promtool and Prometheus are installed")

@@ -1,4 +1,5 @@
-"""Validates Kubernetes objects with the schemas of the given versions. Reads a JSON list of [case, object] from standard input."""
+"""Validates Kubernetes objects with the schemas of the given versions. Reads a JSON list of [case, object] from
+standard input."""
 
 import json
 import sys
