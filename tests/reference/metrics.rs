@@ -20,7 +20,7 @@ and their `endpoint_copier_managed_services`, `endpoint_copier_services_in_sync`
 Use the maximum over all replicas, not the sum, because during a takeover, Prometheus may still have the last scrape of
 the old leader.
 
-A managed Service has 8 series: one of `out_of_sync_seconds`, one of `last_success_timestamp_seconds`, and 6 of
+A managed Service has up to 8 series: one of `out_of_sync_seconds`, one of `last_success_timestamp_seconds`, and 6 of
 `endpoints`. Nothing else grows with the number of Services. The series of a Service end when the Service is no longer
 managed, and the series of all Services end when the term ends. The series of an API server end when this replica no
 longer probes it. Counters start at 0 for every label value that is known in advance.
@@ -33,7 +33,8 @@ states, so it includes the time without a leader. If a change is older than the 
 
 A replica renders the page at most once a second, for all clients together, so a page may be one second old. If the
 replica renders two newer pages before a slow client has read its page, the response ends early. A replica serves at
-most 32 connections. If there are more, it closes the oldest idle connection of the peer with the most connections.
+most 32 connections. If there are more, it closes one of the peer with the most connections: the oldest idle one, or
+else the oldest one.
 ";
 
 /// The sections, by the prefix of the metric names in them.
@@ -126,15 +127,15 @@ const LABELS: &[Label] = &[
     Label {
         names: &["reason"],
         of: &["endpoint_copier_watch_restarts_total"],
-        values: "`expired`: the resourceVersion is too old. `error`: the API server responded with an error or did not \
-                 respond. `selector`: the names to watch changed. `stale`: the watch did not show what a consistent read \
-                 showed.",
+        values: "`expired`: the resourceVersion is too old, or etcd was restored from a backup. `error`: the API \
+                 server responded with an error or did not respond. `selector`: the names to watch changed. `stale`: \
+                 the watch did not show what a read, or the response to a renewal of the Lease, showed.",
     },
     Label {
         names: &["resource"],
         of: &[],
-        values: "A watch: `services`, `sources`, `copies`, `lease`, `probe_lease` unless probes are off, and, once a \
-            Service needs them, `nodes` and `grants`.",
+        values: "A watch: `services`, `sources`, `copies`, with leader election `lease` and (unless probes are off) \
+            `probe_lease`, and, once a Service needs them, `nodes` and `grants`.",
     },
     Label {
         names: &["controller"],

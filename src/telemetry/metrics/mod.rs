@@ -75,9 +75,9 @@ metrics! {
              the state is then unknown. If this stays lower than endpoint_copier_managed_services, see the Events of the Services that \
              are out of sync."),
         syncs: page.counters("endpoint_copier_syncs_total",
-            "Syncs of a managed Service by result. error: the sync will be retried; refused: it usually needs manual action, \
-             see the Service's Events; requeued: it waits for a list or a watch, for example until the watch shows the \
-             previous write.", &["result"]),
+            "Syncs of a managed Service by result. error: the sync will be retried; refused: it usually needs manual \
+             action, see the Service's Events; requeued: it waits for a list or a watch, for example until the watch \
+             shows the previous write.", &["result"]),
         slice_changes: page.counters("endpoint_copier_slice_changes_total",
             "Writes of copies that the API server acknowledged, by operation.", &["operation"]),
         propagation: page.histogram("endpoint_copier_propagation_seconds",

@@ -19,7 +19,7 @@ metrics! {
              again, but not yet often or long enough.",
              &["address", "port", "state"]),
         listed: page.gauges("endpoint_copier_probe_listed",
-            "1 while default/kubernetes lists an API server as ready, 0 while only copies do: the list is empty and \
+            "1 while default/kubernetes lists an API server as ready, else 0: for example, the list is empty and \
              the copies are held, or the address comes from a Node.", &["address", "port"]),
         objected: page.gauges("endpoint_copier_probe_objected",
             "1 while another replica objects to the removal of an API server, because the server answers the probes of that \

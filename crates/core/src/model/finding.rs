@@ -206,13 +206,13 @@ reasons! {
     EndpointUnreachable, leaves_undone: false,
         means: "An API server does not answer the probes of the operator while another one does. The copy shows it \
             as not ready, so it gets no traffic. With `--probe=observe`, the operator only reports it.",
-        remedy: "Check this API server and the network to it. It returns to the copy automatically once it has answered \
-            `--probe-successes` probes in a row (3 by default), over at least 3 s.";
+        remedy: "Check this API server and the network to it. The server gets traffic again automatically once it has \
+            answered `--probe-successes` probes in a row (3 by default), over at least 3 s.";
 
     /// No API server answers probes of an IP family, so probes change nothing in this family.
     ProbesBlind, leaves_undone: false,
-        means: "No API server has answered a probe of an IP family for 3 s. The fault may lie between the operator and \
-            the API servers, so all API servers stay in the copy of this family.",
+        means: "For 3 s, no probe of an API server in an IP family has succeeded. The fault may lie between the \
+            operator and the API servers, so all API servers stay ready in the copy of this family.",
         remedy: "Check the API servers. If they are healthy, check whether a NetworkPolicy or a firewall blocks the \
             operator.";
 

@@ -68,9 +68,10 @@ pub mod annotation {
         /// `true`: managed; `false`: not managed, whatever the flags say.
         ENABLED = "endpoint-copier/enabled" =>
             "`\"true\"`: the Service is managed. `\"false\"`: the Service is not managed, whatever the flags say. The \
-             operator deletes its copies, and the slices that the Go operator left for it. With any other value, even \
-             an empty one, the copies stay as they are until you fix the value (`InvalidAnnotation`). Without the annotation, only \
-             the Service that `--managed-endpoint-name` names is managed.";
+             operator deletes its copies, and the slice or `Endpoints` that the Go operator left for it. With any \
+             other value, even an empty one, the copies stay as they are until you fix the value \
+             (`InvalidAnnotation`), unless consent to them is withdrawn. Without the annotation, only the Service \
+             that `--managed-endpoint-name` names is managed.";
         /// Name of the source Service.
         SOURCE_NAME = "endpoint-copier/default-service-name" =>
             "Name of the source Service. Without this annotation, the source is the default source, which is \
@@ -100,7 +101,8 @@ pub mod annotation {
         ALLOW_FROM = "endpoint-copier/allow-from" =>
             "Namespaces whose Services may copy this one, separated by commas without spaces, or `\"*\"` for all. \
              There are no other patterns; an empty value, or one of more than 4,096 bytes, allows no namespace. \
-             Services in the namespace of the source may always copy it.";
+             Services in the namespace of the source may always copy it. The annotation has no effect with \
+             `--cross-namespace=deny`.";
     }
 }
 
