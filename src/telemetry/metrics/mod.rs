@@ -59,7 +59,7 @@ metrics! {
             "Changes of the Lease holder that this replica has seen. If there are more than a few an hour without \
              an upgrade, the API server or the network has a problem."),
         lease_renewal: page.histogram("endpoint_copier_lease_renew_duration_seconds",
-            "How long a successful renewal of the Lease took. A value near the renew deadline (4 seconds by default) means that \
+            "How long a successful renewal of the Lease took. A value near 2 seconds (with the default flags) means that \
              the leader may soon lose the Lease.", &RENEWAL_BUCKETS),
         // A vector without labels, so that there is no sample until a time is known.
         lease_last_renewal: page.gauges("endpoint_copier_lease_last_renew_timestamp_seconds",
