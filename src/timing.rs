@@ -143,7 +143,10 @@ const _: () = {
     assert!(shorter(LONGEST_RACE_PAUSE, RETRY_PERIOD));
     // Two retry periods are the pause between two renewals.
     assert!(shorter(times(RETRY_PERIOD, 2), OWN_RENEWAL));
-    assert!(!shorter(LEADERLESS, plus(LEASE_DURATION, LEADERLESS_AFTER_EXPIRY)));
+    assert!(!shorter(
+        LEADERLESS,
+        plus(LEASE_DURATION, LEADERLESS_AFTER_EXPIRY)
+    ));
     // Other replicas, even those with stale caches, take the Lease before this one competes again.
     assert!(shorter(LEADERLESS, ASIDE));
     // If no other replica sees more, any leader is better than none, so such a release happens at most once a minute.
