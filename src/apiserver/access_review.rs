@@ -1,9 +1,9 @@
 //! Asks an API server two questions: a TokenReview asks who the user of a token is, and a SubjectAccessReview asks
 //! whether that user may get a path.
 //!
-//! The responses stay JSON, because the user is passed from one review to the other unchanged. Errors keep no message
-//! of a response, unless it names a missing permission: a TokenReview repeats the token, and a proxy may show the
-//! request in its error page.
+//! The responses stay JSON, because the user is passed from one review to the other unchanged. Errors keep the message
+//! of a response only if the message names a missing permission: a TokenReview repeats the token, and a proxy may show
+//! the request in its error page.
 
 use std::time::Duration;
 
@@ -96,7 +96,7 @@ impl Review {
             .header(CONTENT_TYPE, "application/json")
             .body(body.to_string().into_bytes())
             .map_err(|error| NoVerdict::Request(kube::Error::HttpError(error)))?;
-        // kube would log a response that it cannot decode.
+        // The `kube` crate would log a response that it cannot decode.
         let answer = client.request_text(request).await;
         let answer = answer.map_err(|error| NoVerdict::Request(without_text(error)))?;
         let answer: Option<Value> = serde_json::from_str(&answer).ok();
@@ -105,7 +105,7 @@ impl Review {
     }
 }
 
-/// Removes the message of the response from an error, unless it names a missing permission.
+/// Removes the message of the response from an error, unless the message names a missing permission.
 fn without_text(mut error: kube::Error) -> kube::Error {
     if let kube::Error::Api(status) = &mut error {
         let right = missing_right(status).map(str::to_owned);

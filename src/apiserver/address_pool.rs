@@ -12,8 +12,8 @@ use super::stretch::{Factor, Stretch};
 use crate::config::ServerAddress;
 use crate::timing::{BEHIND_EJECTION, EJECTION, LONGEST_EJECTION};
 
-/// The maximum number of learned addresses, which is more than the number of API servers in any cluster. A longer list
-/// is a mistake or an attack, and the rest of it is never dialed.
+/// The maximum number of learned addresses, which is more than a cluster usually has API servers. A longer list is
+/// probably a mistake or an attack, and the rest of it is not learned.
 const MAX_LEARNED: usize = 16;
 
 /// The known addresses of the API servers of one cluster, their recent failures, and which of them are unhealthy.
@@ -30,8 +30,7 @@ pub(super) struct AddressPool {
     /// The addresses that probes find unhealthy.
     unhealthy: watch::Sender<BTreeSet<ServerAddress>>,
     pub stretch: Stretch,
-    /// The position at which this process begins in each learned group, so that replicas spread over the
-    /// servers.
+    /// The position at which this process begins in each learned group, so that replicas spread over the servers.
     turn: usize,
 }
 
@@ -56,9 +55,10 @@ impl AddressPool {
         pool
     }
 
-    /// Replaces the set of addresses that probes find unhealthy while another address is well. Unhealthy addresses are
-    /// tried last. While there are any, the configured addresses that come after the learned ones also count as
-    /// unhealthy: a cluster IP may lead to the unhealthy server.
+    /// Replaces the set of addresses that probes find unhealthy; it is empty while no address is well. Unhealthy
+    /// addresses are tried last. While there are any, and a learned address is not among them, the configured addresses
+    /// that come after the learned ones also count as unhealthy, unless they are learned too: a cluster IP may lead to
+    /// an unhealthy server.
     pub fn set_unhealthy(&self, mut addresses: BTreeSet<ServerAddress>) {
         let learned: BTreeSet<_> = self.learned.iter().flatten().collect();
         if !addresses.is_empty() && learned.iter().any(|address| !addresses.contains(*address)) {
@@ -112,7 +112,7 @@ impl AddressPool {
         self.unhealthy.borrow().contains(address)
     }
 
-    /// The time until which an address is skipped because of a failure, or `None` if it is not skipped.
+    /// The end of the ejection of an address, or `None` if the address is not ejected because of a failure.
     fn skipped_until(&self, address: &ServerAddress, now: Instant) -> Option<Instant> {
         let mark = self.ejections.get(address)?;
         Some(mark.until).filter(|until| now < *until)
@@ -123,7 +123,7 @@ impl AddressPool {
         self.order(now).first().is_some_and(|best| best != address)
     }
 
-    /// Whether there is another address that is neither skipped nor unhealthy.
+    /// Whether there is another address that is neither ejected because of a failure nor unhealthy.
     pub fn has_other(&self, address: &ServerAddress, now: Instant) -> bool {
         let order = self.order(now);
         order
@@ -136,7 +136,7 @@ impl AddressPool {
         self.is_unhealthy(address) || self.skipped_until(address, now).is_some()
     }
 
-    /// Whether no address is skipped because of a failure.
+    /// Whether no address is ejected because of a failure.
     pub fn is_clear(&self, now: Instant) -> bool {
         self.ejections.values().all(|mark| now >= mark.until)
     }
@@ -149,8 +149,8 @@ impl AddressPool {
         }
     }
 
-    /// Records that a dial or a request to this address exceeded a limit that was stretched by `factor`. The
-    /// timer fired `late` after that limit.
+    /// Records that a dial or a request to this address exceeded a limit that was stretched by `factor`. The timer
+    /// fired `late` after that limit.
     pub fn timed_out(&mut self, address: &ServerAddress, factor: Factor, late: Duration, now: Instant) {
         self.failed(address, now);
         let all = self.fixed.iter().chain(self.learned.iter().flatten());
@@ -163,7 +163,7 @@ impl AddressPool {
         // A failure from long ago does not count.
         let before = self.ejections.get(address);
         let before = before.filter(|mark| now < mark.until + LONGEST_EJECTION);
-        // Several clients may report the same failure. A failure after the ejection shows that the server still fails.
+        // Several clients may report the same failure. A failure after the ejection shows that the address still fails.
         let failures = match before {
             Some(mark) if now < mark.until => mark.failures,
             _ => before.map_or(0, |mark| mark.failures) + 1,
@@ -234,7 +234,7 @@ mod tests {
             pool.set_unhealthy(addresses.iter().copied().map(address).collect());
             pool.is_ejected(&address(9), now)
         };
-        assert!(!unhealthy(&pool, &[1]), "no other address is known");
+        assert!(!unhealthy(&pool, &[1]), "no address is learned");
         pool.learn([vec![address(1), address(2)], Vec::new()]);
         assert!(unhealthy(&pool, &[1]));
         assert!(!pool.is_ejected(&address(2), now), "it is listed");
@@ -318,7 +318,7 @@ mod tests {
 
     /// Rule: survive.api-servers-learned
     #[test]
-    fn trusted_addresses_come_first_wherever_a_replica_begins() {
+    fn trusted_addresses_come_before_other_learned_ones() {
         for turn in 0..20 {
             let mut pool = AddressPool::new(vec![address(200)], turn);
             let others = (1..=100).map(address).collect();

@@ -23,7 +23,8 @@ use crate::apiserver::error::one_line;
 use crate::config::ServerAddress;
 use crate::telemetry::metrics::Metrics;
 
-/// The channel of one client to the API. New requests share one connection, except for hedged ones.
+/// The channel of one client to the API. New requests share one connection, except those that are marked with
+/// [`Hedging`].
 #[derive(Clone)]
 pub(super) struct Channel(Arc<ChannelInner>);
 
@@ -66,8 +67,8 @@ pub(super) struct Origin {
 }
 
 impl Origin {
-    /// Records that no healthy server sends such a response. The client leaves the server of this response, if there is
-    /// another server.
+    /// Records that no healthy server sends such a response. The client leaves the server of this response, unless all
+    /// other addresses are ejected or unhealthy.
     pub fn blame(self, error: &dyn Error) {
         if self.channel.may_eject(&self.connection, true) {
             self.channel.eject(&self.connection, &error.to_string());
@@ -95,10 +96,10 @@ impl Channel {
         self.0.dialer.pool.lock().stretch.factor()
     }
 
-    /// Returns the connection for a request. If an address failed for another client, or probes find it
-    /// unhealthy, no request is sent to it as long as another address is neither ejected nor unhealthy. For a watch, this returns a new
-    /// connection if there is a better address, or if the limit for pings of the current connection is now longer than
-    /// necessary. Watches restart often anyway, and requests on the old connection are not disturbed.
+    /// Returns the connection for a request. If an address failed for another client, or probes find it unhealthy, no
+    /// new request is sent to it as long as another address is neither ejected nor unhealthy. For a watch, this returns
+    /// a new connection if there is a better address, or if the limit for pings of the current connection is now longer
+    /// than necessary. Watches restart often anyway, and requests on the old connection are not disturbed.
     fn connection(&self, watches: bool) -> Pending {
         let mut state = self.0.state.lock();
         if let Some(pending) = &state.current {
@@ -191,7 +192,7 @@ impl Channel {
         self.drop_connection(|current| Arc::ptr_eq(current, connection), why);
     }
 
-    /// Skips a server that shows an old state, and leaves it if it is the current one.
+    /// Ejects a server that shows an old state, and leaves it if it is the current one.
     fn avoid(&self, Avoid { server, why }: &Avoid) {
         let Server(address) = server;
         self.0.dialer.pool.lock().eject_stale(address, Instant::now());
@@ -207,16 +208,16 @@ impl Channel {
         }
     }
 
-    /// Records a response of the server of a connection. The client leaves an unhealthy server, for example one without
-    /// its etcd, if there is another.
+    /// Records a response of the server of a connection. The client leaves a server that answers with 5xx, for example
+    /// because its etcd is unavailable, unless all other addresses are ejected or unhealthy.
     ///
     /// 429 is the response of a healthy server under load. Its clients stay, because they would only move the load to
     /// the next server. 503 means that the server cannot serve now, with or without `Retry-After`. The client then
-    /// skips this server for longer than API servers request in that header.
+    /// avoids this server for longer than API servers usually request in that header.
     ///
-    /// A write may fail because of a webhook, and then it fails on every server. So a failed write counts only while no
-    /// address is skipped: the client then leaves one address, and not all of them in turn. A read has no such reason
-    /// to fail.
+    /// A write may fail because of an admission webhook, and then it fails on every server. So a failed write counts
+    /// only while no address is ejected: the client then leaves one address, and not one after the other. Reads do not
+    /// pass admission webhooks.
     fn answered(&self, connection: &Arc<Connection>, is_read: bool, status: StatusCode, took: Duration) {
         self.0.dialer.pool.lock().stretch.answered(took);
         if !status.is_server_error() {
@@ -227,8 +228,8 @@ impl Channel {
         }
     }
 
-    /// Records that the server of a connection was silent for too long. A write may have waited for a webhook, so it
-    /// counts only under the conditions of `may_eject`.
+    /// Records that the server of a connection was silent for too long. A read always counts. A write may have waited
+    /// for a webhook, so it counts only under the conditions of `may_eject`.
     pub fn silent(&self, connection: &Arc<Connection>, is_read: bool, factor: Factor, why: &str) {
         if is_read {
             let (address, now) = (&connection.address, Instant::now());
@@ -247,7 +248,7 @@ impl Channel {
         pool.has_other(&connection.address, now) && (is_read || pool.is_clear(now))
     }
 
-    /// Sends a request over its own connection, if possible to a server that does not have the request yet. The result
+    /// Sends a repetition over its own connection, to a server with as few tries of the request as possible. The result
     /// does not count for or against any server.
     async fn send_hedged(
         &self,
@@ -286,7 +287,7 @@ impl Channel {
         loop {
             let spare = is_read.then(|| repeat(&request));
             let connection = self.connection(watches).await?;
-            // The dial may have taken long, and the process may have been suspended in the meantime.
+            // The dial may have taken long, or the process may have been suspended in the meantime.
             if not_after.is_some_and(|SendDeadline(moment)| Instant::now() >= moment) {
                 return Err(TooLate.into());
             }

@@ -1,5 +1,5 @@
-//! One connection to one API server. The connection uses HTTP/2 and takes any number of requests at the same time. If
-//! the server speaks only HTTP/1.1, the connection takes one request at a time.
+//! One connection to one API server. The connection uses HTTP/2 and takes many requests at the same time. If the server
+//! speaks only HTTP/1.1, the connection takes one request at a time.
 
 use std::error::Error as _;
 
@@ -41,8 +41,8 @@ pub(super) struct NoAnswer {
 
 impl Connection {
     /// Creates a connection over this stream, with the protocol that the server has agreed to. The time limit for
-    /// pings, stretched by `factor`, is fixed for the life of the connection. The connection ends when `until_unhealthy`
-    /// completes, even if requests are in flight.
+    /// pings, stretched by `factor`, is fixed for the life of the connection. The connection ends when
+    /// `until_unhealthy` completes, even if requests are in flight.
     pub async fn over(
         stream: Stream,
         address: ServerAddress,
@@ -114,15 +114,15 @@ impl Connection {
 }
 
 /// Runs the tasks of an HTTP/2 connection until its server is unhealthy. hyper would run them until the last response
-/// is complete, which never happens with a watch.
+/// is complete, which can take half a minute for a watch.
 #[derive(Clone)]
 struct Tasks(CancellationToken);
 
 impl Tasks {
-    /// Limits a task to the time until the server is unhealthy. The task holds only a pointer to its future: hyper's type
-    /// for these futures is as large as a whole connection, 7 KiB, and hyper spawns one or two for each request. Tokio
-    /// aligns tasks to 128 bytes, and glibc rarely reuses the space of such a block once a small allocation lies next
-    /// to it. Without the pointer, 500 creates took 5 MiB more.
+    /// Limits a task to the time until the server is unhealthy. The task holds only a pointer to its future: hyper's
+    /// type for these futures is as large as a whole connection, 7 KiB, and hyper spawns one or two of them for each
+    /// request. Tokio aligns tasks to 128 bytes, and glibc rarely reuses the space of such a block once a small
+    /// allocation lies next to it. Without the pointer, 500 create requests took 5 MiB more.
     fn until_unhealthy<F: Future>(&self, task: F) -> impl Future<Output = Option<F::Output>> + use<F> {
         self.0.clone().run_until_cancelled_owned(Box::pin(task))
     }
@@ -137,7 +137,7 @@ where
     }
 }
 
-/// Carries requests and responses until the connection ends, or until probes find its server unhealthy.
+/// Carries requests and responses until the connection ends or probes find its server unhealthy.
 async fn carry(
     connection: impl Future<Output = hyper::Result<()>> + Send,
     until_unhealthy: impl Future<Output = ()> + Send,
@@ -154,8 +154,8 @@ async fn carry(
     }
 }
 
-/// Whether a server has only requested another connection, as API servers do to spread their clients and before they
-/// stop, or has refused the stream.
+/// Whether a server has only asked the client to use another connection, as API servers do to spread their clients and
+/// before they stop, or has refused the stream of the request.
 pub(super) fn is_graceful_goaway(error: &hyper::Error) -> bool {
     let http2 = error.source().and_then(|error| error.downcast_ref::<h2::Error>());
     http2.is_some_and(|error| {

@@ -1,8 +1,8 @@
 //! Decodes objects one by one, so that an object that cannot be decoded does not break the rest of a list or a watch.
 //!
-//! kube's `DeserializeGuard` buffers each object as a tree of values, which takes several times its size. It also fails
-//! on objects that are nested more than 128 levels deep, and on objects whose metadata cannot be decoded. A service
-//! account of one namespace can cause each of these problems with its own objects.
+//! The `DeserializeGuard` of the `kube` crate buffers each object as a tree of values, which takes several times the
+//! size of the object. It also fails on objects that are nested more than 128 levels deep, and on objects whose
+//! metadata cannot be decoded. A user who may write objects in a single namespace can cause each of these problems.
 
 use std::fmt::Debug;
 use std::marker::PhantomData;
@@ -84,7 +84,7 @@ impl<R: Resource + Clone + Debug + Send + 'static> Slim for Metadata<R> {
 pub struct Guarded<K> {
     /// The object, or the parts of it that can be read.
     pub object: Result<K, Box<Unreadable>>,
-    /// Needed by kube, which reads the resourceVersion here.
+    /// Needed by the `kube` crate, which reads the resourceVersion here.
     metadata: ObjectMeta,
 }
 

@@ -27,8 +27,8 @@ use crate::timing::{DIAL_LIMIT, PING};
 /// address is dialed in parallel.
 const STAGGER: u32 = 5;
 
-/// The longest wait before the next dial, however long the limit is, so that the client soon finds a server that comes
-/// back.
+/// The longest wait before the next address is dialed, however long the time limit is, so that the client soon finds a
+/// server that comes back.
 const LONGEST_STAGGER: Duration = Duration::from_secs(1);
 
 /// Lists hosts and ports of API servers, the more trusted group first.
@@ -101,7 +101,7 @@ struct Dials {
 
 impl Dialer {
     /// Learns the addresses that the cluster lists now. Called before a dial, and whenever it matters whether there is
-    /// another address. Before the first dial of a process, the list is empty.
+    /// another address. At the first dial of a process, nothing has been listed yet.
     pub fn learn(&self) {
         if let Some(listed) = self.listed.get() {
             let addresses = listed().map(|group| {
@@ -120,8 +120,8 @@ impl Dialer {
         self.pool.lock().order(Instant::now())
     }
 
-    /// Waits until probes find this address unhealthy. If it already is, this first waits until the address is well: the
-    /// client has connected to it because no other address answered.
+    /// Waits until probes find this address unhealthy. If it is already unhealthy, this first waits until it is well:
+    /// the client has connected to it because no other address answered.
     pub fn until_unhealthy(&self, address: ServerAddress) -> impl Future<Output = ()> + Send + use<> {
         let mut unhealthy = self.pool.lock().unhealthy();
         async move {

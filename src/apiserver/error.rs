@@ -43,7 +43,7 @@ pub fn one_line(error: &(dyn Error + 'static)) -> String {
     parts.join(": ").replace(RUSTLS_LINK, "").replace('\n', " ")
 }
 
-/// Whether an error is of this type, or was caused by one that is.
+/// Whether an error or one of its causes is of this type.
 #[must_use]
 pub fn is_caused_by<E: Error + 'static>(error: &(dyn Error + 'static)) -> bool {
     causes(error).any(<dyn Error>::is::<E>)
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_of_the_api_server_is_its_code_and_message() {
+    fn a_status_is_shown_as_its_code_reason_and_message() {
         let status = Status {
             code: 401,
             ..Status::failure("who are you", "Unauthorized")
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cause_is_found_behind_the_errors_of_kube() {
+    fn a_cause_is_found_behind_an_error_of_the_kube_crate() {
         let error = kube::Error::Service(Box::new(std::io::Error::other("inner")));
         assert!(is_caused_by::<std::io::Error>(&error));
         assert!(!is_caused_by::<std::fmt::Error>(&error));

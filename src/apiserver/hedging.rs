@@ -6,17 +6,17 @@ use parking_lot::Mutex;
 
 use crate::config::ServerAddress;
 
-/// Marks a request, in its extensions, as a repetition of one that is not answered yet. The repetition uses its own
+/// Marks a request, in its extensions, as a repetition of a request that is not answered yet. A repetition uses its own
 /// connection, and another server if there is one. Its result does not count against any server. All repetitions of a
 /// request carry clones of one value, so that each of them goes to a server from which no other repetition awaits a
-/// response.
+/// response. A *try* is the first request or one of its repetitions.
 #[derive(Clone, Debug, Default)]
 pub struct Hedging(Arc<Mutex<Vec<Try>>>);
 
-/// The server to which a try goes. A repetition holds a clone from its dial until its response.
+/// The server to which a try goes. A repetition holds a clone of this from its dial until its response.
 type Try = Arc<Mutex<ServerAddress>>;
 
-/// The repetition was not sent, because each known server still has an unanswered repetition.
+/// The repetition was not sent, because each known server already has an unanswered repetition.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("no other API server to ask")]
 pub struct NoOtherServer;
@@ -31,7 +31,7 @@ impl Hedging {
     /// the server that requests use now.
     ///
     /// # Errors
-    /// If there is no such server.
+    /// If the repetition may go to none of the known servers.
     pub fn begin(
         &self,
         mut known: Vec<ServerAddress>,

@@ -1,18 +1,19 @@
 //! The meaning of the responses of an API server.
 //!
 //! Not every response is a `Status` of the API. Under load, an API server answers 429 in plain text, and a proxy in
-//! front of it may answer in HTML. If such a response answers a watch, kube treats it as an event that cannot be
-//! decoded, and logs the whole body. So `error` converts each unsuccessful response into the error that its code means,
-//! before kube sees the response.
+//! front of it may answer in HTML. If such a response answers a watch, the `kube` crate treats it as an event that
+//! cannot be decoded, and logs the whole body. So `error` converts each unsuccessful response into the error that its
+//! code means, before the `kube` crate sees the response.
 //!
-//! The code that gets a 429 decides what to do, and waits at least as long as `Retry-After` requests: writes, and the
-//! GETs before them, pause in `controller::workqueue::overload`, watches back off in `controller::watch::backoff`,
-//! pages are requested again in `apiserver::pages`, and `apiserver::channel` keeps its connection to the server.
-//! `controller::events` pauses, retries an Event three times, and then drops it. The comparison of the sources, the
-//! discovery of ReferenceGrants and the probe Lease pause in their own loops, and token reviews pause in
-//! `admin::authorization`. To a probe, a server that answers 429 is alive (`apiserver::probe_client`). Two parts do not
-//! wait that long: the election does not wait at all, because its requests are few and its deadline is short, and the
-//! few Services with reserved slots wait 1 s (`controller::workqueue`).
+//! In the operator, the code that gets a 429 decides what to do. Most code waits at least as long as `Retry-After`
+//! requests: writes, and the GETs before them, pause in `controller::workqueue::overload`, watches back off in
+//! `controller::watch::backoff`, and pages after the first one of a list are requested again in `apiserver::pages`.
+//! `controller::events` pauses, retries an Event up to three times, and then drops it. The comparison of the sources,
+//! the discovery of ReferenceGrants and the probe Lease pause in their own loops, and token reviews pause in
+//! `admin::authorization`. Three parts do not wait that long: probes, to which a server that answers 429 is alive
+//! (`apiserver::probe_client`); the election, because its requests are few and its deadline is short; and the few
+//! Services for which `controller::workqueue` reserves places, which wait 1 s. `apiserver::channel` keeps its
+//! connection to a server that answers 429.
 
 use std::time::Duration;
 
@@ -73,8 +74,8 @@ pub fn is_answer<T>(result: &kube::Result<T>) -> bool {
     matches!(result, Ok(_) | Err(kube::Error::Api(_)))
 }
 
-/// Whether this object does not exist. An API server names the missing object. A 404 without a name comes from a proxy
-/// in between, and is no reason to delete a copy.
+/// Whether this object does not exist. An API server names the missing object. A 404 that does not name it may come
+/// from a proxy in between, and is no reason to delete a copy.
 #[must_use]
 pub fn is_missing(status: &Status, name: &str) -> bool {
     let details = status.details.as_ref();
@@ -88,20 +89,20 @@ pub fn is_namespace_terminating(status: &Status) -> bool {
     causes.any(|cause| cause.reason == "NamespaceTerminating")
 }
 
-/// Whether another writer was faster.
+/// Whether the object already exists, or has changed since it was read.
 #[must_use]
 pub fn is_conflict(status: &Status) -> bool {
     status.code == 409
 }
 
-/// Whether a permission is missing, or an admission policy rejected the request; see [`missing_right`].
+/// Whether a permission is missing or an admission policy rejected the request; see [`missing_right`].
 #[must_use]
 pub fn is_forbidden(status: &Status) -> bool {
     status.code == 403
 }
 
-/// The missing permission, in the words of the API server, without the name of the object. `None` if the request passed
-/// the authorizers: an admission policy also answers 403, and only the text distinguishes the two.
+/// The missing permission, in the words of the API server, without the name of the object. `None` if no permission is
+/// missing: an admission policy also answers 403, and only the text distinguishes the two.
 #[must_use]
 pub fn missing_right(status: &Status) -> Option<&str> {
     let (_, right) = status.message.split_once(" is forbidden: ")?;
@@ -120,8 +121,8 @@ pub fn is_expired(status: &Status) -> bool {
     status.code == 410
 }
 
-/// Whether the same watch would be rejected again. Code 0 stands for an event that cannot be decoded: kube reads
-/// it as a `Status` without a code.
+/// Whether the same watch would be rejected again. Code 0 stands for an event that cannot be decoded: the `kube` crate
+/// reads such an event as a `Status` without a code.
 #[must_use]
 pub fn must_relist(status: &Status) -> bool {
     matches!(status.code, 0 | 400 | 410)

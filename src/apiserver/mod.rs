@@ -1,8 +1,8 @@
 //! Connections to API servers: their addresses and time limits, and how a dead connection is detected.
 //!
-//! kube's own stack speaks HTTP/1.1 without keepalive: after a server loses power, a request on a pooled connection
-//! hangs for a quarter of an hour. The stack of this module speaks HTTP/2, pings the server, and knows more than one
-//! address:
+//! The HTTP client of the `kube` crate speaks HTTP/1.1 without keepalive: after a server loses power, a request on a
+//! pooled connection hangs for a quarter of an hour. The client of this module speaks HTTP/2, pings the server, and
+//! knows more than one address:
 //!
 //! ```text
 //!   kube ──> credentials ──> Paged ──> RequestLimits: time limits ──> Channel: one Connection at a time ──> Dialer ──> AddressPool
@@ -93,7 +93,7 @@ pub struct Access {
 /// The reason why there is no access to the API. The message is one line.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// `--kubeconfig` cannot be used.
+    /// The file that `--kubeconfig` names cannot be used.
     #[error("--kubeconfig {path}: {error}")]
     Kubeconfig {
         /// The file.
@@ -112,7 +112,7 @@ pub enum Error {
     Credentials {
         /// The API server.
         url: String,
-        /// The reason why they cannot be used.
+        /// The reason.
         error: String,
     },
 }
@@ -235,14 +235,14 @@ impl Access {
         _ = self.dialer.listed.set(Box::new(listed));
     }
 
-    /// Replaces the set of addresses that probes find unhealthy while another address is well. When an address is added,
-    /// all connections to it, and the watches on them, end immediately.
+    /// Replaces the set of addresses that probes find unhealthy; it is empty while no address is well. When an address
+    /// is added, all connections of clients to this address end immediately, with the requests and watches on them.
     pub fn set_unhealthy(&self, addresses: BTreeSet<ServerAddress>) {
         self.dialer.pool.lock().set_unhealthy(addresses);
     }
 
-    /// Creates a client with its own connections. The client repeats a request only if no server has accepted it, or if
-    /// the request is for a page of a list. `purpose` names the client in logs.
+    /// Creates a client with its own connections. By itself, the client repeats a request only if no server has
+    /// accepted it, or if the request is for a page of a list. `purpose` names the client in logs.
     ///
     /// # Errors
     /// If certificates or credentials cannot be used.

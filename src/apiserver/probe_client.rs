@@ -40,7 +40,7 @@ const LONGEST_BODY: usize = 4 * 1024;
 /// The maximum size of the status line and headers of a response.
 const LONGEST_HEAD: usize = 16 * 1024;
 
-/// The minimum time between two reads of the CA and the token, even if these credentials fail at several servers.
+/// The minimum time between two reads of the credentials and the CA, even if these fail at several servers.
 const REREAD_PAUSE: Duration = Duration::from_secs(1);
 
 /// Opens the connections of probes.
@@ -52,7 +52,7 @@ pub trait ProbeClient: Send + Sync {
 /// A connection to one address and port.
 pub trait ProbeConnection: Send {
     /// Sends a request, and may repeat it with newer credentials. The caller must set a time limit. If the caller drops
-    /// the future, the connection is unusable.
+    /// the future before it completes, the connection is unusable.
     fn get(&mut self) -> BoxFuture<'_, Reply>;
     /// Returns whether the connection accepts no more requests.
     fn is_closed(&self) -> bool;

@@ -66,9 +66,9 @@ where
     }
 
     /// Sends a request. A response of more than `largest` bytes fails with [`TooLarge`], and so does a watch with a
-    /// line of more than [`LARGEST_OBJECT`]. A smaller one also fails if all incomplete responses together are too
-    /// large. Unless `largest` is less than [`LARGEST_OBJECT`], such a failure counts against the server. Only the
-    /// beginning of an error response is read.
+    /// line of more than [`LARGEST_OBJECT`] bytes. A response or line of more than 1 MiB also fails if all incomplete
+    /// responses together are too large. These failures count against the server, except that of a response if
+    /// `largest` is less than [`LARGEST_OBJECT`]. Only the beginning of an error response is read.
     pub fn send(
         &self,
         request: Request<Body>,
@@ -125,8 +125,8 @@ where
     }
 }
 
-/// Counts one request when this value is dropped, so exactly once: with a response, after an error, or when its caller
-/// abandons it.
+/// Counts one request when this value is dropped, so exactly once: with a response, after an error, or when the caller
+/// abandons the request.
 struct RequestCount {
     metrics: Metrics,
     method: Method,
@@ -195,7 +195,7 @@ mod tests {
         assert_eq!(
             skew_of(5_000, 9_000, 2_000),
             None,
-            "the clock was set back in between"
+            "the clock was set back between request and response"
         );
     }
 
@@ -211,7 +211,7 @@ mod tests {
         let ends = async |path| {
             let request = Request::get(path).body(Body::empty()).unwrap();
             let answer = counted.send(request, usize::MAX).await;
-            let error = answer.err().expect("no server answers");
+            let error = answer.err().expect("the silent server answered");
             error.to_string()
         };
         assert_eq!(ends("/services/one?").await, "no response within 5s");
@@ -246,7 +246,7 @@ mod tests {
         assert_eq!((count("200"), count("<error>")), (1, 0));
         assert!(call("/failed").await.is_err());
         assert_eq!(count("<error>"), 1);
-        assert!(call("/silent").await.is_err(), "there is a time limit");
+        assert!(call("/silent").await.is_err(), "there is no time limit");
         assert_eq!(count("<error>"), 2);
         assert!(timeout(Duration::from_secs(1), call("/silent")).await.is_err());
         assert_eq!(count("<error>"), 3);

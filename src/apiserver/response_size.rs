@@ -150,7 +150,7 @@ where
 pub(super) struct WatchBody<B> {
     body: Pin<Box<B>>,
     line: AnswerSize,
-    /// `None` if the service is not a server, and after a line was too large.
+    /// `None` without a connection to a server, and after a line was too large.
     origin: Option<Origin>,
 }
 
@@ -271,9 +271,9 @@ mod tests {
             most = most.max(incoming.0.load(Ordering::Relaxed));
         }
         assert!(most <= LARGEST_TOTAL, "{most}");
-        assert!(!watches.is_empty(), "the remaining watches have room");
+        assert!(!watches.is_empty(), "all watches were abandoned");
         let body = Full::new(Bytes::from(vec![b'A'; FAIR_SHARE]));
         let read = read(body, incoming.answer(LARGEST_OBJECT)).await;
-        assert!(read.is_ok(), "small answers arrive");
+        assert!(read.is_ok(), "a small response was abandoned");
     }
 }

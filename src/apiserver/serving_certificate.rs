@@ -1,7 +1,7 @@
 //! The facts that an API server shows to anyone: its certificate, whether it answers, and its clock.
 //!
-//! The certificate is read and not verified, because a client of the VIP may know the server by a name that we do not
-//! know. So no credentials are sent, and nothing that the server says is trusted.
+//! The issuer and the names of the certificate are not verified, because a client of a Service may know the server by a
+//! name that we do not know. So no credentials are sent, and nothing that the server says is trusted.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -39,8 +39,8 @@ pub struct Shown {
 pub struct ServingCertificate(CertificateDer<'static>);
 
 impl ServingCertificate {
-    /// Whether the certificate names this address or DNS name. Clients that connect by this name require that. `false`
-    /// for a text that is neither.
+    /// Whether the certificate names this address or DNS name, as a client that connects by it requires. `false` for a
+    /// text that is neither.
     #[must_use]
     pub fn names(&self, name: &str) -> bool {
         ServerName::try_from(name).is_ok_and(|name| self.check(&name).is_ok())

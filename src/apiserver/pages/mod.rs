@@ -28,8 +28,8 @@ use crate::timing::LONGEST_RETRY_AFTER;
 /// The limit for the first page of a resource, in objects.
 const FIRST_PAGE: u32 = 100;
 
-/// The target size of a page in bytes. After a larger page the limit is halved; after a page of less than
-/// half this size it is doubled, unless that was the last page of a list.
+/// The target size of a page in bytes. After a larger page, the limit is halved. After a page of less than half this
+/// size, it is doubled, unless that page was the last one of a list.
 const TARGET: usize = 64 * 1024;
 
 /// The target size of a page after one that took at least [`QUICK_PAGE`]: each page takes long, so a list should have
@@ -42,17 +42,17 @@ const QUICK_PAGE: Duration = Duration::from_millis(50);
 /// A page of more than this many bytes is abandoned, unless its limit is a single object.
 const LARGEST_PAGE: usize = 4 * 1024 * 1024;
 
-/// The first pause before the next page is requested again from an overloaded API server; each further pause is twice
-/// as long. The API server may request a longer pause. All pauses of one page together are limited, because the
-/// continue token is valid only for some minutes, and because the caller knows better than this layer what to do in the
-/// meantime.
+/// The first pause before a page is requested again from an overloaded API server; each further pause is twice as long.
+/// The API server may request a longer pause. The first page of a list is not requested again. All pauses of one page
+/// together are limited, because the continue token is valid only for some minutes, and because the caller knows better
+/// than this module what to do in the meantime.
 const PAGE_PAUSE: Duration = Duration::from_secs(1);
 
 /// Chooses the size of the pages of lists.
 #[derive(Clone)]
 pub(super) struct Paged<S> {
     counted: RequestLimits<S>,
-    /// The number of objects of the next page, by path.
+    /// Shared by all requests of the client.
     sizes: Arc<Mutex<Sizes>>,
 }
 
@@ -72,8 +72,8 @@ struct Size {
 const PATHS: usize = 1000;
 
 impl Sizes {
-    /// The limit for the next page. `continues` says whether that page continues a list, which means that the previous
-    /// page was full.
+    /// The limit for the next page. `continues` says whether that page continues a list. If it does, the previous page
+    /// was full.
     fn of(&self, path: &str, continues: bool) -> u32 {
         match self.0.get(path) {
             None => FIRST_PAGE,

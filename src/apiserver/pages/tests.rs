@@ -11,7 +11,7 @@ use crate::telemetry::metrics::Metrics;
 /// The limit and the time of each request that the API server got.
 type Requests = Arc<Mutex<Vec<(u32, Instant)>>>;
 
-/// Serves a list of `total` objects of this size. A page holds as many as the limit allows.
+/// Serves a list of `total` objects of this size in bytes. A page holds as many objects as the limit allows.
 fn server(
     object: usize,
     total: u32,
@@ -171,7 +171,7 @@ async fn overload_in_the_middle_of_a_list_does_not_restart_the_list() {
     });
     let paged = paged(server);
     let first = list(&paged, "limit=500").await;
-    assert!(first.is_err(), "only the caller requests the first page again");
+    assert!(first.is_err(), "the first page was requested again");
     list(&paged, "limit=500&continue=x").await.unwrap();
     let requests = requests.lock();
     assert_eq!(requests.len(), 3);
@@ -199,7 +199,7 @@ async fn an_overload_that_lasts_longer_than_a_minute_ends_the_list() {
 }
 
 #[tokio::test]
-async fn late_page_is_requested_again_with_fewer_objects() {
+async fn after_a_late_page_the_next_list_asks_for_fewer_objects() {
     let requests = Requests::default();
     let seen = requests.clone();
     let server = service_fn(move |request: Request<Body>| {

@@ -118,7 +118,7 @@ async fn probe(client: &HttpsProbeClient, target: Target) -> Reply {
             Err(failure) => Reply::Failure(failure),
         }
     };
-    timeout(PATIENCE, probe).await.expect("the probe ends")
+    timeout(PATIENCE, probe).await.expect("the probe has not ended")
 }
 
 /// Rule: 7.request
@@ -229,7 +229,7 @@ async fn a_ca_that_is_read_again_decides_on_a_certificate_error() {
     assert_eq!(
         server.received.lock().len(),
         1,
-        "no request before the certificate is verified"
+        "a request was sent before the certificate was verified"
     );
 }
 
@@ -302,7 +302,7 @@ async fn a_long_answer_is_not_read_to_its_end() {
     assert_eq!(connection.get().await, Reply::Success);
     timeout(PATIENCE, connection.closed())
         .await
-        .expect("the connection is closed");
+        .expect("the connection is still open");
     assert!(connection.is_closed());
 }
 
@@ -327,7 +327,7 @@ async fn a_server_that_ends_is_noticed_on_an_idle_connection() {
     drop(server);
     timeout(PATIENCE, connection.closed())
         .await
-        .expect("the connection is closed");
+        .expect("the connection is still open");
     assert_eq!(connection.get().await, Reply::Failure(Failure::Reset));
 }
 
