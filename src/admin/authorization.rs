@@ -33,9 +33,9 @@ const CAPACITY: usize = 256;
 /// API server is overloaded.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
-/// The maximum number of unknown tokens that are reviewed in a second: for one peer, and for all. A token that was
-/// allowed the last time does not count, so invalid tokens never keep a known scraper out. A new scraper may get 503
-/// while clients send many invalid tokens.
+/// The maximum number of unknown tokens that are reviewed per second: for one peer, and for all peers. A token that was
+/// allowed the last time does not count, so this limit never keeps a known scraper out. A new scraper may get 503 while
+/// clients send many invalid tokens.
 const UNKNOWN_TOKENS: (usize, usize) = (3, 12);
 
 /// The verdict of a review that may still be running; `None` if the review failed. It is shared, so concurrent requests
@@ -100,7 +100,7 @@ impl Authorization {
         }
     }
 
-    /// The verdict on the client that sends these headers, or `None` if it cannot be reviewed now.
+    /// The verdict on the client that sends these headers, or `None` if its token cannot be reviewed now.
     pub(super) async fn verdict(&self, headers: &HeaderMap, peer: IpAddr) -> Option<Verdict> {
         let Some(token) = bearer_token(headers) else {
             return Some(Verdict::Unauthenticated);
@@ -472,7 +472,7 @@ mod tests {
         let fixture = Fixture::start();
         assert!(
             fixture.verdict("scraper").now_or_never().is_none(),
-            "it has no response yet"
+            "the review has ended already"
         );
         advance(LIMIT).await;
         fixture.store.restrict("scraper", Vec::new());

@@ -70,8 +70,8 @@ impl Certificate {
     }
 
     /// Reads the files every few seconds, and uses them when they have changed. Never returns. The kubelet swaps all
-    /// files of a Secret at once, through a symlink. If the swap falls between our two reads, the pair does not match
-    /// and is rejected, and the next check reads the new files.
+    /// files of a Secret at once, through a symlink. If the swap falls between our two reads, a certificate and a key
+    /// that do not match are rejected, and the next check reads the new files.
     pub(super) async fn follow(&self) {
         let Some(directory) = &self.directory else {
             return std::future::pending().await;

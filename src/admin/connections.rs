@@ -15,7 +15,8 @@ pub(super) struct Connections(Vec<OpenConnection>);
 
 struct OpenConnection {
     peer: IpAddr,
-    /// There is a `Weak` of this while the client has sent a complete request and has not received the whole response.
+    /// There is a `Weak` of this while a response is in progress: the head of a request has arrived, and the response
+    /// has not been written completely.
     answers: Arc<()>,
     task: AbortHandle,
 }

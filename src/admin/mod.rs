@@ -34,7 +34,7 @@ use server::{Document, Limits, Site};
 const BACKLOG: u32 = 4096;
 
 /// The number of bytes that the kernel buffers in each direction of a connection. The kernel doubles this for its own
-/// records and counts it against the memory limit of the Pod; its default limit is several MB.
+/// records and counts it against the memory limit of the Pod. By default, the kernel buffers up to several MB.
 const KERNEL_BUFFER: u32 = 8 * 1024;
 
 /// Listens on `address`. Without a host, it listens on both families, or on IPv4 alone if the machine has no IPv6.
@@ -50,7 +50,7 @@ pub async fn bind(address: &ServerAddress) -> io::Result<TcpListener> {
     listener.map_err(|error| io::Error::new(error.kind(), format!("cannot listen on {address}: {error}")))
 }
 
-/// On Linux, a socket on `[::]` accepts IPv4 too.
+/// On Linux, a socket on `[::]` accepts IPv4 too, unless the sysctl `net.ipv6.bindv6only` is set.
 fn listen_on_all(port: u16) -> io::Result<TcpListener> {
     match listen((Ipv6Addr::UNSPECIFIED, port).into()) {
         // With IPv4 alone, the same error would occur, or another process would keep the port on IPv6.
@@ -93,7 +93,7 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 
 /// Serves `/metrics` until `shutdown`. Responses in progress then have half a second to finish, or less if the caller
 /// drops the future ([`crate::run`] does). A page may be up to a second old. With `secure`, the connections are over
-/// TLS, and clients need a token.
+/// TLS, and clients need a token that allows them to get `/metrics`.
 pub async fn serve_metrics(
     listener: TcpListener,
     metrics: Metrics,

@@ -1,4 +1,4 @@
-//! Limits how often clients may do something within a second: the clients of one peer, and all clients together.
+//! Limits how often per second clients may do something: the clients at one peer address, and all clients together.
 
 use std::net::IpAddr;
 use std::time::Duration;

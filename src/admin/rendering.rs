@@ -208,7 +208,7 @@ mod tests {
         let rendering = Rendering::new(metrics.clone());
         assert!(
             rendering.page().now_or_never().is_none(),
-            "the rendering does not end with its first piece"
+            "the rendering ended with its first piece"
         );
         metrics.leader_changed();
         assert_eq!(transitions(rendering.page().await).await.as_deref(), Some("0"));

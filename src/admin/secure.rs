@@ -20,8 +20,8 @@ use super::pace::Pace;
 use crate::apiserver::access_review::Verdict;
 use crate::config::SecureMetrics;
 
-/// The maximum number of handshakes in a second: for one peer, and for all. A signature with an RSA key takes about a
-/// millisecond of the thread that also renews the Lease.
+/// The maximum number of handshakes per second: for one peer, and for all peers. A signature with an RSA key takes
+/// about a millisecond of the thread that also renews the Lease.
 const HANDSHAKES: (usize, usize) = (16, 128);
 
 /// The number of bytes that TLS buffers for a client that does not read.
@@ -129,13 +129,13 @@ mod tests {
     async fn answer(server: &Server, from: &str, path: &str, token: Option<&str>) -> u16 {
         let stream = server.connect_from(from).await;
         let answer = timeout(PATIENCE, https_get(stream, path, token)).await;
-        answer.expect("an answer in time").unwrap().code
+        answer.expect("no response in time").unwrap().code
     }
 
     async fn assert_cut(mut stream: TcpStream) {
         let mut rest = Vec::new();
         let read = timeout(PATIENCE, stream.read_to_end(&mut rest)).await;
-        _ = read.expect("the server closes");
+        _ = read.expect("the connection is still open");
     }
 
     /// Rule: survive.metrics-authorized
@@ -203,7 +203,7 @@ mod tests {
         let cut = join_all(handshakes).await;
         assert!(
             cut.contains(&true),
-            "40 handshakes in much less than a second exceed the limit"
+            "none of 40 handshakes in much less than a second was cut"
         );
         assert_eq!(answer(&server, TWO, "/metrics", None).await, 401);
     }
@@ -219,7 +219,7 @@ mod tests {
         assert_eq!(answer(&server, TWO, "/metrics", None).await, 401);
         server.shutdown.cancel();
         let began = Instant::now();
-        timeout(PATIENCE, server.task).await.expect("ends").unwrap();
+        timeout(PATIENCE, server.task).await.expect("hangs").unwrap();
         assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
         assert_cut(slow).await;
     }

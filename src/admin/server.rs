@@ -57,13 +57,14 @@ pub(super) struct Document {
 pub(super) struct Limits {
     /// Whether a connection may send another request after its first.
     pub(super) keep_alive: bool,
-    /// The time from the start of the wait for a request to the end of its headers. It also limits idle connections.
+    /// The time from the start of the wait for a request to the end of its headers, and so the longest time for which a
+    /// connection may be idle.
     pub(super) header_time: Duration,
-    /// The number of headers of a request. Prometheus sends six.
+    /// The maximum number of headers of a request. Prometheus sends six.
     pub(super) headers: usize,
     /// The bytes of a request's head, and of the buffered part of a response.
     pub(super) buffer: usize,
-    /// The number of simultaneous connections.
+    /// The maximum number of simultaneous connections.
     pub(super) connections: usize,
     /// The lifetime of a connection, which limits clients that read their responses too slowly or not at all.
     pub(super) age: Duration,
@@ -86,7 +87,7 @@ impl Default for Limits {
 }
 
 /// Serves a site until `shutdown`. An error on a connection ends only that connection. A new connection never waits for
-/// a slot: when there are too many, another one is closed.
+/// a place: when there are too many connections, an older one is closed.
 pub(super) async fn serve(listener: TcpListener, site: Site, limits: Limits, shutdown: CancellationToken) {
     let mut tasks = JoinSet::new();
     let accept = async {

@@ -95,7 +95,7 @@ async fn rest(stream: &mut TcpStream) -> String {
     let mut bytes = Vec::new();
     let _ = timeout(PATIENCE, stream.read_to_end(&mut bytes))
         .await
-        .expect("the server closes");
+        .expect("the connection is still open");
     String::from_utf8(bytes).unwrap()
 }
 
@@ -112,8 +112,8 @@ async fn answer(stream: &mut TcpStream) -> String {
         }
         let byte = timeout(PATIENCE, stream.read_u8())
             .await
-            .expect("an answer in time")
-            .expect("a whole answer");
+            .expect("no response in time")
+            .expect("the response broke off");
         bytes.push(byte);
     }
 }
@@ -460,7 +460,7 @@ async fn a_client_that_sends_its_headers_too_slowly_is_cut() {
         let mut bytes = Vec::new();
         let _ = timeout(PATIENCE, read.read_to_end(&mut bytes))
             .await
-            .expect("the connection is cut");
+            .expect("the connection is still open");
         trickle.abort();
         assert!(
             began.elapsed() >= Duration::from_millis(290),
@@ -557,7 +557,7 @@ async fn a_new_connection_ends_the_oldest_without_a_request() {
     }
 }
 
-/// Data that arrives before the server runs again counts as received.
+/// A request that arrives before the server runs again counts as received.
 /// Rule: survive.probes-places
 #[tokio::test]
 async fn received_requests_are_answered_before_the_close() {
@@ -648,12 +648,12 @@ async fn shutdown_ends_idle_connections_at_once() {
     assert_answered(&mut stream, KEEP_ALIVE).await;
     let began = Instant::now();
     server.shutdown.cancel();
-    timeout(PATIENCE, server.task).await.expect("ends").unwrap();
+    timeout(PATIENCE, server.task).await.expect("hangs").unwrap();
     assert_eq!(rest(&mut stream).await, "");
     assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
     assert!(
         TcpStream::connect(server.address).await.is_err(),
-        "no server listens"
+        "the server still listens"
     );
 }
 
@@ -672,7 +672,7 @@ async fn shutdown_lets_a_running_answer_finish() {
     server.shutdown.cancel();
     let response = rest(&mut stream).await;
     assert_eq!(body(&response).len(), 16 << 20);
-    timeout(PATIENCE, server.task).await.expect("ends").unwrap();
+    timeout(PATIENCE, server.task).await.expect("hangs").unwrap();
 }
 
 #[tokio::test]
@@ -683,7 +683,7 @@ async fn shutdown_waits_half_a_second_at_most() {
     assert_alive(&server.get("/livez").await);
     let began = Instant::now();
     server.shutdown.cancel();
-    timeout(PATIENCE, server.task).await.expect("ends").unwrap();
+    timeout(PATIENCE, server.task).await.expect("hangs").unwrap();
     assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
     assert_eq!(rest(&mut slow).await, "");
 }
@@ -698,12 +698,12 @@ async fn shutdown_works_while_all_slots_are_taken() {
     let mut first = server.connect().await;
     assert_answered(&mut first, KEEP_ALIVE).await;
     server.shutdown.cancel();
-    timeout(PATIENCE, server.task).await.expect("ends").unwrap();
+    timeout(PATIENCE, server.task).await.expect("hangs").unwrap();
 }
 
 /// Rule: 4.metrics-address
 #[tokio::test]
-async fn empty_host_always_includes_ipv4() {
+async fn empty_host_includes_ipv4() {
     let listener = bind(&ServerAddress::new("", 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
     assert!(TcpStream::connect(("127.0.0.1", port)).await.is_ok());
@@ -761,6 +761,6 @@ async fn the_public_servers_serve_until_shutdown() {
     }
     shutdown.cancel();
     for task in tasks {
-        timeout(PATIENCE, task).await.expect("ends").unwrap();
+        timeout(PATIENCE, task).await.expect("hangs").unwrap();
     }
 }
