@@ -16,7 +16,7 @@ pub(super) fn bind(text: &str) -> Result<Option<ServerAddress>, String> {
 fn parse(text: &str) -> Option<ServerAddress> {
     let socket = text.parse::<SocketAddr>().ok().map(|socket| socket.to_string());
     let (host, port) = socket.as_deref().unwrap_or(text).rsplit_once(':')?;
-    // `parse` alone would accept "+80".
+    // `str::parse` alone would accept "+80".
     let port = port
         .bytes()
         .all(|b| b.is_ascii_digit())

@@ -5,8 +5,8 @@ use std::time::Duration;
 use crate::config::{ElectionConfig, ProbeConfig};
 use crate::timing::{LONGEST_LEASE, LONGEST_PROBE_LIMIT, LONGEST_PROBE_PERIOD, PROBE_LATE, PROBE_OVERLAP};
 
-/// Checks these rules. The error names the flag or the variable, the value and the rule. `origin` returns the name of
-/// the flag or the variable that the value comes from.
+/// Checks these rules. The error names the flag or its environment variable, the value and the rule. `origin` takes the
+/// name of a flag, and returns the name under which the user has set the flag.
 pub(super) fn check(
     election: &ElectionConfig,
     probe: &ProbeConfig,

@@ -36,8 +36,8 @@ use endpoint_copier_core::verdicts::Thresholds;
     version,
     about = "Keeps the EndpointSlices of managed Services in sync with those of their sources",
     args_override_self = true,
-    after_help = "Each flag can also be set in the environment: --log-level is ENDPOINT_COPIER_LOG_LEVEL. A flag takes \
-                  precedence over its variable."
+    after_help = "Each flag that takes a value and has an effect can also be set in the environment: --log-level is \
+                  ENDPOINT_COPIER_LOG_LEVEL. A flag takes precedence over its variable."
 )]
 pub(super) struct Flags {
     /// Where /metrics is served; 0 disables it
@@ -100,8 +100,8 @@ pub(super) struct Flags {
     #[arg(long, value_name = "COUNT", help_heading = "Limits", default_value = "10000", value_parser = count)]
     max_services: usize,
 
-    /// Whether to copy sources in other namespaces, except the default source. consent: if allowed by --allow-source, a
-    /// ReferenceGrant or the source's endpoint-copier/allow-from; allow: always; deny: only by --allow-source
+    /// Which sources in other namespaces to copy, besides the default source. consent: those that --allow-source, a
+    /// ReferenceGrant or the source's endpoint-copier/allow-from allows; allow: all; deny: those of --allow-source
     #[arg(
         long,
         value_name = "MODE",
@@ -197,7 +197,7 @@ pub(super) struct Flags {
     #[arg(long, value_name = "MODE", help_heading = "Probes", default_value = "enforce", value_parser = probe_mode)]
     probe: ProbeMode,
 
-    /// Time between two probes of an address; 500ms to 2s
+    /// Time between the starts of two probes of an address and port, except after the first failures; 500ms to 2s
     #[arg(long, value_name = "DURATION", help_heading = "Probes", default_value = "1s", value_parser = go::duration)]
     probe_period: Duration,
 

@@ -84,8 +84,8 @@ pub(super) fn boolean(text: &str) -> Result<bool, String> {
 
 /// A duration in Go's notation, such as `1m30s`, `1.5h` or `500ms`; never negative.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
-    // kube's parser reads an empty string as 0 and accepts extra signs. It panics on a minus sign after the first
-    // number, and on durations that Rust cannot represent.
+    // The parser of the `kube` crate reads an empty string as 0 and accepts extra signs. It panics on a minus sign
+    // after the first number, and on durations that Rust cannot represent.
     let unsigned = text.strip_prefix('+').unwrap_or(text);
     let mut numbers = unsigned
         .split(|c: char| !c.is_ascii_digit())

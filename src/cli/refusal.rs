@@ -1,5 +1,5 @@
-//! Rejects arguments with a one-line message: for a flag with a bad value or a missing argument, one of this program;
-//! otherwise, the first line of clap's message.
+//! Rejects arguments with a one-line message. If a flag has a bad value or an argument is missing, the message is our
+//! own. Otherwise, it is the first line of clap's message.
 
 use std::collections::HashMap;
 

@@ -30,8 +30,8 @@ pub(super) struct SecureMetricsFlags {
 }
 
 impl SecureMetricsFlags {
-    /// Checks that these flags fit together. `origin` returns the name of the flag or the variable that a value comes
-    /// from.
+    /// Checks that these flags fit together. `origin` takes the name of a flag, and returns the name under which the
+    /// user has set the flag.
     pub(super) fn check(self, origin: impl Fn(&str) -> String) -> Result<Option<SecureMetrics>, String> {
         let cert_path = not_empty(self.metrics_cert_path);
         match cert_path {

@@ -50,9 +50,9 @@ fn refused(args: &str, env: &[(&str, &str)]) -> String {
         Err(Exit { code: 2, text }) => {
             let line = text
                 .strip_prefix("endpoint-copier-operator: ")
-                .expect("begins with the program's name");
-            let line = line.strip_suffix('\n').expect("ends in a newline").to_owned();
-            assert!(!line.contains('\n'), "one line: {text}");
+                .expect("the program's name is missing");
+            let line = line.strip_suffix('\n').expect("no newline").to_owned();
+            assert!(!line.contains('\n'), "more than one line: {text}");
             line
         }
         other => panic!("{args}: {other:?}"),
@@ -409,7 +409,7 @@ fn each_flag_is_also_read_from_the_environment() {
     assert_eq!(
         warnings,
         Vec::<String>::new(),
-        "a flag without effect is not read from the environment"
+        "a flag without effect was read from the environment"
     );
 }
 
@@ -647,7 +647,7 @@ fn flags_without_effect_are_accepted_with_one_warning_each() {
     );
     assert!(
         !config.leader_elect,
-        "a flag that follows a flag without a value is read"
+        "the flag after a flag without a value was not read"
     );
     assert_eq!(warnings.len(), 4);
 }
