@@ -8,7 +8,7 @@ use endpoint_copier_core::model::{Service, annotation_of};
 /// The maximum number of host names that are read, so that a long list takes little memory.
 const MOST_HOST_NAMES: usize = 16;
 
-/// The annotation in which kube-vip names the Node.
+/// The annotation in which kube-vip names the Node from which it announces a Service.
 const KUBE_VIP_NODE: &str = "kube-vip.io/vipHost";
 
 /// How clients reach a Service from outside.

@@ -61,7 +61,7 @@ pub(super) struct ClusterReader<'a> {
     pub config: &'a Config,
     /// The namespace of the credentials.
     pub own_namespace: String,
-    /// Whether the credentials are those of the Pod that this process runs in, and so those of the operator.
+    /// Whether the credentials are those of the Pod that this process runs in. The Pod is assumed to be the operator's.
     pub is_in_pod: bool,
 }
 
@@ -183,8 +183,8 @@ impl ClusterReader<'_> {
         (events, error)
     }
 
-    /// Lists ReferenceGrants in the first version that the cluster serves. Without ReferenceGrants, or without
-    /// permission to list them, the annotations of sources and the flags decide which sources may be copied.
+    /// Lists ReferenceGrants in the newest version that can be listed. If the cluster serves none, or this command has
+    /// no permission to list them, the annotations of sources and the flags decide which sources may be copied.
     async fn list_grants(&self, index: &mut Index) -> Result<(), Error> {
         let grants = match self.grants::<true>().await? {
             None => self.grants::<false>().await?,
@@ -323,7 +323,7 @@ where
 
 /// Adds the finding to each row whose Service has an Event with this reason, unless a newer Event says that the finding
 /// has ended. Some Events do not count: those on an earlier Service of the same name, those that do not name the
-/// operator as their reporter, those that are too old, and those from more than [`CLOCK_TOLERANCE`] in the future.
+/// operator as their reporter, those that are too old, and those that are more than [`CLOCK_TOLERANCE`] in the future.
 pub(super) fn add_reported(rows: &mut [&mut Row], reason: Reason, events: &[DynamicObject], now: Timestamp) {
     let is_current = |event: &&DynamicObject| {
         let age = last_reported(event).map(|at| now.duration_since(at));

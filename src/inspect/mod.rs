@@ -1,7 +1,7 @@
 //! `status`, `plan`, `wait` and `doctor`: the commands that inspect a cluster and write nothing.
 //!
-//! They use the same index and the same plan as the operator. Only the reads differ: these commands list objects and do
-//! not watch them.
+//! They use the same index and the same plan as the operator. But they list objects instead of watching them, and for
+//! the plan they take the results of probes from the copies.
 
 use std::io::Write as _;
 use std::time::Duration;
@@ -53,7 +53,7 @@ pub enum OutputFormat {
 const MORE_READS: usize = 2;
 const READ_PAUSE: Duration = Duration::from_millis(500);
 
-/// Why the cluster could not be shown.
+/// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The configuration cannot be used.

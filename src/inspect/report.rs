@@ -222,7 +222,7 @@ fn decide(index: &Index, key: &ServiceKey) -> Option<(Snapshot, Plan)> {
 impl Leader {
     pub fn of(lease: &Lease, at: Timestamp) -> Self {
         let spec = lease.spec.clone();
-        // A time that cannot be parsed counts as absent: the API server stores times that this client cannot parse.
+        // A time that cannot be parsed counts as absent: the API server accepts times that this client cannot parse.
         let moment = |time: Option<String>| time.and_then(|time| time.parse().ok());
         let holder = spec.holder_identity.filter(|holder| !holder.is_empty());
         let renewed = moment(spec.renew_time);

@@ -9,10 +9,10 @@ use super::{Error, connect, print, table};
 use crate::config::Config;
 use endpoint_copier_core::model::ServiceKey;
 
-/// The pause between two reads. Each read lists all Services, so the pause is not shorter.
+/// The pause between two reads. It is not shorter, because each read lists all Services.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// The minimum time for the first read, so that a limit of 0 reads once.
+/// The minimum time limit of the first read, so that a limit of 0 reads once.
 const FIRST_READ: Duration = Duration::from_secs(5);
 
 /// Waits until the copies of a Service are in sync or `limit` leaves no time for another read, prints the result, and

@@ -232,7 +232,7 @@ async fn silent_servers_delay_doctor_by_less_than_20_seconds() {
     let (result, detail) = check(&json, "reachability");
     assert_eq!(result, "failed", "{json:#}");
     assert!(
-        detail.starts_with("no response from 2 of 3") && detail.contains("(timed out)"),
+        detail.starts_with("requests to 2 of 3") && detail.contains("(timed out)"),
         "{detail}"
     );
 }

@@ -45,7 +45,7 @@ pub(super) struct ServiceFacts {
 pub(super) struct Server {
     /// The names in the certificate.
     pub names: Vec<String>,
-    /// The names that clients of Services use, but that the certificate lacks: addresses and host names.
+    /// The addresses and host names by which clients may reach Services, as far as the certificate lacks them.
     pub missing: BTreeSet<String>,
     /// The minimum number of seconds by which our clock is ahead of the server's clock; negative if it is behind.
     pub ahead: Option<f64>,
@@ -57,7 +57,7 @@ pub(super) struct Installations {
     /// Whether replicas use a Lease: `--leader-elect` is on.
     pub elect: bool,
     pub seen: Vec<Installation>,
-    /// Why the Leases of other namespaces, or all Leases, could not be read.
+    /// Why the Leases of other namespaces, or any Leases, could not be read.
     pub hidden: Option<Unknown>,
 }
 
@@ -101,9 +101,9 @@ impl ServiceFacts {
     }
 }
 
-/// The addresses that source and copies list, on the ports that the source lists, and on the port of the supervisor if
-/// the copies have or should have it. If the source lists no port, the ports of the copies count. Other ports and other
-/// sources are not contacted, because the servers there need not be API servers.
+/// The addresses that source and copies list, on the ports that the source lists, and on the port of RKE2's supervisor
+/// if the copies have or should have that port. If the source lists no port, the ports of the copies count. Other ports
+/// and other sources are not contacted, because the servers there need not be API servers.
 fn servers(snapshot: &Snapshot) -> BTreeSet<Target> {
     let (Some(service), Some(source)) = (&snapshot.service, &snapshot.source) else {
         return BTreeSet::new();

@@ -1,4 +1,5 @@
-//! `doctor`: checks for common causes of a failing VIP. It writes nothing.
+//! `doctor`: checks for common causes of a failing VIP (the address that a load balancer announces for a Service). It
+//! writes nothing.
 //!
 //! ```text
 //!     API, servers ──> read ──> Facts ──> of_service, of_cluster ──> Diagnosis ──> text or JSON
@@ -58,7 +59,7 @@ struct Check {
     service: Option<String>,
     result: Verdict,
     detail: String,
-    /// `None` unless the result calls for an action.
+    /// What the user should do. `None` unless the result calls for an action.
     remedy: Option<String>,
 }
 

@@ -45,7 +45,7 @@ fn reachability(port: u16, facts: &Facts) -> Check {
     }
     let listed = failed.iter().map(|(target, why)| format!("{target} ({why})"));
     let detail = format!(
-        "no response from {} of {count} servers on port {port}: {}",
+        "requests to {} of {count} servers on port {port} failed: {}",
         failed.len(),
         a_few(listed)
     );
@@ -70,7 +70,7 @@ fn reachability(port: u16, facts: &Facts) -> Check {
     Check::failed(NAME, detail, remedy)
 }
 
-/// Whether nothing shows that the server answered, so that the fault may be on our side.
+/// Whether a failure does not show that the server answered, so that the fault may be on our side.
 fn is_silent(failure: &Failure) -> bool {
     matches!(failure, Failure::TimedOut | Failure::Other(_))
 }

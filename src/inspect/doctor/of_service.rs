@@ -9,8 +9,8 @@ use crate::inspect::table::unmanaged;
 use endpoint_copier_core::model::{Reason, a_few};
 use endpoint_copier_core::verdicts::Target;
 
-/// Nodes with this label are left out by MetalLB and by the load balancers of clouds, whatever the value of the label
-/// is.
+/// The load balancers of clouds and, unless it is configured otherwise, MetalLB leave out Nodes with this label,
+/// whatever its value is.
 pub(super) const EXCLUDE_LABEL: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
 
 /// The findings that have a check of their own.

@@ -26,9 +26,9 @@ use endpoint_copier_core::verdicts::{Failure, Target};
 /// The time limit for all reads of [`settled`] together. A large cluster takes some seconds.
 const LISTS_LIMIT: Duration = Duration::from_secs(30);
 
-/// The time limit for each of the parallel requests that follow these reads: one to each API server, the list of Nodes,
-/// the list of MetalLB's announcements, and the second read of the Leases together with all access reviews, not counting
-/// the pause before it.
+/// The time limit for each task that runs in parallel after these reads: the request to one API server, the list of
+/// Nodes, the list of MetalLB's announcements, and the second read of the Leases together with all access reviews. The
+/// pause before that second read does not count.
 const LIMIT: Duration = Duration::from_secs(10);
 
 /// The time between two reads of a Lease. It is longer than the default time between two renewals.
@@ -137,8 +137,8 @@ async fn read(reader: &ClusterReader<'_>) -> Result<Reading, Error> {
     Ok(Reading { seen, report, hidden })
 }
 
-/// Reads the Leases again if one has a holder but seems to have expired: a holder that renews its Lease is alive,
-/// whatever its clock says.
+/// Reads the Leases again if one of them has a holder but seems to have expired: a holder that renews its Lease is
+/// alive, whatever its clock says.
 async fn read_leases_again(reader: &ClusterReader<'_>, installations: &mut Installations, end: Instant) {
     let is_doubtful = |it: &Installation| it.leader.holder.is_some() && !it.leader.leads;
     if !installations.seen.iter().any(is_doubtful) {

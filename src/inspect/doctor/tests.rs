@@ -464,13 +464,13 @@ fn reachability_is_checked_for_each_port() {
             |facts| fail(facts, "192.0.2.3:6443", Failure::TimedOut),
             Some((
                 Failed,
-                "no response from 1 of 3 servers on port 6443: 192.0.2.3:6443 (timed out)",
+                "requests to 1 of 3 servers on port 6443 failed: 192.0.2.3:6443 (timed out)",
             )),
         ),
         (
             "reachability",
             |facts| all(facts, 9345, &Failure::Refused),
-            Some((Failed, "no response from 3 of 3 servers on port 9345")),
+            Some((Failed, "requests to 3 of 3 servers on port 9345 failed")),
         ),
         (
             "reachability",
