@@ -129,9 +129,9 @@ pub struct ProbeConfig {
 /// The effect of the probes on copies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProbeMode {
-    /// Endpoints that are down are marked as not ready in the copies.
+    /// API servers that are down are not ready in the copies, as far as [`endpoint_copier_core::verdicts`] permits.
     Enforce,
-    /// Endpoints that are down are reported, but copied as in the source.
+    /// API servers that are down are reported, but copied as in the source.
     Observe,
     /// There are no probes.
     Off,
@@ -152,8 +152,8 @@ impl Default for ProbeConfig {
 /// The settings of the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogConfig {
-    /// Which events to log: valid directives of a tracing filter, such as `info` or `info,kube=debug`, each with a
-    /// level. Some libraries log less than that: see [`crate::telemetry::logs`].
+    /// What to log: valid directives of a tracing filter, such as `info` or `info,kube=debug`, each with a level. Some
+    /// libraries log less than these directives say: see [`crate::telemetry::logs`].
     pub filter: String,
     /// The format of the lines.
     pub format: LogFormat,
@@ -171,8 +171,8 @@ pub enum LogFormat {
 /// The address of an API server, or an address to listen on.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ServerAddress {
-    /// An IP address without brackets, or a DNS name. If it is empty, the operator listens on every address of this
-    /// host, in both families if the host has both.
+    /// An IP address without brackets, or a DNS name. If this is empty, the operator listens on every address of the
+    /// machine, in both families if the machine has both.
     pub host: String,
     /// The TCP port. 0 lets the kernel choose a port to listen on.
     pub port: u16,

@@ -1,4 +1,4 @@
-//! The pauses between attempts. There is always another attempt, because the operator never gives up.
+//! The pauses between attempts whose number is not limited.
 
 use std::time::Duration;
 
@@ -10,7 +10,8 @@ use backoff::backoff::Backoff as _;
 pub struct Pauses(ExponentialBackoff);
 
 impl Pauses {
-    /// Begins with the pause `first`. `jitter` is the fraction by which a pause may be shorter or longer.
+    /// Begins with the pause `first`. `jitter` is the fraction by which a pause may be shorter or longer, even the
+    /// longest one.
     #[must_use]
     pub fn new(first: Duration, longest: Duration, factor: f64, jitter: f64) -> Self {
         Self(ExponentialBackoff {

@@ -73,7 +73,7 @@ pub struct Parts {
     pub candidacy: Option<Candidacy>,
     /// The label selector of the Nodes on which API servers run. An empty one selects all Nodes.
     pub nodes_selector: String,
-    /// The probes of the API servers. Without probes, endpoints that were taken out earlier are put back.
+    /// The probes of the API servers. Without probes, endpoints that earlier probes took out of the copies return.
     pub probing: Option<Probing>,
     /// Whether to write a condition into the status of managed Services.
     pub service_conditions: bool,
@@ -257,8 +257,8 @@ impl Replica {
     }
 }
 
-/// Returns a check that fails until everything has been listed, and passes from then on, even while the source of a new
-/// Service is not listed yet: only that Service waits for the list.
+/// Returns a check that fails until Services, copies and sources have been listed, and passes from then on, even while
+/// the source of a new Service is not listed yet: only that Service waits for the list.
 fn filled(index: &SharedIndex) -> impl Fn() -> Result<(), NotFilled> + Clone + Send + Sync + use<> {
     let (index, filled) = (index.clone(), Arc::new(OnceLock::new()));
     move || match filled.get() {
@@ -267,8 +267,8 @@ fn filled(index: &SharedIndex) -> impl Fn() -> Result<(), NotFilled> + Clone + S
     }
 }
 
-/// Adds the readiness checks: everything has been listed, and every required watch is alive. A replica can be ready
-/// without leading.
+/// Adds the readiness checks: the caches are filled, and every required watch is alive. A replica can be ready without
+/// leading.
 fn report_readiness(
     health: &Health,
     filled: impl Fn() -> Result<(), NotFilled> + Send + Sync + 'static,

@@ -18,8 +18,9 @@ pub const PING: Duration = Duration::from_secs(1);
 pub const DIAL_LIMIT: Duration = Duration::from_millis(1500);
 
 /// The silence after which an abandoned call counts against its API server, whatever the reason for abandoning it. This
-/// applies to all calls except lists and watches: a server reads one object within milliseconds. The limit is stretched
-/// while no server answers.
+/// applies to all calls except lists, watches and the repetitions of a renewal: a server reads one object within
+/// milliseconds. A write counts only under further conditions, because it may wait for a webhook. The limit is
+/// stretched while no server answers.
 pub const READ_SILENCE: Duration = Duration::from_millis(600);
 
 /// The silence after which an abandoned list or watch counts against its API server. A list can take seconds. For a
@@ -51,7 +52,7 @@ const WEBHOOK_TIMEOUT: Duration = Duration::from_secs(10);
 /// so a client that times out earlier never gets a response.
 pub const WRITE_LIMIT: Duration = Duration::from_secs(12);
 
-/// The time limit of one attempt to write an Event.
+/// The time limit of one attempt to write an Event or a condition.
 pub const EVENT_LIMIT: Duration = Duration::from_secs(2);
 
 /// The time limit of the whole removal of an `Endpoints` object.
@@ -61,8 +62,9 @@ pub const REMOVAL_LIMIT: Duration = Duration::from_secs(5);
 pub const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(60);
 
 /// The time for which an address is tried last after it failed. If the address fails again soon after that time, its
-/// next ejection lasts twice as long.
+/// next ejection lasts twice as long, up to [`LONGEST_EJECTION`].
 pub const EJECTION: Duration = Duration::from_secs(10);
+
 /// The longest time for which an address is tried last after a failure.
 pub const LONGEST_EJECTION: Duration = Duration::from_secs(160);
 
@@ -71,8 +73,8 @@ pub const LONGEST_EJECTION: Duration = Duration::from_secs(160);
 pub const BEHIND_EJECTION: Duration = Duration::from_secs(60);
 
 const _: () = {
-    // A response within READ_SILENCE shrinks all stretched limits, so a server that responds within it must also meet
-    // the limits of pings and dials. A dial takes two round trips.
+    // After a response within READ_SILENCE, no limit is stretched, so a server that responds this quickly must also
+    // meet the unstretched limits of pings and dials. A dial takes two round trips.
     assert!(shorter(READ_SILENCE, PING) && shorter(times(READ_SILENCE, 2), DIAL_LIMIT));
     // A call that is abandoned at its time limit counts against a silent server.
     assert!(shorter(READ_SILENCE, READ_LIMIT) && shorter(READ_SILENCE, EVENT_LIMIT));
@@ -82,7 +84,7 @@ const _: () = {
     assert!(shorter(LIST_SILENCE, CHECK_LIMIT) && shorter(CHECK_LIMIT, ANSWER_LIMIT));
     assert!(shorter(WEBHOOK_TIMEOUT, WRITE_LIMIT) && shorter(WRITE_LIMIT, ANSWER_LIMIT));
     assert!(shorter(DIAL_LIMIT, EJECTION) && shorter(EJECTION, LONGEST_EJECTION));
-    // The next check of the sources must not use the same server.
+    // After a check of the sources has found that a server's watches are behind, the next check uses another server.
     assert!(shorter(CHECK_PERIOD, BEHIND_EJECTION));
 };
 
@@ -129,8 +131,8 @@ pub const BLIND: Duration = Duration::from_secs(30);
 pub const ASIDE: Duration = Duration::from_secs(30);
 
 /// The time, in addition to the lease duration, after which a loop that has work but makes no progress counts as stuck.
-/// No call of such a loop takes longer than this, and a call that fails is progress, so an unavailable API does not
-/// make a loop look stuck.
+/// No call of such a loop takes longer than these two times together, and a call that fails is progress, so an
+/// unavailable API does not make a loop look stuck.
 pub const GRACE: Duration = Duration::from_secs(20);
 
 const _: () = {
@@ -141,7 +143,7 @@ const _: () = {
     // A dead connection is replaced in time.
     assert!(shorter(plus(times(PING, 2), DIAL_LIMIT), RENEW_DEADLINE));
     assert!(shorter(LONGEST_RACE_PAUSE, RETRY_PERIOD));
-    // Two retry periods are the pause between two renewals.
+    // The time between two renewals is at most two retry periods.
     assert!(shorter(times(RETRY_PERIOD, 2), OWN_RENEWAL));
     assert!(!shorter(
         LEADERLESS,
@@ -172,11 +174,12 @@ pub const PROBE_LIMIT: Duration = Duration::from_secs(1);
 pub const LONGEST_PROBE_LIMIT: Duration = Duration::from_secs(2);
 
 /// The time after which the next attempt starts in parallel with an unanswered one, on its own connection. It is also
-/// the pause after an attempt that was answered with a failure.
+/// the pause after an attempt that was answered with a failure or a certificate that is not valid. After so many
+/// failures that the server counts as down, the period of probes applies instead.
 pub const PROBE_OVERLAP: Duration = Duration::from_millis(500);
 
-/// The pause after a failed attempt to connect, unless the server presented a certificate that is not valid. Any other
-/// such attempt costs the server little.
+/// The pause after a failed attempt to connect, unless the server presented a certificate that is not valid. Other
+/// failed attempts to connect cost the server little.
 pub const PROBE_CONNECT_PAUSE: Duration = Duration::from_millis(200);
 
 /// If a timer fires more than this time after it was due, the timeout does not count: this process was probably paused.
@@ -185,8 +188,8 @@ pub const PROBE_LATE: Duration = Duration::from_millis(100);
 const _: () = {
     assert!(!shorter(LONGEST_PROBE_PERIOD, PROBE_PERIOD) && !shorter(LONGEST_PROBE_LIMIT, PROBE_LIMIT));
     assert!(shorter(LONGEST_PROBE_PERIOD, RECENT));
-    // A failed connection is followed by the shortest pause, and a parallel attempt starts before the next regular one
-    // would.
+    // The pause after a failed attempt to connect is the shortest one, and a parallel attempt starts before the next
+    // regular one would.
     assert!(shorter(PROBE_CONNECT_PAUSE, PROBE_OVERLAP) && shorter(PROBE_OVERLAP, PROBE_PERIOD));
     assert!(shorter(PROBE_LATE, PROBE_OVERLAP));
 };
@@ -196,7 +199,7 @@ const _: () = {
 /// The time for which running syncs may continue after a term has ended, unless the Lease was lost.
 pub const DRAIN: Duration = Duration::from_secs(1);
 
-/// The time for which a release waits for writes in flight. If they do not end, the Lease is not released: the
+/// The time for which a release waits for writes in flight. If these do not end in time, the Lease is not released: the
 /// successor then waits for the lease duration, so no two replicas write at the same time.
 pub const WRITES_SETTLE: Duration = Duration::from_secs(1);
 
@@ -257,7 +260,7 @@ pub const EXPECTATION: Duration = Duration::from_secs(1);
 /// The time between the beginnings of two comparisons of the sources with consistent lists.
 pub const CHECK_PERIOD: Duration = Duration::from_secs(10);
 
-/// The time limit of one list of such a comparison.
+/// The time limit of one consistent list, for such a comparison or for a sync.
 pub const CHECK_LIMIT: Duration = Duration::from_secs(5);
 
 /// The time in which a watch should catch up with the list of such a comparison.
@@ -282,7 +285,7 @@ const _: () = {
 
 // Events
 
-/// The time after which a lasting finding is reported again. By default, API servers delete Events after an hour.
+/// The time after which a finding that lasts is reported again. By default, API servers delete Events after an hour.
 pub const REPEAT_EVENT: Duration = Duration::from_secs(30 * 60);
 
 /// The age after which an Event counts as being about a finding that has ended.
