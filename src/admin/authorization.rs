@@ -23,7 +23,7 @@ use crate::telemetry::failure_log::FailureLog;
 /// The path that clients need permission to get.
 const PATH: &str = "/metrics";
 
-/// The time limit of both reviews of a token together. By default, a scrape times out after 10 s.
+/// The time limit of both reviews of a token together. By default, Prometheus abandons a scrape after 10 s.
 const LIMIT: Duration = Duration::from_secs(5);
 
 /// The maximum number of tokens whose verdicts are kept in memory.

@@ -42,13 +42,13 @@ pub(super) type Stream = MaybeHttpsStream<TokioIo<TcpStream>>;
 pub(super) enum TlsName {
     /// The name that the kubeconfig gives, at every address.
     Fixed(ServerName<'static>),
-    /// The name of the API, at every address: a client in a Pod dials IP addresses, not names. On platforms with a
-    /// proxy in front of the API, the Pod is configured with a DNS name. That name is accepted too, but only at this
-    /// address, which is the configured one.
+    /// The name of the API, at every address: a client in a Pod usually dials IP addresses, not names. On platforms
+    /// with a proxy in front of the API, the Pod may be configured with a DNS name. That name is accepted too, but only
+    /// at this address, which is the configured one.
     InPod(ServerAddress),
     /// At this address, which is the configured one, the certificate must have the host of the address. At any other
-    /// address, it must have the name of the API. If a flag names that other address, the host of that address is
-    /// accepted too, because the certificate there may have been issued manually.
+    /// address, it must have the name of the API or, if a flag names the other address, the host of that address: such
+    /// a certificate may have been issued manually.
     Own(ServerAddress),
 }
 

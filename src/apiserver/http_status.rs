@@ -8,11 +8,11 @@
 //! In the operator, the code that gets a 429 decides what to do. Most code waits at least as long as `Retry-After`
 //! requests: writes, and the GETs before them, pause in `controller::workqueue::overload`, watches back off in
 //! `controller::watch::backoff`, and pages after the first one of a list are requested again in `apiserver::pages`.
-//! `controller::events` pauses, retries an Event up to three times, and then drops it. The comparison of the sources,
-//! the discovery of ReferenceGrants and the probe Lease pause in their own loops, and token reviews pause in
-//! `admin::authorization`. Three parts do not wait that long: probes, to which a server that answers 429 is alive
-//! (`apiserver::probe_client`); the election, because its requests are few and its deadline is short; and the few
-//! Services for which `controller::workqueue` reserves places, which wait 1 s. `apiserver::channel` keeps its
+//! `controller::events` pauses, retries an Event about a finding up to three times, and drops other Events. The
+//! comparison of the sources, the discovery of ReferenceGrants and the probe Lease pause in their own loops, and token
+//! reviews pause in `admin::authorization`. Three parts do not wait that long: probes, to which a server that answers
+//! 429 is alive (`apiserver::probe_client`); the election, because its requests are few and its deadline is short; and
+//! the few Services for which `controller::workqueue` reserves slots, which wait 1 s. `apiserver::channel` keeps its
 //! connection to a server that answers 429.
 
 use std::time::Duration;
@@ -67,8 +67,7 @@ pub fn status_of(error: &kube::Error) -> Option<&Status> {
     }
 }
 
-/// Whether the API server has answered a call, with success or an error. If not, it is unknown whether the call was
-/// carried out.
+/// Whether the API server has answered a call, with success or an error. If not, the call may have been carried out.
 #[must_use]
 pub fn is_answer<T>(result: &kube::Result<T>) -> bool {
     matches!(result, Ok(_) | Err(kube::Error::Api(_)))

@@ -108,7 +108,7 @@ pub enum Error {
     #[error("no cluster to work on: {0}; pass --kubeconfig, or set KUBECONFIG")]
     Context(String),
     /// The URL, the TLS server name, the certificates or the credentials of the configuration cannot be used.
-    #[error("the credentials for {url} cannot be used: {error}")]
+    #[error("the configuration for {url} cannot be used: {error}")]
     Credentials {
         /// The API server.
         url: String,
