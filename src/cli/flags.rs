@@ -192,8 +192,8 @@ pub(super) struct Flags {
     #[arg(long, value_name = "HOST:PORT", help_heading = "API servers", value_delimiter = ',', value_parser = server)]
     api_server_address: Vec<ServerAddress>,
 
-    /// enforce: take API servers that do not answer out of the copies of default/kubernetes; observe: only report
-    /// them; off: no probes
+    /// enforce: API servers that do not answer are not ready in copies of default/kubernetes; observe: they are only
+    /// reported; off: no probes
     #[arg(long, value_name = "MODE", help_heading = "Probes", default_value = "enforce", value_parser = probe_mode)]
     probe: ProbeMode,
 

@@ -145,7 +145,7 @@ fn the_go_operators_command_line_is_understood() {
 
 /// Rule: 4.go-syntax
 #[test]
-fn every_way_to_write_a_boolean_is_understood() {
+fn a_boolean_flag_has_the_syntax_of_go() {
     for (args, expected) in [
         ("-leader-elect", true),
         ("--leader-elect", true),

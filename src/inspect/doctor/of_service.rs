@@ -93,7 +93,7 @@ fn endpoints(row: &Row) -> Check {
     }
     if copy.ready == 0 {
         let detail = format!(
-            "{of_all}, so no node announces the address, and nothing answers there; the source has {} of {}",
+            "{of_all}, so nothing answers at the address of the Service; the source has {} of {}",
             source.ready, source.total
         );
         let is_other_family =
