@@ -104,8 +104,8 @@ pub const RETRY_PERIOD: Duration = Duration::from_secs(1);
 /// Lease.
 pub const LONGEST_LEASE: Duration = Duration::from_secs(60);
 
-/// The longest pause of a candidate between two failed attempts, so that a replica leads within a second after the API
-/// is available again.
+/// The longest pause of a candidate between two failed attempts, so that a replica can lead within a second after the
+/// API is available again.
 pub const LONGEST_RACE_PAUSE: Duration = Duration::from_millis(500);
 
 /// The time after which an unanswered renewal is repeated in parallel, or a sixth of the lease duration if that is
@@ -236,8 +236,8 @@ pub const WATCH_LIFE: Duration = Duration::from_secs(90);
 /// The pause after the first failure of a watch. It doubles with each failure.
 pub const WATCH_PAUSE: Duration = Duration::from_millis(100);
 
-/// The longest pause after a failure of a watch. With jitter, it is up to 650 ms. The pause and the next attempt
-/// together take less than a second, so copies are correct within a second after the API server is available again.
+/// The longest pause after a failure of a watch. With jitter, it is up to 650 ms. This leaves time for the next
+/// attempt, so that copies can be correct within a second after the API server is available again.
 pub const LONGEST_WATCH_PAUSE: Duration = Duration::from_millis(500);
 
 /// The longest pause of a watch while the API server is overloaded, unless the server requests a longer one.

@@ -66,7 +66,7 @@ const ACCESS: Review = Review {
     plural: "subjectaccessreviews",
 };
 
-/// Asks who owns this token, and whether the owner may `get` this path. This call has no time limit of its own.
+/// Asks who the user of this token is, and whether that user may get this path. This call has no time limit of its own.
 ///
 /// # Errors
 /// See [`NoVerdict`].
