@@ -26,7 +26,7 @@ pub async fn wait(config: &Config, service: &ServiceKey, limit: Duration) -> Res
     let start = Instant::now();
     // If the clock cannot represent the end, there is no limit.
     let end = start.checked_add(limit);
-    let end_of_read = end.map(|end| end.max(start + FIRST_READ));
+    let mut end_of_read = end.map(|end| end.max(start + FIRST_READ));
     let mut last = Err(Error::NoAnswer);
     loop {
         let read = reader.report();
@@ -38,6 +38,7 @@ pub async fn wait(config: &Config, service: &ServiceKey, limit: Duration) -> Res
             Ok(report) => last = report,
             Err(_) => break,
         }
+        end_of_read = end;
         let is_over = end.is_some_and(|end| Instant::now() + PAUSE >= end);
         if is_over || last.as_ref().is_ok_and(|report| is_in_sync(report, service)) {
             break;

@@ -1,13 +1,14 @@
 //! `status`, `plan` and `wait`, as a user sees them in a terminal.
 
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 use harness::objects::{api_servers, managed, slice, vip};
 use harness::{Cluster, Operator, command, until};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::{Value, json};
-use testbed::{Fault, Match, Request};
+use testbed::{Effect, Fault, Match, Request};
 
 use crate::{PROGRAM, on_both};
 
@@ -200,6 +201,36 @@ async fn status_with_bad_arguments_exits_with_one_line_and_code_2() {
         assert_eq!(error.lines().count(), 1, "{error}");
         assert!(output.stdout.is_empty());
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn wait_ends_in_time_if_a_read_after_the_first_hangs() {
+    let cluster = Cluster::start(harness::Platform::Testbed, PROGRAM, 1).await;
+    let (store, server) = cluster.testbed().expect("on the testbed");
+    let lists = || {
+        store
+            .requests()
+            .all()
+            .iter()
+            .filter(|request| request.verb == "list")
+            .count()
+    };
+    let start = std::time::Instant::now();
+    let hang = async {
+        until("the first read begins", async || lists() > 0).await;
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        server.faults().add(Fault::new(Match::any(), Effect::Hang));
+    };
+    let (output, ()) = tokio::join!(
+        run(&cluster, &["wait", "default/kubernetes-vip", "--timeout=3s"]),
+        hang
+    );
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+    assert!(
+        start.elapsed() < Duration::from_millis(4_500),
+        "{:?}",
+        start.elapsed()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -143,8 +143,9 @@ impl WorkQueue {
                 now
             }
         };
+        let earlier = |first: Option<Instant>| Some(first.map_or(since, |first| first.min(since)));
         match self.states.get_mut(&key) {
-            Some(KeyState::Ready { .. }) => {}
+            Some(KeyState::Ready { since: first, .. }) => *first = (*first).min(since),
             Some(KeyState::Active { dirty, .. }) => {
                 let mark = Mark { since, is_edit };
                 *dirty = Some(dirty.map_or(mark, |known| known.and(mark)));
@@ -153,7 +154,7 @@ impl WorkQueue {
                 since: first,
                 has_turn: true,
                 ..
-            }) if is_edit => _ = first.get_or_insert(since),
+            }) if is_edit => *first = earlier(*first),
             Some(KeyState::Waiting {
                 timer,
                 since: first,
@@ -163,14 +164,14 @@ impl WorkQueue {
                 if turn <= now {
                     // An earlier change, for which the key has been waiting, is still to be handled, so its time
                     // counts. `PACE` stays in force.
-                    let since = first.map_or(since, |first| first.min(since));
+                    let since = earlier(*first).unwrap_or(since);
                     if *has_turn {
                         self.edits.refund(key.namespace());
                     }
                     self.timers.remove(timer);
                     return self.schedule(key, since, priority);
                 }
-                first.get_or_insert(since);
+                *first = earlier(*first);
                 let turn = self.paced.get(&key).map_or(turn, |paced| turn.max(*paced));
                 if turn < self.timers.deadline(timer) {
                     self.timers.reset_at(timer, turn);

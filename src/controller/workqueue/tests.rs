@@ -549,6 +549,29 @@ async fn keys_whose_pace_is_over_take_no_memory() {
     assert_eq!((queue.states.len(), queue.paced.len()), (0, 4));
 }
 
+/// The time of a change may be that of its cause, which began earlier.
+#[tokio::test(start_paused = true)]
+async fn a_queued_key_keeps_the_earliest_time_of_its_changes() {
+    let start = Instant::now();
+    tokio::time::advance(Duration::from_secs(1)).await;
+    let mut queue = queue();
+    for waits in [false, true] {
+        let changed = Instant::now();
+        mark(&mut queue, key("a"), changed, Other);
+        if waits {
+            queue.pop().unwrap();
+            finish(&mut queue, key("a"), Requeue::Resume(changed + PACE), Other);
+            queue.edits = Budgets::new(0, EDIT_INTERVAL);
+            mark_edit(&mut queue, key("a"), start, Other);
+            queue.due(|_| Other).await;
+        } else {
+            mark(&mut queue, key("a"), start, Other);
+        }
+        assert_eq!(queue.pop(), Some((key("a"), start)), "waits: {waits}");
+        finish(&mut queue, key("a"), Requeue::WhenDirty, Other);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_unfinished_key_keeps_the_time_of_its_change() {
     type Until = fn(Instant) -> Requeue;
