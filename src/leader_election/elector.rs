@@ -40,7 +40,7 @@ pub struct LeaderElector {
 
 /// The result of an attempt to take or renew the Lease.
 enum LeaseAttempt {
-    /// The Lease is ours. The write that took or renewed it was sent at this moment.
+    /// The Lease is ours. The field is the time at which the write that took or renewed it was sent.
     Acquired(Instant),
     /// Another replica holds the Lease, or may still hold or recreate it.
     NotAcquired,
@@ -56,9 +56,9 @@ enum Ending {
 }
 
 impl LeaderElector {
-    /// Creates an elector with the identity and the knowledge of this observer, and the receiver of its terms. `client`
-    /// must not repeat a request that a server may have accepted: a POST is bound to no version, so a late one could
-    /// take effect after the Lease of another replica was deleted.
+    /// Creates an elector with the identity and the knowledge of this observer. Also returns the receiver of the
+    /// elector's terms. `client` must not repeat a request that a server may have accepted: a POST is bound to no
+    /// version, so a late one could take effect after the Lease of another replica was deleted.
     pub fn new(
         client: Client,
         namespace: &str,
@@ -123,7 +123,7 @@ impl LeaderElector {
     /// Tries to take the Lease, whenever that is allowed, until it is ours. Returns the time at which the successful
     /// write was sent, the previous holder, and why the Lease was free.
     async fn acquire(&self, leader: &mut Option<String>) -> (Instant, (Option<String>, &'static str)) {
-        // Perhaps no replica leads during these pauses, so they are at most as long as those of a leader.
+        // Perhaps no replica leads during these pauses, so they are short even if the retry period is long.
         let longest = self.config.retry_period.min(LONGEST_RACE_PAUSE);
         let mut pauses = Pauses::new(Duration::from_millis(100), longest, 1.5, 0.3);
         let outage = FailureLog::new(format!("the attempt to take the Lease {}", self.lease));
@@ -160,8 +160,9 @@ impl LeaderElector {
         }
     }
 
-    /// Waits until this candidate may try or has to read the Lease, and until it sees enough of the cluster to lead or
-    /// no replica has led for long enough. Logs each new leader in the meantime.
+    /// Waits until this candidate may try to take the Lease, or has to read it. Then waits until it sees enough of the
+    /// cluster to lead, or until the Lease has not changed for [`Self::leaderless`]. Logs each new holder in the
+    /// meantime.
     async fn standby(&self, leader: &mut Option<String>) {
         let mut log_holder = |holder: Option<&str>| {
             if holder != leader.as_deref() {
@@ -217,8 +218,8 @@ impl LeaderElector {
         }
     }
 
-    /// Leads until the Lease is lost, or until this replica must stop or sees too little of the cluster. `before` has
-    /// the previous holder, and why the Lease was free.
+    /// Leads until the Lease is lost, or until this replica must stop or sees too little of the cluster. `before`
+    /// contains the previous holder and the reason why the Lease was free.
     async fn lead(
         &self,
         sent: Instant,
@@ -272,7 +273,7 @@ impl LeaderElector {
         ending
     }
 
-    /// Renews until the term is over, and returns the reason.
+    /// Renews the Lease until the lead is lost, and returns why it was lost.
     async fn renew_until_over(&self, term: &Term, mut sent: Instant) -> String {
         let mut next = sent + self.config.renew_interval();
         let mut last_error = None;
@@ -289,7 +290,7 @@ impl LeaderElector {
                 LeaseAttempt::Acquired(at) => {
                     sent = at;
                     if term.extend(self.validity(sent)).is_err() {
-                        return "the renewal came too late".to_owned();
+                        return "the response to the renewal came too late".to_owned();
                     }
                     last_error = None;
                     outage.recovered();
@@ -312,17 +313,29 @@ impl LeaderElector {
     async fn release(&self, term: &Term) {
         _ = timeout(WRITES_SETTLE, term.settled()).await;
         if !term.may_release() {
-            warn!("a write may still take effect, so the Lease is not released and has to expire");
+            warn!(
+                lease = self.lease,
+                "a write may still take effect, so the Lease is not released and has to expire"
+            );
             return;
         }
         match timeout(RELEASE, self.lock.step_down()).await {
             Ok(Ok(())) => info!(lease = self.lease, "released the Lease"),
-            Ok(Err(error)) => warn!(error = in_one_line(&error), "could not release the Lease"),
-            Err(_) => warn!("could not release the Lease: no response within {RELEASE:?}"),
+            Ok(Err(error)) => {
+                warn!(
+                    lease = self.lease,
+                    error = in_one_line(&error),
+                    "could not release the Lease"
+                );
+            }
+            Err(_) => warn!(
+                lease = self.lease,
+                "could not release the Lease: no response within {RELEASE:?}"
+            ),
         }
     }
 
-    /// The validity of a term that was won or renewed by a request sent at this moment.
+    /// The validity of a term that was won or renewed by a request that was sent at the time `sent`.
     fn validity(&self, sent: Instant) -> Validity {
         Validity::won(sent, self.config.renew_deadline)
     }

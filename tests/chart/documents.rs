@@ -41,11 +41,11 @@ fn chart_yaml_has_this_version_and_lists_the_image() {
     let images = about["annotations"]["artifacthub.io/images"]
         .as_str()
         .expect("images");
-    assert!(images.contains(image.as_str().expect("a text")), "{images}");
+    assert!(images.contains(image.as_str().expect("a string")), "{images}");
     for list in ["images", "links", "changes", "screenshots", "recommendations"] {
         let text = about["annotations"][format!("artifacthub.io/{list}")]
             .as_str()
-            .expect("a text");
+            .expect("a string");
         let items: Vec<Value> = serde_saphyr::from_str(text).expect("a list");
         assert!(!items.is_empty(), "{list}");
     }

@@ -103,7 +103,7 @@ pub fn container(objects: &[Value]) -> &Value {
 /// The flags of the container.
 pub fn args(objects: &[Value]) -> Vec<&str> {
     let args = container(objects)["args"].as_array().expect("args");
-    args.iter().map(|arg| arg.as_str().expect("a text")).collect()
+    args.iter().map(|arg| arg.as_str().expect("a string")).collect()
 }
 
 impl Helm {
@@ -185,5 +185,5 @@ impl Helm {
 pub fn succeeded(output: &Output) -> String {
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "helm: {error}");
-    String::from_utf8(output.stdout.clone()).expect("a text")
+    String::from_utf8(output.stdout.clone()).expect("a string")
 }

@@ -98,7 +98,7 @@ pub fn start_command(
 ) -> std::process::Command {
     let texts = |list: &Value| -> Vec<String> {
         let list = list.as_array().expect("a list").iter();
-        list.map(|text| text.as_str().expect("a text").to_owned())
+        list.map(|text| text.as_str().expect("a string").to_owned())
             .collect()
     };
     assert_eq!(texts(&container["command"]), ["/endpoint-copier-operator"]);
@@ -106,7 +106,7 @@ pub fn start_command(
     command.args(texts(&container["args"]));
     for variable in container["env"].as_array().expect("a list") {
         let value = match variable["valueFrom"]["fieldRef"]["fieldPath"].as_str() {
-            None => variable["value"].as_str().expect("a text").to_owned(),
+            None => variable["value"].as_str().expect("a string").to_owned(),
             Some("metadata.name") => name.to_owned(),
             Some("metadata.namespace") => deployment["metadata"]["namespace"]
                 .as_str()

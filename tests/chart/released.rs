@@ -69,7 +69,7 @@ impl Release<'_> {
     pub async fn image(&self) -> String {
         let deployment = self.deployment().await;
         let image = &deployment["spec"]["template"]["spec"]["containers"][0]["image"];
-        image.as_str().expect("a text").to_owned()
+        image.as_str().expect("a string").to_owned()
     }
 
     /// Starts as many Pods as the Deployment has replicas, with a token of the ServiceAccount. Waits until they are ready.

@@ -255,7 +255,7 @@ fn the_dashboard_is_shipped_unchanged_for_the_sidecar() {
     assert_eq!(map["metadata"]["annotations"]["grafana_folder"], "Kubernetes");
     let dashboard = map["data"]["endpoint-copier-operator.json"]
         .as_str()
-        .expect("a text");
+        .expect("a string");
     assert_eq!(dashboard.trim_end(), file("files/dashboard.json").trim_end());
     let elsewhere = [
         "--set",

@@ -94,7 +94,7 @@ fn certificate_is_mounted_where_the_operator_looks() {
     let variable = |rendered: &[Value], name: &str| {
         let env = container(rendered)["env"].as_array().expect("a list");
         let variable = env.iter().find(|variable| variable["name"] == name);
-        variable.map(|variable| variable["value"].as_str().expect("a text").to_owned())
+        variable.map(|variable| variable["value"].as_str().expect("a string").to_owned())
     };
     let path = "ENDPOINT_COPIER_METRICS_CERT_PATH";
     for values in ["replicaCount=2", "metrics.secure.secretName=certificate", SECURE] {

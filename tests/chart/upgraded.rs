@@ -67,7 +67,7 @@ fn old_values(version: &str) -> String {
 fn names_of_the_old_chart_stay_however_long_they_are() {
     let old = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/chart/old-release");
     let names = |objects: &[Value]| -> BTreeSet<(String, String)> {
-        let name = |value: &Value| value.as_str().expect("a text").to_owned();
+        let name = |value: &Value| value.as_str().expect("a string").to_owned();
         objects
             .iter()
             .map(|object| (name(&object["kind"]), name(&object["metadata"]["name"])))
@@ -75,9 +75,9 @@ fn names_of_the_old_chart_stay_however_long_they_are() {
     };
     for helm in helms() {
         for length in 51..=63 {
-            // Names with and without a hyphen at the place where they are truncated.
+            // Names whose last character before the truncation is a hyphen or a letter.
             for sign in ["a", "a-"] {
-                let name = format!("{}b", &sign.repeat(length)[..length - 1]);
+                let name = format!("a{}b", &sign.repeat(length)[..length - 2]);
                 let set = format!("fullnameOverride={name},serviceAccount.name={name}");
                 let (before, after) = (
                     names(&helm.render_chart(&old, &["--set", &set])),
@@ -138,11 +138,11 @@ fn values_of_the_old_chart_change_only_what_they_set() {
     }
 }
 
-/// If the user set only a tag, an upgrade combines it with our repository, with or without `--reuse-values`. No such
-/// image exists.
+/// If the user set only a tag of the Go operator, an upgrade would combine it with our repository, with or without
+/// `--reuse-values`. No such image exists, so the chart replaces the tag.
 /// Rule: chart.upgrade
 #[test]
-fn a_go_operator_tag_is_replaced_for_both_repositories() {
+fn a_go_operator_tag_is_replaced_for_each_default_repository() {
     let ours = "ghcr.io/endpoint-copier-operator/endpoint-copier-operator";
     for helm in helms() {
         let folder = tempfile::tempdir().expect("a folder");
@@ -160,7 +160,7 @@ fn a_go_operator_tag_is_replaced_for_both_repositories() {
                     "image.tag=v0.3.0,image.registry=registry.example.com",
                     "registry.example.com/endpoint-copier-operator/endpoint-copier-operator:0.4.0".to_owned(),
                 ),
-                // Other tags are used as given.
+                // Other tags, and all tags of other repositories, are used as given.
                 ("image.tag=0.4.1", format!("{ours}:0.4.1")),
                 ("image.tag=0.30.0", format!("{ours}:0.30.0")),
                 ("image.tag=v1.0.3", format!("{ours}:v1.0.3")),
@@ -178,7 +178,7 @@ fn a_go_operator_tag_is_replaced_for_both_repositories() {
 
 /// Rule: chart.null
 #[test]
-fn without_values_only_old_chart_defaults_differ() {
+fn without_values_only_defaults_of_the_old_chart_are_missing() {
     for helm in helms() {
         let folder = tempfile::tempdir().expect("a folder");
         let rendered = helm.render_chart(&with_values(folder.path(), "chart", "{}"), &[]);
@@ -246,7 +246,8 @@ fn fallback_defaults_equal_those_in_values() {
     for (section, default) in defaults.as_object().expect("a map") {
         assert_eq!(values[section], *default, "{section} of templates/_defaults.tpl");
     }
-    // A value without a fallback must be empty, or have been in the old chart.
+    // A value without a fallback must be empty or known to the old chart. Templates accept a missing `global`, and
+    // "fill" sets `nodeFailureTolerationSeconds`.
     let is_empty = |value: &Value| match value {
         Value::Null => true,
         Value::String(text) => text.is_empty(),

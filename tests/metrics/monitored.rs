@@ -20,7 +20,7 @@ fn service_monitor() -> Option<Value> {
         .args(["--set", "metrics.serviceMonitor.enabled=true"])
         .output()
         .expect("helm starts");
-    let text = String::from_utf8(output.stdout).expect("a text");
+    let text = String::from_utf8(output.stdout).expect("a string");
     Some(serde_saphyr::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}")))
 }
 

@@ -18,7 +18,7 @@ fn condition(store: &Store, service: &str) -> Option<Value> {
 /// The status and the reason of the condition of a Service in namespace `default`.
 fn status_and_reason(store: &Store, service: &str) -> Option<[String; 2]> {
     let condition = condition(store, service)?;
-    let text = |field: &str| condition[field].as_str().expect("a text").to_owned();
+    let text = |field: &str| condition[field].as_str().expect("a string").to_owned();
     Some([text("status"), text("reason")])
 }
 

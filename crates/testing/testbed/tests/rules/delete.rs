@@ -3,7 +3,7 @@
 use crate::target::{Target, annotated, service, slice, version};
 use serde_json::json;
 
-pub async fn a_deleted_slice_is_answered_with_a_status(t: Target) {
+pub async fn the_deletion_of_a_slice_returns_a_status(t: Target) {
     let made = t.made("endpointslices", &slice("a")).await;
     let status = t.delete(&t.one("endpointslices", "a")).await.expect(200);
     assert_eq!(status["kind"], "Status");
@@ -13,7 +13,7 @@ pub async fn a_deleted_slice_is_answered_with_a_status(t: Target) {
     t.get(&t.one("endpointslices", "a")).await.fails(404, "NotFound");
 }
 
-pub async fn a_deleted_service_is_answered_with_itself(t: Target) {
+pub async fn the_deletion_of_a_service_returns_the_service(t: Target) {
     let made = t.made("services", &service("a")).await;
     let gone = t.delete(&t.one("services", "a")).await.expect(200);
     assert_eq!(gone["kind"], "Service");

@@ -24,7 +24,7 @@ pub async fn numbers_must_be_in_range(t: Target) {
     t.post(&t.all("leases"), &object).await.invalid(&fields);
 }
 
-pub async fn times_must_have_six_digits(t: Target) {
+pub async fn times_must_have_six_fractional_digits(t: Target) {
     for bad in [
         "2026-01-01T00:00:00Z",
         "2026-01-01T00:00:00.123Z",

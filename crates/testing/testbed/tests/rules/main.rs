@@ -1,4 +1,5 @@
-//! The rules of an API server on which the operator or kubectl depends. Each rule is a test of requests and responses.
+//! The rules that the operator and kubectl expect an API server to follow. Each rule is a test of requests and
+//! responses.
 //!
 //! Every rule runs twice. On the testbed, each rule is a separate test. On a real kube-apiserver, one test runs all
 //! rules on one server, because a start takes seconds and nextest runs every test in its own process. That test needs
@@ -90,8 +91,8 @@ rules! {
         the_status_subresource_changes_only_the_status
     }
     delete {
-        a_deleted_slice_is_answered_with_a_status
-        a_deleted_service_is_answered_with_itself
+        the_deletion_of_a_slice_returns_a_status
+        the_deletion_of_a_service_returns_the_service
         a_missing_object_is_not_found
         another_uid_is_a_conflict
         another_version_is_a_conflict
@@ -120,7 +121,7 @@ rules! {
     watch {
         changes_arrive_in_order_with_their_versions
         a_watch_without_a_version_starts_at_the_present
-        an_object_that_no_longer_matches_is_deleted
+        an_object_that_no_longer_matches_is_shown_as_deleted
         a_namespace_and_a_name_select_objects
         a_watch_ends_cleanly_at_its_timeout
         a_bookmark_arrives_before_the_end
@@ -139,7 +140,7 @@ rules! {
         several_ports_need_names
         the_name_is_a_dns_label
         the_cluster_ip_cannot_change
-        node_ports_are_released_with_the_type
+        node_ports_are_released_when_the_type_changes
         unknown_values_are_refused
         families_follow_the_policy
         a_second_family_is_added_and_removed
@@ -161,13 +162,13 @@ rules! {
         the_total_size_of_annotations_is_limited
         owners_must_be_complete
         only_one_owner_can_be_the_controller
-        the_generation_counts_content_and_labels
+        the_generation_counts_changes_of_content_and_labels
     }
     lease {
         an_empty_holder_is_allowed
         a_lease_may_be_empty
         numbers_must_be_in_range
-        times_must_have_six_digits
+        times_must_have_six_fractional_digits
         times_of_the_year_9999_are_stored
         one_of_two_updates_of_one_version_succeeds
     }

@@ -136,7 +136,7 @@ pub async fn the_cluster_ip_cannot_change(t: Target) {
         .invalid(&["spec.clusterIPs[0]"]);
 }
 
-pub async fn node_ports_are_released_with_the_type(t: Target) {
+pub async fn node_ports_are_released_when_the_type_changes(t: Target) {
     let object = with("a", json!({"type": "LoadBalancer", "ports": [{"port": 1}]}));
     let made = t.made("services", &object).await;
     let patch = json!({"spec": {"type": "ClusterIP"}});

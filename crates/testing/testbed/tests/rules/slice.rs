@@ -187,7 +187,7 @@ pub async fn only_one_owner_can_be_the_controller(t: Target) {
     refused(&t, &object, &["metadata.ownerReferences"]).await;
 }
 
-pub async fn the_generation_counts_content_and_labels(t: Target) {
+pub async fn the_generation_counts_changes_of_content_and_labels(t: Target) {
     t.made("endpointslices", &slice("a")).await;
     let path = t.one("endpointslices", "a");
     for (patch, generation) in [

@@ -47,7 +47,7 @@ pub async fn a_watch_without_a_version_starts_at_the_present(t: Target) {
     }
 }
 
-pub async fn an_object_that_no_longer_matches_is_deleted(t: Target) {
+pub async fn an_object_that_no_longer_matches_is_shown_as_deleted(t: Target) {
     let made = t.made("endpointslices", &slice("a")).await;
     let query = format!("labelSelector=x%3D1&resourceVersion={}", version(&made));
     let mut watch = t.watch(&t.all("endpointslices"), &query).await;
