@@ -154,10 +154,11 @@ impl LeaderElector {
     /// The time without a change of the Lease after which this candidate competes even if it sees too little of the
     /// cluster. A holder that no longer renews the Lease keeps it until it expires, and only then can others take it.
     fn leaderless(&self) -> Duration {
-        match self.observer.holder() {
-            Some(_) => LEADERLESS.max(self.config.lease_duration + LEADERLESS_AFTER_EXPIRY),
-            None => LEADERLESS,
+        let kept = self.observer.kept_for();
+        if kept.is_zero() {
+            return LEADERLESS;
         }
+        LEADERLESS.max(kept + LEADERLESS_AFTER_EXPIRY)
     }
 
     /// Waits until this candidate may try to take the Lease, or has to read it. Then waits until it sees enough of the

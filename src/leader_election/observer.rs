@@ -168,6 +168,12 @@ impl LeaseObserver {
         self.state.lock().lease.holder().map(str::to_owned)
     }
 
+    /// For how long the present state of the Lease, once seen, keeps it from this candidate, if it does not lead.
+    pub(super) fn kept_for(&self) -> Duration {
+        let state = self.state.lock();
+        state.lease.kept_for(&self.us, self.default_duration, false)
+    }
+
     /// The reason why the candidate may try, for the log.
     pub(super) fn why_free(&self) -> &'static str {
         self.state.lock().lease.why_free(&self.us)

@@ -105,7 +105,8 @@ impl LeaseCas {
                     if failed.is_none() || !is_unprocessed(code) {
                         failed = Some(answer);
                     }
-                    repeat = refused.is_none().then(|| Instant::now() + pause(longest, limit));
+                    let next = Instant::now() + pause(longest, limit);
+                    repeat = refused.is_none().then(|| repeat.map_or(next, |at| at.min(next)));
                 }
             }
         }

@@ -104,13 +104,22 @@ impl ObservedLease {
     /// another holder since.
     #[must_use]
     pub fn race(&self, us: &str, default_duration: Duration, leads: bool) -> Option<Instant> {
-        let (state, since) = self.state.as_ref()?;
-        let ours = self.holder.as_deref() == Some(us) && (state.names_holder || leads);
-        if state.released || ours || self.holder.is_none() {
-            return Some(*since);
+        let (_, since) = self.state.as_ref()?;
+        Some(*since + self.kept_for(us, default_duration, leads))
+    }
+
+    /// For how long the present state, once seen, keeps the Lease from the candidate `us`; see [`Self::race`].
+    #[must_use]
+    pub fn kept_for(&self, us: &str, default_duration: Duration, leads: bool) -> Duration {
+        let is_free = self.state.as_ref().is_none_or(|(state, _)| {
+            let ours = self.holder.as_deref() == Some(us) && (state.names_holder || leads);
+            state.released || ours || self.holder.is_none()
+        });
+        if is_free {
+            return Duration::ZERO;
         }
         let default = default_duration.min(LONGEST_LEASE);
-        Some(*since + self.duration.unwrap_or(default))
+        self.duration.unwrap_or(default)
     }
 
     /// The reason why the candidate `us` may try, for the log.

@@ -95,6 +95,40 @@ async fn a_replica_with_empty_caches_leaves_a_long_lease_to_another_when_it_expi
 
 /// Rule: 5.caches-filled
 #[tokio::test(start_paused = true)]
+async fn a_replica_with_empty_caches_honors_what_the_lease_says() {
+    // (the duration that the holder states, whether the holder releases the Lease, when the replica leads)
+    for (stated, releases, leads_after) in [(6, false, 10), (6, true, 10), (15, false, 19), (15, true, 10)] {
+        let store = Store::new();
+        let holds = ElectionConfig {
+            lease_duration: seconds(stated),
+            ..config()
+        };
+        let (filled, _holds) = view(&Arc::new(AtomicBool::new(true)));
+        let mut holder = Runner::with_config(&store, "holder", filled, holds);
+        holder.leads().await;
+        let (empty, _empty) = view(&Arc::default());
+        let mut one = Runner::with_view(&store, "one", empty);
+        sleep(seconds(10)).await;
+        if releases {
+            holder.stop.cancel();
+            holder.task.await.expect("a release");
+        } else {
+            holder.task.abort();
+        }
+        let ended = Instant::now();
+        one.leads().await;
+        let took = ended.elapsed();
+        // A holder that dies has renewed the Lease at most 2 s earlier.
+        let earliest = seconds(leads_after - if releases { 0 } else { 2 });
+        assert!(
+            took >= earliest && took <= seconds(leads_after),
+            "{stated} s, released: {releases}: {took:?}"
+        );
+    }
+}
+
+/// Rule: 5.caches-filled
+#[tokio::test(start_paused = true)]
 async fn a_replica_whose_watch_is_unanswered_does_not_compete() {
     let (view, running) = view(&Arc::new(AtomicBool::new(true)));
     running.state().set_open(false);
