@@ -162,7 +162,7 @@ def idle(rig):
         kind = "leader" if node == leader_of else "standby"
         seen = f"{cpu:.3f} % of a core, {memory:.1f} MiB"
         print(f"{node} ({kind}): {seen}", flush=True)
-        rig.expect(f"{node}: at most {IDLE_CPU} % of a core and {IDLE_MEMORY} MiB", cpu <= IDLE_CPU and memory <= IDLE_MEMORY, seen)
+        rig.expect(f"{node}: at most {IDLE_CPU} % of a core and {IDLE_MEMORY} MiB", 0 <= cpu <= IDLE_CPU and memory <= IDLE_MEMORY, seen)
 
 
 DISTURBANCES = {

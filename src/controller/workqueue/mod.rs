@@ -272,7 +272,8 @@ impl WorkQueue {
         }
     }
 
-    /// Ends the sync of a key. If the sync sent requests, changes to the key wait for [`PACE`].
+    /// Ends the sync of a key. If the sync sent requests, changes to the key wait for [`PACE`], or for the retry of a
+    /// key with reserved slots that an overloaded API server rejected.
     pub fn finished(&mut self, key: ServiceKey, outcome: &Outcome, priority: Priority) {
         let Some(KeyState::Active {
             since,
@@ -312,8 +313,9 @@ impl WorkQueue {
             self.failures.remove(&key);
         }
         let paced = match outcome.requeue {
-            // Otherwise, a key with reserved slots that changes often would be tried at each change.
-            Requeue::Overloaded(_) => until,
+            // Otherwise, a key with reserved slots that changes often would be tried at each change. The lanes of other
+            // keys pause.
+            Requeue::Overloaded(_) if priority != Priority::Other => until,
             _ => outcome.has_sent.then_some(now + PACE),
         };
         if let Some(until) = paced {

@@ -651,6 +651,18 @@ async fn a_change_to_a_rejected_key_with_reserved_slots_waits_for_its_retry() {
     }
 }
 
+/// Rule: survive.overload-writes
+#[tokio::test(start_paused = true)]
+async fn a_rejected_key_that_gets_reserved_slots_waits_for_no_pause() {
+    let mut queue = queue();
+    mark(&mut queue, key("a"), Instant::now(), Other);
+    let (rejected, _) = queue.pop().unwrap();
+    let overloaded = Requeue::Overloaded(Duration::from_secs(60));
+    finish(&mut queue, rejected, overloaded, Other);
+    mark(&mut queue, key("a"), Instant::now(), Flagged);
+    assert_eq!(names(&mut queue), ["a"]);
+}
+
 /// Rule: 10.edits
 #[tokio::test(start_paused = true)]
 async fn an_edit_does_not_end_the_pause_after_a_sync_that_sent_a_request() {
