@@ -100,7 +100,7 @@ fn replica(config: &Config, access: &Access, metrics: &Metrics, health: &Health)
             config: config.probe,
             lease_client: access.client("probe Lease")?,
             node_addresses: config.node_addresses.clone(),
-            on_unhealthy: Box::new(move |addresses| pool.set_unhealthy(addresses)),
+            on_unhealthy: Box::new(move |servers| pool.set_unhealthy(servers)),
             seed: RandomState::new().hash_one(()),
         })
     };

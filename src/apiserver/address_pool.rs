@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::stretch::{Factor, Stretch};
 use crate::config::ServerAddress;
 use crate::timing::{BEHIND_EJECTION, EJECTION, LONGEST_EJECTION};
+use endpoint_copier_core::verdicts::Unhealthy;
 
 /// The maximum number of learned addresses, which is more than a cluster usually has API servers. A longer list is
 /// probably a mistake or an attack, and the rest of it is not learned.
@@ -28,7 +29,7 @@ pub(super) struct AddressPool {
     learned: [Vec<ServerAddress>; 2],
     ejections: HashMap<ServerAddress, Ejection>,
     /// The addresses that probes find unhealthy.
-    unhealthy: watch::Sender<BTreeSet<ServerAddress>>,
+    unhealthy: watch::Sender<Unhealthy<ServerAddress>>,
     pub stretch: Stretch,
     /// The position at which this process begins in each learned group, so that replicas spread over the servers.
     turn: usize,
@@ -55,21 +56,26 @@ impl AddressPool {
         pool
     }
 
-    /// Replaces the set of addresses that probes find unhealthy; it is empty while no address is well. Unhealthy
-    /// addresses are tried last. While there are any, and a learned address is not among them, the configured addresses
-    /// that come after the learned ones also count as unhealthy, unless they are learned too: a cluster IP may lead to
-    /// an unhealthy server.
-    pub fn set_unhealthy(&self, mut addresses: BTreeSet<ServerAddress>) {
+    /// Replaces the addresses that probes find unhealthy. Those that are suspected are tried last. While some learned
+    /// addresses are suspected or down and others are not, so are the configured addresses that come after the learned
+    /// ones, unless they are learned too: a cluster IP may lead to an unhealthy server.
+    pub fn set_unhealthy(&self, mut unhealthy: Unhealthy<ServerAddress>) {
         let learned: BTreeSet<_> = self.learned.iter().flatten().collect();
-        if !addresses.is_empty() && learned.iter().any(|address| !addresses.contains(*address)) {
-            let last = self.fixed[self.first..].iter();
-            addresses.extend(last.filter(|address| !learned.contains(address)).cloned());
+        for addresses in [&mut unhealthy.suspected, &mut unhealthy.down] {
+            let affected = learned
+                .iter()
+                .filter(|address| addresses.contains(**address))
+                .count();
+            if (1..learned.len()).contains(&affected) {
+                let last = self.fixed[self.first..].iter();
+                addresses.extend(last.filter(|address| !learned.contains(address)).cloned());
+            }
         }
-        self.unhealthy.send_replace(addresses);
+        self.unhealthy.send_replace(unhealthy);
     }
 
     /// A receiver of the addresses that probes find unhealthy. Clones of a pool share these addresses.
-    pub fn unhealthy(&self) -> watch::Receiver<BTreeSet<ServerAddress>> {
+    pub fn unhealthy(&self) -> watch::Receiver<Unhealthy<ServerAddress>> {
         self.unhealthy.subscribe()
     }
 
@@ -109,7 +115,7 @@ impl AddressPool {
     }
 
     fn is_unhealthy(&self, address: &ServerAddress) -> bool {
-        self.unhealthy.borrow().contains(address)
+        self.unhealthy.borrow().suspected.contains(address)
     }
 
     /// The end of the ejection of an address, or `None` if the address is not ejected because of a failure.
@@ -185,6 +191,13 @@ mod tests {
         ServerAddress::new(&format!("10.0.0.{number}"), 6443)
     }
 
+    fn unhealthy(suspected: &[u8], down: &[u8]) -> Unhealthy<ServerAddress> {
+        Unhealthy {
+            suspected: suspected.iter().chain(down).copied().map(address).collect(),
+            down: down.iter().copied().map(address).collect(),
+        }
+    }
+
     fn order(pool: &AddressPool, now: Instant) -> Vec<u8> {
         let last =
             |address: &ServerAddress| address.host.rsplit('.').next().and_then(|last| last.parse().ok());
@@ -218,10 +231,10 @@ mod tests {
     fn unhealthy_address_comes_last_until_it_is_well() {
         let (mut pool, now) = (AddressPool::new(vec![address(1), address(2)], 0), Instant::now());
         pool.failed(&address(2), now);
-        pool.set_unhealthy(BTreeSet::from([address(1)]));
+        pool.set_unhealthy(unhealthy(&[1], &[]));
         assert_eq!(order(&pool, now), [2, 1]);
         assert!(!pool.has_other(&address(2), now));
-        pool.set_unhealthy(BTreeSet::new());
+        pool.set_unhealthy(Unhealthy::default());
         assert_eq!(order(&pool, now), [1, 2]);
     }
 
@@ -230,18 +243,29 @@ mod tests {
     fn cluster_ip_is_unhealthy_while_a_learned_address_is_and_another_is_not() {
         let (mut pool, now) = (AddressPool::new(vec![address(9), address(2)], 0), Instant::now());
         pool.first = 0;
-        let unhealthy = |pool: &AddressPool, addresses: &[u8]| {
-            pool.set_unhealthy(addresses.iter().copied().map(address).collect());
-            pool.is_ejected(&address(9), now)
+        let cluster_ip = |pool: &AddressPool, suspected: &[u8], down: &[u8]| {
+            pool.set_unhealthy(unhealthy(suspected, down));
+            let is_left = pool.unhealthy().borrow().down.contains(&address(9));
+            (pool.is_ejected(&address(9), now), is_left)
         };
-        assert!(!unhealthy(&pool, &[1]), "no address is learned");
+        assert_eq!(
+            cluster_ip(&pool, &[], &[1]),
+            (false, false),
+            "no address is learned"
+        );
         pool.learn([vec![address(1), address(2)], Vec::new()]);
-        assert!(unhealthy(&pool, &[1]));
-        assert!(!pool.is_ejected(&address(2), now), "it is listed");
-        assert!(!unhealthy(&pool, &[1, 2]));
-        assert!(!unhealthy(&pool, &[]));
+        assert_eq!(cluster_ip(&pool, &[1], &[]), (true, false));
+        assert_eq!(cluster_ip(&pool, &[], &[1]), (true, true));
+        assert!(!pool.is_ejected(&address(2), now), "it is learned, and well");
+        assert_eq!(cluster_ip(&pool, &[], &[1, 2]), (false, false));
+        assert_eq!(cluster_ip(&pool, &[], &[3]), (false, false), "it is not learned");
+        assert_eq!(cluster_ip(&pool, &[], &[]), (false, false));
         pool.first = 1;
-        assert!(!unhealthy(&pool, &[1]), "it comes before the learned ones");
+        assert_eq!(
+            cluster_ip(&pool, &[], &[1]),
+            (false, false),
+            "it comes before the learned ones"
+        );
     }
 
     #[test]

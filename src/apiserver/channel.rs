@@ -158,8 +158,8 @@ impl Channel {
         let factor = self.factor();
         let dialed = self.0.dialer.dial(self.0.dialer.order(), factor).await;
         let (address, stream) = dialed.map_err(|error| NotConnected(one_line(&*error)))?;
-        let until_unhealthy = self.0.dialer.until_unhealthy(address.clone());
-        let connection = Connection::over(stream, address.clone(), factor, until_unhealthy).await;
+        let until_down = self.0.dialer.until_down(address.clone());
+        let connection = Connection::over(stream, address.clone(), factor, until_down).await;
         let connection =
             connection.map_err(|error| NotConnected(format!("{address}: {}", one_line(&error))))?;
         self.connected_to(address);
@@ -265,8 +265,8 @@ impl Channel {
         let factor = self.factor();
         let (address, stream) = dialer.dial(servers, factor).await?;
         repetition.goes_to(address.clone());
-        let until_unhealthy = dialer.until_unhealthy(address.clone());
-        let connection = Arc::new(Connection::over(stream, address, factor, until_unhealthy).await?);
+        let until_down = dialer.until_down(address.clone());
+        let connection = Arc::new(Connection::over(stream, address, factor, until_down).await?);
         let in_flight = InFlight::new(self, &connection, &request).without_blame();
         let answer = connection.send(request).await;
         let answer = answer.map_err(|NoAnswer { error, .. }| error)?;

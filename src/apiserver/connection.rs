@@ -42,27 +42,27 @@ pub(super) struct NoAnswer {
 impl Connection {
     /// Creates a connection over this stream, with the protocol that the server has agreed to. The time limit for
     /// pings, stretched by `factor`, is fixed for the life of the connection. The connection ends when
-    /// `until_unhealthy` completes, even if requests are in flight.
+    /// `until_down` completes, even if requests are in flight.
     pub async fn over(
         stream: Stream,
         address: ServerAddress,
         factor: Factor,
-        until_unhealthy: impl Future<Output = ()> + Send + 'static,
+        until_down: impl Future<Output = ()> + Send + 'static,
     ) -> hyper::Result<Self> {
-        let is_unhealthy = CancellationToken::new();
+        let is_down = CancellationToken::new();
         let sender = if stream.connected().is_negotiated_h2() {
-            let (sender, connection) = http2::Builder::new(Tasks(is_unhealthy.clone()))
+            let (sender, connection) = http2::Builder::new(Tasks(is_down.clone()))
                 .timer(TokioTimer::new())
                 .keep_alive_interval(PING)
                 .keep_alive_timeout(factor.of(PING))
                 .keep_alive_while_idle(true)
                 .handshake(stream)
                 .await?;
-            tokio::spawn(carry(connection, until_unhealthy, is_unhealthy));
+            tokio::spawn(carry(connection, until_down, is_down));
             Sender::Http2(sender)
         } else {
             let (mut sender, connection) = http1::handshake(stream).await?;
-            tokio::spawn(carry(connection, until_unhealthy, is_unhealthy));
+            tokio::spawn(carry(connection, until_down, is_down));
             sender.ready().await?;
             Sender::Http1(sender.into())
         };
@@ -113,17 +113,17 @@ impl Connection {
     }
 }
 
-/// Runs the tasks of an HTTP/2 connection until its server is unhealthy. hyper would run them until the last response
+/// Runs the tasks of an HTTP/2 connection until its server is down. hyper would run them until the last response
 /// is complete, which can take half a minute for a watch.
 #[derive(Clone)]
 struct Tasks(CancellationToken);
 
 impl Tasks {
-    /// Limits a task to the time until the server is unhealthy. The task holds only a pointer to its future: hyper's
+    /// Limits a task to the time until the server is down. The task holds only a pointer to its future: hyper's
     /// type for these futures is as large as a whole connection, 7 KiB, and hyper spawns one or two of them for each
     /// request. Tokio aligns tasks to 128 bytes, and glibc rarely reuses the space of such a block once a small
     /// allocation lies next to it. Without the pointer, 500 create requests took 5 MiB more.
-    fn until_unhealthy<F: Future>(&self, task: F) -> impl Future<Output = Option<F::Output>> + use<F> {
+    fn until_down<F: Future>(&self, task: F) -> impl Future<Output = Option<F::Output>> + use<F> {
         self.0.clone().run_until_cancelled_owned(Box::pin(task))
     }
 }
@@ -133,23 +133,23 @@ where
     F: Future<Output: Send> + Send + 'static,
 {
     fn execute(&self, task: F) {
-        tokio::spawn(self.until_unhealthy(task));
+        tokio::spawn(self.until_down(task));
     }
 }
 
-/// Carries requests and responses until the connection ends or probes find its server unhealthy.
+/// Carries requests and responses until the connection ends or probes find its server down.
 async fn carry(
     connection: impl Future<Output = hyper::Result<()>> + Send,
-    until_unhealthy: impl Future<Output = ()> + Send,
-    is_unhealthy: CancellationToken,
+    until_down: impl Future<Output = ()> + Send,
+    is_down: CancellationToken,
 ) {
     tokio::select! {
         ended = connection => if let Err(error) = ended {
             debug!(%error, "a connection to an API server ended");
         },
-        () = until_unhealthy => {
-            debug!("left an API server that probes find unhealthy");
-            is_unhealthy.cancel();
+        () = until_down => {
+            debug!("left an API server that probes find down");
+            is_down.cancel();
         }
     }
 }
@@ -192,7 +192,7 @@ mod tests {
             large.len()
         };
         assert!(size_of_val(&future) > size_of_val(&large));
-        let task = Tasks(CancellationToken::new()).until_unhealthy(future);
+        let task = Tasks(CancellationToken::new()).until_down(future);
         assert!(size_of_val(&task) <= 256, "{} bytes", size_of_val(&task));
         assert_eq!(task.await, Some(size_of_val(&large)));
     }

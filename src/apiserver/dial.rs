@@ -120,13 +120,19 @@ impl Dialer {
         self.pool.lock().order(Instant::now())
     }
 
-    /// Waits until probes find this address unhealthy. If it is already unhealthy, this first waits until it is well:
+    /// Waits until probes find this address down. If it is already down, this first waits until it is well:
     /// the client has connected to it because no other address answered.
-    pub fn until_unhealthy(&self, address: ServerAddress) -> impl Future<Output = ()> + Send + use<> {
+    pub fn until_down(&self, address: ServerAddress) -> impl Future<Output = ()> + Send + use<> {
         let mut unhealthy = self.pool.lock().unhealthy();
         async move {
-            let is_seen = unhealthy.wait_for(|all| !all.contains(&address)).await.is_ok()
-                && unhealthy.wait_for(|all| all.contains(&address)).await.is_ok();
+            let is_seen = unhealthy
+                .wait_for(|all| !all.down.contains(&address))
+                .await
+                .is_ok()
+                && unhealthy
+                    .wait_for(|all| all.down.contains(&address))
+                    .await
+                    .is_ok();
             if !is_seen {
                 // The probes have ended.
                 std::future::pending::<()>().await;

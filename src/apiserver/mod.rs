@@ -27,6 +27,7 @@ use tracing::warn;
 use crate::apiserver::error::one_line;
 use crate::config::{ApiServerConfig, ApiServerMode, ServerAddress};
 use crate::telemetry::metrics::Metrics;
+use endpoint_copier_core::verdicts::Unhealthy;
 
 pub mod access_review;
 mod address_pool;
@@ -235,10 +236,12 @@ impl Access {
         _ = self.dialer.listed.set(Box::new(listed));
     }
 
-    /// Replaces the set of addresses that probes find unhealthy; it is empty while no address is well. When an address
-    /// is added, all connections of clients to this address end immediately, with the requests and watches on them.
-    pub fn set_unhealthy(&self, addresses: BTreeSet<ServerAddress>) {
-        self.dialer.pool.lock().set_unhealthy(addresses);
+    /// Replaces the sets of servers that probes find unhealthy; they are empty while no server is well. New requests
+    /// avoid the suspected servers. When a server becomes down, all connections of clients to it end immediately, with
+    /// the requests and watches on them.
+    pub fn set_unhealthy(&self, servers: Unhealthy<ServerAddress>) {
+        self.dialer.learn();
+        self.dialer.pool.lock().set_unhealthy(servers);
     }
 
     /// Creates a client with its own connections. By itself, the client repeats a request only if no server has

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use endpoint_copier_core::verdicts::Unhealthy;
 use endpoint_copier_operator::apiserver::{Avoid, Hedging, Server};
-use endpoint_copier_operator::config::{ApiServerConfig, ApiServerMode};
+use endpoint_copier_operator::config::{ApiServerConfig, ApiServerMode, ServerAddress};
 use futures::{StreamExt as _, stream};
 use http::{Request, Response};
 use http_body::Frame;
@@ -23,6 +24,15 @@ use tokio::time::{sleep, timeout};
 use tower::service_fn;
 
 use crate::servers::{PATIENCE, Servers, TestClient, address, plain, silent};
+
+/// What probes report when this server alone is down.
+fn down(servers: &Servers, server: usize) -> Unhealthy<ServerAddress> {
+    let addresses = || [servers.address(server)].into();
+    Unhealthy {
+        suspected: addresses(),
+        down: addresses(),
+    }
+}
 
 #[tokio::test]
 async fn an_unanswered_request_makes_a_client_leave_the_server() {
@@ -422,7 +432,7 @@ async fn a_client_leaves_a_down_server_and_ends_its_watches() {
     }
 
     let start = Instant::now();
-    client.access.set_unhealthy([servers.address(0)].into());
+    client.access.set_unhealthy(down(&servers, 0));
     while let Some(Ok(_)) = timeout(PATIENCE, first.next())
         .await
         .expect("the end of the watch")
@@ -440,9 +450,29 @@ async fn a_client_leaves_a_down_server_and_ends_its_watches() {
     );
     assert_eq!(servers.asked(), "aab");
 
-    client.access.set_unhealthy(BTreeSet::new());
+    client.access.set_unhealthy(Unhealthy::default());
     client.get().await.expect("an answer");
     assert_eq!(servers.asked(), "b", "the first server failed recently");
+}
+
+/// Rule: 7.own-connections
+#[tokio::test]
+async fn a_suspected_server_gets_no_new_request_but_keeps_its_watches() {
+    let servers = Servers::start(2).await;
+    let client = servers.client().await;
+    let services: Api<Service> = Api::default_namespaced(client.kube.clone());
+    let watch = services.watch(&WatchParams::default(), "0").await;
+    let mut watch = Box::pin(watch.expect("a watch"));
+    watch.next().await.expect("an event").expect("the Service");
+    client.access.set_unhealthy(Unhealthy {
+        suspected: [servers.address(0)].into(),
+        ..Unhealthy::default()
+    });
+    client.get().await.expect("the other server answers");
+    assert_eq!(servers.asked(), "ab");
+    while let Ok(event) = timeout(Duration::from_millis(300), watch.next()).await {
+        event.expect("the watch should stay open").expect("an event");
+    }
 }
 
 /// Rule: 7.own-connections
@@ -451,7 +481,7 @@ async fn a_down_server_is_used_if_it_is_the_last() {
     let mut servers = Servers::start(2).await;
     let client = servers.client().await;
     servers.kill(1);
-    client.access.set_unhealthy([servers.address(0)].into());
+    client.access.set_unhealthy(down(&servers, 0));
     for _ in 0..3 {
         client.get().await.expect("an answer");
     }

@@ -32,7 +32,7 @@ pub struct Probing {
     pub lease_client: Client,
     /// The addresses of this node.
     pub node_addresses: BTreeSet<IpAddr>,
-    /// Called with the API servers that are unhealthy while another one is well, whenever the set of them changes.
+    /// Called with the API servers that are unhealthy while another one is well, whenever they change.
     pub on_unhealthy: OnUnhealthy,
     /// Spreads the probes of several replicas over the period.
     pub seed: u64,

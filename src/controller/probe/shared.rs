@@ -16,7 +16,9 @@ use crate::controller::workqueue::DirtySet;
 use crate::leader_election::term::Term;
 use crate::telemetry::metrics::Metrics;
 use endpoint_copier_core::index::SharedIndex;
-use endpoint_copier_core::verdicts::{Hearing, Leadership, Moment, Phase, Reply, Report, Target, Targets};
+use endpoint_copier_core::verdicts::{
+    Hearing, Leadership, Moment, Phase, Reply, Report, Target, Targets, Unhealthy,
+};
 
 /// The interval at which a new report is made while time alone may change its facts.
 const TICK: Duration = Duration::from_millis(100);
@@ -28,9 +30,8 @@ const NEW_TERM: Duration = Duration::from_secs(5);
 /// the 10 s for which an objection delays a removal, because a new term may delay the removal too.
 const RECENT_FAILURE: Duration = Duration::from_secs(20);
 
-/// Called with the addresses of API servers that are unhealthy while another one is well, whenever the set of them
-/// changes.
-pub type OnUnhealthy = Box<dyn Fn(BTreeSet<ServerAddress>) + Send + Sync>;
+/// Called with the addresses of API servers that are unhealthy while another one is well, whenever they change.
+pub type OnUnhealthy = Box<dyn Fn(Unhealthy<ServerAddress>) + Send + Sync>;
 
 /// The probes of this replica. Clones share them.
 #[derive(Clone)]
@@ -49,7 +50,7 @@ pub(super) struct Wiring {
     pub dirty: DirtySet,
     /// Counts the attempts.
     pub metrics: Metrics,
-    /// Called with the API servers that are unhealthy while another one is well, whenever the set of them changes.
+    /// Called with the API servers that are unhealthy while another one is well, whenever they change.
     pub on_unhealthy: OnUnhealthy,
     /// The client that sends the probes.
     pub client: Arc<dyn ProbeClient>,
@@ -69,7 +70,7 @@ struct Inner {
     /// The target whose first failure makes all targets without failures due.
     rounds: watch::Sender<Option<Target>>,
     /// The last argument of [`Wiring::on_unhealthy`].
-    unhealthy: Mutex<BTreeSet<ServerAddress>>,
+    unhealthy: Mutex<Unhealthy<ServerAddress>>,
 }
 
 impl Probes {
@@ -178,12 +179,11 @@ impl Probes {
     /// Makes a new report. If it differs from the last one, marks the Services that copy the API source as dirty.
     pub fn refresh(&self) {
         let (now, leadership) = (self.now(), self.leadership());
-        let (report, unhealthy) = {
+        self.report_unhealthy();
+        let report = {
             let targets = self.0.targets.lock();
-            let report = targets.report(now, &self.0.hearing.lock(), leadership);
-            (report, targets.unhealthy())
+            targets.report(now, &self.0.hearing.lock(), leadership)
         };
-        self.report_unhealthy(&unhealthy);
         let old = self.report();
         if *old == report {
             return;
@@ -258,14 +258,14 @@ impl Probes {
         recent.min().unwrap_or_else(Instant::now)
     }
 
-    /// Makes our own connections avoid servers that are unhealthy while another one is well.
-    fn report_unhealthy(&self, targets: &BTreeSet<Target>) {
-        let address = |target: &Target| ServerAddress::new(&target.address().to_string(), target.port());
-        let addresses = targets.iter().map(address).collect();
+    /// Makes our own requests avoid unhealthy servers.
+    fn report_unhealthy(&self) {
         let mut known = self.0.unhealthy.lock();
-        if *known != addresses {
-            known.clone_from(&addresses);
-            (self.0.wiring.on_unhealthy)(addresses);
+        let address = |target: &Target| ServerAddress::new(&target.address().to_string(), target.port());
+        let servers = self.0.targets.lock().unhealthy().map(address);
+        if *known != servers {
+            known.clone_from(&servers);
+            (self.0.wiring.on_unhealthy)(servers);
         }
     }
 

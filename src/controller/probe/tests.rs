@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use crate::leader_election::term::Term;
 use crate::telemetry::metrics::Metrics;
 use endpoint_copier_core::index::{Index, Scope, SharedIndex};
 use endpoint_copier_core::model::{ConsentPolicy, Defaults, EndpointSlice, Service};
-use endpoint_copier_core::verdicts::{Failure, Phase, Report, TargetFacts};
+use endpoint_copier_core::verdicts::{Failure, Phase, Report, TargetFacts, Unhealthy};
 use serde_json::json;
 use tokio::time::sleep;
 
@@ -28,7 +29,7 @@ pub(super) fn target(number: u8) -> Target {
 
 mod disturbed;
 
-type DownCalls = Arc<Mutex<Vec<BTreeSet<ServerAddress>>>>;
+type UnhealthyCalls = Arc<Mutex<Vec<Unhealthy<ServerAddress>>>>;
 
 /// Probes of fake servers, and their inputs and outputs.
 pub(super) struct Scene {
@@ -36,7 +37,7 @@ pub(super) struct Scene {
     pub index: SharedIndex,
     pub dirty: DirtySet,
     pub metrics: Metrics,
-    pub unhealthy_calls: DownCalls,
+    pub unhealthy_calls: UnhealthyCalls,
     pub servers: Arc<FakeServers>,
     pub terms: watch::Sender<Option<Term>>,
 }
@@ -58,7 +59,7 @@ impl Scene {
         let index: SharedIndex = Arc::new(Mutex::new(Index::new(defaults)));
         let (dirty, metrics) = (DirtySet::default(), Metrics::new("lease").unwrap());
         let (terms, receiver) = watch::channel(None);
-        let (unhealthy_calls, servers) = (DownCalls::default(), Arc::<FakeServers>::default());
+        let (unhealthy_calls, servers) = (UnhealthyCalls::default(), Arc::<FakeServers>::default());
         let calls = unhealthy_calls.clone();
         let wiring = Wiring {
             terms: receiver,
@@ -66,7 +67,7 @@ impl Scene {
             index: index.clone(),
             dirty: dirty.clone(),
             metrics: metrics.clone(),
-            on_unhealthy: Box::new(move |addresses| calls.lock().push(addresses)),
+            on_unhealthy: Box::new(move |servers| calls.lock().push(servers)),
             client: Arc::new(FakeClient(servers.clone())),
             config,
             seed,
@@ -217,13 +218,25 @@ async fn own_connections_avoid_an_unhealthy_server_while_another_is_well() {
     sleep(ms(3_000)).await;
     scene.servers.set(target(1), refuses());
     scene.servers.break_connections();
-    sleep(ms(500)).await;
-    let first: BTreeSet<_> = [ServerAddress::new("192.0.2.1", 6443)].into();
-    assert_eq!(*scene.unhealthy_calls.lock(), std::slice::from_ref(&first));
+    let first = || BTreeSet::from([ServerAddress::new("192.0.2.1", 6443)]);
+    let suspected = Unhealthy {
+        suspected: first(),
+        ..Unhealthy::default()
+    };
+    let down = Unhealthy {
+        suspected: first(),
+        down: first(),
+    };
+    // The server has failed twice.
+    sleep(ms(300)).await;
+    assert_eq!(*scene.unhealthy_calls.lock(), std::slice::from_ref(&suspected));
+    sleep(ms(200)).await;
+    assert_eq!(*scene.unhealthy_calls.lock(), [suspected.clone(), down.clone()]);
     scene.servers.set(target(2), refuses());
     scene.servers.break_connections();
     sleep(ms(500)).await;
-    assert_eq!(*scene.unhealthy_calls.lock(), [first, BTreeSet::new()]);
+    let calls = [suspected, down, Unhealthy::default()];
+    assert_eq!(*scene.unhealthy_calls.lock(), calls);
 }
 
 /// Rule: 7.fresh-term

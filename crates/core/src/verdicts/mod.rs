@@ -32,7 +32,7 @@ pub use judge::{Candidate, Judgment, Unreachable, judge};
 pub use report::{Leadership, RECENT, Report, TargetFacts};
 pub use state::{Phase, TargetState};
 pub use target::{Failure, Reply, SUPERVISOR_PORT, Target};
-pub use targets::Targets;
+pub use targets::{Targets, Unhealthy};
 pub use thresholds::Thresholds;
 
 /// A point in time, as the time since the replica's start. Moments of different replicas cannot be compared.

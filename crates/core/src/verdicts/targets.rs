@@ -22,6 +22,36 @@ pub struct Targets {
     taken_out: BTreeSet<IpAddr>,
 }
 
+/// API servers that fail while another one is well. Without one that is well, both sets are empty.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unhealthy<T> {
+    /// Those that get no new request: a leader, for example, must not send its suspicion to the server that it
+    /// suspects, which may have lost its etcd. Includes [`Self::down`].
+    pub suspected: BTreeSet<T>,
+    /// Those that lose their connections too: they were down, and are not well again.
+    pub down: BTreeSet<T>,
+}
+
+impl<T> Default for Unhealthy<T> {
+    fn default() -> Self {
+        Self {
+            suspected: BTreeSet::new(),
+            down: BTreeSet::new(),
+        }
+    }
+}
+
+impl<T: Ord> Unhealthy<T> {
+    /// The same servers under other names.
+    #[must_use]
+    pub fn map<U: Ord>(&self, name: impl Fn(&T) -> U) -> Unhealthy<U> {
+        Unhealthy {
+            suspected: self.suspected.iter().map(&name).collect(),
+            down: self.down.iter().map(name).collect(),
+        }
+    }
+}
+
 impl Targets {
     /// Creates an empty set of targets.
     #[must_use]
@@ -144,22 +174,21 @@ impl Targets {
             .collect()
     }
 
-    /// The API servers that the operator's own connections avoid: those that are suspected, or that must still rise. A
-    /// leader has to store its suspicion, and it should not use the suspected server for that. If no API server is
-    /// well, the set is empty.
+    /// The API servers that the operator's own requests avoid.
     #[must_use]
-    pub fn unhealthy(&self) -> BTreeSet<Target> {
+    pub fn unhealthy(&self) -> Unhealthy<Target> {
         let servers = || self.iter().filter(|(target, _)| target.port() != SUPERVISOR_PORT);
         if !servers().any(|(_, state)| state.phase == Phase::Well) {
-            return BTreeSet::new();
+            return Unhealthy::default();
         }
-        let suspects = self.suspects();
-        let is_unhealthy =
-            |target, state: &TargetState| suspects.contains(&target) || state.phase == Phase::Rising;
-        servers()
-            .filter(|(target, state)| is_unhealthy(*target, state))
-            .map(|(target, _)| target)
-            .collect()
+        let is_down = |state: &TargetState| matches!(state.phase, Phase::Down | Phase::Rising);
+        let down: BTreeSet<_> = servers()
+            .filter_map(|(target, state)| is_down(state).then_some(target))
+            .collect();
+        let mut suspected = self.suspects();
+        suspected.retain(|target| target.port() != SUPERVISOR_PORT);
+        suspected.extend(&down);
+        Unhealthy { suspected, down }
     }
 
     /// The other addresses on the same port and of the same family.

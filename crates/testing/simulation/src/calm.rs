@@ -559,7 +559,7 @@ impl State {
                     && is_well(life, address)
                     && track.is_some_and(|track| track.was_well && track.falls.is_empty() && is_asked(track))
             });
-            let left = probed.unhealthy.get(&life.identity);
+            let left = probed.down.get(&life.identity);
             for (address, _) in dead.filter(|_| is_another_well && life.resumed_at() <= until) {
                 if left.is_none_or(|left| !left.contains(address)) {
                     wrong.push(format!("{} sees {address} down, and stays on it", life.identity));

@@ -162,7 +162,8 @@ pub const NEEDED: &[(&str, &[&str])] = &[
             "blind while nothing is out",
             "objection of a minute ago removed",
             "timeout discarded, as its timer fired late",
-            "connection to an unhealthy server left",
+            "connection to a server that is down left",
+            "request kept from a suspected server",
         ],
     ),
     (

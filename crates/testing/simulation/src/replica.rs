@@ -1,13 +1,13 @@
 //! One replica of the operator that can be paused, stopped and killed.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use endpoint_copier_core::model::{ConsentPolicy, Defaults, ServiceKey};
+use endpoint_copier_core::verdicts::Unhealthy;
 use endpoint_copier_operator::admin::Health;
 use endpoint_copier_operator::apiserver;
 use endpoint_copier_operator::config::{ElectionConfig, ProbeConfig, ProbeMode, ServerAddress};
@@ -313,30 +313,38 @@ pub fn start(world: &Arc<World>, replica: usize, incarnation: usize, servers: [u
     life
 }
 
-/// A callback that breaks the connections of a replica to the servers that its probes find unhealthy.
+/// A callback that breaks the connections of a replica to the servers that are down according to its probes. Its new
+/// requests avoid those that are suspected.
 fn on_unhealthy(world: &Arc<World>, life: &Arc<Life>) -> OnUnhealthy {
     let (world, life) = (world.clone(), life.clone());
-    Box::new(move |servers: BTreeSet<ServerAddress>| {
-        let unhealthy: BTreeSet<IpAddr> = servers
-            .iter()
-            .filter_map(|address| address.host.parse().ok())
-            .collect();
+    Box::new(move |servers: Unhealthy<ServerAddress>| {
+        let nodes = |addresses: &BTreeSet<ServerAddress>| -> BTreeSet<u8> {
+            let addresses = addresses.iter().filter_map(|address| address.host.parse().ok());
+            addresses.map(endpoints::node_of).collect()
+        };
+        let (suspected, down) = (nodes(&servers.suspected), nodes(&servers.down));
         let left = |connection: &Connection| {
-            let node = u8::try_from(connection.server + 1).unwrap_or(1);
-            connection.replica == life.replica
-                && unhealthy
-                    .iter()
-                    .any(|address| endpoints::node_of(*address) == node)
+            connection.replica == life.replica && down.contains(&node_of_server(connection.server))
         };
         if world.break_connections(left) > 0 {
-            world.count("connection to an unhealthy server left");
+            world.count("connection to a server that is down left");
         }
-        world
-            .state()
+        let addresses = servers
+            .down
+            .iter()
+            .filter_map(|address| address.host.parse().ok());
+        let mut state = world.state();
+        state
             .probed
-            .unhealthy
-            .insert(life.identity.clone(), unhealthy);
+            .down
+            .insert(life.identity.clone(), addresses.collect());
+        state.probed.suspected.insert(life.identity.clone(), suspected);
     })
+}
+
+/// The number of the node on which a server runs.
+pub fn node_of_server(server: usize) -> u8 {
+    u8::try_from(server + 1).unwrap_or(1)
 }
 
 /// All tasks of a replica, as one future.

@@ -70,7 +70,9 @@ pub struct Probed {
     /// When an address was last removed by hand from a copy, although the source lists it. Replicas keep its state.
     pub edited: BTreeMap<IpAddr, Duration>,
     /// The API servers that the connections of each replica must leave, according to that replica.
-    pub unhealthy: BTreeMap<String, BTreeSet<IpAddr>>,
+    pub down: BTreeMap<String, BTreeSet<IpAddr>>,
+    /// The nodes whose servers each replica suspects, or finds down, while another server is well for it.
+    pub suspected: BTreeMap<String, BTreeSet<u8>>,
     /// The time until which replicas or their requests may fail.
     pub disturbed: Duration,
     /// The time until which lies of a client may keep endpoints in the copies.

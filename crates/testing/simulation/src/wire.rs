@@ -25,7 +25,7 @@ use tower::{BoxError, Service};
 
 use crate::fault::{Effect, Harm, Verb};
 use crate::observer::By;
-use crate::replica::{Calling, Life};
+use crate::replica::{Calling, Life, node_of_server};
 use crate::reply::{Reply, full, hold, nonsense, refusal};
 use crate::sent::Sent;
 use crate::stream;
@@ -82,13 +82,31 @@ impl Wire {
         }
     }
 
+    /// The server that this replica suspects, if it does not suspect both.
+    fn avoided(&self) -> Option<usize> {
+        let state = self.world.state();
+        let suspected = state.probed.suspected.get(&self.life.identity)?;
+        let is_suspected = [0, 1].map(|server| suspected.contains(&node_of_server(server)));
+        match is_suspected {
+            [true, false] => Some(0),
+            [false, true] => Some(1),
+            _ => None,
+        }
+    }
+
     async fn connect(&self) -> Result<Connection, BoxError> {
         for _ in 0..2 {
+            let (avoided, mut kept_away) = (self.avoided(), false);
             let server = {
                 let mut line = self.line.lock();
                 match &line.connection {
-                    Some(connection) if !connection.dead.is_cancelled() => return Ok(connection.clone()),
+                    Some(connection)
+                        if !connection.dead.is_cancelled() && avoided != Some(connection.server) =>
+                    {
+                        return Ok(connection.clone());
+                    }
                     Some(connection) => {
+                        kept_away = !connection.dead.is_cancelled();
                         line.next = 1 - connection.server;
                         line.connection = None;
                     }
@@ -96,6 +114,9 @@ impl Wire {
                 }
                 line.next
             };
+            if kept_away {
+                self.world.count("request kept from a suspected server");
+            }
             if self.world.is_down(server) {
                 self.world.count("dial refused");
                 self.line.lock().next = 1 - server;

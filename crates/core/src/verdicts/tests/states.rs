@@ -77,19 +77,19 @@ fn target_is_unhealthy_from_its_second_failure_until_it_is_well() {
     let mut probes = Probes::new(2);
     probes.well(1, 0);
     probes.well(2, 0);
-    for (begun, is_well, is_unhealthy) in [
-        (1_000, false, false),
-        (1_500, true, false),
-        (2_000, false, false),
-        (2_500, false, true),
-        (3_000, true, false),
-        (4_000, false, false),
-        (4_200, false, true),
-        (4_400, false, true),
-        (5_000, true, true),
-        (6_000, true, true),
-        (7_000, true, true),
-        (8_000, true, false),
+    for (begun, is_well, is_suspected, is_down) in [
+        (1_000, false, false, false),
+        (1_500, true, false, false),
+        (2_000, false, false, false),
+        (2_500, false, true, false),
+        (3_000, true, false, false),
+        (4_000, false, false, false),
+        (4_200, false, true, false),
+        (4_400, false, true, true),
+        (5_000, true, true, true),
+        (6_000, true, true, true),
+        (7_000, true, true, true),
+        (8_000, true, false, false),
     ] {
         if is_well {
             probes.well(1, begun);
@@ -97,7 +97,8 @@ fn target_is_unhealthy_from_its_second_failure_until_it_is_well() {
             probes.refused(1, begun);
         }
         let unhealthy = probes.targets.unhealthy();
-        assert_eq!(unhealthy.contains(&target(1)), is_unhealthy, "at {begun} ms");
+        let seen = [&unhealthy.suspected, &unhealthy.down].map(|targets| targets.contains(&target(1)));
+        assert_eq!(seen, [is_suspected, is_down], "at {begun} ms");
     }
 }
 
@@ -113,9 +114,9 @@ fn no_target_is_unhealthy_if_no_api_server_is_well() {
     probes.targets.begin(supervisor, at(0));
     probes.targets.end(supervisor, at(0), at(10), Reply::Success);
     probes.down(1);
-    assert_eq!(probes.targets.unhealthy(), [target(1)].into());
+    assert_eq!(probes.targets.unhealthy().down, [target(1)].into());
     probes.refused(2, 2_000);
-    assert!(probes.targets.unhealthy().is_empty());
+    assert_eq!(probes.targets.unhealthy(), Unhealthy::default());
 }
 
 /// Rule: 7.memory
