@@ -90,7 +90,9 @@ const _: () = {
 
 // Election
 
-/// The default time for which a Lease is valid after its last renewal.
+/// The default time for which a Lease is valid after its last renewal. A leader renews every 2 s, so it may miss one
+/// renewal before [`RENEW_DEADLINE`], and 2 s more pass before another replica takes over. A longer time would only make
+/// a failover take longer.
 pub const LEASE_DURATION: Duration = Duration::from_secs(6);
 
 /// The default time for which the leader may write after it sent its last successful renewal.

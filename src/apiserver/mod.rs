@@ -5,7 +5,7 @@
 //! knows more than one address:
 //!
 //! ```text
-//!   kube ──> credentials ──> Paged ──> RequestLimits: time limits ──> Channel: one Connection at a time ──> Dialer ──> AddressPool
+//!   kube ──> credentials ──> Paged ──> CallLimits: time limits ──> Channel: one Connection at a time ──> Dialer ──> AddressPool
 //! ```
 
 use std::collections::BTreeSet;
@@ -31,6 +31,7 @@ use endpoint_copier_core::verdicts::Unhealthy;
 
 pub mod access_review;
 mod address_pool;
+mod call_limits;
 mod channel;
 mod connection;
 pub mod decode;
@@ -41,19 +42,18 @@ pub mod http_status;
 mod pages;
 pub mod probe_client;
 pub mod reference_grant;
-mod request_limits;
 mod response_size;
 pub mod serving_certificate;
 mod stretch;
 mod tracked_body;
 
 use address_pool::AddressPool;
+use call_limits::CallLimits;
 use channel::Channel;
 use dial::{Dialer, TlsName};
 pub use hedging::{Hedge, Hedging, NoOtherServer};
 use pages::Paged;
 use probe_client::ConfigSource;
-use request_limits::RequestLimits;
 use response_size::Incoming;
 
 /// The server from which a response came, in the extensions of the response.
@@ -260,7 +260,7 @@ impl Access {
         let host = config.cluster_url.authority().map_or("", Authority::as_str);
         let pool = self.dialer.pool.clone();
         let incoming = self.incoming.clone();
-        let paged = Paged::new(RequestLimits::new(send, &self.metrics, host, pool, incoming));
+        let paged = Paged::new(CallLimits::new(send, &self.metrics, host, pool, incoming));
         let service = ServiceBuilder::new()
             .layer(config.base_uri_layer())
             .option_layer(config.auth_layer().map_err(unusable)?)
@@ -292,7 +292,7 @@ where
     B::Error: Into<BoxError>,
 {
     let incoming = Incoming::default();
-    let paged = Paged::new(RequestLimits::new(
+    let paged = Paged::new(CallLimits::new(
         service,
         metrics,
         "service",

@@ -16,9 +16,9 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
 
+use super::call_limits::skew;
 use super::dial::KUBERNETES;
 use super::probe_client::{connect, failure, probed_path, speak_http};
-use super::request_limits::skew;
 use endpoint_copier_core::verdicts::{Failure, Target};
 
 /// A name that no certificate has, because the top-level domain `invalid` is reserved.

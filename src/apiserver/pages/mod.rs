@@ -19,9 +19,9 @@ use parking_lot::Mutex;
 use tokio::time::{Instant, sleep};
 use tower::{BoxError, Service};
 
+use super::call_limits::{Answer, CallLimits, TimedOut};
 use super::http_status::{overload, status_of};
 use super::is_watch;
-use super::request_limits::{Answer, RequestLimits, TimedOut};
 use super::response_size::{LARGEST_OBJECT, TooLarge};
 use crate::timing::LONGEST_RETRY_AFTER;
 
@@ -51,7 +51,7 @@ const PAGE_PAUSE: Duration = Duration::from_secs(1);
 /// Chooses the size of the pages of lists.
 #[derive(Clone)]
 pub(super) struct Paged<S> {
-    counted: RequestLimits<S>,
+    counted: CallLimits<S>,
     /// Shared by all requests of the client.
     sizes: Arc<Mutex<Sizes>>,
 }
@@ -99,7 +99,7 @@ where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    pub fn new(counted: RequestLimits<S>) -> Self {
+    pub fn new(counted: CallLimits<S>) -> Self {
         Self {
             counted,
             sizes: Arc::default(),

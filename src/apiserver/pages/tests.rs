@@ -45,7 +45,7 @@ where
 {
     let metrics = Metrics::new("lease").unwrap();
     let incoming = Incoming::default();
-    Paged::new(RequestLimits::new(
+    Paged::new(CallLimits::new(
         server,
         &metrics,
         "host",

@@ -21,13 +21,13 @@ mod dirty_set;
 mod fair_queue;
 mod head_start;
 mod lane;
-mod overload;
+mod pause;
 
 pub use dirty_set::{DirtySet, Mark, Marks};
 use fair_queue::FairQueue;
 use head_start::HeadStart;
 use lane::Lane;
-use overload::Overload;
+use pause::Overload;
 
 /// The minimum time from the end of a sync that sent a request until a change can cause the next sync of its key. A
 /// burst of changes causes at most fifty such syncs of the key per second, not one for each change. The first change of

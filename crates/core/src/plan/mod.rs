@@ -29,11 +29,11 @@ mod hold;
 mod last_ports;
 mod report;
 mod second_family;
+mod take_out;
 mod topology;
-mod verdicts;
 mod wanted_copies;
 
-pub use verdicts::{Judged, Verdicts};
+pub use take_out::{Judged, Verdicts};
 
 /// The writes for one Service, in this order: deletes of copies without consent, creates, updates, other deletes, and
 /// leftovers.
@@ -139,8 +139,8 @@ pub fn plan(snapshot: &Snapshot, verdicts: &Verdicts) -> Plan {
             report::source(service, source, &mut plan);
             let mut wanted = wanted_copies::copies(service, source, snapshot, verdicts, &mut plan);
             topology::apply(service, source, snapshot, &mut wanted);
-            verdicts::add_unchanged(source, snapshot, &mut wanted);
-            verdicts::apply(service, source, snapshot, verdicts, &mut wanted, &mut plan);
+            take_out::add_unchanged(source, snapshot, &mut wanted);
+            take_out::apply(service, source, snapshot, verdicts, &mut wanted, &mut plan);
             plan.endpoints = EndpointCounts::of(wanted.values()).total();
             report::emptiness(service, source, &mut plan);
             report::endpoints(service, source, snapshot, &wanted, &mut plan);

@@ -21,12 +21,12 @@ pub(super) fn copies(
         let mut of_family = LeftOut::default();
         let mut copies = fresh_copies(service, source, &full, &mut of_family);
         let has_unreadable = source.has_unreadable(family, &snapshot.copies);
-        let (mut held, mut holds) = (Vec::new(), false);
+        let (mut held, mut is_held) = (Vec::new(), false);
         if full.is_empty() {
             let second = second_family::copies(service, source, family, snapshot, verdicts, &mut of_family);
             report::second_family(source, family, &second, plan);
-            holds = hold::applies(service, has_unreadable, &second);
-            if holds {
+            is_held = hold::applies(service, has_unreadable, &second);
+            if is_held {
                 held = hold::copies(service, source, family, snapshot, &mut of_family);
                 held.retain(|copy| !second.decides(&copy.key()));
                 if !held.is_empty() {
@@ -36,7 +36,7 @@ pub(super) fn copies(
             copies.extend(second.copies);
         }
         let gives_endpoints = |copy: &EndpointSlice| !copy.is_empty() && !snapshot.is_name_taken(copy);
-        if holds {
+        if is_held {
             // While copies are held, existing copies of empty slices stay too.
             copies.extend(copies_of_empty_slices(service, source, &empty, snapshot));
         } else if has_unreadable || copies.iter().any(gives_endpoints) {

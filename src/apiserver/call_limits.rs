@@ -23,7 +23,7 @@ use crate::timing::{ANSWER_LIMIT, BODY_LIMIT, READ_LIMIT};
 /// Counts requests by their response, and limits the time until a response begins and, except for watches, until it is
 /// complete.
 #[derive(Clone)]
-pub(super) struct RequestLimits<S> {
+pub(super) struct CallLimits<S> {
     inner: S,
     metrics: Metrics,
     host: Arc<str>,
@@ -39,7 +39,7 @@ pub(super) struct TimedOut(pub Duration);
 /// A response: a complete one, or the stream of a watch.
 pub(super) type Answer<B> = Response<Either<Full<Bytes>, WatchBody<B>>>;
 
-impl<S, B> RequestLimits<S>
+impl<S, B> CallLimits<S>
 where
     S: Service<Request<Body>, Response = Response<B>> + Clone + Send + 'static,
     S::Future: Send,
@@ -207,7 +207,7 @@ mod tests {
         });
         let server = ServerAddress::new("192.0.2.1", 6443);
         let pool = Arc::new(Mutex::new(AddressPool::new(vec![server.clone()], 0)));
-        let counted = RequestLimits::new(silent, &metrics, "host", pool.clone(), Incoming::default());
+        let counted = CallLimits::new(silent, &metrics, "host", pool.clone(), Incoming::default());
         let ends = async |path| {
             let request = Request::get(path).body(Body::empty()).unwrap();
             let answer = counted.send(request, usize::MAX).await;
@@ -233,7 +233,7 @@ mod tests {
                 _ => std::future::pending().await,
             }
         });
-        let counted = RequestLimits::new(service, &metrics, "host", Arc::default(), Incoming::default());
+        let counted = CallLimits::new(service, &metrics, "host", Arc::default(), Incoming::default());
         let call = |path| counted.send(Request::get(path).body(Body::empty()).unwrap(), usize::MAX);
         let count = |code| {
             let text = metrics.render();
