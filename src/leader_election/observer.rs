@@ -168,10 +168,10 @@ impl LeaseObserver {
         self.state.lock().lease.holder().map(str::to_owned)
     }
 
-    /// For how long the present state of the Lease, once seen, keeps it from this candidate, if it does not lead.
+    /// For how long the present state of the Lease, once seen, keeps it from other candidates than its holder.
     pub(super) fn kept_for(&self) -> Duration {
         let state = self.state.lock();
-        state.lease.kept_for(&self.us, self.default_duration, false)
+        state.lease.kept_for("", self.default_duration, false)
     }
 
     /// The reason why the candidate may try, for the log.

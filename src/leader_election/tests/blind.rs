@@ -96,8 +96,16 @@ async fn a_replica_with_empty_caches_leaves_a_long_lease_to_another_when_it_expi
 /// Rule: 5.caches-filled
 #[tokio::test(start_paused = true)]
 async fn a_replica_with_empty_caches_honors_what_the_lease_says() {
-    // (the duration that the holder states, whether the holder releases the Lease, when the replica leads)
-    for (stated, releases, leads_after) in [(6, false, 10), (6, true, 10), (15, false, 19), (15, true, 10)] {
+    // (the duration that the holder states, that of the replica, whether the holder releases the Lease, when the replica
+    // leads)
+    for (stated, own, releases, leads_after) in [
+        (6, 6, false, 10),
+        (6, 6, true, 10),
+        (15, 6, false, 19),
+        (15, 6, true, 10),
+        (6, 15, true, 10),
+        (15, 15, false, 19),
+    ] {
         let store = Store::new();
         let holds = ElectionConfig {
             lease_duration: seconds(stated),
@@ -107,7 +115,11 @@ async fn a_replica_with_empty_caches_honors_what_the_lease_says() {
         let mut holder = Runner::with_config(&store, "holder", filled, holds);
         holder.leads().await;
         let (empty, _empty) = view(&Arc::default());
-        let mut one = Runner::with_view(&store, "one", empty);
+        let waits = ElectionConfig {
+            lease_duration: seconds(own),
+            ..config()
+        };
+        let mut one = Runner::with_config(&store, "one", empty, waits);
         sleep(seconds(10)).await;
         if releases {
             holder.stop.cancel();
@@ -122,9 +134,38 @@ async fn a_replica_with_empty_caches_honors_what_the_lease_says() {
         let earliest = seconds(leads_after - if releases { 0 } else { 2 });
         assert!(
             took >= earliest && took <= seconds(leads_after),
-            "{stated} s, released: {releases}: {took:?}"
+            "{stated} s, own {own} s, released: {releases}: {took:?}"
         );
     }
+}
+
+/// Rule: 5.caches-filled
+#[tokio::test(start_paused = true)]
+async fn a_former_leader_with_stale_caches_leaves_its_long_lease_to_another() {
+    let long = || ElectionConfig {
+        lease_duration: seconds(15),
+        renew_deadline: seconds(10),
+        retry_period: seconds(2),
+        ..config()
+    };
+    let store = Store::new();
+    let (fresh, running) = view(&Arc::new(AtomicBool::new(true)));
+    let mut former = Runner::with_config(&store, "former", fresh, long());
+    former.leads().await;
+    let (full, _full) = view(&Arc::new(AtomicBool::new(true)));
+    let mut other = Runner::with_config(&store, "other", full, long());
+    sleep(seconds(5)).await;
+    let renewals = Match::any().resource("leases").verb("patch");
+    let fault = former.server.faults().add(Fault::new(renewals, Effect::Hang));
+    former
+        .terms
+        .wait_for(Option::is_none)
+        .await
+        .expect("the candidate runs");
+    running.state().set_open(false);
+    former.server.faults().remove(fault);
+    other.leads().await;
+    assert!(former.terms.borrow().is_none());
 }
 
 /// Rule: 5.caches-filled
