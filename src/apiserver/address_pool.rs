@@ -61,15 +61,17 @@ impl AddressPool {
     /// ones, unless they are learned too: a cluster IP may lead to an unhealthy server.
     pub fn set_unhealthy(&self, mut unhealthy: Unhealthy<ServerAddress>) {
         let learned: BTreeSet<_> = self.learned.iter().flatten().collect();
-        for addresses in [&mut unhealthy.suspected, &mut unhealthy.down] {
-            let affected = learned
-                .iter()
-                .filter(|address| addresses.contains(**address))
-                .count();
-            if (1..learned.len()).contains(&affected) {
-                let last = self.fixed[self.first..].iter();
-                addresses.extend(last.filter(|address| !learned.contains(address)).cloned());
+        let is_mixed = |addresses: &BTreeSet<ServerAddress>| {
+            let affected = learned.iter().filter(|address| addresses.contains(**address));
+            (1..learned.len()).contains(&affected.count())
+        };
+        if is_mixed(&unhealthy.suspected) {
+            let last = self.fixed[self.first..].iter();
+            let last: Vec<_> = last.filter(|address| !learned.contains(address)).collect();
+            if is_mixed(&unhealthy.down) {
+                unhealthy.down.extend(last.iter().copied().cloned());
             }
+            unhealthy.suspected.extend(last.into_iter().cloned());
         }
         self.unhealthy.send_replace(unhealthy);
     }
@@ -258,6 +260,7 @@ mod tests {
         assert_eq!(cluster_ip(&pool, &[], &[1]), (true, true));
         assert!(!pool.is_ejected(&address(2), now), "it is learned, and well");
         assert_eq!(cluster_ip(&pool, &[], &[1, 2]), (false, false));
+        assert_eq!(cluster_ip(&pool, &[2], &[1]), (false, false));
         assert_eq!(cluster_ip(&pool, &[], &[3]), (false, false), "it is not learned");
         assert_eq!(cluster_ip(&pool, &[], &[]), (false, false));
         pool.first = 1;

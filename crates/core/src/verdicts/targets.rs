@@ -25,10 +25,11 @@ pub struct Targets {
 /// API servers that fail while another one is well. Without one that is well, both sets are empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unhealthy<T> {
-    /// Those that get no new request: a leader, for example, must not send its suspicion to the server that it
-    /// suspects, which may have lost its etcd. Includes [`Self::down`].
+    /// Those that get no new request: they are suspected, or rise. A leader, for example, must not send its suspicion to
+    /// the server that it suspects, which may have lost its etcd. Includes [`Self::down`].
     pub suspected: BTreeSet<T>,
-    /// Those that lose their connections too: they were down, and are not well again.
+    /// Those that lose their connections too: they are down or, if they were never seen well, another leader took them
+    /// out and they fail.
     pub down: BTreeSet<T>,
 }
 
@@ -181,13 +182,15 @@ impl Targets {
         if !servers().any(|(_, state)| state.phase == Phase::Well) {
             return Unhealthy::default();
         }
-        let is_down = |state: &TargetState| matches!(state.phase, Phase::Down | Phase::Rising);
-        let down: BTreeSet<_> = servers()
-            .filter_map(|(target, state)| is_down(state).then_some(target))
-            .collect();
         let mut suspected = self.suspects();
         suspected.retain(|target| target.port() != SUPERVISOR_PORT);
-        suspected.extend(&down);
+        let is_down = |target: &Target| {
+            self.get(*target)
+                .is_some_and(|state| state.phase != Phase::Failing)
+        };
+        let down = suspected.iter().copied().filter(is_down).collect();
+        let is_rising = |state: &TargetState| state.phase == Phase::Rising;
+        suspected.extend(servers().filter_map(|(target, state)| is_rising(state).then_some(target)));
         Unhealthy { suspected, down }
     }
 

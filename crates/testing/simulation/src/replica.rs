@@ -322,7 +322,11 @@ fn on_unhealthy(world: &Arc<World>, life: &Arc<Life>) -> OnUnhealthy {
             let addresses = addresses.iter().filter_map(|address| address.host.parse().ok());
             addresses.map(endpoints::node_of).collect()
         };
-        let (suspected, down) = (nodes(&servers.suspected), nodes(&servers.down));
+        let (suspected, mut down) = (nodes(&servers.suspected), nodes(&servers.down));
+        // A connection that was made while its server was down stays.
+        if let Some(before) = world.state().probed.down.get(&life.identity) {
+            down.retain(|node| !before.iter().any(|address| endpoints::node_of(*address) == *node));
+        }
         let left = |connection: &Connection| {
             connection.replica == life.replica && down.contains(&node_of_server(connection.server))
         };

@@ -95,8 +95,8 @@ impl Wire {
     }
 
     async fn connect(&self) -> Result<Connection, BoxError> {
-        for _ in 0..2 {
-            let (avoided, mut kept_away) = (self.avoided(), false);
+        for round in 0..2 {
+            let avoided = self.avoided().filter(|_| round == 0);
             let server = {
                 let mut line = self.line.lock();
                 match &line.connection {
@@ -106,17 +106,16 @@ impl Wire {
                         return Ok(connection.clone());
                     }
                     Some(connection) => {
-                        kept_away = !connection.dead.is_cancelled();
                         line.next = 1 - connection.server;
                         line.connection = None;
                     }
                     None => {}
                 }
+                if avoided == Some(line.next) {
+                    line.next = 1 - line.next;
+                }
                 line.next
             };
-            if kept_away {
-                self.world.count("request kept from a suspected server");
-            }
             if self.world.is_down(server) {
                 self.world.count("dial refused");
                 self.line.lock().next = 1 - server;
@@ -124,7 +123,12 @@ impl Wire {
             }
             let connection = self.dial(server).await;
             match &connection {
-                Ok(connection) => self.line.lock().connection = Some(connection.clone()),
+                Ok(connection) => {
+                    if avoided.is_some() {
+                        self.world.count("request kept from a suspected server");
+                    }
+                    self.line.lock().connection = Some(connection.clone());
+                }
                 Err(_) => self.line.lock().next = 1 - server,
             }
             return connection;

@@ -86,9 +86,9 @@ fn target_is_unhealthy_from_its_second_failure_until_it_is_well() {
         (4_000, false, false, false),
         (4_200, false, true, false),
         (4_400, false, true, true),
-        (5_000, true, true, true),
-        (6_000, true, true, true),
-        (7_000, true, true, true),
+        (5_000, true, true, false),
+        (6_000, true, true, false),
+        (7_000, true, true, false),
         (8_000, true, false, false),
     ] {
         if is_well {
@@ -113,6 +113,17 @@ fn no_target_is_unhealthy_if_no_api_server_is_well() {
     probes.well(2, 0);
     probes.targets.begin(supervisor, at(0));
     probes.targets.end(supervisor, at(0), at(10), Reply::Success);
+    for begun in [1_000, 1_200] {
+        probes.targets.begin(supervisor, at(begun));
+        probes
+            .targets
+            .end(supervisor, at(begun), at(begun + 10), timeout());
+    }
+    assert_eq!(
+        probes.targets.unhealthy(),
+        Unhealthy::default(),
+        "it is no API server"
+    );
     probes.down(1);
     assert_eq!(probes.targets.unhealthy().down, [target(1)].into());
     probes.refused(2, 2_000);
