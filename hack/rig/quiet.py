@@ -155,6 +155,7 @@ def idle(rig):
     time.sleep(30)
     leader_of, seconds = rig.cluster.leader(), 60 * rig.arguments.minutes
     before = {node: metric(node, "process_cpu_seconds_total") for node in NODES}
+    started = {node: metric(node, "process_start_time_seconds") for node in NODES}
     time.sleep(seconds)
     for node in NODES:
         cpu = (metric(node, "process_cpu_seconds_total") - before[node]) / seconds * 100
@@ -162,7 +163,8 @@ def idle(rig):
         kind = "leader" if node == leader_of else "standby"
         seen = f"{cpu:.3f} % of a core, {memory:.1f} MiB"
         print(f"{node} ({kind}): {seen}", flush=True)
-        rig.expect(f"{node}: at most {IDLE_CPU} % of a core and {IDLE_MEMORY} MiB", 0 <= cpu <= IDLE_CPU and memory <= IDLE_MEMORY, seen)
+        rig.expect(f"{node}: the replica has not restarted", metric(node, "process_start_time_seconds") == started[node])
+        rig.expect(f"{node}: at most {IDLE_CPU} % of a core and {IDLE_MEMORY} MiB", cpu <= IDLE_CPU and memory <= IDLE_MEMORY, seen)
 
 
 DISTURBANCES = {

@@ -657,10 +657,17 @@ async fn a_rejected_key_that_gets_reserved_slots_waits_for_no_pause() {
     let mut queue = queue();
     mark(&mut queue, key("a"), Instant::now(), Other);
     let (rejected, _) = queue.pop().unwrap();
-    let overloaded = Requeue::Overloaded(Duration::from_secs(60));
-    finish(&mut queue, rejected, overloaded, Other);
-    mark(&mut queue, key("a"), Instant::now(), Flagged);
-    assert_eq!(names(&mut queue), ["a"]);
+    let overloaded = Outcome {
+        has_sent: true,
+        ..outcome(Requeue::Overloaded(Duration::from_secs(60)))
+    };
+    let start = Instant::now();
+    queue.finished(rejected, &overloaded, Other);
+    mark(&mut queue, key("a"), start, Flagged);
+    while queue.pop().is_none() {
+        queue.due(|_| Flagged).await;
+    }
+    assert_eq!(start.elapsed(), PACE);
 }
 
 /// Rule: 10.edits
