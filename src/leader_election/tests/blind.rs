@@ -155,14 +155,14 @@ async fn a_former_leader_with_stale_caches_leaves_its_long_lease_to_another() {
     let (full, _full) = view(&Arc::new(AtomicBool::new(true)));
     let mut other = Runner::with_config(&store, "other", full, long());
     sleep(seconds(5)).await;
+    running.state().set_open(false);
     let renewals = Match::any().resource("leases").verb("patch");
-    let fault = former.server.faults().add(Fault::new(renewals, Effect::Hang));
+    let fault = former.server.faults().add(Fault::status(renewals, 500));
     former
         .terms
         .wait_for(Option::is_none)
         .await
         .expect("the candidate runs");
-    running.state().set_open(false);
     former.server.faults().remove(fault);
     other.leads().await;
     assert!(former.terms.borrow().is_none());
