@@ -20,8 +20,8 @@ use super::pace::Pace;
 use crate::apiserver::access_review::Verdict;
 use crate::config::SecureMetrics;
 
-/// The maximum number of handshakes per second: for one peer, and for all peers. A signature with an RSA key takes
-/// about a millisecond of the thread that also renews the Lease.
+/// The maximum number of handshakes per second: for one peer, and for all peers. An RSA signature takes about a
+/// millisecond on the thread that also renews the Lease.
 const HANDSHAKES: (usize, usize) = (16, 128);
 
 /// The number of bytes that TLS buffers for a client that does not read.
@@ -30,7 +30,7 @@ const BUFFER: usize = 8 * 1024;
 /// A connection of a client.
 pub(super) type Stream = Either<TcpStream, Box<TlsStream<TcpStream>>>;
 
-/// Serves over TLS, and only to clients whose token allows them to get `/metrics`.
+/// Adds TLS to the metrics server, and serves only clients whose token allows them to get `/metrics`.
 pub struct Secure {
     certificate: Certificate,
     authorization: Authorization,
@@ -38,7 +38,7 @@ pub struct Secure {
 }
 
 impl Secure {
-    /// `client` sends the token reviews.
+    /// `client` sends the TokenReviews and SubjectAccessReviews.
     ///
     /// # Errors
     /// If no certificate can be created.
@@ -109,11 +109,11 @@ mod tests {
     use crate::apiserver;
     use crate::telemetry::metrics::Metrics;
 
-    /// Two peers. All of 127.0.0.0/8 is this machine.
+    /// Two peers: every address in 127.0.0.0/8 is a loopback address.
     const ONE: &str = "127.0.0.1";
     const TWO: &str = "127.0.0.2";
 
-    /// A server whose metrics every client with a valid token may read.
+    /// Starts a server that lets every client with a valid token read its metrics.
     fn start(limits: Limits) -> Server {
         let metrics = Metrics::new("lease").unwrap();
         let api = ApiServer::new(&Store::new());
@@ -189,7 +189,7 @@ mod tests {
         for stream in slow {
             assert_cut(stream).await;
         }
-        // The number of slow handshakes exceeds the limit of connections.
+        // There are more slow handshakes than the connection limit allows.
         let slow = [(); 10].map(|()| server.connect_from(ONE));
         let _slow = join_all(slow).await;
         assert_eq!(answer(&server, TWO, "/metrics", None).await, 401);

@@ -23,7 +23,7 @@ fn parse(text: &str) -> Option<ServerAddress> {
         .then(|| port.parse().ok())??;
     let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
     let last_label = host.rsplit('.').next().unwrap_or_default();
-    // A last label of digits only is a mistyped IPv4 address, not a name.
+    // A host whose last label has only digits is a mistyped IPv4 address, not a name.
     let is_name = host.bytes().all(legal) && !last_label.bytes().all(|b| b.is_ascii_digit());
     let is_valid = socket.is_some() || matches!(host, "" | "[]") || is_name;
     is_valid.then(|| ServerAddress::new(host, port))

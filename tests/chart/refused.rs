@@ -1,4 +1,4 @@
-//! Values that the schema or a template rejects, and the errors.
+//! Tests which values the chart accepts, which ones its schema or a template rejects, and what the errors say.
 
 use crate::helm::helms;
 

@@ -21,8 +21,8 @@ impl CopyKeys {
         copies.next().is_some_and(|(of, _)| of == service)
     }
 
-    /// The Services in other namespaces that have copies from this namespace. With `None`, the Services that have
-    /// copies from any namespace other than their own.
+    /// Returns the Services in other namespaces that have a copy of a source in this namespace. If `namespace` is
+    /// `None`, returns all Services that have a copy of a source in another namespace.
     pub fn from(&self, namespace: Option<&str>) -> Dirty {
         let first = namespace.unwrap_or_default().to_owned();
         let copies = (first, ServiceKey::new("", ""), SliceKey::new("", ""));
@@ -64,7 +64,7 @@ fn service_and_source(slice: &EndpointSlice) -> Option<(ServiceKey, Option<&str>
 
 impl Index {
     /// Adds, updates or removes a slice, and keeps the keys of copies up to date. Returns the Services that the slice
-    /// concerns or concerned.
+    /// concerned before or concerns after the change.
     pub(super) fn change(
         &mut self,
         scope: &Scope,

@@ -11,7 +11,7 @@ use tokio::{
     sync::watch,
 };
 
-/// A stream behind a gate.
+/// Wraps a stream. While the server is frozen, its reads and writes wait.
 pub(crate) struct Gate<S> {
     stream: S,
     frozen: watch::Receiver<bool>,
