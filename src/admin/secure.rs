@@ -38,7 +38,7 @@ pub struct Secure {
 }
 
 impl Secure {
-    /// `client` sends the TokenReviews and SubjectAccessReviews.
+    /// `client` sends the `TokenReviews` and `SubjectAccessReviews`.
     ///
     /// # Errors
     /// If no certificate can be created.
