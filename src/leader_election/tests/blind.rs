@@ -18,6 +18,16 @@ fn view(filled: &Arc<AtomicBool>) -> (View, Running) {
     )
 }
 
+/// A configuration whose Lease outlasts the time after which a replica with empty caches competes.
+fn long() -> ElectionConfig {
+    ElectionConfig {
+        lease_duration: seconds(15),
+        renew_deadline: seconds(10),
+        retry_period: seconds(2),
+        ..config()
+    }
+}
+
 /// Rule: 5.caches-filled
 #[tokio::test(start_paused = true)]
 async fn replica_with_empty_caches_competes_after_10_s_without_leader() {
@@ -64,12 +74,6 @@ async fn a_replica_with_empty_caches_leaves_a_free_lease_to_another() {
 /// Rule: 5.caches-filled
 #[tokio::test(start_paused = true)]
 async fn a_replica_with_empty_caches_leaves_a_long_lease_to_another_when_it_expires() {
-    let long = || ElectionConfig {
-        lease_duration: seconds(15),
-        renew_deadline: seconds(10),
-        retry_period: seconds(2),
-        ..config()
-    };
     let store = Store::new();
     let start = |name, filled| {
         let (view, running) = view(&Arc::new(AtomicBool::new(filled)));
@@ -142,12 +146,6 @@ async fn a_replica_with_empty_caches_honors_what_the_lease_says() {
 /// Rule: 5.caches-filled
 #[tokio::test(start_paused = true)]
 async fn a_former_leader_with_stale_caches_leaves_its_long_lease_to_another() {
-    let long = || ElectionConfig {
-        lease_duration: seconds(15),
-        renew_deadline: seconds(10),
-        retry_period: seconds(2),
-        ..config()
-    };
     let store = Store::new();
     let (fresh, running) = view(&Arc::new(AtomicBool::new(true)));
     let mut former = Runner::with_config(&store, "former", fresh, long());
