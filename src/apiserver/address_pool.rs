@@ -2,7 +2,7 @@
 //!
 //! This module is pure: the current time is an argument.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -29,7 +29,7 @@ pub(super) struct AddressPool {
     learned: [Vec<ServerAddress>; 2],
     ejections: HashMap<ServerAddress, Ejection>,
     /// The addresses that probes find unhealthy.
-    unhealthy: watch::Sender<Unhealthy<ServerAddress>>,
+    unhealthy: watch::Sender<BTreeMap<ServerAddress, Unhealthy>>,
     pub stretch: Stretch,
     /// The position at which this process begins in each learned group, so that replicas spread over the servers.
     turn: usize,
@@ -56,28 +56,27 @@ impl AddressPool {
         pool
     }
 
-    /// Replaces the addresses that probes find unhealthy. Those that are suspected are tried last. While some learned
-    /// addresses are suspected or down and others are not, so are the configured addresses that come after the learned
-    /// ones, unless they are learned too: a cluster IP may lead to an unhealthy server.
-    pub fn set_unhealthy(&self, mut unhealthy: Unhealthy<ServerAddress>) {
+    /// Replaces the addresses that probes find unhealthy. They are tried last. While some learned addresses are unhealthy
+    /// and others are not, so are the configured addresses that come after the learned ones, unless they are learned
+    /// too: a cluster IP may lead to an unhealthy server.
+    pub fn set_unhealthy(&self, mut unhealthy: BTreeMap<ServerAddress, Unhealthy>) {
         let learned: BTreeSet<_> = self.learned.iter().flatten().collect();
-        let is_mixed = |addresses: &BTreeSet<ServerAddress>| {
-            let affected = learned.iter().filter(|address| addresses.contains(**address));
-            (1..learned.len()).contains(&affected.count())
-        };
-        if is_mixed(&unhealthy.suspected) {
+        let affected: Vec<_> = learned
+            .iter()
+            .filter_map(|it| unhealthy.get(*it).copied())
+            .collect();
+        if affected.len() < learned.len()
+            && let Some(worst) = affected.into_iter().max()
+        {
             let last = self.fixed[self.first..].iter();
-            let last: Vec<_> = last.filter(|address| !learned.contains(address)).collect();
-            if is_mixed(&unhealthy.down) {
-                unhealthy.down.extend(last.iter().copied().cloned());
-            }
-            unhealthy.suspected.extend(last.into_iter().cloned());
+            let last = last.filter(|address| !learned.contains(address));
+            unhealthy.extend(last.map(|address| (address.clone(), worst)));
         }
         self.unhealthy.send_replace(unhealthy);
     }
 
     /// A receiver of the addresses that probes find unhealthy. Clones of a pool share these addresses.
-    pub fn unhealthy(&self) -> watch::Receiver<Unhealthy<ServerAddress>> {
+    pub fn unhealthy(&self) -> watch::Receiver<BTreeMap<ServerAddress, Unhealthy>> {
         self.unhealthy.subscribe()
     }
 
@@ -117,7 +116,7 @@ impl AddressPool {
     }
 
     fn is_unhealthy(&self, address: &ServerAddress) -> bool {
-        self.unhealthy.borrow().suspected.contains(address)
+        self.unhealthy.borrow().contains_key(address)
     }
 
     /// The end of the ejection of an address, or `None` if the address is not ejected because of a failure.
@@ -193,11 +192,10 @@ mod tests {
         ServerAddress::new(&format!("10.0.0.{number}"), 6443)
     }
 
-    fn unhealthy(suspected: &[u8], down: &[u8]) -> Unhealthy<ServerAddress> {
-        Unhealthy {
-            suspected: suspected.iter().chain(down).copied().map(address).collect(),
-            down: down.iter().copied().map(address).collect(),
-        }
+    fn unhealthy(suspected: &[u8], down: &[u8]) -> BTreeMap<ServerAddress, Unhealthy> {
+        let all = |numbers: &[u8], why| numbers.iter().map(|it| (address(*it), why)).collect::<Vec<_>>();
+        let suspected = all(suspected, Unhealthy::Suspected);
+        suspected.into_iter().chain(all(down, Unhealthy::Down)).collect()
     }
 
     fn order(pool: &AddressPool, now: Instant) -> Vec<u8> {
@@ -236,7 +234,7 @@ mod tests {
         pool.set_unhealthy(unhealthy(&[1], &[]));
         assert_eq!(order(&pool, now), [2, 1]);
         assert!(!pool.has_other(&address(2), now));
-        pool.set_unhealthy(Unhealthy::default());
+        pool.set_unhealthy(BTreeMap::new());
         assert_eq!(order(&pool, now), [1, 2]);
     }
 
@@ -247,7 +245,7 @@ mod tests {
         pool.first = 0;
         let cluster_ip = |pool: &AddressPool, suspected: &[u8], down: &[u8]| {
             pool.set_unhealthy(unhealthy(suspected, down));
-            let is_left = pool.unhealthy().borrow().down.contains(&address(9));
+            let is_left = pool.unhealthy().borrow().get(&address(9)) == Some(&Unhealthy::Down);
             (pool.is_ejected(&address(9), now), is_left)
         };
         assert_eq!(

@@ -1,6 +1,6 @@
 //! One dial: TCP and TLS to the first of several addresses that answers.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -22,6 +22,7 @@ use super::stretch::Factor;
 use crate::apiserver::error::{causes, one_line};
 use crate::config::ServerAddress;
 use crate::timing::{DIAL_LIMIT, PING};
+use endpoint_copier_core::verdicts::Unhealthy;
 
 /// The time limit divided by this number, but at most [`LONGEST_STAGGER`], is the wait for a response before the next
 /// address is dialed in parallel.
@@ -125,14 +126,9 @@ impl Dialer {
     pub fn until_down(&self, address: ServerAddress) -> impl Future<Output = ()> + Send + use<> {
         let mut unhealthy = self.pool.lock().unhealthy();
         async move {
-            let is_seen = unhealthy
-                .wait_for(|all| !all.down.contains(&address))
-                .await
-                .is_ok()
-                && unhealthy
-                    .wait_for(|all| all.down.contains(&address))
-                    .await
-                    .is_ok();
+            let is_down = |all: &BTreeMap<_, _>| all.get(&address) == Some(&Unhealthy::Down);
+            let is_seen = unhealthy.wait_for(|all| !is_down(all)).await.is_ok()
+                && unhealthy.wait_for(is_down).await.is_ok();
             if !is_seen {
                 // The probes have ended.
                 std::future::pending::<()>().await;

@@ -8,7 +8,7 @@
 //!   kube ──> credentials ──> Paged ──> CallLimits: time limits ──> Channel: one Connection at a time ──> Dialer ──> AddressPool
 //! ```
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher as _, RandomState};
 use std::path::Path;
 use std::sync::Arc;
@@ -236,10 +236,10 @@ impl Access {
         _ = self.dialer.listed.set(Box::new(listed));
     }
 
-    /// Replaces the sets of servers that probes find unhealthy; they are empty while no server is well. New requests
-    /// avoid the suspected servers. When a server becomes down, all connections of clients to it end immediately, with
+    /// Replaces the servers that probes find unhealthy; there are none while no server is well. New requests avoid these
+    /// servers. When a server becomes down, all connections of clients to it end immediately, with
     /// the requests and watches on them.
-    pub fn set_unhealthy(&self, servers: Unhealthy<ServerAddress>) {
+    pub fn set_unhealthy(&self, servers: BTreeMap<ServerAddress, Unhealthy>) {
         self.dialer.learn();
         self.dialer.pool.lock().set_unhealthy(servers);
     }

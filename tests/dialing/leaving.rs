@@ -1,6 +1,6 @@
 //! Reasons for a client to leave an API server, and events that are no reason.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,13 +25,9 @@ use tower::service_fn;
 
 use crate::servers::{PATIENCE, Servers, TestClient, address, plain, silent};
 
-/// What probes report when this server alone is down.
-fn down(servers: &Servers, server: usize) -> Unhealthy<ServerAddress> {
-    let addresses = || [servers.address(server)].into();
-    Unhealthy {
-        suspected: addresses(),
-        down: addresses(),
-    }
+/// What probes report if only this server is unhealthy.
+fn only(servers: &Servers, server: usize, why: Unhealthy) -> BTreeMap<ServerAddress, Unhealthy> {
+    [(servers.address(server), why)].into()
 }
 
 #[tokio::test]
@@ -432,7 +428,7 @@ async fn a_client_leaves_a_down_server_and_ends_its_watches() {
     }
 
     let start = Instant::now();
-    client.access.set_unhealthy(down(&servers, 0));
+    client.access.set_unhealthy(only(&servers, 0, Unhealthy::Down));
     while let Some(Ok(_)) = timeout(PATIENCE, first.next())
         .await
         .expect("the end of the watch")
@@ -450,7 +446,7 @@ async fn a_client_leaves_a_down_server_and_ends_its_watches() {
     );
     assert_eq!(servers.asked(), "aab");
 
-    client.access.set_unhealthy(Unhealthy::default());
+    client.access.set_unhealthy(BTreeMap::new());
     client.get().await.expect("an answer");
     assert_eq!(servers.asked(), "b", "the first server failed recently");
 }
@@ -464,10 +460,9 @@ async fn a_suspected_server_gets_no_new_request_but_keeps_its_watches() {
     let watch = services.watch(&WatchParams::default(), "0").await;
     let mut watch = Box::pin(watch.expect("a watch"));
     watch.next().await.expect("an event").expect("the Service");
-    client.access.set_unhealthy(Unhealthy {
-        suspected: [servers.address(0)].into(),
-        ..Unhealthy::default()
-    });
+    client
+        .access
+        .set_unhealthy(only(&servers, 0, Unhealthy::Suspected));
     client.get().await.expect("the other server answers");
     assert_eq!(servers.asked(), "ab");
     while let Ok(event) = timeout(Duration::from_millis(300), watch.next()).await {
@@ -481,7 +476,7 @@ async fn a_down_server_is_used_if_it_is_the_last() {
     let mut servers = Servers::start(2).await;
     let client = servers.client().await;
     servers.kill(1);
-    client.access.set_unhealthy(down(&servers, 0));
+    client.access.set_unhealthy(only(&servers, 0, Unhealthy::Down));
     for _ in 0..3 {
         client.get().await.expect("an answer");
     }

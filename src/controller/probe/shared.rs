@@ -1,6 +1,6 @@
 //! The state that the probes of this replica share: the targets, the exchange with the other replicas, and the report.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,7 +31,7 @@ const NEW_TERM: Duration = Duration::from_secs(5);
 const RECENT_FAILURE: Duration = Duration::from_secs(20);
 
 /// Called with the addresses of API servers that are unhealthy while another one is well, whenever they change.
-pub type OnUnhealthy = Box<dyn Fn(Unhealthy<ServerAddress>) + Send + Sync>;
+pub type OnUnhealthy = Box<dyn Fn(BTreeMap<ServerAddress, Unhealthy>) + Send + Sync>;
 
 /// The probes of this replica. Clones share them.
 #[derive(Clone)]
@@ -70,7 +70,7 @@ struct Inner {
     /// The target whose first failure makes all targets without failures due.
     rounds: watch::Sender<Option<Target>>,
     /// The last argument of [`Wiring::on_unhealthy`].
-    unhealthy: Mutex<Unhealthy<ServerAddress>>,
+    unhealthy: Mutex<BTreeMap<ServerAddress, Unhealthy>>,
 }
 
 impl Probes {
@@ -262,7 +262,11 @@ impl Probes {
     fn report_unhealthy(&self) {
         let mut known = self.0.unhealthy.lock();
         let address = |target: &Target| ServerAddress::new(&target.address().to_string(), target.port());
-        let servers = self.0.targets.lock().unhealthy().map(address);
+        let targets = self.0.targets.lock().unhealthy();
+        let servers = targets
+            .iter()
+            .map(|(target, why)| (address(target), *why))
+            .collect();
         if *known != servers {
             known.clone_from(&servers);
             (self.0.wiring.on_unhealthy)(servers);

@@ -1,4 +1,4 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ pub(super) fn target(number: u8) -> Target {
 
 mod disturbed;
 
-type UnhealthyCalls = Arc<Mutex<Vec<Unhealthy<ServerAddress>>>>;
+type UnhealthyCalls = Arc<Mutex<Vec<BTreeMap<ServerAddress, Unhealthy>>>>;
 
 /// Probes of fake servers, and their inputs and outputs.
 pub(super) struct Scene {
@@ -218,15 +218,8 @@ async fn own_connections_avoid_an_unhealthy_server_while_another_is_well() {
     sleep(ms(3_000)).await;
     scene.servers.set(target(1), refuses());
     scene.servers.break_connections();
-    let first = || BTreeSet::from([ServerAddress::new("192.0.2.1", 6443)]);
-    let suspected = Unhealthy {
-        suspected: first(),
-        ..Unhealthy::default()
-    };
-    let down = Unhealthy {
-        suspected: first(),
-        down: first(),
-    };
+    let first = |why| BTreeMap::from([(ServerAddress::new("192.0.2.1", 6443), why)]);
+    let (suspected, down) = (first(Unhealthy::Suspected), first(Unhealthy::Down));
     // The server has failed twice.
     sleep(ms(300)).await;
     assert_eq!(*scene.unhealthy_calls.lock(), std::slice::from_ref(&suspected));
@@ -235,7 +228,7 @@ async fn own_connections_avoid_an_unhealthy_server_while_another_is_well() {
     scene.servers.set(target(2), refuses());
     scene.servers.break_connections();
     sleep(ms(500)).await;
-    let calls = [suspected, down, Unhealthy::default()];
+    let calls = [suspected, down, BTreeMap::new()];
     assert_eq!(*scene.unhealthy_calls.lock(), calls);
 }
 

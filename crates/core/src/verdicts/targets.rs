@@ -22,35 +22,15 @@ pub struct Targets {
     taken_out: BTreeSet<IpAddr>,
 }
 
-/// API servers that fail while another one is well. Without one that is well, both sets are empty.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unhealthy<T> {
-    /// Those that get no new request: they are suspected, or rise. A leader, for example, must not send its suspicion to
-    /// the server that it suspects, which may have lost its etcd. Includes [`Self::down`].
-    pub suspected: BTreeSet<T>,
-    /// Those that lose their connections too: they are down or, if they were never seen well, another leader took them
-    /// out and they fail.
-    pub down: BTreeSet<T>,
-}
-
-impl<T> Default for Unhealthy<T> {
-    fn default() -> Self {
-        Self {
-            suspected: BTreeSet::new(),
-            down: BTreeSet::new(),
-        }
-    }
-}
-
-impl<T: Ord> Unhealthy<T> {
-    /// The same servers under other names.
-    #[must_use]
-    pub fn map<U: Ord>(&self, name: impl Fn(&T) -> U) -> Unhealthy<U> {
-        Unhealthy {
-            suspected: self.suspected.iter().map(&name).collect(),
-            down: self.down.iter().map(name).collect(),
-        }
-    }
+/// Why the operator's own requests avoid an API server, while another one is well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Unhealthy {
+    /// The server is suspected, or rises. It gets no new request: a leader, for example, must not send its suspicion to
+    /// the server that it suspects, which may have lost its etcd.
+    Suspected,
+    /// The server loses its connections too: it is down or, if this replica never saw it well, another leader took it
+    /// out and it fails.
+    Down,
 }
 
 impl Targets {
@@ -175,23 +155,21 @@ impl Targets {
             .collect()
     }
 
-    /// The API servers that the operator's own requests avoid.
+    /// The API servers that the operator's own requests avoid. Empty if no API server is well.
     #[must_use]
-    pub fn unhealthy(&self) -> Unhealthy<Target> {
+    pub fn unhealthy(&self) -> BTreeMap<Target, Unhealthy> {
         let servers = || self.iter().filter(|(target, _)| target.port() != SUPERVISOR_PORT);
         if !servers().any(|(_, state)| state.phase == Phase::Well) {
-            return Unhealthy::default();
+            return BTreeMap::new();
         }
-        let mut suspected = self.suspects();
-        suspected.retain(|target| target.port() != SUPERVISOR_PORT);
-        let is_down = |target: &Target| {
-            self.get(*target)
-                .is_some_and(|state| state.phase != Phase::Failing)
+        let suspects = self.suspects();
+        let unhealthy = |(target, state): (Target, &TargetState)| match state.phase {
+            Phase::Rising => Some((target, Unhealthy::Suspected)),
+            _ if !suspects.contains(&target) => None,
+            Phase::Failing => Some((target, Unhealthy::Suspected)),
+            _ => Some((target, Unhealthy::Down)),
         };
-        let down = suspected.iter().copied().filter(is_down).collect();
-        let is_rising = |state: &TargetState| state.phase == Phase::Rising;
-        suspected.extend(servers().filter_map(|(target, state)| is_rising(state).then_some(target)));
-        Unhealthy { suspected, down }
+        servers().filter_map(unhealthy).collect()
     }
 
     /// The other addresses on the same port and of the same family.

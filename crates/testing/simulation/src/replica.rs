@@ -1,6 +1,7 @@
 //! One replica of the operator that can be paused, stopped and killed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -317,12 +318,20 @@ pub fn start(world: &Arc<World>, replica: usize, incarnation: usize, servers: [u
 /// requests avoid those that are suspected.
 fn on_unhealthy(world: &Arc<World>, life: &Arc<Life>) -> OnUnhealthy {
     let (world, life) = (world.clone(), life.clone());
-    Box::new(move |servers: Unhealthy<ServerAddress>| {
-        let nodes = |addresses: &BTreeSet<ServerAddress>| -> BTreeSet<u8> {
-            let addresses = addresses.iter().filter_map(|address| address.host.parse().ok());
-            addresses.map(endpoints::node_of).collect()
-        };
-        let (suspected, mut down) = (nodes(&servers.suspected), nodes(&servers.down));
+    Box::new(move |servers: BTreeMap<ServerAddress, Unhealthy>| {
+        let parsed = servers
+            .iter()
+            .filter_map(|(address, why)| Some((address.host.parse().ok()?, why)));
+        let suspected = parsed
+            .clone()
+            .map(|(address, _)| endpoints::node_of(address))
+            .collect();
+        let is_down = |(address, why)| (why == &Unhealthy::Down).then_some(address);
+        let addresses: BTreeSet<IpAddr> = parsed.filter_map(is_down).collect();
+        let mut down: BTreeSet<_> = addresses
+            .iter()
+            .map(|address| endpoints::node_of(*address))
+            .collect();
         // A connection that was made while its server was down stays.
         if let Some(before) = world.state().probed.down.get(&life.identity) {
             down.retain(|node| !before.iter().any(|address| endpoints::node_of(*address) == *node));
@@ -333,15 +342,8 @@ fn on_unhealthy(world: &Arc<World>, life: &Arc<Life>) -> OnUnhealthy {
         if world.break_connections(left) > 0 {
             world.count("connection to a server that is down left");
         }
-        let addresses = servers
-            .down
-            .iter()
-            .filter_map(|address| address.host.parse().ok());
         let mut state = world.state();
-        state
-            .probed
-            .down
-            .insert(life.identity.clone(), addresses.collect());
+        state.probed.down.insert(life.identity.clone(), addresses);
         state.probed.suspected.insert(life.identity.clone(), suspected);
     })
 }

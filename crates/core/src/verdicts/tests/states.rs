@@ -1,5 +1,7 @@
 //! The state of one target.
 
+use std::collections::BTreeMap;
+
 use super::*;
 
 fn timeout() -> Reply {
@@ -77,28 +79,28 @@ fn target_is_unhealthy_from_its_second_failure_until_it_is_well() {
     let mut probes = Probes::new(2);
     probes.well(1, 0);
     probes.well(2, 0);
-    for (begun, is_well, is_suspected, is_down) in [
-        (1_000, false, false, false),
-        (1_500, true, false, false),
-        (2_000, false, false, false),
-        (2_500, false, true, false),
-        (3_000, true, false, false),
-        (4_000, false, false, false),
-        (4_200, false, true, false),
-        (4_400, false, true, true),
-        (5_000, true, true, false),
-        (6_000, true, true, false),
-        (7_000, true, true, false),
-        (8_000, true, false, false),
+    let (suspected, down) = (Some(Unhealthy::Suspected), Some(Unhealthy::Down));
+    for (begun, is_well, expected) in [
+        (1_000, false, None),
+        (1_500, true, None),
+        (2_000, false, None),
+        (2_500, false, suspected),
+        (3_000, true, None),
+        (4_000, false, None),
+        (4_200, false, suspected),
+        (4_400, false, down),
+        (5_000, true, suspected),
+        (6_000, true, suspected),
+        (7_000, true, suspected),
+        (8_000, true, None),
     ] {
         if is_well {
             probes.well(1, begun);
         } else {
             probes.refused(1, begun);
         }
-        let unhealthy = probes.targets.unhealthy();
-        let seen = [&unhealthy.suspected, &unhealthy.down].map(|targets| targets.contains(&target(1)));
-        assert_eq!(seen, [is_suspected, is_down], "at {begun} ms");
+        let seen = probes.targets.unhealthy().get(&target(1)).copied();
+        assert_eq!(seen, expected, "at {begun} ms");
     }
 }
 
@@ -119,15 +121,11 @@ fn no_target_is_unhealthy_if_no_api_server_is_well() {
             .targets
             .end(supervisor, at(begun), at(begun + 10), timeout());
     }
-    assert_eq!(
-        probes.targets.unhealthy(),
-        Unhealthy::default(),
-        "it is no API server"
-    );
+    assert_eq!(probes.targets.unhealthy(), BTreeMap::new(), "it is no API server");
     probes.down(1);
-    assert_eq!(probes.targets.unhealthy().down, [target(1)].into());
+    assert_eq!(probes.targets.unhealthy(), [(target(1), Unhealthy::Down)].into());
     probes.refused(2, 2_000);
-    assert_eq!(probes.targets.unhealthy(), Unhealthy::default());
+    assert_eq!(probes.targets.unhealthy(), BTreeMap::new());
 }
 
 /// Rule: 7.memory
