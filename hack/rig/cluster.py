@@ -243,6 +243,12 @@ class Cluster:
         # kube-proxy syncs once a second.
         time.sleep(3)
 
+    def set_family_policy(self, policy):
+        """Sets ipFamilyPolicy, and waits until the operator has as many copies as the Service has families."""
+        self.api.request("PATCH", SERVICE, {"spec": {"ipFamilyPolicy": policy}})
+        copies = 1 if policy == "SingleStack" else 2
+        until(f"{copies} copies", 15, lambda: len(self.slices()) == copies)
+
     def ended(self):
         """The processes that are not running, on all nodes."""
         return [name for host in self.hosts.values() for name in host.ended()]

@@ -8,9 +8,7 @@
 //! new leader begins with results of its own. The plan decides what follows from the report.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::net::IpAddr;
-use std::time::Duration;
 
 use futures::future::{AbortHandle, abortable};
 use futures::stream::{FuturesUnordered, StreamExt as _};
@@ -43,6 +41,7 @@ impl Probes {
         let mut tasks = FuturesUnordered::new();
         let mut handles: BTreeMap<Target, AbortHandle> = BTreeMap::new();
         let (mut seen, mut https) = (None, BTreeSet::new());
+        let anchor = self.anchor();
         loop {
             let before = handles.keys().copied().collect();
             if let Some((targets, taken_out)) = self.changed_targets(&before, &mut seen, &mut https) {
@@ -56,8 +55,7 @@ impl Probes {
                 });
                 for target in targets {
                     handles.entry(target).or_insert_with(|| {
-                        let (task, handle) =
-                            abortable(TargetTask::new(target, self, self.phase(target)).run());
+                        let (task, handle) = abortable(TargetTask::new(target, self, anchor).run());
                         tasks.push(task);
                         handle
                     });
@@ -98,14 +96,6 @@ impl Probes {
             metrics.set_listed(*target, listed.contains(&target.address()));
         }
         Some((targets, index.taken_out_addresses()))
-    }
-
-    /// The offset in each period at which this replica probes a target.
-    fn phase(&self, target: Target) -> Duration {
-        let mut hasher = DefaultHasher::new();
-        (self.wiring().seed, target).hash(&mut hasher);
-        let period = u64::try_from(self.wiring().config.period.as_nanos()).unwrap_or(u64::MAX);
-        Duration::from_nanos(hasher.finish() % period.max(1))
     }
 }
 

@@ -1,6 +1,7 @@
 //! The state that the probes of this replica share: the targets, the exchange with the other replicas, and the report.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -107,6 +108,15 @@ impl Probes {
 
     fn instant(&self, at: Moment) -> Instant {
         self.0.start + at.since(Moment::default())
+    }
+
+    /// The start of the periods in which this replica probes. It differs between replicas, so that they do not probe a
+    /// server at the same time. All targets share it, because the process then wakes up less often.
+    pub(super) fn anchor(&self) -> Instant {
+        let mut hasher = DefaultHasher::new();
+        self.0.wiring.seed.hash(&mut hasher);
+        let period = u64::try_from(self.0.wiring.config.period.as_nanos()).unwrap_or(u64::MAX);
+        self.0.start + Duration::from_nanos(hasher.finish() % period.max(1))
     }
 
     /// The latest report.

@@ -27,8 +27,7 @@ pub(super) struct TargetTask {
     target: Target,
     config: ProbeConfig,
     probes: Probes,
-    /// The start of the periods. It differs between targets and replicas, so that their attempts do not all begin at
-    /// the same time.
+    /// The start of the periods.
     anchor: Instant,
     /// The time at which the next attempt begins.
     due: Instant,
@@ -53,15 +52,14 @@ struct Ended {
 }
 
 impl TargetTask {
-    /// Creates a task whose first attempt begins immediately. The first period begins `phase` later.
-    pub fn new(target: Target, probes: &Probes, phase: Duration) -> Self {
-        let now = Instant::now();
+    /// Creates a task whose first attempt begins immediately. Its periods begin at `anchor`.
+    pub fn new(target: Target, probes: &Probes, anchor: Instant) -> Self {
         Self {
             target,
             config: probes.wiring().config,
             probes: probes.clone(),
-            anchor: now + phase,
-            due: now,
+            anchor,
+            due: Instant::now(),
             last_begun: None,
             in_flight: Vec::new(),
             kept: None,

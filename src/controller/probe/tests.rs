@@ -277,3 +277,19 @@ async fn two_replicas_probe_at_different_moments() {
         .map(|(_, _, servers)| servers.times(target(1), "get", start));
     assert_ne!(first[1..], second[1..]);
 }
+
+/// Rule: 7.period
+#[tokio::test(start_paused = true)]
+async fn a_replica_probes_all_servers_at_the_same_moments() {
+    let scene = Scene::default();
+    let _running = scene.run();
+    scene.copies(&[1]);
+    sleep(ms(2_345)).await;
+    scene.copies(&[1, 2]);
+    sleep(ms(1_500)).await;
+    let start = Instant::now();
+    sleep(ms(3_000)).await;
+    let times = |number| scene.servers.times(target(number), "get", start);
+    assert_eq!(times(1).len(), 3);
+    assert_eq!(times(1), times(2));
+}

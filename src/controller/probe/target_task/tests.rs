@@ -231,7 +231,7 @@ impl Running {
         let task = |target| {
             let is_first = target == crate::controller::probe::tests::target(1);
             let phase = if is_first { PHASE } else { PHASE + ms(200) };
-            let task = TargetTask::new(target, &scene.probes, phase);
+            let task = TargetTask::new(target, &scene.probes, Instant::now() + phase);
             AbortOnDropHandle::new(tokio::spawn(task.run()))
         };
         Self {
