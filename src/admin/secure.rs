@@ -169,7 +169,7 @@ mod tests {
 
     /// Rule: survive.metrics-handshakes
     #[tokio::test]
-    async fn a_slow_handshake_delays_no_other_and_is_cut() {
+    async fn a_slow_handshake_times_out_and_delays_no_other() {
         let limits = Limits {
             header_time: Duration::from_millis(500),
             connections: 4,

@@ -89,7 +89,7 @@ mod tests {
 
     /// Rule: 4.metrics-address
     #[test]
-    fn listen_addresses_have_the_syntax_of_go() {
+    fn listen_addresses_use_go_syntax() {
         for text in [
             ":8080",
             ":0",
@@ -117,12 +117,12 @@ mod tests {
 
     /// Rule: 4.metrics-address
     #[test]
-    fn zero_listens_nowhere() {
+    fn zero_disables_listening() {
         assert_eq!(bind("0"), Ok(None));
     }
 
     #[test]
-    fn other_listen_addresses_are_refused() {
+    fn invalid_listen_addresses_are_rejected() {
         for text in [
             "",
             ":",

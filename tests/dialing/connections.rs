@@ -21,8 +21,8 @@ use crate::servers::{PATIENCE, Relay, Servers, TestClient, one_address, plain, r
 
 /// Sends twenty requests at the same time, and returns how many succeeded.
 async fn send_twenty(client: &TestClient) -> usize {
-    let answers = join_all((0..20).map(|_| client.get())).await;
-    answers.iter().filter(|answer| answer.is_ok()).count()
+    let responses = join_all((0..20).map(|_| client.get())).await;
+    responses.iter().filter(|response| response.is_ok()).count()
 }
 
 #[tokio::test]
@@ -39,7 +39,10 @@ async fn twenty_requests_share_one_connection_even_after_a_loss() {
         let watch = watch.watch(&WatchParams::default(), "0").await.expect("a watch");
         let mut watch = pin!(watch);
         relay.cut();
-        while let Some(Ok(_)) = timeout(PATIENCE, watch.next()).await.expect("its end") {}
+        while let Some(Ok(_)) = timeout(PATIENCE, watch.next())
+            .await
+            .expect("the end of the watch")
+        {}
         assert_eq!(send_twenty(&client).await, 20);
         assert_eq!(relay.listening.accepted(), 1 + lost);
     }
@@ -47,7 +50,7 @@ async fn twenty_requests_share_one_connection_even_after_a_loss() {
 }
 
 #[tokio::test]
-async fn a_dial_continues_when_its_first_request_gives_up() {
+async fn a_dial_continues_after_its_first_request_is_dropped() {
     let servers = Servers::start(1).await;
     let (listener, dead) = silent().await;
     let config = ApiServerConfig {
@@ -56,8 +59,8 @@ async fn a_dial_continues_when_its_first_request_gives_up() {
     };
     let client = servers.client_with(config).await;
     assert!(timeout(Duration::from_millis(100), client.get()).await.is_err());
-    client.get().await.expect("an answer");
-    listener.accept().await.expect("the dial that was begun");
+    client.get().await.expect("a response");
+    listener.accept().await.expect("the dial of the dropped request");
     let another = timeout(Duration::from_millis(200), listener.accept()).await;
     assert!(another.is_err(), "the dead address was dialed again");
 }
@@ -75,12 +78,12 @@ async fn a_request_past_its_deadline_is_not_sent() {
             .expect("a request");
         let moment = tokio::time::Instant::now() + Duration::from_millis(millis);
         request.extensions_mut().insert(SendDeadline(moment));
-        let answer = timeout(PATIENCE, client.kube.send(request))
+        let response = timeout(PATIENCE, client.kube.send(request))
             .await
-            .expect("an end");
+            .expect("a response or an error");
         let is_late = |error: &_| matches!(error, kube::Error::Service(error) if error.is::<TooLate>());
-        assert_eq!(answer.is_ok(), is_sent);
-        assert_eq!(answer.as_ref().is_err_and(is_late), !is_sent);
+        assert_eq!(response.is_ok(), is_sent);
+        assert_eq!(response.as_ref().is_err_and(is_late), !is_sent);
         assert_eq!(servers.asked(), if is_sent { "a" } else { "" });
     }
 }
@@ -91,14 +94,14 @@ async fn http_1_requests_use_separate_reusable_connections() {
     let plain = plain(servers.server(0).server().clone()).await;
     let client = servers.client_at(&plain.url("http"), one_address()).await;
     for _ in 0..5 {
-        client.get().await.expect("an answer");
+        client.get().await.expect("a response");
     }
     assert_eq!(plain.accepted(), 1);
     let watch = Api::<Service>::default_namespaced(client.kube.clone());
     let watch = watch.watch(&WatchParams::default(), "0").await.expect("a watch");
     let mut watch = pin!(watch);
     for _ in 0..5 {
-        client.get().await.expect("an answer");
+        client.get().await.expect("a response");
     }
     assert_eq!(plain.accepted(), 2);
     timeout(PATIENCE, watch.next())
@@ -110,7 +113,7 @@ async fn http_1_requests_use_separate_reusable_connections() {
     // By the end of this pause, the burst is over.
     sleep(Duration::from_millis(50)).await;
     let (start, before) = (Instant::now(), plain.accepted());
-    client.get().await.expect("an answer");
+    client.get().await.expect("a response");
     assert!(start.elapsed() < Duration::from_secs(1) && plain.accepted() <= before + 1);
 }
 
@@ -127,18 +130,14 @@ async fn first_refusing(limit: usize) -> (Servers, Listening, TestClient) {
 }
 
 #[tokio::test]
-async fn a_refused_stream_is_resent_on_another_connection() {
+async fn a_refused_request_is_sent_again_on_another_connection() {
     let (servers, refusing, client) = first_refusing(1).await;
     for taken in 1..=10 {
         let request = Request::get("/livez").body(Body::empty()).expect("a request");
-        assert_eq!(client.kube.send(request).await.expect("an answer").status(), 200);
+        assert_eq!(client.kube.send(request).await.expect("a response").status(), 200);
         assert_eq!(refusing.accepted(), taken);
     }
-    assert_eq!(
-        servers.asked(),
-        "",
-        "the client has no reason to leave the first server"
-    );
+    assert_eq!(servers.asked(), "", "the client left the first server");
     assert_eq!(client.changes(), Some(0));
 }
 
@@ -146,17 +145,13 @@ async fn a_refused_stream_is_resent_on_another_connection() {
 async fn a_client_leaves_a_server_that_refuses_all_streams() {
     let (servers, refusing, client) = first_refusing(0).await;
     assert!(client.get().await.is_err());
-    assert_eq!(
-        refusing.accepted(),
-        4,
-        "the request was not sent on exactly four connections"
-    );
+    assert_eq!(refusing.accepted(), 4, "a request is tried on four connections");
     assert!(client.get().await.is_ok());
     assert_eq!(servers.asked(), "b");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn goaway_from_a_server_fails_no_request_on_api_server() {
+async fn no_request_fails_because_of_goaway_on_api_server() {
     if testbed::real::assets().is_none() {
         return;
     }
