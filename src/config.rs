@@ -14,11 +14,11 @@ use crate::timing::{LEASE_DURATION, PROBE_LIMIT, PROBE_PERIOD, RENEW_DEADLINE, R
 /// All settings of a run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
-    /// The address of `/metrics`. `None` disables it.
+    /// The address of `/metrics`, or `None` if the page is not served.
     pub metrics_bind_address: Option<ServerAddress>,
     /// How to protect `/metrics`. `None` means plain HTTP without authentication.
     pub secure_metrics: Option<SecureMetrics>,
-    /// The address of the health paths. `None` disables them.
+    /// The address of the health paths, or `None` if they are not served.
     pub health_probe_bind_address: Option<ServerAddress>,
     /// Whether to compete for the Lease. Without leader election, this replica is always allowed to write.
     pub leader_elect: bool,
@@ -80,7 +80,7 @@ pub struct ElectionConfig {
     /// How long the leader may write after it sent its last successful renewal; shorter than `lease_duration`.
     pub renew_deadline: Duration,
     /// The time from the beginning of a failed renewal to the next attempt; 1.2 times this time must be shorter than
-    /// `renew_deadline`. Without jitter, the pauses of a candidate are not longer than this time.
+    /// `renew_deadline`. The pauses of a candidate after the first one (100 ms) are not longer, apart from jitter.
     pub retry_period: Duration,
     /// The namespace of the Lease, from the flag or `POD_NAMESPACE`. `None` means the namespace of the service account
     /// or of the current context.

@@ -1,4 +1,4 @@
-//! The pauses between attempts whose number is not limited.
+//! The pauses between attempts of an operation that is tried again without a limit.
 
 use std::time::Duration;
 

@@ -73,7 +73,8 @@ pub struct Parts {
     pub candidacy: Option<Candidacy>,
     /// The label selector of the Nodes on which API servers run. An empty one selects all Nodes.
     pub nodes_selector: String,
-    /// The probes of the API servers. Without probes, endpoints that earlier probes took out of the copies return.
+    /// The probes of the API servers. Without probes, endpoints that earlier probes marked as not ready in the copies
+    /// become ready again.
     pub probing: Option<Probing>,
     /// Whether to write a condition into the status of managed Services.
     pub service_conditions: bool,

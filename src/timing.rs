@@ -27,9 +27,9 @@ pub const READ_SILENCE: Duration = Duration::from_millis(600);
 /// watch, this limits the wait for the beginning of its response. This limit is stretched, too.
 pub const LIST_SILENCE: Duration = Duration::from_secs(4);
 
-/// The time limit for the beginning of the response to a GET of one object, and also for the rest of it. The server
-/// does not wait for webhooks here, and other work may wait for the caller. Both limits are stretched while no server
-/// answers.
+/// The time limit for the beginning of the response to a GET of one object, and also for the rest of this response. The
+/// server does not wait for webhooks here, and other work may wait for the GET. Both limits are stretched while no
+/// server answers.
 pub const READ_LIMIT: Duration = Duration::from_secs(5);
 
 /// The time limit for the beginning of any other response. The response to a watch begins immediately and then
@@ -84,7 +84,8 @@ const _: () = {
     assert!(shorter(LIST_SILENCE, CHECK_LIMIT) && shorter(CHECK_LIMIT, ANSWER_LIMIT));
     assert!(shorter(WEBHOOK_TIMEOUT, WRITE_LIMIT) && shorter(WRITE_LIMIT, ANSWER_LIMIT));
     assert!(shorter(DIAL_LIMIT, EJECTION) && shorter(EJECTION, LONGEST_EJECTION));
-    // After a check of the sources has found that a server's watches are behind, the next check uses another server.
+    // After a check of the sources has found that a server's watches are behind, the next check uses another server, if
+    // there is one.
     assert!(shorter(CHECK_PERIOD, BEHIND_EJECTION));
 };
 
@@ -106,8 +107,8 @@ pub const RETRY_PERIOD: Duration = Duration::from_secs(1);
 /// Lease.
 pub const LONGEST_LEASE: Duration = Duration::from_secs(60);
 
-/// The longest pause of a candidate between two failed attempts, so that a replica can lead within a second after the
-/// API is available again.
+/// The longest pause of a candidate after a failed attempt. With jitter, it is up to 650 ms, so a replica can lead
+/// within a second after the API is available again.
 pub const LONGEST_RACE_PAUSE: Duration = Duration::from_millis(500);
 
 /// The time after which an unanswered renewal is repeated in parallel, or a sixth of the lease duration if that is
@@ -122,8 +123,8 @@ pub const OWN_RENEWAL: Duration = Duration::from_secs(5);
 /// that time has passed, such a replica leaves the Lease to the others.
 pub const LEADERLESS: Duration = Duration::from_secs(10);
 
-/// The least time from the expiry of the Lease of a dead holder until such a replica competes, even if the lease
-/// duration is longer than [`LEADERLESS`].
+/// The minimum time from the expiry of the Lease of a dead holder until a replica with empty or stale caches competes,
+/// even if the lease duration is longer than [`LEADERLESS`].
 pub const LEADERLESS_AFTER_EXPIRY: Duration = Duration::from_secs(4);
 
 /// The time after which a leader whose lists or watches fail releases the Lease, because another replica may see more.
@@ -265,7 +266,7 @@ pub const CHECK_PERIOD: Duration = Duration::from_secs(10);
 /// The time limit of one consistent list, for such a comparison or for a sync.
 pub const CHECK_LIMIT: Duration = Duration::from_secs(5);
 
-/// The time in which a watch should catch up with the list of such a comparison.
+/// The time in which a watch should catch up with the consistent list with which it is compared.
 pub const CATCH_UP: Duration = Duration::from_secs(1);
 
 const _: () = {
