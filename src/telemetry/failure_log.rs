@@ -112,7 +112,7 @@ mod tests {
         assert_eq!(
             log.lines().len(),
             MOST_CAUSES,
-            "the number of lines should be limited"
+            "the number of lines is not the limit"
         );
     }
 

@@ -37,9 +37,9 @@ const QUIET_LIBRARIES: [(&str, RangeInclusive<LevelFilter>); 4] = [
     ),
 ];
 
-/// At warn, these crates log the whole body of a response that they cannot decode, with the annotations of all users,
-/// and each failed attempt of a watch. Our own log says what failed, with a limit for each minute. If the user's
-/// directives contain `kube`, these directives do not apply.
+/// At warn, these crates log the whole body of a response that they cannot decode, with the annotations of all objects,
+/// and each failed attempt of a watch. Our own log says what failed, in a limited number of lines per minute. If the
+/// user's directives contain `kube`, these directives do not apply.
 const WITHOUT_BODIES: &str = "kube_client=error,kube_runtime=error";
 
 /// The maximum number of lines that wait to be written. Further lines are dropped, because they would take unlimited

@@ -53,7 +53,7 @@ struct WatchStatus {
     listed: Option<Instant>,
     /// Since when the response to the watch has been open. `None` if there is no open response.
     open: Option<Instant>,
-    /// Whether the watch continued after a break, without a list.
+    /// Whether a response to the watch has ended since its list.
     resumed: bool,
     restart: Option<Cause>,
     /// When the list or the watch last worked, or when the watch began if neither has ever worked.
@@ -414,17 +414,17 @@ mod tests {
         watch.list_begins();
         watch_health.restart(WatchKind::Sources, Cause::Behind);
         watch.record_list();
-        assert_eq!(is_asked().await, None, "the list is newer than the request");
+        assert_eq!(is_asked().await, None, "a request from before the list counted");
         // While the watch pauses after an error, no task waits for this request. The watch then lists anyway.
         watch_health.rewound();
         watch.list_begins();
         assert_eq!(is_asked().await, None);
         watch.record_list();
         watch_health.restart(WatchKind::Copies, Cause::Behind);
-        assert_eq!(is_asked().await, None, "another kind");
+        assert_eq!(is_asked().await, None, "a request for another kind counted");
         watch_health.restart(WatchKind::Sources, Cause::Behind);
         assert_eq!(is_asked().await, Some(Cause::Behind));
-        assert_eq!(is_asked().await, None, "once");
+        assert_eq!(is_asked().await, None, "one request counted twice");
     }
 
     #[tokio::test(start_paused = true)]
@@ -456,9 +456,9 @@ mod tests {
         let watch = running.state();
         let failing = || watch_health.failing(&[WatchKind::Services, WatchKind::Copies], limit);
         tokio::time::advance(limit).await;
-        assert!(failing().is_empty(), "it has not failed");
+        assert!(failing().is_empty(), "it fails without a failure");
         watch.record_failure(false);
-        assert_eq!(failing(), ["services"], "nothing was ever read");
+        assert_eq!(failing(), ["services"], "the first failure did not count");
         // A response that breaks immediately does not count as a success. A response that continues does.
         watch.set_open(true);
         watch.set_open(false);
@@ -478,7 +478,7 @@ mod tests {
         assert!(failing().is_empty());
         tokio::time::advance(limit).await;
         watch.record_failure(true);
-        assert!(failing().is_empty(), "no other replica would see more");
+        assert!(failing().is_empty(), "a failure of all replicas counted");
     }
 
     /// One watch alone may fail, for example because a tenant's selector is longer than a server accepts.
@@ -529,18 +529,27 @@ mod tests {
             }
         };
         watch.list_begins();
-        assert!(!is_doubtful(5000).await, "it has shown nothing yet");
+        assert!(!is_doubtful(5000).await, "doubtful before its list");
         watch.record_list();
-        assert!(!is_doubtful(1000).await, "just listed");
-        assert!(is_doubtful(1).await, "no watch follows its list");
+        assert!(!is_doubtful(1000).await, "doubtful just after its list");
+        assert!(
+            is_doubtful(1).await,
+            "not doubtful without a watch after its list"
+        );
         watch.set_open(true);
-        assert!(!is_doubtful(0).await, "the watch continues from its list");
+        assert!(
+            !is_doubtful(0).await,
+            "doubtful although the watch follows its list"
+        );
         watch.set_open(false);
         assert!(is_doubtful(0).await);
         watch.set_open(true);
-        assert!(is_doubtful(49).await, "missed events are on their way");
+        assert!(is_doubtful(49).await, "not doubtful before it can have caught up");
         assert!(!is_doubtful(1).await);
-        assert!(!watch_health.is_doubtful(WatchKind::Copies), "another kind");
+        assert!(
+            !watch_health.is_doubtful(WatchKind::Copies),
+            "another kind is doubtful"
+        );
     }
 
     #[test]

@@ -57,16 +57,16 @@ mod tests {
         let (watchdog, second) = (Watchdog::default(), Duration::from_secs(1));
         watchdog.tick();
         tokio::time::advance(LIMIT + second).await;
-        assert_eq!(watchdog.check(LIMIT), Ok(()), "nothing to do");
+        assert_eq!(watchdog.check(LIMIT), Ok(()), "stuck without work");
         watchdog.busy();
         tokio::time::advance(LIMIT).await;
         watchdog.busy();
-        assert_eq!(watchdog.check(LIMIT), Ok(()), "just within the limit");
+        assert_eq!(watchdog.check(LIMIT), Ok(()), "stuck within the limit");
         tokio::time::advance(second).await;
         assert_eq!(
             watchdog.check(LIMIT),
             Err(Stuck(LIMIT + second)),
-            "more work is not progress"
+            "more work counted as progress"
         );
         watchdog.clone().tick();
         assert_eq!(watchdog.check(LIMIT), Ok(()));

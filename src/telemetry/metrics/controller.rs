@@ -27,9 +27,9 @@ metrics! {
     /// The metrics of the queue and its worker.
     pub struct Controller(page, queue) {
         reconciles: page.counters("controller_runtime_reconcile_total",
-            "Syncs by result. error: retried after a growing pause; requeue_after: waits for the watch, for example \
-             until it shows the previous write, or until the pause after a refusal ends; success: nothing left to \
-             do, or nothing that a retry would change; requeue: not used.", &["result"]),
+            "Syncs by result. error: retried after a growing pause; requeue_after: waits for the watch (for example, \
+             until it shows the previous write) or for the end of the pause after a refusal; success: nothing left \
+             to do, or nothing that a retry would change; requeue: not used.", &["result"]),
         errors: page.counter("controller_runtime_reconcile_errors_total",
             "Syncs that failed and will be retried: controller_runtime_reconcile_total with the result error."),
         time: page.histogram("controller_runtime_reconcile_time_seconds",

@@ -1,5 +1,5 @@
-//! The metrics of the probes, the only ones with the address of an endpoint in a label. When a target is forgotten, its
-//! series end.
+//! The metrics of the probes, the only ones with the address of an endpoint in a label. When an address and port are no
+//! longer probed, their series end.
 
 use std::time::Duration;
 
@@ -30,12 +30,14 @@ metrics! {
              429); status: any other status except 2xx.", &["address", "port", "result"]),
         duration: page.histograms("endpoint_copier_probe_duration_seconds",
             "How long answered probes of an API server took, including the dial of a new connection. If they take almost as \
-             long as the time limit (1 second by default), the API server may soon be taken out.", &["address", "port"], &PROBE_BUCKETS),
+             long as the time limit (1 second by default), the API server may soon be marked as not ready in the \
+             copies.", &["address", "port"], &PROBE_BUCKETS),
         unreachable: page.gauge("endpoint_copier_probe_unreachable_endpoints",
             "Endpoints in all copies that are unreachable according to the probes of this leader: at most half of those of \
-             a Service. Unless the mode is observe, they are taken out. See the Event EndpointUnreachable on the Service."),
+             a Service. Unless the mode is observe, they are not ready in the copies. See the Event \
+             EndpointUnreachable on the Service."),
         removals: page.counter("endpoint_copier_probe_removals_total",
-            "Number of times that this replica has taken an endpoint out of a copy because probes failed."),
+            "Number of times that this replica has marked an endpoint of a copy as not ready because probes failed."),
     }
 }
 

@@ -50,9 +50,9 @@ impl Services {
         }
     }
 
-    /// Records that a sync of the Service has ended. `in_sync` says whether the copies are in sync; it is `None` if the
-    /// sync ended before it knew. `endpoints` has the counts that the watches show, or `None` if the Service is no
-    /// longer managed.
+    /// Records that a sync of the Service has ended. `in_sync` says whether the copies are in sync, or is `None` if the
+    /// sync ended before this was known. `endpoints` has the counts that the watches show, or is `None` if the Service
+    /// is no longer managed.
     pub fn ended(&self, service: &ServiceKey, in_sync: Option<bool>, endpoints: Option<SourceAndCopies>) {
         let mut services = self.0.lock();
         if endpoints.is_none() {

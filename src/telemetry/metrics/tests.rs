@@ -301,18 +301,18 @@ async fn out_of_sync_age_grows_until_a_sync_that_saw_the_change() {
     assert_eq!(
         out_of_sync(&metrics, "vip"),
         Some(1.0),
-        "the sync waits for its turn"
+        "while the sync waits for its turn"
     );
     metrics.services().begun(&vip);
     tokio::time::advance(SECOND).await;
-    assert_eq!(out_of_sync(&metrics, "vip"), Some(2.0), "the write hangs");
+    assert_eq!(out_of_sync(&metrics, "vip"), Some(2.0), "while the write hangs");
     metrics.services().changed(&vip, Instant::now());
     tokio::time::advance(SECOND).await;
     metrics.services().ended(&vip, Some(true), Some(endpoints(1)));
     assert_eq!(
         out_of_sync(&metrics, "vip"),
         Some(1.0),
-        "a change that this sync did not see"
+        "after a change that this sync did not see"
     );
     metrics.services().begun(&vip);
     metrics.services().ended(&vip, None, Some(endpoints(1)));
@@ -320,7 +320,7 @@ async fn out_of_sync_age_grows_until_a_sync_that_saw_the_change() {
     assert_eq!(
         out_of_sync(&metrics, "vip"),
         Some(2.0),
-        "a sync that ended before it knew"
+        "after a sync that ended before it knew"
     );
     metrics.services().begun(&vip);
     metrics.services().ended(&vip, Some(true), Some(endpoints(1)));
