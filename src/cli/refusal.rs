@@ -1,5 +1,5 @@
-//! Rejects arguments with a one-line message. If a flag has a bad value or an argument is missing, the message is our
-//! own. Otherwise, it is the first line of clap's message.
+//! Rejects arguments with a one-line message. If our parser of a flag rejects its value, or an argument is missing, the
+//! message is our own. Otherwise, it is the first line of clap's message.
 
 use std::collections::HashMap;
 

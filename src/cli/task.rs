@@ -139,7 +139,7 @@ pub(super) fn with_subcommands(operator: Command) -> Command {
                 .help("How long to wait; 0: check once"),
         )
         .after_help(format!(
-            "An API server that the probes took out of the copies does not count as a difference.\n\
+            "An API server that is not ready in the copies because probes failed does not count as a difference.\n\
              Exit code: 0 if the Service is in sync, 1 if it is still not in sync when the timeout expires, 2 if the cluster cannot be read.\n{RIGHTS}"
         ));
     let doctor = inspection(&operator, DOCTOR)
