@@ -57,8 +57,8 @@ impl AddressPool {
     }
 
     /// Replaces the addresses that probes find unhealthy. They are tried last. While some learned addresses are unhealthy
-    /// and others are not, so are the configured addresses that come after the learned ones, unless they are learned
-    /// too: a cluster IP may lead to an unhealthy server.
+    /// and others are not, the configured addresses that come after the learned ones count as unhealthy too, unless
+    /// they are learned themselves: a cluster IP may lead to an unhealthy server.
     pub fn set_unhealthy(&self, mut unhealthy: BTreeMap<ServerAddress, Unhealthy>) {
         let learned: BTreeSet<_> = self.learned.iter().flatten().collect();
         let affected: Vec<_> = learned
@@ -217,7 +217,7 @@ mod tests {
 
     /// Rule: 7.learned-first
     #[test]
-    fn learned_addresses_come_before_those_configured_as_the_last() {
+    fn learned_addresses_come_before_the_last_configured_ones() {
         for (first, wanted) in [(0, [1, 2, 8, 9]), (1, [8, 1, 2, 9]), (2, [8, 9, 1, 2])] {
             let mut pool = AddressPool::new(vec![address(8), address(9)], 0);
             pool.first = first;
@@ -251,21 +251,28 @@ mod tests {
         assert_eq!(
             cluster_ip(&pool, &[], &[1]),
             (false, false),
-            "no address is learned"
+            "unhealthy although no address is learned"
         );
         pool.learn([vec![address(1), address(2)], Vec::new()]);
         assert_eq!(cluster_ip(&pool, &[1], &[]), (true, false));
         assert_eq!(cluster_ip(&pool, &[], &[1]), (true, true));
-        assert!(!pool.is_ejected(&address(2), now), "it is learned, and well");
+        assert!(
+            !pool.is_ejected(&address(2), now),
+            "a learned address that is well was ejected"
+        );
         assert_eq!(cluster_ip(&pool, &[], &[1, 2]), (false, false));
         assert_eq!(cluster_ip(&pool, &[2], &[1]), (false, false));
-        assert_eq!(cluster_ip(&pool, &[], &[3]), (false, false), "it is not learned");
+        assert_eq!(
+            cluster_ip(&pool, &[], &[3]),
+            (false, false),
+            "unhealthy because of an unknown address"
+        );
         assert_eq!(cluster_ip(&pool, &[], &[]), (false, false));
         pool.first = 1;
         assert_eq!(
             cluster_ip(&pool, &[], &[1]),
             (false, false),
-            "it comes before the learned ones"
+            "unhealthy although it comes before the learned ones"
         );
     }
 
@@ -376,7 +383,7 @@ mod tests {
         assert_eq!(
             order(&pool, now),
             [9, 1, 2],
-            "the address may be that of another server by now"
+            "an address that was removed and learned again is still ejected"
         );
     }
 }

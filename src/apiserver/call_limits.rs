@@ -67,8 +67,8 @@ where
 
     /// Sends a request. A response of more than `largest` bytes fails with [`TooLarge`], and so does a watch with a
     /// line of more than [`LARGEST_OBJECT`] bytes. A response or line of more than 1 MiB also fails if all incomplete
-    /// responses together are too large. These failures count against the server, except that of a response if
-    /// `largest` is less than [`LARGEST_OBJECT`]. Only the beginning of an error response is read.
+    /// responses together are too large. These failures count against the server, but those of a response that is not a
+    /// watch only if `largest` is at least [`LARGEST_OBJECT`]. Only the beginning of an error response is read.
     pub fn send(
         &self,
         request: Request<Body>,
@@ -188,19 +188,19 @@ mod tests {
     }
 
     #[test]
-    fn without_a_valid_date_there_is_no_skew() {
+    fn skew_is_unknown_without_a_date_or_if_the_clock_was_set_back() {
         assert_eq!(skew(&HeaderMap::new(), at(0), at(1)), None);
         let nonsense = HeaderMap::from_iter([(header::DATE, "yesterday".parse().unwrap())]);
         assert_eq!(skew(&nonsense, at(0), at(1)), None);
         assert_eq!(
             skew_of(5_000, 9_000, 2_000),
             None,
-            "the clock was set back between request and response"
+            "a skew although the clock was set back between request and response"
         );
     }
 
     #[tokio::test(start_paused = true)]
-    async fn get_of_one_object_has_less_time_until_limits_stretch() {
+    async fn only_the_limit_for_a_get_of_one_object_stretches() {
         let metrics = Metrics::new("lease").unwrap();
         let silent = tower::service_fn(|_: Request<Body>| async {
             std::future::pending::<Result<Response<Full<Bytes>>, BoxError>>().await
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn request_is_counted_once_answered_failed_or_abandoned() {
+    async fn request_is_counted_once_even_if_it_fails_or_is_abandoned() {
         let metrics = Metrics::new("lease").unwrap();
         let service = tower::service_fn(|request: Request<Body>| async move {
             match request.uri().path() {

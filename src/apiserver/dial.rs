@@ -121,8 +121,8 @@ impl Dialer {
         self.pool.lock().order(Instant::now())
     }
 
-    /// Waits until probes find this address down. If it is already down, this first waits until it is well:
-    /// the client has connected to it because no other address answered.
+    /// Waits until probes find this address down. If it is already down, this first waits until it no longer is: the
+    /// client has connected to it because no other address answered.
     pub fn until_down(&self, address: ServerAddress) -> impl Future<Output = ()> + Send + use<> {
         let mut unhealthy = self.pool.lock().unhealthy();
         async move {

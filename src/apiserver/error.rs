@@ -1,4 +1,4 @@
-//! Formats errors for people, finds their causes, and limits the time of calls.
+//! Formats errors for people, finds the causes of errors, and limits the time of calls.
 
 use std::error::Error;
 use std::io;

@@ -1,4 +1,4 @@
-//! Connections to API servers: their addresses and time limits, and how a dead connection is detected.
+//! Connections to API servers: addresses, time limits, and the detection of dead connections.
 //!
 //! The HTTP client of the `kube` crate speaks HTTP/1.1 without keepalive: after a server loses power, a request on a
 //! pooled connection hangs for a quarter of an hour. The client of this module speaks HTTP/2, pings the server, and
@@ -60,7 +60,7 @@ use response_size::Incoming;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Server(pub ServerAddress);
 
-/// A server that a request should not use because a watch on it is faulty, in the extensions of the request.
+/// A server that a request should not use because a watch of this server is faulty, in the extensions of the request.
 #[derive(Clone, Debug)]
 pub struct Avoid {
     /// The server to avoid.
@@ -237,8 +237,8 @@ impl Access {
     }
 
     /// Replaces the servers that probes find unhealthy; there are none while no server is well. New requests avoid these
-    /// servers. When a server becomes down, all connections of clients to it end immediately, with
-    /// the requests and watches on them.
+    /// servers. When probes find a server down, all connections of clients to it end immediately, with the requests and
+    /// watches on them.
     pub fn set_unhealthy(&self, servers: BTreeMap<ServerAddress, Unhealthy>) {
         self.dialer.learn();
         self.dialer.pool.lock().set_unhealthy(servers);

@@ -136,7 +136,7 @@ mod tests {
         stretch.timed_out(&second, Factor::NONE, Duration::ZERO, addresses().iter());
         assert!(
             stretch.factor() > Factor::NONE,
-            "the only server that can be reached is slow"
+            "the limits stayed although the only server that can be reached is slow"
         );
     }
 

@@ -1,6 +1,6 @@
-//! Lists in pages of a bounded size.
+//! Requests lists in pages of a bounded size.
 //!
-//! The API limits the number of objects on a page, but tenants decide how large their objects are: a page of 500
+//! A client can limit the number of objects on a page, but tenants decide how large their objects are: a page of 500
 //! objects may contain a hundred objects of 250 KB each. So the size of the previous page determines the next limit. A
 //! page that is still too large is abandoned and requested again with fewer objects.
 //!

@@ -221,7 +221,7 @@ async fn a_ca_that_is_read_again_decides_on_a_certificate_error() {
     tokio::time::sleep(REREAD_PAUSE).await;
     assert!(
         refused(probe(&client, server.target).await),
-        "the CA has not changed"
+        "the server was trusted although the CA has not changed"
     );
     std::fs::write(&ca, new.ca_pem()).unwrap();
     tokio::time::sleep(REREAD_PAUSE).await;
