@@ -201,8 +201,8 @@ mod tests {
     use crate::telemetry::metrics::Metrics;
     use crate::telemetry::testing::logged;
 
-    /// An API server that lets the user `scraper` get `/metrics`, and the user `tenant` nothing. Each token is equal to
-    /// the name of its user.
+    /// An API server that lets the user `scraper` get `/metrics`, and gives the user `tenant` no permissions. Each
+    /// token is equal to the name of its user.
     struct Fixture {
         store: Store,
         server: ApiServer,
@@ -270,7 +270,7 @@ mod tests {
         let headers = HeaderMap::new();
         let nothing = fixture.authorization.verdict(&headers, [10, 0, 0, 1].into());
         assert_eq!(nothing.await, Some(Verdict::Unauthenticated));
-        assert_eq!(fixture.reviews(), 3, "one for each token");
+        assert_eq!(fixture.reviews(), 3, "not one review for each token");
     }
 
     /// Rule: survive.metrics-authorized
@@ -305,7 +305,7 @@ mod tests {
 
     /// Rule: survive.metrics-authorized
     #[tokio::test(start_paused = true)]
-    async fn a_failed_review_refuses_and_is_repeated_after_a_second() {
+    async fn failed_review_gives_no_verdict_and_is_repeated_after_a_second() {
         let (log, _guard) = logged();
         let fixture = Fixture::start();
         for (resource, effect) in [
@@ -407,7 +407,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_unanswered_review_refuses_after_five_seconds() {
+    async fn unanswered_review_gives_no_verdict_after_five_seconds() {
         let fixture = Fixture::start();
         let slow = Fault::new(Match::any().resource("subjectaccessreviews"), Effect::Hang);
         fixture.server.faults().add(slow);
@@ -456,7 +456,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn verdicts_on_valid_tokens_are_limited_too() {
+    async fn number_of_kept_verdicts_is_limited_for_valid_tokens_too() {
         let fixture = Fixture::start();
         for number in 0..CAPACITY + 50 {
             let token = format!("token-{number}");

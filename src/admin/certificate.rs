@@ -267,7 +267,7 @@ mod tests {
         assert_eq!(
             log.lines().len(),
             before,
-            "without a directory, nothing is missing"
+            "a line was logged although no directory was given"
         );
     }
 }

@@ -102,15 +102,15 @@ mod tests {
     #[tokio::test]
     async fn the_busiest_peer_loses_its_oldest_idle_connection() {
         for (peers, first, why) in [
-            ("aaaaaaaaaa", 0, "of one peer the oldest"),
-            ("baaaaaaaaaa", 1, "not of a peer with few"),
-            ("abbbbbbbbbaaaaaaaaa", 0, "the newest counts for its peer"),
-            ("AAaaaaaaaaa", 2, "a request that is answered stays"),
-            ("bAAAAAAAAAA", 1, "but not if its peer has nothing else"),
-            ("abcdefghij", 0, "many peers with one each: the oldest"),
-            ("cdefghijbbbk", 0, "and one with three loses none sooner"),
-            ("Cdefghijbbbk", 1, "of many peers, too, a request stays"),
-            ("AAAAAAAAAAa", 0, "the newest has had no time yet"),
+            ("aaaaaaaaaa", 0, "the oldest of the only peer"),
+            ("baaaaaaaaaa", 1, "a peer with few keeps them"),
+            ("abbbbbbbbbaaaaaaaaa", 0, "the newest counts for its peer, too"),
+            ("AAaaaaaaaaa", 2, "one with a request stays"),
+            ("bAAAAAAAAAA", 1, "unless its peer has no other"),
+            ("abcdefghij", 0, "the oldest of many peers with one each"),
+            ("cdefghijbbbk", 0, "a peer with three counts as equal"),
+            ("Cdefghijbbbk", 1, "one with a request stays with many peers, too"),
+            ("AAAAAAAAAAa", 0, "the newest stays even without a request"),
         ] {
             assert_eq!(open(peers).connections.first_to_close(), first, "{peers}: {why}");
         }

@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_unread_page_is_not_kept_beside_a_newer_one() {
+    async fn a_page_without_readers_is_not_kept_beside_a_newer_one() {
         let rendering = Rendering::new(managing(1));
         drop(rendering.page().await);
         tokio::time::advance(PAGE_LIFETIME).await;

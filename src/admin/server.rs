@@ -62,11 +62,11 @@ pub(super) struct Limits {
     pub(super) header_time: Duration,
     /// The maximum number of headers of a request. Prometheus sends six.
     pub(super) headers: usize,
-    /// The bytes of a request's head, and of the buffered part of a response.
+    /// The maximum number of bytes of a request's head, and of the buffered part of a response.
     pub(super) buffer: usize,
     /// The maximum number of simultaneous connections.
     pub(super) connections: usize,
-    /// The lifetime of a connection, which limits clients that read their responses too slowly or not at all.
+    /// The longest lifetime of a connection, which limits clients that read their responses too slowly or not at all.
     pub(super) age: Duration,
     /// The time that a response in progress has to finish before the connection is closed.
     pub(super) drain: Duration,

@@ -689,7 +689,7 @@ async fn shutdown_does_not_wait_for_a_slow_request() {
 }
 
 #[tokio::test]
-async fn shutdown_works_while_all_slots_are_taken() {
+async fn shutdown_works_while_the_connection_limit_is_reached() {
     let limits = Limits {
         connections: 1,
         ..Limits::default()
