@@ -57,7 +57,7 @@ impl<K: Eq + Hash> Budgets<K> {
     }
 
     /// Takes a token, and returns the time from which it may be used: now or, if none is left, the time at which the
-    /// budget regains one.
+    /// budget regains this token, after all tokens that were reserved earlier.
     pub fn reserve(&mut self, key: K, now: Instant) -> Instant {
         let (burst, refill) = (self.burst, self.refill);
         let full = self.full_again(key, now);

@@ -10,7 +10,7 @@ use crate::apiserver::http_status::{Rejection, missing_right, status_of, throttl
 use crate::controller::outcome::{Backoff, Outcome, Requeue};
 use endpoint_copier_core::model::{Finding, Operation, Reason, SliceKey, SyncResult};
 
-/// The remedy if RBAC does not allow a write. It is appended to the missing permission, as the server names it.
+/// The remedy if RBAC does not allow a write. It is appended to the server's description of the missing permission.
 const NAMESPACE_HINT: &str =
     "; to allow it, list this namespace in rbac.namespaces of the chart, or leave that empty";
 

@@ -35,7 +35,8 @@ use endpoint_copier_core::model::{
 pub(super) struct Migration {
     client: Client,
     watchdog: Watchdog,
-    /// Services whose `Endpoints` are not the Go operator's, and the versions of the mirroring slices at the read.
+    /// Services whose `Endpoints` are not the Go operator's, and the versions of the mirroring slices when the
+    /// `Endpoints` were read.
     theirs: Mutex<HashMap<ServiceKey, Mirrored>>,
     /// Namespaces where a permission is missing.
     forbidden: Mutex<Refusals<String>>,

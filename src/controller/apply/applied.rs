@@ -37,7 +37,7 @@ impl Expectation {
 /// The results of applying a plan.
 #[derive(Debug, Default)]
 pub struct Applied {
-    /// The number of successful writes: creates, updates, deletes.
+    /// The numbers of successful creates, updates and deletes.
     pub by_operation: [usize; 3],
     /// The states that the watch must show before the next plan.
     pub expectations: Vec<(SliceKey, Expectation)>,
@@ -45,11 +45,11 @@ pub struct Applied {
     pub failures: Vec<SyncError>,
     /// Whether one of the failures is not a refusal.
     has_failed: bool,
-    /// Whether one of the failures is an overload.
+    /// Whether an overloaded API server caused one of the failures.
     is_overloaded: bool,
     /// Whether repairs of contested copies are left for later.
     pub leaves_repairs: bool,
-    /// Addresses that successful writes took out of the copies, and why.
+    /// Addresses that successful writes took out of the copies (marked as not ready), and why.
     pub taken_out: BTreeMap<IpAddr, String>,
     /// Addresses that successful writes put back.
     pub returned: BTreeSet<IpAddr>,

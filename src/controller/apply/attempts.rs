@@ -178,9 +178,9 @@ mod tests {
             attempts.waits(Create, &third, now),
             Some((until, "no".to_owned()))
         );
-        assert_eq!(attempts.waits(Update, &first, now), None, "another right");
+        assert_eq!(attempts.waits(Update, &first, now), None, "an update waits");
         let red = slice("vip-1").namespace("red");
-        assert_eq!(attempts.waits(Create, &red, now), None, "another namespace");
+        assert_eq!(attempts.waits(Create, &red, now), None, "a create in red waits");
         attempts.answered(Create, &second, &mut Ok(()), now);
         assert_eq!(attempts.waits(Create, &first, now), None);
     }

@@ -27,14 +27,14 @@ const BETWEEN_REPAIRS: Duration = Duration::from_secs(60);
 const QUIET: Duration = Duration::from_secs(120);
 
 /// The number of times in a row that the operator writes the same content into a slice that others keep changing,
-/// before it pauses. No person makes that many changes, and a policy that changes each of our writes reaches the limit
-/// within a second.
+/// before it pauses. No person makes so many changes less than a second apart, and a policy that changes each of our
+/// writes reaches the limit within a second.
 const REPAIRS: u32 = 30;
 
 /// Writes are in a row if each follows the previous one within this time.
 const LONGEST_GAP: Duration = Duration::from_secs(1);
 
-/// The last write of each copy in this term, by its Service.
+/// The last write of each copy in this term, by Service.
 #[derive(Debug, Default)]
 pub(super) struct Contests(HashMap<ServiceKey, HashMap<SliceKey, WrittenCopy>>);
 
@@ -156,7 +156,7 @@ impl Contests {
         }
     }
 
-    /// The finding for a Service with contested copies, and the next time at which the contest may end or a repair is
+    /// The finding for a Service with contested copies, and the next time at which a contest may end or a repair is
     /// due.
     pub fn finding(&self, service: &ServiceKey, now: Instant) -> Option<(Finding, Instant)> {
         let (mut names, mut next) = (Vec::new(), None::<Instant>);
@@ -209,7 +209,7 @@ mod tests {
         Duration::from_secs(n)
     }
 
-    /// A copy, and a resourceVersion that grows with each write.
+    /// The contests of one copy, whose resourceVersion grows with each write.
     struct Writes {
         contests: Contests,
         version: u64,
@@ -227,7 +227,7 @@ mod tests {
             writes
         }
 
-        /// Writes a copy with this address over the current version.
+        /// Replaces the current version of the copy with one that has this address.
         fn update(&mut self, address: &str) {
             let sent = slice(NAME).endpoints([address]).version(self.version);
             self.version += 1;

@@ -86,12 +86,12 @@ impl Writer {
     }
 
     /// Carries out the plan for a Service: deletes of copies without consent, creates, updates, and then other deletes.
-    /// Copies are emptied or deleted only if no delete of a copy without consent, no create and no other update has
-    /// failed, except by a refusal, and leftovers of the Go operator are deleted only if no write has failed. Deletes
-    /// of copies without consent do not wait. Updates that take endpoints out follow those that do not. After a failure
-    /// that is not a refusal, no update takes out another endpoint: after a conflict, the endpoints on which the plan
-    /// relies may be gone, and after a write without a response, the plan may be out of date. A contested copy that
-    /// serves clients as planned may be left for later; see [`Writer::contested`].
+    /// If a delete of a copy without consent, a create, or an update that does not empty its copy has failed, other
+    /// than by a refusal, no copy is emptied and no other copy is deleted. If any write has failed, leftovers of the Go
+    /// operator are not deleted. Updates that take endpoints out follow those that do not. After a failure that is not
+    /// a refusal, no update takes out another endpoint: after a conflict, the endpoints on which the plan relies may be
+    /// gone, and after a write without a response, the plan may be out of date. A contested copy that serves clients as
+    /// planned may be left for later; see [`Writer::contested`].
     pub async fn apply(&self, term: &Term, service: Option<&Arc<ManagedService>>, plan: Plan) -> Applied {
         let Plan {
             withdrawn,
@@ -155,8 +155,8 @@ impl Writer {
         applied
     }
 
-    /// Creates a slice, or updates it if it has the resourceVersion of the slice that it replaces. Returns whether it
-    /// was written.
+    /// Creates a slice or, if `slice` has the resourceVersion of an existing one, replaces that one. Returns whether
+    /// the write succeeded.
     async fn write(
         &self,
         term: &Term,

@@ -254,7 +254,7 @@ mod tests {
         }
         assert!(
             !decisions.decided(&vip(), Some(in_sync()), now),
-            "nothing has changed"
+            "a write for the same condition"
         );
         assert_eq!(decisions.next(&vip(), shows(Some(in_sync())), now), Next::Nothing);
         let mut recreated = shows(None);

@@ -1,6 +1,6 @@
 //! Events on managed Services, as `kubectl describe service` shows them.
 //!
-//! The writer sends them in parallel with the syncs, which never wait for them. Like writes of copies, they need a
+//! The writer sends them in parallel with the syncs, which never wait for them. Like writes of copies, Events need a
 //! term.
 
 use std::collections::BTreeSet;
@@ -34,12 +34,12 @@ use throttle::EventThrottle;
 
 pub use endpoint_copier_core::model::SYNCED;
 
-/// The limit for Events that wait to be written. Further findings are reported later.
+/// The maximum number of Events that wait to be written. Further findings are reported later.
 const WAITING_EVENTS: usize = 1024;
 
-/// The pauses of an Event about a finding after rejections that allow another attempt; see [`may_create_again`]. If the
-/// attempt after the last pause fails too, the Event is dropped. When an overloaded API server rejects an Event, all
-/// Events pause for the first of these times, or longer if the server requests it.
+/// The pauses before further attempts to write an Event about a finding, after rejections that allow these; see
+/// [`may_create_again`]. If the attempt after the last pause fails too, the Event is dropped. When an overloaded API
+/// server rejects an Event, all Events pause for the first of these times, or longer if the server requests it.
 static PAUSES: [Duration; 3] = [
     Duration::from_secs(1),
     Duration::from_secs(5),
@@ -287,7 +287,7 @@ impl EventWriter {
                 outage.recovered();
                 return Attempt::Over;
             }
-            // No Event can be created in a terminating namespace, and no one needs one.
+            // No Event can be created in a terminating namespace, and none is needed.
             Ok(Err(kube::Error::Api(status))) if is_namespace_terminating(&status) => return Attempt::Over,
             Ok(Err(kube::Error::Api(status))) if missing_right(&status).is_some() => {
                 let namespace = pending.service.namespace();

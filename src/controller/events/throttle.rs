@@ -282,16 +282,25 @@ mod tests {
     fn a_synced_event_is_sent_once_and_only_when_it_is_due() {
         let (mut throttle, start) = (EventThrottle::default(), Instant::now());
         let service = ServiceKey::new("default", "vip");
-        assert!(!throttle.take_synced(&service, start), "nothing was ever wrong");
+        assert!(
+            !throttle.take_synced(&service, start),
+            "sent although nothing was wrong"
+        );
         throttle.owe_synced(&service);
-        assert!(throttle.take_synced(&service, start), "the first copies");
+        assert!(
+            throttle.take_synced(&service, start),
+            "not sent for the first copies"
+        );
         assert!(!throttle.take_synced(&service, start));
         notes_due(&mut throttle, &["a"], start);
-        assert!(!throttle.take_synced(&service, start), "the finding lasts");
+        assert!(
+            !throttle.take_synced(&service, start),
+            "sent although the finding lasts"
+        );
         notes_due(&mut throttle, &["b"], start);
         assert!(
             !throttle.take_synced(&service, start),
-            "the detail of the finding has changed"
+            "sent although only the detail of the finding has changed"
         );
         notes_due(&mut throttle, &[], start);
         assert!(throttle.take_synced(&service, start));
@@ -299,7 +308,10 @@ mod tests {
         notes_due(&mut throttle, &["a"], start);
         notes_due(&mut throttle, &[], start);
         throttle.gone(&service);
-        assert!(!throttle.take_synced(&service, start), "no Event is owed");
+        assert!(
+            !throttle.take_synced(&service, start),
+            "sent for a Service that is gone"
+        );
     }
 
     /// Rule: 3.events-later

@@ -1,4 +1,4 @@
-//! Connects the parts of the probes.
+//! Creates the tasks of the probes, and connects them to the rest of the replica.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -32,7 +32,7 @@ pub struct Probing {
     pub lease_client: Client,
     /// The addresses of this node.
     pub node_addresses: BTreeSet<IpAddr>,
-    /// Called with the API servers that are unhealthy while another one is well, whenever they change.
+    /// Called with the API servers that are unhealthy while another one is healthy, whenever this set changes.
     pub on_unhealthy: OnUnhealthy,
     /// Spreads the probes of several replicas over the period.
     pub seed: u64,

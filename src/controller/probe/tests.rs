@@ -171,7 +171,7 @@ async fn the_addresses_of_copies_are_probed_while_they_are_listed() {
     assert_eq!(scene.phase(target(1)), Phase::Well);
     let page = scene.metrics.render();
     let unlisted = "endpoint_copier_probe_listed{address=\"192.0.2.1\",port=\"6443\"} 0";
-    assert!(page.contains(unlisted), "the source is empty: {page}");
+    assert!(page.contains(unlisted), "an empty source lists it: {page}");
     scene.copies(&[2]);
     sleep(ms(200)).await;
     assert_eq!(scene.listed(), [target(2)]);
@@ -190,13 +190,13 @@ async fn services_are_dirty_only_when_the_facts_change() {
     sleep(ms(5_000)).await;
     assert!(scene.is_dirty().await);
     sleep(ms(60_000)).await;
-    assert!(!scene.is_dirty().await, "all are well");
+    assert!(!scene.is_dirty().await, "dirty although all are well");
     scene.servers.set(target(1), refuses());
     scene.servers.break_connections();
     sleep(ms(500)).await;
     let dirty = scene.dirty.take().await;
     let since = dirty[&ServiceKey::new("default", "vip")].since;
-    assert!(since.elapsed() >= ms(400), "since the first failure");
+    assert!(since.elapsed() >= ms(400), "dirty only since a later failure");
     // Wait until the last response of the server is no longer recent. A removal may have waited for that, so the change
     // still counts from the first failure.
     sleep(ms(4_000)).await;
@@ -205,7 +205,7 @@ async fn services_are_dirty_only_when_the_facts_change() {
     sleep(ms(60_000)).await;
     assert!(
         !scene.is_dirty().await,
-        "the server is still down, and nothing else changes"
+        "a Service is dirty although the server only stays down"
     );
 }
 
@@ -249,7 +249,7 @@ async fn only_a_fresh_term_may_take_endpoints_out() {
     sleep(ms(1)).await;
     assert_eq!(leadership(&scene), (true, true));
     sleep(ms(4_500)).await;
-    assert_eq!(leadership(&scene), (false, true), "its renewals fail");
+    assert_eq!(leadership(&scene), (false, true), "the renewals fail");
     term.renew_for_tests(ms(60_000));
     sleep(ms(1_500)).await;
     assert_eq!(leadership(&scene), (true, false));

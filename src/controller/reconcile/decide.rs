@@ -62,7 +62,7 @@ struct Reads {
     unread: BTreeSet<SliceKey>,
     /// Source slices that cannot be decoded and that no watch shows.
     unwatched: BTreeMap<SliceKey, Box<Unreadable>>,
-    /// Sources that were read to find out whether they give consent. `None` before that.
+    /// Sources that were read to find out whether they give consent. `None` before these reads.
     answered: Option<BTreeSet<ServiceKey>>,
     is_service_read: bool,
     /// An error because of which deletes are postponed.

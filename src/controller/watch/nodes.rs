@@ -123,7 +123,7 @@ impl Watches {
             .await;
     }
 
-    /// Records a failure. Returns a pause if Nodes may not be read. A watch that breaks does not make the Nodes
+    /// Records a failure. Returns a pause if reading Nodes is forbidden. A watch that breaks does not make the Nodes
     /// unknown: a dying API server breaks this watch just when the addresses of that server must leave the copies of
     /// both families.
     fn nodes_failed(&self, error: &watcher::Error, failing: &mut Option<Instant>) -> Option<Duration> {

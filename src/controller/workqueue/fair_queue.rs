@@ -4,8 +4,8 @@ use std::collections::{HashMap, VecDeque};
 
 use endpoint_copier_core::model::ServiceKey;
 
-/// A queue that serves namespaces in round-robin order, and the keys of a namespace in the order in which they came.
-/// Thousands of keys of one namespace delay the first key of another one by at most one turn.
+/// A queue that serves namespaces in round-robin order, and the keys of a namespace in the order in which they were
+/// added. Thousands of keys of one namespace delay the first key of another namespace by at most one turn.
 #[derive(Debug, Default)]
 pub(super) struct FairQueue {
     /// The keys of each namespace. No list is empty.

@@ -2,7 +2,8 @@
 //! again.
 //!
 //! A key is in one of four states: not queued, ready, waiting until a set time, or in progress. A key that becomes
-//! dirty while it is in progress is queued again when that work ends.
+//! dirty while it is in progress is queued again when that work ends. Each key in progress uses a *slot*; some slots
+//! are reserved for Services with certain priorities.
 
 use std::collections::{BTreeMap, HashMap};
 use std::future::poll_fn;
@@ -34,8 +35,8 @@ use pause::Overload;
 /// a burst does not wait.
 pub const PACE: Duration = Duration::from_millis(20);
 
-/// The maximum number of keys in progress at the same time. Each sync sends one write at a time, so this also limits
-/// the number of concurrent writes of copies.
+/// The number of slots. A sync sends one write at a time, so this also limits the number of concurrent writes of
+/// copies.
 const SLOTS: usize = 10;
 
 /// The number of slots that are reserved for the Service of [`Priority::Flagged`]. There is only one such Service, so
@@ -72,7 +73,7 @@ enum KeyState {
     /// became ready.
     Ready { since: Instant, queued: Instant },
     /// `since` is the time of the first change that is still to be handled, if there is one. `has_turn` says whether
-    /// the key has taken an edit from the budget of its namespace, and waits until it may use it.
+    /// the key has taken an edit from the budget of its namespace, and waits until it may use that edit.
     Waiting {
         timer: delay_queue::Key,
         since: Option<Instant>,
@@ -272,8 +273,8 @@ impl WorkQueue {
         }
     }
 
-    /// Ends the sync of a key. If the sync sent requests, changes to the key wait for [`PACE`], or for the retry of a
-    /// key with reserved slots that an overloaded API server rejected.
+    /// Ends the sync of a key. If the sync sent requests, changes to the key wait for [`PACE`]. If an overloaded API
+    /// server rejected one for a key with reserved slots, changes to that key wait for its retry.
     pub fn finished(&mut self, key: ServiceKey, outcome: &Outcome, priority: Priority) {
         let Some(KeyState::Active {
             since,

@@ -79,14 +79,14 @@ async fn other_keys_wait_for_reserved_slots_at_most_20_ms() {
     assert_eq!(names(&mut queue), ["vip"]);
     queue.due(|_| Other).await;
     assert_eq!(start.elapsed(), Duration::from_millis(20));
-    assert_eq!(names(&mut queue), ["a"], "the write of the flagged Service hangs");
+    assert_eq!(names(&mut queue), ["a"], "a write that hangs delays other keys");
     finish(&mut queue, key("vip"), Requeue::WhenDirty, Flagged);
     mark(&mut queue, key("vip"), start, Flagged);
     mark(&mut queue, key("b"), start, Other);
     assert_eq!(
         names(&mut queue),
         ["vip", "b"],
-        "too early for another head start"
+        "another head start began too early"
     );
 }
 
@@ -279,7 +279,7 @@ async fn failed_keys_leave_slots_for_other_keys() {
     for _ in 0..5 {
         queue.due(|_| Other).await;
     }
-    assert_eq!(names(&mut queue).len(), 4, "the slots for failed keys");
+    assert_eq!(names(&mut queue).len(), 4, "failed keys in progress");
     for number in 10..20 {
         mark(&mut queue, in_namespace("web", number), Instant::now(), Other);
     }
@@ -352,12 +352,12 @@ async fn writes_that_hang_in_one_namespace_leave_a_slot() {
     }
     assert_eq!(names(&mut queue), ["20"]);
     finish(&mut queue, in_namespace("web", 20), Requeue::WhenDirty, Other);
-    assert_eq!(names(&mut queue), ["21"], "the tenant has no free slot");
+    assert_eq!(names(&mut queue), ["21"], "the tenant got a seventh slot");
     finish(&mut queue, in_namespace("tenant", 0), Requeue::WhenDirty, Other);
-    assert_eq!(names(&mut queue), ["6"], "it is the turn of the tenant");
+    assert_eq!(names(&mut queue), ["6"], "the tenant lost its turn");
 }
 
-/// A queue after this many edits in the namespace `tenant`.
+/// A queue after an edit of each of `keys` keys in the namespace `tenant`.
 async fn edited(keys: usize) -> WorkQueue {
     let mut queue = queue();
     edit(&mut queue, (0..keys).map(|number| in_namespace("tenant", number))).await;
@@ -412,7 +412,7 @@ async fn changes_of_a_source_do_not_wait_for_the_budget_of_edits() {
     let spent = start.elapsed();
     let key = in_namespace("tenant", 0);
     mark_edit(&mut queue, key.clone(), Instant::now(), Other);
-    assert_eq!(queue.pop(), None, "the budget is spent");
+    assert_eq!(queue.pop(), None, "an edit without a budget");
     let edited = start + spent;
     mark(&mut queue, key.clone(), Instant::now(), Other);
     assert_eq!(

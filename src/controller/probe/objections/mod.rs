@@ -1,5 +1,6 @@
-//! Asks the other replicas for objections before an endpoint is taken out, and answers when another replica asks. To
-//! ask, the leader writes a *suspicion* into the probe Lease: a target that keeps failing.
+//! Asks the other replicas for objections before an endpoint is taken out (marked as not ready in copies), and answers
+//! when another replica asks. To ask, the leader writes a *suspicion* into the probe Lease: a target (address and port)
+//! that keeps failing.
 //!
 //! ```text
 //!     leader: suspects ──> PATCH ──> probe Lease ──> watch ──> Hearing ──> Report

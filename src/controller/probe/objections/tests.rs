@@ -1,4 +1,4 @@
-//! Replicas that suspect and object, against an API server in memory.
+//! Replicas that suspect and object, with in-memory API servers.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -184,7 +184,7 @@ async fn second_failure_is_written_as_a_suspicion() {
     sleep(ms(1000)).await;
     leader.probes.fail(1);
     sleep(ms(500)).await;
-    assert_eq!(leader.writes(), 0, "one failure");
+    assert_eq!(leader.writes(), 0, "a write after one failure");
     leader.probes.fail(1);
     sleep(TICK).await;
     assert_eq!(suspected(&store), "192.0.2.1:6443=1");
@@ -200,7 +200,7 @@ async fn term_that_begins_after_the_second_failure_asks_at_once() {
     let replica = Replica::start(&store, "leader");
     replica.probes.fail_twice(1).await;
     sleep(ms(5000)).await;
-    assert_eq!(replica.writes(), 0, "no term");
+    assert_eq!(replica.writes(), 0, "a write without a term");
     replica.lead();
     sleep(TICK).await;
     assert_eq!(suspected(&store), "192.0.2.1:6443=1");
@@ -293,7 +293,7 @@ async fn objection_is_withdrawn_at_once() {
             sleep(ms(250)).await;
             assert!(
                 leader.probes.has_objection(1),
-                "the attempt may still be answered"
+                "the objection ended although the attempt may still be answered"
             );
         } else {
             peer.probes.fail(1);
@@ -354,7 +354,7 @@ async fn nothing_is_written_while_nothing_is_suspected() {
     sleep(ms(10_000)).await;
     assert_eq!((leader.writes(), peer.writes()), (0, 0));
     let watches = leader.requests(|request| request.verb != "watch");
-    assert_eq!(watches.len(), 1, "one list: {watches:?}");
+    assert_eq!(watches.len(), 1, "more than one list: {watches:?}");
 }
 
 /// Rule: 7.created
@@ -463,7 +463,7 @@ async fn new_leader_asks_again_with_a_new_round() {
     next.resign();
     leader.lead();
     sleep(ms(100)).await;
-    assert!(!leader.probes.had_time_to_object(1), "a new term must ask again");
+    assert!(!leader.probes.had_time_to_object(1), "the new term does not ask");
 }
 
 /// Rule: 7.stale-keys
@@ -567,7 +567,7 @@ async fn watch_confirms_a_write_whose_answer_was_lost() {
         sleep(ms(400)).await;
         assert!(leader.probes.had_time_to_object(1));
         sleep(ms(5000)).await;
-        assert_eq!(leader.writes(), 1, "the Lease has the suspicion");
+        assert_eq!(leader.writes(), 1, "the suspicion was written twice");
     }
 }
 
@@ -696,7 +696,7 @@ async fn watch_without_permission_logs_one_line_a_minute() {
     sleep(Duration::from_secs(60)).await;
     assert!(
         !leader.probes.had_time_to_object(1),
-        "without permission, nothing may be taken out"
+        "an endpoint may be taken out without permission for the Lease"
     );
 }
 
@@ -747,7 +747,7 @@ async fn forged_annotations_do_no_harm() {
     put(&store, &Value::Object(forged));
     let (leader, peer) = (Replica::leader(&store), Replica::start(&store, "peer"));
     sleep(ms(10)).await;
-    assert_eq!(suspected(&store), "", "nobody suspects anything");
+    assert_eq!(suspected(&store), "", "a forged suspicion was not removed");
     leader.probes.fail_twice(1).await;
     peer.probes.fail_twice(1).await;
     sleep(ms(500)).await;
@@ -772,7 +772,7 @@ async fn suspicion_forged_by_another_is_answered_and_removed() {
     put(&store, &json!({SUSPECTED: "192.0.2.1:6443=17"}));
     sleep(ms(100)).await;
     assert_eq!(annotations(&store), BTreeMap::new());
-    assert!(peer.writes() <= 2, "at most an objection and its withdrawal");
+    assert!(peer.writes() <= 2, "more than an objection and its withdrawal");
     assert!(leader.writes() <= 2);
 }
 

@@ -1,4 +1,4 @@
-//! The state of the probe Lease that a replica has seen, by its watch and by reads.
+//! The state of the probe Lease that a replica has seen in its watch and in reads.
 
 use tokio::sync::watch;
 

@@ -1,4 +1,4 @@
-//! Disturbances between live servers and three replicas, most of them for ten minutes, in paused time.
+//! Disturbances between live servers and three replicas, most of them for ten minutes of simulated time.
 
 use std::net::IpAddr;
 

@@ -1,4 +1,4 @@
-//! Chooses the sources that a check lists: a few at a time, in turn, and slow ones less often.
+//! Chooses what a check lists: the sources of a few namespaces at a time, in turn, and less often where lists are slow.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

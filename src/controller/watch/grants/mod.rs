@@ -90,7 +90,7 @@ impl Watches {
 }
 
 impl GrantWatch {
-    /// The version that the cluster serves, if any.
+    /// The preferred one of the versions that the cluster serves, if any.
     async fn served(&self) -> kube::Result<Option<Version>> {
         let client: &Client = &self.watches.reader.client;
         for version in Version::ALL {

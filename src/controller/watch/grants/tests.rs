@@ -177,7 +177,7 @@ async fn grants_are_read_in_the_version_that_is_served() {
         assert_eq!(scene.after(1).await, "permitted", "{version}");
         assert!(
             scene.index.lock().names().contains("app"),
-            "the source must be watched now"
+            "the source is not watched"
         );
         let none = Scene::new(GrantApi::Nothing(version));
         assert_eq!(none.after(1).await, "refused", "{version}");

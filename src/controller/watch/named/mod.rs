@@ -28,8 +28,8 @@ const QUIET_PERIOD: Duration = Duration::from_secs(60);
 /// of names, and one user may change some of them all the time.
 const READ_PAUSE_FACTOR: u32 = 9;
 
-/// Watches the slices of the Services with the pinned names and with the names that managed Services need. Ends when a
-/// watch ends, which should not happen.
+/// Watches the slices of the Services with the pinned names, which never change, and with the names that managed
+/// Services need. Ends when a watch ends, which should not happen.
 pub async fn named_slices(watches: Watches) {
     let (index, mut marks, mut known) = (watches.index.clone(), watches.dirty.marks(), 0);
     let pinned = index.lock().pinned_names();

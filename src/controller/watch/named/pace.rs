@@ -233,13 +233,13 @@ mod tests {
         assert_eq!(
             paces.take(&wanted, &names(&["b", "front"])),
             names(&["front"]),
-            "the flagged Service"
+            "not only the name of the flagged Service"
         );
         let wanted = by_namespace(&[("blue", "kubernetes"), ("green", "b")]);
         assert_eq!(
             paces.take(&wanted, &names(&["b", "kubernetes"])),
             names(&["kubernetes"]),
-            "the API source"
+            "not only the name of the API source"
         );
     }
 }

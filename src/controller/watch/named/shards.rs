@@ -1,4 +1,4 @@
-//! The running watches by name, including those that continue until others have listed their names.
+//! The running watches by name, including replaced ones, which continue until other watches have listed the same names.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -14,7 +14,8 @@ use crate::controller::watch::{Watches, named_selector};
 use endpoint_copier_core::index::Scope;
 use endpoint_copier_core::model::{Restart, WatchKind};
 
-/// If there are this many watches of new names, the next one replaces those whose needed names fit into its selector.
+/// The maximum number of watches of new names before they are combined: the next one replaces those whose needed names
+/// fit into its selector.
 const NEW_SHARDS: usize = 8;
 
 /// A watch of new names whose list is not complete after this time ends if none of its names is needed. A list usually
@@ -32,7 +33,7 @@ type Names = BTreeSet<String>;
 pub(super) enum Role {
     /// The names of the watch never change.
     Pinned,
-    /// The watch is the first one, or one of those over which all names were spread at the last merge.
+    /// The watch is the first one, or one of those over which all needed names were spread at the last merge.
     Merged,
     /// The names of the watch were added since the last merge.
     New,

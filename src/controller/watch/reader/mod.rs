@@ -39,8 +39,8 @@ const MINIMUM_AGE: Duration = Duration::from_secs(1);
 const BETWEEN_WATCHES: Duration = Duration::from_millis(250);
 
 /// The number of consecutive failures without a response after which a watch restarts with a list, because no API
-/// server was available: the second attempt would have reached another server. In the meantime, etcd may have been
-/// restored from a backup, and a watch that continued from a reused version would miss the changes before it.
+/// server was available: otherwise, the second attempt would have reached another server. In the meantime, etcd may
+/// have been restored from a backup, and a watch that continued from a reused version would miss the changes before it.
 const OUTAGE_FAILURES: u32 = 2;
 
 /// Reads the API by lists and watches.
