@@ -1,4 +1,4 @@
-//! One replica that competes for the Lease. It takes the Lease, renews it while it leads, and releases it.
+//! One replica that competes for the Lease. It takes the Lease, renews it while leading, and releases it.
 
 use std::time::Duration;
 
@@ -161,9 +161,9 @@ impl LeaderElector {
         LEADERLESS.max(kept + LEADERLESS_AFTER_EXPIRY)
     }
 
-    /// Waits until this candidate may try to take the Lease, or has to read it. Then waits until it sees enough of the
-    /// cluster to lead, or until the Lease has not changed for [`Self::leaderless`]. Logs each new holder in the
-    /// meantime.
+    /// Waits until this candidate may try to take the Lease, or has to read it. Then waits until the candidate sees
+    /// enough of the cluster to lead, or until the Lease has not changed for [`Self::leaderless`]. Logs each new holder
+    /// in the meantime.
     async fn standby(&self, leader: &mut Option<String>) {
         let mut log_holder = |holder: Option<&str>| {
             if holder != leader.as_deref() {

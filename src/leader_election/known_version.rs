@@ -161,9 +161,9 @@ mod tests {
     fn after_a_failed_write_only_a_newer_version_is_renewed() {
         let mut known = written();
         assert!(known.version_to_renew("us").is_some());
-        assert_eq!(known.version_to_renew("us"), None, "in doubt");
+        assert_eq!(known.version_to_renew("us"), None, "a version in doubt");
         known.watched(Some(&lease("u", 7, "us")));
-        assert_eq!(known.version_to_renew("us"), None, "the same version");
+        assert_eq!(known.version_to_renew("us"), None, "the same version again");
         known.watched(Some(&lease("u", 8, "us")));
         assert_eq!(known.version_to_renew("us"), version("u", 8));
         known.read(Some(&lease("u", 3, "us")));
@@ -172,7 +172,7 @@ mod tests {
         assert_eq!(
             known.version_to_renew("us"),
             version("u", 4),
-            "versions restart at a lower number after a restore"
+            "not the lower version after a restore"
         );
     }
 
@@ -203,7 +203,7 @@ mod tests {
     fn a_renewal_of_a_version_that_was_read_is_recognized() {
         let mut known = written();
         known.read(Some(&lease("u", 4, "us")));
-        assert_eq!(known.version_to_renew("us"), None, "it may have changed since");
+        assert_eq!(known.version_to_renew("us"), None, "a version in doubt");
         let mut shown = lease("u", 5, "us");
         shown.spec.renew_time = Some("now".to_owned());
         known.watched(Some(&shown));

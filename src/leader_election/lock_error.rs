@@ -6,7 +6,7 @@ use crate::apiserver::error::one_line;
 use crate::apiserver::http_status;
 
 /// Formats an error on one line. The text of these errors already contains the error of the API call, and `source()`
-/// does not return it.
+/// does not return that error.
 pub(super) fn in_one_line(error: &Error) -> String {
     let (Error::GetLease(cause)
     | Error::CreateLease(cause)

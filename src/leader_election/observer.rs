@@ -168,7 +168,7 @@ impl LeaseObserver {
         self.state.lock().lease.holder().map(str::to_owned)
     }
 
-    /// For how long the present state of the Lease, once seen, keeps it from other candidates than its holder.
+    /// For how long the present state of the Lease, once seen, keeps the Lease from candidates other than the holder.
     pub(super) fn kept_for(&self) -> Duration {
         let state = self.state.lock();
         state.lease.kept_for("", self.default_duration, false)
@@ -191,9 +191,9 @@ impl LeaseObserver {
         self.state.lock().changed_at
     }
 
-    /// Returns what to present to the lock of the candidate after a GET that was sent at this moment and answered with
-    /// this Lease or with none. `leads` says whether the candidate has a valid term. Returns `None` if the leader has
-    /// to read the Lease again, because it is unknown whether the Lease still names this replica.
+    /// Returns what to present to the lock of the candidate after a GET that was sent at the time `sent` and answered
+    /// with this Lease or with none. `leads` says whether the candidate has a valid term. Returns `None` if the leader
+    /// has to read the Lease again, because it is unknown whether the Lease still names this replica.
     pub(super) fn present(
         &self,
         answer: Option<&Lease>,
@@ -212,7 +212,7 @@ impl LeaseObserver {
         Some(to_present).filter(|presented| !(overtaken && leads && *presented == PresentedLease::Held))
     }
 
-    /// Whether the candidate may try at this moment. `leads` says whether the candidate has a valid term.
+    /// Whether the candidate may try now. `leads` says whether the candidate has a valid term.
     pub(super) fn may_race(&self, leads: bool) -> bool {
         let lease = &self.state.lock().lease;
         lease.may_race(&self.us, self.default_duration, leads, Instant::now())
@@ -276,7 +276,7 @@ mod tests {
         observer.watched(Some(&lease("4", renewed(1))));
         assert!(
             metrics.render().lines().any(|line| line == never),
-            "the holder may be dead"
+            "a renewal was counted although the holder may be dead"
         );
         observer.watched(Some(&lease("5", renewed(3))));
         assert!(!metrics.render().lines().any(|line| line == never));

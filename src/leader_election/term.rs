@@ -284,7 +284,7 @@ mod tests {
         let term = Term::endless();
         let write = term.begin_write().unwrap();
         term.end();
-        assert!(term.begin_write().is_err(), "an ended term takes no more writes");
+        assert!(term.begin_write().is_err(), "a write began in an ended term");
         assert!(tokio::time::timeout(seconds(1), term.settled()).await.is_err());
         write.answered();
         term.settled().await;

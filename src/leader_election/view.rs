@@ -45,8 +45,9 @@ impl View {
     }
 
     /// Waits until a leader whose term begins now has to release the Lease: no watch of some kind works, and at least
-    /// one has failed for [`BLIND`]. Returns the names of all such kinds. Does not return before the term has lasted
-    /// for [`BLIND`]. Otherwise, replicas that all see too little would release the Lease again immediately.
+    /// one watch of this kind has failed for [`BLIND`]. Returns the names of all such kinds. Does not return before the
+    /// term has lasted for [`BLIND`]. Otherwise, replicas that all see too little would release the Lease again
+    /// immediately.
     pub(super) async fn blind(&self) -> String {
         sleep(BLIND).await;
         loop {

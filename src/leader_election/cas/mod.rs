@@ -3,8 +3,8 @@
 //! Without this client, the lock reads the Lease, compares times from the wall clocks of two machines, and then sends a
 //! PATCH of the Lease, whatever the state of the Lease is by then. This client
 //! - shows the lock a Lease whose times make the lock try exactly when [`super::observed_lease`] allows it; that module
-//!   uses our own monotonic clock. The Lease also has every field that the lock needs, in a format that it can read,
-//!   because the lock would otherwise fail forever;
+//!   uses our own monotonic clock. The Lease also has every field that the lock needs, in a format that the lock can
+//!   read, because it would otherwise fail forever;
 //! - turns the PATCH of the lock into a compare-and-swap on the version that the lock has seen, so that only one of
 //!   many candidates wins and no late PATCH overwrites the Lease of a successor;
 //! - answers the GET of the lock from memory if the version to build on is known ([`super::known_version`]), so that a

@@ -6,10 +6,10 @@
 //!
 //! While the watch works, a lost response does not end the term. By default, a renewal is sent 2 s before the deadline.
 //! If each request takes 1.5 s, a repetition is rejected 2.5 s after the first try, and a renewal of the new version
-//! would be answered after 3 s at the earliest, so no further request is in time. But the watch shows the new version
-//! as soon as it is written. That version has the time that only this renewal states, so the API server has applied the
-//! renewal. If the watch has just ended and takes 1.5 s to restart, the term is lost, because nothing else shows the
-//! result in time.
+//! would be answered after 3 s at the earliest, so no further request is answered in time. But the watch shows the new
+//! version as soon as it is written. That version has the time that only this renewal states, so the API server has
+//! applied the renewal. If the watch has just ended and takes 1.5 s to restart, the term is lost, because nothing else
+//! shows the result in time.
 
 use std::future::ready;
 use std::time::Duration;

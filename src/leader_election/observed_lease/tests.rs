@@ -23,7 +23,7 @@ fn seconds(n: u64) -> Duration {
     Duration::from_secs(n)
 }
 
-/// Shows these states, one per second. Returns the result of `race` in seconds after the last one: `Ok(None)` means
+/// Shows these states, one per second. Returns the result of `race` in seconds after the last state: `Ok(None)` means
 /// immediately, and `Err` means never.
 fn race_after(states: &[Option<Lease>]) -> Result<Option<u64>, ()> {
     let start = Instant::now();
@@ -200,12 +200,12 @@ fn a_get_or_write_counts_even_if_versions_restart() {
     let restored = lease(500, Some("a"), Some(6));
     assert!(
         !observed.see_in_watch(Some(&restored), start + seconds(5)),
-        "a watch may lag"
+        "a lower version in the watch counts, although a watch may lag"
     );
     assert!(observed.see(Some(&restored), start + seconds(6)));
     assert!(
         !observed.may_race("us", OUR_DURATION, false, start + seconds(6)),
-        "it has just been renewed"
+        "free although it has just been renewed"
     );
     // From here on, the watch counts again.
     assert!(observed.see_in_watch(Some(&lease(501, Some("a"), Some(6))), start + seconds(8)));
@@ -256,7 +256,7 @@ fn may_race_agrees_with_race() {
 }
 
 #[test]
-fn the_reason_to_take_a_lease_is_logged() {
+fn the_history_of_a_lease_decides_why_it_may_be_taken() {
     for (states, why) in [
         (vec![None], "there was none"),
         (vec![Some(lease(1, None, Some(6)))], "it had no holder"),

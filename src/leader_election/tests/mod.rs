@@ -1,4 +1,4 @@
-//! Candidates against an API server in memory.
+//! Candidates with in-memory API servers.
 
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ mod unreadable;
 
 const LEASE: &str = "lease";
 
-/// A candidate that runs against an API server in memory, under paused time.
+/// A candidate that runs with an in-memory API server and simulated time.
 struct Runner {
     name: &'static str,
     server: ApiServer,

@@ -200,7 +200,7 @@ async fn a_lease_without_a_version_is_not_patched() {
         assert_eq!(
             server.sent(),
             [Method::GET],
-            "{field}: a PATCH could not be bound to it"
+            "{field}: a PATCH was sent that is bound to no version"
         );
     }
 }
@@ -358,7 +358,7 @@ async fn leader_rereads_when_get_and_watch_disagree() {
     });
     let cas = LeaseCas::new(upstream(late), observer, leads);
     let first = cas.answer(get()).await;
-    assert!(first.is_err(), "it is unknown whether the Lease is ours");
+    assert!(first.is_err(), "the lock got a Lease that may not be ours");
     let second = status(cas.answer(get()).await);
     assert_eq!(
         second.unwrap(),
@@ -447,7 +447,7 @@ async fn unanswered_renewal_is_repeated_with_the_same_version() {
     assert_eq!(
         (took, sent),
         (1010, Some(1000)),
-        "the term must count from when the successful try was sent"
+        "the term does not count from when the successful try was sent"
     );
     assert_eq!(*log.lock(), [("7".to_owned(), false), ("7".to_owned(), true)]);
 }
@@ -536,13 +536,13 @@ async fn renewal_with_lost_reply_succeeds_when_watch_shows_it() {
         assert_eq!(
             sent,
             succeeds.then_some(0),
-            "{holder} {renewed}: the term must count from when the first try was sent"
+            "{holder} {renewed}: the term does not count from when the first try was sent"
         );
         assert!(!succeeds || took < 2000 && !term.is_over(), "{took}");
     }
 }
 
-/// After this many milliseconds, the watch shows this observer that version 7 was renewed.
+/// `after` milliseconds from now, the watch shows this observer that version 7 was renewed.
 fn shows_renewal(observer: &LeaseObserver, after: u64) {
     let observer = observer.clone();
     tokio::spawn(async move {
@@ -562,7 +562,7 @@ async fn a_renewal_after_a_read_succeeds_when_the_watch_shows_it() {
     assert_eq!(
         sent,
         Some(0),
-        "the term must count from when the first try was sent"
+        "the term does not count from when the first try was sent"
     );
     assert!(took < 2000 && !term.is_over(), "{took}");
 }
@@ -605,7 +605,7 @@ async fn only_a_renewal_is_repeated() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_renewal_rejected_unprocessed_is_retried_without_a_read() {
+async fn renewal_that_was_not_processed_is_retried_without_a_read() {
     for (code, reads) in [(401, 0), (403, 0), (429, 0), (409, 1), (500, 1)] {
         let (_, service) = in_turn([(Some(1), code), (Some(1), 200)]);
         let observer = unknown();
