@@ -17,7 +17,7 @@ use endpoint_copier_core::plan::Plan;
 pub(super) struct Change {
     /// `create`, `update` or `delete`.
     pub operation: &'static str,
-    /// The slice.
+    /// The name of the slice.
     pub slice: String,
     /// Lines that the write removes.
     pub removed: Vec<String>,

@@ -35,7 +35,7 @@ pub enum Inspect {
     Status,
     /// The writes that the operator would make now.
     Plan,
-    /// The Services that need consent, and what to add.
+    /// The Services that need consent, and how to give it.
     Consent,
 }
 

@@ -18,7 +18,7 @@ use endpoint_copier_core::plan::{Plan, Verdicts, plan};
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct ClusterReport {
-    /// When everything was read, by the API server's clock.
+    /// When everything was read, by the API server's clock if it is known, and otherwise by our own.
     pub at: Timestamp,
     /// Whether every Service is in sync.
     pub in_sync: bool,
@@ -51,15 +51,16 @@ pub(super) struct Row {
     /// The number of slices of the Go operator that would be deleted.
     #[serde(skip)]
     pub leftovers: usize,
-    /// `<namespace>/<name>`, even if that source may not be copied. `None` if the Service names no valid source.
+    /// `<namespace>/<name>`, even if that source may not be copied. `None` if the Service is not managed, cannot have
+    /// copies, or names no valid source.
     pub source: Option<String>,
     pub families: Vec<&'static str>,
     /// Endpoints of the source in these families.
     pub source_endpoints: ReadyCount,
     /// Endpoints of our copies.
     pub copy_endpoints: ReadyCount,
-    /// The addresses of endpoints that our copies show as not ready because the API servers did not answer the probes
-    /// of a replica.
+    /// The addresses of endpoints that our copies show as not ready because the API servers failed the probes of a
+    /// replica.
     pub taken_out: BTreeSet<IpAddr>,
     pub in_sync: bool,
     /// The time of the last change of the copies if they are in sync. Otherwise, the time of the last change of the
@@ -109,7 +110,7 @@ impl ClusterReport {
         }
     }
 
-    /// The Services whose copies would be written.
+    /// The Services with writes that the operator would make.
     pub fn to_write(&self) -> impl Iterator<Item = &Row> {
         self.services.iter().filter(|row| !row.changes.is_empty())
     }

@@ -59,7 +59,7 @@ pub(super) fn status(report: &ClusterReport) -> String {
     text
 }
 
-/// The Services that need consent, and what to add.
+/// The Services that need consent, and how to give it.
 pub(super) fn consent(report: &ClusterReport) -> String {
     let mut text = String::new();
     for (row, finding) in report.without_consent() {

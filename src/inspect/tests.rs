@@ -100,7 +100,7 @@ default/web HasSelector: ";
 }
 
 #[test]
-fn missing_leader_lease_and_permission_are_distinguished() {
+fn no_leader_no_lease_and_no_permission_are_distinguished() {
     let world = World::new();
     let last_line = |report: &ClusterReport| {
         let text = table::status(report);
@@ -149,7 +149,7 @@ fn annotation_of_a_ready_endpoint_is_not_shown_as_out() {
     });
     let report = report(&world, &[]);
     assert!(report.services.iter().all(|row| row.taken_out.is_empty()));
-    assert!(!report.in_sync, "the annotation must be removed");
+    assert!(!report.in_sync, "in sync although the annotation must be removed");
 }
 
 #[test]
@@ -291,8 +291,8 @@ fn only_a_managed_service_in_sync_ends_a_wait() {
     let waited = |name| wait::is_in_sync(&report, &ServiceKey::new("default", name));
     // One endpoint of `vip` is taken out.
     assert!(waited("vip"));
-    assert!(!waited("web"), "refused");
-    assert!(!waited("new"), "without copies");
+    assert!(!waited("web"), "the wait for a refused Service ended");
+    assert!(!waited("new"), "the wait for a Service without copies ended");
     assert!(!waited("absent"));
     let mut unmanaged = report.clone();
     unmanaged.services.iter_mut().for_each(|row| row.managed = false);

@@ -16,7 +16,7 @@ use endpoint_copier_core::verdicts::{Failure, SUPERVISOR_PORT, Target};
 /// All facts about a cluster.
 #[derive(Debug)]
 pub(super) struct Facts {
-    /// The time of the read, by the API server's clock.
+    /// The time of the read, by the API server's clock if it is known, and otherwise by our own.
     pub at: Timestamp,
     pub services: Vec<ServiceFacts>,
     /// All Nodes by name, and whether load balancers leave them out.
@@ -45,7 +45,7 @@ pub(super) struct ServiceFacts {
 pub(super) struct Server {
     /// The names in the certificate.
     pub names: Vec<String>,
-    /// The addresses and host names by which clients may reach Services, as far as the certificate lacks them.
+    /// The addresses and host names by which clients may reach Services and which the certificate lacks.
     pub missing: BTreeSet<String>,
     /// The minimum number of seconds by which our clock is ahead of the server's clock; negative if it is behind.
     pub ahead: Option<f64>,

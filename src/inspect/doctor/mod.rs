@@ -43,7 +43,7 @@ pub async fn doctor(config: &Config, format: OutputFormat) -> Result<bool, Error
 /// The results of all checks.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 struct Diagnosis {
-    /// When the cluster was read, by the API server's clock.
+    /// When the cluster was read, by the API server's clock if it is known, and otherwise by our own.
     at: Timestamp,
     /// Whether no check failed.
     ok: bool,

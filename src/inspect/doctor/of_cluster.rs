@@ -70,7 +70,7 @@ fn reachability(port: u16, facts: &Facts) -> Check {
     Check::failed(NAME, detail, remedy)
 }
 
-/// Whether a failure does not show that the server answered, so that the fault may be on our side.
+/// Whether the fault may be on our side, because the failure does not show that the server answered.
 fn is_silent(failure: &Failure) -> bool {
     matches!(failure, Failure::TimedOut | Failure::Other(_))
 }
@@ -96,8 +96,8 @@ fn installations(facts: &Facts) -> Option<Check> {
                 led.len(),
                 a_few(&led)
             ),
-            "Keep one installation. helm list --all-namespaces shows those of Helm; uninstall the others. The copies stay \
-             meanwhile.",
+            "Keep one installation. helm list --all-namespaces shows those that Helm installed; uninstall the others. \
+             The copies stay meanwhile.",
         ),
         (_, Some(why)) if led.is_empty() => Check::unknown(NAME, format!("whether a replica leads: {why}")),
         (_, Some(why)) => Check::unknown(
@@ -210,7 +210,8 @@ fn clocks(facts: &Facts) -> Option<Check> {
                 "the clock of this machine is {:.0} s {word} those of the API servers",
                 by.abs()
             ),
-            "Synchronize them with NTP. Until then, certificates and tokens that were just issued may be refused.",
+            "Synchronize these clocks with NTP. Until then, certificates and tokens that were just issued may be \
+             refused.",
         ));
     }
     Some(Check::ok(

@@ -9,8 +9,8 @@ use crate::inspect::table::unmanaged;
 use endpoint_copier_core::model::{Reason, a_few};
 use endpoint_copier_core::verdicts::Target;
 
-/// The load balancers of clouds and, unless it is configured otherwise, MetalLB leave out Nodes with this label,
-/// whatever its value is.
+/// The load balancers of clouds leave out Nodes with this label, whatever its value is. So does MetalLB, unless it is
+/// configured otherwise.
 pub(super) const EXCLUDE_LABEL: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
 
 /// The findings that have a check of their own.
@@ -93,7 +93,7 @@ fn endpoints(row: &Row) -> Check {
     }
     if copy.ready == 0 {
         let detail = format!(
-            "{of_all}, so nothing answers at the address of the Service; the source has {} of {}",
+            "{of_all}, so nothing answers at the address of the Service; in the source, {} of {} are",
             source.ready, source.total
         );
         let is_other_family =
@@ -112,10 +112,10 @@ fn endpoints(row: &Row) -> Check {
         Check::warning(
             NAME,
             format!(
-                "{of_all}; out, because they do not answer the probes: {}",
+                "{of_all}; taken out, because they fail the probes: {}",
                 a_few(&row.taken_out)
             ),
-            "Check these API servers and the network to them. They return by themselves.",
+            "Check these API servers and the network to them. They are put back when they pass the probes again.",
         )
     }
 }
@@ -131,7 +131,8 @@ fn address(service: &ServiceFacts) -> Option<Check> {
             NAME,
             "the load balancer has assigned no address",
             "See the Events of the Service. With MetalLB, an IPAddressPool must select the Service and have a free \
-             address; with kube-vip, set spec.loadBalancerIP. A loadBalancerClass must be one that is installed.",
+             address; with kube-vip, set spec.loadBalancerIP. A loadBalancerClass must name a load balancer that \
+             is installed.",
         )
     };
     service.announced.is_load_balancer.then(missing)

@@ -265,7 +265,7 @@ fn ready_endpoints_are_checked() {
                     .taken_out
                     .insert("192.0.2.3".parse().unwrap());
             },
-            Some((Warning, "do not answer the probes: 192.0.2.3")),
+            Some((Warning, "because they fail the probes: 192.0.2.3")),
         ),
     ]);
 }
