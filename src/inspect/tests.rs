@@ -139,7 +139,7 @@ fn status_without_services_is_in_sync() {
 
 /// Rule: 7.memory
 #[test]
-fn annotation_of_a_ready_endpoint_is_not_shown_as_out() {
+fn ready_endpoint_is_not_shown_as_out_despite_its_annotation() {
     let mut world = world();
     let copy = SliceKey::of(&world.copy("vip").metadata);
     world.edit(&copy, |copy| {

@@ -208,7 +208,7 @@ async fn term_that_begins_after_the_second_failure_asks_at_once() {
 
 /// Rule: 7.objection
 #[tokio::test(start_paused = true)]
-async fn peer_that_sees_a_suspect_well_objects_before_leader_acts() {
+async fn objection_of_a_peer_that_reaches_the_target_comes_in_time() {
     let store = Store::new();
     let (leader, peer) = (Replica::leader(&store), Replica::start(&store, "peer"));
     sleep(ms(1000)).await;

@@ -158,7 +158,7 @@ async fn a_release_is_bound_to_the_version_that_was_read() {
 
 /// Rule: 5.never-held
 #[tokio::test(start_paused = true)]
-async fn a_lease_that_makes_the_lock_alone_fail_forever_is_taken() {
+async fn a_lease_that_the_lock_alone_could_never_take_is_taken() {
     for spec in [
         json!({}),
         Value::Null,
