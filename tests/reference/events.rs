@@ -8,8 +8,8 @@ use crate::table::{code, generated_from, table};
 const INTRO: &str = "\
 # Events
 
-The operator reports problems with a managed Service as Events on that Service. `kubectl describe service <name>` shows
-them.
+The operator reports problems with a managed Service, called *findings*, as Events on that Service.
+`kubectl describe service <name>` shows them.
 
 All Events are of type `Warning`, except `Synced`. The operator sends a Warning when it finds a problem, when the
 details of the problem change, every 30 minutes while the problem lasts, and after each change of the leader. For one

@@ -13,7 +13,7 @@ use serde::{Deserialize, Deserializer};
 
 use super::{label, provenance};
 
-/// Labels or annotations, sorted by key. Keys that slices commonly have need no allocation.
+/// Labels or annotations, sorted by key. The common keys of slices need no allocation.
 pub type StringMap = LiteMap<Cow<'static, str>, Box<str>>;
 
 /// The keys that are decoded without an allocation.

@@ -80,7 +80,7 @@ reasons! {
             EndpointSlice: its copies have the first 100.",
         remedy: "Remove the annotation `endpoint-copier/enabled` from Services that need no copies. The next Service \
             in line then gets its copies immediately. Or raise `--max-services-per-namespace` or `--max-services`; the \
-            note says which. Spread more than 100 ports over several Services.";
+            note says which. If the Service has more than 100 ports, split them among several Services.";
 
     /// The source is in another namespace, and there is no consent for the managed Service to copy it.
     NotPermitted, leaves_undone: true,
@@ -121,17 +121,18 @@ reasons! {
         means: "The source has no endpoints of an IP family that the Service needs: it has none of the Service's \
             families, or only one of them although the policy of the Service is `RequireDualStack`. There is no such \
             Event for `default/kubernetes`, whose missing family comes from Nodes.",
-        remedy: "Give the source endpoints of that family, or run the command in the note. `ipFamilyPolicy: SingleStack` \
-            removes the second family. The first family of a Service with a cluster IP cannot change, so the command \
-            deletes and recreates the Service, which interrupts its traffic.";
+        remedy: "Give the source endpoints of that family, or run the command in the note. If the second family is \
+            missing, the command removes it with `ipFamilyPolicy: SingleStack`. If the first family of a Service with \
+            a cluster IP is missing, the command deletes and recreates the Service, because that family cannot change. \
+            This interrupts the traffic of the Service.";
 
     /// In an IP family that the API source lacks, copies lack an API server, or Nodes cannot be listed.
     FamilyIncomplete, leaves_undone: false,
         means: "The Service wants an IP family that `default/kubernetes` lacks. The addresses of that family come from \
             Nodes, but those of some API servers are unknown, are not unique, or have never answered, so the copies \
             leave them out. Or the operator cannot list Nodes, and the copies keep the addresses that they have.",
-        remedy: "Fix the problem that the note names: `status.addresses` of the Node, `--nodes-selector`, the permission to \
-            list Nodes, or an API server that listens on one family only.";
+        remedy: "Fix the problem that the note names: `status.addresses` of the Node, `--nodes-selector`, the \
+            permission to list Nodes, or an API server that listens on one family only.";
 
     /// The number of a port is not known.
     PortUnresolved, leaves_undone: true,
@@ -158,24 +159,25 @@ reasons! {
     NameTaken, leaves_undone: true,
         means: "An EndpointSlice that is not a copy has the name of a copy. The operator does not touch that \
             EndpointSlice, so the copy is missing.",
-        remedy: "Delete or rename the EndpointSlice that the note names.";
+        remedy: "Delete the EndpointSlice that the note names, or recreate it under another name.";
 
     /// The API server keeps rejecting a write.
     WriteRefused, leaves_undone: true,
-        means: "The API server rejects a write, for example with 403 or 422, or something else changed a copy back after \
-            30 writes in a row. The operator retries after 5 s, and doubles the delay up to 30 s.",
+        means: "The API server rejects a write, for example with 403 or 422, or something else changed a copy back \
+            after each of 30 writes in a row. The operator retries after 5 s, and doubles the delay up to 30 s.",
         remedy: "Read the reason in the note: an admission policy, an invalid value, or missing \
             permissions, for example in a namespace that is not in the chart value `rbac.namespaces`. In such a \
             namespace, the operator cannot write Events either, so only its log has the reason.";
 
     /// Something else keeps writing our copies.
     OtherInstallation, leaves_undone: false,
-        means: "Something else wrote a copy three times within a minute, and the operator repaired it each time. The \
-            writer is usually a second installation of the operator in another namespace. Neither installation yields. \
-            The operator repairs differences that clients notice (endpoints, ports and what kube-proxy reads) \
-            immediately, up to 30 times in a row (see `WriteRefused`), and other differences at most once a minute. The \
-            finding ends two minutes after the last such write.",
-        remedy: "Uninstall one of the two installations, or stop the other writer. The note has commands that find them.";
+        means: "Something else wrote a copy three times within a minute, and the operator repaired the copy each time. \
+            The writer is usually a second installation of the operator in another namespace. Neither installation \
+            yields. The operator repairs differences that clients notice (endpoints, ports and what kube-proxy reads) \
+            immediately, up to 30 times in a row (see `WriteRefused`), and other differences at most once a minute. \
+            The finding ends two minutes after the last such write.",
+        remedy: "Uninstall one of the two installations, or stop the other writer. The note has commands that find \
+            them.";
 
     /// The source is empty, and the operator keeps the last good copies.
     SourceEmptyHeld, leaves_undone: false,
@@ -196,22 +198,25 @@ reasons! {
     /// A traffic policy is `Local`, and an endpoint has no node.
     NodeNameMissing, leaves_undone: false,
         means: "`externalTrafficPolicy` or `internalTrafficPolicy` is `Local`, and a ready endpoint has no nodeName, \
-            so its node does not announce the address of the Service. For `default/kubernetes` the names come from Nodes; the note \
-            says for which address there is no Node, and why.",
+            so the endpoint is not local on any node: with `externalTrafficPolicy: Local`, its node does not announce \
+            the address of the Service, and with `internalTrafficPolicy: Local`, clients on its node do not reach it. \
+            For `default/kubernetes`, the names come from Nodes; the note says for which address there is no Node, and \
+            why.",
         remedy: "Fix the problem that the note names: the Nodes' `status.addresses`, `--nodes-selector`, or the \
-            permission to list them. For any other source, name the nodes in its EndpointSlices. Or set the policy \
-            to `Cluster`.";
+            permission to list Nodes. For any other source, name the nodes in its EndpointSlices. Or set the policy to \
+            `Cluster`.";
 
     /// Probes took API servers out of the copies, or would have with `--probe=enforce`.
     EndpointUnreachable, leaves_undone: false,
-        means: "An API server does not answer the probes of the operator while another one does. The copy shows it \
-            as not ready, so it gets no traffic. With `--probe=observe`, the operator only reports it.",
+        means: "An API server fails the probes of the operator, for example because it does not answer or answers with \
+            5xx, while another one passes them. The copy shows the failing server as not ready, so this server gets no \
+            traffic. With `--probe=observe`, the operator only reports the server.",
         remedy: "Check this API server and the network to it. The server gets traffic again automatically once it has \
             answered `--probe-successes` probes in a row (3 by default), over at least 3 s.";
 
     /// No API server answers probes of an IP family, so probes change nothing in this family.
     ProbesBlind, leaves_undone: false,
-        means: "For 3 s, no probe of an API server in an IP family has succeeded. The fault may lie between the \
+        means: "For 3 s, no probe of any API server has succeeded in one IP family. The fault may lie between the \
             operator and the API servers, so all API servers stay ready in the copy of this family.",
         remedy: "Check the API servers. If they are healthy, check whether a NetworkPolicy or a firewall blocks the \
             operator.";
@@ -224,12 +229,12 @@ reasons! {
 
     /// A port of an endpoint has never answered, while another port of the address or another API server answers.
     PortNotAnswering, leaves_undone: false,
-        means: "A port of an endpoint has never answered and was listed at least a minute ago, while another port of \
-            the same address answers. Or no port of the address has ever answered, while another API server answers. \
-            This alone does not cause an endpoint to be taken out.",
+        means: "A port of an endpoint has been listed for at least a minute and has never answered, while another port \
+            of the same address answers. Or no port of the address has ever answered, while another API server \
+            answers. This alone does not make the endpoint not ready in the copy.",
         remedy: "If nothing listens on that port, such as 9345 on K3s, remove it from the Service. If a firewall \
-            blocks the operator, allow it through. If the API server no longer exists, find out why `default/kubernetes` still \
-            lists it.";
+            blocks the operator, allow it through. If the API server no longer exists, find out why \
+            `default/kubernetes` still lists it.";
 
     /// Other controllers also write slices for the managed Service.
     ForeignSlices, leaves_undone: false,
@@ -237,8 +242,8 @@ reasons! {
             The operator does not touch them. There is one Event for each kind of writer: Kubernetes mirrors an \
             `Endpoints` object with the name of the Service, Kubernetes wrote the slices while the Service had a \
             selector and nothing has removed them since, or another component writes the slices.",
-        remedy: "Run the commands in the note. A mirrored slice keeps coming back until the `Endpoints` object is deleted. If another \
-            component writes the slices, stop it before you delete them.";
+        remedy: "Run the commands in the note. A mirrored slice keeps coming back until the `Endpoints` object is \
+            deleted. If another component writes the slices, stop it before you delete them.";
 
     /// An `Endpoints` object of the Go operator is mirrored, and the operator is not allowed to delete it.
     LegacyEndpoints, leaves_undone: false,

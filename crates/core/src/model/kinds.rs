@@ -17,8 +17,8 @@ words! {
         Nodes => "nodes",
         /// The ReferenceGrants, once they could give consent for a source in another namespace.
         Grants => "grants",
-        /// The Lease through which the leader says which API servers seem to fail, and the other replicas object, while
-        /// all of them probe the API servers.
+        /// The Lease through which the leader says which API servers seem to fail, and the other replicas object. It is
+        /// watched while API servers are probed.
         ProbeLease => "probe_lease",
     }
 }

@@ -1,4 +1,4 @@
-//! All known Nodes, and the address of an API server in the other family.
+//! All known Nodes, which show the address of an API server in the IP family that the API source lacks.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;

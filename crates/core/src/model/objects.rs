@@ -1,9 +1,9 @@
 //! The parts of Services and EndpointSlices that the operator reads.
 //!
 //! Field names and optionality are those of the API, as in `k8s-openapi`. These types leave out most timestamps,
-//! `managedFields` and most of `status`. The API server accepts values there that this client could not decode, such as
-//! a `managedFields` entry from the year 9999, or one that is nested hundreds of levels deep. An object that cannot be
-//! decoded must not affect other objects.
+//! `managedFields` and most of `status`. The API server accepts values there that the operator could not decode, such
+//! as a `managedFields` entry from the year 9999, or one that is nested hundreds of levels deep. An object that cannot
+//! be decoded must not affect other objects.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

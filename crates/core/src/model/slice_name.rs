@@ -1,4 +1,4 @@
-//! The names that Kubernetes gives to the slices of a Service: `<service>-`, cut to 58 characters, and 5 random
+//! The names that Kubernetes gives to the slices of a Service: `<service>-`, truncated to 58 characters, and 5 random
 //! characters. API servers give their own slice the name of its Service.
 
 use super::{ServiceKey, SliceKey, is_dns_label};
@@ -12,8 +12,8 @@ const RANDOM: usize = 5;
 /// The characters from which Kubernetes chooses the random ones (`k8s.io/apimachinery/pkg/util/rand`).
 const RANDOM_CHARACTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
 
-/// Whether the name of a slice is the name of a Service, or `<service>-`, possibly cut, followed by ASCII letters and
-/// digits.
+/// Whether the name of a slice is the name of a Service, or `<service>-`, possibly truncated, followed by ASCII letters
+/// or digits.
 #[must_use]
 pub fn is_named_after(slice: &str, service: &str) -> bool {
     let stem = format!("{service}-");
@@ -22,8 +22,8 @@ pub fn is_named_after(slice: &str, service: &str) -> bool {
     slice == service || slice.strip_prefix(stem).is_some_and(is_word)
 }
 
-/// The Services after which a slice might be named. A Service whose `<service>-` was cut is left out, because the slice
-/// does not show where its name ends.
+/// The Services after which a slice might be named. A Service whose `<service>-` was truncated is left out, because the
+/// name of the slice contains only part of the Service's name.
 #[must_use]
 pub fn named_after(slice: &SliceKey) -> Vec<ServiceKey> {
     // Without this check, if a Service `app` consents, a forged copy of a slice `app-admin` would reveal whether there

@@ -54,8 +54,8 @@ pub struct Snapshot {
     pub reports_probes: bool,
     /// The Nodes, for copies of the API source.
     pub nodes: KnownNodes,
-    /// Slices for which a GET was just sent. Their known state is the latest, unless the GET failed. Then the caller
-    /// leaves their copies out of the plan.
+    /// Slices for which a GET was just sent. If the GET succeeded, the known state of the slice is the latest. If it
+    /// failed, the caller leaves the copy of the slice out of the plan.
     pub confirmed: BTreeSet<SliceKey>,
 }
 

@@ -105,8 +105,8 @@ enum Listed {
 #[derive(Debug, Default)]
 pub struct Grants {
     listed: Listed,
-    /// The last readable state of each grant, or `None` if it was unreadable on the first list that showed it, and has
-    /// been since.
+    /// The last readable state of each grant, or `None` if it was unreadable on the first list that showed it, and
+    /// still is.
     by_namespace: BTreeMap<String, BTreeMap<String, Option<Grant>>>,
 }
 

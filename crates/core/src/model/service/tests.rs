@@ -47,7 +47,7 @@ fn a_service_is_managed_by_annotation_or_by_flag() {
 
 /// Rule: 1.flags-service, 1.flags-service-off
 #[test]
-fn a_flag_manages_only_its_namespace_and_can_be_off() {
+fn flags_manage_one_service_or_none() {
     let elsewhere = plain_service("kubernetes-vip").namespace("web");
     assert_eq!(read(&elsewhere), None);
     let off = Defaults {
