@@ -16,10 +16,10 @@ const LARGEST_METADATA: usize = 4096;
 /// few endpoints of an ordinary slice take less, so such a slice is kept whole and needs no GET later.
 const LARGEST_UNNEEDED: usize = 1024;
 
-/// The length in bytes of the longest annotation value that the operator writes, with some reserve.
+/// The length in bytes of the longest annotation value that the operator writes, with some margin.
 const LONGEST_VALUE: usize = 1024;
 
-/// The length of a time in bytes, with some reserve.
+/// The length of a time in bytes, with some margin.
 const LONGEST_TIME: usize = 64;
 
 /// The labels that are read from slices that are not copies.
@@ -86,7 +86,7 @@ fn strip_copy(slice: &mut EndpointSlice) {
     metadata.finalizers = None;
 }
 
-/// The value, or an empty one if it is longer than any that the operator writes. An empty value is invalid too.
+/// The value, or an empty text if the value is longer than any that the operator writes. Both are invalid.
 fn possible(value: &str) -> &str {
     if value.len() > LONGEST_VALUE { "" } else { value }
 }

@@ -47,14 +47,14 @@ impl Index {
     }
 
     /// Records that the API server does not serve ReferenceGrants. Copies that a grant might allow stay until this has
-    /// lasted for some time and the caller passes an empty list to [`Index::grants_listed`], unless the annotation of
-    /// their source changes first.
+    /// lasted for some time and the caller passes an empty list to [`Index::grants_listed`], unless the annotation
+    /// `allow-from` of their source changes first.
     pub fn grants_absent(&mut self) -> Dirty {
         self.grants.absent();
         self.reconsider_all()
     }
 
-    /// Whether the operator needs ReferenceGrants: a Service asks for a source for which they can give consent or,
+    /// Whether the operator needs ReferenceGrants: a Service asks for a source for which a grant can give consent or,
     /// while Services or grants are unknown, a copy of such a source exists. A Service with a typo in an annotation
     /// asks for nothing, but its copies are still deleted when consent is withdrawn.
     #[must_use]
@@ -115,8 +115,8 @@ impl Index {
         self.uses.remove(&request);
     }
 
-    /// Records that a source was created or deleted, or that its annotation changed. `had_one` says whether the source
-    /// had an annotation before, or might have had one that could not be read.
+    /// Records that a source was created or deleted, or that its annotation `allow-from` changed. `had_one` says
+    /// whether the source had the annotation before, or might have had one that could not be read.
     pub(super) fn reconsider_source(&mut self, source: &ServiceKey, had_one: bool) -> Dirty {
         if had_one && !self.grants.are_listed() {
             self.revoked.insert(source.clone());
@@ -125,8 +125,8 @@ impl Index {
     }
 
     /// Reconsiders the requests for the sources that satisfy `is_meant`, of which `first` is the first by name. Returns
-    /// the Services whose consent has changed, and those with copies that lack consent, whatever they ask for now.
-    /// Other Services are left out, because a sync would reveal that the source exists or changes.
+    /// the Services for which consent has changed, and those with copies that lack consent, whatever these Services ask
+    /// for now. Other Services are left out, because a sync would reveal that the source exists or changes.
     fn reconsider_from(&mut self, first: &ServiceKey, is_meant: impl Fn(&ServiceKey) -> bool) -> Dirty {
         let mut dirty = self.with_refused_copies(first.namespace(), &is_meant);
         let requests = self.requests.range((first.clone(), ServiceKey::new("", ""))..);
@@ -139,8 +139,8 @@ impl Index {
         dirty
     }
 
-    /// The Services with copies that possibly come from these sources of a namespace, and for which there is no
-    /// consent.
+    /// The Services with copies that possibly come from these sources of a namespace, if there is no consent for these
+    /// copies.
     fn with_refused_copies(&self, namespace: &str, is_meant: impl Fn(&ServiceKey) -> bool) -> Dirty {
         // All Services with copies become dirty once Services are listed.
         if !self.services_listed {
@@ -202,11 +202,11 @@ impl Index {
         copies.filter(is_refused).map(EndpointSlice::key).collect()
     }
 
-    /// Whether there is consent for a copy. A copy names its source slice, but consent is given for Services. The
-    /// Service of the slice is the one in its label or, if the slice is not known, each one after which the slice might
-    /// be named. There must be consent for all of these Services that exist. One that does not exist counts only if a
-    /// grant or a flag gives consent for it, or might do so. If none counts, there is no consent. `known` holds the
-    /// earlier decisions for this Service.
+    /// Whether there is consent for a copy. A copy names its source slice, but consent is given for Services. The slice
+    /// belongs to the Service in its label or, if the slice is not known, might belong to any Service after which it
+    /// might be named. There must be consent for each of these Services that exists. A Service that does not exist
+    /// counts only if a grant or a flag gives consent for it, or might do so. If none counts, there is no consent.
+    /// `known` holds the earlier decisions for this Service.
     fn consent_of_copy(&self, service: &ServiceKey, copy: &EndpointSlice, known: &mut Consents) -> Consent {
         let is_across = |claimed: &Provenance<'_>| claimed.namespace != service.namespace();
         let Some(claimed) = copy.provenance().filter(is_across) else {
@@ -236,8 +236,8 @@ impl Index {
     }
 
     /// The sources whose missing consent leads to the deletion of these copies. The caller reads these sources before
-    /// it deletes, because a watch might not yet show the consent that a former leader has seen. Sources whose
-    /// namespace or name is not valid are left out.
+    /// it deletes, because a watch might not yet show the consent that a former leader has seen. A source that only the
+    /// annotations of a copy name is left out unless its namespace and name are valid.
     #[must_use]
     pub fn missing_consent(
         &self,

@@ -1,5 +1,5 @@
-//! The copies of each Service, also by the namespace of their source, so that a change to a source or to a copy does not
-//! require a search of all copies.
+//! The copies of each Service, also by the namespace of their source, so that a change to a source or to a copy does
+//! not require a search of all copies.
 
 use std::collections::BTreeSet;
 
@@ -55,7 +55,8 @@ impl CopyKeys {
     }
 }
 
-/// The Service of a copy, and the namespace of its source if that is another one. `None` if the slice is not a copy.
+/// The Service of a copy, and the namespace of the source if the Service is in another namespace. `None` if the slice
+/// is not a copy.
 fn service_and_source(slice: &EndpointSlice) -> Option<(ServiceKey, Option<&str>)> {
     let (service, claimed) = (slice.owner_of_copy()?, slice.provenance()?);
     let namespace = Some(claimed.namespace).filter(|namespace| *namespace != service.namespace());

@@ -104,7 +104,7 @@ pub struct Index {
     quota: ServiceQuota,
     conditions: Conditions,
     grants: Grants,
-    /// Sources whose annotation changed or was removed before ReferenceGrants were listed; see
+    /// Sources whose annotation `allow-from` changed or was removed before ReferenceGrants were listed; see
     /// [`Grantors::is_revoked`](crate::model::Grantors::is_revoked).
     revoked: BTreeSet<ServiceKey>,
     copies: Slices,
@@ -359,9 +359,9 @@ impl Index {
             .map(|(_, service)| service)
     }
 
-    /// The slice as the index keeps it. It keeps endpoints and ports of any size only for slices of a source that a
-    /// Service asks for or might ask for, and for copies whose Service asks for a source. If one of the other slices is
-    /// needed later, a snapshot lists it as an outline, and the reconciler reads the whole slice.
+    /// The slice as the index keeps it. The index keeps endpoints and ports of any size only for slices of a source
+    /// that a Service asks for or might ask for, and for copies whose Service asks for a source. If one of the other
+    /// slices is needed later, a snapshot lists it as an outline, and the reconciler reads the whole slice.
     fn abridged(&self, slice: EndpointSlice) -> EndpointSlice {
         let is_needed = if slice.is_labeled_as_copy() {
             let owner = slice.owner_of_copy();

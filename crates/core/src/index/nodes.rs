@@ -76,7 +76,7 @@ impl Index {
         self.concerned_by_nodes()
     }
 
-    /// Forgets all Nodes, because they are no longer watched. This affects no Service, because none needs them.
+    /// Forgets all Nodes, because they are no longer watched. This affects no Service, because no Service needs Nodes.
     pub fn forget_nodes(&mut self) {
         self.nodes = NodeIndex::default();
         self.api_servers_changed += 1;

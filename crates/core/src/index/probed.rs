@@ -40,7 +40,7 @@ impl Index {
     }
 
     /// The addresses and ports to probe. They come from the copies of the API source, except copies for Services that
-    /// the annotation `endpoint-copier/probe` exempts. The addresses are the first ones of the endpoints. If the source
+    /// the annotation `endpoint-copier/probe` exempts. Of each endpoint, only the first address counts. If the source
     /// lists addresses of a family, and all its slices can be decoded, only these addresses count in that family. Of
     /// the ports of a copy, only those in `https` and the supervisor's count. The operator probes no other source and
     /// no other port, because otherwise anyone who is allowed to write a Service could scan ports. An address that
@@ -140,7 +140,7 @@ impl Index {
         wanted
     }
 
-    /// The addresses that copies of the API source show as taken out.
+    /// The addresses that copies of the API source show as taken out, which means not ready because of failed probes.
     #[must_use]
     pub fn taken_out_addresses(&self) -> BTreeSet<IpAddr> {
         let copies = self

@@ -28,7 +28,7 @@ impl Index {
             Some(_) if !self.quota.admits(key) => (None, self.over_limit(key)),
             Some(source) => (None, self.grantors(source).refusal(key.namespace(), source)),
         };
-        // Before its slices are listed, a source only looks empty.
+        // Before its slices are listed, a source looks empty even if it is not.
         let (source, unlisted) = match source {
             Some(source) if !self.names_listed.contains(source.name()) => (None, Some(source)),
             source => (source, None),
@@ -96,8 +96,8 @@ impl Index {
         self.uses.contains(&(source.clone(), service.clone()))
     }
 
-    /// Copies whose source slice has the name of another Service, if that name is the name of this source with one more
-    /// word. Kubernetes forms the names of the source's slices in the same way.
+    /// Copies whose source slice has the name of another Service, if that name is the name of this source followed by a
+    /// dash and one more word. Kubernetes forms the names of the source's slices in the same way.
     fn named_after_others<'a>(
         &self,
         source: &ServiceKey,

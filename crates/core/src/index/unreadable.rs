@@ -212,7 +212,8 @@ impl Index {
         is_shown.then(|| self.keep_unreadable(metadata, is_copy, names))
     }
 
-    /// Records an unreadable slice. Returns the Services that are affected because it can no longer belong to them.
+    /// Records an unreadable slice. Returns the Services that are affected because the slice can no longer belong to
+    /// them.
     fn keep_unreadable(
         &mut self,
         metadata: &ObjectMeta,

@@ -18,7 +18,7 @@ struct Progress {
     /// The highest resourceVersion that it has shown since its last list began. Older values do not count: after etcd
     /// was restored from a backup, they belong to a different history.
     newest: u64,
-    /// Whether its list is incomplete: it has possibly shown a version, but not everything older.
+    /// Whether its list is incomplete: the watch has possibly shown a version, but not everything older.
     is_listing: bool,
     /// Whether its list was complete at least once.
     has_listed: bool,

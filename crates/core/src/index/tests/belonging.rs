@@ -81,7 +81,7 @@ fn a_slice_that_moves_between_two_watches_is_in_one_of_them() {
                 .slices
                 .len(),
             1,
-            "another watch shows it"
+            "the list of one watch removed a slice that another watch shows"
         );
     }
 }
@@ -187,7 +187,7 @@ fn a_get_of_a_slice_that_no_watch_covers_is_not_overtaken() {
     let before = index.state(&x);
     assert!(
         index.observe(&x, &before, Some(stranger)).is_some(),
-        "otherwise it would be read forever"
+        "the GET counts as overtaken, so it would be repeated forever"
     );
 }
 

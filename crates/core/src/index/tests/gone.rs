@@ -23,7 +23,11 @@ fn a_late_watch_does_not_restore_a_deleted_slice() {
     assert!(source_slices(&index).is_empty());
     index.delete_slice(&scope, &late.clone().version(400).metadata);
     index.apply_slice(&scope, late);
-    assert_eq!(source_slices(&index), ["kubernetes"], "the UID is forgotten");
+    assert_eq!(
+        source_slices(&index),
+        ["kubernetes"],
+        "the UID still counts as deleted"
+    );
 }
 
 /// Rule: 2.gone
@@ -47,7 +51,11 @@ fn a_list_in_progress_does_not_restore_a_deleted_slice() {
     assert!(source_slices(&index).is_empty());
     index.slices_listed(&scope, &HashSet::new());
     index.apply_slice(&scope, slice("kubernetes"));
-    assert_eq!(source_slices(&index), ["kubernetes"], "no deletion will follow");
+    assert_eq!(
+        source_slices(&index),
+        ["kubernetes"],
+        "the UID still counts as deleted after the list"
+    );
 }
 
 /// After etcd was restored from a backup, the slice exists again with its old UID.

@@ -70,7 +70,7 @@ fn names_added_after_the_first_list_do_not_delay_filling() {
     assert_eq!(index.is_filled(), Ok(()));
     assert!(
         index.snapshot(&key("vip")).is_none(),
-        "the Service waits for its own source"
+        "the Service is planned before its own source is listed"
     );
 }
 
@@ -86,7 +86,10 @@ fn nothing_is_planned_before_all_needed_lists_arrive() {
         index.slices_listed(&Scope::Copies, &HashSet::new()),
         keys(&["vip"])
     );
-    assert!(index.snapshot(&vip).is_none(), "its source would look empty");
+    assert!(
+        index.snapshot(&vip).is_none(),
+        "planned while its source looks empty"
+    );
     assert!(index.is_filled().is_err());
     assert_eq!(
         index.slices_listed(&named(&["kubernetes"]), &HashSet::new()),
@@ -128,13 +131,13 @@ fn a_name_that_was_dropped_has_to_be_listed_again() {
     index.retain_names(&shards(index.names()));
     assert!(
         index.slice(&SliceKey::new("default", "kubernetes")).is_none(),
-        "its name is no longer watched"
+        "a slice is kept although its name is no longer watched"
     );
 
     index.apply_service(&service("vip"));
     assert!(
         index.snapshot(&key("vip")).is_none(),
-        "the source would look empty"
+        "planned while its source looks empty"
     );
     index.list_slice(&scope, slice("kubernetes"));
     let dirty = index.slices_listed(&scope, &[SliceKey::new("default", "kubernetes")].into());
@@ -386,7 +389,7 @@ fn a_source_is_in_doubt_while_its_watch_relists() {
     index.list_begins(&named(&["kubernetes"]));
     assert!(
         !is_in_doubt(&index),
-        "the old watch continues until the new one has listed"
+        "the source is in doubt although the old watch continues"
     );
 }
 

@@ -87,6 +87,6 @@ fn a_get_is_not_overtaken_by_events_of_other_watches() {
         index
             .observe(&new, &before, Some(slice("new").version(120)))
             .is_some(),
-        "otherwise it would be read until its watch has caught up"
+        "the GET counts as overtaken, so it would be repeated until the watch has caught up"
     );
 }

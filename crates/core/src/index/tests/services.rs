@@ -44,7 +44,10 @@ fn a_service_missing_in_a_get_stays_gone_until_the_watch_agrees() {
     index.service_deleted(&service("vip").version(150).metadata);
     assert!(index.is_service_gone(&read.metadata));
     index.service_deleted(&read.clone().version(400).metadata);
-    assert!(!index.is_service_gone(&read.metadata), "the UID is forgotten");
+    assert!(
+        !index.is_service_gone(&read.metadata),
+        "the UID still counts as deleted"
+    );
 }
 
 /// Rule: 2.gone

@@ -53,7 +53,7 @@ fn a_watch_that_lacks_any_change_is_behind() {
     let other = slice("vip-1").of("vip").version(900);
     assert!(
         !shows(with(&[&other]), &[&new]),
-        "slices of other Services prove nothing"
+        "a slice of another Service counts"
     );
 }
 
@@ -67,7 +67,7 @@ fn a_slice_deleted_before_the_list_arrives_is_not_missed() {
     assert!(index.shows(&listed));
     assert!(
         !index.shows(&listing(&index, 10, &[&first, &second])),
-        "no slice was removed after the request for this list"
+        "a removal before the request for this list counts"
     );
 }
 

@@ -206,7 +206,7 @@ fn an_unreadable_slice_that_moves_stays_protected() {
     assert_eq!(
         index.slice(&kubernetes()),
         None,
-        "the last readable state no longer counts"
+        "the last readable state still counts"
     );
     assert!(is_protected(&index));
 
