@@ -12,7 +12,7 @@ use crate::model::{EndpointSlice, Family, ManagedService, Snapshot, Source, copy
 /// Whether the copies of one family are held. The caller ([`super::wanted_copies`]) has found that the source has no
 /// endpoints of this family. The copies are held if the Service asks for it (`holds` in `model/service/mod.rs`, the
 /// default for `default/kubernetes`), no slice that cannot be decoded has endpoints of the family, and Nodes provide no
-/// ready one.
+/// ready endpoint.
 pub(super) fn applies(service: &ManagedService, has_unreadable: bool, second: &SecondFamily) -> bool {
     service.holds && !has_unreadable && !second.is_filled()
 }

@@ -205,7 +205,8 @@ impl fmt::Display for Missing {
     }
 }
 
-/// Reports ready endpoints without a node name if a traffic policy is `Local`: their nodes do not announce the address.
+/// Reports ready endpoints without a node name if a traffic policy is `Local`, because such endpoints are local on no
+/// node.
 pub(super) fn endpoints(
     service: &ManagedService,
     source: &Source,
@@ -239,7 +240,7 @@ pub(super) fn endpoints(
         plan.find(
             Reason::NodeNameMissing,
             format!(
-                "the traffic policy is Local, and endpoints have no nodeName, so their nodes do not announce the address: {}; {remedy}",
+                "the traffic policy is Local, and endpoints have no nodeName, so they are not local on any node: {}; {remedy}",
                 a_few(nameless.into_iter().map(describe))
             ),
         );

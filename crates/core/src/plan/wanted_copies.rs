@@ -1,5 +1,5 @@
-//! The copies that a Service should have. After this, `topology` adds data from Nodes, and `verdicts` takes endpoints
-//! out. [`crate::model::copy_name`] makes the names of copies.
+//! The copies that a Service should have. After this, `topology` adds data from Nodes, and `take_out` takes out
+//! endpoints that fail probes. [`crate::model::copy_name`] makes the names of copies.
 
 use std::collections::BTreeMap;
 

@@ -173,7 +173,7 @@ pub fn serves_alike(current: &EndpointSlice, wanted: &EndpointSlice) -> bool {
         && same_endpoints(current.endpoints.as_deref(), wanted.endpoints.as_deref())
 }
 
-/// Whether `current` has the metadata of `wanted`. If they also serve alike, no update is needed.
+/// Whether `current` has the metadata of `wanted`. If [`serves_alike`] is also true, no update is needed.
 #[must_use]
 pub fn same_metadata(current: &EndpointSlice, wanted: &EndpointSlice) -> bool {
     let (is, should) = (&current.metadata, &wanted.metadata);
@@ -188,8 +188,8 @@ pub fn same_metadata(current: &EndpointSlice, wanted: &EndpointSlice) -> bool {
         && current.owner() == wanted.owner()
 }
 
-/// Whether the trigger times are the same. If the source slice has none, the copy can have that of its own last change,
-/// which is no reason to write.
+/// Whether the trigger times count as the same. If the source slice has none, any time in the copy does: it is the time
+/// of the copy's own last change, and no reason to write.
 fn same_trigger_time(is: &ObjectMeta, should: &ObjectMeta) -> bool {
     let read = |metadata| annotation_of(metadata, provenance::TRIGGER_TIME);
     read(should).is_none() || read(is) == read(should)
@@ -203,7 +203,8 @@ fn same_version(is: &ObjectMeta, should: &ObjectMeta) -> bool {
     version(read(is)).is_some() || read(is) == read(should)
 }
 
-/// Whether the ports are the same, in the same order. The API server stores an absent list and an empty one alike.
+/// Whether the ports are the same, in the same order. The API server stores an absent list and an empty list in the
+/// same way.
 fn same_ports(is: Option<&[EndpointPort]>, should: Option<&[EndpointPort]>) -> bool {
     let normal = |port: &EndpointPort| EndpointPort {
         name: Some(port.name.clone().unwrap_or_default()),
@@ -223,7 +224,8 @@ fn same_endpoints(is: Option<&[Endpoint]>, should: Option<&[Endpoint]>) -> bool 
     // Only endpoints that differ from those at the same position need sorting. Most updates change one endpoint.
     let moved = is.iter().zip(should).filter(|(is, should)| is != should);
     let (mut is, mut should): (Vec<_>, Vec<_>) = moved.unzip();
-    // The order uses all fields, because Pods in one host network differ only in their targets.
+    // The order uses all fields, because the endpoints of Pods that use the host network of the same node can differ
+    // only in `targetRef`.
     let order = |endpoint: &&Endpoint| format!("{endpoint:?}");
     is.sort_by_cached_key(order);
     should.sort_by_cached_key(order);

@@ -408,7 +408,7 @@ fn a_frozen_copy_of_a_source_without_a_service_keeps_consent() {
     assert!(world.plan("vip").is_done());
 }
 
-/// Kubernetes cuts a long Service name in the name of a slice, and adds the random characters without a dash.
+/// Kubernetes truncates a long Service name in the name of a slice, and adds the random characters without a dash.
 /// Rule: 9.copies-by-annotation
 #[test]
 fn consent_for_a_cut_name_of_a_slice_is_not_guessed() {
@@ -513,7 +513,10 @@ fn nothing_is_touched_before_services_and_grants_are_listed() {
     assert!(index.snapshot(&vip()).is_none(), "grants are not listed");
     assert!(index.grants_absent().contains(&vip()));
     let absent = plan(&index.snapshot(&vip()).unwrap(), &Verdicts::Off);
-    assert!(absent.is_done(), "the grants can come back");
+    assert!(
+        absent.is_done(),
+        "copies change although the grants can come back"
+    );
     assert!(index.grants_listed([]).contains(&vip()));
     let none = plan(&index.snapshot(&vip()).unwrap(), &Verdicts::Off);
     assert_eq!(none.withdrawn.len(), 1);

@@ -287,7 +287,7 @@ fn ports_of_an_empty_slice_beside_others_do_not_matter() {
     assert_eq!(
         world.reasons("vip"),
         [],
-        "a Service without Pods has a slice without ports"
+        "a slice without ports is reported although it has no endpoints"
     );
 }
 
@@ -614,6 +614,6 @@ fn empty_source_without_a_copy_to_hold_is_reported() {
             .slice(slice("kubernetes"))
             .reasons("vip")
             .is_empty(),
-        "the annotation asks for an empty Service"
+        "an empty source is reported although the Service follows it"
     );
 }

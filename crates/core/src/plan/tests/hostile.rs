@@ -81,7 +81,7 @@ fn empty_objects_are_planned_without_a_panic() {
 
 /// Rule: 2.delete-preconditions
 #[test]
-fn copies_without_uid_or_version_are_not_deleted_blindly() {
+fn copy_without_a_uid_is_not_deleted() {
     let copy = slice("copy")
         .copied("vip", "gone")
         .edit(|copy| copy.metadata.uid = None);
@@ -182,7 +182,11 @@ fn long_note_is_truncated_between_characters() {
         assert!(finding.note.starts_with(&"x".repeat(length.min(990))));
     }
     let short = Finding::new(crate::model::Reason::WriteRefused, "ä".repeat(500));
-    assert_eq!(short.note, "ä".repeat(500), "the note has exactly 1,000 bytes");
+    assert_eq!(
+        short.note,
+        "ä".repeat(500),
+        "a note of exactly 1,000 bytes is truncated"
+    );
 }
 
 #[test]

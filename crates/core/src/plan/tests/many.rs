@@ -19,7 +19,7 @@ const MANY: usize = 10_000;
 /// grows with the square of [`MANY`].
 const LIMIT: Duration = Duration::from_secs(15);
 
-/// Does something, and checks how long it took.
+/// Does something, and checks that it took less than [`LIMIT`].
 #[expect(
     clippy::disallowed_types,
     reason = "the test has a clock, and the core that it measures has none"

@@ -148,7 +148,7 @@ fn restored_address_is_not_kept_as_the_last_of_its_family() {
     let kept = world.clone().settled("vip");
     assert!(
         kept.copies("vip").iter().all(|copy| !copy.is_empty()),
-        "the operator saw this address"
+        "an address that the operator wrote is not kept"
     );
     let copies = world.copies("vip");
     let six = copies.iter().find(|copy| copy.address_type == "IPv6");

@@ -40,7 +40,7 @@ fn copy_that_claims_newer_source_waits_for_read_of_source() {
     assert_eq!(
         (after.updates.len(), after.confirm.len()),
         (1, 0),
-        "what was read is the latest"
+        "after the read"
     );
 }
 

@@ -131,7 +131,7 @@ fn order_of_endpoints_that_share_an_address_does_not_matter() {
     let current = stored(&with(["a", "b"]));
     assert!(
         same(&current, &copy_of(&with(["b", "a"]))),
-        "two host-network Pods on the same Node"
+        "the order of two host-network Pods on one node causes an update"
     );
     assert!(!same(&current, &copy_of(&with(["a", "a"]))));
 }
