@@ -1,8 +1,8 @@
 //! The exchange of suspicions and objections between replicas, in the annotations of the probe Lease.
 //!
 //! The leader names the targets that it suspects, each with a round number. Another replica objects to the suspicion of
-//! a target that it sees as clearly well: it writes the target and the round under its own key. Text that cannot be
-//! parsed counts as absent.
+//! a target that is clearly well for this replica ([`super::Targets::is_clearly_well`]): it writes the target and the
+//! round under its own key. Text that cannot be parsed counts as absent.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -161,7 +161,7 @@ impl Hearing {
                     rounds: suspicions(text.split_once(';').map_or("", |(rounds, _)| rounds)),
                     seen: now,
                 };
-                // After all replicas restarted, only objections may show which rounds were used.
+                // After all replicas have restarted, possibly only objections show which rounds were used.
                 self.note_rounds(objection.rounds.values());
                 self.objections.insert(key.clone(), objection);
             }

@@ -171,8 +171,8 @@ impl<'a> Evidence<'a> {
             .collect()
     }
 
-    /// `7.conditions` and `7.stays-out`: the addresses to take or keep out if there are enough places, each with the
-    /// port that decides.
+    /// `7.conditions` and `7.stays-out`: the addresses to take or keep out if that many may be out (`7.half`), each
+    /// with the port that decides.
     fn wanted(&self, memory: &BTreeSet<IpAddr>) -> BTreeMap<IpAddr, (Rank, &Port<'a>)> {
         let worst = |address: IpAddr| {
             let was_out = memory.contains(&address);
@@ -194,8 +194,8 @@ impl<'a> Evidence<'a> {
     }
 
     /// `7.only-one-that-answers`: whether an address answers on one of its ports, while no address that certainly stays
-    /// in has answered on that port recently. An address in `wanted` does not count as one that stays in, even if there
-    /// is no place for it.
+    /// in has answered on that port recently. An address in `wanted` does not count as one that stays in, even if
+    /// `7.half` keeps it in.
     fn is_needed(&self, address: IpAddr, wanted: &BTreeMap<IpAddr, (Rank, &Port<'a>)>) -> bool {
         self.ports.iter().any(|port| {
             let mut listed = port

@@ -11,23 +11,23 @@ use super::{Failure, Hearing, Moment, Phase, Reply, Target, TargetState, Targets
 /// disturbance that affected both targets is over.
 const CONTRAST_AFTER: Duration = Duration::from_millis(300);
 /// The same if the failures may be due to a stall of etcd that is over: an API server notices a stall up to 2 s later
-/// than another one, and its end up to 1 s later than the leader.
+/// than another one, and the end of the stall up to 1 s later than the leader.
 const CONTRAST_AFTER_STALL: Duration = Duration::from_secs(3);
 /// If it takes longer than this until the Lease has a suspicion, etcd may be stalled.
 const STORED_WITHIN: Duration = Duration::from_millis(150);
 /// How long a success counts as recent. A family without a recent success is blind, unless all its targets were listed
 /// less than this time ago.
 pub const RECENT: Duration = Duration::from_secs(3);
-/// A target that has been new for this long is silent.
+/// A target that has been in [`Phase::New`] for this long is silent.
 const SILENT_AFTER: Duration = Duration::from_secs(60);
 
 /// What a judgment needs to know about the leadership of the replica.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Leadership {
-    /// Whether the replica has a valid Term whose last renewal is at most 1.5 renewal intervals old. Without leader
+    /// Whether the replica has a valid term whose last renewal is at most 1.5 renewal intervals old. Without leader
     /// election, the age does not matter.
     pub may_take_out: bool,
-    /// Whether its Term began less than 5 s ago.
+    /// Whether its term began less than 5 s ago.
     pub is_new: bool,
 }
 
@@ -68,8 +68,8 @@ pub struct TargetFacts {
     /// When it last answered 2xx, while it is failing or down.
     pub last_success: Option<Moment>,
     /// Other addresses of the family that answered 2xx on this port to an attempt that began after the first failure of
-    /// the target's current run, and that have not failed since then. The last failure of the run came at least 300 ms
-    /// after their first such answer, or 3 s if the failures may be due to a stall of etcd.
+    /// the target's current run of failures, and that have not failed since then. The last failure of the run came at
+    /// least 300 ms after their first such answer, or 3 s if the failures may be due to a stall of etcd.
     pub contrasts: BTreeSet<IpAddr>,
     /// Whether another replica objects to the suspicion, because the target answers the probes of that replica.
     pub has_objection: bool,

@@ -25,11 +25,11 @@ pub struct Targets {
 /// Why the operator's own requests avoid an API server, while another one is well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Unhealthy {
-    /// The server is suspected, or rises. It gets no new request: a leader, for example, must not send its suspicion to
-    /// the server that it suspects, which may have lost its etcd.
+    /// The server is suspected, or is rising. It gets no new request: a leader, for example, must not send its
+    /// suspicion to the server that it suspects, which may have lost its etcd.
     Suspected,
-    /// The server loses its connections too: it is down or, if this replica never saw it well, another leader took it
-    /// out and it fails.
+    /// The operator also closes its connections to the server. The server is down or, if this replica never saw it
+    /// well, fails after another leader took it out.
     Down,
 }
 
@@ -140,7 +140,7 @@ impl Targets {
 
     /// The targets that a leader asks the other replicas about. A target that a previous leader took out is one of them
     /// after two failures, even if this replica never saw it well. Otherwise a leader that is the only replica that
-    /// cannot reach the target would keep it out for its whole term.
+    /// cannot reach the target would keep the target out for its whole term.
     #[must_use]
     pub fn suspects(&self) -> BTreeSet<Target> {
         let is_suspected = |target: Target, state: &TargetState| match state.phase {

@@ -9,7 +9,8 @@ pub struct Thresholds {
     pub failures: u32,
     /// The minimum number of successes after which a target that was down is well.
     pub successes: u32,
-    /// The minimum time from the first to the last of these successes. Each recent relapse doubles it, up to 60 s.
+    /// The minimum time from the first to the last of these successes. Each relapse within 10 minutes doubles this
+    /// time, up to 60 s.
     pub rise: Duration,
 }
 

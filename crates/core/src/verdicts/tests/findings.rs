@@ -52,7 +52,10 @@ fn server_that_never_answers_is_reported_while_another_does() {
     ] {
         let mut scene = Scene::new(2).set(1, other).set(2, silent.clone());
         assert_eq!(scene.judge().not_answering == [target(2)], is_reported, "{what}");
-        assert!(scene.judge().out.is_empty(), "it was never well: {what}");
+        assert!(
+            scene.judge().out.is_empty(),
+            "a server that was never well is out: {what}"
+        );
         // A port that works on no address changes nothing.
         scene = scene.port(SUPERVISOR);
         scene = scene.set_on(SUPERVISOR, 1, silent.clone());

@@ -248,7 +248,7 @@ fn removal() -> (String, Option<String>) {
 
 /// Rule: 7.objection, 7.repeated, 7.withdrawn
 #[test]
-fn peer_objects_repeats_and_withdraws() {
+fn peer_repeats_its_objection_and_withdraws_it() {
     let mut peer = Peer::new("operator-1");
     let both = "192.0.2.1:6443=1,192.0.2.2:6443=2";
     let mut answer = |suspected: &str, well: &[u8], now| {

@@ -202,7 +202,7 @@ fn family_just_listed_is_not_blind() {
 
 /// Rule: 7.only-one-that-answers
 #[test]
-fn only_endpoint_that_answers_returns() {
+fn the_only_endpoint_that_answers_returns() {
     let quiet = TargetFacts {
         answers: false,
         is_recent: false,

@@ -151,11 +151,11 @@ proptest! {
 /// A step of a run with three targets.
 #[derive(Clone, Debug)]
 enum Step {
-    /// An attempt on this target begins, and ends after this many milliseconds with this result.
+    /// An attempt at this target begins, and ends with this result after this time in milliseconds.
     Attempt(u8, u64, Reply),
     /// This target leaves the source and returns.
     Relist(u8),
-    /// This many milliseconds pass.
+    /// This time passes, in milliseconds.
     Pass(u64),
 }
 
@@ -246,7 +246,10 @@ impl Run {
         assert!(is_seen_well || phase == Phase::New, "{n} is {phase:?}");
         assert!(!is_seen_well || phase != Phase::New, "{n} is {phase:?}");
         if is_failure && before.answered.is_some_and(|answered| at(begun) <= answered) {
-            assert_eq!(phase, before.phase, "a failure older than the last response");
+            assert_eq!(
+                phase, before.phase,
+                "a failure older than the last response changed the phase"
+            );
         }
         match phase {
             Phase::Down if is_failure => _ = self.down_since.insert(n, self.now),

@@ -121,7 +121,11 @@ fn no_target_is_unhealthy_if_no_api_server_is_well() {
             .targets
             .end(supervisor, at(begun), at(begun + 10), timeout());
     }
-    assert_eq!(probes.targets.unhealthy(), BTreeMap::new(), "it is no API server");
+    assert_eq!(
+        probes.targets.unhealthy(),
+        BTreeMap::new(),
+        "a supervisor counts as an unhealthy API server"
+    );
     probes.down(1);
     assert_eq!(probes.targets.unhealthy(), [(target(1), Unhealthy::Down)].into());
     probes.refused(2, 2_000);
@@ -227,7 +231,7 @@ fn discarded_attempt_changes_nothing() {
 
 /// Rule: 7.alive
 #[test]
-fn alive_ends_a_run_of_failures() {
+fn alive_reply_ends_a_run_of_failures() {
     for status in [401, 403, 429] {
         let mut probes = Probes::new(2);
         probes.attempt(1, 0, 10, Reply::Alive(status));
@@ -242,7 +246,7 @@ fn alive_ends_a_run_of_failures() {
 
 /// Rule: 7.alive-rise
 #[test]
-fn alive_counts_for_the_rise_only_without_another_2xx() {
+fn alive_reply_counts_for_the_rise_only_without_another_2xx() {
     for (another_answers, phase) in [(false, Phase::Well), (true, Phase::Rising)] {
         let mut probes = Probes::new(2);
         probes.down(1);
@@ -258,7 +262,7 @@ fn alive_counts_for_the_rise_only_without_another_2xx() {
 
 /// Rule: 7.alive-rise
 #[test]
-fn alive_counts_despite_2xx_on_another_port_or_family() {
+fn alive_reply_counts_despite_2xx_on_another_port_or_family() {
     let others = [
         Target::new(address(2), SUPERVISOR),
         Target::new("2001:db8::1".parse().unwrap(), API),
