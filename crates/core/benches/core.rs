@@ -14,7 +14,7 @@ use endpoint_copier_core::testing::world::World;
 use endpoint_copier_core::testing::{Build as _, BuildService as _, BuildSlice as _, facts, service, slice};
 use endpoint_copier_core::verdicts::{Candidate, Leadership, Report, Target, judge};
 
-/// The source slice with this many endpoints. `last` changes the address of one of them.
+/// The source slice, with `endpoints` endpoints. `last` is the last part of the address of one endpoint.
 fn source(endpoints: usize, last: u8) -> EndpointSlice {
     let mut addresses: Vec<_> = (1..endpoints)
         .map(|n| format!("10.0.{}.{}", n / 250, n % 250))
@@ -23,7 +23,7 @@ fn source(endpoints: usize, last: u8) -> EndpointSlice {
     slice("kubernetes").endpoints(addresses.iter().map(String::as_str))
 }
 
-/// A change of a source with three endpoints. It makes every managed Service that copies the source dirty.
+/// A change of a source with three endpoints. All managed Services copy this source, so all of them become dirty.
 fn index(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("index: change of a source by managed Services");
     for services in [1, 500, 5000] {
@@ -63,7 +63,7 @@ fn plan_by_endpoints(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// The plan for a Service after one of its ports has changed, with a source of many slices.
+/// The plan after a port was added to a Service whose source has many slices.
 fn plan_by_slices(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("plan: a changed port by slices");
     group.sample_size(10);

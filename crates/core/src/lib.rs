@@ -18,7 +18,7 @@ pub mod plan;
     clippy::missing_panics_doc,
     clippy::new_without_default,
     clippy::return_self_not_must_use,
-    reason = "builders for tests, whose names say what they set"
+    reason = "test builders, whose names say what they set"
 )]
 pub mod testing;
 pub mod verdicts;

@@ -1,7 +1,7 @@
-//! Support for clusters on which the Go operator ran, an earlier operator of the same name. Objects of the Go operator
-//! are removed once our copies replace them, or if the Service follows an empty source, because otherwise kube-proxy
-//! would keep sending traffic to the endpoints in slices of the Go operator. For a Service with `enabled: "false"`,
-//! they are removed as well, because nothing else would remove them.
+//! Support for clusters on which the Go operator ran, which is an earlier operator of the same name. Objects of the Go
+//! operator are removed once our copies replace them, or if the Service follows an empty source, because otherwise
+//! kube-proxy would keep sending traffic to the endpoints in slices of the Go operator. For a Service with
+//! `enabled: "false"`, they are removed as well, because nothing else would remove them.
 //!
 //! - This module recognizes the slices that version 0.3 of the Go operator made.
 //! - `controller::migration` of the operator removes the `Endpoints` objects that version 0.2 of the Go operator made.
@@ -12,8 +12,8 @@
 
 use crate::model::{EndpointSlice, ServiceKey, SliceKey, label, label_of};
 
-/// Whether the Go operator made a slice for a Service: it has the name of the Service, a label that names its source,
-/// no managed-by label, and no owner.
+/// Whether the Go operator made this slice for this Service: the slice has the name of the Service, a label that names
+/// its source, no managed-by label, and no owner.
 #[must_use]
 pub fn is_leftover(slice: &EndpointSlice, service: &ServiceKey) -> bool {
     slice.key() == SliceKey::new(service.namespace(), service.name())

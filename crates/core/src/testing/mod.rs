@@ -30,7 +30,8 @@ pub fn defaults() -> Defaults {
     }
 }
 
-/// A managed Service `default/<name>` with a cluster IP, one family and port `https` to 6443. It names no source.
+/// A managed Service `default/<name>` with a cluster IP, one family and a port `https` with the target 6443. It names
+/// no source.
 pub fn service(name: &str) -> Service {
     let service = plain_service(name).annotate(annotation::ENABLED, "true");
     service

@@ -1,4 +1,4 @@
-//! A minimal API server with objects, versions and preconditions. It has no streams and no time, and validates only
+//! A minimal API server with objects, versions and preconditions. It has no watches and no clock, and validates only
 //! what a plan could get wrong.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
