@@ -14,7 +14,7 @@ pub struct Findings {
     pub states: usize,
     /// The duration of the check.
     pub took: Duration,
-    /// The rule that was broken, and a sequence of steps that breaks it. For a mutant, it is the shortest one.
+    /// The rule that was broken, and a sequence of steps that breaks it. For a mutant, this is the shortest sequence.
     pub counterexample: Option<(&'static str, Vec<Action>)>,
     /// Whether a candidate led, and whether another candidate led after it.
     pub reached: [bool; 2],

@@ -129,7 +129,7 @@ pub struct State {
     /// Requests whose senders no longer wait for them.
     late: Vec<Request>,
     jumped: [bool; 3],
-    /// The number of losses that remain of the bound. The next four fields count in the same way.
+    /// The number of losses that the bound still allows. The next four fields count in the same way.
     losses: u8,
     jumps: u8,
     edits: u8,
@@ -150,7 +150,8 @@ pub enum Action {
     Get(usize),
     /// The GET is answered, and the lock acts on it.
     Decide(usize),
-    /// The API server carries out one of the tries of a write, for a candidate that waits for the response.
+    /// The API server carries out one of the tries of a write: the first request, or one that was sent again. The
+    /// candidate still waits for the response.
     Serve(usize, usize),
     /// The API server carries out one of the tries of a write, and the reply is lost.
     LoseReply(usize, usize),
@@ -293,8 +294,8 @@ impl Model for Election {
 
     fn properties(&self) -> Vec<Property<Self>> {
         vec![
-            // The exception is a candidate that never saw a holder, on a Lease that an administrator deleted or
-            // emptied.
+            // Uninformed candidates are excepted. Such a candidate has never seen a holder, and takes a Lease that an
+            // administrator has deleted or emptied.
             Property::always(ONE_TERM, |model, state| {
                 model
                     .leaders(state)
@@ -327,7 +328,7 @@ impl Model for Election {
 /// At most one valid term at any instant, not counting the terms of uninformed candidates.
 pub const ONE_TERM: &str = "at most one valid term at any instant";
 /// No write of one candidate is in flight during the term of another candidate, unless one of them is uninformed.
-pub const ONE_WRITER: &str = "no write in flight during the term of another";
+pub const ONE_WRITER: &str = "no write in flight during the term of another candidate";
 /// A candidate gets a term.
 pub const LEADER_EXISTS: &str = "a candidate leads";
 /// A candidate gets a term after another candidate had one.

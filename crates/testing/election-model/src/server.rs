@@ -48,7 +48,7 @@ pub enum Verb {
 pub struct Server {
     /// The Lease, if there is one.
     pub lease: Option<Stored>,
-    /// The last resourceVersion. It is also the UID of a new Lease.
+    /// The last resourceVersion. The first resourceVersion of a Lease is also its UID.
     version: u8,
 }
 

@@ -1,9 +1,9 @@
-//! Checks within small bounds: there is at most one valid term at any instant, and a counterexample is found for each
-//! mutant.
+//! Checks, within small bounds, that the rules `ONE_TERM` and `ONE_WRITER` hold, and that each mutant breaks one of
+//! them.
 
 use election_model::{Begin, Bound, Mutant, check};
 
-/// A bound with no faults except pauses.
+/// A bound in which the only faults are pauses and late replies.
 const QUIET: Bound = Bound {
     begin: Begin::Led,
     horizon: 4,
@@ -14,8 +14,8 @@ const QUIET: Bound = Bound {
     repeats: 0,
 };
 
-/// Checks that the rules hold within a bound, that there are at least this many states, and that a candidate leads
-/// after another one exactly if `leader_changes`.
+/// Checks that the rules hold within a bound, that there are at least `at_least` states, and that a second candidate
+/// leads after the first if and only if `leader_changes`.
 fn holds(bound: Bound, at_least: usize, leader_changes: bool) {
     let findings = check(bound, None);
     println!("{bound}: {findings}");
@@ -23,7 +23,7 @@ fn holds(bound: Bound, at_least: usize, leader_changes: bool) {
     assert_eq!(
         findings.reached,
         [true, leader_changes],
-        "whether a candidate leads, and whether another one leads after it"
+        "whether a candidate leads, and whether a second candidate leads after the first"
     );
     assert!(findings.states >= at_least, "only {} states", findings.states);
 }
@@ -49,12 +49,12 @@ fn one_of_several_simultaneous_candidates_leads() {
 }
 
 #[test]
-fn pauses_and_late_replies_leave_one_term_at_most() {
+fn terms_never_overlap_despite_pauses_and_late_replies() {
     holds(QUIET, 40_000, true);
 }
 
 #[test]
-fn lost_requests_and_clock_jumps_leave_one_term_at_most() {
+fn terms_never_overlap_despite_losses_and_clock_jumps() {
     let bound = Bound {
         horizon: 3,
         losses: 1,
@@ -65,7 +65,7 @@ fn lost_requests_and_clock_jumps_leave_one_term_at_most() {
 }
 
 #[test]
-fn after_a_lease_is_deleted_only_a_new_candidate_may_overlap() {
+fn terms_overlap_only_if_a_new_candidate_takes_a_deleted_lease() {
     let bound = Bound {
         horizon: 3,
         edits: 1,
@@ -85,7 +85,7 @@ fn a_stopping_leader_has_no_write_in_flight_in_another_term() {
 }
 
 #[test]
-fn parallel_renewals_leave_one_term_at_most() {
+fn terms_never_overlap_despite_parallel_renewals() {
     let bound = Bound {
         horizon: 4,
         repeats: 1,
@@ -95,7 +95,7 @@ fn parallel_renewals_leave_one_term_at_most() {
 }
 
 #[test]
-fn parallel_tries_and_a_lost_reply_leave_one_term_at_most() {
+fn terms_never_overlap_despite_parallel_tries_and_a_loss() {
     let bound = Bound {
         horizon: 3,
         losses: 1,
@@ -151,6 +151,6 @@ fn model_fails_if_a_lease_with_our_name_confirms_a_renewal() {
 }
 
 #[test]
-fn model_fails_if_released_with_a_write_in_flight() {
+fn model_fails_if_the_lease_is_released_during_a_write() {
     fails(Mutant::ReleaseInFlight, Bound { stops: 1, ..QUIET });
 }
