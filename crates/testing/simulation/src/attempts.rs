@@ -1,6 +1,6 @@
-//! The probe results of each replica, as far as the rules depend on them. This module follows the rules, not the
-//! operator's code. It is lenient where the rules do not fix a time exactly, so each violation that a check finds with
-//! it is real.
+//! The probe results of each replica, as far as section 7 of docs/contributing/rules.md depends on them. This module
+//! follows the rules, not the operator's code. It is lenient where the rules do not fix a time exactly, so each
+//! violation that a check finds with it is real.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -22,7 +22,8 @@ const CONTRAST: Duration = Duration::from_millis(300);
 /// The number of failures in a row after which a server is down.
 const DOWN_AFTER: usize = 3;
 
-/// Relapses within this time make the rise longer.
+/// Relapses within this time make the rise longer: the time for which a server that was down must answer before it
+/// is up again.
 const RELAPSE_WINDOW: Duration = Duration::from_secs(600);
 
 /// A server has certainly risen once it has answered for this much longer than its rise takes.
@@ -33,7 +34,7 @@ const RISE_MARGIN: Duration = Duration::from_secs(15);
 pub struct Run {
     /// When each failure arrived.
     pub failures: Vec<Duration>,
-    /// When a response ended the run, or `None` if none has.
+    /// When a 2xx, 401, 403 or 429 ended the run, or `None` if the run has not ended.
     pub ended: Option<Duration>,
 }
 
@@ -44,11 +45,11 @@ pub struct Track {
     pub was_well: bool,
     /// When the last attempt began.
     pub last_begun: Duration,
-    /// When the last response of any kind arrived.
+    /// When the last 2xx, 401, 403 or 429 arrived.
     pub last_answer: Option<Duration>,
     /// Start and arrival of each of the last 64 2xx responses, newest last.
     pub successes: Vec<(Duration, Duration)>,
-    /// The failures since the last response, and the run of failures before it.
+    /// The current run of failures, which may be empty, and the run before it.
     pub runs: [Run; 2],
     /// Each time at which the server went down after it had been well.
     pub falls: Vec<Duration>,
@@ -91,7 +92,7 @@ impl Track {
         }
     }
 
-    /// Whether the server was not down, or must have risen this long ago. `time` is shorter than `RISE_MARGIN`.
+    /// Whether the server is not down, or must have risen more than `time` ago. `time` is shorter than `RISE_MARGIN`.
     pub fn has_risen_for(&self, time: Duration, now: Duration) -> bool {
         let rises = |since| now > since + self.rise(now) + time;
         !self.is_down || self.rising_since.is_some_and(rises)

@@ -1,7 +1,8 @@
 //! Checks that probes have their effects in time, while only probes and replicas fail.
 //!
 //! The laws of `verdicts.rs` say what a replica must not do. The laws here say what it must do. Each applies once
-//! everything that it depends on has been unchanged for a while.
+//! everything that it depends on has been unchanged for a while. An endpoint is *out* while probes have taken it out of
+//! the copies.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -145,7 +146,7 @@ impl World {
         let alive: Vec<_> = lives.into_iter().filter(|life| life.is_alive()).collect();
         let leaders: Vec<_> = alive.iter().filter(|life| life.leads()).collect();
         let [leader] = leaders[..] else {
-            // A copy that is deleted while no replica leads takes its record of what was taken out with it.
+            // If a copy is deleted while no replica leads, its record of the endpoints that are out is lost.
             let slices = self.store.list("endpointslices", None);
             calm.settled.retain(|(service, address), _| {
                 let mut copies = slices

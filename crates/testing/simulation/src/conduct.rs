@@ -20,13 +20,13 @@ use crate::world::{State, World};
 /// Time before the end of a pause does not count.
 const CARRIED_OUT: Duration = Duration::from_secs(15);
 
-/// A replica without lists competes for the Lease when it has had no news of the Lease for this time.
+/// A replica without lists may compete for the Lease only after it has had no news of the Lease for this time.
 const LEADERLESS: Duration = Duration::from_secs(10);
 
-/// For this time, a replica that has released the Lease does not compete for it …
+/// For this time, a replica that has given up the Lease because it sees nothing does not compete for the Lease.
 const ASIDE: Duration = Duration::from_secs(30);
 
-/// … and does not release it again within this time.
+/// Within this time, such a replica does not give up the Lease again.
 const GIVES_UP_EVERY: Duration = Duration::from_secs(60);
 
 /// The requests of one release are at most this far apart.

@@ -19,7 +19,7 @@ use crate::world::World;
 /// The annotation of a source that says who may copy it.
 pub const ALLOW_FROM: &str = "endpoint-copier/allow-from";
 
-/// The prefix of the names of sources that a storm invents.
+/// The prefix of the names of sources that [`Step::Storm`](crate::schedule::Step::Storm) invents.
 pub const INVENTED: &str = "invented";
 
 /// Whether a Service in this namespace may copy a source. `None` if this is unknown, because the source cannot be

@@ -62,7 +62,7 @@ pub const NEEDED: &[(&str, &[&str])] = &[
             "answer 503",
             "answer 504",
             "answer cut in half",
-            "answer is no JSON",
+            "answer that is not JSON",
             "reply lost, connection broken",
             "reply lost, connection stands",
             "request lost, connection broken",

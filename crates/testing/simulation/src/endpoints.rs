@@ -59,7 +59,7 @@ impl Answer {
     fn class(self) -> Class {
         match self {
             Self::Fine => Class::Well,
-            // The limit is 1 s, and the network adds a little to this time.
+            // The limit of a probe is 1 s, and the network adds a little to `time`.
             Self::Slow(time) if time <= Duration::from_millis(900) => Class::Slow,
             Self::Status(401 | 403 | 429) => Class::Alive,
             Self::Slow(_) | Self::Status(_) | Self::Refused | Self::Reset | Self::Hangs => Class::Dead,
@@ -131,7 +131,8 @@ impl Default for Endpoints {
 }
 
 impl Endpoints {
-    /// Makes these servers behave like this from now on. Returns a number for [`Endpoints::remove`].
+    /// Sets the behavior of these servers toward these replicas from now on. Returns a number for
+    /// [`Endpoints::remove`].
     pub fn add(&mut self, between: Between, answer: Answer) -> u64 {
         self.last += 1;
         self.faults.push((self.last, between, answer));

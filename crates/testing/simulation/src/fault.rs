@@ -98,7 +98,7 @@ impl Effect {
             Self::Hangs => "request lost, connection stands",
             Self::Late(_) => "request late",
             Self::Truncated => "answer cut in half",
-            Self::Nonsense => "answer is no JSON",
+            Self::Nonsense => "answer that is not JSON",
         }
     }
 }

@@ -35,7 +35,7 @@ pub const STALE: Duration = Duration::from_secs(60);
 /// For this long after a term begins or ends, a request may still follow from the state before.
 const IN_FLIGHT: Duration = Duration::from_secs(3);
 
-/// Targets, each with the number of its round.
+/// Suspected targets. The round is a number that distinguishes a suspicion of a target from earlier ones.
 pub type Rounds = BTreeMap<Target, u64>;
 
 /// Parses `192.0.2.1:6443=7,…`. Returns an empty map for any other text.
@@ -104,7 +104,7 @@ impl Heard {
         }
     }
 
-    /// The time at which the suspicion began that may have led to a decision made at `decided`.
+    /// The time at which the first suspicion began that may have led to a decision made at `decided`.
     pub fn asked(&self, target: Target, decided: Duration) -> Option<Duration> {
         let asked = self.suspected.get(&target).map(|(_, since)| *since);
         let cleared = self.cleared.get(&target);
@@ -134,7 +134,7 @@ pub struct Hearing {
     shown: BTreeMap<String, Heard>,
     /// When a replica last wrote the probe Lease, other than to remove objections.
     pub written: Duration,
-    /// The annotation of each replica, by identity.
+    /// The annotation in which each replica objects, by identity.
     keys: BTreeMap<String, String>,
 }
 
@@ -164,7 +164,7 @@ impl Hearing {
         self.shown.get(identity)
     }
 
-    /// Notes that a replica is shown the probe Lease at a version. At version 0, a read shows that it does not exist.
+    /// Notes that a replica is shown the probe Lease at a version. Version 0 means that a read shows no Lease.
     pub fn show(&mut self, identity: &str, now: Duration, version: u64, lease: Option<&Value>) {
         if !self.shown.contains_key(identity) {
             self.shown.insert(identity.to_owned(), Heard::default());

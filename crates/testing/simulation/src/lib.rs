@@ -1,4 +1,4 @@
-//! Deterministic simulation: complete replicas of the operator, except for their sockets, run through schedules of
+//! Deterministic simulation: replicas of the operator, complete except for their sockets, run through schedules of
 //! changes and faults on the in-memory API server, under paused time. In a process that runs only one schedule, all
 //! randomness follows from a seed, so a schedule that fails can be repeated.
 //!

@@ -203,7 +203,7 @@ impl View<'_> {
                     .filter(|address| !self.nodes.is_unclear(*address)),
             );
         }
-        // A last endpoint is not removed while it is in doubt whether a Node has it.
+        // The last endpoint is not removed while it is unknown whether a Node has its address.
         let has_left = |address: &IpAddr| match self.nodes.with(*address)[..] {
             [node] => !self
                 .source

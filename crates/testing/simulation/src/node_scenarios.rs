@@ -59,8 +59,8 @@ pub fn without_nodes(replicas: usize, how: Blindness, steps: Vec<Step>) -> Sched
     schedule
 }
 
-/// A schedule in which a Node gets another address, Nodes are deleted and recreated, and an API server leaves the
-/// source.
+/// A schedule in which a Node gets another address and is later recreated, another Node is deleted, and an API server
+/// leaves the source.
 #[must_use]
 pub fn changes() -> Schedule {
     let steps = vec![

@@ -38,7 +38,7 @@ pub enum Look {
     Single,
     /// One IPv4 address, and two IPv6 addresses.
     Both,
-    /// One IPv4 address, and a different IPv6 address.
+    /// One IPv4 address, and another IPv6 address than with `Plain`.
     Moved,
     /// One address of each family, in different spellings.
     Respelled,

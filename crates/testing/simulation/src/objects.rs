@@ -271,9 +271,9 @@ pub fn leftover_slice(number: usize) -> Value {
     slice
 }
 
-/// The slice into which Kubernetes mirrors the Endpoints of version 0.2, and these Endpoints. They are created in this
-/// order, so that a backup never has Endpoints without a mirror: Kubernetes would recreate the mirror, but nothing does
-/// so here.
+/// The Endpoints of version 0.2 of the Go operator, after the slice into which Kubernetes mirrors them. The slice is
+/// created first, so that a backup never has Endpoints without a mirror: Kubernetes would recreate the mirror, but
+/// nothing does so here.
 pub fn leftover_endpoints(number: usize) -> [Value; 2] {
     let (namespace, name) = SERVICES[number];
     let endpoints = json!({

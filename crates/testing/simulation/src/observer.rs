@@ -51,8 +51,8 @@ pub struct Observer {
     last_leader: String,
     /// When each identity was last seen with a term.
     last_led: BTreeMap<String, Duration>,
-    /// Leaders that lost the Lease to another replica after something else had changed it, as section 5 of the
-    /// rules allows. Until their terms end, they overlap with the successors of that replica too.
+    /// Leaders that lost the Lease to another replica after something else had changed it, as section 5 of
+    /// docs/contributing/rules.md allows. Until their terms end, they overlap with the successors of that replica too.
     robbed: BTreeSet<String>,
     /// When the Lease was last changed by anything but a candidate.
     lease_harmed: Option<Duration>,
@@ -399,7 +399,7 @@ impl Observer {
         let (namespace, _) = key(old);
         let is_api_servers = provenance(old, "namespace") == Some("default")
             && provenance(old, "slice").is_some_and(|slice| slice.starts_with("kubernetes"));
-        // Nodes may be the reason why the other family is removed.
+        // The second family may be removed because of Nodes.
         if endpoints(old).is_empty() || !is_api_servers || is_second(old) || !self.steady.contains_key(id) {
             return None;
         }

@@ -264,7 +264,7 @@ pub fn copies_of_api_servers(store: &Store, service: &Value) -> Vec<String> {
     of_api_servers.map(|slice| name_of_copy(&name, slice)).collect()
 }
 
-/// The violations of copies in which endpoints are out, in a store in which all API servers are well.
+/// The violations of copies from which probes have taken endpoints out, although all API servers are well.
 pub fn out(store: &Store) -> Vec<String> {
     let copies = store.list("endpointslices", None);
     let wrong = copies.iter().filter(|copy| {

@@ -314,8 +314,8 @@ pub fn start(world: &Arc<World>, replica: usize, incarnation: usize, servers: [u
     life
 }
 
-/// A callback that breaks the connections of a replica to the servers that are down according to its probes. Its new
-/// requests avoid those that are suspected.
+/// A callback that breaks the connections of a replica to the servers that are down according to its probes, and makes
+/// its new requests avoid the servers that are down or suspected.
 fn on_unhealthy(world: &Arc<World>, life: &Arc<Life>) -> OnUnhealthy {
     let (world, life) = (world.clone(), life.clone());
     Box::new(move |servers: BTreeMap<ServerAddress, Unhealthy>| {

@@ -23,12 +23,12 @@ use crate::sight::Blinded;
 use crate::systematic::Script;
 use crate::world::World;
 
-/// Within this time after the end of all faults, the copies are right: the Lease expires, a hanging request is
-/// abandoned, …
+/// Within this time after the end of all faults, the copies are right: the Lease has expired, and hanging requests were
+/// abandoned.
 const BOUND: Duration = Duration::from_secs(25);
 
-/// … or a write that was permanently refused is tried again, or the only replica competes again after it saw nothing
-/// for 30 s.
+/// The bound if a permanently refused write must be repeated first, or if the only replica gave up the Lease and
+/// competes again after 30 s.
 const LONGER_BOUND: Duration = Duration::from_secs(50);
 
 /// Within this time, an API server that was out is back.

@@ -1,4 +1,4 @@
-//! Small schedules with one idea each: objects that cannot be decoded, doubtful views, and views that show nothing.
+//! Small schedules with one idea each: objects that cannot be decoded, consent, failing lists and watches, and probes.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::world::REPLICAS;
 /// Within this time, decisions from before a step are carried out.
 const LATER: Duration = Duration::from_secs(20);
 
-/// The numbers that select a Service, a source slice and a copy, if there is one of that kind.
+/// The numbers that select a Service, a source slice and a copy, if there are objects of each kind.
 pub const KINDS: [usize; 3] = [0, 4, 2];
 
 /// An object becomes unreadable, its source changes, the only replica starts again, and the source changes again. If
@@ -68,7 +68,7 @@ pub fn consent_unseen(how: Blindness, withdrawn: bool) -> Schedule {
     schedule
 }
 
-/// The watches of sources fail, a source slice is deleted, and all copies are deleted by hand.
+/// The lists and watches of sources fail, a source slice is deleted, and copies are deleted by hand.
 #[must_use]
 pub fn doubt(how: Blindness) -> Schedule {
     let blind = Step::Blind {

@@ -320,8 +320,8 @@ impl Schedule {
         schedule
     }
 
-    /// Consent is withdrawn from a Service while the slices of its next source are perhaps not listed yet, because
-    /// another Service of the namespace has used up the lists of new names.
+    /// Consent is withdrawn from a Service while the slices of its next source are perhaps not listed yet, because the
+    /// changing sources of another Service in the namespace delay the lists of new sources.
     fn add_withdrawal(&mut self, chance: &mut Chance) {
         let (others, number, source) = *chance.one_of(&[(5, 3, 1), (3, 4, 1), (1, 2, 2), (2, 1, 2)]);
         let storm = |number, times, pause| Step::Storm {

@@ -188,7 +188,7 @@ impl World {
         }
     }
 
-    /// Waits until one of these replicas leads. No other replica may believe that it leads, as one that was paused can.
+    /// Waits until one of these replicas leads, and no other replica believes that it leads, as a paused replica can.
     async fn until_led(&self, within: Duration, is_meant: impl Fn(usize) -> bool) -> Option<usize> {
         let until = self.now() + within;
         while self.now() < until {

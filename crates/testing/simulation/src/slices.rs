@@ -127,7 +127,7 @@ pub fn ports(slice: &Value) -> Vec<String> {
         .collect()
 }
 
-/// The addresses that are out of a copy: its annotation names them, and they get no traffic.
+/// The addresses that probes have taken out of a copy: its annotation names them, and they are not ready.
 pub fn unreachable(copy: &Value) -> BTreeSet<IpAddr> {
     let listed = listed_out(copy);
     let endpoints = copy["endpoints"].as_array().into_iter().flatten();

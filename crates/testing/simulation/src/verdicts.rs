@@ -1,5 +1,5 @@
-//! Limits on the endpoints that a replica takes out of a copy, and counts of those that return. Each write is checked
-//! at the moment when it leaves the replica.
+//! Limits on the endpoints that a replica takes out of a copy, that is, marks as not ready, and counts of those that
+//! return. Each write is checked at the moment when it leaves the replica.
 //!
 //! The laws here follow the rules of probes, not the operator's code. If the moment of a decision is unknown, the laws
 //! assume the moment that allows the most.
@@ -368,7 +368,7 @@ impl World {
         if is_alone && group.out.len() > group.candidates.len() / 2 {
             wrong.push(format!("takes {:?} out of {:?}", group.out, group.candidates));
         }
-        // If there are several copies, the write of another may add a port next.
+        // If there are several copies, the write of another copy may add a port next.
         let ports = if is_alone { group.ports } else { PORTS.to_vec() };
         for address in new {
             let why_not = |port: &u16| state.why_not_out(life, Target::new(address, *port), decided, now);
@@ -431,7 +431,7 @@ impl State {
         let shown = hearing.of(&life.identity);
         let asked = shown.and_then(|shown| shown.asked(target, decided));
         if asked.is_none_or(|since| now < since + HEARD) {
-            return Some(format!("the others had no time to object on {port}"));
+            return Some(format!("the other replicas had no time to object on {port}"));
         }
         let objected = shown.and_then(|shown| shown.objected(target, now));
         if let Some(since) = objected.filter(|since| *since + NOTICED < decided) {

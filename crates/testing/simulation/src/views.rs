@@ -130,7 +130,7 @@ impl World {
         } = &mut *self.state();
         let shown = views.entry(life.identity.clone()).or_default();
         if is_lease {
-            // A GET is part of an attempt that has begun, but its result is not news if the watch shows it too.
+            // The first response is news, even if it shows no Lease.
             let before = shown.lease;
             shown.lease(now, &Value::Null);
             if is_read && status == StatusCode::NOT_FOUND {

@@ -18,7 +18,7 @@ const PAUSE: Duration = Duration::from_millis(700);
 const SETTLED: Duration = Duration::from_secs(20);
 
 #[test]
-fn copies_of_unreadable_slices_stay_and_are_updated_later() {
+fn copies_stay_while_an_object_is_unreadable_and_follow_later() {
     for (seed, flaw) in (0..).zip(Flaw::ALL) {
         for kind in KINDS {
             let is_kept = |outcome: &Outcome| {
@@ -167,7 +167,7 @@ fn an_api_server_stays_out_when_its_copy_is_deleted_or_edited() {
 }
 
 #[test]
-fn nothing_is_taken_out_while_no_api_server_answers() {
+fn nothing_is_taken_out_while_all_api_servers_behave_alike() {
     let others = [Answer::Status(503), Answer::Status(429), Answer::Status(401)];
     for (seed, answer) in (0..).zip(FAILURES.into_iter().chain(others)) {
         let all = all_answer(answer, Duration::from_secs(20));
@@ -177,7 +177,7 @@ fn nothing_is_taken_out_while_no_api_server_answers() {
 }
 
 #[test]
-fn a_leader_that_was_paused_counts_only_failures_since_then() {
+fn a_paused_leader_discards_timeouts_that_fire_late() {
     for seed in 0..4 {
         let outcome = held(seed, paused_while_it_hangs());
         let discarded = outcome.coverage.of("timeout discarded, as its timer fired late");
