@@ -43,7 +43,7 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts a cluster with this many API servers. `default/kubernetes` looks as if three other API servers had
+    /// Starts a cluster with up to three API servers. `default/kubernetes` looks as if three other API servers had
     /// written it. `program` is the operator that runs on the cluster.
     pub async fn start(platform: Platform, program: impl Into<PathBuf>, servers: usize) -> Self {
         let cluster = Self::start_at(platform, program, &LOOPBACK[..servers]).await;
@@ -159,7 +159,7 @@ impl Cluster {
         file
     }
 
-    /// Writes a kubeconfig file for one of the servers, with the token of an administrator or with this token.
+    /// Writes a kubeconfig file for one of the servers, with `token` or, without one, with that of an administrator.
     pub fn kubeconfig_with(&self, server: usize, token: Option<&str>) -> PathBuf {
         let mut config: Value =
             serde_json::from_str(&self.servers.kubeconfig(server, USERS[0])).expect("JSON");

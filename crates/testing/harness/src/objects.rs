@@ -43,7 +43,7 @@ pub fn managed(namespace: &str, name: &str, source_namespace: &str, source: &str
     })
 }
 
-/// A source that Services of these namespaces may copy: names with commas between them, or `*`.
+/// A source that Services in the namespaces `allow_from` may copy: names separated by commas, or `*`.
 pub fn source(namespace: &str, name: &str, allow_from: &str) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Service",

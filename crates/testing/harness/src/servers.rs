@@ -13,7 +13,7 @@ use crate::nodes::Nodes;
 /// The kind of API servers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Platform {
-    /// The testbed: in memory, over TCP.
+    /// In-memory API servers of the testbed, reached over TCP.
     Testbed,
     /// Real `etcd` and `kube-apiserver` processes.
     Real,

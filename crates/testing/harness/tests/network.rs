@@ -44,13 +44,17 @@ fn packets_on_a_cut_path_vanish_without_an_answer() {
     let closed = SocketAddr::from((network.servers()[0], 1));
     let (long, short) = (Duration::from_secs(20), Duration::from_secs(2));
     assert_eq!(dial(&network, first.0, long), Some(0));
-    assert_eq!(dial(&network, closed, long), Some(1), "a refusal is an answer");
+    assert_eq!(
+        dial(&network, closed, long),
+        Some(1),
+        "no refusal from a closed port"
+    );
     network.cut(0);
     assert_eq!(dial(&network, first.0, short), Some(124));
     assert_eq!(
         dial(&network, closed, short),
         Some(124),
-        "an answer of a closed port over a cut path"
+        "a closed port answered over a cut path"
     );
     assert_eq!(dial(&network, second.0, long), Some(0));
     network.restore(0);
