@@ -1,4 +1,4 @@
-//! A Kubernetes API server in memory, for tests.
+//! An in-memory Kubernetes API server for tests.
 //!
 //! It behaves like kube-apiserver 1.36 wherever the operator or kubectl can notice a difference, except for what is
 //! listed below as not supported. Tests of requests and responses (`tests/rules`) also run on a real server. If the two

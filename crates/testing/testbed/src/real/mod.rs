@@ -60,7 +60,7 @@ pub fn assets() -> Option<PathBuf> {
 }
 
 impl RealCluster {
-    /// Starts etcd and this many API servers, and returns when all are ready.
+    /// Starts etcd and `servers` API servers, and returns when all are ready.
     ///
     /// # Errors
     ///

@@ -209,7 +209,7 @@ async fn a_silent_watch_sends_nothing_until_it_resumes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_silent_watch_can_be_dropped() {
+async fn a_silent_watch_can_be_ended() {
     let server = server();
     let mut watch = Watch::open(&server, &format!("{LEASES}?watch=1&resourceVersion=4")).await;
     server.faults().silence_watches(Match::any());

@@ -1,5 +1,5 @@
-//! Features of the testbed that a real API server does not have: faults, controllable time, a log of requests, and the
-//! controllers of a cluster.
+//! Features of the testbed that a real API server does not have: faults, controllable time, a log of requests, the work
+//! of controllers, and the launcher of real servers.
 
 mod cache;
 mod collect;

@@ -60,7 +60,7 @@ async fn a_watch_from_a_future_version_is_silent_until_it_is_passed() {
     for watch in [&mut open, &mut later] {
         assert!(
             timeout(silence, watch.next()).await.is_err(),
-            "an event or a bookmark"
+            "a watch sent an event or a bookmark"
         );
     }
     store.put(slice("second")).unwrap();

@@ -55,7 +55,7 @@ async fn a_kubeconfig_file_connects_as_its_user() {
 }
 
 #[tokio::test]
-async fn a_killed_server_breaks_watches_and_keeps_its_port() {
+async fn a_killed_server_breaks_watches_and_can_reuse_its_port() {
     let (serving, client) = start().await;
     let (store, address) = (serving.server().store().clone(), serving.address());
     let slices: Api<EndpointSlice> = Api::default_namespaced(client.clone());
@@ -76,7 +76,7 @@ async fn a_killed_server_breaks_watches_and_keeps_its_port() {
 }
 
 #[tokio::test]
-async fn a_frozen_server_accepts_connections_but_never_answers() {
+async fn a_frozen_server_accepts_connections_and_answers_when_thawed() {
     let (serving, client) = start().await;
     leases(&client).list(&ListParams::default()).await.unwrap();
     serving.freeze();
@@ -111,7 +111,7 @@ async fn a_lost_reply_breaks_the_connection_after_the_write() {
 }
 
 #[tokio::test]
-async fn watches_can_be_broken_one_kind_at_a_time() {
+async fn watches_of_one_kind_can_be_broken() {
     let (serving, client) = start().await;
     let leases = leases(&client);
     let watch = leases.watch(&WatchParams::default(), "4").await.unwrap();

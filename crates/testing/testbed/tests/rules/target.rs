@@ -15,7 +15,7 @@ use testbed::{ApiServer, Serving, Store, real::RealCluster};
 /// The longest time for a response, on either kind of server.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The minor version of Kubernetes after which the testbed is modeled.
+/// The minor version of Kubernetes on which the testbed is modeled.
 const MINOR: u32 = 36;
 
 /// An API server and a namespace in it.
