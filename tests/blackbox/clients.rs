@@ -29,8 +29,8 @@ fn allow_many_files() {
     setrlimit(Resource::Nofile, raised).expect("up to the hard limit");
 }
 
-/// Keeps one connection open, and replaces the connection when the server closes it. Each round takes 0.5 s to 1.5 s.
-/// With `sends`, the client sends a request in each round.
+/// Keeps one connection open, and replaces the connection when the server closes it. Checks every 0.5 s to 1.5 s
+/// whether the connection is closed, and with `sends` sends a request before each check.
 async fn pester(address: SocketAddr, mut stream: TcpStream, sends: bool) {
     let mut buffer = [0; 1024];
     loop {
@@ -84,7 +84,7 @@ on_both! {
         assert!(!operator.log().contains("cannot accept"), "{}", operator.log());
     }
 
-    /// This is the worst case for memory: every 1.1 s, eight clients request a page that is new.
+    /// This is the worst case for memory: every 1.1 s, the page is rendered again, and eight more clients request it.
     /// Rule: survive.unread
     async fn clients_that_do_not_read_metrics_cost_two_mib_at_most(cluster: &mut Cluster) {
         cluster.create::<EndpointSlice>(slice("default", "source", "source-x", &["10.0.0.1"])).await;

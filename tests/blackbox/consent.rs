@@ -101,7 +101,7 @@ on_both! {
     }
 
     /// Rule: 9.ports, 9.default-source
-    async fn a_port_of_the_control_plane_is_not_exposed_elsewhere(cluster: &mut Cluster) {
+    async fn unpermitted_ports_of_the_control_plane_are_not_exposed(cluster: &mut Cluster) {
         cluster.namespace("team-a").await;
         let _operator = Operator::start(cluster, "one", 0);
         let mut service = vip();

@@ -1,4 +1,4 @@
-//! Two installations that do not exclude each other, because one of them runs without leader election.
+//! Two installations that both write, because one of them runs without leader election.
 
 use harness::objects::{slice, vip};
 use harness::{Cluster, Operator, until};

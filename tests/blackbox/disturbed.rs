@@ -1,4 +1,4 @@
-//! Disturbances between replicas and healthy API servers. No disturbance may change a copy.
+//! Disturbances of probes or of the leader while all API servers work. No disturbance may change a copy.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ fn probes() -> Match {
     Match::any().path("/readyz")
 }
 
-/// Loses one of 20 responses to probes: six responses arrive each second, and one is lost every 3.3 s.
+/// Loses about one in 20 responses to probes: six responses arrive each second, and one is lost every 3.3 s.
 async fn lose_answers(cluster: &Cluster, time: Duration) {
     let end = Instant::now() + time;
     let mut servers = cluster.testbed_servers().collect::<Vec<_>>().into_iter().cycle();

@@ -60,8 +60,7 @@ on_both! {
         // A failed test prints the log file, and would wait forever for the end of the pipe.
         std::fs::remove_file(&pipe).expect("a pipe");
         cluster.vip_in_sync().await;
-        // This time is three times the duration of the Lease. In this time, the operator logs more lines than it keeps
-        // in memory.
+        // In this time, three times the lease duration, the operator logs more lines than it keeps in memory.
         tokio::time::sleep(Duration::from_secs(9)).await;
         cluster.put::<EndpointSlice>(api_servers(&["192.0.2.1", "192.0.2.3"])).await;
         cluster.until_addresses("default", "kubernetes-vip", &["192.0.2.1", "192.0.2.3"]).await;
@@ -136,7 +135,7 @@ on_both! {
         }
         assert_eq!(leader(&replicas).await, first);
         let writers: Vec<_> = cluster.slice_writes().into_keys().collect();
-        assert_eq!(writers, [replicas[first].name()], "other replicas than the leader have written");
+        assert_eq!(writers, [replicas[first].name()], "replicas other than the leader have written");
         for replica in &replicas {
             assert!(!replica.log().contains("lost the lead"), "{}", replica.log());
         }

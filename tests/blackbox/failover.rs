@@ -22,7 +22,7 @@ const SILENT: Duration = Duration::from_secs(6);
 /// On an idle machine, a connection that is reset is replaced within 1 s.
 const RESET: Duration = Duration::from_secs(3);
 
-/// A dial times out after 1.5 s. The rest is reserve.
+/// A dial times out after 1.5 s. The rest is margin.
 const DIAL: Duration = Duration::from_millis(4500);
 
 /// Starts replicas that know two API servers, and waits until all are ready and the VIP is in sync.
@@ -48,7 +48,7 @@ async fn server_of_leader(cluster: &Cluster, replicas: &[Operator]) -> usize {
     let server = [0, 1]
         .into_iter()
         .find(|server| peers.contains(&cluster.address(*server)));
-    server.unwrap_or_else(|| panic!("the leader is connected to {peers:?}"))
+    server.unwrap_or_else(|| panic!("the leader is not connected to server 0 or 1: {peers:?}"))
 }
 
 /// Checks that a change after a loss is copied in time, and by the same leader.
@@ -58,7 +58,7 @@ async fn check_change(cluster: &Cluster, replicas: &mut [Operator], since: Insta
     cluster.put::<EndpointSlice>(api_servers(&["192.0.2.2"])).await;
     let shown = watched.shows(&["192.0.2.2"], PATIENCE).await.expect("a copy");
     let took = shown - since;
-    assert!(took < limit, "{took:?}, not {limit:?}");
+    assert!(took < limit, "copied after {took:?}, not within {limit:?}");
     assert_eq!(cluster.holder().await, holder, "the leader has changed");
     for replica in replicas {
         assert!(replica.runs(), "{}", replica.log());
@@ -103,7 +103,11 @@ async fn check_start(cluster: &Cluster, network: Option<&Network>, limit: Durati
     let all = ["192.0.2.1", "192.0.2.2", "192.0.2.3"];
     let shown = watched.shows(&all, PATIENCE).await.expect("a copy");
     let took = shown - start;
-    assert!(took < limit, "{took:?}, not {limit:?}: {}", operator.log());
+    assert!(
+        took < limit,
+        "copied after {took:?}, not within {limit:?}: {}",
+        operator.log()
+    );
     assert!(operator.runs());
 }
 

@@ -1,4 +1,5 @@
-//! If a source lacks an IP family that the managed Service needs, the Event has a command that the API server accepts.
+//! If a source lacks an IP family that the managed Service needs, an Event `FamilyMissing` has a command that the API
+//! server accepts.
 
 use std::os::unix::fs::symlink;
 use std::process::Command;

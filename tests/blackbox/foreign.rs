@@ -1,4 +1,4 @@
-//! Slices that Kubernetes writes next to the copies. The command in the Event removes them permanently.
+//! Slices that Kubernetes writes next to the copies. The command in the Event removes these slices permanently.
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::symlink;
@@ -151,7 +151,7 @@ on_both! {
         until("no finding is left after the commands", async || {
             for command in commands(cluster, &service).await {
                 let (is_done, printed) = run(cluster, &kubectl, &command).await;
-                // Only the first run must succeed. Later there may be nothing left to delete.
+                // Only the first run of a command must succeed. Later there may be nothing left to delete.
                 assert!(!ran.insert(command) || is_done, "{printed}");
             }
             // The metric is also 0 before the operator sees the slices, so at least one command must have run.

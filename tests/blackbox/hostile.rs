@@ -209,7 +209,7 @@ on_both! {
         }
         let operator = Operator::start(cluster, "one", 0);
         serves_within_60_mib(cluster, &operator).await;
-        assert_eq!(cluster.list::<EndpointSlice>("tenant").await.len(), 400, "a typo has changed copies");
+        assert_eq!(cluster.list::<EndpointSlice>("tenant").await.len(), 400, "a typo has deleted copies");
     }
 
     /// Rule: survive.memory
@@ -279,7 +279,8 @@ on_both! {
     async fn a_thousand_long_names_of_sources_are_listed(cluster: &mut Cluster) {
         let operator = Operator::start(cluster, "one", 0);
         operator.until_ready().await;
-        // The Service `next`, which is created last, is the thousandth. A namespace may have no more by default.
+        // The Service `next`, which is created last, is the thousandth. By default, no more Services of a namespace get
+        // copies.
         for number in 0..999 {
             let source = format!("{number:a>63}");
             let mut service = managed("default", &format!("web-{number}"), "default", &source);
@@ -292,7 +293,7 @@ on_both! {
             cluster.until_addresses("default", &format!("web-{number}"), &["10.0.0.1"]).await;
         }
         until_next_service_is_synced(cluster, &operator).await;
-        // A replica that starts now lists all names together.
+        // A replica that starts now lists the slices of all names together.
         let restarted = Operator::start(cluster, "two", 1);
         restarted.until_ready().await;
     }
@@ -340,7 +341,7 @@ on_both! {
         for value in bad {
             for annotation in ["source-slice", "source-namespace"] {
                 let annotation = format!("endpoint-copier/{annotation}");
-                // Because of the newer version, the operator reads the source before it overwrites the copy.
+                // Because of the newer resourceVersion, the operator reads the source before it overwrites the copy.
                 let patch = json!({
                     "metadata": {"annotations": {
                         &annotation: value, "endpoint-copier/source-resource-version": "9999999999",
@@ -508,7 +509,7 @@ on_both! {
             let writes = requests.iter().filter(|request| request.is_write()).count();
             let reads = requests.len() - writes;
             // At most one sync every 20 ms. Each has at most two writes (a create and a delete, or one update) and
-            // three reads (a GET of a source slice and two of the Service).
+            // three reads (one GET of a source slice and two GETs of the Service).
             let syncs = start.elapsed().as_millis() / 20 + 10;
             assert!(writes as u128 <= 2 * syncs, "{writes} writes in {syncs} syncs for {changes} changes");
             assert!(reads as u128 <= 3 * syncs, "{reads} reads in {syncs} syncs for {changes} changes");

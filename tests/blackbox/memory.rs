@@ -58,7 +58,7 @@ on_both! {
             let operator = Operator::start_with(cluster, "one", 0, &flags);
             operator.until_leads().await;
             cluster
-                .until_slices("default", "kubernetes-vip", "endpoints have a nodeName exactly if Nodes are selected", |slices| {
+                .until_slices("default", "kubernetes-vip", "endpoints have a nodeName if and only if Nodes are selected", |slices| {
                     let mut endpoints = slices.iter().flat_map(|slice| slice.endpoints.iter().flatten()).peekable();
                     endpoints.peek().is_some() && endpoints.all(|endpoint| endpoint.node_name.is_some() == known)
                 })

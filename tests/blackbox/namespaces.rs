@@ -12,13 +12,15 @@ use serde_json::json;
 
 use crate::probes::{VIP, copy, create, removals, stays, until_out, until_seen, until_well};
 
-/// A server that does not answer is taken out after about 3 s, and on a quiet machine within 5.5 s.
+/// A server that does not answer is *taken out*, which means that the copy lists it as not ready, after about 3 s, and
+/// on a quiet machine within 5.5 s.
 const SILENT: Duration = Duration::from_secs(8);
 
 /// A server that refuses connections is taken out after about 0.6 s, and on a quiet machine within 2.5 s.
 const REFUSES: Duration = Duration::from_secs(5);
 
-/// If the leader fails together with the server, its Lease of 6 s expires first, and the new leader needs at most 2 s.
+/// If the leader fails together with the server, its Lease of 6 s expires first, and the new leader takes the server
+/// out at most 2 s later.
 const LEADER: Duration = Duration::from_secs(12);
 
 /// A server that answers again is ready in the copy at least 3 s later, or at least 6 s later after its second failure.
@@ -59,8 +61,8 @@ impl ThreeNodes {
         (leader, another.expect("three nodes"))
     }
 
-    /// Waits until a server has renewed its lease in etcd, and returns the time. The other servers list it for at least
-    /// 15 s from then on.
+    /// Waits until a server has renewed its lease in etcd, and returns the time. The other servers list this one for
+    /// at least 15 s from then on.
     async fn renewed(&mut self, server: usize) -> Instant {
         self.cluster.use_server((server + 1) % 3).await;
         self.cluster.renewed(server).await;
@@ -75,7 +77,7 @@ impl ThreeNodes {
         let listed = addresses([&source]);
         assert!(
             listed.contains(&self.cluster.ip(server)),
-            "after {took:?} the source lists {listed:?}"
+            "after {took:?}, the source lists only {listed:?}"
         );
         println!("{} is out after {took:?}", self.cluster.ip(server));
     }

@@ -1,4 +1,4 @@
-//! Data from Nodes that the API source lacks: the second IP family, the names of nodes, and hints.
+//! Data that the API source lacks and the operator reads from Nodes: the second IP family, node names, and hints.
 
 use std::time::Duration;
 
@@ -63,7 +63,7 @@ fn dual_stack_vip() -> Value {
     })
 }
 
-/// Creates a VIP and starts a replica. Waits until the copies list both addresses of each server.
+/// Creates Nodes and a VIP, and starts a replica. Waits until the copies list both addresses of each server.
 async fn both_families(cluster: &Cluster) -> (Operator, Service) {
     create_nodes(cluster).await;
     let service = cluster.create::<Service>(dual_stack_vip()).await;
@@ -80,8 +80,8 @@ async fn copies(cluster: &Cluster) -> Vec<EndpointSlice> {
     cluster.slices_of("default", VIP).await
 }
 
-/// The addresses of the VIP in each state that the watch saw, from the first complete state to `last`. The states
-/// before it are incomplete because the watch sees one slice after the other.
+/// The addresses of the VIP in each state that the watch saw, from the first complete state to `last`. Earlier
+/// states are incomplete because the watch sees one slice after the other.
 async fn shown_until(history: &History, last: &[&str]) -> Vec<Vec<String>> {
     let shown = history.up_to(last).await.into_iter();
     shown.skip_while(|shown| shown != &BOTH).collect()
@@ -169,7 +169,7 @@ on_both! {
                 names == expected.collect::<Vec<_>>()
             })
             .await;
-        // A Service without the policy Local needs no names.
+        // A Service without the policy Local needs no node names.
         let cluster_policy = json!({"spec": {"externalTrafficPolicy": "Cluster"}});
         cluster.patch::<Service>("default", VIP, cluster_policy).await;
         cluster
@@ -196,7 +196,7 @@ on_both! {
         let (_operator, _) = both_families(cluster).await;
         cluster.put_node(node("c", &["192.0.2.3", "2001:db8::33"])).await;
         until_lists(cluster, &["192.0.2.1", "192.0.2.2", "192.0.2.3", "2001:db8::1", "2001:db8::2", "2001:db8::33"]).await;
-        // The address that the copy lists is kept, even if the Node has it in another order or spelling.
+        // The address that the copy lists is kept, even if the Node lists another one first or uses another spelling.
         let before = copies(cluster).await;
         cluster.put_node(node("c", &["2001:db8::3", "192.0.2.3", "2001:0DB8:0::0033"])).await;
         sleep(PAUSE).await;
@@ -204,7 +204,7 @@ on_both! {
     }
 
     /// Rule: 8.several-nodes
-    async fn server_of_two_nodes_is_left_out_and_reported(cluster: &mut Cluster) {
+    async fn server_on_two_nodes_is_left_out_of_the_second_family(cluster: &mut Cluster) {
         let (_operator, service) = both_families(cluster).await;
         cluster.put_node(node("impostor", &["192.0.2.1", "2001:db8::bad"])).await;
         until_lists(cluster, &["192.0.2.1", "192.0.2.2", "192.0.2.3", "2001:db8::2", "2001:db8::3"]).await;
@@ -406,7 +406,7 @@ async fn replica_without_access_to_nodes_copies_the_source() {
     };
     let before = asked();
     sleep(PAUSE).await;
-    assert_eq!(asked(), before, "Nodes are listed again within a minute");
+    assert_eq!(asked(), before, "Nodes were listed again within {PAUSE:?}");
 }
 
 /// Rule: 8.unknown-nodes

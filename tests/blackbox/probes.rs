@@ -1,4 +1,5 @@
-//! API servers that stop answering while `default/kubernetes` still lists them.
+//! API servers that stop answering while `default/kubernetes` still lists them. The leader *takes* such a server *out*:
+//! the copies list the server as not ready.
 
 use std::net::SocketAddr;
 use std::slice;
@@ -32,14 +33,14 @@ pub const REFUSES: Duration = Duration::from_secs(3);
 /// A server that answers again is ready in the copy within this time. The rise takes at least 3 s and three successes.
 pub const RETURNS: Duration = Duration::from_secs(10);
 
-/// An objection counts for this time.
+/// An objection, with which a replica keeps a server from being taken out, counts for this time.
 const OBJECTION: Duration = Duration::from_secs(10);
 
 /// Long enough for each server to be taken out and to return, if that were possible.
 const LONG: Duration = Duration::from_secs(8);
 
-/// Starts a replica that connects to this API server first. It knows all three servers, and leaves a server that is
-/// lost.
+/// Starts a replica that connects to this API server first. The replica knows all three servers, and leaves a server
+/// that is lost.
 pub fn replica(cluster: &Cluster, name: &str, server: usize, flags: &[&str]) -> Operator {
     let servers = [server, (server + 1) % 3, (server + 2) % 3];
     let place = Place {

@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 use crate::events::events_on;
 use crate::on_both;
 
-/// A slice as Velero restores it in this namespace: without an owner, and without metadata except for name, labels and
-/// annotations.
+/// A slice as Velero restores it in this namespace: without an owner, and without metadata except for name, namespace,
+/// labels and annotations.
 fn restored(slice: &EndpointSlice, namespace: &str) -> Value {
     let mut slice = serde_json::to_value(slice).expect("JSON");
     let mut labels = slice["metadata"]["labels"].clone();
@@ -38,7 +38,7 @@ on_both! {
         operator.signal("TERM");
         operator.ended().await;
 
-        // The Service and its copies are lost, and the source has a different address and one slice less.
+        // The Service and its copies are lost, and the source has a different address and one fewer slice.
         cluster.delete::<Service>("default", "web").await;
         for name in backup.iter().filter_map(|copy| copy.metadata.name.clone()) {
             if cluster.try_get::<EndpointSlice>("default", &name).await.is_some() {

@@ -1,4 +1,4 @@
-//! `/metrics` over TLS, for clients whose token is authorized to get it.
+//! `/metrics` over TLS, only for clients whose token allows them to get it.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::symlink;

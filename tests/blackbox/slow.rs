@@ -1,4 +1,5 @@
-//! A slow network between the operator and all API servers, or slow servers. They do not count as dead.
+//! Slow API servers, or a slow network between the operator and all of them: the servers do not count as dead, the
+//! leader keeps its term, and changes are still copied.
 
 use std::time::{Duration, Instant};
 
@@ -15,12 +16,11 @@ use crate::on_both;
 /// The minimum duration of a term.
 const TERM: Duration = Duration::from_secs(60);
 
-/// A change is copied within this time. The watch event and the write together take one round trip; the rest is
-/// reserve.
+/// A change is copied within this time. The watch event and the write together take one round trip; the rest is margin.
 const COPIED: Duration = Duration::from_secs(3);
 
-/// Starts a replica that knows the first `SERVERS` API servers of the cluster. The path to each of them has this delay
-/// in both directions.
+/// Starts a replica that knows the first `SERVERS` API servers of the cluster. The path to each of them has the delay
+/// `one_way` in each direction.
 pub async fn delayed_replica<const SERVERS: usize>(
     cluster: &Cluster,
     one_way: Duration,
@@ -49,7 +49,7 @@ pub async fn delayed_replica<const SERVERS: usize>(
     (operator, delays)
 }
 
-/// Checks that the replica leads for a minute without interruption, and copies each change in time.
+/// Checks that a replica leads for a minute without interruption, and copies each change in time.
 async fn check_term(cluster: &Cluster, one_way: Duration) {
     let (operator, _delays) = delayed_replica::<2>(cluster, one_way, &[]).await;
     cluster.create::<Service>(vip()).await;

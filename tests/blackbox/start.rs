@@ -16,7 +16,7 @@ fn run(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
     command.output().expect("the operator starts")
 }
 
-/// Checks that the program exits with this code, and that its only line except INFO lines contains all of these words.
+/// Checks that the program exits with this code, and that its only line besides INFO lines contains all of these words.
 fn check_exit(arguments: &[&str], environment: &[(&str, &str)], code: i32, words: &[&str]) {
     let output = run(arguments, environment);
     let text = String::from_utf8_lossy(&output.stderr);
@@ -30,7 +30,7 @@ fn check_exit(arguments: &[&str], environment: &[(&str, &str)], code: i32, words
 
 /// Rule: 4.bad-values, 6.bad-configuration
 #[test]
-fn bad_arguments_exit_with_one_line_and_code_2() {
+fn bad_arguments_give_one_line_and_code_2() {
     check_exit(&["--no-such-flag"], &[], 2, &["--no-such-flag"]);
     check_exit(
         &["--leader-election-lease-duration=1s"],
@@ -54,7 +54,7 @@ fn bad_arguments_exit_with_one_line_and_code_2() {
 
 /// Rule: 4.cluster, 6.bad-configuration
 #[test]
-fn a_missing_cluster_exits_with_one_line_and_code_2() {
+fn a_missing_cluster_gives_one_line_and_code_2() {
     check_exit(&[], &[("HOME", "/nonexistent")], 2, &["kubeconfig"]);
     check_exit(
         &["--kubeconfig", "/nonexistent/config"],
@@ -75,7 +75,7 @@ fn a_missing_cluster_exits_with_one_line_and_code_2() {
 
 /// Rule: 4.cluster, 6.bad-configuration
 #[test]
-fn an_invalid_kubeconfig_exits_with_one_line_and_code_2() {
+fn an_invalid_kubeconfig_gives_one_line_and_code_2() {
     let directory = tempfile::tempdir().unwrap();
     for (name, text) in [
         ("empty", ""),
@@ -109,7 +109,7 @@ fn an_invalid_kubeconfig_exits_with_one_line_and_code_2() {
 
 /// Rule: 6.restart-may-cure
 #[test]
-fn an_address_in_use_exits_with_one_line_and_code_1() {
+fn an_address_in_use_gives_one_line_and_code_1() {
     let directory = tempfile::tempdir().unwrap();
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();

@@ -21,7 +21,7 @@ use crate::probes::{
 
 const PORT: u16 = 9345;
 
-/// The paths of the requests that supervisors received, and whether they had credentials.
+/// The path of each request that a supervisor received, and whether the request had credentials.
 type Asked = Arc<Mutex<Vec<(String, bool)>>>;
 
 /// Starts a supervisor with the certificate of an API server. The supervisor runs until the returned value is dropped.
@@ -81,7 +81,7 @@ async fn dead_supervisor_counts_where_its_port_is_copied() {
     assert_eq!(
         copy(&cluster, VIP).await,
         before,
-        "the API server of that supervisor still answers"
+        "the copy has changed although it lacks the supervisor's port"
     );
     supervisors.push(supervisor(&cluster, addresses[1], &asked).await);
     until_out_of(&cluster, "both", &[], RETURNS).await;

@@ -21,9 +21,9 @@ fn copies(slices: &[EndpointSlice]) -> Vec<&EndpointSlice> {
 }
 
 on_both! {
-    /// The main use case: the VIP lists exactly the healthy API servers.
+    /// The main use case: the VIP lists exactly the API servers that `default/kubernetes` lists.
     /// Rule: 1.flags-service, 2.name, 2.owner, 3.source-slice
-    async fn the_vip_lists_exactly_the_healthy_api_servers(cluster: &mut Cluster) {
+    async fn the_vip_lists_exactly_the_servers_of_its_source(cluster: &mut Cluster) {
         let operator = Operator::start(cluster, "one", 0);
         cluster.vip_in_sync().await;
         cluster.put::<EndpointSlice>(api_servers(&["192.0.2.1", "192.0.2.3"])).await;
@@ -158,7 +158,7 @@ on_both! {
         for name in ["disabled", "released", "deleted"] {
             cluster.until_addresses("default", name, &[]).await;
         }
-        assert_eq!(cluster.addresses_of("default", "mistyped").await, ["10.0.0.1"], "a typo must not empty a VIP");
+        assert_eq!(cluster.addresses_of("default", "mistyped").await, ["10.0.0.1"], "a typo has changed a copy");
     }
 
     /// Rule: 2.older-uid, 3.managed-service

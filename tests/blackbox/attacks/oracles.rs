@@ -95,8 +95,8 @@ async fn not_found(operator: &Operator) -> Vec<String> {
 
 on_both! {
     servers: 1;
-    /// Before the operator deletes copies without consent, or copies without a replacement because the new source is
-    /// refused, it reads the source.
+    /// The operator reads the source Service before it deletes copies that lack consent, or copies that have no
+    /// replacement because the new source is refused.
     /// Rule: 9.refusal-is-blind, 9.old-view
     async fn requests_do_not_show_whether_a_refused_source_exists(cluster: &mut Cluster) {
         victim(cluster).await;
@@ -119,7 +119,7 @@ on_both! {
     }
 
     /// Rule: 9.refusal-is-blind
-    async fn refusals_are_byte_equal_if_the_source_exists_or_not(cluster: &mut Cluster) {
+    async fn refusals_are_byte_equal_whether_the_source_exists_or_not(cluster: &mut Cluster) {
         victim(cluster).await;
         let missing = reported(cluster).await;
         cluster.create::<EndpointSlice>(slice("web", "none", "none-x7k2p", &["10.0.0.3"])).await;

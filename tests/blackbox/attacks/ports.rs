@@ -48,7 +48,7 @@ on_both! {
         let mut front = front();
         front["spec"]["ports"] = json!([
             port(1, json!("http"), "TCP"),
-            // No slice has this number.
+            // No slice has these two numbers.
             port(2, json!(10250), "TCP"),
             port(3, json!(2379), "TCP"),
             // The slice has this number with another protocol.
