@@ -145,7 +145,11 @@ async fn a_refused_request_is_sent_again_on_another_connection() {
 async fn a_client_leaves_a_server_that_refuses_all_streams() {
     let (servers, refusing, client) = first_refusing(0).await;
     assert!(client.get().await.is_err());
-    assert_eq!(refusing.accepted(), 4, "a request is tried on four connections");
+    assert_eq!(
+        refusing.accepted(),
+        4,
+        "the request was not tried on four connections"
+    );
     assert!(client.get().await.is_ok());
     assert_eq!(servers.asked(), "b");
 }

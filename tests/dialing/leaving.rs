@@ -25,7 +25,7 @@ use tower::service_fn;
 
 use crate::servers::{PATIENCE, Servers, TestClient, address, plain, silent};
 
-/// What probes report if only this server is unhealthy.
+/// The report of probes if only this server is unhealthy.
 fn only(servers: &Servers, server: usize, why: Unhealthy) -> BTreeMap<ServerAddress, Unhealthy> {
     [(servers.address(server), why)].into()
 }
@@ -84,7 +84,7 @@ async fn a_parallel_request_uses_another_server_and_blames_none() {
         client.get().await.expect("an answer");
     }
     assert_eq!(servers.asked(), "ababa");
-    // The request is abandoned after a silence that otherwise makes the client leave the server.
+    // After such a silence, the client would leave the server if the request were not parallel to another one.
     let hang = Fault::new(Match::any().verb("list"), Effect::Hang);
     servers.server(1).server().faults().add(hang);
     let mut request = Request::get(services).body(Body::empty()).expect("a request");
@@ -448,7 +448,11 @@ async fn a_client_leaves_a_down_server_and_ends_its_watches() {
 
     client.access.set_unhealthy(BTreeMap::new());
     client.get().await.expect("an answer");
-    assert_eq!(servers.asked(), "b", "the first server failed recently");
+    assert_eq!(
+        servers.asked(),
+        "b",
+        "the client returned to the first server too early"
+    );
 }
 
 /// Rule: 7.own-connections
