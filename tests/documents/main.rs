@@ -36,7 +36,7 @@ fn files(folder: &str, extension: &str) -> Vec<String> {
     files
 }
 
-/// Every Markdown file of the repository's root and of docs, as paths from the root.
+/// The Markdown files of the repository's root and of docs, as paths from the root.
 fn pages() -> Vec<String> {
     let mut pages = files(".", "md");
     let mut folders = vec!["docs".to_owned()];
@@ -140,7 +140,7 @@ fn only_the_page_of_verification_names_commits() {
 
 /// The source of release notes: `.ci/release-version` needs the dated section of the version that it releases.
 #[test]
-fn the_changelog_dates_all_but_one_unreleased_section() {
+fn the_changelog_dates_every_section_except_unreleased() {
     let text = read("CHANGELOG.md");
     let headings: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("## ")).collect();
     let (first, released) = headings.split_first().expect("a section");

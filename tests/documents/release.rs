@@ -103,7 +103,7 @@ fn a_job_that_calls_helm_installs_the_helm_of_the_tests() {
         }
     }
     assert_eq!(count, 3);
-    // Nothing assigns an address to a VIP in kind, so `--wait` would never end.
+    // Nothing assigns an address to a VIP in kind, so `--wait` would time out.
     let install = read("hack/kind/check.sh");
     let install = install.split_once("upgrade --install").expect("an install").1;
     let install = install.split_once("\n\"${").expect("its end").0;
@@ -160,7 +160,7 @@ fn no_platform_argument_of_the_dockerfile_has_a_default() {
     assert_eq!(of_platforms, ["TARGETARCH"]);
 }
 
-/// Before it signs the images, the release workflow runs this script on the binary of each platform.
+/// Before the release workflow signs the images, it runs hack/image/machine.py on the binary of each platform.
 #[test]
 fn a_binary_for_another_architecture_is_found() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -329,6 +329,6 @@ fn a_tag_that_is_not_on_main_is_refused() {
     let (found, error) = check("v0.0.1");
     assert!(
         !found && error.contains("fetch-depth"),
-        "a checkout without the branch must be refused: {error}"
+        "a checkout without the branch was not refused for its fetch-depth: {error}"
     );
 }

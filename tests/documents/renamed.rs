@@ -1,5 +1,5 @@
 //! The command in docs/contributing/releasing.md that gives the project its public address. The test runs the command
-//! on a copy of the repository, and no occurrence of the old name may remain.
+//! on a copy of the repository, and no occurrence of the placeholder for the organization may remain.
 
 use std::path::Path;
 use std::process::Command;
