@@ -27,8 +27,8 @@ namespace](../how-to/copy-across-namespaces.md).
 const ON_A_COPY: &str = "
 ## Annotations on a copy
 
-The operator sets these annotations on the EndpointSlices that it creates. Do not edit them, because the operator
-recognizes its copies by them.
+The operator sets these annotations on the EndpointSlices that it creates. Do not edit these annotations, because
+the operator recognizes its copies by them.
 
 ";
 

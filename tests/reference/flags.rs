@@ -114,7 +114,7 @@ fn of_subcommand(operator: &Command, subcommand: &Command) -> String {
     words.extend(positionals.filter_map(|arg| Some(arg.get_value_names()?.first()?.to_string())));
     let shared = flags(subcommand).filter(|flag| !flag.is_hide_set() && !is_own(flag));
     format!(
-        "\n### {}\n\n{about}.\n\n{}\n\n{}\nThis command accepts all flags above, but uses only these and the other flags for the log: {}",
+        "\n### {}\n\n{about}.\n\n{}\n\n{}\nThis command accepts all flags above, but uses only those for the log and these: {}",
         code(&words.join(" ")),
         after.replace('\n', "\n\n"),
         table(["flag", "default", "meaning"], own),

@@ -33,8 +33,8 @@ states, so it includes the time without a leader. If a change is older than the 
 
 A replica renders the page at most once a second, for all clients together, so a page may be one second old. If the
 replica renders two newer pages before a slow client has read its page, the response ends early. A replica serves at
-most 32 connections. If there are more, it closes one of the peer with the most connections: the oldest idle one, or
-else the oldest one.
+most 32 connections. If there are more, it closes a connection of the peer that has the most: the oldest idle
+connection, or else the oldest.
 ";
 
 /// The sections, by the prefix of the metric names in them.
@@ -276,5 +276,9 @@ fn every_label_and_its_values_are_explained() {
             );
         }
     }
-    assert_eq!(used.len(), LABELS.len(), "a label of no metric is explained");
+    assert_eq!(
+        used.len(),
+        LABELS.len(),
+        "LABELS explains a label that no metric has"
+    );
 }
