@@ -37,7 +37,11 @@ fn a_folder_imports_only_what_is_below_it() {
             }
         }
     }
-    assert!(wrong.is_empty(), "against LAYERS:\n  {}", wrong.join("\n  "));
+    assert!(
+        wrong.is_empty(),
+        "imports from above, according to LAYERS:\n  {}",
+        wrong.join("\n  ")
+    );
 }
 
 #[test]
@@ -48,7 +52,11 @@ fn a_file_without_its_tests_is_short() {
         .filter(|file| lines(file) > LONGEST)
         .map(|file| format!("{} has {} lines", file.name(), lines(file)))
         .collect();
-    assert!(long.is_empty(), "longer than {LONGEST}:\n  {}", long.join("\n  "));
+    assert!(
+        long.is_empty(),
+        "longer than {LONGEST} lines:\n  {}",
+        long.join("\n  ")
+    );
 }
 
 #[test]

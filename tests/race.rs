@@ -1,5 +1,5 @@
 //! Candidates compete 2,000 times for an expired Lease and 2,000 times for a released one. In each race, one candidate
-//! wins, and no two lead at the same time. Under paused time, a race also results in exactly one term.
+//! wins, and no two lead at the same time. With paused time, a race also results in exactly one term.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
@@ -103,9 +103,9 @@ async fn until_one_leads(runners: &mut [Runner], what: &str) -> usize {
         let leaders: Vec<_> = (0..runners.len())
             .filter(|number| runners[*number].leads())
             .collect();
-        assert!(leaders.len() <= 1, "{what}: {leaders:?}");
-        // If there is no leader, a renewal took longer than the term on an overloaded API server. Wait for the next
-        // leader.
+        assert!(leaders.len() <= 1, "{what}: {leaders:?} lead at the same time");
+        // If there is no leader, the term has ended, because an overloaded API server delayed a renewal. Wait for the
+        // next leader.
         if let Some(leader) = leaders.first() {
             return *leader;
         }
@@ -163,7 +163,7 @@ async fn lane(
 ) {
     for round in 0..rounds {
         put_expired_lease(&client(round, 0), &lease, duration).await;
-        // There is one candidate more, because the winner of the first race stops before the others compete again.
+        // There is one extra candidate, because the winner of the first race stops before the others compete again.
         let mut runners: Vec<_> = (0..=candidates)
             .map(|number| {
                 Runner::start(
@@ -198,7 +198,7 @@ async fn lane(
                 "{what}, released Lease"
             );
         }
-        // The losers stop first, because otherwise they would lead next.
+        // The losers stop first, because otherwise one of them would lead next.
         let winner = runners.swap_remove(winner);
         join_all(runners.into_iter().map(Runner::stop)).await;
         winner.stop().await;
@@ -207,7 +207,7 @@ async fn lane(
 
 async fn all_lanes(lanes: impl IntoIterator<Item = impl Future<Output = ()> + Send + 'static>) {
     for ended in join_all(lanes.into_iter().map(tokio::spawn)).await {
-        ended.expect("each race has one winner");
+        ended.expect("no panic");
     }
 }
 

@@ -1,7 +1,7 @@
 //! Fills docs/contributing/rules.md with the tests of each rule, and checks that each rule and each attack has a test.
 //!
-//! A test names its rules in its doc comment, as `Rule: 1.enabled-true, 1.enabled-false`. `make docs` sets `BLESS=1`, which
-//! writes the page. Otherwise, the test fails if the page is out of date.
+//! A test names its rules in its doc comment, as `Rule: 1.enabled-true, 1.enabled-false`. `make docs` sets `BLESS=1`,
+//! which writes the page. Otherwise, the test fails if the page is out of date.
 
 #[path = "reference/generated.rs"]
 mod generated;
@@ -87,7 +87,7 @@ fn module(file: &Path) -> String {
     folder.unwrap_or(path).to_owned()
 }
 
-/// The tests of a file, with the rules that they name. A test has an attribute, or is a scenario that runs on both
+/// The tests of a file, with the rules that they name. A test has a test attribute, or is a scenario that runs on both
 /// kinds of API servers.
 fn tests_of(text: &str) -> Tests {
     let mut tests = Tests::new();
@@ -152,7 +152,7 @@ fn every_rule_has_a_test_and_the_page_is_up_to_date() {
     check(PAGE, &filled(&page, &tests));
 }
 
-/// The cells of the rows about attacks. Some tables also name controls: mutants that remove the check, so that the attack
+/// The cells of the rows about attacks. Some tables also name controls: mutants that remove a check, so that the attack
 /// succeeds.
 fn attacks(page: &str) -> Vec<Vec<&str>> {
     let mut is_attack = false;
