@@ -238,12 +238,13 @@ impl Copies {
     }
 
     /// Waits until exactly this many copies show an address, or several addresses joined with commas. Returns the time
-    /// at which the last of them showed it.
+    /// at which the last copy did.
     pub async fn until_shown(&self, address: &str, copies: usize) -> Result<Instant, String> {
         let mut by_address = self.by_address.clone();
         let shown = by_address.wait_for(|(_, counts)| counts.get(address) == Some(&copies));
         let shown = timeout(PATIENCE, shown).await;
-        let shown = shown.map_err(|_| format!("{copies} copies do not show {address}"))?;
+        let shown =
+            shown.map_err(|_| format!("there are not exactly {copies} copies that show {address}"))?;
         Ok(shown.map_err(|_| "the watch has ended".to_owned())?.0)
     }
 }

@@ -87,7 +87,7 @@ async fn server_of_leader(stage: &mut Stage) -> Result<usize, String> {
     let server = [0, 1]
         .into_iter()
         .find(|server| peers.contains(&stage.cluster.address(*server)));
-    server.ok_or_else(|| format!("the leader is connected to {peers:?}"))
+    server.ok_or_else(|| format!("the leader is not connected to server 0 or 1: {peers:?}"))
 }
 
 async fn copied_since(stage: &mut Stage, start: Instant) -> Result<Outcome, String> {

@@ -1,4 +1,4 @@
-//! The cluster: API servers in memory, and the operations on them that the story needs.
+//! The cluster: in-memory API servers, and the operations on them that the story needs.
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
@@ -11,8 +11,8 @@ use testbed::{ApiServer, Serving, Store, builders};
 
 use crate::replica::NAMESPACE;
 
-/// The addresses of the control-plane nodes. All of 127.0.0.0/8 belongs to this machine, so an API server listens on
-/// each.
+/// The addresses of the control-plane nodes. All of 127.0.0.0/8 belongs to this machine, so an API server can listen
+/// on each of them.
 pub const NODES: [&str; 3] = ["127.0.0.2", "127.0.0.3", "127.0.0.4"];
 
 /// The port of the API servers, which the Service of the README also uses.

@@ -1,4 +1,4 @@
-//! The demo: three real replicas of the operator against API servers in memory, without a cluster.
+//! The demo: three real replicas of the operator against in-memory API servers, without a cluster.
 //!
 //! It plays a story with a time limit for each step, and prints a timeline. It exits with 0 at the end of the story,
 //! with 1 if a step fails or does not happen in time, with 2 if an argument is wrong, and with 130 if a signal ends it

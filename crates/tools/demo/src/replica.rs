@@ -136,7 +136,7 @@ impl Replica {
             }
         };
         let ready = timeout(limit, polling).await;
-        ready.map_err(|_| format!("{} did not get ready within {} s", self.name, limit.as_secs()))
+        ready.map_err(|_| format!("{} was not ready within {} s", self.name, limit.as_secs()))
     }
 
     /// The value of a metric, or `None` without a response or a value.

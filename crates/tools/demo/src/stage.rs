@@ -50,7 +50,7 @@ impl Stage {
         for name in ["replica-1", "replica-2", "replica-3"] {
             replicas.push(Replica::new(name, program, &cluster.kubeconfig, folder.path())?);
         }
-        println!("Three API servers in memory and three replicas of the operator, all on this machine:\n");
+        println!("Three in-memory API servers and three replicas of the operator, all on this machine:\n");
         println!("  API servers  {}", cluster.urls());
         println!("  kubeconfig   {}", cluster.kubeconfig.display());
         for replica in &replicas {
