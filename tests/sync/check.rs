@@ -7,7 +7,7 @@ use crate::log::Log;
 
 const STALE: &str = "endpoint_copier_watch_restarts_total{reason=\"stale\",resource=\"sources\"}";
 
-/// An operator with the check enabled, whose `vip` is in sync with `default/kubernetes`.
+/// An operator with the check of sources enabled, whose `vip` is in sync with `default/kubernetes`.
 async fn checking() -> Operator {
     let operator = Operator::start(&cluster(&["192.0.2.1", "192.0.2.2"]));
     operator.check_sources();
@@ -51,7 +51,7 @@ async fn slice_changes_that_a_silent_watch_misses_are_found() {
         .expect("a slice");
     let took = operator.until_addresses("web", &["10.0.0.2"]).await;
     assert!(took < seconds(12), "{took:?}");
-    // Three watches, each restarted twice.
+    // There are three watches of sources, and each was restarted twice.
     assert_eq!(operator.metric(STALE), Some(6));
 }
 
@@ -73,7 +73,7 @@ async fn a_check_of_a_current_watch_costs_one_consistent_list() {
     }
     assert_eq!(operator.metric(STALE), Some(0));
     let lists = lists(&operator);
-    assert_eq!(lists.len(), 6, "not every 10 s");
+    assert_eq!(lists.len(), 6, "not one list every 10 s");
     for list in lists {
         assert!(
             list.uri
@@ -176,7 +176,7 @@ async fn the_api_source_is_checked_while_other_lists_fail() {
 
 /// Rule: survive.check-api-servers, survive.check-slow
 #[tokio::test(start_paused = true)]
-async fn a_list_that_takes_over_a_second_is_sent_less_often() {
+async fn a_list_slower_than_a_second_is_sent_less_often() {
     let operator = checking().await;
     put_source_in(&operator, "slow", "blue");
     put_source_in(&operator, "quick", "green");

@@ -109,8 +109,8 @@ async fn stays(operator: &Operator) {
     assert_eq!(addresses(&operator.store, "another"), [""; 0]);
 }
 
-/// Deletes `another` with its copies, restarts the operator, and creates `another` again. The operator knows no earlier
-/// answer then: `vip` keeps its copies, and `another` gets none.
+/// Deletes `another` with its copies, restarts the operator, and creates `another` again. The new process does not know
+/// whether there was consent before: `vip` keeps its copies, and `another` gets none.
 async fn restarted(operator: Operator) -> Operator {
     let store = operator.store.clone();
     store
@@ -145,10 +145,10 @@ async fn a_service_that_cannot_be_read_keeps_no_copy_without_consent() {
     is_withdrawn(&operator).await;
 }
 
-/// The watch still shows a readable Service. It no longer needs the copy, because the source slice is deleted.
+/// The watch still shows a readable Service, which no longer needs the copy, because the source slice is deleted.
 /// Rule: 9.unreadable
 #[tokio::test(start_paused = true)]
-async fn a_service_that_a_get_shows_undecodable_keeps_its_copies() {
+async fn a_service_that_a_get_shows_as_undecodable_keeps_its_copies() {
     let operator = copied().await;
     operator.services.lag();
     let vip = ("services", "default", "vip");
@@ -161,7 +161,7 @@ async fn a_service_that_a_get_shows_undecodable_keeps_its_copies() {
     let reads = operator.store.requests().matching(|request| {
         request.server == "writer" && request.is("get", "services") && request.name == "vip"
     });
-    assert_eq!(reads.len(), 1, "a Service that cannot be decoded is an answer");
+    assert_eq!(reads.len(), 1, "the undecodable Service was read again");
 }
 
 /// Rule: 9.unreadable
@@ -274,7 +274,7 @@ async fn a_new_leader_deletes_no_copy_of_a_source_it_cannot_read() {
     assert!(took < seconds(2), "{took:?}");
 }
 
-/// The replica that wrote the copy has seen the consent, so its present view is newer.
+/// The replica that wrote the copy has seen the consent, so its view without consent is newer.
 /// Rule: 9.withdrawal
 #[tokio::test(start_paused = true)]
 async fn a_leader_needs_no_get_to_delete_copies_that_it_wrote() {
@@ -285,7 +285,7 @@ async fn a_leader_needs_no_get_to_delete_copies_that_it_wrote() {
     is_withdrawn(&operator).await;
 }
 
-/// The operator lists slices of new names only after a pause, which a user can make longer.
+/// The operator lists the slices of a new source only after a pause, which a user can make longer.
 /// Rule: 9.withdrawal
 #[tokio::test(start_paused = true)]
 async fn withdrawal_does_not_wait_for_the_slices_of_another_source() {
@@ -297,7 +297,11 @@ async fn withdrawal_does_not_wait_for_the_slices_of_another_source() {
     }
     put(&store, service_of("vip", "unlisted"));
     pass(ms(100)).await;
-    assert_eq!(addresses(&store, "vip"), ["10.0.0.1"], "there is consent");
+    assert_eq!(
+        addresses(&store, "vip"),
+        ["10.0.0.1"],
+        "deleted despite the consent"
+    );
     allow(&store, false);
     is_withdrawn(&operator).await;
     pass(seconds(10)).await;
@@ -321,7 +325,7 @@ async fn a_write_that_fails_keeps_no_copy_without_consent() {
     is_withdrawn(&operator).await;
 }
 
-/// Before an update, the operator reads the metadata that it does not keep.
+/// Before an update, the operator reads the metadata of the copy that it does not keep in memory.
 /// Rule: 9.withdrawal
 #[tokio::test(start_paused = true)]
 async fn a_copy_that_cannot_be_read_keeps_no_other_without_consent() {

@@ -62,7 +62,7 @@ async fn a_late_watch_of_services_is_restarted_after_a_second() {
 
 /// Rule: 2.late-watch
 #[tokio::test(start_paused = true)]
-async fn a_source_known_only_from_a_get_is_watched_after_a_restart() {
+async fn a_source_known_only_from_a_get_is_watched_within_3_s() {
     let operator = Operator::start(&cluster(&["192.0.2.1"]));
     put(&operator.store, slice("old", "old-1", &["10.0.0.9"]));
     put(&operator.store, service_of("vip", "old"));
@@ -205,7 +205,7 @@ async fn a_late_watch_does_not_restore_a_slice_missing_in_a_get() {
     store
         .delete("endpointslices", "default", "app-1")
         .expect("it is there");
-    // The copy claims a newer version of its source, so that the operator reads the slice.
+    // The copy claims a newer version of its source, so that the operator reads the source slice.
     let copy = slices_of(store, "web").remove(0);
     let name = copy["metadata"]["name"].as_str().expect("a name");
     let newer = json!({
@@ -294,9 +294,10 @@ async fn five_hundred_first_copies_cost_no_get() {
     );
 }
 
-/// After a restart, no watch shows the slices of the former source of the Service.
+/// After a restart, no watch shows the slices of the former source of the Service. The copy of such a slice stays only
+/// if not even the labels of the slice can be decoded.
 #[tokio::test(start_paused = true)]
-async fn an_unreadable_slice_of_a_former_source_keeps_only_its_copy() {
+async fn an_unreadable_slice_of_a_former_source_keeps_no_other_copy() {
     for labels in [true, false] {
         let store = cluster(&["192.0.2.1"]);
         put(&store, slice("app", "app-1", &["10.0.0.1"]));

@@ -1,4 +1,4 @@
-//! Events: when, how often and how many of them are sent.
+//! Events: when, how often and how many are sent.
 
 use serde_json::json;
 
@@ -56,7 +56,7 @@ async fn a_service_gets_25_events_at_once_then_one_per_5_minutes() {
     assert_eq!(sent.len(), 26);
     assert!(
         sent.iter().any(|(_, note)| note.contains("typo-59")),
-        "the last finding is not reported when the limit allows it"
+        "the last finding was not reported although the limit allowed it"
     );
 }
 
@@ -130,7 +130,7 @@ async fn synced_waits_for_a_delete_that_waits_for_a_get() {
     let operator = Operator::start(&store);
     operator.until_addresses("vip", &["192.0.2.1", "192.0.2.2"]).await;
     until(&store, "the Event is sent", |store| synced(store) == 1).await;
-    // A `Synced` Event is due as soon as this is fixed.
+    // A `Synced` Event is due as soon as this annotation is valid again.
     set_when_empty(&store, "typo");
     until(&store, "the Event is sent", |store| {
         warnings(store, "vip").len() == 1

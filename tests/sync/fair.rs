@@ -46,7 +46,7 @@ async fn a_service_beyond_the_limit_waits_for_a_place() {
     assert_eq!(operator.metric(LIMIT_REACHED), Some(0));
 }
 
-/// The Service `younger` gets a copy of `app`, and `older`, which asks for its source later, exceeds the limit.
+/// The Service `younger` gets a copy of `app`, and `older`, which is enabled only after that, exceeds the limit.
 async fn with_older_over_the_limit(store: &Store, source: &str) -> Operator {
     put(store, disabled(service_of("older", source)));
     pass(seconds(5)).await;
@@ -68,7 +68,7 @@ async fn a_service_admitted_after_a_copy_is_deleted_gets_its_source() {
     let store = with_app();
     put(&store, slice("web", "web-1", &["10.0.0.2"]));
     let operator = with_older_over_the_limit(&store, "web").await;
-    // The only source that is watched beside those of the flags is that of the younger Service.
+    // Apart from the source that the flags name, only the source of `younger` is watched.
     pass(seconds(90)).await;
     let copies = slices_of(&store, "younger");
     let copy = copies[0]["metadata"]["name"].as_str().expect("a name");
@@ -129,7 +129,7 @@ fn app_in(namespace: &str, address: &str) -> Value {
     app
 }
 
-/// The number of copies in a namespace whose first endpoint has this address.
+/// The number of copies, in a namespace, with this address in their first endpoint.
 fn showing(store: &Store, namespace: &str, address: &str) -> usize {
     let shows = |slice: &&Value| {
         slice["metadata"]["name"] != "app-1" && slice["endpoints"][0]["addresses"][0] == address
@@ -202,7 +202,7 @@ async fn writes_that_hang_in_one_namespace_delay_no_other() {
 
 /// Rule: 10.edits
 #[tokio::test(start_paused = true)]
-async fn edits_beyond_the_budget_delay_only_edits_of_that_namespace() {
+async fn edits_beyond_the_budget_delay_only_edits_in_their_namespace() {
     let store = cluster(&["192.0.2.1"]);
     put_tenant(&store, "tenant", 60);
     put_tenant(&store, "web", 1);

@@ -25,8 +25,9 @@ const PATIENCE: Duration = Duration::from_secs(300);
 /// The label of the Nodes that are watched.
 pub const CONTROL_PLANE: &str = "node-role.kubernetes.io/control-plane";
 
-/// A replica whose term never ends. The watches of each resource, and the writer, use an API server of their own on the
-/// same store, so that a fault or a stale cache can affect one of them alone.
+/// A replica whose term, once it has begun, never ends. Its watches of Services, its watches of copies, its watches of
+/// sources and its writer each use their own API server on the same store, so that a fault or a stale cache can affect
+/// one of them alone.
 pub struct Operator {
     pub store: Store,
     pub services: ApiServer,
@@ -50,14 +51,14 @@ impl Operator {
         Self::limited(store, ServiceLimits::default())
     }
 
-    /// Starts a replica with these limits on managed Services.
+    /// Starts a leader with these limits on the number of managed Services.
     pub fn limited(store: &Store, limits: ServiceLimits) -> Self {
         let operator = Self::standby_with(store, limits, false);
         operator.lead();
         operator
     }
 
-    /// Starts a replica that writes conditions of Services.
+    /// Starts a leader that also writes conditions of Services.
     pub fn with_conditions(store: &Store) -> Self {
         let operator = Self::standby_with_conditions(store);
         operator.lead();
@@ -178,8 +179,8 @@ impl Operator {
         ended.expect("all tasks ran until the stop");
     }
 
-    /// The requests of the reconciler for slices with this verb. No other task requests slices from the server of the
-    /// writer.
+    /// The requests with this verb that the reconciler sends for slices. No other task requests slices from the server of
+    /// the writer.
     pub fn slice_requests(&self, verb: &str) -> Vec<Request> {
         let wanted = |request: &Request| request.server == "writer" && request.is(verb, "endpointslices");
         self.store.requests().matching(wanted)
@@ -282,7 +283,7 @@ pub fn service_of(name: &str, source: &str) -> Value {
     service
 }
 
-/// A managed Service, disabled.
+/// This Service, no longer managed.
 pub fn disabled(mut service: Value) -> Value {
     service["metadata"]["annotations"]["endpoint-copier/enabled"] = json!("false");
     service

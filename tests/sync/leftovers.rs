@@ -44,7 +44,8 @@ async fn undeletable_endpoints_are_reported_while_mirrored() {
         })
         .await;
         assert!(endpoints_exist(&store));
-        // Like any refused write, the delete is repeated every 30 s: at most a GET and a DELETE each time.
+        // Like any refused write, the delete is retried after 5, 10 and 20 s, and then every 30 s. Each try sends at
+        // most a GET and a DELETE.
         pass(seconds(600)).await;
         let asked = store
             .requests()
@@ -59,7 +60,7 @@ async fn undeletable_endpoints_are_reported_while_mirrored() {
         pass(seconds(31)).await;
         assert!(
             !endpoints_exist(&store),
-            "{verb}: not deleted when that is permitted"
+            "{verb}: not deleted although that is permitted"
         );
         let found = operator.metric("endpoint_copier_findings{reason=\"LegacyEndpoints\"}");
         assert_eq!(found, Some(0), "{verb}");
@@ -84,7 +85,7 @@ async fn undeletable_endpoints_of_a_disabled_service_are_reported() {
     .await;
     operator.writer.faults().clear();
     pass(seconds(31)).await;
-    assert!(!endpoints_exist(&store), "not deleted when that is permitted");
+    assert!(!endpoints_exist(&store), "not deleted although that is permitted");
     let found = operator.metric("endpoint_copier_findings{reason=\"LegacyEndpoints\"}");
     assert_eq!(found, Some(0));
     assert_eq!(operator.metric("endpoint_copier_managed_services"), Some(0));

@@ -36,7 +36,7 @@ async fn time_from_the_trigger_is_measured_except_for_first_copies() {
     let count = || operator.metric("endpoint_copier_trigger_propagation_seconds_count");
     operator.until_addresses("web", &["192.0.2.1"]).await;
     pass(seconds(2)).await;
-    assert_eq!(count(), Some(0), "a first copy, long after the trigger");
+    assert_eq!(count(), Some(0), "the time to a first copy was measured");
     put(
         &store,
         with_trigger("192.0.2.2", Some(jiff::Timestamp::now().to_string())),
@@ -49,11 +49,11 @@ async fn time_from_the_trigger_is_measured_except_for_first_copies() {
     put(&store, with_trigger("192.0.2.3", None));
     operator.until_addresses("web", &["192.0.2.3"]).await;
     pass(seconds(2)).await;
-    assert_eq!(count(), Some(1), "the source has no trigger time");
+    assert_eq!(count(), Some(1), "a change without a trigger time was measured");
 }
 
 #[tokio::test(start_paused = true)]
-async fn metrics_show_a_service_as_out_of_sync_until_written() {
+async fn metrics_show_a_service_out_of_sync_until_its_copy_is_written() {
     let store = cluster(&["192.0.2.1"]);
     put(&store, service("vip"));
     let operator = Operator::start(&store);

@@ -1,4 +1,4 @@
-//! The watches of sources select the names in use. A change of these names does not list all sources again.
+//! The watches of sources select the names in use. When these names change, not all sources are listed again.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -85,7 +85,10 @@ async fn toggling_invented_sources_costs_up_to_3_lists_in_5_seconds() {
     let again = lists.iter().filter(|list| names(list).contains("kubernetes"));
     assert_eq!(again.count(), 0, "the slices of the API source are listed again");
     let again = lists.iter().filter(|list| names(list).contains("web"));
-    assert!(again.count() <= 1, "listed again before the changes have stopped");
+    assert!(
+        again.count() <= 1,
+        "the slices of web are listed again before the changes have stopped"
+    );
 }
 
 /// Rule: survive.selector-dropped
@@ -123,7 +126,7 @@ async fn new_names_join_the_shared_watch_when_changes_stop() {
         .expect("it exists");
     pass(seconds(70)).await;
     let lists = asked(&operator, "list");
-    assert_eq!(lists.len(), 6, "not one list of all names");
+    assert_eq!(lists.len(), 6, "not one more list");
     assert!(!lists.iter().any(|list| names(list).contains("kubernetes")));
     operator.store.requests().clear();
     pass(seconds(30)).await;
@@ -182,7 +185,7 @@ async fn sources_are_followed_while_their_names_move_to_another_watch() {
             pass(ms(100)).await;
         }
     }
-    // The list of all names is in flight.
+    // The list of all names except that of the API source is in flight.
     put(&operator.store, slice("web", "web-1", &["10.0.0.3"]));
     let took = operator.until_addresses("shop", &["10.0.0.2", "10.0.0.3"]).await;
     assert!(took < ms(50), "{took:?}");
@@ -251,7 +254,8 @@ async fn two_hundred_new_services_in_two_seconds_cost_four_lists() {
     assert!(took < ms(50), "{took:?}");
 }
 
-/// Names a new source, which does not exist, every 20 ms, in this many namespaces in turn, until the task is aborted.
+/// Every 20 ms, lets a Service in the next of this many namespaces name a new source that does not exist, until the
+/// task is aborted.
 fn make_noise(operator: &Operator, namespaces: u32) -> tokio::task::JoinHandle<()> {
     let store = operator.store.clone();
     tokio::spawn(async move {

@@ -10,7 +10,7 @@ use crate::harness::{
     Operator, addresses, cluster, ms, pass, put, seconds, service, service_of, slice, slices_of, until,
 };
 
-/// The highest number of requests in flight at one moment.
+/// The highest number of requests in flight at the same time.
 fn at_once(requests: &[Request]) -> usize {
     let in_flight = |moment: Instant| {
         let is_open = |request: &&Request| {
@@ -214,7 +214,7 @@ async fn a_write_that_hangs_delays_no_other_service() {
 
 /// Rule: survive.pace
 #[tokio::test(start_paused = true)]
-async fn a_service_that_changes_every_ms_is_written_every_20_ms() {
+async fn a_copy_is_written_every_20_ms_if_its_service_changes_each_ms() {
     let store = cluster(&["192.0.2.1"]);
     put(&store, service("busy"));
     put(&store, service("calm"));

@@ -164,7 +164,7 @@ async fn finding_is_logged_however_many_copies_were_written() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_outage_is_over_when_the_last_service_is_written() {
+async fn an_outage_is_over_when_the_last_copy_is_written() {
     let log = Log::begin();
     let operator = Operator::start(&cluster(&["192.0.2.1"]));
     put(&operator.store, service("vip"));

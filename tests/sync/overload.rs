@@ -58,7 +58,7 @@ async fn retry_after_is_honored() {
 }
 
 /// Rejects all requests of the reconciler for a minute, while 500 Services and the one that the flags name need copies.
-/// Returns the number of requests for the flagged Service and for the others.
+/// Returns the number of creates for the flagged Service and for the others.
 async fn writes_rejected_for_a_minute(code: u16, retry_after: Option<u32>) -> (usize, usize) {
     let store = cluster(&["192.0.2.1"]);
     put(&store, slice("app", "app-1", &["10.0.0.1"]));
@@ -89,7 +89,7 @@ async fn writes_rejected_for_a_minute(code: u16, retry_after: Option<u32>) -> (u
 
 /// Rule: survive.overload-writes
 #[tokio::test(start_paused = true)]
-async fn writes_except_of_the_flagged_service_obey_retry_after() {
+async fn writes_except_those_of_the_flagged_service_obey_retry_after() {
     for code in [429, 503] {
         let (flagged, others) = writes_rejected_for_a_minute(code, Some(20)).await;
         assert!(

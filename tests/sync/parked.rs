@@ -1,4 +1,4 @@
-//! After a write, a Service waits at most a second for the watch to show the write. Then one GET decides.
+//! After a write, a Service waits at most a second for the watch to show the write. After that, one GET reads the copy.
 
 use serde_json::json;
 use testbed::{Effect, Fault, Match};
@@ -207,9 +207,7 @@ async fn an_unlabeled_slice_with_a_copys_name_is_found_by_a_get() {
         ["NameTaken"],
         "not reported exactly once"
     );
-    let found = store
-        .get("endpointslices", "default", &name)
-        .expect("never touched");
+    let found = store.get("endpointslices", "default", &name).expect("the slice");
     assert_eq!(found["endpoints"][0]["addresses"][0], "203.0.113.9");
 
     store

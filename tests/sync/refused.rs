@@ -235,8 +235,8 @@ async fn empty_copy_is_deleted_after_its_replacement_is_written() {
     assert_eq!(addresses(&operator.store, "vip"), ["192.0.2.1"]);
 }
 
-/// If a pending refusal made the key due all the time, each sync would compute a plan and, with planned deletes, send a
-/// GET of the Service.
+/// If a pending refusal made the Service due all the time, each sync would compute a plan and, with planned deletes,
+/// send a GET of the Service.
 #[tokio::test(start_paused = true)]
 async fn a_refused_write_is_planned_again_only_when_due() {
     let operator = Operator::start(&cluster(&["192.0.2.1"]));

@@ -92,7 +92,7 @@ async fn churning_services_do_not_delay_changes_of_other_sources() {
     let operator = Operator::start(&cluster(&["192.0.2.1", "192.0.2.2"]));
     put(&operator.store, service("vip"));
     operator.until_addresses("vip", &["192.0.2.1", "192.0.2.2"]).await;
-    // A list takes longer than the pause between two selectors.
+    // A list takes longer than the first pause between two lists of new names.
     operator
         .sources
         .faults()
@@ -159,7 +159,7 @@ async fn a_watch_whose_version_is_refused_relists() {
             .iter()
             .map(|request| request.verb)
             .collect();
-        // The other watch of sources is not affected.
+        // The other watch of sources resumes without a list.
         assert_eq!(verbs, ["watch", "watch", "list", "watch"], "{code}");
     }
 }
@@ -335,7 +335,7 @@ async fn leads_without_watches() -> Operator {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_new_leader_does_not_write_before_its_watches_are_answered() {
+async fn a_new_leader_waits_up_to_a_second_for_its_watches() {
     let operator = leads_without_watches().await;
     pass(ms(500)).await;
     assert!(operator.asked().is_empty(), "{:?}", operator.asked());
