@@ -148,7 +148,7 @@ fn render_mode_applies_when_the_kind_of_a_monitor_is_missing() {
 }
 
 #[test]
-fn a_grafana_dashboard_object_has_the_same_dashboard() {
+fn a_grafana_dashboard_object_has_the_dashboard_of_the_chart() {
     let Some(helm) = helm() else { return };
     assert_eq!(count(&helm.render(&[]), "GrafanaDashboard"), 0);
     let on = "grafanaDashboard.grafanaOperator.enabled=true";
@@ -209,7 +209,10 @@ fn flow_schemas_match_requests_of_the_service_account() {
     let rules = |ending| find(&rendered, "FlowSchema", ending)["spec"]["rules"][0]["resourceRules"].clone();
     assert_eq!(rules("-leases")[0]["namespaces"], json!(["leases"]));
     for rule in rules("-copies").as_array().expect("rules") {
-        assert_eq!(rule["clusterScope"], true, "the operator lists all namespaces");
+        assert_eq!(
+            rule["clusterScope"], true,
+            "{rule} excludes lists of all namespaces"
+        );
     }
 }
 

@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 use crate::helm::{NAMESPACE, chart, find, helm};
 use crate::released::{clusters, release};
 
-/// The user name of the operator. Tests give it more permissions than the chart does, as if an attacker who gained
-/// permissions in another way used the token of the operator.
+/// The user name of the operator. Tests give it more permissions than the chart does: the policies must also hold if an
+/// attacker with the operator's token gains permissions in another way.
 pub const OPERATOR: &str = "system:serviceaccount:copier:endpoint-copier-operator";
 
 const SERVICES: &str = "/api/v1/namespaces/team-a/services";

@@ -53,7 +53,7 @@ async fn reuse_flags_decide_which_values_apply_on_api_server() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_rollback_needs_the_revision_on_api_server() {
+async fn a_rollback_to_the_old_chart_needs_its_revision_on_api_server() {
     for pair in &clusters().await {
         let release = release(pair);
         release.apply("install", &old_release(), &["--create-namespace"]);

@@ -99,6 +99,7 @@ const CONTRADICTIONS: &[(&str, &[&str])] = &[
         "extraEnv[0].name=HOST_IPS,extraEnv[0].value=192.0.2.1",
         &["HOST_IPS is already set"],
     ),
+    // More flags for which the chart has a value, and values that need another value.
     ("extraArgs[0]=--probe=off", &["set probe.mode"]),
     ("extraArgs[0]=--nodes-selector=", &["set nodes.selector"]),
     ("extraArgs[0]=--max-services=1", &["set managedServices.max"]),
@@ -117,6 +118,7 @@ const CONTRADICTIONS: &[(&str, &[&str])] = &[
         "extraEnv[0].name=ENDPOINT_COPIER_PROBE_PERIOD,extraEnv[0].value=2s",
         &["set probe.period"],
     ),
+    // The same variable twice.
     ("extraEnv[0].name=A,extraEnv[1].name=A", &["A is already set"]),
     // Fields of a Deployment and of a Service: the API server would reject the object without naming the Helm value.
     (
@@ -174,7 +176,7 @@ fn a_contradiction_is_refused_with_the_value_to_use() {
 fn an_apparent_contradiction_is_accepted() {
     for helm in helms() {
         for set in [
-            // SECURITY.md recommends the first one.
+            // SECURITY.md mentions the first one.
             "extraArgs[0]=--metrics-bind-address=0",
             "extraArgs[0]=-metrics-bind-address=0",
             "extraArgs[0]=--api-server-address=192.0.2.1:6443\\,192.0.2.2:6443",

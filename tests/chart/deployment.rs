@@ -170,7 +170,7 @@ fn a_rollout_never_waits_for_a_free_node() {
         ("podAntiAffinityPreset=soft", json!(1), json!(0)),
         ("podAntiAffinityPreset=none", json!(1), json!(0)),
         ("podAntiAffinityPreset=hard", json!(0), json!(1)),
-        // The affinity that the user gave to the old chart.
+        // An affinity that a user of the old chart may have set.
         (
             "affinity.podAntiAffinity.requiredDuringSchedulingIgnoredDuringExecution[0].topologyKey=node",
             json!(0),

@@ -62,7 +62,10 @@ fn links_of_the_charts_readme_lead_to_repository_files() {
     let about: Value = serde_saphyr::from_str(&file("Chart.yaml")).expect("YAML");
     let home = about["home"].as_str().expect("a home");
     let readme = file("README.md");
-    assert!(!readme.contains("]("), "links must be references at the end");
+    assert!(
+        !readme.contains("]("),
+        "a link is not a reference to the end of the README"
+    );
     let links: Vec<_> = readme
         .lines()
         .filter(|line| line.starts_with('['))

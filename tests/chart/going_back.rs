@@ -1,4 +1,4 @@
-//! The commands of two how-to guides that delete copies after the return to the Go operator, run as they are written
+//! The commands with which two how-to guides delete copies after a return to the Go operator, run as they are written
 //! there.
 
 use std::path::Path;
@@ -17,7 +17,7 @@ const OURS: Option<&str> = Some("endpoint-copier-operator");
 /// The managed-by label of a slice that Kubernetes mirrors from `Endpoints`.
 const MIRRORED: Option<&str> = Some("endpointslicemirroring-controller.k8s.io");
 
-/// The commands of a document that wait for the Go operator and then delete copies, each with all of its lines.
+/// A document's commands that wait for the Go operator and then delete copies, each with all of its lines.
 fn commands(document: &str) -> Vec<String> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(document);
     let text = std::fs::read_to_string(path).expect("a document");

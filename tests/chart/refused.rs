@@ -3,6 +3,7 @@
 use crate::helm::helms;
 
 /// The values given with `--set`, the key that the error must name, and the error in the words of Helm 4 and of Helm 3.
+/// An empty string means that both use the same words.
 const INVALID: &[(&str, &str, &str, &str)] = &[
     // Unknown keys, at every depth.
     (

@@ -28,17 +28,14 @@ const UNUSED_PERMISSIONS: [(&str, &str); 6] = [
         "events.k8s.io events patch",
         "kube's recorder patches an Event that it repeats; here each Event is new",
     ),
-    (
-        " nodes get",
-        "for debugging: a role that lists Nodes also gets them",
-    ),
+    (" nodes get", "for debugging; the operator never sends it"),
     (
         "coordination.k8s.io leases get f668ae63.endpoint-copier-operator-probes in copier",
         "the leader sends a GET only if its watch is silent",
     ),
     (
         "coordination.k8s.io leases patch f668ae63.endpoint-copier-operator-probes in copier",
-        "nothing is written while nothing is suspected",
+        "no replica writes while no API server is suspected",
     ),
 ];
 
@@ -135,7 +132,7 @@ pub async fn cause_requests(cluster: &Cluster) {
     cluster
         .until_addresses("default", "kubernetes-vip", &addresses[..1])
         .await;
-    // A copy that differs and claims to be newer than its source causes a GET.
+    // A copy that differs and claims a newer version of its source causes a GET of that source.
     let copy = cluster.slices_of("default", "kubernetes-vip").await.remove(0);
     let name = copy.metadata.name.expect("a name");
     let mut claim = vip(json!({"endpoint-copier/source-resource-version": "999999999999"}));
@@ -157,7 +154,7 @@ pub async fn cause_requests(cluster: &Cluster) {
             .any(|event| event.reason.as_deref() == Some("InvalidAnnotation"))
     })
     .await;
-    // A Service that is no longer managed causes a GET of it and deletes of its copies.
+    // If a Service is no longer managed, the operator reads it once more, and then deletes its copies.
     let no = json!({"endpoint-copier/enabled": "false"});
     cluster
         .patch::<Service>("default", "kubernetes-vip", vip(no))

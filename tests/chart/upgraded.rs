@@ -44,8 +44,8 @@ fn copy_folder(from: &Path, to: &Path) {
     }
 }
 
-/// The defaults of the Go operator's chart of this version. Version 0.2 had different resources, and neither seccomp
-/// nor a priority class.
+/// The defaults of the Go operator's chart of this version. Version 0.2 had another repository and other resources, and
+/// neither seccomp nor a priority class.
 fn old_values(version: &str) -> String {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/chart/old-release/values.yaml");
     let text = std::fs::read_to_string(path).expect("the old values");
@@ -62,7 +62,7 @@ fn old_values(version: &str) -> String {
     values.to_string()
 }
 
-/// A Deployment with another name would be a second one, next to the old one.
+/// With another name, the new Deployment would not replace the old one.
 #[test]
 fn names_of_the_old_chart_stay_however_long_they_are() {
     let old = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/chart/old-release");
