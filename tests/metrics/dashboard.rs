@@ -148,9 +148,12 @@ fn the_file_is_formatted_and_the_charts_copy_is_the_same() {
     }
     assert!(
         text(FILE) == formatted,
-        "BLESS=1 cargo nextest run --test metrics dashboard formats {FILE}"
+        "{FILE} is not formatted: run BLESS=1 cargo nextest run --test metrics dashboard"
     );
-    assert!(text(CHART_COPY) == formatted, "make docs writes {CHART_COPY}");
+    assert!(
+        text(CHART_COPY) == formatted,
+        "{CHART_COPY} is out of date: run make docs"
+    );
 }
 
 #[test]
@@ -170,7 +173,7 @@ fn the_dashboard_is_a_classic_model_with_a_stable_uid() {
             (&variable["multi"], &variable["includeAll"]),
             (&json!(true), &json!(true))
         );
-        // Series without the label, such as `cluster`, also match.
+        // This also matches series without the label, which can be `cluster`.
         assert_eq!(variable["allValue"], ".*");
         let query = word(variable, "/query/query");
         assert!(
@@ -261,10 +264,7 @@ fn every_variable_exists_and_every_query_uses_the_filters() {
         assert!(defined.contains(&used) || used == "__all", "${used}");
     }
     for (place, query, _) in queries(&dashboard) {
-        assert!(
-            !query.contains("vector("),
-            "{place}: missing data must be visible"
-        );
+        assert!(!query.contains("vector("), "{place}: vector() hides missing data");
         let ranges = query.split('[').skip(1);
         let of_the_panel = ["$__rate_interval]", "$__range] @ end()"];
         for range in ranges {
@@ -328,7 +328,7 @@ async fn queries_use_only_metrics_and_labels_of_a_real_scrape() {
                 || query.contains(&format!("increase({metric}{{"));
             assert_eq!(
                 is_counter, has_rate,
-                "{place}: counters need a rate, and other metrics must not have one"
+                "{place}: a counter without a rate, or a rate of another metric"
             );
             known.extend(there.labels.iter().map(String::as_str));
             known.extend((there.kind == "histogram").then_some("le"));

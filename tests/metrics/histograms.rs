@@ -53,7 +53,7 @@ fn knows_custom_buckets(promtool: &Path) -> bool {
 #[test]
 fn every_quantile_also_has_a_form_for_native_histograms() {
     let of_histograms = of_histograms();
-    assert_eq!(of_histograms.len(), 12, "not 10 panels and 2 alerts");
+    assert_eq!(of_histograms.len(), 12, "not 10 queries of panels and 2 alerts");
     for (place, query) in of_histograms {
         let quantiles = query.split("histogram_quantile(").skip(1);
         let classic: Vec<_> = quantiles.filter(|part| part.contains("_bucket{")).collect();

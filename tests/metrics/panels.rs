@@ -1,12 +1,12 @@
-//! Panels as Grafana draws them: missing data is not green, an increase is drawn once, and an age excludes the time
-//! since the scrape.
+//! Panels as Grafana draws them: an empty tile is green only if that is good, an increase is drawn once, and an age
+//! excludes the time since the scrape.
 
 use serde_json::{Value, json};
 
 use crate::dashboard::{dashboard, list, panels, queries, replaced, word};
 use crate::promtool::{promtool, run};
 
-/// Whether a panel shows one value at a time, with a color.
+/// Whether a panel shows current values, with colors.
 fn is_tile(panel: &Value) -> bool {
     panel["type"] == "stat" || panel["type"] == "bargauge"
 }
@@ -60,8 +60,8 @@ fn an_increase_is_drawn_once() {
     }
 }
 
-/// In the series of this test, each time is 1 s before its scrape, and scrapes are 15 s apart. Therefore the age is
-/// always 1 s.
+/// In the series of this test, each timestamp is 1 s before its scrape, and scrapes are 15 s apart. Therefore the age
+/// is always 1 s.
 #[test]
 fn an_age_in_a_panel_excludes_the_time_since_the_scrape() {
     let Some(promtool) = promtool() else { return };

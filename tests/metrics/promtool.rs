@@ -11,7 +11,7 @@ pub fn promtool() -> Option<PathBuf> {
     tool("promtool", env!("CARGO_TARGET_TMPDIR"))
 }
 
-/// Runs promtool, which must succeed, with this standard input. Returns its output.
+/// Runs promtool with this standard input, and returns its output. Panics if promtool fails.
 pub fn run(promtool: &Path, arguments: &[&str], input: &str) -> String {
     let mut child = Command::new(promtool)
         .args(arguments)
