@@ -20,7 +20,7 @@ const STORY_PANELS = {
   refused: ["Services", "What is wrong now", "Services over time", "Findings"],
 };
 
-// A story is drawn from a minute before its start. Its tiles show the moment that the text describes.
+// A story is drawn from a minute before its start. Its tiles show the moment `at`, to which its description refers.
 function picture({ name, from, at, to }) {
   const first = dashboard.panels.filter(({ gridPos, type }) => gridPos.y < 5 && type !== "row");
   const others = STORY_PANELS[name].map((title) => dashboard.panels.find((panel) => panel.title === title));

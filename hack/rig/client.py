@@ -16,7 +16,7 @@ import time
 NAME = "kubernetes.default.svc"
 # The time limit of a call, in seconds.
 LIMIT = 1.0
-# Source ports: below those that the kernel assigns, and without those on which kube-proxy listens.
+# Source ports: below those that the kernel assigns, and outside those on which kube-proxy listens.
 PORTS = range(11000, 30000)
 
 

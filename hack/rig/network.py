@@ -41,7 +41,7 @@ def ip(words, namespace=None):
 
 def build():
     """Creates the namespaces and connects them."""
-    # Each namespace has a file in /run/netns, which must end with the rig.
+    # Each namespace has a file in /run/netns, which must disappear with the rig.
     run("mount", "-t", "tmpfs", "none", "/run")
     ip("link set lo up")
     forward("sh")

@@ -6,13 +6,14 @@
     announce    MetalLB and PureLB would announce the VIP from exactly the nodes whose API server is alive
     faults      how long calls to the VIP fail when a node loses power, or its API server is killed or freezes
     supervisor  port 9345 of the VIP, and what happens when it fails on one node and on all
-    quiet       nothing is taken out while every API server lives, during a list of disturbances of the network and of
-                processes; two of them have other checks
+    quiet       during disturbances of the network and of processes, the operator sets no endpoint to not ready; two of
+                the disturbances have other checks
     idle        the processor time and memory of each replica while nothing happens
 
 Each node is a network namespace with etcd, kube-apiserver, kube-proxy in nftables mode and a replica of the operator.
 The rig needs root on Linux, ip, nft, openssl, unshare, and KUBEBUILDER_ASSETS, a folder with etcd, kube-apiserver and
-kube-proxy. The exit code is 1 if a check fails. At the end, everything is removed except the logs of a failed run.
+kube-proxy. The exit code is 1 if a check fails. At the end, everything is removed except the logs of a failed run and
+those in the folder that --logs names.
 """
 
 import argparse
@@ -35,14 +36,14 @@ import quiet
 from network import CLIENT, FAMILIES, NODES, VIP, Failure, announce_from
 
 FAULTS = ("kill", "freeze", "power-off")
-# Further faults of the scenario faults.
+# Faults that happen only if --faults names them.
 MORE_FAULTS = ("hang", "etcd-kill")
 # Limits in seconds. After a fault, the copies are up to date within:
 FAULT_LIMIT = 6
 # The copies list a repaired server again within this time. Each relapse doubles the time for which the server must
-# answer before that, up to 60 s:
+# first answer, up to 60 s:
 RETURN_LIMIT = 90
-# Calls fail for at most this long, by the kind of the node. The Lease of a dead leader expires after 6 s.
+# Calls fail for at most this long, by the node with the fault (--victim). The Lease of a dead leader expires after 6 s.
 FAILING_LIMIT = {"other": 5.5, "leader": 9, "etcd-leader": 5.5}
 # An API server without its etcd still answers /readyz with 200 for a while, because it caches its check of etcd. Without
 # the leader of etcd, nothing can be written until the other members have elected one.
@@ -142,7 +143,8 @@ def expect_announcing(rig, limit, what, nodes):
 
 
 def announce(rig):
-    """Each fault begins after a renewal, so that Kubernetes itself still lists the dead server."""
+    """Each fault begins after the API server has renewed its lease in etcd, so that Kubernetes itself still lists the
+    dead server."""
     rig.cluster.set_policy("Local")
     expect_announcing(rig, RETURN_LIMIT, "before a fault", NODES)
     for fault in FAULTS:
@@ -294,8 +296,8 @@ def parse():
     option("--logs", metavar="DIR", help="the folder for the logs [a new one, removed if all checks pass]")
     option("--faults", default=",".join(FAULTS), help="the faults of the scenario faults; also hang and etcd-kill [%(default)s]")
     option("--victim", choices=FAILING_LIMIT, default="other", help="the node with the fault [%(default)s]: that of "
-           "the operator's leader, that of the etcd leader, or one of neither")
-    option("--reps", type=int, default=1, help="how often each fault happens [%(default)s]")
+           "the operator's leader, that of the etcd leader, or one with neither")
+    option("--reps", type=int, default=1, help="how many times each fault happens [%(default)s]")
     option("--disturbances", default=",".join(quiet.DISTURBANCES), help="the disturbances of the scenario quiet [%(default)s]")
     option("--minutes", type=float, default=1, help="how long each disturbance, or idle, lasts [%(default)s]")
     option("--out", metavar="FILE", help="appends a line of JSON for each fault or disturbance")
