@@ -31,8 +31,8 @@ documented! {
     /// Addresses of the endpoints that the operator marked as not ready because of failed probes.
     UNREACHABLE = "endpoint-copier/unreachable" =>
         "Addresses of the endpoints that the operator marked as not ready because they failed probes, separated by \
-         commas. A new leader keeps these endpoints not ready until they answer. The annotation has no effect on \
-         endpoints that are ready.";
+         commas. A new leader keeps these endpoints not ready until they pass its own probes. The annotation has no \
+         effect on endpoints that are ready.";
 }
 
 /// The source slice of a copy, as the annotations of the copy state it. Users can edit these annotations.
