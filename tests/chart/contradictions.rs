@@ -59,7 +59,7 @@ const CONTRADICTIONS: &[(&str, &[&str])] = &[
     ),
     (
         "extraArgs[0]=--leader-elect=false",
-        &["--leader-elect", "need the election"],
+        &["--leader-elect", "needs leader election"],
     ),
     (
         "extraArgs[0]=-leader-elect=f,replicaCount=1",
@@ -76,7 +76,7 @@ const CONTRADICTIONS: &[(&str, &[&str])] = &[
     ),
     (
         "extraEnv[0].name=ENDPOINT_COPIER_LEADER_ELECT,extraEnv[0].value=F",
-        &["ENDPOINT_COPIER_LEADER_ELECT", "need the election"],
+        &["ENDPOINT_COPIER_LEADER_ELECT", "needs leader election"],
     ),
     (
         "extraEnv[0].name=ENDPOINT_COPIER_METRICS_BIND_ADDRESS,extraEnv[0].valueFrom.fieldRef.fieldPath=status.podIP",

@@ -14,7 +14,7 @@ common mistakes, and these checks refuse them. The Deployment includes the check
 {{- include "endpoint-copier-operator.checkImage" . }}
 {{- include "endpoint-copier-operator.checkHost" . }}
 {{- if and .Values.admission.operator.enabled .Values.rbac.create .Values.rbac.goOperator }}
-{{- fail "admission.operator.enabled needs rbac.goOperator=false: Pods of the Go operator write slices that the policy does not let pass" }}
+{{- fail "admission.operator.enabled needs rbac.goOperator=false: Pods of the Go operator write slices that the policy rejects" }}
 {{- end }}
 {{- with .Values.rbac.namespaces }}
 {{- $vip := include "endpoint-copier-operator.vipNamespace" $ }}
@@ -213,7 +213,7 @@ common mistakes, and these checks refuse them. The Deployment includes the check
 {{- if hasKey $ofValues .flag }}
 {{- fail (printf "%s: the chart has a value for it; set %s" .by (get $ofValues .flag)) }}
 {{- else if eq .flag "leader-elect" }}
-{{- fail (printf "%s: the replicas need the election, even a single one, because an upgrade runs a second one next to it" .by) }}
+{{- fail (printf "%s: even a single replica needs leader election, because an upgrade runs a second one next to it" .by) }}
 {{- else if eq .flag "health-probe-bind-address" }}
 {{- fail (printf "%s: the kubelet's probes use port 8081; see startupProbe, livenessProbe, readinessProbe" .by) }}
 {{- else if and (eq .flag "metrics-bind-address") (ne .value "0") }}
