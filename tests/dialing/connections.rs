@@ -157,6 +157,7 @@ async fn a_client_leaves_a_server_that_refuses_all_streams() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_request_fails_because_of_goaway_on_api_server() {
     if testbed::real::assets().is_none() {
+        println!("skipped: needs KUBEBUILDER_ASSETS");
         return;
     }
     let cluster = RealCluster::start_with(1, &["--goaway-chance=0.02"])

@@ -41,7 +41,7 @@ fn reachability(port: u16, facts: &Facts) -> Check {
         .collect();
     let count = of_port().count();
     if failed.is_empty() {
-        return Check::ok(NAME, format!("{count} servers answer on port {port}"));
+        return Check::ok(NAME, format!("{count} of {count} servers answer on port {port}"));
     }
     let listed = failed.iter().map(|(target, why)| format!("{target} ({why})"));
     let detail = format!(

@@ -65,8 +65,8 @@ fn copies(row: &Row) -> Vec<Check> {
     if due > 0 || (!row.in_sync && !explained) {
         checks.push(Check::failed(
             NAME,
-            format!("the copies are not as they should be: {due} writes are pending"),
-            "Run the command plan to see them. Check that a replica leads, and read its log.",
+            format!("the copies are not in sync; planned writes: {due}"),
+            "Run the command plan to see the writes. Check that a replica leads, and read its log.",
         ));
     } else if checks.is_empty() {
         let source = row.source.as_deref().unwrap_or("no source");
@@ -255,7 +255,7 @@ fn tls_san(service: &ServiceFacts, facts: &Facts) -> Option<Check> {
     );
     let remedy = format!(
         "Add {missing_names} to tls-san in the configuration of each of these servers and restart rke2-server or k3s. \
-         With kubeadm, add it to apiServer.certSANs and renew the certificate of the API server."
+         With kubeadm, add {missing_names} to apiServer.certSANs and renew the certificate of the API server."
     );
     // A server may have another certificate for a host name, which it shows only to clients that send the name.
     let is_address = |name: &String| service.announced.host_names.iter().all(|host| host != name);

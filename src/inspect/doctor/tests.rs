@@ -179,7 +179,7 @@ fn copies_and_their_findings_are_checked() {
             |facts| {
                 facts.services[0].row.in_sync = false;
             },
-            Some((Failed, "not as they should be")),
+            Some((Failed, "not in sync")),
         ),
         (
             "copies",
@@ -457,7 +457,11 @@ fn reachability_is_checked_for_each_port() {
         }
     }
     assert_results(&[
-        ("reachability", |_| {}, Some((Ok, "3 servers answer on port"))),
+        (
+            "reachability",
+            |_| {},
+            Some((Ok, "3 of 3 servers answer on port")),
+        ),
         ("reachability", |facts| facts.servers.clear(), None),
         (
             "reachability",
