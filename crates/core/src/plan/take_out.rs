@@ -1,5 +1,5 @@
-//! Takes API servers that do not answer probes out of the wanted copies: marks their endpoints as not ready, and
-//! records their addresses.
+//! Takes API servers that fail probes out of the wanted copies: marks their endpoints as not ready, and records their
+//! addresses. `verdicts::judge` decides which ones.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;

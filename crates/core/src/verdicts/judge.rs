@@ -254,7 +254,8 @@ impl Port<'_> {
         all.all(|facts| matches!(facts.phase, Phase::Down | Phase::New))
     }
 
-    /// `7.conditions`: whether to take out an address that gets traffic.
+    /// `7.conditions`: whether to take out an address that gets traffic: it was well and is down, this replica has just
+    /// renewed its Lease, no replica objects and each had time to, and another address answered after this one failed.
     fn takes_out(&self, address: IpAddr, leadership: Leadership) -> bool {
         let facts = self.fact(address);
         // A target is down only after it was well.
