@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn skew_is_unknown_without_a_date_or_if_the_clock_was_set_back() {
+    fn skew_is_unknown_without_a_valid_date_or_if_clock_was_set_back() {
         assert_eq!(skew(&HeaderMap::new(), at(0), at(1)), None);
         let nonsense = HeaderMap::from_iter([(header::DATE, "yesterday".parse().unwrap())]);
         assert_eq!(skew(&nonsense, at(0), at(1)), None);

@@ -204,7 +204,7 @@ on_both! {
     }
 
     /// Rule: 8.several-nodes
-    async fn server_on_two_nodes_is_left_out_of_the_second_family(cluster: &mut Cluster) {
+    async fn server_on_two_nodes_is_left_out_and_reported(cluster: &mut Cluster) {
         let (_operator, service) = both_families(cluster).await;
         cluster.put_node(node("impostor", &["192.0.2.1", "2001:db8::bad"])).await;
         until_lists(cluster, &["192.0.2.1", "192.0.2.2", "192.0.2.3", "2001:db8::2", "2001:db8::3"]).await;

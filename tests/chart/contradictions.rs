@@ -63,7 +63,7 @@ const CONTRADICTIONS: &[(&str, &[&str])] = &[
     ),
     (
         "extraArgs[0]=-leader-elect=f,replicaCount=1",
-        &["--leader-elect", "a single one"],
+        &["--leader-elect", "even a single replica"],
     ),
     // The same flags, given as environment variables.
     (

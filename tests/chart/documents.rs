@@ -64,7 +64,7 @@ fn links_of_the_charts_readme_lead_to_repository_files() {
     let readme = file("README.md");
     assert!(
         !readme.contains("]("),
-        "a link is not a reference to the end of the README"
+        "an inline link: use a reference whose target is at the end of the README"
     );
     let links: Vec<_> = readme
         .lines()

@@ -173,7 +173,7 @@ fn the_dashboard_is_a_classic_model_with_a_stable_uid() {
             (&variable["multi"], &variable["includeAll"]),
             (&json!(true), &json!(true))
         );
-        // This also matches series without the label, which can be `cluster`.
+        // This also matches series that lack the label of the variable, such as `cluster`.
         assert_eq!(variable["allValue"], ".*");
         let query = word(variable, "/query/query");
         assert!(

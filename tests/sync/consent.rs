@@ -325,7 +325,7 @@ async fn a_write_that_fails_keeps_no_copy_without_consent() {
     is_withdrawn(&operator).await;
 }
 
-/// Before an update, the operator reads the metadata of the copy that it does not keep in memory.
+/// Before an update, the operator reads the part of the metadata of the copy that it does not keep in memory.
 /// Rule: 9.withdrawal
 #[tokio::test(start_paused = true)]
 async fn a_copy_that_cannot_be_read_keeps_no_other_without_consent() {

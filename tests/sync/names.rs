@@ -126,7 +126,7 @@ async fn new_names_join_the_shared_watch_when_changes_stop() {
         .expect("it exists");
     pass(seconds(70)).await;
     let lists = asked(&operator, "list");
-    assert_eq!(lists.len(), 6, "not one more list");
+    assert_eq!(lists.len(), 6, "not exactly one more list");
     assert!(!lists.iter().any(|list| names(list).contains("kubernetes")));
     operator.store.requests().clear();
     pass(seconds(30)).await;

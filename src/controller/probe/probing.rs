@@ -32,7 +32,7 @@ pub struct Probing {
     pub lease_client: Client,
     /// The addresses of this node.
     pub node_addresses: BTreeSet<IpAddr>,
-    /// Called with the API servers that are unhealthy while another one is healthy, whenever this set changes.
+    /// Called with the API servers that are unhealthy while another one is well, whenever this set changes.
     pub on_unhealthy: OnUnhealthy,
     /// Spreads the probes of several replicas over the period.
     pub seed: u64,

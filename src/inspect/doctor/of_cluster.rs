@@ -96,8 +96,8 @@ fn installations(facts: &Facts) -> Option<Check> {
                 led.len(),
                 a_few(&led)
             ),
-            "Keep one installation. helm list --all-namespaces shows those that Helm installed; uninstall the others. \
-             The copies stay meanwhile.",
+            "Keep one installation and uninstall the others. helm list --all-namespaces shows those that Helm \
+             installed. The copies stay meanwhile.",
         ),
         (_, Some(why)) if led.is_empty() => Check::unknown(NAME, format!("whether a replica leads: {why}")),
         (_, Some(why)) => Check::unknown(

@@ -93,7 +93,7 @@ fn endpoints(row: &Row) -> Check {
     }
     if copy.ready == 0 {
         let detail = format!(
-            "{of_all}, so nothing answers at the address of the Service; in the source, {} of {} are",
+            "{of_all}, so nothing answers at the address of the Service; in the source, {} of {} are ready",
             source.ready, source.total
         );
         let is_other_family =

@@ -86,7 +86,7 @@ fn strip_copy(slice: &mut EndpointSlice) {
     metadata.finalizers = None;
 }
 
-/// The value, or an empty text if the value is longer than any that the operator writes. Both are invalid.
+/// The value or, if it is longer than any that the operator writes, an empty text, which is just as invalid.
 fn possible(value: &str) -> &str {
     if value.len() > LONGEST_VALUE { "" } else { value }
 }

@@ -31,7 +31,7 @@ documented! {
     /// Addresses of the endpoints that the operator marked as not ready because of failed probes.
     UNREACHABLE = "endpoint-copier/unreachable" =>
         "Addresses of the endpoints that the operator marked as not ready because they failed probes, separated by \
-         commas. A new leader keeps these endpoints not ready until they pass its own probes. The annotation has no \
+         commas. A new leader keeps these endpoints not ready while its own probes of them fail and another API server answers. The annotation has no \
          effect on endpoints that are ready.";
 }
 

@@ -23,7 +23,7 @@ pub fn is_named_after(slice: &str, service: &str) -> bool {
 }
 
 /// The Services after which a slice might be named. A Service whose `<service>-` was truncated is left out, because the
-/// name of the slice contains only part of the Service's name.
+/// name of the slice does not show where the Service's name ends.
 #[must_use]
 pub fn named_after(slice: &SliceKey) -> Vec<ServiceKey> {
     // Without this check, if a Service `app` consents, a forged copy of a slice `app-admin` would reveal whether there

@@ -240,7 +240,7 @@ pub(super) fn endpoints(
         plan.find(
             Reason::NodeNameMissing,
             format!(
-                "the traffic policy is Local, and endpoints have no nodeName, so they are not local on any node: {}; {remedy}",
+                "the traffic policy is Local, and endpoints have no nodeName, so they are local on no node, and with externalTrafficPolicy their nodes do not announce the address: {}; {remedy}",
                 a_few(nameless.into_iter().map(describe))
             ),
         );

@@ -1,7 +1,7 @@
 //! The state of one target, computed from the results of its attempts. A *response* here is a 2xx, 401, 403 or 429. All
 //! other results are failures. A *run* is a series of failures without a response in between. A *fall* is the change of
 //! a well or failing target to [`Phase::Down`], and a *rise* lasts from the next response until the target is
-//! [`Phase::Well`] again.
+//! [`Phase::Well`] again or fails.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;

@@ -65,7 +65,7 @@ fn terms_never_overlap_despite_losses_and_clock_jumps() {
 }
 
 #[test]
-fn terms_overlap_only_if_a_new_candidate_takes_a_deleted_lease() {
+fn terms_overlap_only_if_a_new_candidate_takes_an_edited_lease() {
     let bound = Bound {
         horizon: 3,
         edits: 1,

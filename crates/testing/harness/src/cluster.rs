@@ -43,7 +43,7 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts a cluster with up to three API servers. `default/kubernetes` looks as if three other API servers had
+    /// Starts a cluster with `servers` API servers, at most three. `default/kubernetes` looks as if three other API servers had
     /// written it. `program` is the operator that runs on the cluster.
     pub async fn start(platform: Platform, program: impl Into<PathBuf>, servers: usize) -> Self {
         let cluster = Self::start_at(platform, program, &LOOPBACK[..servers]).await;

@@ -14,8 +14,7 @@ use crate::controller::watch::{Watches, named_selector};
 use endpoint_copier_core::index::Scope;
 use endpoint_copier_core::model::{Restart, WatchKind};
 
-/// The maximum number of watches of new names before they are combined: the next one replaces those whose needed names
-/// fit into its selector.
+/// If there are this many watches of new names, the next one replaces those whose needed names fit into its selector.
 const NEW_SHARDS: usize = 8;
 
 /// A watch of new names whose list is not complete after this time ends if none of its names is needed. A list usually

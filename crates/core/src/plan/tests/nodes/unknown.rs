@@ -90,7 +90,7 @@ fn a_node_that_cannot_be_decoded_changes_nothing() {
     assert_eq!(
         shown6(&world),
         V6,
-        "an address that might belong to a was removed"
+        "an address that might belong to Node a was removed"
     );
     list(&mut world, &V4[1..]);
     world.nodes = known_nodes([zoned(1), zoned(2)], &["a"]);
