@@ -5,9 +5,9 @@
 //! dirty while it is in progress is queued again when that work ends. Each key in progress uses a *slot*; some slots
 //! are reserved for Services with certain priorities.
 //!
-//! The next key is the first one of the first [`Lane`] that has a ready key and a free slot. In each lane, namespaces
-//! take turns ([`FairQueue`]). Keys without a reserved slot wait while the API server is overloaded, and during a
-//! [`HeadStart`].
+//! The next key is the first one of the first `Lane` that has a ready key and a free slot. In each lane, namespaces
+//! take turns (`FairQueue`). Keys without a reserved slot wait while the API server is overloaded, and during a
+//! `HeadStart`.
 
 use std::collections::{BTreeMap, HashMap};
 use std::future::poll_fn;
