@@ -12,6 +12,7 @@ mod contradictions;
 mod deployment;
 mod documents;
 mod failed;
+mod flood;
 mod going_back;
 mod helm;
 mod kubernetes;

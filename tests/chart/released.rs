@@ -72,20 +72,25 @@ impl Release<'_> {
         image.as_str().expect("a string").to_owned()
     }
 
-    /// Starts as many Pods as the Deployment has replicas, with a token of the ServiceAccount. Waits until they are ready.
-    pub async fn start_pods(&self, prefix: &str) -> Vec<Pod> {
-        let deployment = self.deployment().await;
+    /// A token of a ServiceAccount in the namespace of the release.
+    pub async fn token(&self, account: &str) -> String {
         let accounts: Api<ServiceAccount> = Api::namespaced(self.cluster.client(), NAMESPACE);
         let request = TokenRequest {
             spec: Some(TokenRequestSpec::default()),
             ..TokenRequest::default()
         };
-        let account = deployment["spec"]["template"]["spec"]["serviceAccountName"].as_str();
         let answer = accounts
-            .create_token_request(account.expect("a name"), &PostParams::default(), &request)
+            .create_token_request(account, &PostParams::default(), &request)
             .await
             .expect("a token");
-        let token = answer.status.and_then(|status| status.token).expect("a token");
+        answer.status.and_then(|status| status.token).expect("a token")
+    }
+
+    /// Starts as many Pods as the Deployment has replicas, with a token of the ServiceAccount. Waits until they are ready.
+    pub async fn start_pods(&self, prefix: &str) -> Vec<Pod> {
+        let deployment = self.deployment().await;
+        let account = deployment["spec"]["template"]["spec"]["serviceAccountName"].as_str();
+        let token = self.token(account.expect("a name")).await;
         let kubeconfig = self.cluster.kubeconfig_with(0, Some(&token));
         let node = Node {
             kubeconfig: &kubeconfig,

@@ -43,12 +43,17 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts a cluster with `servers` API servers, at most three. `default/kubernetes` looks as if three other API servers had
-    /// written it. `program` is the operator that runs on the cluster.
+    /// Starts a cluster with `servers` API servers, at most three. `default/kubernetes` looks as if three other API
+    /// servers had written it. `program` is the operator that runs on the cluster.
     pub async fn start(platform: Platform, program: impl Into<PathBuf>, servers: usize) -> Self {
         let cluster = Self::start_at(platform, program, &LOOPBACK[..servers]).await;
         cluster.put::<EndpointSlice>(objects::api_servers(&NOWHERE)).await;
         cluster
+    }
+
+    /// Starts a cluster with one real API server, which gets these additional flags.
+    pub async fn start_real(program: impl Into<PathBuf>, flags: &[&str]) -> Self {
+        Self::with(Servers::start_real(&LOOPBACK[..1], flags).await, program).await
     }
 
     /// Starts a cluster of three API servers. Each of the first two is reached over its own path in this network. The
@@ -171,6 +176,12 @@ impl Cluster {
         file.into_temp_path()
             .keep()
             .expect("a file that stays until its directory is removed")
+    }
+
+    /// A client for one of the servers with this token.
+    pub async fn client_with(&self, server: usize, token: &str) -> Client {
+        let kubeconfig = self.kubeconfig_with(server, Some(token));
+        client(&std::fs::read_to_string(kubeconfig).expect("a kubeconfig")).await
     }
 
     /// The token of a user.

@@ -44,9 +44,7 @@ pub(crate) struct TestbedServer {
 impl Servers {
     pub async fn start(platform: Platform, addresses: &[Ipv4Addr]) -> Self {
         if platform == Platform::Real {
-            // The tests themselves write the list of API servers.
-            let cluster = RealCluster::start_at(addresses, &["--endpoint-reconciler-type=none"]).await;
-            return Self::Real(Box::new(cluster.expect("etcd and API servers")));
+            return Self::start_real(addresses, &[]).await;
         }
         let store = Store::new();
         store.allow_loopback();
@@ -61,6 +59,14 @@ impl Servers {
         let serving = servers[0].serving.as_ref().expect("just started");
         let ca = serving.ca_pem().to_owned();
         Self::Testbed { store, ca, servers }
+    }
+
+    /// Real API servers with additional flags.
+    pub async fn start_real(addresses: &[Ipv4Addr], flags: &[&str]) -> Self {
+        // The tests themselves write the list of API servers.
+        let flags = [&["--endpoint-reconciler-type=none"], flags].concat();
+        let cluster = RealCluster::start_at(addresses, &flags).await;
+        Self::Real(Box::new(cluster.expect("etcd and API servers")))
     }
 
     /// Real API servers, one on each node, which maintain `default/kubernetes` themselves.

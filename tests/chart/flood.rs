@@ -1,0 +1,174 @@
+//! A flood of requests by another ServiceAccount, without and with the `FlowSchemas` of the chart.
+
+use std::time::{Duration, Instant};
+
+use harness::{Cluster, LEASE, Platform, until};
+use http::Request;
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::ServiceAccount;
+use kube::Client;
+use serde_json::{Value, json};
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::PROGRAM;
+use crate::helm::{NAMESPACE, chart, helm};
+use crate::pod::list_api_servers;
+use crate::released::Release;
+
+/// Few requests in flight, so that few clients can flood the API server.
+const SMALL: [&str; 2] = ["--max-requests-inflight=10", "--max-mutating-requests-inflight=5"];
+
+/// The number of clients in the flood, more than the API server serves at the same time.
+const CLIENTS: usize = 60;
+
+/// The longest wait for a change to be copied during the flood.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Requests of a ServiceAccount that hold their places in flight without using the processor: the API server waits 3 s
+/// for the version that they name.
+async fn flood(release: &Release<'_>) -> Vec<AbortOnDropHandle<()>> {
+    let cluster = release.cluster;
+    let account = json!({"metadata": {"name": "flooder", "namespace": NAMESPACE}});
+    cluster.create::<ServiceAccount>(account).await;
+    let binding = json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": "flooder"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"},
+        "subjects": [{"kind": "ServiceAccount", "name": "flooder", "namespace": NAMESPACE}],
+    });
+    let path = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings";
+    assert_eq!(cluster.post(path, binding).await, 201);
+    let client = cluster.client_with(0, &release.token("flooder").await).await;
+    let send = |client: Client| async move {
+        loop {
+            let request = Request::get(
+                "/api/v1/configmaps?resourceVersion=999999999&resourceVersionMatch=NotOlderThan",
+            );
+            _ = client
+                .request_text(request.body(Vec::new()).expect("a request"))
+                .await;
+        }
+    };
+    let tasks = (0..CLIENTS).map(|_| AbortOnDropHandle::new(tokio::spawn(send(client.clone()))));
+    let tasks = tasks.collect();
+    until_flooded(cluster).await;
+    tasks
+}
+
+async fn until_flooded(cluster: &Cluster) {
+    let client = cluster.client();
+    until("requests of the flood wait", async || {
+        waiting(&client).await > 20.0
+    })
+    .await;
+}
+
+/// The number of requests that wait in the priority level of a ServiceAccount without its own `FlowSchema`.
+async fn waiting(client: &Client) -> f64 {
+    let request = Request::get("/metrics").body(Vec::new()).expect("a request");
+    let page = client.request_text(request).await.expect("metrics");
+    let of_level = |line: &&str| {
+        line.starts_with("apiserver_flowcontrol_current_inqueue_requests{")
+            && line.contains("\"workload-low\"")
+    };
+    let values = page
+        .lines()
+        .filter(of_level)
+        .filter_map(|line| line.rsplit(' ').next());
+    values.filter_map(|value| value.parse::<f64>().ok()).sum()
+}
+
+/// Changes the source this many times, and returns how long the copy took after each, in ascending order.
+async fn latencies(cluster: &Cluster, changes: u8) -> Vec<Duration> {
+    let history = cluster.watch_slices("default", "kubernetes-vip").await;
+    let mut took = Vec::new();
+    for number in 0..changes {
+        // Two series of changes in a row have no address in common.
+        let address = format!("198.51.{changes}.{number}");
+        list_api_servers(cluster, &[&address]).await;
+        let written = Instant::now();
+        let copied = history.shows(&[&address], PATIENCE).await;
+        took.push(copied.expect("a copy").saturating_duration_since(written));
+    }
+    took.sort_unstable();
+    took
+}
+
+async fn lease(cluster: &Cluster) -> (Option<String>, Option<i32>) {
+    let lease = cluster.try_get::<Lease>(NAMESPACE, LEASE).await;
+    let spec = lease.and_then(|lease| lease.spec).expect("the Lease");
+    (spec.holder_identity, spec.lease_transitions)
+}
+
+/// Whether requests of the operator for slices belong to its own `FlowSchema`.
+async fn is_prioritized(operator: &Client, schema: &Value) -> bool {
+    let request = Request::get("/apis/discovery.k8s.io/v1/namespaces/default/endpointslices?limit=1");
+    let request = request.body(kube::client::Body::empty()).expect("a request");
+    let response = operator.send(request).await.expect("a response");
+    let uid = response.headers().get("x-kubernetes-pf-flowschema-uid");
+    uid.is_some_and(|uid| Some(uid.as_bytes()) == schema["metadata"]["uid"].as_str().map(str::as_bytes))
+}
+
+/// Rule: chart.priority
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn flow_schemas_protect_copies_and_the_term_in_a_flood_on_api_server() {
+    let Some(helm) = helm() else { return };
+    if !Platform::Real.is_here() {
+        return println!("skipped: needs KUBEBUILDER_ASSETS");
+    }
+    let cluster = Cluster::start_real(PROGRAM, &SMALL).await;
+    let release = Release {
+        helm: &helm,
+        kubeconfig: cluster.kubeconfig_with(0, None),
+        cluster: &cluster,
+    };
+    list_api_servers(&cluster, &["192.0.2.1"]).await;
+    let values = ["--set", "replicaCount=2,vip.create=true"];
+    release.apply(
+        "install",
+        &chart(),
+        &[&["--create-namespace"], &values[..]].concat(),
+    );
+    let _pods = release.start_pods("copier").await;
+    cluster
+        .until_addresses("default", "kubernetes-vip", &["192.0.2.1"])
+        .await;
+    let quiet = latencies(&cluster, 50).await;
+
+    let _flood = flood(&release).await;
+    let flooded = latencies(&cluster, 5).await;
+
+    release.apply(
+        "upgrade",
+        &chart(),
+        &["--reuse-values", "--set", "apiPriority.enabled=true"],
+    );
+    let schemas = cluster
+        .get("/apis/flowcontrol.apiserver.k8s.io/v1/flowschemas")
+        .await;
+    let mut schemas = schemas["items"].as_array().expect("a list").iter();
+    let copies = |schema: &&Value| schema["metadata"]["name"] == "endpoint-copier-operator-copies";
+    let schema = schemas.find(copies).expect("the FlowSchema");
+    let operator = cluster
+        .client_with(0, &release.token("endpoint-copier-operator").await)
+        .await;
+    until("the FlowSchema applies", async || {
+        is_prioritized(&operator, schema).await
+    })
+    .await;
+    let before = lease(&cluster).await;
+    let protected = latencies(&cluster, 100).await;
+    assert_eq!(lease(&cluster).await, before, "the leader has changed");
+    until_flooded(&cluster).await;
+
+    let [quiet, protected] = [quiet, protected].map(|took| took[took.len() * 99 / 100 - 1]);
+    let median = flooded[flooded.len() / 2];
+    println!(
+        "p99 without a flood {quiet:?}, in a flood {protected:?}, median without FlowSchemas {median:?}"
+    );
+    // On a busy machine, even the API server needs more than a few milliseconds.
+    assert!(
+        protected <= (3 * quiet).max(Duration::from_millis(200)),
+        "{protected:?} instead of {quiet:?}"
+    );
+    assert!(median >= 3 * protected, "the flood delays nothing: {flooded:?}");
+}
