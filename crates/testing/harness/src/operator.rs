@@ -167,6 +167,18 @@ impl Operator {
         Duration::from_nanos(times.sum())
     }
 
+    /// The number of open file descriptors of the process.
+    pub fn descriptors(&self) -> usize {
+        let descriptors = std::fs::read_dir(format!("/proc/{}/fd", self.child.id()));
+        descriptors.expect("a process").count()
+    }
+
+    /// The number of threads of the process.
+    pub fn threads(&self) -> usize {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.child.id()));
+        threads.expect("a process").count()
+    }
+
     /// The value of a line of `/proc/PID/status`, converted to bytes.
     fn status(&self, key: &str) -> u64 {
         let path = format!("/proc/{}/status", self.child.id());
