@@ -1,7 +1,7 @@
 # Commands for developers. `make` alone lists them. They need Rust and a C compiler.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-chart dashboard-preview docs simulate model mutants lint fmt build size bench bench-core bench-failover soak rig run tools clean docker-build docker-push image-test kind-up kind-load kind-test lint-release
+.PHONY: help demo test test-chart dashboard-preview docs simulate model mutants lint fmt build size bench bench-core bench-failover growth soak rig run tools clean docker-build docker-push image-test kind-up kind-load kind-test lint-release
 
 # All builds use the versions of dependencies in Cargo.lock.
 CARGO ?= cargo
@@ -104,6 +104,10 @@ bench-core: ## measures the index, the plan and the verdicts: ARGS='words of a n
 	$(CARGO) bench $(LOCKED) --package endpoint-copier-core --features testing --bench core -- $(ARGS)
 
 bench: bench-core bench-failover ## runs bench-core and bench-failover
+
+growth: build ## measures how the cost of a leader grows with the cluster, and draws docs/images/growth-*.svg
+	@$(CARGO) build $(LOCKED) --package bench --bins
+	@$(TARGET)/debug/growth $(TARGET)/release/endpoint-copier-operator docs/images
 
 soak: build ## runs three replicas amid changes and faults, and checks that nothing grows: MINUTES=60
 	@$(CARGO) build $(LOCKED) --package bench --bins

@@ -10,6 +10,7 @@ mod fair;
 mod outage;
 mod replicas;
 mod rows;
+mod signals;
 mod stage;
 mod table;
 
@@ -17,7 +18,6 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use harness::Platform;
-use tokio::signal::unix::{SignalKind, signal};
 
 use rows::Row;
 use stage::Stages;
@@ -105,16 +105,5 @@ async fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let (Ok(mut terminate), Ok(mut interrupt)) =
-        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        eprintln!("bench-failover: cannot wait for signals");
-        return ExitCode::FAILURE;
-    };
-    // Processes and networks are dropped with their handles, however the run ends.
-    tokio::select! {
-        good = all(&arguments) => if good { ExitCode::SUCCESS } else { ExitCode::FAILURE },
-        _ = terminate.recv() => ExitCode::from(130),
-        _ = interrupt.recv() => ExitCode::from(130),
-    }
+    signals::run_until_signal("bench-failover", all(&arguments)).await
 }

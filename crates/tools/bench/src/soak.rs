@@ -4,6 +4,8 @@
 //! The first replica is never killed, so its memory and descriptors are those of one process for the whole run. It is
 //! suspended at times, so that it loses the Lease and wins it back.
 
+mod signals;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -285,9 +287,5 @@ async fn main() -> ExitCode {
         eprintln!("soak: {} does not exist: run make build", operator.display());
         return ExitCode::from(2);
     }
-    if run(operator, minutes).await {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
+    signals::run_until_signal("soak", run(operator, minutes)).await
 }
