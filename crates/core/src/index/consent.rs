@@ -13,6 +13,14 @@ use crate::model::{
 /// namespace.
 type Consents = HashMap<ServiceKey, Consent>;
 
+/// Pairs of a source and a managed Service that asks for it.
+#[derive(Debug, Default)]
+pub(super) struct Requests {
+    pairs: BTreeSet<(ServiceKey, ServiceKey)>,
+    /// The number of pairs for which a grant can give consent.
+    for_grants: usize,
+}
+
 impl Index {
     /// Records a ReferenceGrant that was added or changed.
     pub fn apply_grant(&mut self, metadata: &ObjectMeta, grant: Grant) -> Dirty {
@@ -59,9 +67,6 @@ impl Index {
     /// asks for nothing, but its copies are still deleted when consent is withdrawn.
     #[must_use]
     pub fn needs_grants(&self) -> bool {
-        let is_across = |(source, service): &(ServiceKey, ServiceKey)| {
-            source.namespace() != service.namespace() && source != &self.defaults.source
-        };
         let has_undecided = |service: &ServiceKey| {
             let mut known = Consents::new();
             let mut copies = self.copies.of(service).filter(|copy| copy.is_copy_for(service));
@@ -69,7 +74,7 @@ impl Index {
         };
         let may_be_undecided = !self.services_listed || !self.grants.are_known();
         self.defaults.consent.cross_namespace == CrossNamespace::Consent
-            && (self.requests.iter().any(is_across)
+            && (self.requests.for_grants > 0
                 || may_be_undecided && self.copied.from(None).iter().any(has_undecided))
     }
 
@@ -93,7 +98,8 @@ impl Index {
 
     /// Records that a managed Service asks for a source. The Service can have asked for the same source before.
     pub(super) fn request(&mut self, source: &ServiceKey, service: &ServiceKey) {
-        if self.requests.insert((source.clone(), service.clone())) {
+        if self.requests.pairs.insert((source.clone(), service.clone())) {
+            self.requests.for_grants += usize::from(self.is_for_grants(source, service));
             self.reconsider(source, service);
         }
     }
@@ -102,7 +108,7 @@ impl Index {
     /// source or the API source.
     pub(super) fn is_requested(&self, source: &ServiceKey) -> bool {
         let first = (source.clone(), ServiceKey::new("", ""));
-        let mut requests = self.requests.range(first..);
+        let mut requests = self.requests.pairs.range(first..);
         source.is_api_source()
             || *source == self.defaults.source
             || requests.next().is_some_and(|(requested, _)| requested == source)
@@ -111,8 +117,15 @@ impl Index {
     /// Records that a managed Service no longer asks for a source.
     pub(super) fn withdraw(&mut self, source: &ServiceKey, service: &ServiceKey) {
         let request = (source.clone(), service.clone());
-        self.requests.remove(&request);
+        if self.requests.pairs.remove(&request) {
+            self.requests.for_grants -= usize::from(self.is_for_grants(source, service));
+        }
         self.uses.remove(&request);
+    }
+
+    /// Whether a grant can give this Service consent to copy this source.
+    fn is_for_grants(&self, source: &ServiceKey, service: &ServiceKey) -> bool {
+        source.namespace() != service.namespace() && source != &self.defaults.source
     }
 
     /// Records that a source was created or deleted, or that its annotation `allow-from` changed. `had_one` says
@@ -129,7 +142,10 @@ impl Index {
     /// for now. Other Services are left out, because a sync would reveal that the source exists or changes.
     fn reconsider_from(&mut self, first: &ServiceKey, is_meant: impl Fn(&ServiceKey) -> bool) -> Dirty {
         let mut dirty = self.with_refused_copies(first.namespace(), &is_meant);
-        let requests = self.requests.range((first.clone(), ServiceKey::new("", ""))..);
+        let requests = self
+            .requests
+            .pairs
+            .range((first.clone(), ServiceKey::new("", ""))..);
         let requests = requests.take_while(|(source, _)| is_meant(source)).cloned();
         for (source, service) in requests.collect::<Vec<_>>() {
             if self.reconsider(&source, &service) {
@@ -167,7 +183,7 @@ impl Index {
     fn reconsider_all(&mut self) -> Dirty {
         let is_across =
             |(source, service): &&(ServiceKey, ServiceKey)| source.namespace() != service.namespace();
-        let requests: Vec<_> = self.requests.iter().filter(is_across).cloned().collect();
+        let requests: Vec<_> = self.requests.pairs.iter().filter(is_across).cloned().collect();
         for (source, service) in &requests {
             self.reconsider(source, service);
         }

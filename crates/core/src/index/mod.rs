@@ -97,7 +97,7 @@ pub struct Index {
     /// states of them. The next list removes the entry, if nothing else has.
     services_gone: HashMap<ServiceKey, String>,
     /// Pairs of a source and a managed Service that asks for it, whether or not the Service may copy the source.
-    requests: BTreeSet<(ServiceKey, ServiceKey)>,
+    requests: consent::Requests,
     /// Pairs of a source in use and a managed Service that uses it. This is one set, because most sources are used only
     /// once, and a set for each source would take 200 bytes more per source.
     uses: BTreeSet<(ServiceKey, ServiceKey)>,
@@ -135,7 +135,7 @@ impl Index {
             names_changed: 0,
             services_removed: 0,
             services_gone: HashMap::new(),
-            requests: BTreeSet::new(),
+            requests: consent::Requests::default(),
             uses: BTreeSet::new(),
             quota: ServiceQuota::new(ServiceLimits::default()),
             conditions: Conditions::default(),

@@ -1,7 +1,7 @@
 //! A change returns the keys of the Services that it affects.
 
 use super::*;
-use crate::model::{Priority, annotation, copy_name};
+use crate::model::{ConsentPolicy, Priority, annotation, copy_name};
 use crate::testing::{Build, BuildService, BuildSlice, defaults, endpoint, plain_service, service, slice};
 
 mod belonging;
@@ -391,6 +391,29 @@ fn a_source_is_in_doubt_while_its_watch_relists() {
         !is_in_doubt(&index),
         "the source is in doubt although the old watch continues"
     );
+}
+
+#[test]
+fn grants_are_needed_while_a_service_asks_for_a_source_elsewhere() {
+    let consent = ConsentPolicy::default();
+    let mut index = Index::new(Defaults {
+        consent,
+        ..defaults()
+    });
+    let elsewhere = |name: &str| service(name).source("web", "app");
+    assert!(!index.needs_grants());
+    index.apply_service(&elsewhere("vip"));
+    index.apply_service(&elsewhere("other"));
+    assert!(index.needs_grants());
+    // The same request again, and another source in another namespace.
+    index.apply_service(&elsewhere("vip").version(300));
+    index.apply_service(&service("vip").source("db", "app"));
+    index.delete_service(&key("other"));
+    assert!(index.needs_grants());
+    index.apply_service(&service("vip").source("default", "app"));
+    assert!(!index.needs_grants(), "in the same namespace");
+    index.apply_service(&service("vip").namespace("web"));
+    assert!(!index.needs_grants(), "the default source needs no grant");
 }
 
 /// Applies the result of a GET that no watch overtakes.
