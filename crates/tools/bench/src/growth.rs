@@ -99,8 +99,6 @@ fn fill(cluster: &Cluster, size: Size) {
     for number in 0..size.services {
         put(source_slice(number, size.endpoints, 0));
         let mut object = managed("default", &format!("copy-{number}"), "default", &source(number));
-        object["apiVersion"] = "v1".into();
-        object["kind"] = "Service".into();
         // A Service without a cluster IP is created faster.
         object["spec"]["clusterIP"] = "None".into();
         put(object);

@@ -4,18 +4,23 @@ use std::process::ExitCode;
 
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Runs a program until it ends, or until SIGTERM or SIGINT. In each case, the child processes and networks of the
+/// Runs a program until it ends, or until SIGTERM, SIGINT or SIGHUP. In each case, the child processes and networks of the
 /// program are dropped with their handles. Exit code 1 means that the program failed.
 pub async fn run_until_signal(name: &str, program: impl Future<Output = bool>) -> ExitCode {
-    let (Ok(mut terminate), Ok(mut interrupt)) =
-        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
+    let signals = [
+        SignalKind::terminate(),
+        SignalKind::interrupt(),
+        SignalKind::hangup(),
+    ]
+    .map(signal);
+    let [Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)] = signals else {
         eprintln!("{name}: cannot wait for signals");
         return ExitCode::FAILURE;
     };
     tokio::select! {
         good = program => if good { ExitCode::SUCCESS } else { ExitCode::FAILURE },
-        _ = terminate.recv() => ExitCode::from(130),
+        _ = terminate.recv() => ExitCode::from(143),
         _ = interrupt.recv() => ExitCode::from(130),
+        _ = hangup.recv() => ExitCode::from(129),
     }
 }
