@@ -63,11 +63,12 @@ fn copies(row: &Row) -> Vec<Check> {
     let explained = checks.iter().any(|check| check.result == Verdict::Failed);
     let due = row.changes.len();
     if due > 0 || (!row.in_sync && !explained) {
-        checks.push(Check::failed(
-            NAME,
-            format!("the copies are not in sync; planned writes: {due}"),
-            "Run the command plan to see the writes. Check that a replica leads, and read its log.",
-        ));
+        let remedy = match due {
+            0 => "Check that a replica leads, and read its log.",
+            _ => "Run the command plan to see the writes. Check that a replica leads, and read its log.",
+        };
+        let detail = format!("the copies are not in sync; planned writes: {due}");
+        checks.push(Check::failed(NAME, detail, remedy));
     } else if checks.is_empty() {
         let source = row.source.as_deref().unwrap_or("no source");
         checks.push(Check::ok(NAME, format!("in sync with {source}")));
