@@ -12,9 +12,9 @@ import urllib.request
 import cluster
 from network import FAMILIES, NODES, link, run
 
-# Limits of a replica while nothing happens, in % of a core, by the number of addresses on which it probes two ports, and in
-# MiB:
+# Limits of a replica while nothing happens. In % of a core, by the number of addresses on which it probes two ports:
 IDLE_CPU = {6: 0.34, 3: 0.15}
+# In MiB:
 IDLE_MEMORY = 11
 # A replica whose own node is cut off must take nothing out, but the other replicas rightly take the API server of that
 # node out.

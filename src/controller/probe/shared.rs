@@ -110,8 +110,8 @@ impl Probes {
         self.0.start + at.since(Moment::default())
     }
 
-    /// The start of the periods in which this replica probes. It differs between replicas, so that they do not probe a
-    /// server at the same time. All targets share it, because the process then wakes up less often.
+    /// The start of the periods in which this replica probes: a moment that depends on its seed, so that replicas rarely
+    /// probe a server at the same time. All targets share it, because the process then wakes up less often.
     pub(super) fn anchor(&self) -> Instant {
         let mut hasher = DefaultHasher::new();
         self.0.wiring.seed.hash(&mut hasher);
