@@ -224,6 +224,18 @@ impl Operator {
         (status.expect("ended"), start.elapsed())
     }
 
+    /// The number of requests that the replica has sent to API servers, according to its metrics.
+    pub async fn sent_requests(&self) -> f64 {
+        let (_, page) = self.get("/metrics").await;
+        let series = page
+            .lines()
+            .filter(|line| line.starts_with("rest_client_requests_total{"));
+        let counts = series.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+        let sum: f64 = counts.sum();
+        assert!(sum > 0.0, "no requests are counted");
+        sum
+    }
+
     /// Whether the process is still running.
     pub fn runs(&mut self) -> bool {
         self.child.try_wait().expect("a child").is_none()

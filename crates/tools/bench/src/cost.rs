@@ -87,9 +87,9 @@ pub async fn idle(stage: &mut Stage, what: Idle) -> Result<Outcome, String> {
         Idle::LeaderCpu => cpu(leader).await,
         Idle::StandbyCpu => cpu(standby).await,
         Idle::LeaderRequests => {
-            let before = requests(leader).await?;
+            let before = leader.sent_requests().await;
             sleep(IDLE).await;
-            requests(leader).await? - before
+            leader.sent_requests().await - before
         }
         Idle::LeaderMemory => mebibytes(leader),
     }))
@@ -183,21 +183,6 @@ async fn cpu(replica: &Operator) -> f64 {
     sleep(IDLE).await;
     let used = replica.cpu_time().saturating_sub(before);
     100.0 * used.as_secs_f64() / start.elapsed().as_secs_f64()
-}
-
-/// The number of requests that a replica has sent.
-async fn requests(replica: &Operator) -> Result<f64, String> {
-    let (_, page) = replica.get("/metrics").await;
-    let series = page
-        .lines()
-        .filter(|line| line.starts_with("rest_client_requests_total{"));
-    let counts = series.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
-    let sum: f64 = counts.sum();
-    if sum > 0.0 {
-        Ok(sum)
-    } else {
-        Err("no requests are counted".to_owned())
-    }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a process has less than 2^52 bytes")]

@@ -105,16 +105,6 @@ fn fill(cluster: &Cluster, size: Size) {
     }
 }
 
-async fn requests(replica: &Operator) -> f64 {
-    let (_, page) = replica.get("/metrics").await;
-    let series = page
-        .lines()
-        .filter(|line| line.starts_with("rest_client_requests_total{"));
-    series
-        .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
-        .sum()
-}
-
 #[expect(clippy::cast_precision_loss, reason = "a process has less than 2^52 bytes")]
 async fn measure(operator: &Path, size: Size) -> Costs {
     let cluster = Cluster::start(Platform::Testbed, operator, 1).await;
@@ -139,7 +129,7 @@ async fn measure(operator: &Path, size: Size) -> Costs {
         sleep(Duration::from_millis(20)).await;
     }
     let (cold_start, cold_cpu) = (start.elapsed(), replica.cpu_time());
-    let requests = requests(&replica).await;
+    let requests = replica.sent_requests().await;
     sleep(IDLE).await;
     let before = replica.cpu_time();
     sleep(IDLE).await;
