@@ -36,6 +36,9 @@ pub const RETURNS: Duration = Duration::from_secs(10);
 /// An objection, with which a replica keeps a server from being taken out, counts for this time.
 const OBJECTION: Duration = Duration::from_secs(10);
 
+/// A leader whose probes have not succeeded for 3 s counts as blind, so this is long enough.
+const SUSPENSION: Duration = Duration::from_millis(3_500);
+
 /// Long enough for each server to be taken out and to return, if that were possible.
 const LONG: Duration = Duration::from_secs(8);
 
@@ -378,6 +381,24 @@ on_both! {
         operator.until_leads().await;
         stays(cluster, LONG).await;
         assert_eq!(version(cluster, VIP).await, copy.metadata.resource_version, "{}", operator.log());
+        cluster.thaw_server(1);
+        until_out(cluster, &[], RETURNS).await;
+    }
+
+    /// While a leader is suspended, no probe succeeds, but the API servers are not the cause.
+    /// Rule: 7.blind, 7.stays-out
+    async fn suspended_leader_keeps_a_frozen_server_out(cluster: &mut Cluster) {
+        // The term outlasts the suspension.
+        let flags = ["--leader-election-lease-duration=20s", "--leader-election-renew-deadline=15s"];
+        let (operator, _) = one_replica(cluster, 0, &flags).await;
+        cluster.freeze_server(1);
+        let copy = until_out(cluster, &[1], HANGS).await;
+        operator.signal("STOP");
+        sleep(SUSPENSION).await;
+        operator.signal("CONT");
+        stays(cluster, SUSPENSION).await;
+        assert_eq!(version(cluster, VIP).await, copy.metadata.resource_version, "{}", operator.log());
+        assert!(operator.leads().await, "the test shows nothing without a term");
         cluster.thaw_server(1);
         until_out(cluster, &[], RETURNS).await;
     }

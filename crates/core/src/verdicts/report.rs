@@ -15,8 +15,8 @@ const CONTRAST_AFTER: Duration = Duration::from_millis(300);
 const CONTRAST_AFTER_STALL: Duration = Duration::from_secs(3);
 /// If it takes longer than this until the Lease has a suspicion, etcd may be stalled.
 const STORED_WITHIN: Duration = Duration::from_millis(150);
-/// How long a success counts as recent. A family without a recent success is blind, unless all its targets were listed
-/// less than this time ago.
+/// How long a success counts as recent after an attempt has failed. A family without a recent success is blind, unless
+/// all its targets were listed less than this time ago.
 pub const RECENT: Duration = Duration::from_secs(3);
 /// A target that has been in [`Phase::New`] for this long is silent.
 const SILENT_AFTER: Duration = Duration::from_secs(60);
@@ -56,7 +56,8 @@ pub struct TargetFacts {
     pub answers: bool,
     /// Whether the latest result is 401 or 403.
     pub is_unauthorized: bool,
-    /// Whether it answered 2xx within the last 3 s.
+    /// Whether it answered 2xx within the last 3 s, or its latest result is 2xx: if no attempt has failed since then,
+    /// this replica has made none, because it was suspended.
     pub is_recent: bool,
     /// Whether it was listed at least 3 s ago, so that it has had time to answer.
     pub had_time: bool,
@@ -131,9 +132,10 @@ impl TargetState {
             is_known: self.latest.is_some(),
             answers: self.answers(),
             is_unauthorized: matches!(self.latest, Some(Reply::Alive(401 | 403))),
-            is_recent: self
-                .last_success
-                .is_some_and(|success| now.since(success) < RECENT),
+            is_recent: self.answers()
+                || self
+                    .last_success
+                    .is_some_and(|success| now.since(success) < RECENT),
             had_time: now.since(self.listed_since) >= RECENT,
             is_silent: phase == Phase::New && now.since(self.listed_since) >= SILENT_AFTER,
             since: self.unhealthy_since,

@@ -592,6 +592,22 @@ fn success_is_recent_for_three_seconds() {
     assert!(!probes.facts(1, 3_010).is_recent, "the last answer is 429");
 }
 
+/// Rule: 7.blind
+#[test]
+fn success_is_recent_until_an_attempt_fails() {
+    let mut probes = Probes::new(1);
+    probes.well(1, 0);
+    probes.targets.begin(target(1), at(1_000));
+    assert!(
+        probes.facts(1, 4_000).is_recent,
+        "this replica may have been suspended"
+    );
+    probes.targets.discard(target(1), at(1_000));
+    assert!(probes.facts(1, 4_000).is_recent, "the timer fired late");
+    probes.attempt(1, 4_000, 5_000, timeout());
+    assert!(!probes.facts(1, 5_000).is_recent);
+}
+
 /// Rule: 7.report
 #[test]
 fn report_stays_the_same_while_nothing_changes() {
