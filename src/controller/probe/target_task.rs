@@ -22,6 +22,10 @@ use endpoint_copier_core::verdicts::{Failure, Reply, Target};
 /// The maximum number of parallel attempts at one target.
 const MAX_PARALLEL: usize = 3;
 
+/// The time from the first failure of a target to the attempts at the others. Only an attempt that begins after the
+/// failure gives contrast.
+const AFTER_FAILURE: Duration = Duration::from_millis(1);
+
 /// The attempts at one target.
 pub(super) struct TargetTask {
     target: Target,
@@ -81,7 +85,7 @@ impl TargetTask {
                     // A failing target is probed soon anyway. Another attempt now would count one disturbance of all
                     // targets twice.
                     if round.is_ok() && origin != Some(self.target) && self.failures == 0 {
-                        self.due = Instant::now();
+                        self.due = Instant::now() + AFTER_FAILURE;
                     }
                 }
                 () = sleep_until(self.due), if self.in_flight.len() < MAX_PARALLEL => self.begin(),

@@ -216,7 +216,7 @@ struct Running {
     _tasks: Vec<AbortOnDropHandle<()>>,
 }
 
-/// The offset of the periods of the observed target.
+/// The offset of the periods.
 const PHASE: Duration = Duration::from_millis(300);
 
 impl Running {
@@ -228,10 +228,9 @@ impl Running {
         let scene = Scene::new(Some(ms(3_000)), config, 0);
         let targets: BTreeSet<_> = addresses.iter().map(|number| target(*number)).collect();
         scene.probes.list(&targets, BTreeSet::new());
+        let anchor = Instant::now() + PHASE;
         let task = |target| {
-            let is_first = target == crate::controller::probe::tests::target(1);
-            let phase = if is_first { PHASE } else { PHASE + ms(200) };
-            let task = TargetTask::new(target, &scene.probes, Instant::now() + phase);
+            let task = TargetTask::new(target, &scene.probes, anchor);
             AbortOnDropHandle::new(tokio::spawn(task.run()))
         };
         Self {
@@ -349,6 +348,31 @@ async fn after_a_failed_connect_the_next_attempt_follows_in_200_ms() {
     assert_eq!(running.dialed(start), [0, 200, 400, 1_050, 2_050]);
 }
 
+/// Rule: 7.period-again
+#[tokio::test(start_paused = true)]
+async fn after_failures_attempts_begin_with_the_periods_again() {
+    for period in [500, 1_000, 2_000] {
+        let config = ProbeConfig {
+            period: ms(period),
+            ..ProbeConfig::default()
+        };
+        let running = Running::start_with(&[1], config);
+        let start = running.settle().await;
+        let refuses = Answers::Refuses(ms(0), Failure::Refused);
+        running.servers.set(target(1), refuses);
+        running.servers.break_connections();
+        sleep(ms(700)).await;
+        assert_eq!(running.phase(1), Phase::Down);
+        running.servers.set(target(1), answer(Reply::Success));
+        sleep(ms(10_000)).await;
+        assert_eq!(running.phase(1), Phase::Well);
+        let times = running.probed(start + ms(2_050));
+        let periods = (0..times.len()).map(|number| number as u128 * u128::from(period));
+        assert_eq!(times, periods.collect::<Vec<_>>());
+        assert!(times.len() >= 5, "{times:?}");
+    }
+}
+
 /// Rule: 7.next-attempt
 #[tokio::test(start_paused = true)]
 async fn after_a_5xx_the_next_attempt_follows_in_500_ms() {
@@ -365,16 +389,15 @@ async fn after_a_5xx_the_next_attempt_follows_in_500_ms() {
 #[tokio::test(start_paused = true)]
 async fn the_first_failure_of_one_address_causes_probes_of_the_others() {
     let running = Running::start(&[1, 2]);
-    sleep(ms(2_400)).await;
-    let start = Instant::now();
+    let start = running.settle().await;
     running.servers.set(target(2), status(500));
     sleep(ms(1_700)).await;
     assert_eq!(
         running.servers.times(target(2), "get", start)[..3],
-        [100, 601, 1_102]
+        [50, 551, 1_052]
     );
-    // One attempt because of the first failure of the other target, and a regular one.
-    assert_eq!(running.probed(start), [101, 900]);
+    // After the failure at 51 ms, an attempt begins that gives contrast. The one at 50 ms does not.
+    assert_eq!(running.probed(start), [50, 52, 1_050]);
 }
 
 /// Rule: 7.first-failure
