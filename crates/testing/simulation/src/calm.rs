@@ -315,9 +315,7 @@ impl State {
                     wrong.push(format!("{address} is dead for all, and not out"));
                 }
             }
-            // A leader that was paused may have had no success for 3 s, so that everything returns.
-            let has_stood_still = now < leader.resumed_at() + BOUND;
-            if !is_dead || has_stood_still || self.probed.disturbed_by_lies > now {
+            if !is_dead || self.probed.disturbed_by_lies > now {
                 settled.remove(&place);
             }
             if let Some(then) = settled.get(&place) {

@@ -175,6 +175,21 @@ pub fn paused_while_it_hangs() -> Schedule {
     probed(2, moments.collect())
 }
 
+/// The third API server is down for minutes, the others take 300 ms to answer, and the leader is paused at ten different
+/// moments of the probe period.
+#[must_use]
+pub fn paused_while_it_is_out() -> Schedule {
+    let time = Duration::from_secs(300);
+    let slow = all_answer(Answer::Slow(Duration::from_millis(300)), time);
+    let dead = third_answers(None, Answer::Refused, time);
+    let mut steps = vec![(Duration::ZERO, slow), (LATER, dead)];
+    steps.extend((0..10).map(|moment| {
+        let offset = Duration::from_millis(moment * 97);
+        (LATER + offset, Step::Pause(LEADER, Duration::from_millis(3100)))
+    }));
+    probed(2, steps)
+}
+
 fn blind(replica: usize, sight: Option<Sight>, how: Blindness) -> Step {
     Step::Blind {
         replica,

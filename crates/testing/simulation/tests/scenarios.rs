@@ -5,8 +5,8 @@ use std::time::Duration;
 use simulation::endpoints::Answer;
 use simulation::run::{Outcome, held};
 use simulation::scenarios::{
-    KINDS, all_answer, blind_leader, consent_unseen, doubt, nobody_sees, paused_while_it_hangs, probed,
-    third_answers, unreadable, without_lists,
+    KINDS, all_answer, blind_leader, consent_unseen, doubt, nobody_sees, paused_while_it_hangs,
+    paused_while_it_is_out, probed, third_answers, unreadable, without_lists,
 };
 use simulation::schedule::{Edit, LEADER, Step};
 use simulation::sight::{Blindness, Sight};
@@ -182,5 +182,16 @@ fn a_paused_leader_discards_timeouts_that_fire_late() {
         let outcome = held(seed, paused_while_it_hangs());
         let discarded = outcome.coverage.of("timeout discarded, as its timer fired late");
         assert!(discarded > 0, "{}", outcome.story);
+    }
+}
+
+#[test]
+fn a_paused_leader_keeps_an_api_server_out() {
+    for seed in 0..4 {
+        let outcome = held(seed, paused_while_it_is_out());
+        assert_eq!(taken_out(&outcome), 1, "{}", outcome.story);
+        let returned = outcome.coverage.of("endpoint back");
+        assert_eq!(returned, 1, "{}", outcome.story);
+        assert!(outcome.coverage.of("leader paused") > 5, "{}", outcome.story);
     }
 }
