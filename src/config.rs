@@ -30,7 +30,7 @@ pub struct Config {
     pub election: ElectionConfig,
     /// The addresses of this node, from `HOST_IPS` or `HOST_IP`. Empty if they are not known.
     pub node_addresses: BTreeSet<IpAddr>,
-    /// A kubeconfig to use instead of the service account or the default kubeconfig.
+    /// A kubeconfig to use instead of the ServiceAccount or the default kubeconfig.
     pub kubeconfig: Option<PathBuf>,
     /// Where the API servers are.
     pub api_server: ApiServerConfig,
@@ -80,9 +80,9 @@ pub struct ElectionConfig {
     /// How long the leader may write after it sent its last successful renewal; shorter than `lease_duration`.
     pub renew_deadline: Duration,
     /// The time from the beginning of a failed renewal to the next attempt; 1.2 times this time must be shorter than
-    /// `renew_deadline`. The pauses of a candidate after the first one (100 ms) are not longer, apart from jitter.
+    /// `renew_deadline`. Apart from jitter, no pause of a candidate after the first one (100 ms) is longer than this.
     pub retry_period: Duration,
-    /// The namespace of the Lease, from the flag or `POD_NAMESPACE`. `None` means the namespace of the service account
+    /// The namespace of the Lease, from the flag or `POD_NAMESPACE`. `None` means the namespace of the ServiceAccount
     /// or of the current context.
     pub namespace: Option<String>,
     /// The name of the Lease.
@@ -103,8 +103,8 @@ impl Default for ElectionConfig {
 }
 
 impl ElectionConfig {
-    /// The time from sending a successful renewal to the next renewal: at most half of the renew deadline, whatever the
-    /// flags say.
+    /// Returns the time from sending a successful renewal to the next renewal: at most half of the renew deadline,
+    /// whatever the flags say.
     #[must_use]
     pub fn renew_interval(&self) -> Duration {
         self.retry_period.saturating_mul(2).min(self.renew_deadline / 2)
@@ -129,7 +129,8 @@ pub struct ProbeConfig {
 /// The effect of the probes on copies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProbeMode {
-    /// API servers that are down are not ready in the copies, as far as [`endpoint_copier_core::verdicts`] permits.
+    /// API servers that are down are marked as not ready in the copies, as far as [`endpoint_copier_core::verdicts`]
+    /// permits.
     Enforce,
     /// API servers that are down are reported, but copied as in the source.
     Observe,

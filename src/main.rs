@@ -53,7 +53,7 @@ fn main() -> ExitCode {
     ExitCode::from(code)
 }
 
-/// The exit code of a command that only reads.
+/// Returns the exit code of a command that only reads.
 fn exit_code(result: Result<bool, inspect::Error>) -> u8 {
     match result {
         Ok(is_good) => u8::from(!is_good),

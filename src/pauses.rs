@@ -1,4 +1,4 @@
-//! The pauses between attempts of an operation that is tried again without a limit.
+//! The pauses between attempts at an operation that is retried without a limit.
 
 use std::time::Duration;
 
@@ -10,8 +10,8 @@ use backoff::backoff::Backoff as _;
 pub struct Pauses(ExponentialBackoff);
 
 impl Pauses {
-    /// Begins with the pause `first`. `jitter` is the fraction by which a pause may be shorter or longer, even the
-    /// longest one.
+    /// Creates pauses that begin with `first`. `jitter` is the fraction by which a pause may be shorter or longer, even
+    /// the longest one.
     #[must_use]
     pub fn new(first: Duration, longest: Duration, factor: f64, jitter: f64) -> Self {
         Self(ExponentialBackoff {
@@ -25,7 +25,7 @@ impl Pauses {
         })
     }
 
-    /// The next pause.
+    /// Returns the next pause.
     pub fn next_pause(&mut self) -> Duration {
         self.0.next_backoff().unwrap_or(self.0.max_interval)
     }

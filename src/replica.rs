@@ -3,7 +3,7 @@
 //! [`crate::run`] runs a replica in a process. Tests with paused time and the simulation run it against in-memory API
 //! servers.
 //!
-//! To follow a slice from watch to write, read these in turn: `controller/watch` receives it, the index of
+//! To follow a slice from watch to write, read these parts in order: `controller/watch` receives it, the index of
 //! `crates/core` knows which Services it affects, `controller/worker.rs` takes their keys from the queue,
 //! `controller/reconcile` handles one of them, the plan of `crates/core` decides, and `controller/apply` writes.
 //!
@@ -111,7 +111,7 @@ pub struct Replica {
 }
 
 impl Replica {
-    /// Wires the parts together and registers their health checks. Nothing runs before [`Replica::run`].
+    /// Connects the parts and registers their health checks. Nothing runs before [`Replica::run`].
     #[must_use]
     pub fn new(parts: Parts) -> Self {
         let Parts {
@@ -223,7 +223,7 @@ impl Replica {
     /// ends the task.
     ///
     /// # Errors
-    /// A task has ended before the replica was asked to stop.
+    /// Returns an error if a task ended before the replica was asked to stop.
     pub async fn run<T: Future<Output = ()>>(
         self,
         asked_to_stop: impl Future<Output = ()>,
@@ -307,7 +307,7 @@ fn condition_worker(
     }
 }
 
-/// The tasks that watch the cluster, and the one that checks the source watches against consistent lists.
+/// Returns the tasks that watch the cluster, and the one that checks the source watches against consistent lists.
 fn watch_cluster(watches: &Watches, conditions: DirtySet, nodes_selector: String) -> Vec<Named> {
     let watches = || watches.clone();
     let (services_listed, services_list) = oneshot::channel();
@@ -335,7 +335,7 @@ mod tests {
     use super::*;
     use crate::apiserver;
 
-    /// A replica with these tasks instead of its own.
+    /// Returns a replica with these tasks instead of its own.
     fn replica(watching: Vec<Named>, writing: Vec<Named>) -> Replica {
         let metrics = Metrics::new("lease").unwrap();
         let silent =

@@ -24,7 +24,7 @@ pub const DIAL_LIMIT: Duration = Duration::from_millis(1500);
 pub const READ_SILENCE: Duration = Duration::from_millis(600);
 
 /// The silence after which an abandoned list or watch counts against its API server. A list can take seconds. For a
-/// watch, this limits the wait for the beginning of its response. This limit is stretched, too.
+/// watch, this limits the wait for the start of its response. This limit is also stretched.
 pub const LIST_SILENCE: Duration = Duration::from_secs(4);
 
 /// The time limit for the beginning of the response to a GET of one object, and also for the rest of this response. The
@@ -59,14 +59,14 @@ pub const EVENT_LIMIT: Duration = Duration::from_secs(2);
 pub const REMOVAL_LIMIT: Duration = Duration::from_secs(5);
 
 /// The longest pause that an API server can request with `Retry-After`. A longer one is shortened to this.
-pub const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(60);
+pub const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
 
 /// The time for which an address is tried last after it failed. If the address fails again soon after that time, its
-/// next ejection lasts twice as long, up to [`LONGEST_EJECTION`].
+/// next ejection lasts twice as long, up to [`MAX_EJECTION`].
 pub const EJECTION: Duration = Duration::from_secs(10);
 
 /// The longest time for which an address is tried last after a failure.
-pub const LONGEST_EJECTION: Duration = Duration::from_secs(160);
+pub const MAX_EJECTION: Duration = Duration::from_secs(160);
 
 /// The minimum time for which an address is tried last because its watches are behind. It is this long because other
 /// requests to such an address succeed.
@@ -83,7 +83,7 @@ const _: () = {
     assert!(shorter(READ_LIMIT, STRETCHED_LIMIT));
     assert!(shorter(LIST_SILENCE, CHECK_LIMIT) && shorter(CHECK_LIMIT, ANSWER_LIMIT));
     assert!(shorter(WEBHOOK_TIMEOUT, WRITE_LIMIT) && shorter(WRITE_LIMIT, ANSWER_LIMIT));
-    assert!(shorter(DIAL_LIMIT, EJECTION) && shorter(EJECTION, LONGEST_EJECTION));
+    assert!(shorter(DIAL_LIMIT, EJECTION) && shorter(EJECTION, MAX_EJECTION));
     // After a check of the sources has found that a server's watches are behind, the next check uses another server, if
     // there is one.
     assert!(shorter(CHECK_PERIOD, BEHIND_EJECTION));
@@ -92,8 +92,8 @@ const _: () = {
 // Election
 
 /// The default time for which a Lease is valid after its last renewal. A leader renews every 2 s, so it may miss one
-/// renewal before [`RENEW_DEADLINE`], and 2 s more pass before another replica takes over. A longer time would only make
-/// a failover take longer.
+/// renewal before [`RENEW_DEADLINE`], and 2 s more pass before another replica takes over. A longer time would only
+/// make a failover take longer.
 pub const LEASE_DURATION: Duration = Duration::from_secs(6);
 
 /// The default time for which the leader may write after it sent its last successful renewal.
@@ -105,11 +105,11 @@ pub const RETRY_PERIOD: Duration = Duration::from_secs(1);
 /// The longest duration of a Lease that a candidate honors, so that an absurd duration does not lock every replica out.
 /// Our own duration must not be longer, or a successor could start while this replica still believes that it holds the
 /// Lease.
-pub const LONGEST_LEASE: Duration = Duration::from_secs(60);
+pub const MAX_LEASE_DURATION: Duration = Duration::from_secs(60);
 
 /// The longest pause of a candidate after a failed attempt. With jitter, it is up to 650 ms, so a replica can lead
 /// within a second after the API is available again.
-pub const LONGEST_RACE_PAUSE: Duration = Duration::from_millis(500);
+pub const MAX_RACE_PAUSE: Duration = Duration::from_millis(500);
 
 /// The time after which an unanswered renewal is repeated in parallel, or a sixth of the lease duration if that is
 /// shorter. Each later pause is half of the time until the deadline, but at least a quarter of the first pause and at
@@ -139,13 +139,13 @@ pub const ASIDE: Duration = Duration::from_secs(30);
 pub const GRACE: Duration = Duration::from_secs(20);
 
 const _: () = {
-    assert!(shorter(RENEW_DEADLINE, LEASE_DURATION) && shorter(LEASE_DURATION, LONGEST_LEASE));
-    // The flags require this, too.
+    assert!(shorter(RENEW_DEADLINE, LEASE_DURATION) && shorter(LEASE_DURATION, MAX_LEASE_DURATION));
+    // The flags also require this.
     assert!(shorter(times(RETRY_PERIOD, 6), times(RENEW_DEADLINE, 5)));
     assert!(shorter(times(REPEAT_RENEWAL, 2), RENEW_DEADLINE));
     // A dead connection is replaced in time.
     assert!(shorter(plus(times(PING, 2), DIAL_LIMIT), RENEW_DEADLINE));
-    assert!(shorter(LONGEST_RACE_PAUSE, RETRY_PERIOD));
+    assert!(shorter(MAX_RACE_PAUSE, RETRY_PERIOD));
     // The time between two renewals is at most two retry periods.
     assert!(shorter(times(RETRY_PERIOD, 2), OWN_RENEWAL));
     assert!(!shorter(
@@ -168,13 +168,13 @@ const _: () = {
 pub const PROBE_PERIOD: Duration = Duration::from_secs(1);
 
 /// The longest period of probes. It must be shorter than the 3 s for which an answer counts.
-pub const LONGEST_PROBE_PERIOD: Duration = Duration::from_secs(2);
+pub const MAX_PROBE_PERIOD: Duration = Duration::from_secs(2);
 
 /// The default time limit of an attempt.
 pub const PROBE_LIMIT: Duration = Duration::from_secs(1);
 
 /// The longest time limit of an attempt.
-pub const LONGEST_PROBE_LIMIT: Duration = Duration::from_secs(2);
+pub const MAX_PROBE_LIMIT: Duration = Duration::from_secs(2);
 
 /// The time after which the next attempt starts in parallel with an unanswered one, on its own connection. It is also
 /// the pause after an attempt that was answered with a failure or a certificate that is not valid. After so many
@@ -189,8 +189,8 @@ pub const PROBE_CONNECT_PAUSE: Duration = Duration::from_millis(200);
 pub const PROBE_LATE: Duration = Duration::from_millis(100);
 
 const _: () = {
-    assert!(!shorter(LONGEST_PROBE_PERIOD, PROBE_PERIOD) && !shorter(LONGEST_PROBE_LIMIT, PROBE_LIMIT));
-    assert!(shorter(LONGEST_PROBE_PERIOD, RECENT));
+    assert!(!shorter(MAX_PROBE_PERIOD, PROBE_PERIOD) && !shorter(MAX_PROBE_LIMIT, PROBE_LIMIT));
+    assert!(shorter(MAX_PROBE_PERIOD, RECENT));
     // The pause after a failed attempt to connect is the shortest one, and a parallel attempt starts before the next
     // regular one would.
     assert!(shorter(PROBE_CONNECT_PAUSE, PROBE_OVERLAP) && shorter(PROBE_OVERLAP, PROBE_PERIOD));
@@ -230,7 +230,7 @@ const _: () = {
 pub const RENEW_WATCH_SECONDS: u32 = 25;
 
 /// The time after which the client ends a watch that the server has not ended. A silent watch may be dead.
-pub const LONGEST_WATCH: Duration = Duration::from_secs(30);
+pub const MAX_WATCH: Duration = Duration::from_secs(30);
 
 /// The time of silence after which the view of a watch counts as stale. Unless the watch is optional, its replica then
 /// counts as not ready.
@@ -241,13 +241,13 @@ pub const WATCH_PAUSE: Duration = Duration::from_millis(100);
 
 /// The longest pause after a failure of a watch. With jitter, it is up to 650 ms. This leaves time for the next
 /// attempt, so that copies can be correct within a second after the API server is available again.
-pub const LONGEST_WATCH_PAUSE: Duration = Duration::from_millis(500);
+pub const MAX_WATCH_PAUSE: Duration = Duration::from_millis(500);
 
 /// The longest pause of a watch while the API server is overloaded, unless the server requests a longer one.
-pub const LONGEST_OVERLOAD_PAUSE: Duration = Duration::from_secs(30);
+pub const MAX_OVERLOAD_PAUSE: Duration = Duration::from_secs(30);
 
 /// The longest pause before the next list of a watch that repeatedly fails right after its list.
-pub const LONGEST_RELIST_PAUSE: Duration = Duration::from_secs(30);
+pub const MAX_RELIST_PAUSE: Duration = Duration::from_secs(30);
 
 /// The longest time for which a new term waits until its watches are current. A replica that wins its term just after
 /// an outage still has the view from before the outage. This time is longer than the first pauses of a watch, and short
@@ -272,15 +272,15 @@ pub const CATCH_UP: Duration = Duration::from_secs(1);
 const _: () = {
     assert!(shorter(
         times(Duration::from_secs(1), RENEW_WATCH_SECONDS),
-        LONGEST_WATCH
+        MAX_WATCH
     ));
-    assert!(shorter(LONGEST_WATCH, WATCH_LIFE));
+    assert!(shorter(MAX_WATCH, WATCH_LIFE));
     // Jitter makes a pause up to 1.3 times as long.
-    assert!(shorter(times(LONGEST_OVERLOAD_PAUSE, 13), times(WATCH_LIFE, 10)));
-    assert!(shorter(times(LONGEST_RELIST_PAUSE, 13), times(WATCH_LIFE, 10)));
-    assert!(shorter(plus(LONGEST_RETRY_AFTER, ANSWER_LIMIT), WATCH_LIFE));
-    assert!(shorter(WATCH_PAUSE, LONGEST_WATCH_PAUSE));
-    assert!(shorter(times(LONGEST_WATCH_PAUSE, 13), times(VIEW_SETTLE, 10)));
+    assert!(shorter(times(MAX_OVERLOAD_PAUSE, 13), times(WATCH_LIFE, 10)));
+    assert!(shorter(times(MAX_RELIST_PAUSE, 13), times(WATCH_LIFE, 10)));
+    assert!(shorter(plus(MAX_RETRY_AFTER, ANSWER_LIMIT), WATCH_LIFE));
+    assert!(shorter(WATCH_PAUSE, MAX_WATCH_PAUSE));
+    assert!(shorter(times(MAX_WATCH_PAUSE, 13), times(VIEW_SETTLE, 10)));
     assert!(shorter(VIEW_SETTLE, LEASE_DURATION));
     assert!(shorter(CAUGHT_UP, EXPECTATION) && shorter(EXPECTATION, CHECK_PERIOD));
     assert!(shorter(plus(CHECK_LIMIT, CATCH_UP), CHECK_PERIOD));

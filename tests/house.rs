@@ -23,7 +23,7 @@ const LAYERS: &[&str] = &[
     "timing",
 ];
 
-/// The maximum number of lines of a file without its tests. A longer file contains a second idea.
+/// The maximum number of lines of a file without its tests. A longer file has more than one purpose.
 const LONGEST: usize = 400;
 
 #[test]
@@ -39,7 +39,7 @@ fn a_folder_imports_only_what_is_below_it() {
     }
     assert!(
         wrong.is_empty(),
-        "imports from above, according to LAYERS:\n  {}",
+        "imports from higher in LAYERS:\n  {}",
         wrong.join("\n  ")
     );
 }
@@ -66,12 +66,12 @@ fn a_file_begins_with_its_purpose() {
         .filter(|file| !file.text.starts_with("//! "))
         .map(Source::name)
         .collect();
-    assert!(silent.is_empty(), "without //! at their top: {silent:?}");
+    assert!(silent.is_empty(), "files that do not begin with //!: {silent:?}");
 }
 
 /// Without this test, a broken patch would be noticed only when someone runs the mutants.
 #[test]
-fn the_patches_of_the_mutants_apply() {
+fn mutant_patches_apply() {
     let output = Command::new("hack/mutants/run")
         .arg("--check")
         .output()

@@ -127,7 +127,9 @@ async fn put_expired_lease(client: &Client, name: &str, duration: Duration) {
             },
             spec: Some(LeaseSpec {
                 holder_identity: Some("dead".to_owned()),
-                lease_duration_seconds: Some(i32::try_from(duration.as_secs()).expect("short")),
+                lease_duration_seconds: Some(
+                    i32::try_from(duration.as_secs()).expect("a short lease duration"),
+                ),
                 ..LeaseSpec::default()
             }),
         };
@@ -137,7 +139,7 @@ async fn put_expired_lease(client: &Client, name: &str, duration: Duration) {
         };
         match written {
             Ok(_) => return,
-            // A release was carried out after its sender had stopped waiting.
+            // The API server carried out a release after its sender had stopped waiting.
             Err(kube::Error::Api(status)) if status.code == 409 => {}
             Err(error) => panic!("cannot write a Lease: {error}"),
         }

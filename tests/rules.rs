@@ -62,7 +62,7 @@ fn complaints(page: &str, tests: &Tests) -> Vec<String> {
     }
     for (test, rules) in tests {
         let unknown = rules.iter().filter(|id| !ids.contains(id.as_str()));
-        wrong.extend(unknown.map(|id| format!("{test} names {id}, which is no rule")));
+        wrong.extend(unknown.map(|id| format!("{test} names {id}, which is not a rule")));
     }
     wrong
 }
@@ -88,7 +88,7 @@ fn module(file: &Path) -> String {
 }
 
 /// The tests of a file, with the rules that they name. A test has a test attribute, or is a scenario that runs on both
-/// kinds of API servers.
+/// kinds of API server.
 fn tests_of(text: &str) -> Tests {
     let mut tests = Tests::new();
     let (mut marked, mut rules) = (false, BTreeSet::new());
@@ -97,7 +97,7 @@ fn tests_of(text: &str) -> Tests {
         if let Some(ids) = line.strip_prefix("/// Rule: ") {
             rules.extend(ids.split(", ").map(str::to_owned));
         } else {
-            // A rewrap of the comment can join the lines.
+            // When a comment is wrapped again, its lines can be joined.
             let is_joined = line.starts_with("/// ") && line.contains(". Rule: ");
             assert!(!is_joined, "a rule needs its own line: {line}");
         }
@@ -183,10 +183,10 @@ fn every_attack_has_a_test() {
             wrong.push(format!("{attack}: no test"));
         }
         let missing = names(named).filter(|test| !tests.contains_key(*test));
-        wrong.extend(missing.map(|test| format!("{attack}: {test} is no test")));
+        wrong.extend(missing.map(|test| format!("{attack}: {test} is not a test")));
         let controls = cells.get(4).into_iter().flat_map(|cell| names(cell));
         let missing = controls.filter(|name| !path(&format!("hack/mutants/{name}.patch")).is_file());
-        wrong.extend(missing.map(|name| format!("{attack}: {name} is no mutant")));
+        wrong.extend(missing.map(|name| format!("{attack}: {name} is not a mutant")));
     }
     let with_control = attacks.iter().filter(|cells| cells.len() == 5).count();
     assert!(attacks.len() >= 45, "only {} attacks", attacks.len());

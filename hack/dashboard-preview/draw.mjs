@@ -1,4 +1,4 @@
-// Draws the data that tests/metrics/recorded.rs recorded: one picture of all data and one of each story.
+// Draws the data that tests/metrics/recorded.rs recorded: one picture of all the data, and one of each story.
 // `node draw.mjs dashboard.json recorded.json echarts.min.js docs/images` writes docs/images/dashboard.png and
 // docs/images/dashboard-<story>.png.
 

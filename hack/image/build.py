@@ -67,7 +67,7 @@ def main():
     dockerfile, work = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]).resolve()
     given = {"TARGETARCH": machine.this_architecture(), **dict(pair.split("=", 1) for pair in sys.argv[3:])}
     context = dockerfile.resolve().parent
-    # The output of the compiler and cargo-auditable are kept between runs. Everything else is built again.
+    # The compiler output and cargo-auditable are kept between runs. Everything else is built again.
     work.mkdir(parents=True, exist_ok=True)
     for entry in work.iterdir():
         if entry.name in ("target", "tools"):

@@ -8,7 +8,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 : "${KIND_CLUSTER:?name of the kind cluster}" "${IMG:?image, as loaded}" "${CONTAINER_TOOL:=docker}"
 namespace=endpoint-copier-operator
 kubectl=(kubectl --context "kind-$KIND_CLUSTER")
-# Needed because a call can reach the frozen API server.
+# Each call needs a time limit, because it can reach the frozen API server.
 time_limit=--request-timeout=5s
 helm=(helm --kube-context "kind-$KIND_CLUSTER")
 
@@ -32,7 +32,7 @@ wait_for() {
   exit 1
 }
 
-# Without --wait: Helm would wait for the address of the LoadBalancer Service, and nothing assigns one here.
+# There is no --wait, because Helm would wait for the address of the LoadBalancer Service, and nothing assigns one here.
 "${helm[@]}" upgrade --install endpoint-copier-operator charts/endpoint-copier-operator \
   --namespace "$namespace" --create-namespace \
   --set replicaCount=3 --set image.repository="${IMG%:*}" --set image.tag="${IMG##*:}" --set image.pullPolicy=Never \

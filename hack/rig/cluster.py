@@ -68,7 +68,7 @@ VIP_SERVICE = {
 def until(what, limit, holds):
     """Waits until `holds()` is true, and returns how many seconds that took. Fails after the limit.
 
-    A failed request, such as to an API server that does not answer, counts as false.
+    A failed request, such as one to an API server that does not answer, counts as false.
     """
     begun = time.monotonic()
     while time.monotonic() - begun < limit:
@@ -182,7 +182,7 @@ class Cluster:
             "proxy", program, f"--kubeconfig={STATE}/{node}.kubeconfig", "--proxy-mode=nftables",
             f"--hostname-override={node}", f"--cluster-cidr={PODS}", "--healthz-bind-address=127.0.0.1:10256",
             "--metrics-bind-address=127.0.0.1:10249",
-            # Settings of the whole machine, which a namespace cannot change.
+            # These settings apply to the whole machine, and a namespace cannot change them.
             "--conntrack-max-per-core=0", "--conntrack-tcp-timeout-established=0s",
             "--conntrack-tcp-timeout-close-wait=0s",
             *(["--feature-gates=NFTablesProxyMode=true"] if minor < 31 else []),
@@ -300,7 +300,7 @@ class Cluster:
         self.start_operator(node)
 
     def move_etcd_leader(self, node):
-        """Makes the etcd member of a node the leader."""
+        """Makes the etcd member on a node the etcd leader."""
         members = {name: Api(f"http://{addresses[0]}:2379") for name, addresses in NODES.items()}
         status = {name: api.request("POST", "/v3/maintenance/status", {}) for name, api in members.items()}
         ids = {name: answer["header"]["member_id"] for name, answer in status.items()}
@@ -320,7 +320,7 @@ class Cluster:
         until(f"the API server on {node} renews its lease", 30, lambda: lease() not in (None, before))
 
     def victim(self, kind):
-        """The node for a fault: that of the leader of the operator, that of the leader of etcd, or one of neither.
+        """The node for a fault: the node of the operator's leader, the node of the etcd leader, or a node with neither.
 
         Moves leaders if necessary. The node is never OBSERVER.
         """
@@ -345,7 +345,7 @@ def kubeconfig(server):
 
 
 def make_files():
-    """Writes the files of the servers, which share one certificate, and those of a Pod."""
+    """Writes the files of the servers, which share one certificate, and the files of a Pod."""
     STATE.mkdir()
     IN_POD.mkdir(parents=True)
     addresses = [*CLUSTER_IPS, *VIP, "127.0.0.1", "::1", *(address for node in NODES.values() for address in node)]

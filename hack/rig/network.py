@@ -1,8 +1,8 @@
 """The network of the rig: three control-plane nodes, a worker, and a client outside the cluster.
 
-Each of them is a network namespace with an IPv4 and an IPv6 address. The namespace of the rig itself has the switch of
-the nodes, and routes between them and the client. The rig has its own mount, network and PID namespaces, so all of
-this, and each process in it, ends with the rig.
+Each of them is a network namespace with an IPv4 and an IPv6 address. The namespace of the rig itself contains the
+nodes' switch, and the routes between the nodes and the client. The rig has its own mount, network and PID namespaces,
+so the whole network, and each process in it, ends with the rig.
 """
 
 import os
@@ -98,7 +98,7 @@ class Host:
         self.processes = {}
 
     def start(self, name, *command, **environment):
-        """Starts a process, with no environment variables but PATH and the given ones."""
+        """Starts a process with only PATH and the given environment variables."""
         with open(self.logs / f"{self.name}-{name}.log", "ab") as log:
             self.processes[name] = subprocess.Popen(
                 ["ip", "netns", "exec", self.name, *map(str, command)],

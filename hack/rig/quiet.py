@@ -24,14 +24,14 @@ RESTARTS = "rolling-restart"
 
 
 def metric(node, name):
-    """The value of a metric without labels of the replica of a node."""
+    """The value of a metric that has no labels, from the replica on a node."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with opener.open(f"http://{NODES[node][0]}:8080/metrics", timeout=5) as page:
         return float(re.search(rf"^{name} (\S+)", page.read().decode(), re.MULTILINE)[1])
 
 
 def removals(node):
-    """How often the replica of a node has taken an endpoint out."""
+    """How often the replica on a node has taken an endpoint out."""
     return int(metric(node, "endpoint_copier_probe_removals_total"))
 
 
@@ -42,7 +42,7 @@ def versions(rig):
 
 
 def stop_all(rig, name, seconds):
-    """Freezes one process of each node for a time."""
+    """Freezes this process on each node for this many seconds."""
     for number in (signal.SIGSTOP, signal.SIGCONT):
         for node in NODES:
             rig.cluster.hosts[node].signal(number, name)
@@ -96,7 +96,7 @@ def busy(_rig, _begin):
 
 
 def partial_cut(rig, _begin):
-    """The leader's node has no route to another node for 30 s. The other node does not have the leader of etcd."""
+    """The leader's node has no route to another node for 30 s. The other node does not host the etcd leader."""
     victim, node = rig.cluster.victim("other"), rig.cluster.leader()
     routes = [("-4", f"{NODES[victim][0]}/32"), ("-6", f"{NODES[victim][1]}/128")]
     for family, address in routes:
@@ -108,7 +108,7 @@ def partial_cut(rig, _begin):
 
 
 def own_node(rig, _begin):
-    """The leader's node is cut off for 15 s. It is never the node through which the rig observes the cluster."""
+    """The leader's node is cut off for 15 s. This node is never the one through which the rig observes the cluster."""
     node = rig.cluster.victim("leader")
     rig.cluster.move_etcd_leader(cluster.OBSERVER)
     before = removals(node)
@@ -150,8 +150,8 @@ def is_ready(api):
 
 
 def idle(rig):
-    """What each replica costs while nothing happens and it probes two ports, on the addresses of both families and then of
-    one."""
+    """What each replica costs while nothing happens and it probes two ports, first on the addresses of both families,
+    and then on those of one family."""
     rig.cluster.set_policy("Cluster")
     rig.cluster.until_all_are_ready(90)
     idle_with(rig, 6)

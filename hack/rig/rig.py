@@ -45,11 +45,11 @@ FAULT_LIMIT = 6
 RETURN_LIMIT = 90
 # Calls fail for at most this long, by the node with the fault (--victim). The Lease of a dead leader expires after 6 s.
 FAILING_LIMIT = {"other": 5.5, "leader": 9, "etcd-leader": 5.5}
-# An API server without its etcd still answers /readyz with 200 for a while, because it caches its check of etcd. Without
-# the leader of etcd, nothing can be written until the other members have elected one.
+# An API server without its etcd still answers /readyz with 200 for a while, because it caches its check of etcd.
+# Without the leader of etcd, nothing can be written until the other members have elected one.
 FAILING_LIMIT_WITHOUT_ETCD = {"other": 7, "leader": 10.5, "etcd-leader": 9}
 # No call should fail because a repaired server returns. If the machine stalls, up to this many may fail on each family:
-MOST_FAILED = 3
+MAX_FAILED = 3
 # The client makes thirty calls a second on each family. With fewer than this many, the checks prove nothing:
 LEAST_CALLS = 24
 
@@ -131,7 +131,7 @@ def healthy_nodes(item):
 
 def announcing(rig):
     """The nodes from which MetalLB and PureLB would announce the VIP: MetalLB requires a healthy endpoint in any slice,
-    PureLB in each. Also the nodes of healthy endpoints, by family."""
+    PureLB in each. Also returns the nodes of healthy endpoints, by family."""
     nodes = {item["addressType"]: healthy_nodes(item) for item in rig.cluster.slices()}
     return {**nodes, "MetalLB": set().union(*nodes.values()), "PureLB": set(NODES).intersection(*nodes.values())}
 
@@ -231,7 +231,7 @@ def one_fault(rig, fault, calls):
         what = f"{fault} of {victim} ({kind}), {family}"
         seen, returning = row["calls"][family], row["calls_while_it_returns"][family]
         rig.expect(f"{what}: calls fail for at most {limit} s", seen["failing_for_s"] <= limit, seen)
-        rig.expect(f"{what}: at most {MOST_FAILED} calls fail after the repair", returning["failed"] <= MOST_FAILED, returning)
+        rig.expect(f"{what}: at most {MAX_FAILED} calls fail after the repair", returning["failed"] <= MAX_FAILED, returning)
         rate = min(seen["calls_per_s"], returning["calls_per_s"])
         rig.expect(f"{what}: the client makes at least {LEAST_CALLS} calls a second", rate >= LEAST_CALLS, rate)
     return row
@@ -292,13 +292,13 @@ def parse():
     parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help="local, announce, faults, supervisor [all of these], quiet, idle")
     option = parser.add_argument
     option("--operator", default="target/release/endpoint-copier-operator", help="the binary [%(default)s]")
-    option("--operator-args", default="", metavar="ARGS", help="more flags of the operator")
+    option("--operator-args", default="", metavar="ARGS", help="more flags for the operator")
     option("--logs", metavar="DIR", help="the folder for the logs [a new one, removed if all checks pass]")
-    option("--faults", default=",".join(FAULTS), help="the faults of the scenario faults; also hang and etcd-kill [%(default)s]")
+    option("--faults", default=",".join(FAULTS), help="the faults of the faults scenario; also hang and etcd-kill [%(default)s]")
     option("--victim", choices=FAILING_LIMIT, default="other", help="the node with the fault [%(default)s]: that of "
            "the operator's leader, that of the etcd leader, or one with neither")
     option("--reps", type=int, default=1, help="how many times each fault happens [%(default)s]")
-    option("--disturbances", default=",".join(quiet.DISTURBANCES), help="the disturbances of the scenario quiet [%(default)s]")
+    option("--disturbances", default=",".join(quiet.DISTURBANCES), help="the disturbances of the quiet scenario [%(default)s]")
     option("--minutes", type=float, default=1, help="how long each disturbance, or idle, lasts [%(default)s]")
     option("--out", metavar="FILE", help="appends a line of JSON for each fault or disturbance")
     option("--inside", action="store_true", help=argparse.SUPPRESS)

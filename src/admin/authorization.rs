@@ -1,5 +1,5 @@
-//! Decides who may read a page: an API server reviews the token and the permission of each client, and the verdict is
-//! cached for a short time.
+//! Decides who may read `/metrics`: an API server reviews the token and the permission of each client, and the verdict
+//! is cached for a short time.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -29,17 +29,17 @@ const LIMIT: Duration = Duration::from_secs(5);
 /// The maximum number of tokens whose verdicts are kept in memory.
 const CAPACITY: usize = 256;
 
-/// The minimum time from the beginning of a failed review of a token to the next one, and the shortest pause while the
-/// API server is overloaded.
+/// The minimum time between the start of a failed review of a token and the next review, and the shortest pause while
+/// the API server is overloaded.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
-/// The maximum number of unknown tokens that are reviewed per second: for one peer, and for all peers. A token that was
-/// allowed the last time does not count, so this limit never keeps a known scraper out. A new scraper may get 503 while
-/// clients send many invalid tokens.
+/// The maximum number of unknown tokens that are reviewed per second: for one peer, and for all peers. A token whose
+/// last verdict was `Allowed` does not count, so this limit never locks out a known scraper. A new scraper may get 503
+/// while clients send many invalid tokens.
 const UNKNOWN_TOKENS: (usize, usize) = (3, 12);
 
-/// The verdict of a review that may still be running; `None` if the review failed. It is shared, so concurrent requests
-/// with the same token cause only one review.
+/// The verdict of a review that may still be running; `None` if the review failed. The future is shared, so that
+/// concurrent requests with the same token cause only one review.
 type Pending = Shared<BoxFuture<'static, Option<Verdict>>>;
 
 /// Reviews tokens.
@@ -66,12 +66,12 @@ struct Review {
 }
 
 impl Review {
-    /// Whether the result of this review still counts, or the review may still end in time.
+    /// Whether this review is usable: its verdict has not expired, or it is still running within its time limit.
     fn is_fresh(&self, now: Instant) -> bool {
         let lasts = match self.verdict.peek() {
             Some(Some(Verdict::Allowed)) => Duration::from_secs(60),
             Some(Some(Verdict::Unauthenticated | Verdict::Forbidden)) => Duration::from_secs(10),
-            // Another request may cause another review, but not a hot loop.
+            // The next request may start another review, but not in a hot loop.
             Some(None) => RETRY_PAUSE,
             None => LIMIT,
         };
@@ -87,7 +87,7 @@ impl Review {
 }
 
 impl Authorization {
-    /// `client` sends the reviews.
+    /// Creates an authorization that sends its reviews through `client`.
     pub(super) fn new(client: Client) -> Self {
         Self {
             client,
@@ -100,7 +100,7 @@ impl Authorization {
         }
     }
 
-    /// The verdict on the client that sends these headers, or `None` if its token cannot be reviewed now.
+    /// Returns the verdict on the client that sent these headers, or `None` if its token cannot be reviewed now.
     pub(super) async fn verdict(&self, headers: &HeaderMap, peer: IpAddr) -> Option<Verdict> {
         let Some(token) = bearer_token(headers) else {
             return Some(Verdict::Unauthenticated);
@@ -109,8 +109,8 @@ impl Authorization {
         verdict.await
     }
 
-    /// Returns the newest review of a token if it is fresh, and otherwise begins a review. `None` if no review may
-    /// begin, because there are too many unknown tokens or the API server is overloaded.
+    /// Returns the newest review of a token if it is fresh, or else begins a new one. Returns `None` if no review may
+    /// begin because there are too many unknown tokens or the API server is overloaded.
     fn review(&self, token: &str, peer: IpAddr) -> Option<Pending> {
         let (hash, now): ([u8; 32], _) = (Sha256::digest(token).into(), Instant::now());
         let State {
@@ -174,7 +174,7 @@ impl Authorization {
     }
 }
 
-/// The token of the header `Authorization: Bearer <token>`.
+/// Returns the token from the `Authorization: Bearer <token>` header.
 fn bearer_token(headers: &HeaderMap) -> Option<&str> {
     let (scheme, token) = headers
         .get(AUTHORIZATION)?
@@ -201,8 +201,8 @@ mod tests {
     use crate::telemetry::metrics::Metrics;
     use crate::telemetry::testing::logged;
 
-    /// An API server that lets the user `scraper` get `/metrics`, and gives the user `tenant` no permissions. Each
-    /// token is equal to the name of its user.
+    /// An API server that lets the user `scraper` get `/metrics`, and gives the user `tenant` no permissions. The token
+    /// of each user is the user's name.
     struct Fixture {
         store: Store,
         server: ApiServer,
@@ -238,7 +238,7 @@ mod tests {
             self.header(&format!("Bearer {token}"), 1).await
         }
 
-        /// The number of token reviews since the start.
+        /// Returns the number of token reviews since the start.
         fn reviews(&self) -> usize {
             let requests = self.store.requests();
             requests
@@ -270,7 +270,7 @@ mod tests {
         let headers = HeaderMap::new();
         let nothing = fixture.authorization.verdict(&headers, [10, 0, 0, 1].into());
         assert_eq!(nothing.await, Some(Verdict::Unauthenticated));
-        assert_eq!(fixture.reviews(), 3, "not one review for each token");
+        assert_eq!(fixture.reviews(), 3, "expected one review for each token");
     }
 
     /// Rule: survive.metrics-authorized
@@ -305,7 +305,7 @@ mod tests {
 
     /// Rule: survive.metrics-authorized
     #[tokio::test(start_paused = true)]
-    async fn failed_review_gives_no_verdict_and_is_repeated_after_a_second() {
+    async fn failed_review_gives_no_verdict_and_is_retried_after_1_s() {
         let (log, _guard) = logged();
         let fixture = Fixture::start();
         for (resource, effect) in [
@@ -377,7 +377,7 @@ mod tests {
         }
     }
 
-    /// The log after a review by a server that answers with this code and with the body of the request.
+    /// Returns the log lines of a review by a server that answers with `code` and echoes the body of the request.
     async fn logged_after_an_echo(code: u16) -> Vec<String> {
         let echo = service_fn(move |request: Request<Body>| async move {
             let body = request.into_body().collect_bytes().await?;
@@ -441,7 +441,7 @@ mod tests {
 
     /// Rule: survive.metrics-reviews
     #[tokio::test(start_paused = true)]
-    async fn one_peer_leaves_reviews_for_others() {
+    async fn one_peer_cannot_use_all_reviews() {
         let fixture = Fixture::start();
         for number in 0..100 {
             fixture.header(&format!("Bearer {number}"), 1).await;
@@ -472,7 +472,7 @@ mod tests {
         let fixture = Fixture::start();
         assert!(
             fixture.verdict("scraper").now_or_never().is_none(),
-            "the review has ended already"
+            "the review has already ended"
         );
         advance(LIMIT).await;
         fixture.store.restrict("scraper", Vec::new());

@@ -1,4 +1,4 @@
-//! The certificate with which `/metrics` is served: from mounted files, which may change at any time, or self-signed.
+//! The serving certificate of `/metrics`: from mounted files, which may change at any time, or self-signed.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 use tracing::{info, warn};
 
-/// The time between two checks of the mounted files.
+/// The time between checks of the mounted files.
 const PERIOD: Duration = Duration::from_secs(5);
 
 /// The TLS settings of new connections, with the current certificate.
@@ -28,7 +28,7 @@ pub(super) struct Certificate {
 
 struct Current {
     tls: Arc<ServerConfig>,
-    /// The files as they were read last, whether or not they could be used. `None` if they could not be read.
+    /// The files as they were last read, whether or not they could be used. `None` if they could not be read.
     files: Option<Files>,
 }
 
@@ -41,10 +41,10 @@ struct Files {
 
 impl Certificate {
     /// Reads the files in a directory. Creates a self-signed certificate if there is no directory or the files cannot
-    /// be used, because the operator must start without a Secret too.
+    /// be used, because the operator must also start without a Secret.
     ///
     /// # Errors
-    /// If no certificate can be created.
+    /// Returns an error if no certificate can be created.
     pub(super) fn load(directory: Option<&Path>) -> io::Result<Self> {
         let read = directory.map(Files::read);
         let tls = match read.as_ref().map(usable) {
@@ -64,14 +64,14 @@ impl Certificate {
         })
     }
 
-    /// The settings for the next connection.
+    /// Returns the settings for the next connection.
     pub(super) fn tls(&self) -> Arc<ServerConfig> {
         self.current.lock().tls.clone()
     }
 
-    /// Reads the files every few seconds, and uses them when they have changed. Never returns. The kubelet swaps all
-    /// files of a Secret at once, through a symlink. If the swap falls between our two reads, a certificate and a key
-    /// that do not match are rejected, and the next check reads the new files.
+    /// Reads the files every few seconds, and switches to them when they have changed. Never returns. The kubelet swaps
+    /// all files of a Secret at once, through a symlink. If the swap happens between our reads of the two files, the
+    /// certificate and the key do not match and are rejected, and the next check reads the new files.
     pub(super) async fn follow(&self) {
         let Some(directory) = &self.directory else {
             return std::future::pending().await;
@@ -85,8 +85,7 @@ impl Certificate {
         }
     }
 
-    /// Uses the files that were read if they have changed. Files that cannot be used change nothing, and are reported
-    /// once.
+    /// Switches to the files that were read if they have changed. Unusable files change nothing, and are logged once.
     fn replace(&self, read: io::Result<Files>) {
         let mut current = self.current.lock();
         if read.as_ref().ok() == current.files.as_ref() {
@@ -134,7 +133,7 @@ impl Files {
     }
 }
 
-/// The TLS settings with these files. An error if the files could not be read or cannot be used.
+/// Returns TLS settings with these files, or an error if the files could not be read or are unusable.
 fn usable(read: &io::Result<Files>) -> io::Result<ServerConfig> {
     match read {
         Ok(files) => files.tls(),
@@ -142,7 +141,7 @@ fn usable(read: &io::Result<Files>) -> io::Result<ServerConfig> {
     }
 }
 
-/// TLS settings with a self-signed certificate, which no client can verify.
+/// Creates TLS settings with a self-signed certificate, which no client can verify.
 fn self_signed() -> io::Result<ServerConfig> {
     let made = || -> Result<_, rcgen::Error> {
         let key = KeyPair::generate()?;
@@ -181,7 +180,7 @@ mod tests {
     use super::*;
     use crate::telemetry::testing::logged;
 
-    /// A new certificate and its key.
+    /// Creates a certificate and its key.
     fn pem() -> (String, String) {
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         (made.cert.pem(), made.signing_key.serialize_pem())
@@ -201,7 +200,7 @@ mod tests {
         write(&certificate, &key);
         let serving = Certificate::load(Some(directory)).unwrap();
         let first = serving.tls();
-        // The line that is logged, if there is one.
+        // Returns the new log line, or an empty string if there is none.
         let look = || {
             let before = log.lines().len();
             for _ in 0..3 {

@@ -15,21 +15,21 @@ pub(super) struct Connections(Vec<OpenConnection>);
 
 struct OpenConnection {
     peer: IpAddr,
-    /// There is a `Weak` of this while a response is in progress: the head of a request has arrived, and the response
-    /// has not been written completely.
+    /// A `Weak` of this exists while a response is in progress: after the head of the request has arrived, and until
+    /// the response has been written completely.
     answers: Arc<()>,
     task: AbortHandle,
 }
 
 impl Connections {
-    /// Adds the newest connection. Each response in progress holds a `Weak` of `answers`. The connection ends with
-    /// `task`.
+    /// Adds the newest connection. Each response in progress holds a `Weak` of `answers`. The connection ends when
+    /// `task` ends.
     pub(super) fn add(&mut self, peer: IpAddr, answers: Arc<()>, task: AbortHandle) {
         let peer = network(peer);
         self.0.push(OpenConnection { peer, answers, task });
     }
 
-    /// The number of connections, including those that have ended since the last [`Self::shrink_to`].
+    /// Returns the number of connections, including those that have ended since the last [`Self::shrink_to`].
     pub(super) fn len(&self) -> usize {
         self.0.len()
     }
@@ -58,8 +58,8 @@ impl Connections {
     }
 }
 
-/// The network that counts as one peer: for IPv4, the address; for IPv6, its /64, because a host usually has all
-/// addresses of its /64.
+/// Returns the network that counts as one peer: an IPv4 address itself, or the /64 of an IPv6 address, because a host
+/// usually has all addresses of its /64.
 pub(super) fn network(peer: IpAddr) -> IpAddr {
     match peer.to_canonical() {
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),

@@ -10,7 +10,7 @@ use tower::BoxError;
 /// The kind of a probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Probe {
-    /// Whether Services and rollouts may count on this replica. A failure does not restart the process.
+    /// Whether Services and rollouts may rely on this replica. A failure does not restart the process.
     Readiness,
     /// Whether the process works at all. After repeated failures, the kubelet restarts the container, so only problems
     /// that a restart fixes belong here. A process that is not alive is not ready either.
@@ -32,7 +32,8 @@ struct Check {
 
 impl Health {
     /// Adds a check. A check for readiness runs at each readiness probe, and a check for liveness at each probe of
-    /// either kind. A check must not block, and must not add another check. Its error says on one line what is wrong.
+    /// either kind. A check must not block, and must not add another check. Its error describes the problem on one
+    /// line.
     pub fn check<E: Into<BoxError>>(
         &self,
         name: &'static str,
@@ -48,8 +49,8 @@ impl Health {
         self.shutting_down.store(true, Ordering::Relaxed);
     }
 
-    /// Runs the checks. Returns whether they pass, and the list of results in the format of the Kubernetes API server.
-    /// If all checks pass and `verbose` was not requested, the text is only `ok`.
+    /// Runs the checks. Returns whether they pass, and the list of results in the format that the Kubernetes API server
+    /// uses. If all checks pass and `verbose` was not requested, the text is only `ok`.
     pub(super) fn report(&self, probe: Probe, endpoint: &str, verbose: bool) -> (bool, String) {
         let mut results = vec![("ping", Ok(()))];
         let checks = self.checks.read();

@@ -28,20 +28,20 @@ use rendering::Rendering;
 pub use secure::Secure;
 use server::{Document, Limits, Site};
 
-/// The number of connections that may wait in the kernel to be accepted, limited by `net.core.somaxconn`. The kernel
-/// drops any further connection, and its client tries again after a second, which is too late for a probe. The standard
+/// The number of connections that may wait in the kernel to be accepted; `net.core.somaxconn` caps it. The kernel drops
+/// any further connection, and its client tries again after a second, which is too late for a probe. The standard
 /// library uses 128.
 const BACKLOG: u32 = 4096;
 
-/// The number of bytes that the kernel buffers in each direction of a connection. The kernel doubles this for its own
-/// records and counts it against the memory limit of the Pod. By default, the kernel buffers up to several MB.
+/// The number of bytes that the kernel buffers in each direction of a connection. The kernel doubles this number for
+/// its own records, and counts it against the memory limit of the Pod. By default, the kernel buffers up to several MB.
 const KERNEL_BUFFER: u32 = 8 * 1024;
 
 /// Listens on `address`. Without a host, it listens on both families, or on IPv4 alone if the machine has no IPv6.
 ///
 /// # Errors
 ///
-/// The operating system's error, prefixed with the address.
+/// Returns the operating system's error, prefixed with the address.
 pub async fn bind(address: &ServerAddress) -> io::Result<TcpListener> {
     let listener = match (address.host.as_str(), address.port) {
         ("", port) => listen_on_all(port),
@@ -50,10 +50,11 @@ pub async fn bind(address: &ServerAddress) -> io::Result<TcpListener> {
     listener.map_err(|error| io::Error::new(error.kind(), format!("cannot listen on {address}: {error}")))
 }
 
-/// On Linux, a socket on `[::]` accepts IPv4 too, unless the sysctl `net.ipv6.bindv6only` is set.
+/// Listens on `[::]` or, without IPv6, on `0.0.0.0`. On Linux, a socket on `[::]` also accepts IPv4, unless the sysctl
+/// `net.ipv6.bindv6only` is set.
 fn listen_on_all(port: u16) -> io::Result<TcpListener> {
     match listen((Ipv6Addr::UNSPECIFIED, port).into()) {
-        // With IPv4 alone, the same error would occur, or another process would keep the port on IPv6.
+        // A fallback to IPv4 would fail with the same error, or leave the IPv6 port to another process.
         Err(error)
             if !matches!(
                 error.kind(),
@@ -91,9 +92,9 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// Serves `/metrics` until `shutdown`. Responses in progress then have half a second to finish, or less if the caller
-/// drops the future ([`crate::run`] does). A page may be up to a second old. With `secure`, the connections are over
-/// TLS, and clients need a token that allows them to get `/metrics`.
+/// Serves `/metrics` until `shutdown` is canceled. Responses in progress then have half a second to finish, or less if
+/// the caller drops the future, as [`crate::run`] does. A page may be up to a second old. With `secure`, connections
+/// use TLS, and clients need a token that allows them to get `/metrics`.
 pub async fn serve_metrics(
     listener: TcpListener,
     metrics: Metrics,
@@ -112,8 +113,8 @@ pub async fn serve_metrics(
     server::serve(listener, site, limits, shutdown).await;
 }
 
-/// Serves `/healthz`, `/livez` and `/readyz` until `shutdown`. Responses in progress then have the same time to finish
-/// as those of [`serve_metrics`]. A connection ends with its first response.
+/// Serves `/healthz`, `/livez` and `/readyz` until `shutdown` is canceled. Responses in progress then have the same
+/// time to finish as those of [`serve_metrics`]. Each connection closes after its first response.
 pub async fn serve_health(listener: TcpListener, health: Health, shutdown: CancellationToken) {
     let limits = Limits {
         keep_alive: false,
@@ -141,7 +142,7 @@ fn metrics_pages(metrics: Metrics) -> server::Pages {
     })
 }
 
-/// `/healthz` is the older name of `/livez`.
+/// `/healthz` is the older name for `/livez`.
 fn health_pages(health: Health) -> server::Pages {
     Arc::new(move |path, query| {
         let (name, probe) = match path {

@@ -1,4 +1,4 @@
-//! Limits how often per second clients may do something: the clients at one peer address, and all clients together.
+//! Limits the rate at which clients may do something: the clients at one peer address, and all clients together.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use super::connections::network;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Counts what was admitted within the last second.
+/// Counts the admissions within the last second.
 pub(super) struct Pace {
     per_peer: usize,
     total: usize,
@@ -17,7 +17,7 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    /// Creates limits: at most `per_peer` admissions for one peer and `total` for all peers within a second.
+    /// Allows at most `per_peer` admissions per second for one peer, and at most `total` for all peers.
     pub(super) fn new(per_peer: usize, total: usize) -> Self {
         Self {
             per_peer,

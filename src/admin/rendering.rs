@@ -1,5 +1,5 @@
-//! The page of metrics. It is rendered at most once a second for all clients together, and clients that do not read
-//! keep only small parts of it in memory.
+//! The metrics page. It is rendered at most once a second for all clients together, and clients that do not read keep
+//! only small parts of it in memory.
 
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use crate::telemetry::metrics::Metrics;
 
-/// The time for which a page is served, counted from the start of its rendering.
+/// The time for which a page is served, measured from the start of its rendering.
 const PAGE_LIFETIME: Duration = Duration::from_secs(1);
 
 /// The size of a piece in bytes. A client that does not read keeps at most two or three pieces of a page in memory.
@@ -44,7 +44,7 @@ impl Rendering {
         Self { metrics, kept }
     }
 
-    /// A page that is at most a second old.
+    /// Returns a page that is at most a second old.
     pub(super) async fn page(&self) -> SharedPage {
         let rendering = self.newest();
         SharedPage::new(&rendering.await)
@@ -66,7 +66,7 @@ impl Rendering {
     }
 }
 
-/// Renders a page, and yields after each piece, because renewals and all other work share the thread.
+/// Renders a page, and yields after each piece, because Lease renewals and all other work share the thread.
 async fn render(metrics: Metrics) -> Pieces {
     let mut page = Vec::new();
     for text in metrics.pieces() {
@@ -85,7 +85,7 @@ pub(super) struct SharedPage {
 }
 
 impl SharedPage {
-    /// A body of this page. The body does not keep the page alive.
+    /// Creates a body that shows this page, but does not keep it alive.
     pub(super) fn new(page: &Pieces) -> Self {
         Self {
             page: Arc::downgrade(page),
@@ -138,13 +138,13 @@ mod tests {
 
     const TRANSITIONS: &str = "\nendpoint_copier_leader_transitions_total ";
 
-    /// The whole page, or `None` if it ends early.
+    /// Returns the whole page, or `None` if it ends early.
     async fn read(page: SharedPage) -> Option<String> {
         let bytes = page.collect().await.ok()?.to_bytes();
         Some(String::from_utf8(bytes.into()).unwrap())
     }
 
-    /// The number of transitions that a page shows.
+    /// Returns the number of transitions that a page shows.
     async fn transitions(page: SharedPage) -> Option<String> {
         let text = read(page).await?;
         let (_, rest) = text.split_once(TRANSITIONS)?;
@@ -208,7 +208,7 @@ mod tests {
         let rendering = Rendering::new(metrics.clone());
         assert!(
             rendering.page().now_or_never().is_none(),
-            "the rendering ended with its first piece"
+            "the rendering ended after its first piece"
         );
         metrics.leader_changed();
         assert_eq!(transitions(rendering.page().await).await.as_deref(), Some("0"));

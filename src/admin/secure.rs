@@ -27,7 +27,7 @@ const HANDSHAKES: (usize, usize) = (16, 128);
 /// The number of bytes that TLS buffers for a client that does not read.
 const BUFFER: usize = 8 * 1024;
 
-/// A connection of a client.
+/// A client connection, with or without TLS.
 pub(super) type Stream = Either<TcpStream, Box<TlsStream<TcpStream>>>;
 
 /// Adds TLS to the metrics server, and serves only clients whose token allows them to get `/metrics`.
@@ -38,10 +38,10 @@ pub struct Secure {
 }
 
 impl Secure {
-    /// `client` sends the `TokenReviews` and `SubjectAccessReviews`.
+    /// Loads the certificate. `client` sends the `TokenReviews` and `SubjectAccessReviews`.
     ///
     /// # Errors
-    /// If no certificate can be created.
+    /// Returns an error if no certificate can be created.
     pub fn new(config: &SecureMetrics, client: Client) -> io::Result<Self> {
         let certificate = Certificate::load(config.cert_path.as_deref())?;
         Ok(Self {
@@ -61,7 +61,7 @@ impl Secure {
         self.handshakes.lock().admits(peer, Instant::now())
     }
 
-    /// The stream after the handshake, or `None` if the handshake fails or takes longer than `limit`.
+    /// Returns the stream after the handshake, or `None` if the handshake fails or takes longer than `limit`.
     pub(super) async fn handshake(&self, stream: TcpStream, limit: Duration) -> Option<Stream> {
         let acceptor = TlsAcceptor::from(self.certificate.tls());
         let handshake = acceptor.accept_with(stream, |tls| tls.set_buffer_limit(Some(BUFFER)));
@@ -75,7 +75,8 @@ impl Secure {
         }
     }
 
-    /// Checks whether a client may read the metrics. If not, the error has the status and the text for the client.
+    /// Checks whether a client may read the metrics. If not, the error contains the status and the text to send to the
+    /// client.
     pub(super) async fn check(
         &self,
         headers: &HeaderMap,
@@ -203,7 +204,7 @@ mod tests {
         let cut = join_all(handshakes).await;
         assert!(
             cut.contains(&true),
-            "none of 40 handshakes in much less than a second was cut"
+            "none of 40 handshakes within a fraction of a second was cut off"
         );
         assert_eq!(answer(&server, TWO, "/metrics", None).await, 401);
     }

@@ -37,7 +37,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(250);
 /// Returns the page for a path and a query, or `None` if the path does not exist. This function must not block.
 pub(super) type Pages = Arc<dyn Fn(&str, Option<&str>) -> Option<BoxFuture<'static, Document>> + Send + Sync>;
 
-/// The pages of a server, and how it protects them.
+/// The pages of a server, and how they are protected.
 #[derive(Clone)]
 pub(super) struct Site {
     pub(super) pages: Pages,
@@ -57,16 +57,16 @@ pub(super) struct Document {
 pub(super) struct Limits {
     /// Whether a connection may send another request after its first.
     pub(super) keep_alive: bool,
-    /// The time from the start of the wait for a request to the end of its headers, and so the longest time for which a
-    /// connection may be idle.
+    /// The time limit from the start of the wait for a request to the end of its headers. It is also the longest time
+    /// for which a connection may be idle.
     pub(super) header_time: Duration,
-    /// The maximum number of headers of a request. Prometheus sends six.
+    /// The maximum number of headers in a request. Prometheus sends six.
     pub(super) headers: usize,
     /// The maximum number of bytes of a request's head, and of the buffered part of a response.
     pub(super) buffer: usize,
     /// The maximum number of simultaneous connections.
     pub(super) connections: usize,
-    /// The longest lifetime of a connection, which limits clients that read their responses too slowly or not at all.
+    /// The maximum lifetime of a connection, which limits clients that read their responses too slowly or not at all.
     pub(super) age: Duration,
     /// The time that a response in progress has to finish before the connection is closed.
     pub(super) drain: Duration,
@@ -86,8 +86,8 @@ impl Default for Limits {
     }
 }
 
-/// Serves a site until `shutdown`. An error on a connection ends only that connection. A new connection never waits for
-/// a place: when there are too many connections, an older one is closed.
+/// Serves a site until `shutdown` is canceled. An error on a connection ends only that connection. A new connection
+/// never waits for a slot: when there are too many connections, an older one is closed.
 pub(super) async fn serve(listener: TcpListener, site: Site, limits: Limits, shutdown: CancellationToken) {
     let mut tasks = JoinSet::new();
     let accept = async {
@@ -197,7 +197,7 @@ async fn connection(
     }
 }
 
-/// Returns `body`, which now holds `kept` until hyper has consumed the body.
+/// Returns `body`, which holds `kept` until hyper has consumed the body.
 fn keeping(
     body: Either<Full<Bytes>, SharedPage>,
     kept: Weak<()>,
@@ -208,7 +208,7 @@ fn keeping(
     })
 }
 
-/// The response to a request. The body of the request is not read.
+/// Returns the response to a request. The body of the request is not read.
 async fn respond<B>(
     request: Request<B>,
     site: &Site,

@@ -13,7 +13,7 @@ use super::rendering::SharedPage;
 use super::*;
 use crate::telemetry::watchdog::Watchdog;
 
-/// A limit far above the usual duration, so that a test that hangs fails.
+/// A time limit far above the usual duration, so that a test that hangs fails.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(super) struct Server {
@@ -47,7 +47,7 @@ impl Server {
         Self::start(health_pages(health.clone()), limits)
     }
 
-    /// A server that keeps its connections, as the server of metrics does, with pages that contain only `ok`.
+    /// Starts a server that keeps connections open, as the metrics server does, and whose pages contain only `ok`.
     fn keeping_connections(limits: Limits) -> Self {
         Self::start(health_pages(Health::default()), limits)
     }
@@ -67,17 +67,17 @@ impl Server {
         stream
     }
 
-    /// Connects from this address. All of 127.0.0.0/8 is this machine.
+    /// Connects from this address. All addresses in 127.0.0.0/8 are loopback addresses.
     pub(super) async fn connect_from(&self, address: &str) -> TcpStream {
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind(SocketAddr::new(address.parse().unwrap(), 0)).unwrap();
         socket.connect(self.address).await.unwrap()
     }
 
-    /// Sends `request` and reads until the server closes.
+    /// Sends `request` and reads until the server closes the connection.
     async fn send(&self, request: impl AsRef<[u8]>) -> String {
         let mut stream = self.connect().await;
-        // The server may close before it has read everything.
+        // The server may close the connection before it has read everything.
         let _ = stream.write_all(request.as_ref()).await;
         rest(&mut stream).await
     }
@@ -146,7 +146,7 @@ fn assert_alive(response: &str) {
 
 const KEEP_ALIVE: &[u8] = b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n";
 
-/// A page of this many bytes for every path.
+/// Serves a page of this many bytes for every path.
 fn page_of(bytes: usize) -> server::Pages {
     let pieces = Arc::new(vec![Bytes::from("y".repeat(4096)); bytes / 4096]);
     Arc::new(move |_, _| {
@@ -528,7 +528,7 @@ async fn a_connection_of_metrics_is_kept_for_the_next_scrape() {
     }
 }
 
-/// A limit of three connections.
+/// Limits with at most three connections.
 fn three() -> Limits {
     Limits {
         connections: 3,

@@ -1,9 +1,9 @@
 //! Asks an API server two questions: a TokenReview asks who the user of a token is, and a SubjectAccessReview asks
 //! whether that user may get a path.
 //!
-//! The responses stay JSON, because the user is passed from one review to the other unchanged. Errors keep the message
-//! of a response only if the message names a missing permission: a TokenReview repeats the token, and a proxy may show
-//! the request in its error page.
+//! The responses are kept as JSON, because the user is passed from one review to the other unchanged. Errors keep the
+//! message of a response only if the message names a missing permission: a TokenReview repeats the token, and a proxy
+//! may show the request in its error page.
 
 use std::time::Duration;
 
@@ -37,7 +37,7 @@ pub enum NoVerdict {
 }
 
 impl NoVerdict {
-    /// The pause before the next review, if the API server is overloaded.
+    /// Returns the pause before the next review, if the API server is overloaded.
     #[must_use]
     pub fn throttled(&self) -> Option<Duration> {
         match self {
@@ -114,7 +114,7 @@ fn without_text(mut error: kube::Error) -> kube::Error {
     error
 }
 
-/// The user of a valid token.
+/// Returns the user of a token, or `None` if the token is not valid.
 fn owner(status: &Value) -> Result<Option<&Value>, NoVerdict> {
     let user = &status["user"];
     match &status["authenticated"] {
@@ -125,7 +125,7 @@ fn owner(status: &Value) -> Result<Option<&Value>, NoVerdict> {
     }
 }
 
-/// The spec of a review of whether a user may get a path.
+/// Returns the spec of a review that asks whether a user may get a path.
 fn access(user: &Value, path: &str) -> Value {
     json!({
         "user": user["username"], "uid": user["uid"], "groups": user["groups"], "extra": user["extra"],

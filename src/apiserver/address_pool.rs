@@ -10,11 +10,11 @@ use tokio::time::Instant;
 
 use super::stretch::{Factor, Stretch};
 use crate::config::ServerAddress;
-use crate::timing::{BEHIND_EJECTION, EJECTION, LONGEST_EJECTION};
+use crate::timing::{BEHIND_EJECTION, EJECTION, MAX_EJECTION};
 use endpoint_copier_core::verdicts::Unhealthy;
 
-/// The maximum number of learned addresses, which is more than a cluster usually has API servers. A longer list is
-/// probably a mistake or an attack, and the rest of it is not learned.
+/// The maximum number of learned addresses. A cluster usually has fewer API servers. A longer list is probably a
+/// mistake or an attack, and the rest of it is not learned.
 const MAX_LEARNED: usize = 16;
 
 /// The known addresses of the API servers of one cluster, their recent failures, and which of them are unhealthy.
@@ -56,9 +56,9 @@ impl AddressPool {
         pool
     }
 
-    /// Replaces the addresses that probes find unhealthy. They are tried last. While some learned addresses are unhealthy
-    /// and others are not, the configured addresses that come after the learned ones count as unhealthy too, unless
-    /// they are learned themselves: a cluster IP may lead to an unhealthy server.
+    /// Replaces the addresses that probes find unhealthy. They are tried last. While some learned addresses are
+    /// unhealthy and others are not, the configured addresses that come after the learned ones count as unhealthy too,
+    /// unless they are learned themselves: a cluster IP may lead to an unhealthy server.
     pub fn set_unhealthy(&self, mut unhealthy: BTreeMap<ServerAddress, Unhealthy>) {
         let learned: BTreeSet<_> = self.learned.iter().flatten().collect();
         let affected: Vec<_> = learned
@@ -75,7 +75,7 @@ impl AddressPool {
         self.unhealthy.send_replace(unhealthy);
     }
 
-    /// A receiver of the addresses that probes find unhealthy. Clones of a pool share these addresses.
+    /// Returns a receiver of the addresses that probes find unhealthy. Clones of a pool share these addresses.
     pub fn unhealthy(&self) -> watch::Receiver<BTreeMap<ServerAddress, Unhealthy>> {
         self.unhealthy.subscribe()
     }
@@ -101,8 +101,8 @@ impl AddressPool {
             .retain(|address, _| known.clone().any(|known| known == address));
     }
 
-    /// All addresses, in the order in which to try them: those that failed recently, or that probes find unhealthy,
-    /// come last, but are not left out.
+    /// Returns all addresses, in the order in which to try them. Those that failed recently, or that probes find
+    /// unhealthy, come last.
     pub fn order(&self, now: Instant) -> Vec<ServerAddress> {
         let (first, last) = self.fixed.split_at(self.first);
         let learned = self.learned.iter().flat_map(|group| {
@@ -169,7 +169,7 @@ impl AddressPool {
         self.stretch.failed(address);
         // A failure from long ago does not count.
         let before = self.ejections.get(address);
-        let before = before.filter(|mark| now < mark.until + LONGEST_EJECTION);
+        let before = before.filter(|mark| now < mark.until + MAX_EJECTION);
         // Several clients may report the same failure. A failure after the ejection shows that the address still fails.
         let failures = match before {
             Some(mark) if now < mark.until => mark.failures,
@@ -177,7 +177,7 @@ impl AddressPool {
         };
         let skip = EJECTION
             .saturating_mul(2_u32.saturating_pow(failures - 1))
-            .min(LONGEST_EJECTION);
+            .min(MAX_EJECTION);
         let until = before.map_or(now, |mark| mark.until).max(now + skip);
         self.ejections
             .insert(address.clone(), Ejection { until, failures });
@@ -240,7 +240,7 @@ mod tests {
 
     /// Rule: 7.own-connections
     #[test]
-    fn cluster_ip_is_unhealthy_while_a_learned_address_is_and_another_is_not() {
+    fn cluster_ip_is_unhealthy_if_only_some_learned_addresses_are() {
         let (mut pool, now) = (AddressPool::new(vec![address(9), address(2)], 0), Instant::now());
         pool.first = 0;
         let cluster_ip = |pool: &AddressPool, suspected: &[u8], down: &[u8]| {
@@ -258,7 +258,7 @@ mod tests {
         assert_eq!(cluster_ip(&pool, &[], &[1]), (true, true));
         assert!(
             !pool.is_ejected(&address(2), now),
-            "a learned address that is well was ejected"
+            "a healthy learned address was ejected"
         );
         assert_eq!(cluster_ip(&pool, &[], &[1, 2]), (false, false));
         assert_eq!(cluster_ip(&pool, &[2], &[1]), (false, false));
@@ -303,7 +303,7 @@ mod tests {
             now += seconds(skip);
             assert!(pool.has_better(&address(2), now));
         }
-        now += LONGEST_EJECTION;
+        now += MAX_EJECTION;
         pool.failed(&address(1), now);
         assert_eq!(order(&pool, now + seconds(10)), [1, 2]);
     }

@@ -47,7 +47,7 @@ where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    /// Limits the calls to `inner`. `pool` has the factor by which limits are stretched, and `incoming` counts the
+    /// Limits the calls to `inner`. `pool` provides the factor by which limits are stretched, and `incoming` counts the
     /// total size of the incomplete responses of all clients.
     pub fn new(
         inner: S,
@@ -67,8 +67,8 @@ where
 
     /// Sends a request. A response of more than `largest` bytes fails with [`TooLarge`], and so does a watch with a
     /// line of more than [`LARGEST_OBJECT`] bytes. A response or line of more than 1 MiB also fails if all incomplete
-    /// responses together are too large. These failures count against the server, but those of a response that is not a
-    /// watch only if `largest` is at least [`LARGEST_OBJECT`]. Only the beginning of an error response is read.
+    /// responses together are too large. These failures count against the server; for a response that is not a watch,
+    /// they do so only if `largest` is at least [`LARGEST_OBJECT`]. Only the beginning of an error response is read.
     pub fn send(
         &self,
         request: Request<Body>,
@@ -125,8 +125,8 @@ where
     }
 }
 
-/// Counts one request when this value is dropped, so exactly once: with a response, after an error, or when the caller
-/// abandons the request.
+/// Counts one request when this value is dropped, and therefore exactly once: with a response, after an error, or when
+/// the caller abandons the request.
 struct RequestCount {
     metrics: Metrics,
     method: Method,
@@ -141,9 +141,9 @@ impl Drop for RequestCount {
     }
 }
 
-/// Returns the minimum difference in seconds between the clocks of this host and of the API server: positive if this
-/// host is ahead, and `None` without a usable Date or if this host's clock was set back in the meantime. The Date of a
-/// response is truncated to whole seconds, and was written at some time between request and response.
+/// Returns the minimum difference, in seconds, between the clocks of this host and of the API server: positive if this
+/// host is ahead. Returns `None` without a usable Date, or if this host's clock was set back in the meantime. The Date
+/// of a response is truncated to whole seconds, and was written at some time between request and response.
 pub(super) fn skew(headers: &HeaderMap, sent: Timestamp, received: Timestamp) -> Option<f64> {
     let date = rfc2822::parse(headers.get(header::DATE)?.to_str().ok()?).ok()?;
     let ahead = |moment: Timestamp| moment.duration_since(date.timestamp()).as_secs_f64();
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn skew_is_unknown_without_a_valid_date_or_if_clock_was_set_back() {
+    fn skew_is_unknown_without_a_date_or_after_clock_is_set_back() {
         assert_eq!(skew(&HeaderMap::new(), at(0), at(1)), None);
         let nonsense = HeaderMap::from_iter([(header::DATE, "yesterday".parse().unwrap())]);
         assert_eq!(skew(&nonsense, at(0), at(1)), None);

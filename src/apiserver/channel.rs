@@ -59,7 +59,7 @@ const REPEATS: u32 = 3;
 /// A connection that exists or is being made. All requests share it, so only one of them dials.
 type Pending = Shared<BoxFuture<'static, Result<Arc<Connection>, NotConnected>>>;
 
-/// The connection of a response, in the extensions of the response.
+/// The connection on which a response arrived, stored in the extensions of the response.
 #[derive(Clone)]
 pub(super) struct Origin {
     channel: Channel,
@@ -91,7 +91,7 @@ impl Channel {
         }))
     }
 
-    /// The factor for time limits that start now.
+    /// Returns the factor for time limits that start now.
     pub fn factor(&self) -> Factor {
         self.0.dialer.pool.lock().stretch.factor()
     }
@@ -216,7 +216,7 @@ impl Channel {
     /// avoids this server for longer than API servers usually request in that header.
     ///
     /// A write may fail because of an admission webhook, and then it fails on every server. So a failed write counts
-    /// only while no address is ejected: the client then leaves one address, and not one after the other. Reads do not
+    /// only while no address is ejected: the client then leaves one address instead of one after another. Reads do not
     /// pass admission webhooks.
     fn answered(&self, connection: &Arc<Connection>, is_read: bool, status: StatusCode, took: Duration) {
         self.0.dialer.pool.lock().stretch.answered(took);

@@ -1,5 +1,5 @@
-//! One connection to one API server. The connection uses HTTP/2 and takes many requests at the same time. If the server
-//! speaks only HTTP/1.1, the connection takes one request at a time.
+//! One connection to one API server. The connection uses HTTP/2 and carries many requests at the same time. If the
+//! server speaks only HTTP/1.1, the connection carries one request at a time.
 
 use std::error::Error as _;
 
@@ -40,9 +40,9 @@ pub(super) struct NoAnswer {
 }
 
 impl Connection {
-    /// Creates a connection over this stream, with the protocol that the server has agreed to. The time limit for
-    /// pings, stretched by `factor`, is fixed for the life of the connection. The connection ends when
-    /// `until_down` completes, even if requests are in flight.
+    /// Creates a connection over this stream, with the protocol that was negotiated with the server. The time limit for
+    /// pings, stretched by `factor`, is fixed for the life of the connection. The connection ends when `until_down`
+    /// completes, even if requests are in flight.
     pub async fn over(
         stream: Stream,
         address: ServerAddress,

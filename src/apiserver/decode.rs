@@ -21,7 +21,7 @@ pub trait Slim: Clone + Debug + DeserializeOwned + Send + 'static {
     /// The API resource of which the type holds a part.
     type Resource: Resource;
 
-    /// The metadata of the object.
+    /// Returns the metadata of the object.
     fn metadata(&self) -> &model::ObjectMeta;
 }
 
@@ -89,7 +89,7 @@ pub struct Guarded<K> {
 }
 
 impl<K: Slim> Guarded<K> {
-    /// The metadata of the object, or the readable part of that metadata.
+    /// Returns the metadata of the object, or the readable part of that metadata.
     pub fn slim_metadata(&self) -> &model::ObjectMeta {
         match &self.object {
             Ok(object) => object.metadata(),

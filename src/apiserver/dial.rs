@@ -24,13 +24,13 @@ use crate::config::ServerAddress;
 use crate::timing::{DIAL_LIMIT, PING};
 use endpoint_copier_core::verdicts::Unhealthy;
 
-/// The time limit divided by this number, but at most [`LONGEST_STAGGER`], is the wait for a response before the next
+/// The time limit divided by this number, but at most [`MAX_STAGGER`], is the wait for a response before the next
 /// address is dialed in parallel.
 const STAGGER: u32 = 5;
 
 /// The longest wait before the next address is dialed, however long the time limit is, so that the client soon finds a
 /// server that comes back.
-const LONGEST_STAGGER: Duration = Duration::from_secs(1);
+const MAX_STAGGER: Duration = Duration::from_secs(1);
 
 /// Lists hosts and ports of API servers, the more trusted group first.
 type ListAddresses = Box<dyn Fn() -> [BTreeSet<(String, u16)>; 2] + Send + Sync>;
@@ -53,7 +53,7 @@ pub(super) enum TlsName {
     Own(ServerAddress),
 }
 
-/// The host of an address, if it is a DNS name and not an IP address.
+/// Returns the host of an address, if it is a DNS name and not an IP address.
 pub(super) fn dns_name(address: &ServerAddress) -> Option<ServerName<'static>> {
     let name = ServerName::try_from(address.host.clone()).ok();
     name.filter(|name| matches!(name, ServerName::DnsName(_)))
@@ -63,8 +63,8 @@ pub(super) fn dns_name(address: &ServerAddress) -> Option<ServerName<'static>> {
 pub(super) const KUBERNETES: &str = "kubernetes.default.svc";
 
 impl TlsName {
-    /// The names to try, in this order. The cluster's CA also signs certificates of nodes, which name their own node,
-    /// so the host of an address that was only learned is not enough.
+    /// Returns the names to try, in this order. The cluster's CA also signs certificates of nodes, which name their own
+    /// node, so the host of an address that was only learned is not enough.
     fn of(&self, address: &ServerAddress, is_fixed: bool) -> Vec<ServerName<'static>> {
         let own = || ServerName::try_from(address.host.clone()).ok();
         let kubernetes = ServerName::try_from(KUBERNETES).ok().into_iter();
@@ -115,7 +115,7 @@ impl Dialer {
         }
     }
 
-    /// All known addresses, in the order in which to try them.
+    /// Returns all known addresses, in the order in which to try them.
     pub fn order(&self) -> Vec<ServerAddress> {
         self.learn();
         self.pool.lock().order(Instant::now())
@@ -172,8 +172,8 @@ impl Dialer {
         answer
     }
 
-    /// Dials one address after the other and waits for the first to answer; `None` if all fail. While at least one of
-    /// them is silent, it dials all of them again in the same order: behind the cluster IP, another API server may
+    /// Dials one address after the other and waits for the first to answer. Returns `None` if all fail. While at least
+    /// one address is silent, dials all of them again in the same order: behind the cluster IP, another API server may
     /// accept the next dial.
     async fn race(
         &self,
@@ -181,7 +181,7 @@ impl Dialer {
         limit: Duration,
         dials: &mut Dials,
     ) -> Option<(ServerAddress, Stream)> {
-        let stagger = (limit / STAGGER).min(LONGEST_STAGGER);
+        let stagger = (limit / STAGGER).min(MAX_STAGGER);
         let mut next = order.iter().cycle();
         let mut first_round = order.len();
         let mut running = FuturesUnordered::new();

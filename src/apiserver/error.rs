@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-/// An error and its causes.
+/// Iterates over an error and its causes.
 pub(super) fn causes<'a>(
     error: &'a (dyn Error + 'static),
 ) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
@@ -20,8 +20,8 @@ pub(super) fn causes<'a>(
     })
 }
 
-/// An error with its causes, on one line. A `Status` of the API server appears as its code, its reason and, if there is
-/// one, its message.
+/// Formats an error and its causes on one line. A `Status` of the API server appears as its code, its reason and, if
+/// there is one, its message.
 #[must_use]
 pub fn one_line(error: &(dyn Error + 'static)) -> String {
     let mut parts: Vec<String> = Vec::new();
@@ -31,7 +31,7 @@ pub fn one_line(error: &(dyn Error + 'static)) -> String {
             cut(part, &text);
         }
         if let Some(kube::Error::Api(status)) = error.downcast_ref() {
-            // The error's own text has all fields of the Status.
+            // The error's own text would contain all fields of the Status.
             parts.push(format!("{} {}", status.code, status.reason));
             parts.push(status.message.clone());
             break;
@@ -59,7 +59,7 @@ fn cut(text: &mut String, cause: &str) {
     }
 }
 
-/// The error of a request whose response did not arrive within the time limit of the caller.
+/// Returns the error for a request whose response did not arrive within the caller's time limit.
 pub fn no_response() -> kube::Error {
     kube::Error::Service("no response in time".into())
 }

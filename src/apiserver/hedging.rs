@@ -31,7 +31,7 @@ impl Hedging {
     /// the server that requests use now.
     ///
     /// # Errors
-    /// If the repetition may go to none of the known servers.
+    /// Returns an error if the repetition may go to none of the known servers.
     pub fn begin(
         &self,
         mut known: Vec<ServerAddress>,
@@ -87,7 +87,7 @@ mod tests {
         // b has answered, and may be asked again.
         waiting.remove(0);
         assert_eq!(begin("b").unwrap().0, [server("b")]);
-        // Another server was dialed more quickly.
+        // Another server answered the dial first.
         waiting[0].goes_to(server("b"));
         assert_eq!(begin("b").unwrap().0, [server("c")]);
     }

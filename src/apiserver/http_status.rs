@@ -5,7 +5,7 @@
 //! cannot be decoded, and logs the whole body. So `error` converts each unsuccessful response into the error that its
 //! code means, before the `kube` crate sees the response.
 //!
-//! In the operator, the code that gets a 429 decides what to do. Most code waits at least as long as `Retry-After`
+//! In the operator, the code that receives a 429 decides what to do. Most code waits at least as long as `Retry-After`
 //! requests: writes, and the GETs before them, pause in `controller::workqueue::pause`, watches back off in
 //! `controller::watch::backoff`, and pages after the first one of a list are requested again in `apiserver::pages`.
 //! `controller::events` pauses, retries an Event about a finding up to three times, and drops other Events. The
@@ -22,12 +22,12 @@ use http::response::Parts;
 use kube::core::Status;
 use kube::core::response::StatusDetails;
 
-use crate::timing::LONGEST_RETRY_AFTER;
+use crate::timing::MAX_RETRY_AFTER;
 
 /// The maximum number of characters that are kept from a body that is not a `Status`. An error page may be long.
-const LONGEST_BODY: usize = 200;
+const MAX_BODY: usize = 200;
 
-/// The meaning of a rejected write for the next attempt.
+/// What a rejected write means for the next attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rejection {
     /// The object is not in the state that the write expects.
@@ -41,7 +41,7 @@ pub enum Rejection {
 }
 
 impl Rejection {
-    /// The meaning of this status.
+    /// Returns the meaning of this status.
     #[must_use]
     pub fn of(status: &Status) -> Self {
         let details = status.details.as_ref();
@@ -58,7 +58,7 @@ impl Rejection {
     }
 }
 
-/// The status with which an API server has answered, if it has answered.
+/// Returns the status with which an API server answered, if it answered.
 #[must_use]
 pub fn status_of(error: &kube::Error) -> Option<&Status> {
     match error {
@@ -100,8 +100,8 @@ pub fn is_forbidden(status: &Status) -> bool {
     status.code == 403
 }
 
-/// The missing permission, in the words of the API server, without the name of the object. `None` if no permission is
-/// missing: an admission policy also answers 403, and only the text distinguishes the two.
+/// Returns the missing permission, as the API server states it, without the name of the object. Returns `None` if no
+/// permission is missing: an admission policy also answers 403, and only the text distinguishes the two.
 #[must_use]
 pub fn missing_right(status: &Status) -> Option<&str> {
     let (_, right) = status.message.split_once(" is forbidden: ")?;
@@ -141,18 +141,18 @@ pub fn may_create_again(status: &Status) -> bool {
     matches!(status.code, 401 | 429 | 500 | 503)
 }
 
-/// The `Retry-After` of an API server that answers 429 or 503, at most [`LONGEST_RETRY_AFTER`], and zero if it sends
-/// none. `None` for any other status.
+/// Returns the `Retry-After` of an API server that answers 429 or 503: at most [`MAX_RETRY_AFTER`], and zero if it
+/// sends none. Returns `None` for any other status.
 #[must_use]
 pub fn overload(status: &Status) -> Option<Duration> {
     let details = status.details.as_ref();
     let seconds = details.map_or(0, |details| details.retry_after_seconds);
-    matches!(status.code, 429 | 503).then(|| Duration::from_secs(seconds.into()).min(LONGEST_RETRY_AFTER))
+    matches!(status.code, 429 | 503).then(|| Duration::from_secs(seconds.into()).min(MAX_RETRY_AFTER))
 }
 
-/// The pause after an overloaded API server has rejected a call, or `None` if the server is not overloaded. Unlike
-/// [`overload`], this ignores a 503 without `Retry-After`: that server is unavailable, and a retry should find it soon
-/// after it returns.
+/// Returns the pause after an overloaded API server has rejected a call, or `None` if the server is not overloaded.
+/// Unlike [`overload`], this ignores a 503 without `Retry-After`: that server is unavailable, and a retry should find
+/// it soon after it returns.
 #[must_use]
 pub fn throttled(status: &Status) -> Option<Duration> {
     overload(status).filter(|pause| status.code == 429 || !pause.is_zero())
@@ -194,7 +194,7 @@ fn no_details() -> StatusDetails {
 }
 
 fn shorten(mut text: String) -> String {
-    if let Some((end, _)) = text.char_indices().nth(LONGEST_BODY) {
+    if let Some((end, _)) = text.char_indices().nth(MAX_BODY) {
         text.truncate(end);
         text.push('…');
     }
@@ -324,7 +324,7 @@ mod tests {
     #[test]
     fn a_long_error_page_is_shortened() {
         let status = read(502, Some("soon"), &"ä ".repeat(1000));
-        assert_eq!(status.message.chars().count(), LONGEST_BODY + 1);
+        assert_eq!(status.message.chars().count(), MAX_BODY + 1);
         assert_eq!(retry_after(&status), 0);
     }
 }

@@ -56,11 +56,11 @@ use pages::Paged;
 use probe_client::ConfigSource;
 use response_size::Incoming;
 
-/// The server from which a response came, in the extensions of the response.
+/// The server that sent a response, stored in the extensions of the response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Server(pub ServerAddress);
 
-/// A server that a request should not use because a watch of this server is faulty, in the extensions of the request.
+/// Stored in the extensions of a request: a server not to use, because a watch of that server is faulty.
 #[derive(Clone, Debug)]
 pub struct Avoid {
     /// The server to avoid.
@@ -69,11 +69,11 @@ pub struct Avoid {
     pub why: &'static str,
 }
 
-/// In the extensions of a request: the moment after which the request is not sent, however long the dial takes.
+/// Stored in the extensions of a request: the time after which the request is not sent, however long the dial takes.
 #[derive(Clone, Copy, Debug)]
 pub struct SendDeadline(pub Instant);
 
-/// The moment of [`SendDeadline`] had passed, so the request was not sent and never will be.
+/// The [`SendDeadline`] had passed, so the request was not sent and never will be.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("the request was not sent: its deadline had passed")]
 pub struct TooLate;
@@ -123,7 +123,7 @@ impl Access {
     /// the current context elsewhere.
     ///
     /// # Errors
-    /// If the configuration that applies cannot be used.
+    /// Returns an error if the configuration that applies cannot be used.
     pub async fn find(
         kubeconfig: Option<&Path>,
         api_server: &ApiServerConfig,
@@ -204,7 +204,7 @@ impl Access {
         })
     }
 
-    /// The namespace of the ServiceAccount or the context.
+    /// Returns the namespace of the ServiceAccount or the context.
     #[must_use]
     pub fn namespace(&self) -> &str {
         &self.config.default_namespace
@@ -216,8 +216,8 @@ impl Access {
         self.source.in_pod
     }
 
-    /// The URL to which requests are addressed: the configured one or, in a Pod that is configured with an IP address,
-    /// `https://kubernetes.default.svc`.
+    /// Returns the URL to which requests are addressed: the configured one or, in a Pod that is configured with an IP
+    /// address, `https://kubernetes.default.svc`.
     #[must_use]
     pub fn url(&self) -> &Uri {
         &self.config.cluster_url
@@ -236,9 +236,9 @@ impl Access {
         _ = self.dialer.listed.set(Box::new(listed));
     }
 
-    /// Replaces the servers that probes find unhealthy; there are none while no server is well. New requests avoid these
-    /// servers. When probes find a server down, all connections of clients to it end immediately, with the requests and
-    /// watches on them.
+    /// Replaces the servers that probes find unhealthy. The caller passes none while no server is healthy. New requests
+    /// avoid these servers. When probes find a server down, all client connections to it end immediately, with the
+    /// requests and watches on them.
     pub fn set_unhealthy(&self, servers: BTreeMap<ServerAddress, Unhealthy>) {
         self.dialer.learn();
         self.dialer.pool.lock().set_unhealthy(servers);
@@ -248,7 +248,7 @@ impl Access {
     /// accepted it, or if the request is for a page of a list. `purpose` names the client in logs.
     ///
     /// # Errors
-    /// If certificates or credentials cannot be used.
+    /// Returns an error if certificates or credentials cannot be used.
     pub fn client(&self, purpose: &'static str) -> Result<Client, Error> {
         let config = &self.config;
         let unusable = |error: kube::Error| Error::Credentials {
@@ -270,7 +270,7 @@ impl Access {
     }
 }
 
-/// The host and the port of a URL.
+/// Returns the host and the port of a URL.
 fn configured(url: &Uri) -> Option<ServerAddress> {
     let default = if url.scheme() == Some(&Scheme::HTTP) {
         80

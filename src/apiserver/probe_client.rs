@@ -35,10 +35,10 @@ use crate::apiserver::error::{causes, one_line};
 use endpoint_copier_core::verdicts::{Failure, Reply, SUPERVISOR_PORT, Target};
 
 /// The maximum number of bytes to read from a response body. Only the status matters.
-const LONGEST_BODY: usize = 4 * 1024;
+const MAX_BODY: usize = 4 * 1024;
 
 /// The maximum size of the status line and headers of a response.
-const LONGEST_HEAD: usize = 16 * 1024;
+const MAX_HEAD: usize = 16 * 1024;
 
 /// The minimum time between two reads of the credentials and the CA, even if these fail at several servers.
 const REREAD_PAUSE: Duration = Duration::from_secs(1);
@@ -100,7 +100,7 @@ impl Access {
     /// Returns a client that probes the API servers of this cluster.
     ///
     /// # Errors
-    /// If certificates or credentials cannot be used.
+    /// Returns an error if certificates or credentials cannot be used.
     pub fn probe_client(&self) -> Result<HttpsProbeClient, Error> {
         HttpsProbeClient::new(self.config.clone(), Some(self.source.clone()))
     }
@@ -130,7 +130,7 @@ impl ProbeClient for HttpsProbeClient {
 }
 
 impl ProbeClientInner {
-    /// The credentials that were read last.
+    /// Returns the credentials that were last read.
     fn credentials(&self) -> Arc<Credentials> {
         self.loaded.lock().clone()
     }
@@ -262,7 +262,7 @@ pub(super) async fn speak_http(
     stream: TlsStream<TcpStream>,
 ) -> Result<(Sender, AbortOnDropHandle<()>), Failure> {
     let mut http = http1::Builder::new();
-    let handshake = http.max_buf_size(LONGEST_HEAD).handshake(TokioIo::new(stream));
+    let handshake = http.max_buf_size(MAX_HEAD).handshake(TokioIo::new(stream));
     let (sender, connection) = handshake.await.map_err(|error| failure(&error))?;
     // The task that waits for a response gets the error.
     let task = tokio::spawn(connection.map(drop));
@@ -314,7 +314,7 @@ impl HttpsConnection {
         let answer = self.sender.send_request(request).await;
         let (head, body) = answer.map_err(|error| failure(&error))?.into_parts();
         // The connection accepts the next request only after the whole response has been read.
-        if let Err(error) = Limited::new(body, LONGEST_BODY).collect().await {
+        if let Err(error) = Limited::new(body, MAX_BODY).collect().await {
             // hyper closes the connection, because the rest is not read.
             if !error.is::<LengthLimitError>() {
                 return Err(failure(&*error));

@@ -23,14 +23,14 @@ pub(super) const LARGEST_OBJECT: usize = 13 * MIB;
 
 /// The maximum number of bytes to read from the body of an error response. A `Status` is shorter, and any other text is
 /// only for logs.
-const LONGEST_ERROR: usize = 64 * 1024;
+const MAX_ERROR: usize = 64 * 1024;
 
 /// The total size of incomplete responses in memory above which those of more than [`FAIR_SHARE`] are abandoned.
 /// Without this limit, a proxy that sends endless responses to all watches would exceed the memory limit, even if no
 /// single response is too large.
 const LARGEST_TOTAL: usize = 24 * MIB;
 
-/// A response of up to this size continues, whatever the total is: few objects are larger.
+/// A response of up to this size continues, whatever the total is, because few objects are larger.
 const FAIR_SHARE: usize = MIB;
 
 const MIB: usize = 1024 * 1024;
@@ -38,10 +38,10 @@ const MIB: usize = 1024 * 1024;
 /// A response was abandoned because of its size.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 pub(super) enum TooLarge {
-    /// It is larger than the limit for this response.
+    /// The response is larger than its own limit.
     #[error("the response has more than {0} bytes")]
     Alone(usize),
-    /// It is larger than [`FAIR_SHARE`], and all incomplete responses together are too large.
+    /// The response is larger than [`FAIR_SHARE`], and all incomplete responses together are too large.
     #[error("the responses that are being received have more than {LARGEST_TOTAL} bytes")]
     Together,
 }
@@ -58,7 +58,7 @@ pub(super) struct AnswerSize {
 }
 
 impl Incoming {
-    /// Starts to count the size of a response, which may have up to `largest` bytes.
+    /// Starts counting the size of a response, which may have up to `largest` bytes.
     pub fn answer(&self, largest: usize) -> AnswerSize {
         AnswerSize {
             bytes: 0,
@@ -111,7 +111,7 @@ impl Drop for AnswerSize {
 /// Reads a response to its end.
 ///
 /// # Errors
-/// If the response breaks, or is [`TooLarge`].
+/// Returns an error if the response breaks off or is [`TooLarge`].
 pub(super) async fn read<B>(body: B, mut size: AnswerSize) -> Result<Bytes, BoxError>
 where
     B: Body<Data = Bytes, Error: Into<BoxError>>,
@@ -127,10 +127,10 @@ where
     Ok(read.into())
 }
 
-/// Reads the body of an error, or its beginning if it is long.
+/// Reads the body of an error response, or only its beginning if it is long.
 ///
 /// # Errors
-/// If the response breaks.
+/// Returns an error if the response breaks off.
 pub(super) async fn read_error<B>(body: B) -> Result<Bytes, BoxError>
 where
     B: Body<Data = Bytes, Error: Into<BoxError>>,
@@ -138,19 +138,19 @@ where
     let mut parts = pin!(body.into_data_stream());
     let mut read = Vec::new();
     while let Some(part) = parts.next().await
-        && read.len() < LONGEST_ERROR
+        && read.len() < MAX_ERROR
     {
         read.extend_from_slice(&part.map_err(Into::into)?);
-        read.truncate(LONGEST_ERROR);
+        read.truncate(MAX_ERROR);
     }
     Ok(read.into())
 }
 
-/// The stream of a watch, which breaks at a line that is [`TooLarge`].
+/// The stream of a watch, which breaks off at a line that is [`TooLarge`].
 pub(super) struct WatchBody<B> {
     body: Pin<Box<B>>,
     line: AnswerSize,
-    /// `None` without a connection to a server, and after a line was too large.
+    /// `None` without a connection to a server, and after a line that was too large.
     origin: Option<Origin>,
 }
 
@@ -212,7 +212,7 @@ mod tests {
         }))
     }
 
-    /// The number of bytes that a watch shows until it breaks, or until it has shown `enough`.
+    /// Returns the number of bytes that a watch shows until it breaks off, or until it has shown `enough`.
     async fn shown(watch: &mut (impl Body<Data = Bytes> + Unpin), enough: usize) -> usize {
         let mut bytes = 0;
         while bytes < enough

@@ -29,27 +29,27 @@ const NO_NAME: &str = "no-name.invalid";
 pub struct Shown {
     /// The certificate of the server.
     pub certificate: ServingCertificate,
-    /// The minimum difference in seconds between our clock and the server's clock: positive if our clock is ahead,
+    /// The minimum difference, in seconds, between our clock and the server's clock: positive if our clock is ahead,
     /// negative if it is behind. `None` if the response has no usable date.
     pub ahead: Option<f64>,
 }
 
-/// The certificate of a server, without a check of who issued it.
+/// The certificate of a server, whose issuer is not verified.
 #[derive(Debug)]
 pub struct ServingCertificate(CertificateDer<'static>);
 
 impl ServingCertificate {
-    /// Whether the certificate names this address or DNS name, as a client that connects by it requires. `false` for a
-    /// text that is neither.
+    /// Whether the certificate is valid for this IP address or DNS name, as a client that connects to it requires.
+    /// Returns `false` for a text that is neither.
     #[must_use]
     pub fn names(&self, name: &str) -> bool {
         ServerName::try_from(name).is_ok_and(|name| self.check(&name).is_ok())
     }
 
-    /// The addresses and DNS names in the certificate, in the order of the certificate.
+    /// Returns the addresses and DNS names in the certificate, in the order of the certificate.
     #[must_use]
     pub fn all_names(&self) -> Vec<String> {
-        // rustls lists the names in its error for another name.
+        // rustls lists the names in its error for a name that does not match.
         let refused = ServerName::try_from(NO_NAME).map(|name| self.check(&name));
         match refused {
             Ok(Err(Error::InvalidCertificate(CertificateError::NotValidForNameContext {
@@ -69,7 +69,7 @@ impl ServingCertificate {
 fn plain(name: &str) -> String {
     let inner = |kind| name.strip_prefix(kind)?.strip_suffix(')');
     if let Some(address) = inner("IpAddress(") {
-        // rustls writes `0::1`.
+        // rustls writes `::1` as `0::1`.
         let parsed = address.parse::<IpAddr>().ok();
         parsed.map_or_else(|| address.to_owned(), |address| address.to_string())
     } else {
@@ -81,7 +81,7 @@ fn plain(name: &str) -> String {
 /// response is a failure; any other response, such as 401, is not.
 ///
 /// # Errors
-/// If the connection or the request fails, or the response is 5xx.
+/// Returns an error if the connection or the request fails, or if the response is 5xx.
 pub async fn ask(target: Target) -> Result<Shown, Failure> {
     let config = config().map_err(|error| failure(&error))?;
     // With an IP address here, rustls sends no server name. If a client sends one, K3s and RKE2 may add it to their

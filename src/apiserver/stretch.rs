@@ -10,8 +10,7 @@ use std::time::Duration;
 use crate::config::ServerAddress;
 use crate::timing::{LARGEST_STRETCH, READ_SILENCE, STRETCHED_LIMIT};
 
-/// A timer that fires late by more than this shows that this process was suspended. Such a timeout says nothing about a
-/// server.
+/// If a timer fires late by more than this, this process was suspended, and the timeout says nothing about a server.
 const SUSPENSION: Duration = Duration::from_millis(250);
 
 /// The factor by which limits are longer than usual: a power of two.
@@ -44,7 +43,7 @@ impl Default for Factor {
 }
 
 impl Stretch {
-    /// The factor for the limits of a dial or request that starts now.
+    /// Returns the factor for the limits of a dial or request that starts now.
     pub fn factor(&self) -> Factor {
         self.factor
     }
@@ -58,7 +57,7 @@ impl Stretch {
         }
     }
 
-    /// Records that an address failed: it refused, broke off, or was silent.
+    /// Records that an address failed: it refused or broke off a connection, or was silent.
     pub fn failed(&mut self, address: &ServerAddress) {
         self.failed.insert(address.clone());
     }
@@ -136,7 +135,7 @@ mod tests {
         stretch.timed_out(&second, Factor::NONE, Duration::ZERO, addresses().iter());
         assert!(
             stretch.factor() > Factor::NONE,
-            "the limits stayed although the only server that can be reached is slow"
+            "the limits did not change although the only reachable server is slow"
         );
     }
 

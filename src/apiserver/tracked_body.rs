@@ -56,7 +56,7 @@ impl InFlight {
         self
     }
 
-    /// The time for which the server has been silent.
+    /// Returns the time for which the server has been silent.
     pub fn silence(&self) -> Duration {
         self.since.elapsed()
     }

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::config::ServerAddress;
 
-/// A flag's value: an address to listen on, or `0` for none.
+/// Parses a flag's value as an address to listen on, or `0` for none.
 pub(super) fn bind(text: &str) -> Result<Option<ServerAddress>, String> {
     if text == "0" {
         return Ok(None);
@@ -29,7 +29,7 @@ fn parse(text: &str) -> Option<ServerAddress> {
     is_valid.then(|| ServerAddress::new(host, port))
 }
 
-/// A flag's value: the address of an API server.
+/// Parses a flag's value as the address of an API server.
 pub(super) fn server(text: &str) -> Result<ServerAddress, String> {
     let is_dialed = |address: &ServerAddress| {
         let ip = address.host.parse::<IpAddr>();
@@ -39,7 +39,7 @@ pub(super) fn server(text: &str) -> Result<ServerAddress, String> {
     address.ok_or_else(|| "must be host:port, such as 192.0.2.1:6443 or [2001:db8::1]:6443".to_owned())
 }
 
-/// A flag's value: the host of an API server, or nothing.
+/// Parses a flag's value as the host of an API server. The value may be empty.
 pub(super) fn host(text: &str) -> Result<String, String> {
     let is_name = || server(&format!("{text}:1")).is_ok();
     if text.is_empty() || text.parse::<IpAddr>().is_ok_and(|ip| !ip.is_unspecified()) || is_name() {

@@ -1,12 +1,12 @@
-//! The rules that involve several settings, or that the syntax of a setting does not show.
+//! Validation rules that involve several settings, or that parsing a single setting cannot enforce.
 
 use std::time::Duration;
 
 use crate::config::{ElectionConfig, ProbeConfig};
-use crate::timing::{LONGEST_LEASE, LONGEST_PROBE_LIMIT, LONGEST_PROBE_PERIOD, PROBE_LATE, PROBE_OVERLAP};
+use crate::timing::{MAX_LEASE_DURATION, MAX_PROBE_LIMIT, MAX_PROBE_PERIOD, PROBE_LATE, PROBE_OVERLAP};
 
-/// Checks these rules. The error names the flag or its environment variable, the value and the rule. `origin` takes the
-/// name of a flag, and returns the name under which the user has set the flag.
+/// Checks the election and probe settings against the rules of this module. The error names the flag or its environment
+/// variable, the value and the rule. `origin` maps the name of a flag to the name under which the user set it.
 pub(super) fn check(
     election: &ElectionConfig,
     probe: &ProbeConfig,
@@ -25,14 +25,14 @@ pub(super) fn check(
         (
             "leader-election-lease-duration",
             lease_duration,
-            is_whole && (Duration::from_secs(2)..=LONGEST_LEASE).contains(&lease_duration),
-            "whole seconds, 2s to 60s",
+            is_whole && (Duration::from_secs(2)..=MAX_LEASE_DURATION).contains(&lease_duration),
+            "a whole number of seconds between 2s and 60s",
         ),
         (
             "leader-election-retry-period",
             retry_period,
             !retry_period.is_zero(),
-            "longer than zero",
+            "greater than zero",
         ),
         (
             "leader-election-renew-deadline",
@@ -49,14 +49,14 @@ pub(super) fn check(
         (
             "probe-period",
             probe.period,
-            (PROBE_OVERLAP..=LONGEST_PROBE_PERIOD).contains(&probe.period),
-            "500ms to 2s",
+            (PROBE_OVERLAP..=MAX_PROBE_PERIOD).contains(&probe.period),
+            "between 500ms and 2s",
         ),
         (
             "probe-timeout",
             probe.limit,
-            (PROBE_LATE..=LONGEST_PROBE_LIMIT).contains(&probe.limit),
-            "100ms to 2s",
+            (PROBE_LATE..=MAX_PROBE_LIMIT).contains(&probe.limit),
+            "between 100ms and 2s",
         ),
     ] {
         if !is_allowed {

@@ -55,11 +55,11 @@ pub(super) struct Flags {
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<String>,
 
-    /// Name of the source of managed Services that do not name one
+    /// Name of the default source, for managed Services that name no source
     #[arg(long, value_name = "NAME", help_heading = "Copying", default_value = "kubernetes", value_parser = label)]
     default_endpoint_name: String,
 
-    /// Namespace of that source
+    /// Namespace of the default source
     #[arg(long, value_name = "NAME", help_heading = "Copying", default_value = "default", value_parser = label)]
     default_endpoint_namespace: String,
 
@@ -73,7 +73,7 @@ pub(super) struct Flags {
     )]
     managed_endpoint_name: String,
 
-    /// Namespace of that Service
+    /// Namespace of the Service that is managed without an annotation
     #[arg(long, value_name = "NAME", help_heading = "Copying", default_value = "default", value_parser = label)]
     managed_endpoint_namespace: String,
 
@@ -101,7 +101,7 @@ pub(super) struct Flags {
     max_services: usize,
 
     /// Which sources in other namespaces to copy, besides the default source. consent: those that --allow-source, a
-    /// ReferenceGrant or the source's endpoint-copier/allow-from allows; allow: all; deny: those of --allow-source
+    /// ReferenceGrant or the source's endpoint-copier/allow-from allows; allow: all; deny: those in --allow-source
     #[arg(
         long,
         value_name = "MODE",
@@ -175,12 +175,12 @@ pub(super) struct Flags {
     leader_election_id: String,
 
     /// Which API servers to dial, before those in --api-server-address. auto: those that default/kubernetes lists, then
-    /// that of cluster; cluster: the cluster IP or the kubeconfig's server; local: this node's, then those of auto
-    /// [default: auto in a Pod, else cluster]
+    /// the one that mode cluster uses; cluster: the cluster IP or the kubeconfig's server; local: this node's, then
+    /// those of mode auto [default: auto in a Pod, else cluster]
     #[arg(long, value_name = "MODE", help_heading = "API servers", value_parser = api_server_mode)]
     api_server_mode: Option<ModeName>,
 
-    /// This node's address, which mode local needs; the chart sets it to status.hostIP [default: none]
+    /// This node's address, required in mode local; the chart sets it to status.hostIP [default: none]
     #[arg(long, value_name = "HOST", help_heading = "API servers", value_parser = host)]
     api_server_host: Option<String>,
 
@@ -188,12 +188,12 @@ pub(super) struct Flags {
     #[arg(long, value_name = "PORT", help_heading = "API servers", default_value = "6443", value_parser = port)]
     api_server_port: u16,
 
-    /// Address of one more API server, in any mode; repeat the flag, or separate values with commas [default: none]
+    /// Address of another API server, in any mode; repeat the flag, or separate values with commas [default: none]
     #[arg(long, value_name = "HOST:PORT", help_heading = "API servers", value_delimiter = ',', value_parser = server)]
     api_server_address: Vec<ServerAddress>,
 
-    /// enforce: API servers that do not answer are not ready in copies of default/kubernetes; observe: they are only
-    /// reported; off: no probes
+    /// enforce: copies of default/kubernetes show API servers that fail probes as not ready; observe: the operator only
+    /// reports these servers; off: no probes
     #[arg(long, value_name = "MODE", help_heading = "Probes", default_value = "enforce", value_parser = probe_mode)]
     probe: ProbeMode,
 
@@ -209,7 +209,7 @@ pub(super) struct Flags {
     #[arg(long, value_name = "COUNT", help_heading = "Probes", default_value = "3", value_parser = threshold)]
     probe_failures: u32,
 
-    /// Successful probes, over at least 3s, before a server that was down counts as healthy again; 2 to 10
+    /// Consecutive successful probes, over at least 3s, after which a down API server counts as healthy; 2 to 10
     #[arg(long, value_name = "COUNT", help_heading = "Probes", default_value = "3", value_parser = threshold)]
     probe_successes: u32,
 
@@ -235,7 +235,7 @@ pub(super) struct Flags {
     go_operator: GoOperatorFlags,
 }
 
-/// The command line with its subcommands, as `--help` shows it.
+/// Returns the command line with its subcommands, as `--help` shows it.
 #[must_use]
 pub fn command() -> Command {
     let mut command = task::with_subcommands(Flags::command());
@@ -243,12 +243,12 @@ pub fn command() -> Command {
     command
 }
 
-/// Reads the command line (`args` begins with the program's name) and the environment through `env`.
+/// Parses the command line, where `args` begins with the program name, and the variables that `env` returns.
 ///
-/// The variable of a flag counts as set even if it is empty.
+/// The environment variable of a flag counts as set even if it is empty.
 ///
 /// # Errors
-/// If help or the version was requested, or if the arguments are wrong.
+/// Returns an [`Exit`] if help or the version was requested, or if the arguments are wrong.
 pub fn parse(
     args: impl IntoIterator<Item = OsString>,
     env: impl Fn(&str) -> Option<String>,
@@ -265,7 +265,7 @@ pub fn parse(
         words.push(subcommand.get_name().to_owned());
     }
     let chosen = subcommand.unwrap_or_else(|| command.clone());
-    let (mut given, named) = go::sort(&chosen, args).map_err(Exit::refused)?;
+    let (mut given, named) = go::split_args(&chosen, args).map_err(Exit::refused)?;
 
     let mut warnings = Vec::new();
     let mut from_env = HashMap::new();
@@ -305,7 +305,7 @@ pub fn parse(
     })
 }
 
-/// The environment variable of a flag. `flag` is the name without the leading dashes.
+/// Returns the environment variable of a flag. `flag` is the name without the leading dashes.
 #[must_use]
 pub fn variable(flag: &str) -> String {
     format!("ENDPOINT_COPIER_{}", flag.to_ascii_uppercase().replace('-', "_"))
@@ -384,7 +384,7 @@ impl Flags {
     }
 }
 
-/// The mode with the host and the port that `local` needs.
+/// Completes a mode with the host and the port that `local` requires.
 fn with_host(
     mode: Option<ModeName>,
     host: Option<String>,

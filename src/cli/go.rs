@@ -8,12 +8,12 @@ use clap::{Arg, Command};
 /// A flag on the command line: its long name, even if the short one was given, and its value, if any.
 pub(super) type Given = (String, Option<String>);
 
-/// Sorts arguments (without the program's name) into flags of `command` and as many other words as `command` takes. An
-/// error is one line of text.
+/// Splits the arguments (without the program name) into the flags of `command` and at most as many positional arguments
+/// as it accepts. On error, returns a one-line message.
 ///
 /// Go silently stops at the first argument that is not a flag: in `--leader-elect false --kubeconfig x`, it ignores
-/// `false` and everything after it. Here, such an argument is an error.
-pub(super) fn sort(
+/// `false` and everything after it. Here, an unexpected argument is an error.
+pub(super) fn split_args(
     command: &Command,
     args: impl IntoIterator<Item = OsString>,
 ) -> Result<(Vec<Given>, Vec<String>), String> {
@@ -73,7 +73,7 @@ fn find<'a>(command: &'a Command, name: &str) -> Option<(String, &'a Arg)> {
     Some((arg.get_long()?.to_owned(), arg))
 }
 
-/// The values of Go's `strconv.ParseBool`.
+/// Parses the same spellings as Go's `strconv.ParseBool`.
 pub(super) fn boolean(text: &str) -> Result<bool, String> {
     match text {
         "1" | "t" | "T" | "TRUE" | "true" | "True" => Ok(true),
@@ -82,7 +82,7 @@ pub(super) fn boolean(text: &str) -> Result<bool, String> {
     }
 }
 
-/// A duration in Go's notation, such as `1m30s`, `1.5h` or `500ms`; never negative.
+/// Parses a duration in Go's notation, such as `1m30s`, `1.5h` or `500ms`. It must not be negative.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     // The parser of the `kube` crate reads an empty string as 0 and accepts extra signs. It panics on a minus sign
     // after the first number, and on durations that Rust cannot represent.

@@ -1,4 +1,4 @@
-//! Checks the syntax of label selectors, as `labels.Parse` of apimachinery reads it.
+//! Checks label selectors against the syntax that `labels.Parse` in apimachinery accepts.
 //!
 //! The API server rejects an invalid selector in each list. This check rejects an invalid flag when the process starts.
 
@@ -53,7 +53,7 @@ fn is_requirement(text: &str) -> bool {
     is_key(text)
 }
 
-/// A name, optionally with a DNS subdomain before it.
+/// Whether the text is a name, optionally prefixed with a DNS subdomain and a slash.
 fn is_key(text: &str) -> bool {
     let name = match text.split_once('/') {
         Some((prefix, name)) if is_subdomain(prefix) => name,

@@ -13,11 +13,11 @@ pub(super) const WITHOUT_EFFECT: &str = "Accepted from the Go operator, without 
 /// The flags of the zap package of controller-runtime, and others that this operator does not need.
 #[derive(Args)]
 pub(super) struct GoOperatorFlags {
-    /// The flag of the Go operator for --log-level: debug, info, warn, error, panic, or an integer from 1 to 127
+    /// The Go operator's flag for --log-level: debug, info, warn, error, panic, or an integer from 1 to 127
     #[arg(long, value_name = "LEVEL", help_heading = "Logs", value_parser = level)]
     pub(super) zap_log_level: Option<String>,
 
-    /// The flag of the Go operator for --log-format: console or json
+    /// The Go operator's flag for --log-format: console or json
     #[arg(long, value_name = "FORMAT", help_heading = "Logs", value_parser = encoder)]
     pub(super) zap_encoder: Option<LogFormat>,
 

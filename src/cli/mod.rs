@@ -1,8 +1,8 @@
 //! Turns the flags and the environment into a validated [`Config`].
 //!
-//! Every flag that takes a value and has an effect can also be set by an environment variable: `ENDPOINT_COPIER_` and
-//! the flag in upper snake case. The flag takes precedence over its variable. To add a flag, add a field to `flags.rs`,
-//! and the field of [`Config`] that it sets.
+//! Every flag that takes a value and has an effect can also be set by an environment variable: `ENDPOINT_COPIER_`
+//! followed by the flag in upper snake case. The flag takes precedence over its variable. To add a flag, add a field to
+//! `flags.rs`, and the field of [`Config`] that it sets.
 
 mod address;
 mod checks;
@@ -22,7 +22,7 @@ use crate::config::Config;
 pub use flags::{command, parse, variable};
 pub use task::Task;
 
-/// The task and the settings that the command line asks for.
+/// The task and the settings that the command line specifies.
 #[derive(Debug)]
 pub struct Invocation {
     /// Run the operator, or inspect a cluster.
@@ -38,12 +38,12 @@ pub struct Invocation {
 pub struct Exit {
     /// 0 for `--help` and `--version`, 2 for bad arguments.
     pub code: u8,
-    /// For standard output when the code is 0, else for standard error. Ends in a newline.
+    /// Goes to standard output if the code is 0, and to standard error otherwise. Ends in a newline.
     pub text: String,
 }
 
 impl Exit {
-    /// `reason` is one line that says what is wrong, and what is allowed.
+    /// Rejects the arguments. `reason` is one line that says what is wrong, and what is allowed.
     fn refused(reason: impl Display) -> Self {
         let text = format!("{}: {reason}\n", env!("CARGO_PKG_NAME"));
         Self { code: 2, text }

@@ -7,13 +7,13 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use super::Exit;
 
-/// The name under which the user set a flag: the name of the environment variable if the value comes from the
+/// Returns the name under which the user set a flag: the name of the environment variable if the value comes from the
 /// environment.
 pub(super) fn origin(flag: &str, from_env: &HashMap<String, String>) -> String {
     from_env.get(flag).cloned().unwrap_or_else(|| format!("--{flag}"))
 }
 
-/// The output and the exit code after an error of clap, which reports help and version as errors too.
+/// Returns the output and the exit code for an error from clap, which also reports help and version as errors.
 pub(super) fn exit(error: &clap::Error, from_env: &HashMap<String, String>) -> Exit {
     if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
         let text = error.render().to_string();

@@ -30,8 +30,7 @@ pub(super) struct SecureMetricsFlags {
 }
 
 impl SecureMetricsFlags {
-    /// Checks that these flags fit together. `origin` takes the name of a flag, and returns the name under which the
-    /// user has set the flag.
+    /// Checks that these flags fit together. `origin` maps the name of a flag to the name under which the user set it.
     pub(super) fn check(self, origin: impl Fn(&str) -> String) -> Result<Option<SecureMetrics>, String> {
         let cert_path = not_empty(self.metrics_cert_path);
         match cert_path {

@@ -36,7 +36,8 @@ pub enum Task {
 }
 
 impl Task {
-    /// The log level if no flag sets it. Commands that only inspect a cluster log nothing but errors.
+    /// Returns the log level that applies if no flag sets it. Commands that only inspect a cluster log nothing but
+    /// errors.
     pub(super) fn log_level(&self) -> &'static str {
         match self {
             Self::Run => "info",
@@ -44,7 +45,7 @@ impl Task {
         }
     }
 
-    /// The task that the command line names, and the flags that were given with it.
+    /// Returns the task that the command line names, and the flags that were given with it.
     pub(super) fn of(matches: &ArgMatches) -> (Self, &ArgMatches) {
         let (what, matches) = match matches.subcommand() {
             Some((STATUS, matches)) => (Inspect::Status, matches),
@@ -139,7 +140,7 @@ pub(super) fn with_subcommands(operator: Command) -> Command {
                 .help("How long to wait; 0: check once"),
         )
         .after_help(format!(
-            "An API server that is not ready in the copies because probes failed does not count as a difference.\n\
+            "A Service can be in sync even while its copies show API servers as not ready because probes failed.\n\
              Exit code: 0 if the Service is in sync, 1 if it is still not in sync when the timeout expires, 2 if the cluster cannot be read.\n{RIGHTS}"
         ));
     let doctor = inspection(&operator, DOCTOR)
@@ -154,8 +155,8 @@ pub(super) fn with_subcommands(operator: Command) -> Command {
 }
 
 const RIGHTS: &str = "Needs permission to list Services and EndpointSlices; shows more with permission to list Nodes, \
-                      ReferenceGrants and Events, and to get the Lease. Outside the operator's Pod, pass the flags about Services, limits \
-                      and consent that the operator runs with.";
+                      ReferenceGrants and Events, and to get the Lease. Outside the operator's Pod, pass the same \
+                      flags for Services, limits and consent that the operator runs with.";
 
 fn inspection(operator: &Command, name: &'static str) -> Command {
     reading(operator, name).arg(
@@ -169,7 +170,7 @@ fn inspection(operator: &Command, name: &'static str) -> Command {
     )
 }
 
-/// A command that accepts the flags of the operator.
+/// Creates a command that accepts the flags of the operator.
 fn reading(operator: &Command, name: &'static str) -> Command {
     let flags = operator.get_arguments().map(|arg| {
         let flag = arg.get_long().unwrap_or_default();

@@ -43,7 +43,7 @@ fn config(args: &str) -> Config {
     run(args, &[]).0
 }
 
-/// The error line, without the name of the program.
+/// Returns the error line, without the name of the program.
 #[track_caller]
 fn refused(args: &str, env: &[(&str, &str)]) -> String {
     match parsed(args, env) {
@@ -431,7 +431,7 @@ fn bad_value_is_refused_with_the_name_of_the_variable() {
     );
     assert_eq!(
         refused("", &[("ENDPOINT_COPIER_LEADER_ELECTION_RETRY_PERIOD", "0")]),
-        "ENDPOINT_COPIER_LEADER_ELECTION_RETRY_PERIOD 0ns: must be longer than zero"
+        "ENDPOINT_COPIER_LEADER_ELECTION_RETRY_PERIOD 0ns: must be greater than zero"
     );
 }
 
@@ -487,15 +487,21 @@ fn invalid_election_times_are_refused() {
         (["6s", "1.2000001s", "1s"], Ok(())),
         (
             ["1s", "500ms", "100ms"],
-            Err(format!("{lease} 1s: must be whole seconds, 2s to 60s")),
+            Err(format!(
+                "{lease} 1s: must be a whole number of seconds between 2s and 60s"
+            )),
         ),
         (
             ["2500ms", "2s", "1s"],
-            Err(format!("{lease} 2.5s: must be whole seconds, 2s to 60s")),
+            Err(format!(
+                "{lease} 2.5s: must be a whole number of seconds between 2s and 60s"
+            )),
         ),
         (
             ["61s", "40s", "10s"],
-            Err(format!("{lease} 61s: must be whole seconds, 2s to 60s")),
+            Err(format!(
+                "{lease} 61s: must be a whole number of seconds between 2s and 60s"
+            )),
         ),
         (
             ["6s", "6s", "1s"],
@@ -523,7 +529,7 @@ fn invalid_election_times_are_refused() {
         ),
         (
             ["6s", "4s", "0s"],
-            Err(format!("{retry} 0ns: must be longer than zero")),
+            Err(format!("{retry} 0ns: must be greater than zero")),
         ),
     ] {
         let args = format!(
@@ -932,17 +938,20 @@ fn probes_are_set_by_flag_within_their_limits() {
         ("--probe=on", "--probe \"on\": must be enforce, observe or off"),
         (
             "--probe-period=499ms",
-            "--probe-period 499ms: must be 500ms to 2s",
+            "--probe-period 499ms: must be between 500ms and 2s",
         ),
         (
             "--probe-period=2001ms",
-            "--probe-period 2.001s: must be 500ms to 2s",
+            "--probe-period 2.001s: must be between 500ms and 2s",
         ),
         (
             "--probe-timeout=99ms",
-            "--probe-timeout 99ms: must be 100ms to 2s",
+            "--probe-timeout 99ms: must be between 100ms and 2s",
         ),
-        ("--probe-timeout=3s", "--probe-timeout 3s: must be 100ms to 2s"),
+        (
+            "--probe-timeout=3s",
+            "--probe-timeout 3s: must be between 100ms and 2s",
+        ),
         (
             "--probe-failures=1",
             "--probe-failures \"1\": must be a number, 2 to 10",
@@ -957,7 +966,7 @@ fn probes_are_set_by_flag_within_their_limits() {
     let env = [("ENDPOINT_COPIER_PROBE_TIMEOUT", "0")];
     assert_eq!(
         refused("", &env),
-        "ENDPOINT_COPIER_PROBE_TIMEOUT 0ns: must be 100ms to 2s"
+        "ENDPOINT_COPIER_PROBE_TIMEOUT 0ns: must be between 100ms and 2s"
     );
 }
 

@@ -1,4 +1,4 @@
-//! The values that flags may have. An error says what is allowed; it is printed after the flag and its value.
+//! Parses the values of flags. Each error says what is allowed, and is printed after the flag and its value.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -10,7 +10,7 @@ use super::label_selector;
 use crate::config::{LogFormat, ProbeMode};
 use endpoint_copier_core::model::{AllowFrom, CrossNamespace, ServiceKey, is_dns_label};
 
-/// A DNS label as Kubernetes checks it (RFC 1123).
+/// Parses a DNS label, as Kubernetes validates it (RFC 1123).
 pub(super) fn label(text: &str) -> Result<String, String> {
     if is_dns_label(text) {
         return Ok(text.to_owned());
@@ -29,7 +29,7 @@ pub(super) fn label_or_empty(text: &str) -> Result<String, String> {
     }
 }
 
-/// A DNS subdomain, such as the name of a Lease.
+/// Parses a DNS subdomain, such as the name of a Lease.
 pub(super) fn subdomain(text: &str) -> Result<String, String> {
     if is_subdomain(text) {
         return Ok(text.to_owned());
@@ -42,8 +42,8 @@ pub(super) fn is_subdomain(text: &str) -> bool {
 }
 
 pub(super) fn log_filter(text: &str) -> Result<String, String> {
-    // A bare word that is no level would be read as a target that logs everything, so the typo "inof" must be rejected
-    // here. Numbers are levels too, but it is not obvious which levels they mean.
+    // A bare word that is not a level would be read as a target that logs everything, so the typo "inof" must be
+    // rejected here. Numbers are levels too, but it is not obvious which levels they mean.
     let is_level = |word: &str| {
         word.starts_with(|c: char| c.is_ascii_alphabetic()) && word.parse::<LevelFilter>().is_ok()
     };
@@ -54,7 +54,7 @@ pub(super) fn log_filter(text: &str) -> Result<String, String> {
     Err("must be off, error, warn, info, debug, trace, or directives such as info,kube=debug".to_owned())
 }
 
-/// Reads one of these words.
+/// Parses one of these words.
 pub(super) fn one_of<T: Copy>(words: &[(&str, T)], text: &str) -> Result<T, String> {
     let found = words.iter().find(|(word, _)| *word == text);
     found.map(|(_, value)| *value).ok_or_else(|| {
@@ -90,7 +90,7 @@ pub(super) fn cross_namespace(text: &str) -> Result<CrossNamespace, String> {
     one_of(&CrossNamespace::ALL.map(|mode| (mode.as_str(), mode)), text)
 }
 
-/// A Service, as its namespace and name.
+/// Parses a Service from `namespace/name`.
 pub(super) fn service(text: &str) -> Result<ServiceKey, String> {
     let names = text.split_once('/');
     let names = names.filter(|(namespace, name)| is_dns_label(namespace) && is_dns_label(name));
@@ -99,7 +99,7 @@ pub(super) fn service(text: &str) -> Result<ServiceKey, String> {
         .ok_or_else(|| "must be namespace/name, such as default/kubernetes-vip".to_owned())
 }
 
-/// A source, and the namespaces that may copy it.
+/// Parses a source and the namespaces that may copy it.
 pub(super) fn allowed_source(text: &str) -> Result<(ServiceKey, AllowFrom), String> {
     let read = || {
         let (source, namespaces) = text.split_once('=')?;
@@ -112,7 +112,7 @@ pub(super) fn allowed_source(text: &str) -> Result<(ServiceKey, AllowFrom), Stri
     read().ok_or_else(|| rule.to_owned())
 }
 
-/// A label selector, or nothing, which selects everything.
+/// Parses a label selector. An empty one selects everything.
 pub(super) fn selector(text: &str) -> Result<String, String> {
     if label_selector::is_valid(text) {
         return Ok(text.trim().to_owned());
@@ -123,30 +123,30 @@ pub(super) fn selector(text: &str) -> Result<String, String> {
     )
 }
 
-/// A number of Services.
+/// Parses a number of Services.
 pub(super) fn count(text: &str) -> Result<usize, String> {
     let count = text.parse().ok().filter(|count| *count > 0);
     count.ok_or_else(|| "must be a number, at least 1".to_owned())
 }
 
-/// A number of probes after which a verdict changes.
+/// Parses the number of probes after which a verdict changes.
 pub(super) fn threshold(text: &str) -> Result<u32, String> {
     let count = text.parse().ok().filter(|count| (2..=10).contains(count));
     count.ok_or_else(|| "must be a number, 2 to 10".to_owned())
 }
 
-/// A TCP port, or 0.
+/// Parses a TCP port, or 0.
 pub(super) fn port_or_none(text: &str) -> Result<u16, String> {
     text.parse().map_err(|_| "must be a port, 0 to 65535".to_owned())
 }
 
-/// A TCP port to dial.
+/// Parses a TCP port to dial.
 pub(super) fn port(text: &str) -> Result<u16, String> {
     let port = text.parse().ok().filter(|port| *port != 0);
     port.ok_or_else(|| "must be a port, 1 to 65535".to_owned())
 }
 
-/// Addresses separated by commas, as the downward API writes `status.hostIPs`.
+/// Parses addresses separated by commas, as the downward API writes `status.hostIPs`.
 pub(super) fn node_addresses(text: &str, warnings: &mut Vec<String>) -> BTreeSet<IpAddr> {
     let mut addresses = BTreeSet::new();
     for word in text.split(',').map(str::trim).filter(|word| !word.is_empty()) {
@@ -172,7 +172,7 @@ pub(super) fn by_source(given: Vec<(ServiceKey, AllowFrom)>) -> BTreeMap<Service
     by_source
 }
 
-/// An empty value counts as absent.
+/// Treats an empty value as absent.
 pub(super) fn not_empty(text: Option<String>) -> Option<String> {
     text.filter(|text| !text.is_empty())
 }

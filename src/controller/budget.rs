@@ -86,7 +86,7 @@ impl<K: Eq + Hash> Budgets<K> {
         full
     }
 
-    /// The number of keys whose budget is kept in memory.
+    /// Returns the number of keys whose budget is kept in memory.
     #[cfg(test)]
     pub fn remembered(&self) -> usize {
         self.full.len()

@@ -74,7 +74,7 @@ pub enum SyncError {
 }
 
 impl SyncError {
-    /// The error of a failed write of a copy.
+    /// Returns the error for a failed write of a copy.
     pub(super) fn write(operation: Operation, slice: &SliceKey, error: &kube::Error) -> Self {
         let slice = slice.clone();
         match status_of(error).map(|status| (Rejection::of(status), status)) {
@@ -99,7 +99,7 @@ impl SyncError {
         }
     }
 
-    /// The error of a failed request that may succeed later.
+    /// Returns the error for a failed request that may succeed later.
     pub(super) fn unavailable(operation: &'static str, object: String, error: &kube::Error) -> Self {
         Self::Unavailable {
             operation,
@@ -125,12 +125,12 @@ impl SyncError {
         )
     }
 
-    /// The finding for the user of the Service.
+    /// Returns the finding for the user of the Service.
     pub(super) fn finding(&self) -> Option<Finding> {
         matches!(self, Self::Refused { .. }).then(|| Finding::new(Reason::WriteRefused, self.to_string()))
     }
 
-    /// The outcome of a sync with this error. `due` is the time by which the watch should show the written or
+    /// Returns the outcome of a sync with this error. `due` is the time by which the watch should show the written or
     /// conflicting state, or the time of the next sync if the watch already shows the cause of a conflict.
     pub(super) fn outcome(&self, due: Option<Instant>) -> Outcome {
         let (result, requeue) = match self {
@@ -154,9 +154,9 @@ impl SyncError {
         Outcome::new(result, requeue)
     }
 
-    /// The precedence of this error if several writes fail: the error with the highest precedence decides the outcome
-    /// of the sync. Among refusals, that is one without a time for the retry, or else the one whose write may be
-    /// retried first; among overloads, the one with the longest pause.
+    /// Returns the precedence of this error if several writes fail: the error with the highest precedence decides the
+    /// outcome of the sync. Among refusals, that is one without a time for the retry, or else the one whose write may
+    /// be retried first; among overloads, the one with the longest pause.
     pub(super) fn precedence(&self) -> (u8, Reverse<Option<Instant>>, Option<Duration>) {
         match self {
             Self::Unlisted | Self::Outdated { .. } | Self::NamespaceTerminating { .. } => {

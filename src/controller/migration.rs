@@ -1,5 +1,5 @@
-//! Removes the `Endpoints` object that version 0.2 of the Go operator created for a Service. Kubernetes mirrors it into
-//! a slice as long as it exists, and that slice is used in addition to our copies.
+//! Removes the `Endpoints` object that version 0.2 of the Go operator created for a Service. While this object exists,
+//! Kubernetes mirrors it into a slice, and clients use the slice in addition to our copies.
 //!
 //! This module serves only the migration from the Go operator; see [`endpoint_copier_core::migration`].
 //!
@@ -70,7 +70,7 @@ impl Migration {
     ///
     /// # Errors
     ///
-    /// The API server did not answer, or not as expected. The call can be repeated.
+    /// Returns an error if the API server did not answer, or not as expected. The call can then be repeated.
     pub async fn remove(
         &self,
         term: &Term,

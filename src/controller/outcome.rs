@@ -22,16 +22,16 @@ pub struct Outcome {
 /// The time at which a key is processed again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Requeue {
-    /// When it gets dirty.
+    /// When it becomes dirty.
     WhenDirty,
-    /// At this moment, or earlier when it gets dirty. The work is done.
+    /// At this time, or earlier if it becomes dirty. The work is done.
     At(Instant),
-    /// At this moment, or earlier when it gets dirty, to continue with unfinished work.
+    /// At this time, or earlier if it becomes dirty, to continue with unfinished work.
     Resume(Instant),
-    /// After a delay that grows with each failure, or earlier when it gets dirty.
+    /// After a delay that grows with each failure, or earlier if it becomes dirty.
     Backoff(Backoff),
     /// After the pause that all keys without reserved slots in the queue share while the API server is overloaded. Keys
-    /// with reserved slots have a pause of their own. The value is the pause that the server requests.
+    /// with reserved slots have their own pause. The value is the pause that the server requests.
     Overloaded(Duration),
 }
 
@@ -47,7 +47,7 @@ pub enum Backoff {
 }
 
 impl Outcome {
-    /// The outcome of a sync that sent nothing.
+    /// Creates the outcome of a sync that sent nothing.
     #[must_use]
     pub fn new(result: SyncResult, requeue: Requeue) -> Self {
         Self {
@@ -58,7 +58,7 @@ impl Outcome {
         }
     }
 
-    /// The result as controller-runtime would count it.
+    /// Returns the result as controller-runtime would count it.
     #[must_use]
     pub fn reconcile_result(&self) -> ReconcileResult {
         match self.requeue {
@@ -70,7 +70,7 @@ impl Outcome {
 }
 
 impl Requeue {
-    /// The same requeue, but no later than `moment`. A key that is to resume or to be retried is not affected.
+    /// Returns the same requeue, but no later than `moment`. A key that is to resume or to be retried is not affected.
     #[must_use]
     pub fn or_at(self, moment: Option<Instant>) -> Self {
         match (self, moment) {

@@ -13,7 +13,7 @@ use crate::pauses::Pauses;
 
 /// The pause after a refusal: 5 s, doubling to 30 s.
 pub(super) const PAUSE: Duration = Duration::from_secs(5);
-pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+pub(super) const MAX_PAUSE: Duration = Duration::from_secs(30);
 
 /// The time for which a refusal lengthens the pause after the next refusal.
 const RETENTION: Duration = Duration::from_secs(90);
@@ -57,7 +57,7 @@ impl<K: Eq + Hash, C: PartialEq> Refusals<K, C> {
     /// Records a refusal, and returns the end of the pause. A request that was in flight when the pause began does not
     /// prolong it.
     pub fn refused(&mut self, key: K, content: C, reason: &str, now: Instant) -> Instant {
-        // Forgets refusals that have not recurred for some time, and the refusal of other content with this key.
+        // Forget refusals that have not recurred for some time, and the refusal of other content with this key.
         self.0.retain(|other, refusal| {
             now < refusal.at + RETENTION && (*other != key || refusal.content == content)
         });
@@ -66,7 +66,7 @@ impl<K: Eq + Hash, C: PartialEq> Refusals<K, C> {
             reason: String::new(),
             at: now,
             until: now,
-            pauses: Pauses::new(PAUSE, LONGEST_PAUSE, 2.0, 0.0),
+            pauses: Pauses::new(PAUSE, MAX_PAUSE, 2.0, 0.0),
         });
         if refusal.until <= now {
             (refusal.at, refusal.until) = (now, now + refusal.pauses.next_pause());
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn other_content_is_tried_after_a_second() {
+    fn changed_content_is_tried_after_a_second() {
         let (mut refusals, now) = (Refusals::default(), Instant::now());
         let waits = |refusals: &Refusals<&str, u64>, content, after| {
             let waits = refusals.waits(&"vip", || content, now + after);

@@ -27,16 +27,16 @@ pub trait Reconcile {
         term: &Term,
     ) -> impl Future<Output = Outcome> + Send;
 
-    /// The Services that are dirty when a term begins.
+    /// Returns the Services that are dirty when a term begins.
     fn all(&self) -> Dirty;
 
-    /// The priority of a Service, which decides when the queue serves it and whether slots are reserved for it.
+    /// Returns the priority of a Service, which decides when the queue serves it and whether slots are reserved for it.
     fn priority(&self, key: &ServiceKey) -> Priority;
 
     /// Forgets the state that ends with a term.
     fn forget(&self);
 
-    /// The watchdog of the work. The end of each call, answered or not, counts as progress.
+    /// Returns the watchdog of the work. The end of each call, answered or not, counts as progress.
     fn watchdog(&self) -> &Watchdog;
 }
 
@@ -133,7 +133,7 @@ impl<R: Reconcile> Worker<R> {
             }
         }
         if !term.is_revoked() {
-            // Syncs in progress get some time to end. They cannot begin another write.
+            // Syncs in progress get some time to finish. They cannot begin another write.
             _ = timeout(DRAIN, async { while active.next().await.is_some() {} }).await;
         }
         watchdog.idle();

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use endpoint_copier_core::model::{Service, annotation_of};
 
 /// The maximum number of host names that are read, so that a long list takes little memory.
-const MOST_HOST_NAMES: usize = 16;
+const MAX_HOST_NAMES: usize = 16;
 
 /// The annotation in which kube-vip names the Node from which it announces a Service.
 const KUBE_VIP_NODE: &str = "kube-vip.io/vipHost";
@@ -38,7 +38,7 @@ impl Announced {
             addresses: addresses.map(|address: IpAddr| address.to_canonical()).collect(),
             host_names: host_names
                 .filter(|name| !name.is_empty())
-                .take(MOST_HOST_NAMES)
+                .take(MAX_HOST_NAMES)
                 .collect(),
             kube_vip_node: annotation_of(&service.metadata, KUBE_VIP_NODE).map(str::to_owned),
         }

@@ -1,4 +1,4 @@
-//! The writes of a plan, as a diff. Pure functions.
+//! The writes of a plan, as a diff. All functions are pure.
 //!
 //! A slice is shown as a set of lines, one for each of its properties, because the order of endpoints does not matter.
 //! The resourceVersion, the UID and the trigger time of the source are left out, because any write of a copy updates
@@ -25,7 +25,7 @@ pub(super) struct Change {
     pub added: Vec<String>,
 }
 
-/// The writes of a plan: creates, then updates, then deletes.
+/// Returns the writes of a plan: creates, then updates, then deletes.
 pub(super) fn changes(snapshot: &Snapshot, plan: &Plan) -> Vec<Change> {
     let change = |operation: Operation, key: SliceKey, new: Option<&EndpointSlice>| {
         let [old, new] = [snapshot.slice(&key), new].map(|slice| slice.map(lines_of).unwrap_or_default());
@@ -45,7 +45,7 @@ pub(super) fn changes(snapshot: &Snapshot, plan: &Plan) -> Vec<Change> {
     creates.chain(updates).chain(deletes).collect()
 }
 
-/// The properties of a slice that matter, one line each.
+/// Returns the properties of a slice that matter, one line each.
 fn lines_of(slice: &EndpointSlice) -> BTreeSet<String> {
     let left_out = [
         provenance::RESOURCE_VERSION,

@@ -30,8 +30,8 @@ pub(super) struct Dated<K> {
     pub changed: Option<Timestamp>,
 }
 
-/// The time of the last recorded change outside the status, or of the creation if no change is recorded. Times that are
-/// out of range do not count.
+/// Returns the time of the last recorded change outside the status, or of the creation if no change is recorded. Times
+/// that are out of range do not count.
 fn last_change(object: &Value) -> Option<Timestamp> {
     let time = |time: &Value| time.as_str()?.parse().ok();
     let metadata = &object["metadata"];

@@ -34,10 +34,10 @@ const PAGE: u32 = 500;
 
 /// Up to this number of namespaces, the Events of each namespace are listed separately, because a list of all Events
 /// costs the API server more.
-const MOST_NAMESPACES: usize = 20;
+const MAX_NAMESPACES: usize = 20;
 
 /// The maximum number of pages to read from each list of Events.
-const MOST_PAGES: usize = 10;
+const MAX_PAGES: usize = 10;
 
 /// The findings that are read from Events. Only the leader knows them, because it tried to write or saw how often
 /// others write.
@@ -119,7 +119,7 @@ impl ClusterReader<'_> {
         })
     }
 
-    /// The report on what was read, with the Events on Services that are out of sync.
+    /// Returns the report on what was read, with the Events on Services that are out of sync.
     pub async fn report_on(&self, seen: &Seen, leases: Result<Vec<Lease>, kube::Error>) -> ClusterReport {
         let now = self.now();
         let known = leases.as_deref().unwrap_or_default();
@@ -152,23 +152,23 @@ impl ClusterReader<'_> {
         error
     }
 
-    /// The time by the API server's clock if the clock skew is known, and by the clock of this machine otherwise. The
-    /// clock of a laptop may be wrong by more than the duration of a Lease.
+    /// Returns the time by the API server's clock if the clock skew is known, and by the clock of this machine
+    /// otherwise. The clock of a laptop may be wrong by more than the duration of a Lease.
     pub fn now(&self) -> Timestamp {
         let skew = SignedDuration::try_from_secs_f64(self.metrics.clock_skew());
         let now = Timestamp::now();
         now.checked_sub(skew.unwrap_or_default()).unwrap_or(now)
     }
 
-    /// The Events with this reason on Services in the namespaces of these rows, from up to [`MOST_PAGES`] pages of each
-    /// list, and an error if a list failed.
+    /// Returns the Events with this reason on Services in the namespaces of these rows, from up to [`MAX_PAGES`] pages
+    /// of each list, and an error if a list failed.
     async fn events(&self, rows: &[&mut Row], reason: &str) -> (Vec<DynamicObject>, Option<String>) {
         let kind = ApiResource::erase::<Event>(&());
         let fields = format!("involvedObject.kind=Service,reason={reason}");
         let params = ListParams::default().fields(&fields);
         let namespaces: BTreeSet<_> = rows.iter().map(|row| row.namespace.as_str()).collect();
         let client = || self.client.clone();
-        let apis: Vec<_> = if namespaces.len() > MOST_NAMESPACES {
+        let apis: Vec<_> = if namespaces.len() > MAX_NAMESPACES {
             vec![Api::all_with(client(), &kind)]
         } else {
             let one = |namespace| Api::namespaced_with(client(), namespace, &kind);
@@ -176,7 +176,7 @@ impl ClusterReader<'_> {
         };
         let (mut events, mut error) = (Vec::new(), None);
         for api in apis {
-            let found = list(&api, params.clone(), MOST_PAGES, |event| events.push(event)).await;
+            let found = list(&api, params.clone(), MAX_PAGES, |event| events.push(event)).await;
             // The report is useful without these Events too.
             error = found.err().map(|why| one_line(&why)).or(error);
         }
@@ -259,8 +259,8 @@ impl ClusterReader<'_> {
         };
     }
 
-    /// The Lease in the configured namespace. If no namespace is configured, the Leases with the configured name in all
-    /// namespaces or, without permission to list these, the Lease in the namespace of the credentials.
+    /// Returns the Lease in the configured namespace. If no namespace is configured, the Leases with the configured
+    /// name in all namespaces or, without permission to list these, the Lease in the namespace of the credentials.
     pub async fn leases(&self) -> Result<Vec<Lease>, kube::Error> {
         if let Some(namespace) = &self.config.election.namespace {
             return self.lease(namespace).await;
@@ -271,7 +271,7 @@ impl ClusterReader<'_> {
         }
     }
 
-    /// The Leases with the configured name in all namespaces.
+    /// Returns the Leases with the configured name in all namespaces.
     pub async fn leases_everywhere(&self) -> Result<Vec<Lease>, kube::Error> {
         let name = &self.config.election.lease_name;
         let params = ListParams::default().fields(&format!("metadata.name={name}"));
@@ -322,7 +322,7 @@ where
 }
 
 /// Adds the finding to each row whose Service has an Event with this reason, unless a newer Event says that the finding
-/// has ended. Some Events do not count: those on an earlier Service of the same name, those that do not name the
+/// has ended. Some Events do not count: those on an earlier Service with the same name, those that do not name the
 /// operator as their reporter, those that are too old, and those that are more than [`CLOCK_TOLERANCE`] in the future.
 pub(super) fn add_reported(rows: &mut [&mut Row], reason: Reason, events: &[DynamicObject], now: Timestamp) {
     let is_current = |event: &&DynamicObject| {
@@ -349,7 +349,7 @@ pub(super) fn add_reported(rows: &mut [&mut Row], reason: Reason, events: &[Dyna
     }
 }
 
-/// When an Event was last reported.
+/// Returns the time at which an Event was last reported.
 fn last_reported(event: &DynamicObject) -> Option<Timestamp> {
     let data = &event.data;
     let times = [

@@ -77,7 +77,7 @@ pub enum Error {
 /// there is nothing to write, or no Service needs consent.
 ///
 /// # Errors
-/// If the cluster cannot be read, or the result cannot be printed.
+/// Returns an error if the cluster cannot be read, or the result cannot be printed.
 pub async fn inspect(config: &Config, what: Inspect, format: OutputFormat) -> Result<bool, Error> {
     let reader = connect(config).await?;
     let report = settled(&reader, what).await?;

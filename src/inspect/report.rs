@@ -1,4 +1,5 @@
-//! The state of a cluster at one moment, for the commands that inspect it. Pure: an index in, a report out.
+//! The state of a cluster at one point in time, for the commands that inspect it. All functions are pure: they turn an
+//! index into a report.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -18,7 +19,7 @@ use endpoint_copier_core::plan::{Plan, Verdicts, plan};
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct ClusterReport {
-    /// When everything was read, by the API server's clock if it is known, and otherwise by our own.
+    /// When everything was read, by the API server's clock if that is known, and by our own otherwise.
     pub at: Timestamp,
     /// Whether every Service is in sync.
     pub in_sync: bool,
@@ -63,7 +64,7 @@ pub(super) struct Row {
     /// replica.
     pub taken_out: BTreeSet<IpAddr>,
     pub in_sync: bool,
-    /// The time of the last change of the copies if they are in sync. Otherwise, the time of the last change of the
+    /// The time of the last change to the copies if they are in sync. Otherwise, the time of the last change to the
     /// Service or its source, whichever is later.
     pub since: Option<Timestamp>,
     pub findings: Vec<Finding>,
@@ -94,7 +95,8 @@ pub(super) struct Leader {
 }
 
 impl ClusterReport {
-    /// `changed` has the times of the last changes, and `at` is the current time by the clock of the API server.
+    /// Creates a report. `changed` contains the times of the last changes, and `at` is the current time by the clock of
+    /// the API server.
     pub fn of(index: &Index, changed: &Dates, leases: &[Lease], at: Timestamp) -> Self {
         let keys = index.all().into_iter();
         let rows = keys.filter_map(|key| Row::of(index, &key, changed));
@@ -110,12 +112,12 @@ impl ClusterReport {
         }
     }
 
-    /// The Services with writes that the operator would make.
+    /// Returns the Services with writes that the operator would make.
     pub fn to_write(&self) -> impl Iterator<Item = &Row> {
         self.services.iter().filter(|row| !row.changes.is_empty())
     }
 
-    /// The findings about sources and ports that Services may not copy.
+    /// Returns the findings about sources and ports that Services may not copy.
     pub fn without_consent(&self) -> impl Iterator<Item = (&Row, &Finding)> {
         let is_about_consent =
             |finding: &Finding| matches!(finding.reason, Reason::NotPermitted | Reason::PortNotPermitted);
@@ -124,14 +126,14 @@ impl ClusterReport {
         all.filter(move |(_, finding)| is_about_consent(finding))
     }
 
-    /// The findings of [`Self::without_consent`] as one JSON document.
+    /// Returns the findings of [`Self::without_consent`] as one JSON document.
     pub fn consent(&self) -> Value {
         let of_service = |(row, finding): (&Row, &Finding)| json!({"namespace": row.namespace, "name": row.name, "source": row.source, "reason": finding.reason, "note": finding.note});
         let services: Vec<_> = self.without_consent().map(of_service).collect();
         json!({"at": self.at, "services": services})
     }
 
-    /// The writes of each Service, as one JSON document.
+    /// Returns the writes of each Service, as one JSON document.
     pub fn plan(&self) -> Value {
         let of_service = |row: &Row| json!({"namespace": row.namespace, "name": row.name, "source": row.source, "changes": row.changes});
         let services: Vec<_> = self.to_write().map(of_service).collect();
@@ -140,7 +142,7 @@ impl ClusterReport {
 }
 
 impl Row {
-    /// The key of the Service.
+    /// Returns the key of the Service.
     pub fn key(&self) -> ServiceKey {
         ServiceKey::new(&*self.namespace, &*self.name)
     }
@@ -203,8 +205,8 @@ impl Row {
     }
 }
 
-/// The snapshot and the plan that the operator would have. Source slices were listed after copies, so their listed
-/// state counts as confirmed.
+/// Returns the snapshot and the plan that the operator would make. Source slices were listed after copies, so their
+/// listed state counts as confirmed.
 fn decide(index: &Index, key: &ServiceKey) -> Option<(Snapshot, Plan)> {
     let mut snapshot = index.snapshot(key)?;
     let mut confirmed = BTreeSet::new();

@@ -18,7 +18,7 @@ const HEADER: [&str; 9] = [
     "FINDINGS",
 ];
 
-/// The table of Services, the notes on problems, and the leaders.
+/// Formats the table of Services, the notes on problems, and the leaders.
 pub(super) fn status(report: &ClusterReport) -> String {
     let now = report.at;
     // Problems must be visible without scrolling.
@@ -59,7 +59,7 @@ pub(super) fn status(report: &ClusterReport) -> String {
     text
 }
 
-/// The Services that need consent, and how to give it.
+/// Formats the Services that need consent, and how to give it.
 pub(super) fn consent(report: &ClusterReport) -> String {
     let mut text = String::new();
     for (row, finding) in report.without_consent() {
@@ -71,7 +71,7 @@ pub(super) fn consent(report: &ClusterReport) -> String {
     text
 }
 
-/// The notes on all problems.
+/// Formats the notes on all problems.
 fn notes(report: &ClusterReport) -> String {
     let mut text = String::new();
     for row in &report.services {
@@ -161,7 +161,7 @@ fn leader(leader: &Leader, now: Timestamp) -> String {
             text.push_str(", so its Lease has expired");
         }
     }
-    // The acquire time stays in the Lease when no replica leads anymore.
+    // The acquire time stays in the Lease even when no replica leads anymore.
     if leader.leads
         && let Some(since) = leader.since
     {
@@ -181,7 +181,7 @@ pub(super) fn shown(text: &str) -> String {
     text.replace(char::is_control, "\u{fffd}")
 }
 
-/// An age in one unit, similar to the ages that kubectl prints.
+/// Formats an age in one unit, similar to the ages that kubectl prints.
 fn age(since: Timestamp, now: Timestamp) -> String {
     let seconds = now.duration_since(since).as_secs().max(0);
     match seconds {
@@ -192,7 +192,7 @@ fn age(since: Timestamp, now: Timestamp) -> String {
     }
 }
 
-/// The diff of all Services.
+/// Formats the diff of all Services.
 pub(super) fn plan(report: &ClusterReport) -> String {
     let mut text = String::new();
     for service in report.to_write() {

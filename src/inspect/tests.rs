@@ -31,7 +31,7 @@ fn renewed(moment: &str) -> Lease {
     serde_json::from_value(lease).unwrap()
 }
 
-/// The report on a world in which `new` and `web` were edited an hour ago.
+/// Returns the report on a world in which `new` and `web` were edited an hour ago.
 fn report(world: &World, leases: &[Lease]) -> ClusterReport {
     let edited = ["new", "web"].map(|name| (ServiceKey::new("default", name), at("2026-01-02T11:00:00Z")));
     let copies = world.copies("vip").into_iter();
@@ -207,7 +207,7 @@ fn disabled_service_is_shown_while_it_has_leftovers() {
     assert!(!wait::is_in_sync(&left, &ServiceKey::new("default", "vip")));
 }
 
-/// The leader's Events on a Service: the time of day, the reason and the UID of the Service.
+/// Returns the leader's Events on a Service, given the time of day, the reason and the UID of the Service.
 fn events(of: &[(&str, &str, &str)]) -> Vec<DynamicObject> {
     let event = |(time, reason, uid): &(&str, &str, &str)| {
         serde_json::from_value(json!({

@@ -20,7 +20,8 @@ const FIRST_READ: Duration = Duration::from_secs(5);
 /// Failed reads are repeated.
 ///
 /// # Errors
-/// If the configuration cannot be used, the last read of the cluster failed, or the result cannot be printed.
+/// Returns an error if the configuration cannot be used, the last read of the cluster failed, or the result cannot be
+/// printed.
 pub async fn wait(config: &Config, service: &ServiceKey, limit: Duration) -> Result<bool, Error> {
     let reader = connect(config).await?;
     let start = Instant::now();
@@ -63,7 +64,7 @@ pub(super) fn is_in_sync(report: &ClusterReport, service: &ServiceKey) -> bool {
     rows.any(|row| row.key() == *service && row.managed && row.in_sync)
 }
 
-/// The text for a Service that is not in sync: the output of `status` for this Service alone.
+/// Returns the text for a Service that is not in sync: the output of `status` for this Service alone.
 pub(super) fn not_in_sync(mut report: ClusterReport, service: &ServiceKey, limit: Duration) -> String {
     report.services.retain(|row| row.key() == *service);
     let after = if limit.is_zero() {

@@ -21,7 +21,7 @@ use crate::telemetry::failure_log::FailureLog;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::watchdog::Watchdog;
 use crate::timing::{
-    ASIDE, BLIND, LEADERLESS, LEADERLESS_AFTER_EXPIRY, LONGEST_RACE_PAUSE, RELEASE, WRITES_SETTLE,
+    ASIDE, BLIND, LEADERLESS, LEADERLESS_AFTER_EXPIRY, MAX_RACE_PAUSE, RELEASE, WRITES_SETTLE,
 };
 
 /// One replica that competes for the Lease.
@@ -92,7 +92,7 @@ impl LeaderElector {
         )
     }
 
-    /// The watchdog of the renewals while this replica leads.
+    /// Returns the watchdog of the renewals while this replica leads.
     #[must_use]
     pub fn watchdog(&self) -> Watchdog {
         self.watchdog.clone()
@@ -124,7 +124,7 @@ impl LeaderElector {
     /// write was sent, the previous holder, and why the Lease was free.
     async fn acquire(&self, leader: &mut Option<String>) -> (Instant, (Option<String>, &'static str)) {
         // Perhaps no replica leads during these pauses, so they are short even if the retry period is long.
-        let longest = self.config.retry_period.min(LONGEST_RACE_PAUSE);
+        let longest = self.config.retry_period.min(MAX_RACE_PAUSE);
         let mut pauses = Pauses::new(Duration::from_millis(100), longest, 1.5, 0.3);
         let outage = FailureLog::new(format!("the attempt to take the Lease {}", self.lease));
         loop {
@@ -151,8 +151,9 @@ impl LeaderElector {
         }
     }
 
-    /// The time without a change of the Lease after which this candidate competes even if it sees too little of the
-    /// cluster. A holder that no longer renews the Lease keeps it until it expires, and only then can others take it.
+    /// Returns the time without a change of the Lease after which this candidate competes even if it sees too little of
+    /// the cluster. A holder that no longer renews the Lease keeps it until it expires, and only then can others take
+    /// it.
     fn leaderless(&self) -> Duration {
         let kept = self.observer.kept_for();
         if kept.is_zero() {
@@ -192,7 +193,7 @@ impl LeaderElector {
     async fn attempt(&self, limit: Duration) -> LeaseAttempt {
         let begun = Instant::now();
         let result = timeout(limit, self.lock.try_acquire_or_renew()).await;
-        // This is progress, whether the attempt failed or not.
+        // This is progress, whether or not the attempt failed.
         self.watchdog.tick();
         match result {
             Ok(Ok(LeaseLockResult::Acquired(lease))) => {
@@ -336,7 +337,7 @@ impl LeaderElector {
         }
     }
 
-    /// The validity of a term that was won or renewed by a request that was sent at the time `sent`.
+    /// Returns the validity of a term that was won or renewed by a request that was sent at the time `sent`.
     fn validity(&self, sent: Instant) -> Validity {
         Validity::won(sent, self.config.renew_deadline)
     }

@@ -98,8 +98,8 @@ impl KnownVersion {
     }
 
     /// Whether a renewal of the holder `us` that builds on this version and states this time was applied. A newer
-    /// version that names us is no proof, because an edit by a user creates such a version too, perhaps before the
-    /// renewal was even sent.
+    /// version that names us is no proof, because an edit by a user also creates one, perhaps before the renewal was
+    /// even sent.
     #[must_use]
     pub fn is_applied(&self, read_version: &ReadVersion, us: &str, renewed: Option<&str>) -> bool {
         let newest = self.newest.as_ref().filter(|_| self.is_after(read_version));
@@ -124,7 +124,7 @@ mod tests {
         ReadVersion::of(&lease(uid, version, ""))
     }
 
-    /// The state after a write of `us` that returned version 7.
+    /// Returns the state after a write of `us` that returned version 7.
     fn written() -> KnownVersion {
         let mut known = KnownVersion::default();
         known.wrote(&lease("u", 7, "us"));

@@ -1,9 +1,9 @@
 //! The parts of the Lease that the election reads. They can be decoded whatever a user has written into the Lease.
 //!
 //! A real API server stores times that our clients cannot read, such as `9999-12-31T23:59:59.999999Z`, which exceeds
-//! jiff's maximum. With the type of `k8s_openapi`, one such time, even in `managedFields`, would break the watch and
-//! every GET, and no replica would lead until somebody removed this time. So this type parses only what the election
-//! needs. A value of the wrong type counts as absent.
+//! jiff's maximum. With the `k8s_openapi` type, one such time, even in `managedFields`, would break the watch and every
+//! GET, and no replica would lead until somebody removed this time. So this type parses only what the election needs. A
+//! value of the wrong type counts as absent.
 
 use std::collections::BTreeMap;
 
@@ -46,7 +46,7 @@ pub struct LeaseSpec {
 }
 
 impl Lease {
-    /// The holder that the Lease names, unless the name is empty.
+    /// Returns the holder that the Lease names, unless the name is empty.
     #[must_use]
     pub fn holder(&self) -> Option<&str> {
         self.spec

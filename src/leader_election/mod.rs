@@ -1,5 +1,5 @@
-//! The competition for the Lease, and the [`term::Term`] that the winner gets. `LeaseLock` is the lock of the crate
-//! `kube_leader_election`, and [`cas::LeaseCas`] is its client. The default times are in [`crate::timing`].
+//! The competition for the Lease, and the [`term::Term`] that the winner gets. `LeaseLock` is the lock of the
+//! `kube_leader_election` crate, and [`cas::LeaseCas`] is its client. The default times are in [`crate::timing`].
 //!
 //! ```text
 //!   watch of the Lease ──> ObservedLease ──> may we try? ──> LeaseLock behind LeaseCas ──> Term

@@ -162,7 +162,7 @@ impl LeaseObserver {
         }
     }
 
-    /// The last holder that was seen.
+    /// Returns the last holder that was seen.
     #[must_use]
     pub fn holder(&self) -> Option<String> {
         self.state.lock().lease.holder().map(str::to_owned)
@@ -179,14 +179,14 @@ impl LeaseObserver {
         self.state.lock().lease.why_free(&self.us)
     }
 
-    /// The time since which the Lease has had its present state.
+    /// Returns the time since which the Lease has had its present state.
     #[must_use]
     pub fn since(&self) -> Option<Instant> {
         self.state.lock().lease.since()
     }
 
-    /// The time at which the state of the Lease last changed. Unlike [`Self::since`], it does not move after a gap
-    /// between two reads that find no Lease.
+    /// Returns the time at which the state of the Lease last changed. Unlike [`Self::since`], it does not move after a
+    /// gap between two reads that find no Lease.
     pub(super) fn changed_at(&self) -> Option<Instant> {
         self.state.lock().changed_at
     }
@@ -238,7 +238,7 @@ impl LeaseObserver {
                 Some(moment) if moment <= Instant::now() => return,
                 Some(moment) => {
                     tokio::select! {
-                        // A change comes first, because the holder may have renewed at the last moment.
+                        // A change takes precedence, because the holder may have renewed at the last moment.
                         biased;
                         _ = changes.changed() => {}
                         () = sleep_until(moment) => return,

@@ -27,9 +27,9 @@ pub enum PresentedLease {
 }
 
 impl PresentedLease {
-    /// The Lease to present to the lock of the candidate `us`, given what the candidate knows after this response.
-    /// `leads` says whether the candidate has a valid term. `overtaken` says whether the response was ignored, in
-    /// which case the known state may differ from what was read.
+    /// Returns the Lease to present to the lock of the candidate `us`, given what the candidate knows after this
+    /// response. `leads` says whether the candidate has a valid term. `overtaken` says whether the response was
+    /// ignored, in which case the known state may differ from what was read.
     pub fn of(
         answer: Option<&Lease>,
         overtaken: bool,
@@ -60,8 +60,8 @@ pub struct ReadVersion {
 }
 
 impl ReadVersion {
-    /// The version of this Lease. `None` if the uid or the resourceVersion is absent: no API server has stored such a
-    /// Lease, and a PATCH could not be bound to it.
+    /// Returns the version of this Lease, or `None` if the uid or the resourceVersion is absent: no API server has
+    /// stored such a Lease, and a PATCH could not be bound to it.
     #[must_use]
     pub fn of(lease: &Lease) -> Option<Self> {
         let given = |field: &Option<String>| field.clone().filter(|text| !text.is_empty());

@@ -1,6 +1,6 @@
 //! The right to write, as a value. Without a [`Term`], no copy can be written.
 //!
-//! A term ends by itself at its deadline. Renewals move the deadline, which counts from the moment when a renewal was
+//! A term ends by itself at its deadline. Renewals move the deadline, which counts from the time at which a renewal was
 //! *sent*. Unless the Lease is released, another replica may take it only when the lease duration has passed since the
 //! API server accepted that renewal, and by then, writing under this term has ended.
 
@@ -17,14 +17,14 @@ use super::validity::{Validity, may_release};
 /// The longest time for which an API server works on a request, if its `--request-timeout` has the default value.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A term of leadership. Clones are the same term.
+/// A term of leadership. Clones stand for the same term.
 #[derive(Clone, Debug)]
 pub struct Term {
     began: Instant,
     state: Arc<Mutex<TermState>>,
     /// Notifies when the term is ended before its deadline.
     ended: watch::Sender<()>,
-    /// Notifies of the ends of writes.
+    /// Notifies when a write ends.
     writes_ended: watch::Sender<()>,
 }
 
@@ -83,14 +83,14 @@ impl Term {
         Self::new(Validity::won(Instant::now(), length))
     }
 
-    /// The time at which the term began.
+    /// Returns the time at which the term began.
     #[must_use]
     pub fn began(&self) -> Instant {
         self.began
     }
 
-    /// The time at which the request that won the term, or the last renewal, was answered. The watch may have shown the
-    /// renewal instead.
+    /// Returns the time at which the request that won the term, or the last renewal, was answered. The watch may have
+    /// shown the renewal instead.
     #[must_use]
     pub fn renewed(&self) -> Instant {
         self.state.lock().renewed
@@ -102,7 +102,7 @@ impl Term {
         _ = self.extend(Validity::won(Instant::now(), length));
     }
 
-    /// The time at which the term ends unless it is renewed, or `None` if it is over.
+    /// Returns the time at which the term ends unless it is renewed, or `None` if it is over.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         self.state.lock().validity.deadline(Instant::now())
@@ -111,7 +111,7 @@ impl Term {
     /// Begins a write.
     ///
     /// # Errors
-    /// If the term is over.
+    /// Returns an error if the term is over.
     pub fn begin_write(&self) -> Result<WritePermit, TermOver> {
         // This takes one lock, so that a release either sees this write or has ended the term before it.
         let mut state = self.state.lock();
@@ -161,7 +161,7 @@ impl Term {
         Ok(())
     }
 
-    /// The current deadline, or now if the term is over.
+    /// Returns the current deadline, or now if the term is over.
     pub(super) fn ends_at(&self) -> Instant {
         self.deadline().unwrap_or_else(Instant::now)
     }

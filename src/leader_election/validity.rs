@@ -20,9 +20,9 @@ pub struct Validity {
 }
 
 impl Validity {
-    /// The validity of a term that was won or renewed by a request that was *sent* at this moment. A term that counted
-    /// from the response could outlast the Lease, because the API server accepts the request at some time before the
-    /// response.
+    /// Returns the validity of a term that was won or renewed by a request that was *sent* at this time. A term that
+    /// counted from the response could outlast the Lease, because the API server accepts the request at some time
+    /// before the response.
     pub fn won(sent: Instant, renew_deadline: Duration) -> Self {
         Self {
             deadline: Some(sent + renew_deadline),
@@ -37,7 +37,7 @@ impl Validity {
     /// Moves the deadline after a renewal was answered, but never back.
     ///
     /// # Errors
-    /// If the term is over, however early the renewal was sent.
+    /// Returns an error if the term is over, however early the renewal was sent.
     pub fn extend(&mut self, renewed: Self, now: Instant) -> Result<(), TermOver> {
         let known = self.deadline(now).ok_or(TermOver)?;
         self.deadline = renewed.deadline.max(Some(known));

@@ -15,7 +15,7 @@ const VIEW_POLL: Duration = Duration::from_millis(5);
 /// The interval at which a leader checks for failing lists and watches.
 const BLIND_POLL: Duration = Duration::from_secs(1);
 
-/// The view that a replica has of the cluster.
+/// A replica's view of the cluster.
 #[derive(Clone)]
 pub struct View {
     is_filled: Arc<dyn Fn() -> bool + Send + Sync>,
@@ -45,7 +45,7 @@ impl View {
     }
 
     /// Waits until a leader whose term begins now has to release the Lease: no watch of some kind works, and at least
-    /// one watch of this kind has failed for [`BLIND`]. Returns the names of all such kinds. Does not return before the
+    /// one watch of that kind has failed for [`BLIND`]. Returns the names of all such kinds. Does not return before the
     /// term has lasted for [`BLIND`]. Otherwise, replicas that all see too little would release the Lease again
     /// immediately.
     pub(super) async fn blind(&self) -> String {

@@ -12,7 +12,7 @@ use tracing::{debug, info, warn};
 const REPEAT_PAUSE: Duration = Duration::from_secs(60);
 
 /// The maximum number of causes that are logged within one [`REPEAT_PAUSE`].
-const MOST_CAUSES: usize = 8;
+const MAX_CAUSES: usize = 8;
 
 /// The log of one operation that may fail, with its current outage if there is one. Clones share the outage.
 #[derive(Clone, Debug)]
@@ -59,7 +59,7 @@ impl FailureLog {
             failures: 0,
         });
         outage.failures += 1;
-        let is_new = !outage.causes.contains(&cause) && outage.causes.len() < MOST_CAUSES;
+        let is_new = !outage.causes.contains(&cause) && outage.causes.len() < MAX_CAUSES;
         if outage.failures == 1 {
             warn!(error, "{what} failed; trying again");
             outage.causes.push(cause);
@@ -111,8 +111,8 @@ mod tests {
         }
         assert_eq!(
             log.lines().len(),
-            MOST_CAUSES,
-            "the number of lines is not the limit"
+            MAX_CAUSES,
+            "the number of lines differs from the limit"
         );
     }
 

@@ -42,7 +42,7 @@ const QUIET_LIBRARIES: [(&str, RangeInclusive<LevelFilter>); 4] = [
 /// user's directives contain `kube`, these directives do not apply.
 const WITHOUT_BODIES: &str = "kube_client=error,kube_runtime=error";
 
-/// The maximum number of lines that wait to be written. Further lines are dropped, because they would take unlimited
+/// The maximum number of lines that wait to be written. Further lines are dropped, because they could take unlimited
 /// memory.
 const WAITING_LINES: usize = 1024;
 
@@ -72,7 +72,7 @@ fn subscriber<W>(log: &LogConfig, color: bool, writer: W) -> Box<dyn Subscriber 
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
-    // The directives were parsed once already, as a flag.
+    // The flag parser has already accepted these directives.
     let filter: Targets = directives(&log.filter).parse().unwrap_or_default();
     // A failed write is dropped silently, because reporting it would panic if standard error is closed.
     let builder = tracing_subscriber::fmt()
@@ -95,8 +95,8 @@ where
     }
 }
 
-/// The directives of the user, after those that make libraries quieter. If there are two directives for one target, the
-/// last one counts.
+/// Returns the user's directives, after those that make libraries quieter. If there are two directives for one target,
+/// the last one wins.
 fn directives(asked: &str) -> String {
     let everywhere = asked.split(',').filter_map(|part| part.parse().ok()).next_back();
     let everywhere = everywhere.unwrap_or(LevelFilter::OFF);

@@ -27,7 +27,7 @@ pub(crate) fn logged() -> (Log, DefaultGuard) {
 }
 
 impl Log {
-    /// The level, message and fields of each event, one line for each.
+    /// Returns the level, message and fields of the events, one line for each event.
     pub(crate) fn lines(&self) -> Vec<String> {
         let text = String::from_utf8(self.0.lock().clone()).expect("text");
         text.lines().map(|line| line.trim().to_owned()).collect()

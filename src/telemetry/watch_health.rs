@@ -75,7 +75,7 @@ impl WatchState {
         self.status.lock().last = Instant::now();
     }
 
-    /// Records that an overloaded API server has asked the watch to wait until this moment.
+    /// Records that an overloaded API server has asked the watch to wait until this time.
     pub fn pause_until(&self, until: Instant) {
         self.status.lock().pause_ends = Some(until);
     }
@@ -120,7 +120,7 @@ impl WatchState {
         }
     }
 
-    /// For how long the lists and the watch have failed. Zero if they work.
+    /// Returns how long the lists and the watch have been failing, or zero if they work.
     fn failing(&self) -> Duration {
         let state = self.status.lock();
         let is_answered = state.open.is_some_and(|since| since.elapsed() >= WORKING_TIME);
@@ -249,8 +249,9 @@ impl WatchHealth {
         self.answered.notify_waiters();
     }
 
-    /// The pause of a watch that failed. It ends early when another watch is answered again, but not before `shortest`.
-    /// Without `shortest`, a server that accepts one request and drops the next would get requests without a pause.
+    /// Pauses a watch that failed. The pause ends early when another watch is answered again, but not before
+    /// `shortest`. Without `shortest`, a server that accepts one request and drops the next would get requests without
+    /// a pause.
     pub(crate) async fn pause(&self, shortest: Duration, longest: Duration) {
         let answered = self.answered.notified();
         tokio::pin!(answered);
@@ -259,14 +260,14 @@ impl WatchHealth {
         _ = timeout(longest.saturating_sub(shortest), answered).await;
     }
 
-    /// The watches of these kinds, each with its kind.
+    /// Returns the watches of these kinds, each with its kind.
     fn of(&self, kinds: &[WatchKind]) -> Vec<(WatchKind, WatchState)> {
         let watches = self.watches.lock();
         let meant = watches.iter().filter(|(kind, _)| kinds.contains(kind));
         meant.cloned().collect()
     }
 
-    /// The highest resourceVersion that the watches of these kinds have reached.
+    /// Returns the highest resourceVersion that the watches of these kinds have reached.
     #[must_use]
     pub fn version(&self, watches: &[WatchKind]) -> u64 {
         let meant = self.of(watches);
@@ -293,10 +294,10 @@ impl WatchHealth {
         }
     }
 
-    /// The names of those kinds of which no watch works and at least one has failed for this time. If one of several
-    /// watches of a kind works, the cause is in the requests of the others, for example a tenant's selector. A watch
-    /// that has never worked does not count as working: each new Service name starts one, and any user who may edit a
-    /// Service can add names.
+    /// Returns the names of the kinds of which no watch works and at least one has failed for this time. If one of
+    /// several watches of a kind works, the cause is in the requests of the others, for example a tenant's selector. A
+    /// watch that has never worked does not count as working: each new Service name starts one, and any user who may
+    /// edit a Service can add names.
     #[must_use]
     pub fn failing(&self, watches: &[WatchKind], time: Duration) -> Vec<&'static str> {
         let (mut failing, mut working) = (BTreeSet::new(), BTreeSet::new());
@@ -316,8 +317,8 @@ impl WatchHealth {
         self.of(&[watch]).iter().any(|(_, watch)| watch.is_doubtful())
     }
 
-    /// When the watches of each kind last showed life. If a kind has several watches, this is the time of the one that
-    /// has been silent longest.
+    /// Returns when the watches of each kind last showed life. If a kind has several watches, this is the time of the
+    /// one that has been silent longest.
     #[must_use]
     pub fn last(&self) -> BTreeMap<WatchKind, SystemTime> {
         let (mut last, now) = (BTreeMap::new(), SystemTime::now());
@@ -335,7 +336,7 @@ impl WatchHealth {
     /// a replica still copies everything else.
     ///
     /// # Errors
-    /// If a watch has not, with the names of all such watches.
+    /// Returns the names of the watches that have not shown life within `limit`, if there are any.
     pub fn check(&self, limit: Duration) -> Result<(), SilentWatches> {
         let all = self.watches.lock();
         let mut silent: Vec<_> = all
@@ -456,7 +457,7 @@ mod tests {
         let watch = running.state();
         let failing = || watch_health.failing(&[WatchKind::Services, WatchKind::Copies], limit);
         tokio::time::advance(limit).await;
-        assert!(failing().is_empty(), "it fails without a failure");
+        assert!(failing().is_empty(), "failing without a failure");
         watch.record_failure(false);
         assert_eq!(failing(), ["services"], "the first failure did not count");
         // A response that breaks immediately does not count as a success. A response that continues does.

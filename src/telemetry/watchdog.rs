@@ -36,7 +36,7 @@ impl Watchdog {
     /// Whether there was progress within `limit`, or there is nothing to do.
     ///
     /// # Errors
-    /// If there was none, the time since the last progress or, without any progress, since the work began.
+    /// Returns the time since the last progress or, without any progress, since the work began.
     pub fn check(&self, limit: Duration) -> Result<(), Stuck> {
         let last = *self.0.lock();
         match last.map(|last| last.elapsed()).filter(|age| *age > limit) {

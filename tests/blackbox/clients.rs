@@ -26,11 +26,11 @@ fn allow_many_files() {
         current: limit.maximum,
         ..limit
     };
-    setrlimit(Resource::Nofile, raised).expect("up to the hard limit");
+    setrlimit(Resource::Nofile, raised).expect("a soft limit up to the hard limit");
 }
 
 /// Keeps one connection open, and replaces the connection when the server closes it. Checks every 0.5 s to 1.5 s
-/// whether the connection is closed, and with `sends` sends a request before each check.
+/// whether the connection is closed. With `sends`, it also sends a request before each check.
 async fn pester(address: SocketAddr, mut stream: TcpStream, sends: bool) {
     let mut buffer = [0; 1024];
     loop {
@@ -51,7 +51,7 @@ async fn pester(address: SocketAddr, mut stream: TcpStream, sends: bool) {
 async fn request_without_reading(address: SocketAddr) -> TcpStream {
     let socket = TcpSocket::new_v4().expect("a socket");
     socket.set_recv_buffer_size(4096).expect("a size");
-    let mut stream = socket.connect(address).await.expect("it listens");
+    let mut stream = socket.connect(address).await.expect("a listening operator");
     let request = b"GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n";
     stream.write_all(&request.repeat(10)).await.expect("sent");
     stream.readable().await.expect("the beginning of an answer");
@@ -67,7 +67,7 @@ on_both! {
         let address = operator.health_address();
         let mut streams = Vec::new();
         for _ in 0..1000 {
-            streams.push(TcpStream::connect(address).await.expect("it listens"));
+            streams.push(TcpStream::connect(address).await.expect("a listening operator"));
         }
         let mut attackers = JoinSet::new();
         for (number, stream) in streams.into_iter().enumerate() {

@@ -1,4 +1,4 @@
-//! The condition `endpoint-copier/InSync` in the status of managed Services.
+//! The `endpoint-copier/InSync` condition in the status of managed Services.
 
 use std::os::unix::fs::symlink;
 use std::process::Command;
@@ -97,7 +97,7 @@ on_both! {
         let (_, wait) = GUIDE.split_once("\n    kubectl wait ").expect("the command");
         let wait = format!("kubectl wait {}", wait.lines().next().expect("a line"));
         let (_, delete) = GUIDE.split_once("```sh\n").expect("the command");
-        let (delete, _) = delete.split_once("```").expect("its end");
+        let (delete, _) = delete.split_once("```").expect("the end of the code block");
         let programs = tempfile::tempdir().expect("a folder");
         symlink(kubectl, programs.path().join("kubectl")).expect("a link");
         let kubeconfig = cluster.kubeconfig_with(0, None);
@@ -131,7 +131,7 @@ on_both! {
     }
 
     /// Rule: 3.condition-copies-first
-    async fn missing_right_to_write_conditions_harms_no_copy(cluster: &mut Cluster) {
+    async fn copies_work_without_permission_to_write_conditions(cluster: &mut Cluster) {
         cluster.create::<Service>(vip()).await;
         let operator = Operator::start_with(cluster, "one", 0, &flags());
         for addresses in [["192.0.2.1"], ["192.0.2.2"]] {

@@ -111,7 +111,7 @@ on_both! {
         service["spec"]["ports"] = json!([
             {"name": "https", "port": 443, "targetPort": 6443},
             {"name": "join", "port": 9345, "targetPort": 9345},
-            // Kubernetes 1.30 does not let a load balancer use the port number of the kubelet.
+            // Kubernetes 1.30 does not let a LoadBalancer Service use the kubelet's port number.
             {"name": "kubelet", "port": 10255, "targetPort": 10250},
             {"name": "etcd", "port": 2379, "targetPort": 2379},
         ]);

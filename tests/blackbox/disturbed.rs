@@ -27,7 +27,7 @@ async fn lose_answers(cluster: &Cluster, time: Duration) {
     }
 }
 
-/// Pauses the leader alternately for 2 s and for 5 s. During a pause of 5 s, its term ends.
+/// Pauses the leader alternately for 2 s and for 5 s. During a pause of 5 s, the leader's term ends.
 async fn pause_leaders(replicas: &[Operator], time: Duration) {
     let end = Instant::now() + time;
     let mut seconds = [2, 5].into_iter().cycle();

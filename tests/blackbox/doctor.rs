@@ -60,7 +60,7 @@ async fn diagnosis(cluster: &Cluster) -> (Option<i32>, Value) {
     (output.status.code(), json)
 }
 
-/// The result and the detail of the check `rights` when all optional features are enabled.
+/// The result and the detail of the `rights` check when all optional features are enabled.
 async fn rights_with_features(cluster: &Cluster) -> (String, String) {
     let features = ["--service-conditions", "--metrics-secure"];
     let args = [&["doctor", "-o", "json"], &features[..]].concat();
@@ -269,7 +269,7 @@ async fn doctor_waits_10_s_for_its_second_list_of_leases() {
     let ((_, json), ()) = tokio::join!(diagnosis(&cluster), hang);
     let lists = store.requests().matching(is_list);
     assert_eq!(lists.len(), 2);
-    // Without its own limit, `doctor` would wait for 13 s, the limit of its client.
+    // Without a time limit for this request, `doctor` would wait for 13 s, the time limit of its client.
     let waited = lists[1].at.elapsed();
     assert!(waited < Duration::from_secs(12), "{waited:?}");
     let (result, detail) = check(&json, "installations");
@@ -277,7 +277,7 @@ async fn doctor_waits_10_s_for_its_second_list_of_leases() {
     assert!(detail.contains("other_1 in namespace kube-public"), "{detail}");
 }
 
-/// Runs only on a real API server: the testbed has neither Pods nor access reviews of resources.
+/// Runs only on a real API server, because the testbed has neither Pods nor access reviews for resources.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn missing_rights_are_named_on_a_real_api_server() {
     if !Platform::Real.is_here() {
@@ -348,7 +348,7 @@ async fn missing_rights_are_named_on_a_real_api_server() {
     ] {
         assert!(detail.contains(right), "{right}: {detail}");
     }
-    // The holder of a Lease can be any text.
+    // The `holderIdentity` of a Lease can be any text.
     let leases: Api<Lease> = Api::namespaced(cluster.client(), "default");
     drop(operator);
     let path =

@@ -42,7 +42,7 @@ on_both! {
     }
 
     /// Rule: survive.blocked-log
-    async fn an_unread_standard_error_ends_no_term(cluster: &mut Cluster) {
+    async fn unread_standard_error_does_not_end_the_term(cluster: &mut Cluster) {
         // A pipe takes the place of the log file. It is open at both ends, never read, and full before the first line
         // is logged.
         let pipe = cluster.directory().join("one.log");
@@ -60,7 +60,8 @@ on_both! {
         // A failed test prints the log file, and would wait forever for the end of the pipe.
         std::fs::remove_file(&pipe).expect("a pipe");
         cluster.vip_in_sync().await;
-        // In this time, three times the lease duration, the operator logs more lines than it keeps in memory.
+        // During this time, which is three times the lease duration, the operator logs more lines than it keeps in
+        // memory.
         tokio::time::sleep(Duration::from_secs(9)).await;
         cluster.put::<EndpointSlice>(api_servers(&["192.0.2.1", "192.0.2.3"])).await;
         cluster.until_addresses("default", "kubernetes-vip", &["192.0.2.1", "192.0.2.3"]).await;

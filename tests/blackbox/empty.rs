@@ -1,5 +1,5 @@
-//! Empty sources: by default, copies of the API source are held, and other copies follow the source. An annotation of
-//! the Service can change both.
+//! Empty sources: by default, copies of the API source are held, and other copies follow the source. An annotation on
+//! the Service can change both defaults.
 
 use harness::objects::{addresses, api_servers, managed, slice, vip};
 use harness::{Cluster, Operator, until};
@@ -19,8 +19,8 @@ async fn until_held(operator: &Operator, count: u64) {
     .await;
 }
 
-/// Creates one more Service and waits for its copy. By then the operator has seen all earlier changes of Services and
-/// of source slices.
+/// Creates one more Service and waits for its copy. By then the operator has seen all earlier changes to Services and
+/// source slices.
 async fn until_seen(cluster: &Cluster, name: &str) {
     let source = format!("{name}-source");
     cluster
@@ -109,7 +109,7 @@ on_both! {
         cluster.create::<EndpointSlice>(source("three", &[])).await;
         cluster.create::<Service>(managed("default", "web", "default", "source")).await;
         cluster.until_addresses("default", "web", &["10.0.0.1", "10.0.0.2"]).await;
-        assert_eq!(cluster.slices_of("default", "web").await.len(), 2, "not one copy for each slice with endpoints");
+        assert_eq!(cluster.slices_of("default", "web").await.len(), 2, "expected one copy for each slice with endpoints");
 
         let of_one = |slices: &[EndpointSlice]| slices.len() == 1 && addresses(slices) == ["10.0.0.1"];
         cluster.put::<EndpointSlice>(source("two", &[])).await;

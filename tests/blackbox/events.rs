@@ -9,8 +9,8 @@ use serde_json::json;
 
 use crate::on_both;
 
-/// Type, reason and note of the operator's Events on a Service, oldest first. API servers also write Events on a
-/// Service when they repair the allocation of its cluster IP.
+/// Type, reason and note of the operator's Events about a Service, oldest first. API servers also write Events about a
+/// Service when they repair the allocation of its ClusterIP.
 pub async fn events_on(cluster: &Cluster, service: &Service) -> Vec<(String, String, String)> {
     let mut events: Vec<Event> = cluster
         .list(service.metadata.namespace.as_deref().unwrap_or_default())

@@ -10,7 +10,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 use crate::on_both;
 
-/// Durations of a Lease that is too long for a takeover within the limits below.
+/// Flags for a Lease that lasts too long for a takeover within the limits below.
 const LONG_LEASE: [&str; 2] = [
     "--leader-election-lease-duration=20s",
     "--leader-election-renew-deadline=15s",

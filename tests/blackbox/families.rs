@@ -1,5 +1,5 @@
-//! If a source lacks an IP family that the managed Service needs, an Event `FamilyMissing` has a command that the API
-//! server accepts.
+//! If a source lacks an IP family that the managed Service needs, the note of the `FamilyMissing` Event contains a
+//! command that the API server accepts.
 
 use std::os::unix::fs::symlink;
 use std::process::Command;
@@ -16,7 +16,7 @@ use crate::PROGRAM;
 const IPV4: &str = "10.0.0.1";
 const IPV6: &str = "2001:db8::1";
 
-/// Waits for an Event `FamilyMissing` on a Service, and returns the command in its note.
+/// Waits for a `FamilyMissing` Event about a Service, and returns the command in its note.
 async fn command(cluster: &Cluster, service: &str) -> String {
     let mut note = String::new();
     until(&format!("an Event about {service}"), async || {

@@ -19,7 +19,7 @@ const SELECTOR: &str = "endpointslice-controller.k8s.io";
 /// An address that only foreign slices contain.
 const THEIRS: &str = "10.0.0.7";
 
-/// A slice of the VIP, as a controller of Kubernetes writes it.
+/// A slice of the VIP, as a Kubernetes controller writes it.
 fn written_by(controller: &str, name: &str) -> Value {
     let mut slice = slice("default", "kubernetes-vip", name, &[THEIRS]);
     slice["metadata"]["labels"]["endpointslice.kubernetes.io/managed-by"] = json!(controller);

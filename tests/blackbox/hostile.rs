@@ -51,8 +51,8 @@ async fn until_event(cluster: &Cluster, service: &Service, reason: &str) -> Stri
     said
 }
 
-/// Writes an object with a `managedFields` entry whose time exceeds jiff's maximum. The entry co-owns an
-/// unchanged field, so the API server stores it.
+/// Writes an object with a `managedFields` entry whose time exceeds jiff's maximum. The entry co-owns an unchanged
+/// field, so the API server stores the entry.
 async fn poison(cluster: &Cluster, path: &str, mut object: Value) {
     let owned = json!({"f:metadata": {"f:labels": {"f:poison": {}}}});
     let entry = |manager: &str, time: &str| {
@@ -153,8 +153,8 @@ on_both! {
         cluster.namespace("tenant").await;
         let annotation = "x".repeat(ANNOTATIONS - 1000);
         for number in 0..200 {
-            // The watch of sources shows half of them. The others claim to be copies, so the watch of copies shows
-            // them.
+            // The watch of sources shows half of the slices. The other half claim to be copies, so the watch of copies
+            // shows them.
             let mut large = slice("tenant", "kubernetes", &format!("large-{number}"), &["10.0.0.9"]);
             large["metadata"]["annotations"] = json!({"note": annotation});
             if number % 2 == 0 {
@@ -172,7 +172,8 @@ on_both! {
         let web = frozen_web(cluster).await;
         let endpoints: Value = (0..1000).map(|_| json!({"addresses": vec!["10.0.0.9"; 100]})).collect();
         for number in 0..26 {
-            // Either the watch of sources or the watch of copies shows each slice. One in three looks like a copy.
+            // One slice in three looks like a copy, so the watch of copies shows it. The watch of sources shows the
+            // others.
             let mut large = slice("tenant", "kubernetes", &format!("large-{number}"), &[]);
             large["endpoints"] = endpoints.clone();
             if number % 3 == 1 {
@@ -279,8 +280,8 @@ on_both! {
     async fn a_thousand_long_names_of_sources_are_listed(cluster: &mut Cluster) {
         let operator = Operator::start(cluster, "one", 0);
         operator.until_ready().await;
-        // The Service `next`, which is created last, is the thousandth. By default, no more Services of a namespace get
-        // copies.
+        // The Service `next`, which is created last, is the thousandth. By default, it is the last one in its namespace
+        // that gets copies.
         for number in 0..999 {
             let source = format!("{number:a>63}");
             let mut service = managed("default", &format!("web-{number}"), "default", &source);

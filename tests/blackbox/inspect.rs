@@ -26,7 +26,7 @@ pub async fn run(cluster: &Cluster, words: &[&str]) -> Output {
 pub async fn ended(mut command: Command) -> Output {
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let output = tokio::task::spawn_blocking(move || command.output());
-    output.await.expect("no panic").expect("it starts")
+    output.await.expect("no panic").expect("the command starts")
 }
 
 /// The standard output of a command.
@@ -133,7 +133,7 @@ on_both! {
         let shown = text(&run(cluster, &["plan"]).await);
         assert!(shown.contains("  update front-"), "{shown}");
         assert!(shown.contains("\n  - endpoint 10.0.0.1 ready") && shown.contains("\n  + endpoint 10.0.0.2 ready"), "{shown}");
-        assert!(!shown.contains("label"), "more than what changes: {shown}");
+        assert!(!shown.contains("label"), "the plan shows more than the changes: {shown}");
     }
 
 }

@@ -27,7 +27,7 @@ fn annotate(service: &mut Value, key: &str, value: Value) {
 on_both! {
     /// Rule: 1.enabled-false, 1.flags-service, 1.source-default, 1.annotation-beats-flag, 4.go-syntax
     /// Rule: 4.source-flags, 4.zap-mapped, 4.accepted-with-warning, 4.election-flags
-    async fn flags_in_gos_syntax_name_source_and_managed_service(cluster: &mut Cluster) {
+    async fn flags_in_go_syntax_name_source_and_managed_service(cluster: &mut Cluster) {
         for namespace in ["blue", "green"] {
             cluster.namespace(namespace).await;
         }

@@ -23,10 +23,11 @@ const REFUSES: Duration = Duration::from_secs(5);
 /// out at most 2 s later.
 const LEADER: Duration = Duration::from_secs(12);
 
-/// A server that answers again is ready in the copy at least 3 s later, or at least 6 s later after its second failure.
+/// A server that answers again becomes ready in the copy after at least 3 s, or after at least 6 s if it has failed
+/// twice.
 const RETURNS: Duration = Duration::from_secs(30);
 
-/// Long enough for each server to be taken out and to return, if that were possible.
+/// Long enough for a server to be wrongly taken out and to return.
 const LONG: Duration = Duration::from_secs(10);
 
 struct ThreeNodes {
@@ -36,7 +37,7 @@ struct ThreeNodes {
 }
 
 impl ThreeNodes {
-    /// Starts everything, and waits until the copy lists the servers, and all of them are `well` on each replica.
+    /// Starts everything, and waits until the copy lists the servers, and each replica reports all of them as `well`.
     async fn start(nodes: Nodes) -> Self {
         let cluster = Cluster::start_on(crate::PROGRAM, &nodes).await;
         create(&cluster, VIP, json!({})).await;
@@ -49,8 +50,8 @@ impl ThreeNodes {
         }
     }
 
-    /// The node of the leader, and another node, whose etcd is a follower. Waits until all servers are `well` on the
-    /// leader.
+    /// The node of the leader, and another node, whose etcd is a follower. Waits until the leader reports all servers
+    /// as `well`.
     async fn leader_and_another(&self) -> (usize, usize) {
         let leader = leader(&self.replicas).await;
         until_well(&self.cluster, VIP, slice::from_ref(&self.replicas[leader])).await;

@@ -169,7 +169,7 @@ on_both! {
                 names == expected.collect::<Vec<_>>()
             })
             .await;
-        // A Service without the policy Local needs no node names.
+        // A Service whose traffic policies are not `Local` needs no node names.
         let cluster_policy = json!({"spec": {"externalTrafficPolicy": "Cluster"}});
         cluster.patch::<Service>("default", VIP, cluster_policy).await;
         cluster
@@ -318,7 +318,8 @@ on_both! {
     }
 }
 
-/// Waits until the copies list exactly these addresses, each with this nodeName. An empty name stands for none.
+/// Waits until the copies list exactly these addresses, each with this nodeName. An empty name means that there is no
+/// nodeName.
 async fn until_names(cluster: &Cluster, expected: &[(&str, &str)]) {
     let what = format!("{expected:?}");
     cluster
@@ -372,7 +373,7 @@ async fn vip_with_a_distribution_gets_hints_from_nodes() {
     hints(["a", "b", "c"]).await;
 }
 
-/// Starts a replica on the testbed. Its user has every permission except to read Nodes.
+/// Starts a replica on the testbed. Its user has every permission except the one to read Nodes.
 fn without_access_to_nodes(cluster: &Cluster) -> Operator {
     let (store, _) = cluster.testbed().expect("on the testbed");
     store.restrict("one", everything_but_nodes());
@@ -537,7 +538,7 @@ async fn bad_selector_ends_the_program_with_code_2() {
     command
         .arg("--nodes-selector=role in (a")
         .stderr(std::process::Stdio::piped());
-    let output = command.output().expect("it starts");
+    let output = command.output().expect("the operator starts");
     let error = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(2), "{error}");
     assert!(

@@ -36,10 +36,11 @@ pub const RETURNS: Duration = Duration::from_secs(10);
 /// An objection, with which a replica keeps a server from being taken out, counts for this time.
 const OBJECTION: Duration = Duration::from_secs(10);
 
-/// A leader whose probes have not succeeded for 3 s counts as blind, so this is long enough.
+/// A leader whose probes have not succeeded for 3 s counts as blind, so a leader is blind after a suspension of this
+/// length.
 const SUSPENSION: Duration = Duration::from_millis(3_500);
 
-/// Long enough for each server to be taken out and to return, if that were possible.
+/// Long enough for a server to be wrongly taken out and to return.
 const LONG: Duration = Duration::from_secs(8);
 
 /// Starts a replica that connects to this API server first. The replica knows all three servers, and leaves a server
@@ -112,7 +113,7 @@ pub async fn until_out_of(
     });
     assert!(
         is_out.await,
-        "not exactly {servers:?} are out after {limit:?}: {last:#?}"
+        "expected exactly {servers:?} to be out within {limit:?}: {last:#?}"
     );
     last
 }
@@ -144,7 +145,7 @@ async fn until_lists(cluster: &Cluster, service: &str, servers: &[usize]) {
     cluster.until_addresses("default", service, &wanted).await;
 }
 
-/// Waits until the copies for a Service list all servers, and all servers are `well` on these replicas.
+/// Waits until the copies for a Service list all servers, and these replicas report all servers as `well`.
 pub async fn until_well(cluster: &Cluster, service: &str, replicas: &[Operator]) {
     until_lists(cluster, service, &[0, 1, 2]).await;
     for operator in replicas {
@@ -186,7 +187,8 @@ pub async fn stays(cluster: &Cluster, time: Duration) {
     assert_eq!(copy(cluster, VIP).await, before);
 }
 
-/// Starts one replica and creates the VIP. Waits until the copy lists all servers, and all are `well` on the replica.
+/// Starts one replica and creates the VIP. Waits until the copy lists all servers, and the replica reports all of them
+/// as `well`.
 async fn one_replica(cluster: &Cluster, server: usize, flags: &[&str]) -> (Operator, Service) {
     let operator = replica(cluster, "one", server, flags);
     let service = create(cluster, VIP, json!({})).await;
@@ -398,13 +400,13 @@ on_both! {
         operator.signal("CONT");
         stays(cluster, SUSPENSION).await;
         assert_eq!(version(cluster, VIP).await, copy.metadata.resource_version, "{}", operator.log());
-        assert!(operator.leads().await, "the test shows nothing without a term");
+        assert!(operator.leads().await, "without a term, this test proves nothing");
         cluster.thaw_server(1);
         until_out(cluster, &[], RETURNS).await;
     }
 
     /// Rule: 7.targets-kept
-    async fn recreated_copy_has_the_frozen_server_out(cluster: &mut Cluster) {
+    async fn recreated_copy_keeps_the_frozen_server_out(cluster: &mut Cluster) {
         let (operator, _) = one_replica(cluster, 0, &SHORT_LEASE).await;
         cluster.freeze_server(1);
         let copy = until_out(cluster, &[1], HANGS).await;

@@ -35,7 +35,7 @@ on_both! {
         assert!(line.contains("in the namespace") && line.contains("list this namespace in rbac.namespaces of the chart"), "{line}");
         assert!(cluster.list::<EndpointSlice>("blue").await.is_empty());
         operator.until_logged("writing Events").await;
-        // When an API server starts, it may write Events about the addresses of Services, also in this namespace.
+        // When an API server starts, it may write Events about the addresses of Services, in this namespace too.
         let events = cluster.list::<Event>("blue").await;
         let ours = |event: &&Event| event.reporting_controller.as_deref() == Some(MANAGED_BY_US);
         assert_eq!(events.iter().find(ours), None);

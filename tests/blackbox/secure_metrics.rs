@@ -1,4 +1,4 @@
-//! `/metrics` over TLS, only for clients whose token allows them to get it.
+//! `/metrics` over TLS, served only to clients whose tokens permit them to get it.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::symlink;
@@ -53,7 +53,7 @@ async fn connect(operator: &Operator, from: u8) -> std::io::Result<TcpStream> {
 
 /// The response that a scraper gets, or `None` if nothing listens yet.
 async fn scrape(operator: &Operator, token: Option<&str>) -> Option<HttpsAnswer> {
-    // The operator accepts at most 16 handshakes of a peer per second.
+    // The operator accepts at most 16 handshakes per second from a peer.
     sleep(Duration::from_millis(100)).await;
     let stream = connect(operator, 1).await.ok()?;
     let answer = timeout(Duration::from_secs(10), https_get(stream, "/metrics", token)).await;
@@ -114,7 +114,7 @@ on_both! {
             (Some(&three[..]), 403),
             (Some(&admin), 200),
         ] {
-            // At most three unknown tokens of a peer are reviewed per second.
+            // At most three unknown tokens per second from a peer are reviewed.
             sleep(Duration::from_millis(300)).await;
             assert_eq!(code(&operator, token).await, expected, "{token:?}");
         }
@@ -200,7 +200,7 @@ on_both! {
         let mut attackers = JoinSet::new();
         for from in 2..6 {
             for connection in 0..4 {
-                let stream = connect(&operator, from).await.expect("it listens");
+                let stream = connect(&operator, from).await.expect("a listening operator");
                 attackers.spawn(async move {
                     let mut stream = tls(stream).await.expect("TLS");
                     let mut buffer = vec![0; 4096];
@@ -256,7 +256,7 @@ on_both! {
         let mut unread = Vec::new();
         for from in 2..10 {
             for _ in 0..8 {
-                let stream = connect(&operator, from).await.expect("it listens");
+                let stream = connect(&operator, from).await.expect("a listening operator");
                 let mut stream = tls(stream).await.expect("TLS");
                 let request = request("/metrics", Some(&admin)).repeat(10);
                 stream.write_all(request.as_bytes()).await.expect("sent");
@@ -278,7 +278,7 @@ on_both! {
         let mut slow = Vec::new();
         for from in 2..22 {
             for _ in 0..2 {
-                slow.push(connect(&operator, from).await.expect("it listens"));
+                slow.push(connect(&operator, from).await.expect("a listening operator"));
             }
         }
         let began = Instant::now();

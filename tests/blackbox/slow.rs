@@ -27,7 +27,11 @@ pub async fn delayed_replica<const SERVERS: usize>(
     flags: &[&str],
 ) -> (Operator, [Listening; SERVERS]) {
     let delays: [_; SERVERS] = std::array::from_fn(|server| delay(cluster.address(server), one_way));
-    let delays: [Listening; SERVERS] = join_all(delays).await.try_into().ok().expect("one per server");
+    let delays: [Listening; SERVERS] = join_all(delays)
+        .await
+        .try_into()
+        .ok()
+        .expect("one delay per server");
     let file = cluster.kubeconfig_with(0, None);
     let near = std::fs::read_to_string(&file).expect("a kubeconfig");
     let far = near.replace(&cluster.address(0).to_string(), &delays[0].address().to_string());

@@ -174,7 +174,7 @@ fn a_grafana_dashboard_object_has_the_dashboard_of_the_chart() {
 }
 
 #[test]
-fn extra_objects_are_templates() {
+fn extra_objects_are_rendered_as_templates() {
     for helm in helms() {
         let extra = json!([
             {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "{{ .Release.Name }}-one"}},

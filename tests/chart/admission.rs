@@ -192,7 +192,7 @@ async fn users_name_only_sources_that_they_may_get_on_api_server() {
         let unrelated = json!({"metadata": {"labels": {"a": "b"}}});
         admitted(cluster, "tom", "PATCH", &path, unrelated)
             .await
-            .expect("a change of other fields is admitted");
+            .expect("a change to other fields is admitted");
     }
 }
 
@@ -208,7 +208,7 @@ async fn bind_to_everything(cluster: &Cluster) {
     bindings
         .create(&kube::api::PostParams::default(), &everything)
         .await
-        .expect("it is created");
+        .expect("the binding is created");
 }
 
 async fn until_policy_is_in_effect(cluster: &Cluster, namespace: &str) {
@@ -391,7 +391,7 @@ fn policy_admits_status_writes_only_with_service_conditions() {
     }
 }
 
-/// Pods of the Go operator write slices without our label, which the policy would reject.
+/// The Go operator's Pods write slices without our label, and the policy would reject those writes.
 #[test]
 fn operator_policy_is_refused_with_rbac_for_the_go_operator() {
     let Some(helm) = helm() else { return };

@@ -46,7 +46,7 @@ async fn reuse_flags_decide_which_values_apply_on_api_server() {
             release.apply("upgrade", &chart(), flags);
             let expected = (limit, json!(replicas));
             assert_eq!(limit_and_replicas(&release).await, expected, "{flags:?}");
-            // The given tag is one of the Go operator, so the chart replaces it.
+            // If there is an image tag in the values, it is a tag of the Go operator, so the chart replaces it.
             assert_eq!(release.image().await, IMAGE, "{flags:?}");
         }
     }
@@ -63,7 +63,7 @@ async fn a_rollback_to_the_old_chart_needs_its_revision_on_api_server() {
         release.apply("upgrade", &chart(), &first);
         let second = ["--reset-then-reuse-values", "--set", "rbac.goOperator=false"];
         release.apply("upgrade", &chart(), &second);
-        // Without a revision, Helm rolls back to the previous one, which is of our chart too.
+        // Without a revision, Helm rolls back to the previous one, which has our chart too.
         release.run(&["rollback", "copier"]);
         assert_eq!(release.image().await, IMAGE);
 

@@ -86,7 +86,7 @@ const CONTRADICTIONS: &[(&str, &[&str])] = &[
         "extraEnv[0].name=ENDPOINT_COPIER_HEALTH_PROBE_BIND_ADDRESS,extraEnv[0].value=:0",
         &["the kubelet's probes use port 8081"],
     ),
-    // Variables that the chart sets already: server-side apply rejects a second one of the same name.
+    // Variables that the chart sets already: server-side apply rejects a second one with the same name.
     (
         "extraEnv[0].name=POD_NAME,extraEnv[0].value=a",
         &["POD_NAME is already set"],
@@ -202,8 +202,8 @@ fn an_apparent_contradiction_is_accepted() {
     }
 }
 
-/// The chart has a value for each flag that it sets, and refuses that flag in `extraArgs`: its table of flags is
-/// complete.
+/// The chart has a value for each flag that it sets, and refuses that flag in `extraArgs`. This test shows that the
+/// chart's table of such flags is complete.
 #[test]
 fn every_variable_that_the_chart_sets_is_refused_as_a_flag() {
     let Some(helm) = crate::helm::helm() else { return };

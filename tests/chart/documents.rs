@@ -58,9 +58,9 @@ fn chart_yaml_has_this_version_and_lists_the_image() {
 
 /// Users read this README outside the repository: in `helm show readme` and on Artifact Hub.
 #[test]
-fn links_of_the_charts_readme_lead_to_repository_files() {
+fn chart_readme_links_lead_to_repository_files() {
     let about: Value = serde_saphyr::from_str(&file("Chart.yaml")).expect("YAML");
-    let home = about["home"].as_str().expect("a home");
+    let home = about["home"].as_str().expect("a home URL");
     let readme = file("README.md");
     assert!(
         !readme.contains("]("),
@@ -77,7 +77,7 @@ fn links_of_the_charts_readme_lead_to_repository_files() {
             readme.matches(&format!("]{name}]")).count() > 0,
             "{name}] is not used"
         );
-        let path = link.strip_prefix(home).expect("an address below home");
+        let path = link.strip_prefix(home).expect("a URL below the home URL");
         let path = path.replace("/blob/main/", "").replace("/tree/main/", "");
         let path = path.split('#').next().unwrap_or_default();
         let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -85,7 +85,7 @@ fn links_of_the_charts_readme_lead_to_repository_files() {
     }
 }
 
-/// A test in tests/documents checks that the command of the guide sets the same values as its manifest.
+/// A test in tests/documents checks that the guide's command sets the same values as its manifest.
 #[test]
 fn values_of_the_guide_spread_replicas_and_need_no_node_port() {
     let Some(helm) = helm() else { return };
@@ -97,10 +97,18 @@ fn values_of_the_guide_spread_replicas_and_need_no_node_port() {
     let (_, rest) = guide
         .split_once("  chart: endpoint-copier-operator\n")
         .expect("the manifest");
-    let (_, rest) = rest.split_once("valuesContent: |-\n").expect("its values");
+    let (_, rest) = rest
+        .split_once("valuesContent: |-\n")
+        .expect("the values of the manifest");
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("values.yaml");
-    std::fs::write(&file, rest.split("\n```").next().expect("an end")).expect("written");
+    std::fs::write(
+        &file,
+        rest.split("\n```")
+            .next()
+            .expect("text before the end of the block"),
+    )
+    .expect("written");
     let rendered = helm.render(&["--values", &file.display().to_string()]);
     let pods = &crate::helm::find(&rendered, "Deployment", "")["spec"]["template"]["spec"];
     let apart = &pods["affinity"]["podAntiAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"];

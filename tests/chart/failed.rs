@@ -130,8 +130,8 @@ async fn a_vip_of_the_user_is_adopted_with_force_on_api_server() {
             .expect("the Service");
         let spec = service.spec.expect("a spec");
         assert_eq!(spec.external_traffic_policy.as_deref(), Some("Cluster"));
-        // Fields that the chart does not set stay, and so does the address. MetalLB rejects an address in both the
-        // field and the annotation.
+        // Fields that the chart does not set stay, and so does the address. MetalLB rejects a Service that has an
+        // address in both the field and the annotation.
         assert_eq!(spec.load_balancer_ip, None);
         let annotations = service.metadata.annotations.expect("annotations");
         assert_eq!(annotations["metallb.io/loadBalancerIPs"], "192.0.2.100");

@@ -26,8 +26,8 @@ const CLIENTS: usize = 60;
 /// The longest wait for a change to be copied during the flood.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Requests of a ServiceAccount that occupy the API server's places for requests without using the processor: the API server waits 3 s
-/// for the version that they name.
+/// Sends requests of a ServiceAccount that occupy the API server's seats without using the CPU, because the API server
+/// waits 3 s for the resourceVersion that each request names.
 async fn flood(release: &Release<'_>) -> Vec<AbortOnDropHandle<()>> {
     let cluster = release.cluster;
     let account = json!({"metadata": {"name": "flooder", "namespace": NAMESPACE}});
@@ -132,7 +132,7 @@ async fn until_prioritized(release: &Release<'_>, operator: &Client, path: &str,
 
 /// Rule: chart.priority
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn flow_schemas_protect_copies_and_the_term_in_a_flood_on_api_server() {
+async fn flow_schemas_protect_copies_and_term_in_flood_on_api_server() {
     let Some(helm) = helm() else { return };
     if !Platform::Real.is_here() {
         return println!("skipped: needs KUBEBUILDER_ASSETS");

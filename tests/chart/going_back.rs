@@ -1,5 +1,5 @@
-//! The commands with which two how-to guides delete copies after a return to the Go operator, run as they are written
-//! there.
+//! The commands in two how-to guides that delete copies after a return to the Go operator. The tests run them as the
+//! guides show them.
 
 use std::path::Path;
 use std::process::{Command, Stdio};

@@ -1,4 +1,4 @@
-//! The rendered objects, validated with the schemas of Kubernetes.
+//! The rendered objects, validated with the Kubernetes schemas.
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
@@ -11,8 +11,8 @@ use crate::helm::{cases, helm, tools};
 /// The oldest version of Kubernetes that the chart supports, and the newest one with a schema.
 const VERSIONS: [&str; 2] = ["1.30", "1.37"];
 
-/// Validates objects, each with the name of its case. Returns whether all are valid, and the report, or `None` without
-/// the schemas.
+/// Validates objects, each with the name of its case. Returns whether all are valid, and the report, or `None` if the
+/// schemas are not installed.
 fn validate(objects: &serde_json::Value) -> Option<(bool, String)> {
     let python = tools().join("python");
     if !python.is_dir() {

@@ -1,5 +1,5 @@
 //! A Pod of the Deployment as a kubelet starts it, without a container. Command, flags, environment and probes come
-//! from the Deployment. The values that a kubelet adds come from here: a name, an address and a token.
+//! from the Deployment. This module supplies the values that a kubelet adds: a name, an address and a token.
 
 use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -53,8 +53,8 @@ impl Pod {
         }
     }
 
-    /// Runs the program with these arguments as `kubectl exec … -- /endpoint-copier-operator` does: with the environment
-    /// of the Pod, but without its flags.
+    /// Runs the program with these arguments as `kubectl exec … -- /endpoint-copier-operator` does: with the
+    /// environment of the Pod, but without its flags.
     pub fn exec(&self, words: &[&str]) -> std::process::Output {
         let mut command = command(Path::new(PROGRAM));
         command.args(words).envs(self.env.iter().cloned());
@@ -137,7 +137,7 @@ fn pod_ip() -> Ipv4Addr {
     Ipv4Addr::new(127, NEXT.fetch_add(1, Ordering::Relaxed), middle, low)
 }
 
-/// Lists these API servers in `default/kubernetes` from now on. Its port has a different name than in real clusters, so
+/// Lists these API servers in `default/kubernetes` from now on. The port has a different name than in real clusters, so
 /// that the operator does not dial these addresses, where nothing listens.
 pub async fn list_api_servers(cluster: &Cluster, addresses: &[&str]) {
     let mut slice = objects::api_servers(addresses);

@@ -86,7 +86,8 @@ impl Release<'_> {
         answer.status.and_then(|status| status.token).expect("a token")
     }
 
-    /// Starts as many Pods as the Deployment has replicas, with a token of the ServiceAccount. Waits until they are ready.
+    /// Starts as many Pods as the Deployment has replicas, with a token of the ServiceAccount. Waits until they are
+    /// ready.
     pub async fn start_pods(&self, prefix: &str) -> Vec<Pod> {
         let deployment = self.deployment().await;
         let account = deployment["spec"]["template"]["spec"]["serviceAccountName"].as_str();
@@ -195,7 +196,7 @@ async fn three_replicas_are_installed_and_uninstalled_on_api_server() {
 
         release.run(&["uninstall", "copier"]);
         assert!(release.is_gone().await);
-        // The VIP keeps working with the last list.
+        // The VIP keeps working with the last endpoints.
         assert!(
             cluster
                 .try_get::<Service>("default", "kubernetes-vip")
@@ -370,7 +371,7 @@ async fn externally_scaled_replicas_conflict_in_helm_4_on_api_server() {
         if release.helm.major >= 4 {
             assert!(!output.status.success() && error.contains("conflict"), "{error}");
             assert!(error.contains("spec.replicas"), "{error}");
-            // If the chart omits the field, the number of the other owner stays.
+            // If the chart omits the field, the number that the other owner set stays.
             release.apply("upgrade", &chart(), &["--set", "replicaCount=null"]);
             assert_eq!(release.deployment().await["spec"]["replicas"], 5);
             release.run(&[&upgrade[..], &["--force-conflicts"]].concat());

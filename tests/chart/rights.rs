@@ -279,7 +279,7 @@ fn roles_of_namespaces_are_bound_to_the_service_account() {
 /// `make docs` writes these files.
 /// Rule: chart.rights
 #[test]
-fn rights_of_the_harness_are_up_to_date() {
+fn harness_rights_are_up_to_date() {
     let Some(helm) = helm() else { return };
     for rights in Rights::ALL {
         let set = ["--namespace", Rights::NAMESPACE, "--set", rights.values()];

@@ -165,7 +165,7 @@ async fn operator_policy_admits_reviews_of_scrapers_on_api_server() {
         let pods = release.start_pods("copier").await;
         let scrape = async |token: &str| {
             let stream = TcpStream::connect(pods[0].operator.metrics_address()).await;
-            let answer = https_get(stream.expect("it listens"), "/metrics", Some(token)).await;
+            let answer = https_get(stream.expect("a listening operator"), "/metrics", Some(token)).await;
             answer.expect("an answer").code
         };
         assert_eq!(scrape(&cluster.token("admin")).await, 200);

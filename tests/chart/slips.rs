@@ -26,13 +26,13 @@ const SLIPS: &[(&str, &str)] = &[
     ),
     (
         "leaderElection.leaseDuration=61s",
-        "leaderElection.leaseDuration is 61s: it must be whole seconds, 2s to 60s",
+        "leaderElection.leaseDuration is 61s: it must be a whole number of seconds between 2s and 60s",
     ),
     (
         "leaderElection.leaseDuration=1500ms",
-        "leaderElection.leaseDuration is 1500ms: it must be whole seconds, 2s to 60s",
+        "leaderElection.leaseDuration is 1500ms: it must be a whole number of seconds between 2s and 60s",
     ),
-    ("leaderElection.leaseDuration=1s", "2s to 60s"),
+    ("leaderElection.leaseDuration=1s", "between 2s and 60s"),
     (
         "global.imageRegistry=https://registry.example.com",
         "global.imageRegistry is https://registry.example.com: write it without https://",
@@ -59,17 +59,20 @@ const SLIPS: &[(&str, &str)] = &[
     ),
     (
         "probe.period=499ms",
-        "probe.period is 499ms: it must be 500ms to 2s",
+        "probe.period is 499ms: it must be between 500ms and 2s",
     ),
     (
         "probe.period=2001ms",
-        "probe.period is 2001ms: it must be 500ms to 2s",
+        "probe.period is 2001ms: it must be between 500ms and 2s",
     ),
     (
         "probe.timeout=99ms",
-        "probe.timeout is 99ms: it must be 100ms to 2s",
+        "probe.timeout is 99ms: it must be between 100ms and 2s",
     ),
-    ("probe.timeout=3s", "probe.timeout is 3s: it must be 100ms to 2s"),
+    (
+        "probe.timeout=3s",
+        "probe.timeout is 3s: it must be between 100ms and 2s",
+    ),
     (
         "probe.timeout=2",
         "probe.timeout is 2: a duration has a unit, write 2s",

@@ -200,7 +200,7 @@ fn defaults() -> Value {
     let (_, rest) = template
         .split_once("\"endpoint-copier-operator.defaults\" -}}\n")
         .expect("the defaults");
-    serde_saphyr::from_str(rest.split("{{- end }}").next().expect("an end")).expect("YAML")
+    serde_saphyr::from_str(rest.split("{{- end }}").next().expect("text before the end")).expect("YAML")
 }
 
 /// Each value inside a section, with its path. Values outside of sections are left out.

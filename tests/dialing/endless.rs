@@ -94,7 +94,7 @@ async fn endless_error_is_truncated_and_keeps_its_status_code() {
 async fn endless_answer_fails_and_another_server_is_tried() {
     let scene = Scene::new(200).await;
     let error = scene.client.get().await.expect_err("an error");
-    // The limit of one response applies, and not the limit of all responses together.
+    // The limit for one response applies, not the limit for all responses together.
     assert!(
         error.to_string().contains("the response has more than"),
         "{error}"
@@ -111,7 +111,7 @@ async fn endless_watch_line_fails_and_another_server_is_tried() {
     let params = WatchParams::default();
     let events = services.watch(&params, "0").await.expect("a watch");
     let end = timeout(PATIENCE, events.try_collect::<Vec<_>>()).await;
-    end.expect("an end").expect_err("an error");
+    end.expect("no timeout").expect_err("an error");
     assert!(scene.sent() < 64, "{} MiB", scene.sent());
     scene.check_other_server().await;
 }

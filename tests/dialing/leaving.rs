@@ -1,4 +1,4 @@
-//! Reasons for a client to leave an API server, and events that are no reason.
+//! Events that make a client leave an API server, and events that do not.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
@@ -25,7 +25,7 @@ use tower::service_fn;
 
 use crate::servers::{PATIENCE, Servers, TestClient, address, plain, silent};
 
-/// The report of probes if only this server is unhealthy.
+/// What probes report if only this server is unhealthy.
 fn only(servers: &Servers, server: usize, why: Unhealthy) -> BTreeMap<ServerAddress, Unhealthy> {
     [(servers.address(server), why)].into()
 }
@@ -80,7 +80,7 @@ async fn a_parallel_request_uses_another_server_and_blames_none() {
         let mut request = Request::get(services).body(Body::empty()).expect("a request");
         request.extensions_mut().insert(Hedging::default());
         let answer = timeout(PATIENCE, client.kube.send(request)).await;
-        answer.expect("an end").expect("an answer");
+        answer.expect("no timeout").expect("an answer");
         client.get().await.expect("an answer");
     }
     assert_eq!(servers.asked(), "ababa");
@@ -113,7 +113,7 @@ async fn a_broken_parallel_answer_does_not_blame_its_server() {
     let faults = |number: usize| servers.server(number).server().faults();
     faults(1).end_watches(Match::any(), Ending::Abrupt);
     let body = timeout(PATIENCE, answer.into_body().collect());
-    body.await.expect("an end").expect_err("a break");
+    body.await.expect("no timeout").expect_err("a broken body");
     faults(0).add(Fault::status(Match::any().verb("get"), 503).times(1));
     client.fail_over().await;
     assert_eq!(servers.asked(), "abab");
@@ -144,7 +144,7 @@ async fn parallel_requests_go_to_each_server_once() {
     }
     timeout(PATIENCE, list())
         .await
-        .expect("an end")
+        .expect("no timeout")
         .expect("an answer");
     // `b` still has the first request, and `c` has already answered one, so the next request goes to `a`, and the one
     // after it to `c`. Then no server remains.
@@ -161,7 +161,7 @@ async fn parallel_requests_go_to_each_server_once() {
     while asked() < 5 {
         sleep(Duration::from_millis(5)).await;
     }
-    let error = timeout(PATIENCE, list()).await.expect("an end").err();
+    let error = timeout(PATIENCE, list()).await.expect("no timeout").err();
     assert!(error.is_some_and(|error| error.to_string().contains("no other API server")));
     assert_eq!(servers.asked(), "abcac");
     for task in [hangs, hangs_too, third] {
@@ -245,7 +245,7 @@ async fn ask(client: &TestClient, query: &str, avoided: Option<Server>) -> Respo
         request.extensions_mut().insert(Avoid { server, why });
     }
     let answer = timeout(PATIENCE, client.kube.send(request)).await;
-    answer.expect("an end").expect("an answer")
+    answer.expect("no timeout").expect("an answer")
 }
 
 /// The server that sent this response.
@@ -321,7 +321,7 @@ async fn a_client_leaves_only_one_server_when_all_fail_a_write() {
         let write = services.patch("kubernetes", &params, &patch);
         timeout(PATIENCE, write)
             .await
-            .expect("an end")
+            .expect("no timeout")
             .expect_err("an error");
     }
     assert_eq!(servers.asked(), "abbb");
@@ -435,7 +435,7 @@ async fn a_client_leaves_a_down_server_and_ends_its_watches() {
     {}
     let ended = timeout(PATIENCE, silent)
         .await
-        .expect("an end")
+        .expect("no timeout")
         .expect("no panic");
     ended.expect_err("no response");
     client.get().await.expect("the other server answers");
@@ -476,7 +476,7 @@ async fn a_suspected_server_gets_no_new_request_but_keeps_its_watches() {
 
 /// Rule: 7.own-connections
 #[tokio::test]
-async fn a_down_server_is_used_if_it_is_the_last() {
+async fn a_down_server_is_used_if_no_other_can_be_reached() {
     let mut servers = Servers::start(2).await;
     let client = servers.client().await;
     servers.kill(1);

@@ -92,7 +92,13 @@ async fn a_tls_dial_is_limited_to_1500_ms() {
     let mut servers = Servers::start(1).await;
     let at = servers.server(0).address();
     let client = servers.client().await;
-    servers.serving.pop().flatten().expect("it runs").shutdown().await;
+    servers
+        .serving
+        .pop()
+        .flatten()
+        .expect("a running server")
+        .shutdown()
+        .await;
     let _listener = TcpListener::bind(at)
         .await
         .expect("the port of the stopped server");
@@ -157,14 +163,8 @@ async fn every_address_needs_a_certificate_of_the_cluster_ca() {
     let client = servers.client_with(config).await;
     client.get().await.expect("an answer");
     servers.kill(0);
-    client
-        .get()
-        .await
-        .expect_err("no server of this cluster is there");
-    client
-        .get()
-        .await
-        .expect_err("no server of this cluster is there");
+    client.get().await.expect_err("no server of this cluster listens");
+    client.get().await.expect_err("no server of this cluster listens");
     assert_eq!(strangers.asked(), "");
 }
 

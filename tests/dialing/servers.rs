@@ -46,7 +46,7 @@ impl Servers {
     }
 
     pub fn server(&self, number: usize) -> &Serving {
-        self.serving[number].as_ref().expect("it runs")
+        self.serving[number].as_ref().expect("a running server")
     }
 
     pub fn kill(&mut self, number: usize) {
@@ -113,7 +113,7 @@ impl TestClient {
         let services: Api<Service> = Api::default_namespaced(self.kube.clone());
         timeout(PATIENCE, services.get("kubernetes"))
             .await
-            .expect("an end")
+            .expect("no timeout")
     }
 
     /// Sends two GETs. The server of the first fails, and another server answers the second.
@@ -217,7 +217,9 @@ pub async fn refusing(tls: Arc<ServerConfig>, limit: usize) -> Listening {
             while let Some(Ok((_, mut answer))) = connection.accept().await {
                 if left > 0 {
                     left -= 1;
-                    answer.send_response(Response::default(), true).expect("sent");
+                    answer
+                        .send_response(Response::default(), true)
+                        .expect("a sent response");
                 } else {
                     answer.send_reset(h2::Reason::REFUSED_STREAM);
                 }

@@ -1,4 +1,4 @@
-//! The manifests and versions in the tutorial of the VIP and in related guides.
+//! The manifests and versions in the VIP tutorial and in related guides.
 
 use endpoint_copier_core::model::{ConsentPolicy, Defaults, ManagedService, Service, ServiceKey};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -217,7 +217,7 @@ fn tls_san_in_the_guide_is_bare_and_server_is_a_url() {
     let (mut names, mut servers) = (0, 0);
     for config in objects_of_the_guide() {
         for name in config["tls-san"].as_array().into_iter().flatten() {
-            let name = name.as_str().expect("text");
+            let name = name.as_str().expect("a string");
             assert!(!name.contains([':', '/']), "{name}");
             names += 1;
         }

@@ -1,4 +1,4 @@
-//! Linters of the Dockerfile and the workflows, offline. `make tools` installs them.
+//! Linters for the Dockerfile and the workflows, run offline. `make tools` installs them.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -20,7 +20,7 @@ fn linter(name: &str) -> Option<PathBuf> {
 /// Checks that a linter finds nothing.
 fn check(program: PathBuf, arguments: &[&str]) {
     let output = Command::new(program).args(arguments).current_dir(root()).output();
-    let output = output.expect("it starts");
+    let output = output.expect("the linter starts");
     let printed = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
     assert!(output.status.success(), "{printed}");
 }

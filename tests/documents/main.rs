@@ -44,7 +44,7 @@ fn pages() -> Vec<String> {
         for entry in std::fs::read_dir(root().join(&folder)).expect("a folder") {
             let entry = entry.expect("an entry");
             let name = format!("{folder}/{}", entry.file_name().into_string().expect("UTF-8"));
-            if entry.file_type().expect("a type").is_dir() {
+            if entry.file_type().expect("a file type").is_dir() {
                 folders.push(name);
             } else if Path::new(&name).extension().is_some_and(|end| end == "md") {
                 pages.push(name);
@@ -123,7 +123,7 @@ fn every_page_of_the_docs_is_reached_from_the_index() {
 
 /// A figure that was measured at one commit says nothing about the next one, so only one page names commits.
 #[test]
-fn only_the_page_of_verification_names_commits() {
+fn only_the_verification_page_names_commits() {
     for page in pages() {
         let text = read(&page);
         let words = text.split('`').skip(1).step_by(2);

@@ -106,7 +106,7 @@ fn a_job_that_calls_helm_installs_the_helm_of_the_tests() {
     // Nothing assigns an address to a VIP in kind, so `--wait` would time out.
     let install = read("hack/kind/check.sh");
     let install = install.split_once("upgrade --install").expect("an install").1;
-    let install = install.split_once("\n\"${").expect("its end").0;
+    let install = install.split_once("\n\"${").expect("the end of the install").0;
     assert!(install.contains("vip.create=true") && !install.contains("--wait"));
 }
 
@@ -309,7 +309,7 @@ fn a_tag_that_is_not_on_main_is_refused() {
             .current_dir(&clone)
             .arg(tag)
             .output();
-        let output = output.expect("it starts");
+        let output = output.expect("the script starts");
         (
             output.status.success(),
             String::from_utf8_lossy(&output.stderr).into_owned(),

@@ -34,10 +34,13 @@ fn the_rename_command_replaces_every_organization_name() {
 
     let text = read(RELEASING);
     let (_, command) = text.split_once("```sh\norg=").expect("the command");
-    let command = command.split("\n```").next().expect("its end");
+    let command = command
+        .split("\n```")
+        .next()
+        .expect("text before the end of the block");
     let command = command
         .strip_suffix("\nmake fmt test")
-        .expect("the test that follows");
+        .expect("make fmt test after the command");
     let run = Command::new("bash")
         .args(["-c", &format!("org={command}")])
         .current_dir(folder.path())

@@ -1,4 +1,4 @@
-//! The alerts. Prometheus accepts their rules, and each alert has unit tests and a section of the runbook.
+//! The alerts. Prometheus accepts their rules, and each alert has unit tests and a section in the runbook.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use crate::scrape::{eventful, families, page};
 
 const RULES: &str = "charts/endpoint-copier-operator/files/alerts.yaml";
 
-/// Files with unit tests for promtool, one for each topic of alerts.
+/// Files with unit tests for promtool, one for each topic.
 const TOPICS: [&str; 4] = ["lead", "api", "services", "probes"];
 
 /// The file with tests of all alerts together.
@@ -73,7 +73,9 @@ fn each_alert_has_a_description_and_a_runbook_link() {
         for part in ["Meaning", "Impact", "Diagnosis", "Mitigation"] {
             assert!(section.contains(&format!("**{part}.**")), "{name}: {part}");
         }
-        let short = name.strip_prefix("EndpointCopier").expect("the prefix of all");
+        let short = name
+            .strip_prefix("EndpointCopier")
+            .expect("the EndpointCopier prefix");
         for what in ["fires", "is quiet"] {
             let test = format!("- name: '{short} {what}: ");
             assert!(tests.contains(&test), "there is no {test}");

@@ -260,7 +260,7 @@ fn every_variable_exists_and_every_query_uses_the_filters() {
         let used = used.trim_start_matches('{');
         let end = |sign: char| !sign.is_ascii_alphanumeric() && sign != '_';
         let used = used.split(end).next().unwrap_or_default();
-        // `$__all` is the value of an option.
+        // `$__all` is the value of the `All` option, not a variable.
         assert!(defined.contains(&used) || used == "__all", "${used}");
     }
     for (place, query, _) in queries(&dashboard) {

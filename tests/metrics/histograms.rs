@@ -1,5 +1,5 @@
 //! Native histograms. With `convert_classic_histograms_to_nhcb`, Prometheus stores all histograms as native ones.
-//! Native histograms have no buckets with the label `le`, so each quantile needs a second form.
+//! Native histograms have no buckets with the label `le`, so the query for each quantile needs a second form.
 
 use std::path::Path;
 use std::process::Command;
@@ -53,7 +53,7 @@ fn knows_custom_buckets(promtool: &Path) -> bool {
 #[test]
 fn every_quantile_also_has_a_form_for_native_histograms() {
     let of_histograms = of_histograms();
-    assert_eq!(of_histograms.len(), 12, "not 10 queries of panels and 2 alerts");
+    assert_eq!(of_histograms.len(), 12, "expected 10 panel queries and 2 alerts");
     for (place, query) in of_histograms {
         let quantiles = query.split("histogram_quantile(").skip(1);
         let classic: Vec<_> = quantiles.filter(|part| part.contains("_bucket{")).collect();
@@ -67,14 +67,14 @@ fn every_quantile_also_has_a_form_for_native_histograms() {
     }
 }
 
-/// Unit tests of every query about a single histogram, which is stored in its native or in its classic form.
+/// Unit tests for each panel query about a quantile. They store its histogram in the native or in the classic form.
 fn unit_tests(is_native: bool) -> serde_json::Value {
     let tests = of_histograms()
         .into_iter()
         .filter(|(_, query)| query.starts_with("histogram"));
     let tests = tests.map(|(_, query)| {
-        let (metric, _) = query.split_once("_bucket{").expect("its buckets");
-        let metric = metric.rsplit('(').next().expect("its name");
+        let (metric, _) = query.split_once("_bucket{").expect("a query for buckets");
+        let metric = metric.rsplit('(').next().expect("the name of the histogram");
         let series: Vec<_> = if is_native {
             vec![json!({"series": format!("{metric}{{{TARGET}}}"), "values": NATIVE})]
         } else {

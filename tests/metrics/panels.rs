@@ -1,5 +1,5 @@
-//! Panels as Grafana draws them: an empty tile is green only if that is good, an increase is drawn once, and an age
-//! excludes the time since the scrape.
+//! Panels as Grafana draws them: a tile without data is green only if the absence of data is good, an increase is drawn
+//! once, and an age excludes the time since the scrape.
 
 use serde_json::{Value, json};
 
@@ -13,7 +13,7 @@ fn is_tile(panel: &Value) -> bool {
 
 /// Grafana draws a tile without a series in the base color of its steps, and with `noValue` if the tile shows values.
 #[test]
-fn an_empty_tile_is_green_only_if_that_is_good() {
+fn tile_without_data_is_green_only_if_no_data_is_good() {
     let dashboard = dashboard();
     let tiles: Vec<_> = panels(&dashboard).filter(|panel| is_tile(panel)).collect();
     assert!(tiles.len() >= 9, "{} tiles", tiles.len());

@@ -1,5 +1,5 @@
-//! Data that a real Prometheus records from three replicas, in stories about a killed leader, a frozen API server, an API
-//! outage and a refused Service.
+//! Data that a real Prometheus records from three replicas, in stories about a killed leader, a frozen API server, an
+//! API outage and a refused Service.
 
 use std::path::Path;
 use std::time::Duration;

@@ -32,7 +32,9 @@ pub fn families(page: &str) -> BTreeMap<String, Family> {
             kind.clone_into(&mut families.entry(current.clone()).or_default().kind);
         } else {
             assert!(line.starts_with(&current), "{line} below {current}");
-            let family = families.get_mut(&current).expect("its head");
+            let family = families
+                .get_mut(&current)
+                .expect("HELP or TYPE line before the samples");
             family
                 .labels
                 .extend(labels(line).into_iter().map(|(name, _)| name));
@@ -52,7 +54,7 @@ pub fn labels(line: &str) -> Vec<(String, String)> {
         .collect()
 }
 
-/// Starts a cluster with two replicas. The first one leads, and its metrics report changes, findings and probes.
+/// Starts a cluster with two replicas. The first replica leads, and its metrics report changes, findings and probes.
 pub async fn eventful(platform: Platform) -> (Cluster, Operator, Operator) {
     let cluster = Cluster::start(platform, crate::PROGRAM, 1).await;
     let mut source = slice("default", "source", "source-x", &["10.0.0.1"]);
@@ -66,7 +68,8 @@ pub async fn eventful(platform: Platform) -> (Cluster, Operator, Operator) {
     standby.until_ready().await;
     let mut vip = vip();
     let mut probed = "endpoint_copier_probe_attempts_total{";
-    // On the testbed, one endpoint answers probes. Real API servers do not list their loopback addresses.
+    // On the testbed, one endpoint answers probes. On a real API server none does, because it does not list its
+    // loopback address in `default/kubernetes`.
     if cluster.testbed().is_some() {
         cluster.list_servers(&[0]).await;
         vip["spec"]["ports"][0]["targetPort"] = json!(cluster.address(0).port());
@@ -149,14 +152,15 @@ async fn promtool_accepts_a_page() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn only_the_leader_reports_services_with_bounded_labels() {
+async fn only_the_leader_reports_services_and_labels_are_bounded() {
     let (cluster, leader, standby) = eventful(Platform::Testbed).await;
     let (leading, standing_by) = (page(&leader).await, page(&standby).await);
     assert_eq!(leading.matches(",service=\"web\"").count(), 8);
     assert_eq!(standing_by.matches("service=").count(), 0);
     let slices: Vec<EndpointSlice> = cluster.list("default").await;
     let names = slices.into_iter().filter_map(|slice| slice.metadata.name);
-    // The slice of default/kubernetes has the name of the Service, and that name is in no label either.
+    // The EndpointSlice of `default/kubernetes` has the same name as its Service, and that name must not appear in any
+    // label either.
     let names: BTreeSet<_> = names.collect();
     for line in [leading, standing_by]
         .concat()

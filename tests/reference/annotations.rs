@@ -10,9 +10,9 @@ const ON_A_SERVICE: &str = "\
 
 ## Annotations on a managed Service
 
-Set these annotations on the Service that should get copies. An annotation takes precedence over a flag. An empty value
-counts as no annotation, except for `endpoint-copier/enabled`. The operator does not trim values. Names and namespaces
-must be DNS labels.
+Set these annotations on the Service that should get copies. An annotation takes precedence over a flag. An annotation
+with an empty value counts as missing, except `endpoint-copier/enabled`. The operator does not trim values. Names and
+namespaces must be DNS labels.
 
 ";
 
@@ -27,8 +27,8 @@ namespace](../how-to/copy-across-namespaces.md).
 const ON_A_COPY: &str = "
 ## Annotations on a copy
 
-The operator sets these annotations on the EndpointSlices that it creates. Do not edit these annotations, because
-the operator recognizes its copies by them.
+The operator sets these annotations on the EndpointSlices that it creates. Do not edit them, because the operator uses
+them to recognize its copies.
 
 ";
 
@@ -56,6 +56,6 @@ fn page() -> String {
 }
 
 #[test]
-fn the_page_of_annotations_is_up_to_date() {
+fn annotations_page_is_up_to_date() {
     check("docs/reference/annotations.md", &page());
 }

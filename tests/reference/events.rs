@@ -11,20 +11,20 @@ const INTRO: &str = "\
 The operator reports problems with a managed Service, called *findings*, as Events on that Service.
 `kubectl describe service <name>` shows them.
 
-All Events are of type `Warning`, except `Synced`. The operator sends a Warning when it finds a problem, when the
-details of the problem change, every 30 minutes while the problem lasts, and after each change of the leader. For one
-Service, it sends at most 25 Events at once, and then one every 5 minutes. Only the leader sends Events. It also logs
-each finding, and counts it in the metric `endpoint_copier_findings{reason}`.
+All Events except `Synced` have the type `Warning`. The operator sends a Warning when it finds a problem, when the
+details of the problem change, every 30 minutes while the problem lasts, and after each leader change. For each Service,
+it sends at most 25 Events in a burst, and then one every 5 minutes. Only the leader sends Events. It also logs each
+finding, and counts it in the metric `endpoint_copier_findings{reason}`.
 
-The column *in sync* says whether a Service with this finding still counts as in sync in `status`, in `wait`, in the
-condition `endpoint-copier/InSync` and in the metrics. \"yes\" means only that the copies contain everything that the
+The *in sync* column says whether a Service with this finding still counts as in sync in `status`, in `wait`, in the
+`endpoint-copier/InSync` condition and in the metrics. \"yes\" means only that the copies contain everything that the
 source and the Service allow. It does not mean that the VIP works.
 
 ";
 
 /// Rule: 3.events-table
 #[test]
-fn the_page_of_events_is_up_to_date() {
+fn events_page_is_up_to_date() {
     let synced = [
         anchored(SYNCED),
         "yes".to_owned(),

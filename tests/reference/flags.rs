@@ -18,7 +18,7 @@ configuration is invalid. If a flag is invalid, the operator also prints one lin
 ";
 
 #[test]
-fn the_page_of_flags_is_up_to_date() {
+fn flags_page_is_up_to_date() {
     let command = cli::command();
     let mut text = generated_from("the flags in `src/cli`") + INTRO;
     let mut headings: Vec<_> = flags(&command).map(heading).collect();
@@ -89,7 +89,10 @@ fn list<'a>(flags: impl IntoIterator<Item = &'a Arg>) -> String {
 
 fn of_subcommand(operator: &Command, subcommand: &Command) -> String {
     let about = subcommand.get_about().expect("a purpose");
-    let after = subcommand.get_after_help().expect("its exit codes").to_string();
+    let after = subcommand
+        .get_after_help()
+        .expect("the exit codes after the help")
+        .to_string();
     let is_own = |flag: &&Arg| flags(operator).all(|known| name(known) != name(flag));
     let own = flags(subcommand).filter(is_own).map(|flag| {
         let (meaning, default) = meaning_and_default(flag);
@@ -114,7 +117,7 @@ fn of_subcommand(operator: &Command, subcommand: &Command) -> String {
     words.extend(positionals.filter_map(|arg| Some(arg.get_value_names()?.first()?.to_string())));
     let shared = flags(subcommand).filter(|flag| !flag.is_hide_set() && !is_own(flag));
     format!(
-        "\n### {}\n\n{about}.\n\n{}\n\n{}\nThis command accepts all flags above, but uses only those for the log and these: {}",
+        "\n### {}\n\n{about}.\n\n{}\n\n{}\nThis command accepts all flags above, but uses only the log flags and these: {}",
         code(&words.join(" ")),
         after.replace('\n', "\n\n"),
         table(["flag", "default", "meaning"], own),

@@ -21,20 +21,20 @@ Use the maximum over all replicas, not the sum, because during a takeover, Prome
 the old leader.
 
 A managed Service has up to 8 series: one of `out_of_sync_seconds`, one of `last_success_timestamp_seconds`, and 6 of
-`endpoints`. Nothing else grows with the number of Services. The series of a Service end when the Service is no longer
-managed, and the series of all Services end when the term ends. The series of an API server end when this replica no
-longer probes it. Counters start at 0 for every label value that is known in advance.
+`endpoints`. No other metric grows with the number of Services. The series of a Service end when the Service is no
+longer managed, and the series of all Services end when the term ends. The series of an API server end when this replica
+no longer probes it. Counters start at 0 for every label value that is known in advance.
 
 Two histograms show how long a change takes to reach the copies. `endpoint_copier_propagation_seconds` starts when the
 change arrives at this replica. It leaves out changes that arrived before this replica became the leader, because the
-previous leader may have copied them. `endpoint_copier_trigger_propagation_seconds` starts at the time that the source
-states, so it includes the time without a leader. If a change is older than the term,
+previous leader may have copied them. `endpoint_copier_trigger_propagation_seconds` starts at the time in the source's
+annotation, so it includes the time without a leader. If a change is older than the term,
 `endpoint_copier_out_of_sync_seconds` counts from the start of the term.
 
 A replica renders the page at most once a second, for all clients together, so a page may be one second old. If the
 replica renders two newer pages before a slow client has read its page, the response ends early. A replica serves at
-most 32 connections. If there are more, it closes a connection of the peer that has the most: the oldest idle
-connection, or else the oldest.
+most 32 connections. If a client opens another one, the replica closes a connection of the peer that has the most
+connections: the oldest idle connection or, if none is idle, the oldest one.
 ";
 
 /// The sections, by the prefix of the metric names in them.
@@ -55,10 +55,10 @@ const SECTIONS: [(&[&str], &str); 4] = [
 struct Label {
     /// The names of labels that have the same values.
     names: &'static [&'static str],
-    /// Prefixes of the names of the metrics to which this row applies. An empty list stands for all metrics with such a
-    /// label.
+    /// Prefixes of the names of the metrics to which this row applies. An empty list stands for all metrics with one of
+    /// these labels.
     of: &'static [&'static str],
-    /// A description of the values. If it has values in backticks, there are no others.
+    /// A description of the values. If it names values in backticks, the label has no other values.
     values: &'static str,
 }
 
@@ -101,7 +101,8 @@ const LABELS: &[Label] = &[
         names: &["state"],
         of: &["endpoint_copier_probe_state"],
         values: "`new`: not seen healthy since it was listed. `well`: healthy. `failing`: the last probes failed. \
-                 `down`: too many probes in a row failed. `rising`: it answers again, but has not done so for long enough.",
+                 `down`: too many probes in a row failed. `rising`: it answers again, but not yet often or long \
+                 enough.",
     },
     Label {
         names: &["result"],
@@ -129,13 +130,13 @@ const LABELS: &[Label] = &[
         of: &["endpoint_copier_watch_restarts_total"],
         values: "`expired`: the resourceVersion is too old, or etcd was restored from a backup. `error`: the API \
                  server responded with an error or did not respond. `selector`: the names to watch changed. `stale`: \
-                 the watch did not show what a read, or the response to a renewal of the Lease, showed.",
+                 the watch lacked a change that a read, or the response to a renewal of the Lease, showed.",
     },
     Label {
         names: &["resource"],
         of: &[],
-        values: "A watch: `services`, `sources`, `copies`, with leader election `lease` and (unless probes are off) \
-            `probe_lease`, and, once a Service needs them, `nodes` and `grants`.",
+        values: "A watch. Always: `services`, `sources` and `copies`. With leader election: `lease` and, unless probes \
+            are off, `probe_lease`. Once a Service needs them: `nodes` and `grants`.",
     },
     Label {
         names: &["controller"],
@@ -173,7 +174,8 @@ struct Family {
     labels: BTreeMap<String, BTreeSet<String>>,
 }
 
-/// All metrics of a page, after each metric has got a value, because some metrics appear only with their first value.
+/// All metrics of a page, after each metric has received a value, because some metrics appear only with their first
+/// value.
 fn families() -> BTreeMap<String, Family> {
     let metrics = Metrics::new("lease").expect("metrics");
     metrics.api_request(&http::Method::GET, None, "host");
@@ -206,7 +208,9 @@ fn families() -> BTreeMap<String, Family> {
             _ => {
                 let inner = line.split_once('{').and_then(|(_, rest)| rest.rsplit_once('}'));
                 let pairs = inner.map(|(inner, _)| inner.split("\",")).into_iter().flatten();
-                let family = families.get_mut(&current).expect("its head");
+                let family = families
+                    .get_mut(&current)
+                    .expect("HELP or TYPE line before the samples");
                 for (label, value) in pairs.filter_map(|pair| pair.split_once("=\"")) {
                     if label != "le" {
                         let values = family.labels.entry(label.to_owned()).or_default();
@@ -220,7 +224,7 @@ fn families() -> BTreeMap<String, Family> {
 }
 
 #[test]
-fn the_page_of_metrics_is_up_to_date() {
+fn metrics_page_is_up_to_date() {
     let families = families();
     let mut text = generated_from("`src/telemetry/metrics`") + INTRO;
     let mut count = 0;

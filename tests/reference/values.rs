@@ -174,7 +174,7 @@ fn the_values_page_is_up_to_date() {
 
 /// Rule: chart.documented
 #[test]
-fn the_tables_of_the_charts_readme_are_up_to_date() {
+fn chart_readme_tables_are_up_to_date() {
     let name = format!("{CHART}/README.md");
     let readme = read(&name);
     let (before, rest) = readme.split_once(BEGIN).expect("the begin marker");

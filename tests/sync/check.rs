@@ -29,7 +29,7 @@ async fn a_stale_watch_delays_a_removal_by_less_than_12_s() {
     put(&operator.store, slice("kubernetes", "kubernetes", &["192.0.2.1"]));
     let took = operator.until_addresses("vip", &["192.0.2.1"]).await;
     assert!(took < seconds(12), "{took:?}");
-    // Both watches of sources are restarted once: the one of the API source, and the one of all other sources.
+    // Both watches of sources are restarted once: the watch of the API source, and the watch of all other sources.
     assert_eq!(operator.metric(STALE), Some(2));
 }
 
@@ -73,7 +73,7 @@ async fn a_check_of_a_current_watch_costs_one_consistent_list() {
     }
     assert_eq!(operator.metric(STALE), Some(0));
     let lists = lists(&operator);
-    assert_eq!(lists.len(), 6, "not one list every 10 s");
+    assert_eq!(lists.len(), 6, "expected one list every 10 s");
     for list in lists {
         assert!(
             list.uri
@@ -164,7 +164,7 @@ async fn the_api_source_is_checked_while_other_lists_fail() {
         assert_eq!(api_servers.count(), 3, "{lists:?}");
         faults.remove(rule);
     }
-    // A failure is logged even while another one lasts.
+    // A failure is logged even while another failure lasts.
     for namespace in ["blue", "default"] {
         let lists = Match::any().verb("list").namespace(namespace);
         faults.add(Fault::status(lists, 403));

@@ -1,4 +1,4 @@
-//! The condition `endpoint-copier/InSync` in the status of managed Services.
+//! The `endpoint-copier/InSync` condition in the status of managed Services.
 
 use serde_json::{Value, json};
 use testbed::{Effect, Fault, Match, Request, Rule, Store};
@@ -40,7 +40,7 @@ fn writes(store: &Store) -> Vec<Request> {
 fn forge(store: &Store, service: &str, conditions: Value) {
     let patch = json!({"status": {"conditions": conditions}});
     let forged = store.patch_status("services", "default", service, patch);
-    forged.expect("it is stored");
+    forged.expect("the condition is stored");
 }
 
 fn forged() -> Value {

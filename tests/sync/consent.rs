@@ -87,7 +87,7 @@ async fn copied() -> Operator {
 fn spoil(store: &Store, (resource, namespace, name): (&str, &str, &str), patch: Value) {
     store
         .spoil(resource, namespace, name, patch)
-        .expect("it is there");
+        .expect("an existing object");
 }
 
 /// From now on, the API server answers reads of this Service with 500.
@@ -115,7 +115,7 @@ async fn restarted(operator: Operator) -> Operator {
     let store = operator.store.clone();
     store
         .delete("services", "default", "another")
-        .expect("it is there");
+        .expect("an existing object");
     operator.until_addresses("another", &[]).await;
     operator.stop().await;
     let operator = leader(&store);
@@ -156,7 +156,7 @@ async fn a_service_that_a_get_shows_as_undecodable_keeps_its_copies() {
     operator
         .store
         .delete("endpointslices", "web", "app-x7k2p")
-        .expect("it is there");
+        .expect("an existing object");
     stays(&operator).await;
     let reads = operator.store.requests().matching(|request| {
         request.server == "writer" && request.is("get", "services") && request.name == "vip"
@@ -189,7 +189,7 @@ async fn deletion_of_an_undecodable_source_withdraws_consent() {
     operator
         .store
         .delete("services", "web", "app")
-        .expect("it is there");
+        .expect("an existing object");
     is_withdrawn(&operator).await;
 }
 
@@ -213,7 +213,7 @@ async fn an_undecodable_grant_keeps_its_last_answer() {
     let operator = restarted(operator).await;
     store
         .delete("referencegrants", "web", "grant")
-        .expect("it is there");
+        .expect("an existing object");
     is_withdrawn(&operator).await;
 }
 
@@ -325,7 +325,7 @@ async fn a_write_that_fails_keeps_no_copy_without_consent() {
     is_withdrawn(&operator).await;
 }
 
-/// Before an update, the operator reads the part of the metadata of the copy that it does not keep in memory.
+/// Before an update, the operator reads the part of the copy's metadata that it does not keep in memory.
 /// Rule: 9.withdrawal
 #[tokio::test(start_paused = true)]
 async fn a_copy_that_cannot_be_read_keeps_no_other_without_consent() {

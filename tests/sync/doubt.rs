@@ -30,7 +30,7 @@ async fn with_stale_services() -> Operator {
     operator
         .store
         .delete("endpointslices", "default", "kubernetes-2")
-        .expect("it is there");
+        .expect("an existing object");
     put(&operator.store, slice("kubernetes", "kubernetes", &["192.0.2.3"]));
     operator
 }
@@ -75,7 +75,7 @@ async fn a_source_known_only_from_a_get_is_watched_within_3_s() {
     operator
         .store
         .delete("endpointslices", "default", "old-1")
-        .expect("it is there");
+        .expect("an existing object");
     let took = operator.until_addresses("vip", &["10.0.0.1"]).await;
     assert!(took < seconds(3), "{took:?}");
 }
@@ -95,10 +95,12 @@ async fn a_late_watch_does_not_restore_a_service_missing_in_a_get() {
     let ports = json!({"spec": {"ports": [{"name": "https", "port": 6443, "targetPort": 9999}]}});
     store.patch("services", "default", "vip", ports).expect("a patch");
     let changed = store.revision();
-    store.delete("services", "default", "vip").expect("it is there");
+    store
+        .delete("services", "default", "vip")
+        .expect("an existing object");
     store
         .delete("endpointslices", "default", "kubernetes-2")
-        .expect("it is there");
+        .expect("an existing object");
     operator.until_addresses("vip", &[]).await;
     let creates = operator.slice_requests("create").len();
     // The watch now shows the change, but not the deletion.
@@ -169,7 +171,7 @@ async fn with_sources_cut_off() -> Operator {
     operator
         .store
         .delete("endpointslices", "default", "kubernetes")
-        .expect("it is there");
+        .expect("an existing object");
     operator
 }
 
@@ -186,7 +188,7 @@ async fn no_copy_is_made_of_a_deleted_slice_while_its_watch_is_down() {
     assert_eq!(
         operator.slice_requests("create").len(),
         1,
-        "not only the copy of vip was created"
+        "expected only the copy of vip to be created"
     );
 }
 
@@ -204,7 +206,7 @@ async fn a_late_watch_does_not_restore_a_slice_missing_in_a_get() {
     let changed = store.revision();
     store
         .delete("endpointslices", "default", "app-1")
-        .expect("it is there");
+        .expect("an existing object");
     // The copy claims a newer version of its source, so that the operator reads the source slice.
     let copy = slices_of(store, "web").remove(0);
     let name = copy["metadata"]["name"].as_str().expect("a name");
@@ -251,7 +253,7 @@ async fn a_source_slice_that_cannot_be_read_delays_only_its_own_copy() {
     let store = &operator.store;
     store
         .delete("endpointslices", "default", name)
-        .expect("it is there");
+        .expect("an existing object");
     store.patch("services", "default", "vip", ports).expect("a patch");
     let took = until(store, "the other copy is updated", |store| {
         slices_of(store, "vip")[0]["ports"][0]["port"] == 9999

@@ -141,7 +141,7 @@ async fn synced_waits_for_a_delete_that_waits_for_a_get() {
     let name = second["metadata"]["name"].as_str().expect("a name");
     store
         .delete("endpointslices", "default", name)
-        .expect("it is there");
+        .expect("an existing object");
     set_when_empty(&store, "hold");
     put(&store, slice("kubernetes", "kubernetes", &["192.0.2.3"]));
     operator.until_addresses("vip", &["192.0.2.2", "192.0.2.3"]).await;

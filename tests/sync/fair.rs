@@ -40,7 +40,7 @@ async fn a_service_beyond_the_limit_waits_for_a_place() {
     operator
         .store
         .delete("services", "default", "a")
-        .expect("it exists");
+        .expect("an existing object");
     operator.until_addresses("b", &["10.0.0.1"]).await;
     pass(ms(100)).await;
     assert_eq!(operator.metric(LIMIT_REACHED), Some(0));
@@ -61,7 +61,7 @@ async fn with_older_over_the_limit(store: &Store, source: &str) -> Operator {
     operator
 }
 
-/// No change of a Service or grant follows, so only the deleted copy shows that the source of `older` is needed.
+/// No change to a Service or grant follows, so only the deleted copy shows that the source of `older` is needed.
 /// Rule: 10.limits
 #[tokio::test(start_paused = true)]
 async fn a_service_admitted_after_a_copy_is_deleted_gets_its_source() {
@@ -74,7 +74,7 @@ async fn a_service_admitted_after_a_copy_is_deleted_gets_its_source() {
     let copy = copies[0]["metadata"]["name"].as_str().expect("a name");
     store
         .delete("endpointslices", "default", copy)
-        .expect("it exists");
+        .expect("an existing object");
     let took = operator.until_addresses("older", &["10.0.0.2"]).await;
     assert!(took < ms(50), "{took:?}");
     assert!(slices_of(&store, "younger").is_empty());

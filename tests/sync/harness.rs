@@ -179,8 +179,8 @@ impl Operator {
         ended.expect("all tasks ran until the stop");
     }
 
-    /// The requests with this verb that the reconciler sends for slices. No other task requests slices from the server
-    /// of the writer.
+    /// The requests with this verb that the reconciler sends for slices. No other task requests slices from the
+    /// writer's server.
     pub fn slice_requests(&self, verb: &str) -> Vec<Request> {
         let wanted = |request: &Request| request.server == "writer" && request.is(verb, "endpointslices");
         self.store.requests().matching(wanted)

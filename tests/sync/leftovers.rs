@@ -163,7 +163,7 @@ async fn endpoints_are_read_only_if_they_are_mirrored() {
         !endpoints_exist(store)
     })
     .await;
-    assert_eq!(asked(&store), 3, "not one more GET and one DELETE");
+    assert_eq!(asked(&store), 3, "expected one more GET and one DELETE");
     drop(operator);
 }
 

@@ -1,4 +1,5 @@
-//! The watches of sources select the names in use. When these names change, not all sources are listed again.
+//! The watches of sources select the names in use. When these names change, the operator does not list all sources
+//! again.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -34,7 +35,7 @@ fn asked(operator: &Operator, verb: &str) -> Vec<Request> {
 /// The names that a request selects.
 fn names(request: &Request) -> BTreeSet<String> {
     let (_, rest) = request.uri.split_once("%28").expect("a selector");
-    let (names, _) = rest.split_once("%29").expect("the end of a set");
+    let (names, _) = rest.split_once("%29").expect("the end of the set of names");
     names.split("%2C").map(str::to_owned).collect()
 }
 
@@ -123,10 +124,10 @@ async fn new_names_join_the_shared_watch_when_changes_stop() {
     operator
         .store
         .delete("services", "default", "shop-4")
-        .expect("it exists");
+        .expect("an existing object");
     pass(seconds(70)).await;
     let lists = asked(&operator, "list");
-    assert_eq!(lists.len(), 6, "not exactly one more list");
+    assert_eq!(lists.len(), 6, "expected exactly one more list");
     assert!(!lists.iter().any(|list| names(list).contains("kubernetes")));
     operator.store.requests().clear();
     pass(seconds(30)).await;
@@ -135,7 +136,7 @@ async fn new_names_join_the_shared_watch_when_changes_stop() {
     assert_eq!(
         selected.len(),
         2,
-        "not one watch of the API source and one of all others: {selected:?}"
+        "expected one watch of the API source and one of all others: {selected:?}"
     );
     assert!(
         watched.contains("app-3") && !watched.contains("app-4"),
@@ -192,7 +193,7 @@ async fn sources_are_followed_while_their_names_move_to_another_watch() {
     operator
         .store
         .delete("endpointslices", "default", "web-2")
-        .expect("it exists");
+        .expect("an existing object");
     let took = operator.until_addresses("shop", &["10.0.0.3"]).await;
     assert!(took < ms(50), "{took:?}");
     pass(seconds(20)).await;

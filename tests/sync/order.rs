@@ -166,7 +166,7 @@ async fn a_failed_api_source_sync_waits_for_no_hanging_tenant() {
         operator.writer.faults().add(hang);
         put(&store, slice("kubernetes", "kubernetes", &["192.0.2.2"]));
         operator.until_addresses(name, &["192.0.2.2"]).await;
-        // By now, the write of every tenant has failed once, and some hang again.
+        // By now, the write of every tenant has failed once, and some of the writes hang again.
         pass(seconds(60)).await;
         let fail = Fault::status(updates_in("default"), 500).times(1);
         operator.writer.faults().add(fail);

@@ -1,4 +1,4 @@
-//! The log, also during an API outage: few lines, but one for each thing that a user has to know.
+//! The log, including the log during an API outage: few lines, but one for each thing that a user has to know.
 
 use testbed::{Effect, Fault, Match, Store};
 

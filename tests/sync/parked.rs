@@ -205,14 +205,14 @@ async fn an_unlabeled_slice_with_a_copys_name_is_found_by_a_get() {
     assert_eq!(
         crate::harness::warnings(&store, "vip"),
         ["NameTaken"],
-        "not reported exactly once"
+        "expected exactly one report"
     );
     let found = store.get("endpointslices", "default", &name).expect("the slice");
     assert_eq!(found["endpoints"][0]["addresses"][0], "203.0.113.9");
 
     store
         .delete("endpointslices", "default", &name)
-        .expect("it exists");
+        .expect("an existing object");
     let freed = Instant::now();
     operator.until_addresses("vip", &["192.0.2.1"]).await;
     assert!(freed.elapsed() <= seconds(31), "{:?}", freed.elapsed());
@@ -257,7 +257,7 @@ async fn an_unreadable_slice_in_a_copys_place_delays_no_other_copy() {
 
     store
         .delete("endpointslices", "default", &name)
-        .expect("it exists");
+        .expect("an existing object");
     let took = operator.until_addresses("vip", &["192.0.2.1", "192.0.2.3"]).await;
     assert!(took <= seconds(31), "{took:?}");
 }
@@ -287,7 +287,7 @@ async fn a_foreign_slice_with_a_copys_name_is_seen_by_the_watch() {
     operator
         .store
         .delete("endpointslices", "default", &name)
-        .expect("it exists");
+        .expect("an existing object");
     let took = operator.until_addresses("vip", &["192.0.2.1"]).await;
     assert!(took < ms(50), "{took:?}");
 }

@@ -80,14 +80,16 @@ async fn copies_are_right_within_12_s_of_an_etcd_restore() {
         operator.until_addresses("vip", &["192.0.2.1", "192.0.2.2"]).await;
         put(&store, slice("kubernetes", "kubernetes", &["192.0.2.3"]));
         operator.until_addresses("vip", &["192.0.2.3"]).await;
-        store.delete("services", "default", "lost").expect("it exists");
+        store
+            .delete("services", "default", "lost")
+            .expect("an existing object");
         put(&store, service_of("made", "app"));
         operator.until_addresses("made", &["10.0.0.1"]).await;
         make_many_changes(&operator);
         pass(seconds(60)).await;
 
         restore(&operator, backup, servers);
-        // The version of this new Service is lower than the last version that the watch has shown.
+        // The resourceVersion of this new Service is lower than the last one that the watch has shown.
         put(&store, service_of("new", "app"));
         let is_right = |store: &testbed::Store| {
             addresses(store, "vip") == ["192.0.2.1", "192.0.2.2"]
@@ -160,7 +162,7 @@ async fn a_conflict_after_an_unnoticed_restore_is_ended_by_a_get() {
     assert!(took < seconds(4), "{took:?} {:?}", operator.asked());
 }
 
-/// So few writes are undone that their versions are used again long before the watches continue.
+/// So few writes are undone that their versions are reused long before the watches continue.
 #[tokio::test(start_paused = true)]
 async fn a_small_etcd_restore_is_noticed_by_its_outage() {
     let operator = Operator::start(&cluster(&["192.0.2.1"]));

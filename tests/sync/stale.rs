@@ -72,7 +72,7 @@ async fn a_copy_newer_than_our_view_of_its_source_is_not_undone() {
     assert_eq!(gets[0].name, "kubernetes");
     assert!(
         !gets[0].uri.contains("resourceVersion"),
-        "not a consistent GET: {}",
+        "expected a consistent GET: {}",
         gets[0].uri
     );
 }
@@ -108,7 +108,8 @@ async fn a_copy_of_a_source_that_we_do_not_see_yet_is_not_deleted() {
     assert!(shown.contains(&"192.0.2.9".to_owned()), "{shown:?}");
 }
 
-/// Another replica has written a copy that the Service needs, but not according to our older view.
+/// Another replica has written a copy that the Service needs. According to our older view, the Service does not need
+/// it.
 #[tokio::test(start_paused = true)]
 async fn a_copy_that_seems_unwanted_is_deleted_only_after_a_get() {
     let operator = Operator::start(&cluster(&["192.0.2.1"]));

@@ -82,7 +82,7 @@ async fn copies_of_a_service_that_we_do_not_see_yet_are_not_deleted() {
     operator
         .store
         .delete("services", "default", "new")
-        .expect("it is there");
+        .expect("an existing object");
     operator.until_addresses("new", &[]).await;
 }
 
@@ -179,7 +179,7 @@ async fn names_that_cannot_be_listed_do_not_block_other_names() {
     operator
         .store
         .delete("services", "default", "web")
-        .expect("it exists");
+        .expect("an existing object");
     pass(seconds(1)).await;
     operator.store.requests().clear();
     pass(seconds(60)).await;
@@ -273,7 +273,7 @@ async fn a_service_whose_writes_hang_does_not_delay_the_api_source() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_copy_that_others_always_change_back_is_repaired_rarely() {
+async fn a_copy_that_others_keep_changing_is_repaired_rarely() {
     let operator = Operator::start(&cluster(&["192.0.2.1"]));
     put(&operator.store, service("vip"));
     operator.until_addresses("vip", &["192.0.2.1"]).await;

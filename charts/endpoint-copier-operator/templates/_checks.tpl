@@ -44,7 +44,7 @@ common mistakes, and these checks refuse them. The Deployment includes the check
 {{- end }}
 {{- with .Values.leaderElection.leaseDuration }}
 {{- if not (regexMatch "^(([2-9]|[1-5][0-9]|60)s|1m(0s)?)$" .) }}
-{{- fail (printf "leaderElection.leaseDuration is %s: it must be whole seconds, 2s to 60s" .) }}
+{{- fail (printf "leaderElection.leaseDuration is %s: it must be a whole number of seconds between 2s and 60s" .) }}
 {{- end }}
 {{- end }}
 {{- end }}
@@ -83,7 +83,7 @@ common mistakes, and these checks refuse them. The Deployment includes the check
 {{- $after = append $after (dateInZone $form (dateModify (printf "+%s" .) $start) "UTC") }}
 {{- end }}
 {{- if or (lt (index $after 1) (index $after 0)) (gt (index $after 1) (index $after 2)) }}
-{{- fail (printf "probe.%s is %s: it must be %s to 2s" $name $given $shortest) }}
+{{- fail (printf "probe.%s is %s: it must be between %s and 2s" $name $given $shortest) }}
 {{- end }}
 {{- end }}
 {{- end }}

@@ -23,7 +23,7 @@ fn source(endpoints: usize, last: u8) -> EndpointSlice {
     slice("kubernetes").endpoints(addresses.iter().map(String::as_str))
 }
 
-/// A change of a source with three endpoints. All managed Services copy this source, so all of them become dirty.
+/// A change to a source with three endpoints. All managed Services copy this source, so all of them become dirty.
 fn index(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("index: change of a source by managed Services");
     for services in [1, 500, 5000] {

@@ -4,9 +4,9 @@
 //!     index ──> snapshot ──> plan
 //! ```
 //!
-//! The [`index`] holds what watches and GETs showed of the cluster. The [`plan`] is the specification of the operator
-//! as code. The [`model`] has the types of both, and [`verdicts`] judges the results of probes. All of this is pure: no
-//! client, no async, no clock, no environment, no logging.
+//! The [`index`] holds the state of the cluster that watches and GETs have shown. The [`plan`] is the specification of
+//! the operator as code. The [`model`] contains the types that both use, and [`verdicts`] judges the results of probes.
+//! All of this is pure: no client, no async, no clock, no environment, no logging.
 
 pub mod index;
 pub mod migration;

@@ -1,13 +1,13 @@
-//! Support for clusters on which the Go operator ran, which is an earlier operator of the same name. Objects of the Go
-//! operator are removed once our copies replace them, or if the Service follows an empty source, because otherwise
-//! kube-proxy would keep sending traffic to the endpoints in slices of the Go operator. For a Service with
-//! `enabled: "false"`, they are removed as well, because nothing else would remove them.
+//! Support for clusters that used the Go operator, an earlier operator of the same name. Objects of the Go operator are
+//! removed once our copies replace them, or if the Service follows an empty source, because otherwise kube-proxy would
+//! keep sending traffic to the endpoints in slices of the Go operator. For a Service with `enabled: "false"`, they are
+//! removed as well, because nothing else would remove them.
 //!
 //! - This module recognizes the slices that version 0.3 of the Go operator made.
 //! - `controller::migration` of the operator removes the `Endpoints` objects that version 0.2 of the Go operator made.
 //! - `cli::migration` of the operator accepts the flags of the Go operator.
 //!
-//! All three can be removed in release 1.0, together with `Plan::leftovers` and the finding `LegacyEndpoints`. The
+//! All three can be removed in release 1.0, together with `Plan::leftovers` and the `LegacyEndpoints` finding. The
 //! Lease, the annotations and the chart values stay, because this operator uses them too.
 
 use crate::model::{EndpointSlice, ServiceKey, SliceKey, label, label_of};

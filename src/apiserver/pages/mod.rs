@@ -23,7 +23,7 @@ use super::call_limits::{Answer, CallLimits, TimedOut};
 use super::http_status::{overload, status_of};
 use super::is_watch;
 use super::response_size::{LARGEST_OBJECT, TooLarge};
-use crate::timing::LONGEST_RETRY_AFTER;
+use crate::timing::MAX_RETRY_AFTER;
 
 /// The limit for the first page of a resource, in objects.
 const FIRST_PAGE: u32 = 100;
@@ -43,12 +43,12 @@ const QUICK_PAGE: Duration = Duration::from_millis(50);
 const LARGEST_PAGE: usize = 4 * 1024 * 1024;
 
 /// The first pause before a page is requested again from an overloaded API server; each further pause is twice as long.
-/// The API server may request a longer pause. The first page of a list is not requested again. All pauses of one page
-/// together are limited, because the continue token is valid only for some minutes, and because the caller knows better
-/// than this module what to do in the meantime.
+/// The API server may request a longer pause. The first page of a list is not requested again. All pauses for one page
+/// together are limited, because the continue token is valid for only a few minutes, and because the caller knows
+/// better than this module what to do in the meantime.
 const PAGE_PAUSE: Duration = Duration::from_secs(1);
 
-/// Chooses the size of the pages of lists.
+/// Chooses the page size of lists.
 #[derive(Clone)]
 pub(super) struct Paged<S> {
     counted: CallLimits<S>,
@@ -56,8 +56,8 @@ pub(super) struct Paged<S> {
     sizes: Arc<Mutex<Sizes>>,
 }
 
-/// The number of objects of the next page, by path. The number of paths is bounded, because a path may name a
-/// namespace.
+/// The number of objects to request on the next page, by path. The number of paths is bounded, because a path may name
+/// a namespace.
 #[derive(Default)]
 struct Sizes(HashMap<String, Size>);
 
@@ -72,8 +72,8 @@ struct Size {
 const PATHS: usize = 1000;
 
 impl Sizes {
-    /// The limit for the next page. `continues` says whether that page continues a list. If it does, the previous page
-    /// was full.
+    /// Returns the limit for the next page. `continues` says whether that page continues a list. If so, the previous
+    /// page was full.
     fn of(&self, path: &str, continues: bool) -> u32 {
         match self.0.get(path) {
             None => FIRST_PAGE,
@@ -106,7 +106,7 @@ where
         }
     }
 
-    /// Sends a request. A list that has a limit gets our limit, unless its own is lower.
+    /// Sends a request. If it is a list with a limit, replaces that limit with ours if ours is lower.
     pub async fn send(self, request: Request<Body>) -> Result<Answer<B>, BoxError> {
         let limit = parameter(request.uri(), "limit").and_then(|limit| limit.parse().ok());
         let is_list = request.method() == Method::GET && !is_watch(&request);
@@ -143,11 +143,11 @@ where
                     self.sizes.lock().set(path, size / 4, false);
                     return Err(error);
                 }
-                // Restarting the list would cost an overloaded API server more.
+                // Restarting the list would cost an overloaded API server more than repeating the page.
                 Err(error) => {
                     let retry_after = error.downcast_ref().and_then(status_of).and_then(overload);
                     let next = retry_after.map(|retry_after| retry_after.max(pause));
-                    match next.filter(|next| continues && paused + *next <= LONGEST_RETRY_AFTER) {
+                    match next.filter(|next| continues && paused + *next <= MAX_RETRY_AFTER) {
                         Some(next) => sleep(next).await,
                         None => return Err(error),
                     }
@@ -161,7 +161,7 @@ where
     }
 }
 
-/// The value of a query parameter, unless it is empty or 0.
+/// Returns the value of a query parameter, unless it is empty or 0.
 fn parameter<'a>(uri: &'a Uri, name: &str) -> Option<&'a str> {
     let mut pairs = uri.query()?.split('&').filter_map(|pair| pair.split_once('='));
     let value = pairs.find(|(key, _)| *key == name)?.1;

@@ -101,7 +101,7 @@ async fn pages_of_small_objects_grow_to_the_requested_limit() {
 
 /// Rule: survive.memory
 #[tokio::test(start_paused = true)]
-async fn pages_that_arrive_slowly_are_larger() {
+async fn pages_grow_if_they_arrive_slowly() {
     for (took, expected) in [(40, [100, 50, 50]), (60, [100, 200, 200])] {
         let requests = Requests::default();
         let server = server(TARGET / 50, u32::MAX, &requests);

@@ -1,4 +1,4 @@
-//! Tests against servers on loopback, with the certificates of a cluster.
+//! Tests against servers on loopback that use the certificates of a cluster.
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -17,7 +17,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::*;
 
-/// A limit that is much longer than any of these tests takes.
+/// A time limit that is much longer than any of these tests takes.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The content of a request.

@@ -1,8 +1,8 @@
 //! Remembers the creates and updates that the API server has refused, so that none is repeated without a pause.
 //!
 //! If RBAC does not allow the writes in a namespace, all Services in it share the pause. The chart can limit the
-//! operator to some namespaces, while thousands of managed Services may be in others. Then a few requests after each
-//! pause find out for all of them whether such writes are still refused.
+//! operator to some namespaces, while thousands of managed Services may be in others. After each pause, a few requests
+//! then show, for all of these Services, whether the writes are still refused.
 //!
 //! This module is pure: the current time is an argument.
 
@@ -22,7 +22,7 @@ pub(super) struct Attempts {
     rights: Refusals<(String, Operation)>,
     /// Slices whose content is not accepted.
     slices: Refusals<SliceKey, u64>,
-    /// Services whose namespace is terminating, as they were when that was found.
+    /// Services whose namespace is terminating, as they were when this was detected.
     abandoned: HashMap<ServiceKey, Arc<ManagedService>>,
 }
 
@@ -88,7 +88,7 @@ impl Attempts {
     }
 }
 
-/// A hash of the content of a slice, without its metadata.
+/// Returns a hash of the content of a slice, without its metadata.
 pub(super) fn content(slice: &EndpointSlice) -> u64 {
     let mut hasher = DefaultHasher::new();
     let EndpointSlice {

@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::attempts::content;
-use crate::controller::refusals::{LONGEST_PAUSE, PAUSE};
+use crate::controller::refusals::{MAX_PAUSE, PAUSE};
 use endpoint_copier_core::model::{EndpointSlice, Finding, Reason, ServiceKey, SliceKey, a_few, version_of};
 
 /// The number of writes by others within [`WINDOW`] that makes a copy contested.
@@ -22,8 +22,8 @@ const WINDOW: Duration = Duration::from_secs(60);
 /// The time between two repairs of a contested copy that change nothing for clients.
 const BETWEEN_REPAIRS: Duration = Duration::from_secs(60);
 
-/// A contest ends when others have not written the copy for this long. A write by others is noticed when it is
-/// repaired, so this is longer than [`BETWEEN_REPAIRS`].
+/// A contest ends when others have not written the copy for this long. A write by others is noticed only when the
+/// operator repairs it, so this is longer than [`BETWEEN_REPAIRS`].
 const QUIET: Duration = Duration::from_secs(120);
 
 /// The number of times in a row that the operator writes the same content into a slice that others keep changing,
@@ -32,7 +32,7 @@ const QUIET: Duration = Duration::from_secs(120);
 const REPAIRS: u32 = 30;
 
 /// Writes are in a row if each follows the previous one within this time.
-const LONGEST_GAP: Duration = Duration::from_secs(1);
+const MAX_GAP: Duration = Duration::from_secs(1);
 
 /// The last write of each copy in this term, by Service.
 #[derive(Debug, Default)]
@@ -52,20 +52,18 @@ struct WrittenCopy {
 }
 
 impl WrittenCopy {
-    /// The time at which the contest ends if others stay quiet, or `None` if there is no contest.
+    /// Returns the time at which the contest ends if others stay quiet, or `None` if there is no contest.
     fn contested_until(&self, now: Instant) -> Option<Instant> {
         let ends = *self.repairs.last()? + QUIET;
         (self.was_contested && now < ends).then_some(ends)
     }
 
-    /// The pause before the same content is written again: zero or, if others keep undoing the write, as long as the
-    /// pause after a refusal.
+    /// Returns the pause before the same content is written again: zero or, if others keep undoing the write, as long
+    /// as the pause after a refusal.
     fn pause(&self) -> Duration {
         let superfluous = self.times.checked_sub(REPAIRS);
         superfluous.map_or(Duration::ZERO, |times| {
-            PAUSE
-                .saturating_mul(2_u32.saturating_pow(times))
-                .min(LONGEST_PAUSE)
+            PAUSE.saturating_mul(2_u32.saturating_pow(times)).min(MAX_PAUSE)
         })
     }
 }
@@ -106,7 +104,7 @@ impl Contests {
         let (mut repairs, mut was_contested, mut times) = (Vec::new(), false, 1);
         if let Some(before) = copies.remove(&key) {
             // Repairs that must wait are further apart.
-            if before.content == content && now < before.at + LONGEST_GAP.max(before.pause() * 2) {
+            if before.content == content && now < before.at + MAX_GAP.max(before.pause() * 2) {
                 times += before.times;
             }
             was_contested = before.contested_until(now).is_some();
@@ -156,8 +154,8 @@ impl Contests {
         }
     }
 
-    /// The finding for a Service with contested copies, and the next time at which a contest may end or a repair is
-    /// due.
+    /// Returns the finding for a Service with contested copies, and the next time at which a contest may end or a
+    /// repair is due.
     pub fn finding(&self, service: &ServiceKey, now: Instant) -> Option<(Finding, Instant)> {
         let (mut names, mut next) = (Vec::new(), None::<Instant>);
         for (key, copy) in self.0.get(service)? {
@@ -234,7 +232,7 @@ mod tests {
             self.contests.wrote(&vip(), &sent, Some(self.version), self.now);
         }
 
-        /// Somebody else writes the copy, which is then repaired.
+        /// Lets somebody else write the copy, which is then repaired.
         fn repair(&mut self) {
             self.version += 1;
             self.update("10.0.0.1");

@@ -44,7 +44,7 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// A writer that uses this client.
+    /// Creates a writer that uses this client.
     #[must_use]
     pub fn new(client: Client, metrics: Metrics) -> Self {
         Self {
@@ -79,19 +79,19 @@ impl Writer {
         self.contests.lock().forget();
     }
 
-    /// The finding for a Service whose copies somebody else keeps writing, and the time at which to look at the Service
-    /// again.
+    /// Returns the finding for a Service whose copies somebody else keeps writing, and the time at which to look at the
+    /// Service again.
     pub fn contested(&self, service: &ServiceKey) -> Option<(Finding, Instant)> {
         self.contests.lock().finding(service, Instant::now())
     }
 
     /// Carries out the plan for a Service: deletes of copies without consent, creates, updates, and then other deletes.
-    /// If a delete of a copy without consent, a create, or an update that does not empty its copy has failed, other
-    /// than by a refusal, no copy is emptied and no other copy is deleted. If any write has failed, leftovers of the Go
-    /// operator are not deleted. Updates that take endpoints out follow those that do not. After a failure that is not
-    /// a refusal, no update takes out another endpoint: after a conflict, the endpoints on which the plan relies may be
-    /// gone, and after a write without a response, the plan may be out of date. A contested copy that serves clients as
-    /// planned may be left for later; see [`Writer::contested`].
+    /// No copy is emptied and no other copy is deleted if one of these has failed other than by a refusal: a delete of
+    /// a copy without consent, a create, or an update that does not empty its copy. If any write has failed, leftovers
+    /// of the Go operator are not deleted. Updates that take endpoints out follow those that do not. After a failure
+    /// that is not a refusal, no update takes out another endpoint: after a conflict, the endpoints on which the plan
+    /// relies may be gone, and after a write without a response, the plan may be out of date. A contested copy that
+    /// serves clients as planned may be left for later; see [`Writer::contested`].
     pub async fn apply(&self, term: &Term, service: Option<&Arc<ManagedService>>, plan: Plan) -> Applied {
         let Plan {
             withdrawn,
@@ -244,7 +244,7 @@ impl Writer {
         answer.map_err(|error| failed(&error))
     }
 
-    /// Records the result of a write. `expectation` is what the watch will show after a successful write, and `seen`
+    /// Records the result of a write. `expectation` is what the watch will show after a successful write, and `seen` is
     /// what it will show after a conflict.
     fn record(
         &self,

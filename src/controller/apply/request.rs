@@ -1,4 +1,4 @@
-//! Builds the requests of the three kinds of writes, so that each can carry the deadline by which it must be sent.
+//! Builds the requests for the three kinds of writes, so that each can carry the deadline by which it must be sent.
 
 use std::borrow::Cow;
 
@@ -14,18 +14,18 @@ use endpoint_copier_core::plan::Delete;
 
 type Built = Result<Request<Vec<u8>>, request::Error>;
 
-/// A POST, which fails if the name is taken.
+/// Builds a POST, which fails if the name is taken.
 pub(super) fn create(slice: &EndpointSlice) -> Built {
     slices(&slice.key()).create(&PostParams::default(), body(slice)?)
 }
 
-/// A PUT with the resourceVersion and UID that were seen.
+/// Builds a PUT with the resourceVersion and UID that were seen.
 pub(super) fn update(slice: &EndpointSlice) -> Built {
     let key = slice.key();
     slices(&key).replace(key.name(), &PostParams::default(), body(slice)?)
 }
 
-/// A DELETE with resourceVersion and UID as preconditions.
+/// Builds a DELETE with resourceVersion and UID as preconditions.
 pub(super) fn delete(delete: &Delete) -> Built {
     let seen = as_seen(Some(delete.uid.clone()), Some(delete.resource_version.clone()));
     slices(&delete.key).delete(delete.key.name(), &seen)

@@ -31,7 +31,7 @@ struct WrittenMetadata {
 }
 
 impl Written {
-    /// The version of the object.
+    /// Returns the version of the object.
     pub fn version(&self) -> Option<u64> {
         version(self.metadata.resource_version.as_deref())
     }
@@ -46,7 +46,7 @@ impl Written {
 /// renewed. The end of the call counts as progress for `watchdog`.
 ///
 /// # Errors
-/// The term is over.
+/// Returns an error if the term is over.
 pub(in crate::controller) async fn send(
     client: &Client,
     watchdog: &Watchdog,

@@ -43,7 +43,7 @@ fn an_expectation_is_met_by_the_written_version_or_a_later_one() {
     }
 }
 
-/// A plan with one write of each kind.
+/// Returns a plan with one write of each kind.
 fn one_of_each() -> Plan {
     let named = |name: &str| {
         let mut slice = slice("5", "a");
@@ -70,7 +70,7 @@ type Answer = fn() -> Result<http::Response<String>, tower::BoxError>;
 /// The method of each request, and the deadline by which it must be sent.
 type Sent = Arc<Mutex<Vec<(String, Option<Instant>)>>>;
 
-/// A writer, and the requests that it sends.
+/// Returns a writer, and the requests that it sends.
 fn writer(answer: Answer) -> (Writer, Sent) {
     let sent = Sent::default();
     let seen = sent.clone();
@@ -112,7 +112,7 @@ async fn a_write_is_in_doubt_unless_it_was_answered_or_never_sent() {
     }
 }
 
-/// Two updates, of which the second has an endpoint that is taken out.
+/// Returns a plan with two updates, the second of which has an endpoint that is taken out.
 fn two_updates() -> Plan {
     let address = |address: &str| endpoint_copier_core::model::Endpoint {
         addresses: vec![address.to_owned()],

@@ -19,7 +19,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// The longest pause between a write and the write of a different condition, and the time between two writes of the
 /// same condition if somebody else keeps changing it.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+const MAX_PAUSE: Duration = Duration::from_secs(60);
 
 /// The time without a write after which the pause is [`PAUSE`] again. It is longer than any pause.
 const QUIET: Duration = Duration::from_secs(120);
@@ -34,8 +34,8 @@ pub(super) struct Decisions {
 #[derive(Debug)]
 struct Wanted {
     condition: Condition,
-    /// The time at which the condition was decided. If several usually short-lived conditions followed each other, the
-    /// time at which the first of them was decided.
+    /// The time at which the condition was decided. If several usually short-lived conditions followed one another,
+    /// this is the time at which the first of them was decided.
     since: Instant,
 }
 
@@ -97,7 +97,7 @@ impl Decisions {
         true
     }
 
-    /// Services with a decision.
+    /// Returns the Services with a decision.
     pub fn services(&self) -> impl Iterator<Item = &ServiceKey> {
         self.wanted.keys()
     }
@@ -121,7 +121,7 @@ impl Decisions {
         let last = self.written.get(key).filter(|last| last.managed == seen.managed);
         let due = last.map(|last| {
             let is_repair = last.is_of_term && last.condition == to;
-            last.at + if is_repair { LONGEST_PAUSE } else { last.pause }
+            last.at + if is_repair { MAX_PAUSE } else { last.pause }
         });
         match due.filter(|due| now < *due) {
             Some(due) => Next::Later(due),
@@ -134,7 +134,7 @@ impl Decisions {
         self.written.retain(|_, last| now < last.at + QUIET);
         let managed = change.seen.managed;
         let last = self.written.get(key).filter(|last| last.managed == managed);
-        let pause = last.map_or(PAUSE, |last| (last.pause * 2).min(LONGEST_PAUSE));
+        let pause = last.map_or(PAUSE, |last| (last.pause * 2).min(MAX_PAUSE));
         let written = Written {
             managed,
             condition: change.to,

@@ -2,8 +2,8 @@
 //!
 //! A worker with its own queue writes the condition in parallel with the syncs, which never wait for it. A strategic
 //! merge patch changes only the entry of this type in the list of conditions, so the conditions and the addresses that
-//! others write stay. The patch names the resourceVersion that was seen, so a late write from a former leader cannot
-//! replace a newer condition.
+//! others write are preserved. The patch names the resourceVersion that was seen, so a late write from a former leader
+//! cannot replace a newer condition.
 
 use std::collections::HashSet;
 
@@ -47,7 +47,8 @@ pub struct Conditions {
     failures: FailureLog,
     /// The Services whose writes fail. All of them together are one outage.
     failing: Mutex<HashSet<ServiceKey>>,
-    /// A missing permission is not an outage: a success in another namespace does not end it.
+    /// This log is separate, because a missing permission is not an outage: a success in another namespace does not end
+    /// it.
     missing_rights: FailureLog,
     watchdog: Watchdog,
 }
@@ -152,14 +153,14 @@ impl Reconcile for Conditions {
         outcome
     }
 
-    /// The Services with a decision, and those with a condition that may have to be removed.
+    /// Returns the Services with a decision, and those with a condition that may have to be removed.
     fn all(&self) -> Dirty {
         let mut all: Dirty = self.index.lock().with_condition().cloned().collect();
         all.extend(self.decisions.lock().services().cloned());
         all
     }
 
-    /// All conditions have the same priority, and none of them justifies a request to an overloaded API server.
+    /// Returns the same priority for all conditions: none of them justifies a request to an overloaded API server.
     fn priority(&self, _: &ServiceKey) -> Priority {
         Priority::Other
     }
@@ -192,7 +193,7 @@ fn body(change: &Change, now: Timestamp) -> Value {
             let mut condition =
                 json!({"type": IN_SYNC, "status": status, "reason": reason, "message": message});
             if change.is_transition() {
-                // Such times have no fractions of a second in the API.
+                // In the API, transition times have no fractions of a second.
                 let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
                 condition["lastTransitionTime"] = json!(now.to_string());
             }

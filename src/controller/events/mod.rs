@@ -37,9 +37,9 @@ pub use endpoint_copier_core::model::SYNCED;
 /// The maximum number of Events that wait to be written. Further findings are reported later.
 const WAITING_EVENTS: usize = 1024;
 
-/// The pauses before further attempts to write an Event about a finding, after rejections that allow these; see
-/// [`may_create_again`]. If the attempt after the last pause fails too, the Event is dropped. When an overloaded API
-/// server rejects an Event, all Events pause for the first of these times, or longer if the server requests it.
+/// The pauses before further attempts to write an Event about a finding, after rejections that allow another attempt;
+/// see [`may_create_again`]. If the attempt after the last pause fails too, the Event is dropped. When an overloaded
+/// API server rejects an Event, all Events pause for the first of these times, or longer if the server requests it.
 static PAUSES: [Duration; 3] = [
     Duration::from_secs(1),
     Duration::from_secs(5),
@@ -68,7 +68,7 @@ enum Attempt {
     /// The Event is written, or is not tried again.
     Over,
     /// The API server may accept the Event later. `Some` means that the server is overloaded, and contains the pause
-    /// that it requested, or zero.
+    /// that it requested, or zero if it requested none.
     Rejected(Option<Duration>),
 }
 
@@ -176,7 +176,7 @@ impl Message {
         }
     }
 
-    /// The type of the Event, as the API spells it.
+    /// Returns the type of the Event, as the API spells it.
     fn kind(&self) -> &'static str {
         match self {
             Self::Warning(_) => "Warning",
@@ -200,8 +200,8 @@ impl Message {
 }
 
 impl PendingEvent {
-    /// The reference by which `kubectl describe` finds Events. It has no resourceVersion, because each Event would
-    /// otherwise be about a different object.
+    /// Returns the reference by which `kubectl describe` finds Events. It has no resourceVersion, because each Event
+    /// would otherwise be about a different object.
     fn regarding(&self) -> ObjectReference {
         ObjectReference {
             api_version: Some("v1".to_owned()),

@@ -32,15 +32,15 @@ pub struct Probing {
     pub lease_client: Client,
     /// The addresses of this node.
     pub node_addresses: BTreeSet<IpAddr>,
-    /// Called with the API servers that are unhealthy while another one is well, whenever this set changes.
+    /// Called with the API servers that are unhealthy while another one is healthy, whenever this set changes.
     pub on_unhealthy: OnUnhealthy,
     /// Spreads the probes of several replicas over the period.
     pub seed: u64,
 }
 
 impl Probing {
-    /// Wires the probes to the rest of the replica. `watches` are its other watches. `election` has the settings of the
-    /// leader election, if there is one. Returns the names and the futures of the tasks, which run until they are
+    /// Connects the probes to the rest of the replica. `watches` are its other watches. `election` has the settings of
+    /// the leader election, if there is one. Returns the names and the futures of the tasks, which run until they are
     /// dropped, and the function by which the reconciler reads the results.
     #[must_use]
     pub fn start(

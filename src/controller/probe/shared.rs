@@ -21,7 +21,7 @@ use endpoint_copier_core::verdicts::{
     Hearing, Leadership, Moment, Phase, Reply, Report, Target, Targets, Unhealthy,
 };
 
-/// The interval at which a new report is made while time alone may change its facts.
+/// The interval at which a new report is created while time alone may change its facts.
 const TICK: Duration = Duration::from_millis(100);
 
 /// A term counts as new for this long, because its replica may not have probed all servers yet.
@@ -31,7 +31,7 @@ const NEW_TERM: Duration = Duration::from_secs(5);
 /// the 10 s for which an objection delays a removal, because a new term may delay the removal too.
 const RECENT_FAILURE: Duration = Duration::from_secs(20);
 
-/// Called with the addresses of API servers that are unhealthy while another one is well, whenever they change.
+/// Called with the addresses of API servers that are unhealthy while another one is healthy, whenever they change.
 pub type OnUnhealthy = Box<dyn Fn(BTreeMap<ServerAddress, Unhealthy>) + Send + Sync>;
 
 /// The probes of this replica. Clones share them.
@@ -42,8 +42,8 @@ pub struct Probes(Arc<Inner>);
 pub(super) struct Wiring {
     /// The current term, if there is one.
     pub terms: watch::Receiver<Option<Term>>,
-    /// A term may take endpoints out only if its last renewal was answered at most this long ago. `None` if there is no
-    /// leader election, and so no renewals and no other replica to ask.
+    /// A term may take endpoints out only if its last renewal was answered at most this long ago. `None` without leader
+    /// election, because there are then no renewals and no other replica to ask.
     pub renewal_limit: Option<Duration>,
     /// The index, which has the addresses that copies list.
     pub index: SharedIndex,
@@ -51,7 +51,7 @@ pub(super) struct Wiring {
     pub dirty: DirtySet,
     /// Counts the attempts.
     pub metrics: Metrics,
-    /// Called with the API servers that are unhealthy while another one is well, whenever they change.
+    /// Called with the API servers that are unhealthy while another one is healthy, whenever they change.
     pub on_unhealthy: OnUnhealthy,
     /// The client that sends the probes.
     pub client: Arc<dyn ProbeClient>,
@@ -63,7 +63,7 @@ pub(super) struct Wiring {
 
 struct Inner {
     wiring: Wiring,
-    /// The time from which all moments are counted.
+    /// The time from which all moments are measured.
     start: Instant,
     targets: Mutex<Targets>,
     hearing: Mutex<Hearing>,
@@ -96,7 +96,7 @@ impl Probes {
         &self.0.wiring
     }
 
-    /// The current time, as reports count it.
+    /// Returns the current time, as reports measure it.
     #[must_use]
     pub fn now(&self) -> Moment {
         self.moment(Instant::now())
@@ -110,8 +110,9 @@ impl Probes {
         self.0.start + at.since(Moment::default())
     }
 
-    /// The start of the periods in which this replica probes: a moment that depends on its seed, so that replicas rarely
-    /// probe a server at the same time. All targets share it, because the process then wakes up less often.
+    /// Returns the start of the periods in which this replica probes: a moment that depends on its seed, so that
+    /// replicas rarely probe a server at the same time. All targets share it, because the process then wakes up less
+    /// often.
     pub(super) fn anchor(&self) -> Instant {
         let mut hasher = DefaultHasher::new();
         self.0.wiring.seed.hash(&mut hasher);
@@ -119,19 +120,19 @@ impl Probes {
         self.0.start + Duration::from_nanos(hasher.finish() % period.max(1))
     }
 
-    /// The latest report.
+    /// Returns the latest report.
     #[must_use]
     pub fn report(&self) -> Arc<Report> {
         self.0.report.borrow().clone()
     }
 
-    /// A receiver that is notified of each report that differs from the last one.
+    /// Returns a receiver that is notified of each report that differs from the last one.
     #[must_use]
     pub fn reports(&self) -> watch::Receiver<Arc<Report>> {
         self.0.report.subscribe()
     }
 
-    /// The targets that a leader suspects, and asks the other replicas about.
+    /// Returns the targets that a leader suspects, and asks the other replicas about.
     pub(super) fn suspects(&self) -> BTreeSet<Target> {
         self.0.targets.lock().suspects()
     }
@@ -142,7 +143,7 @@ impl Probes {
         self.0.targets.lock().is_clearly_well(target, now)
     }
 
-    /// The exchange with the other replicas. After you change it, call [`Probes::refresh`].
+    /// Returns the exchange with the other replicas. After you change it, call [`Probes::refresh`].
     pub(super) fn hearing(&self) -> &Mutex<Hearing> {
         &self.0.hearing
     }
@@ -186,7 +187,7 @@ impl Probes {
         self.0.targets.lock().discard(target, begun);
     }
 
-    /// Makes a new report. If it differs from the last one, marks the Services that copy the API source as dirty.
+    /// Creates a new report. If it differs from the last one, marks the Services that copy the API source as dirty.
     pub fn refresh(&self) {
         let (now, leadership) = (self.now(), self.leadership());
         self.report_unhealthy();
@@ -243,7 +244,7 @@ impl Probes {
             }
             probes.set_state(*target, facts.phase);
             match facts.phase {
-                // A failed rise is not logged.
+                // A target that fails while it is rising is not logged again.
                 Phase::Down if before != Some(Phase::Rising) => {
                     let what = facts.what.as_ref().map(tracing::field::display);
                     warn!(%target, what, "the API server is down");
@@ -256,8 +257,8 @@ impl Probes {
         }
     }
 
-    /// The time at which the cause of a new report began: the first failure of a target that is down, or now. After
-    /// such a failure, a removal may have waited for responses of other servers, for objections or for a renewal.
+    /// Returns the time at which the cause of a new report began: the first failure of a target that is down, or now.
+    /// After such a failure, a removal may have waited for responses of other servers, for objections or for a renewal.
     fn began(&self, old: &Report, new: &Report) -> Instant {
         let is_same_term = old.leadership == new.leadership;
         let down = new.targets.iter().filter(|(target, facts)| {
@@ -283,7 +284,7 @@ impl Probes {
         }
     }
 
-    /// Makes a new report whenever a term begins or ends, and periodically while the passing of time may change the
+    /// Creates a new report whenever a term begins or ends, and periodically while the passing of time may change the
     /// facts.
     pub(super) async fn follow_terms_and_time(&self) {
         let (mut terms, mut reports) = (self.0.wiring.terms.clone(), self.reports());

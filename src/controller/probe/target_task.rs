@@ -23,7 +23,7 @@ use endpoint_copier_core::verdicts::{Failure, Reply, Target};
 const MAX_PARALLEL: usize = 3;
 
 /// The time from the first failure of a target to the attempts at the others. Only an attempt that begins after the
-/// failure gives contrast.
+/// failure provides contrast.
 const AFTER_FAILURE: Duration = Duration::from_millis(1);
 
 /// The attempts at one target.
@@ -167,7 +167,7 @@ impl TargetTask {
         self.failures >= self.config.thresholds.failures
     }
 
-    /// The next start of a period after `begun`.
+    /// Returns the next start of a period after `begun`.
     fn after(&self, begun: Instant) -> Instant {
         let Some(passed) = begun.checked_duration_since(self.anchor) else {
             return self.anchor;
@@ -177,7 +177,7 @@ impl TargetTask {
     }
 }
 
-/// Waits for the end of one of the attempts; forever if there is none.
+/// Waits for the end of one of the attempts, or forever if there is none.
 async fn next(in_flight: &mut Vec<(Instant, BoxFuture<'static, Ended>)>) -> (Instant, Ended) {
     if in_flight.is_empty() {
         return pending().await;
@@ -186,7 +186,7 @@ async fn next(in_flight: &mut Vec<(Instant, BoxFuture<'static, Ended>)>) -> (Ins
     (in_flight.swap_remove(place).0, ended)
 }
 
-/// Waits until the kept connection is closed; forever if there is none.
+/// Waits until the kept connection is closed, or forever if there is none.
 async fn closed(kept: &mut Option<Box<dyn ProbeConnection>>) {
     match kept {
         Some(connection) => connection.closed().await,

@@ -91,7 +91,7 @@ impl Scene {
         self.facts(target).phase
     }
 
-    /// Makes the copy of the VIP list these addresses.
+    /// Makes the copy of the VIP contain these addresses.
     fn copies(&self, numbers: &[u8]) {
         let service: Service = serde_json::from_value(json!({
             "metadata": {"namespace": "default", "name": "vip", "uid": "u"},
@@ -190,7 +190,7 @@ async fn services_are_dirty_only_when_the_facts_change() {
     sleep(ms(5_000)).await;
     assert!(scene.is_dirty().await);
     sleep(ms(60_000)).await;
-    assert!(!scene.is_dirty().await, "dirty although all are well");
+    assert!(!scene.is_dirty().await, "dirty although all servers are well");
     scene.servers.set(target(1), refuses());
     scene.servers.break_connections();
     sleep(ms(500)).await;
@@ -211,7 +211,7 @@ async fn services_are_dirty_only_when_the_facts_change() {
 
 /// Rule: 7.own-connections
 #[tokio::test(start_paused = true)]
-async fn own_connections_avoid_an_unhealthy_server_while_another_is_well() {
+async fn own_connections_avoid_a_failing_server_if_another_is_well() {
     let scene = Scene::default();
     let _running = scene.run();
     scene.copies(&[1, 2]);

@@ -35,8 +35,8 @@ const READS_AT_ONCE: usize = 8;
 type Found<K> = Option<Result<K, Box<Unreadable>>>;
 
 impl Reconciler {
-    /// Before a plan deletes slices, except copies without consent, confirms by a GET that the managed Service is as in
-    /// the snapshot. A new leader's view of Services may be older than its view of copies. Returns `false` if the
+    /// Before a plan deletes slices, except copies without consent, confirms by a GET that the managed Service is still
+    /// as in the snapshot. A new leader's view of Services may be older than its view of copies. Returns `false` if the
     /// Service differs: the index is updated, and the plan must be computed again. If the GET fails, the caller carries
     /// out the rest of the plan, and the deletes are planned again later.
     pub(super) async fn confirm_service(
@@ -63,9 +63,9 @@ impl Reconciler {
         Ok(false)
     }
 
-    /// The sources whose missing consent leads to deletes in this plan, and that must be read first. Copies that this
-    /// replica has written in this term do not count: it saw the consent of their sources then, so its view without
-    /// that consent is newer than the write.
+    /// Returns the sources whose missing consent leads to deletes in this plan, and that must be read first. Copies
+    /// that this replica has written in this term do not count: it saw the consent of their sources then, so its view
+    /// without that consent is newer than the write.
     pub(super) fn refusing_sources(&self, snapshot: &Snapshot, plan: &Plan) -> BTreeSet<ServiceKey> {
         let deleted = plan
             .withdrawn
@@ -190,7 +190,7 @@ impl Reconciler {
     }
 }
 
-/// An object with its name, even if its metadata cannot be decoded.
+/// Returns an object with its name, even if its metadata cannot be decoded.
 fn named<K>(found: Guarded<K>, namespace: &str, name: &str) -> Result<K, Box<Unreadable>> {
     found.object.map_err(|mut unreadable| {
         let metadata = &mut unreadable.metadata;
@@ -209,7 +209,7 @@ fn refuses(found: Option<&Result<Service, Box<Unreadable>>>, namespace: &str) ->
     }
 }
 
-/// The error if an object changes while it is read: the sync is tried again soon.
+/// Returns the error for an object that changes while it is read: the sync is soon tried again.
 pub(super) fn overtaken() -> SyncError {
     let until = Instant::now() + OVERTAKEN_PAUSE;
     SyncError::Outdated { until }

@@ -30,9 +30,9 @@ pub(super) struct Decision {
     pub taken: Expected,
     /// Whether the plan depends on source slices that no watch shows, so that nothing marks the key when they change.
     pub is_unwatched: bool,
-    /// The error because of which the plan is incomplete, if there is one. The plan then contains no deletes, because
-    /// they are not confirmed, no copies of source slices that could not be read, and no updates if a copy to update
-    /// could not be read. Nothing of the Go operator is deleted either. Deletes of copies without consent are confirmed
+    /// The error that makes the plan incomplete, if there is one. The plan then contains no deletes, because they are
+    /// not confirmed, no copies of source slices that could not be read, and no updates if a copy to update could not
+    /// be read. Nothing of the Go operator is deleted either. Deletes of copies without consent are confirmed
     /// separately.
     pub postponed: Option<SyncError>,
 }
@@ -65,7 +65,7 @@ struct Reads {
     /// Sources that were read to find out whether they give consent. `None` before these reads.
     answered: Option<BTreeSet<ServiceKey>>,
     is_service_read: bool,
-    /// An error because of which deletes are postponed.
+    /// An error that postpones deletes.
     postponed: Option<SyncError>,
 }
 
@@ -105,8 +105,8 @@ impl Reads {
 }
 
 impl Reconciler {
-    /// Plans for a key. Reads from the API only if a watch is late or in doubt, to confirm deletes, or for what the
-    /// index does not keep; then sets `has_read`.
+    /// Plans for a key. Reads from the API only if a watch is late or in doubt, to confirm deletes, or to get what the
+    /// index does not keep. Sets `has_read` if it reads.
     pub(super) async fn decide(
         &self,
         key: &ServiceKey,
@@ -321,13 +321,13 @@ impl Reconciler {
     }
 }
 
-/// Converts a moment in the past to wall-clock time.
+/// Converts an instant in the past to wall-clock time.
 fn wall_clock(at: Instant) -> Timestamp {
     let ago = SignedDuration::try_from(at.elapsed()).unwrap_or_default();
     Timestamp::now().checked_sub(ago).unwrap_or_default()
 }
 
-/// A slice that no watch shows and that has the name of a copy. Only its metadata matters.
+/// Converts an unreadable slice that no watch shows and that has the name of a copy. Only its metadata matters.
 fn stranger(key: &SliceKey, unreadable: Unreadable) -> EndpointSlice {
     EndpointSlice {
         metadata: ObjectMeta {

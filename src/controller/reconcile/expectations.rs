@@ -40,7 +40,7 @@ impl Expectations {
     ///
     /// # Errors
     ///
-    /// The index does not fulfill all expectations yet, but the watch still has time.
+    /// Returns an error if the index does not fulfill all expectations yet, but the watch still has time.
     pub fn overdue(&self, key: &ServiceKey, index: &Index) -> Result<Expected, SyncError> {
         let mut all = self.0.lock();
         let Some(pending) = all.get_mut(key) else {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::pauses::Pauses;
-use crate::timing::{LONGEST_OVERLOAD_PAUSE, LONGEST_RELIST_PAUSE, LONGEST_WATCH_PAUSE, WATCH_PAUSE};
+use crate::timing::{MAX_OVERLOAD_PAUSE, MAX_RELIST_PAUSE, MAX_WATCH_PAUSE, WATCH_PAUSE};
 use endpoint_copier_core::model::WatchKind;
 
 /// The time without failures after which the next failure counts as the first. A watch that has been open for this long
@@ -21,12 +21,12 @@ pub struct WatchBackoff {
 impl WatchBackoff {
     /// Creates a backoff for failures.
     pub fn failures() -> Self {
-        Self::up_to(LONGEST_WATCH_PAUSE)
+        Self::up_to(MAX_WATCH_PAUSE)
     }
 
     /// Creates a backoff for rejections by an overloaded API server.
     pub fn overload() -> Self {
-        Self::up_to(LONGEST_OVERLOAD_PAUSE)
+        Self::up_to(MAX_OVERLOAD_PAUSE)
     }
 
     fn up_to(longest: Duration) -> Self {
@@ -55,7 +55,7 @@ pub struct Relists {
     in_a_row: u32,
 }
 
-/// The number of such lists in a row after which the fault may be the server's.
+/// The number of lists in a row, each followed by a watch that fails, after which the server may be at fault.
 const MANY_RELISTS: u32 = 3;
 
 impl Relists {
@@ -65,9 +65,9 @@ impl Relists {
         let is_cheap = matches!(watch, WatchKind::Lease | WatchKind::ProbeLease);
         Self {
             pauses: pauses(if is_cheap {
-                LONGEST_WATCH_PAUSE
+                MAX_WATCH_PAUSE
             } else {
-                LONGEST_RELIST_PAUSE
+                MAX_RELIST_PAUSE
             }),
             in_a_row: 0,
         }

@@ -49,8 +49,8 @@ pub struct Watches {
 }
 
 impl Watches {
-    /// Watches all Services. `conditions` gets the Services whose condition has changed. Sends to `listed_once` when
-    /// the first list is complete.
+    /// Watches all Services. `conditions` receives the Services whose condition has changed. Sends to `listed_once`
+    /// when the first list is complete.
     pub async fn services(self, conditions: DirtySet, listed_once: oneshot::Sender<()>) {
         let (mut listed, mut listed_once) = (HashSet::new(), Some(listed_once));
         let log = undecoded(WatchKind::Services);
@@ -184,8 +184,8 @@ fn undecoded(watch: WatchKind) -> impl Fn(&Unreadable) {
     move |object| log.failed(&format!("{}: {}", ServiceKey::of(&object.metadata), object.error))
 }
 
-/// The time after which an open watch should show the current state. A watch without a response is an outage and not a
-/// stale view: it has its own pauses and log lines.
+/// The time after which an open watch should show the current state. A watch without a response is an outage, not a
+/// stale view, and has its own pauses and log lines.
 const TIME_TO_BE_CURRENT: Duration = Duration::from_secs(1);
 
 /// Watches one Lease for the leader election. Restarts the watch if it does not show our own renewals, or all watches
@@ -225,14 +225,14 @@ pub async fn lease(reader: Reader, namespace: &str, name: &str, observer: LeaseO
     }
 }
 
-/// The selector of slices with our managed-by label.
+/// Returns the selector of slices with our managed-by label.
 #[must_use]
 pub fn copies_selector() -> String {
     format!("{}={MANAGED_BY_US}", label::MANAGED_BY)
 }
 
-/// The selectors of slices that are not ours and that belong to Services with these names. Each comes with its names.
-/// There are several selectors only if one would exceed the length limit.
+/// Returns the selectors of slices that are not ours and that belong to Services with these names, each with its names.
+/// There are several only if one would exceed the length limit.
 #[must_use]
 pub fn named_selectors(names: &BTreeSet<String>) -> Vec<(BTreeSet<String>, String)> {
     let shards = split(names, SELECTOR_BYTES).into_iter();
@@ -243,7 +243,7 @@ pub fn named_selectors(names: &BTreeSet<String>) -> Vec<(BTreeSet<String>, Strin
     shards.map(with_selector).collect()
 }
 
-/// The selector of slices that are not ours and that belong to Services with these names.
+/// Returns the selector of slices that are not ours and that belong to Services with these names.
 fn named_selector(names: &BTreeSet<String>) -> String {
     let names = names.iter().map(String::as_str).collect::<Vec<_>>().join(",");
     format!(

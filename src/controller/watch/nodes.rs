@@ -17,7 +17,7 @@ use crate::telemetry::failure_log::FailureLog;
 use endpoint_copier_core::index::Dirty;
 use endpoint_copier_core::model::{NodeObject, NodesUnknown, WatchKind};
 
-/// The maximum number of Nodes on a page of a list. Each Node takes about 12 KB, most of it names of images.
+/// The maximum number of Nodes on a page of a list. Each Node takes about 12 KB, mostly image names.
 const NODES_PAGE: u32 = 16;
 
 /// The watch continues for this time after it is no longer needed, so that a user who edits a Service back and forth

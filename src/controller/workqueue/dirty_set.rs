@@ -22,7 +22,7 @@ pub struct Mark {
 }
 
 impl Mark {
-    /// Combines two marks: the earlier time counts, and the result is an edit only if both are.
+    /// Combines two marks: the earlier time wins, and the result is an edit only if both are.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
         Self {

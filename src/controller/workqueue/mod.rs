@@ -1,4 +1,4 @@
-//! The queue of dirty keys. It holds each key at most once, and the time before which a key must not be worked on
+//! The queue of dirty keys. It holds each key at most once, and the time before which a key must not be processed
 //! again.
 //!
 //! A key is in one of four states: not queued, ready, waiting until a set time, or in progress. A key that becomes
@@ -168,7 +168,7 @@ impl WorkQueue {
                 let turn = turn();
                 if turn <= now {
                     // An earlier change, for which the key has been waiting, is still to be handled, so its time
-                    // counts. `PACE` stays in force.
+                    // counts. `PACE` still applies.
                     let since = earlier(*first).unwrap_or(since);
                     if *has_turn {
                         self.edits.refund(key.namespace());

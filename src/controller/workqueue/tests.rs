@@ -357,7 +357,7 @@ async fn writes_that_hang_in_one_namespace_leave_a_slot() {
     assert_eq!(names(&mut queue), ["6"], "the tenant lost its turn");
 }
 
-/// A queue after an edit of each of `keys` keys in the namespace `tenant`.
+/// Returns a queue after one edit of each of `keys` keys in the namespace `tenant`.
 async fn edited(keys: usize) -> WorkQueue {
     let mut queue = queue();
     edit(&mut queue, (0..keys).map(|number| in_namespace("tenant", number))).await;
@@ -627,7 +627,7 @@ async fn overload_pauses_double_to_30_s_until_a_write_succeeds() {
 
 /// Rule: survive.overload-writes
 #[tokio::test(start_paused = true)]
-async fn a_change_to_a_rejected_key_with_reserved_slots_waits_for_its_retry() {
+async fn changed_rejected_key_with_reserved_slots_waits_for_its_retry() {
     let mut queue = queue();
     mark(&mut queue, key("a"), Instant::now(), ApiServers);
     for _ in 0..3 {
@@ -672,7 +672,7 @@ async fn a_rejected_key_that_gets_reserved_slots_waits_for_no_pause() {
 
 /// Rule: 10.edits
 #[tokio::test(start_paused = true)]
-async fn an_edit_does_not_end_the_pause_after_a_sync_that_sent_a_request() {
+async fn an_edit_does_not_end_the_pause_after_a_sync_with_requests() {
     let mut queue = queue();
     queue.edits = Budgets::new(1, PACE / 4);
     mark(&mut queue, key("a"), Instant::now(), Other);

@@ -16,10 +16,10 @@ use endpoint_copier_core::verdicts::{Failure, SUPERVISOR_PORT, Target};
 /// All facts about a cluster.
 #[derive(Debug)]
 pub(super) struct Facts {
-    /// The time of the read, by the API server's clock if it is known, and otherwise by our own.
+    /// The time of the read, by the API server's clock if that is known, and by our own otherwise.
     pub at: Timestamp,
     pub services: Vec<ServiceFacts>,
-    /// All Nodes by name, and whether load balancers leave them out.
+    /// All Nodes by name, and whether load balancers exclude them.
     pub nodes: Result<BTreeMap<String, bool>, Unknown>,
     /// The Nodes from which MetalLB announces Services in layer 2, by the key of the Service.
     pub metallb: Result<BTreeMap<ServiceKey, BTreeSet<String>>, Unknown>,
@@ -70,7 +70,7 @@ pub(super) struct Installation {
 }
 
 impl Installation {
-    /// `at` is the time of the read, by the API server's clock.
+    /// Compares the last renewal of a Lease with `at`, the time of the read by the API server's clock.
     pub fn of(leader: Leader, at: Timestamp) -> Self {
         let ahead = leader.renewed.map(|renewed| renewed.duration_since(at));
         Self { leader, ahead }
@@ -94,16 +94,17 @@ impl ServiceFacts {
         }
     }
 
-    /// The addresses and names by which clients may reach the Service.
+    /// Returns the addresses and names by which clients may reach the Service.
     pub fn names(&self) -> impl Iterator<Item = String> {
         let addresses = self.announced.addresses.iter().map(ToString::to_string);
         addresses.chain(self.announced.host_names.iter().cloned())
     }
 }
 
-/// The addresses that source and copies list, on the ports that the source lists, and on the port of RKE2's supervisor
-/// if the copies have or should have that port. If the source lists no port, the ports of the copies count. Other ports
-/// and other sources are not contacted, because the servers there need not be API servers.
+/// Returns the addresses that the source and the copies list, on the ports that the source lists, and on the port of
+/// RKE2's supervisor if the copies have or should have that port. If the source lists no port, the ports of the copies
+/// are used instead. Other ports and other sources are not contacted, because the servers there need not be API
+/// servers.
 fn servers(snapshot: &Snapshot) -> BTreeSet<Target> {
     let (Some(service), Some(source)) = (&snapshot.service, &snapshot.source) else {
         return BTreeSet::new();

@@ -30,7 +30,7 @@ use facts::Facts;
 /// check that could not run has not failed.
 ///
 /// # Errors
-/// If the cluster cannot be read, or the result cannot be printed.
+/// Returns an error if the cluster cannot be read, or the result cannot be printed.
 pub async fn doctor(config: &Config, format: OutputFormat) -> Result<bool, Error> {
     let diagnosis = Diagnosis::of(&read::facts(&connect(config).await?).await?);
     print(&match format {
@@ -43,7 +43,7 @@ pub async fn doctor(config: &Config, format: OutputFormat) -> Result<bool, Error
 /// The results of all checks.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 struct Diagnosis {
-    /// When the cluster was read, by the API server's clock if it is known, and otherwise by our own.
+    /// When the cluster was read, by the API server's clock if that is known, and by our own otherwise.
     at: Timestamp,
     /// Whether no check failed.
     ok: bool,
@@ -146,7 +146,7 @@ impl Diagnosis {
 struct Unknown(String);
 
 impl Unknown {
-    /// `right` is the permission that the request needs, such as `list nodes`.
+    /// Explains a failed request. `right` is the permission that the request needs, such as `list nodes`.
     fn of(right: &str, error: &kube::Error) -> Self {
         Self(match status_of(error) {
             Some(status) if is_forbidden(status) => {

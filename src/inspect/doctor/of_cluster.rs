@@ -1,4 +1,4 @@
-//! The checks that concern all Services. Pure.
+//! The checks that concern all Services. All functions are pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -10,10 +10,10 @@ use super::{Check, Verdict};
 use endpoint_copier_core::model::a_few;
 use endpoint_copier_core::verdicts::{Failure, SUPERVISOR_PORT, Target};
 
-/// The largest difference between clocks that is acceptable. The alert on the skew of replicas has the same limit.
+/// The largest acceptable difference between clocks. The alert on the clock skew of replicas uses the same limit.
 const CLOCK_LIMIT: SignedDuration = SignedDuration::from_secs(10);
 
-/// The results for the cluster.
+/// Returns the results for the cluster.
 pub(super) fn checks(facts: &Facts) -> Vec<Check> {
     let mut checks = Vec::new();
     if facts.services.is_empty() {
@@ -32,7 +32,7 @@ pub(super) fn checks(facts: &Facts) -> Vec<Check> {
     checks
 }
 
-/// Whether the API servers answer on a port.
+/// Checks whether the API servers answer on a port.
 fn reachability(port: u16, facts: &Facts) -> Check {
     const NAME: &str = "reachability";
     let of_port = || facts.servers.iter().filter(|(target, _)| target.port() == port);
@@ -75,7 +75,7 @@ fn is_silent(failure: &Failure) -> bool {
     matches!(failure, Failure::TimedOut | Failure::Other(_))
 }
 
-/// Whether a replica leads, and whether all replicas that lead belong to one installation.
+/// Checks whether a replica leads, and whether all replicas that lead belong to one installation.
 fn installations(facts: &Facts) -> Option<Check> {
     const NAME: &str = "installations";
     let found = &facts.installations;
@@ -123,7 +123,7 @@ fn installations(facts: &Facts) -> Option<Check> {
     })
 }
 
-/// Whether the operator has the permissions that it needs.
+/// Checks whether the operator has the permissions that it needs.
 fn rights(facts: &Facts) -> Check {
     const NAME: &str = "rights";
     const REMEDY: &str = "Install or upgrade the chart with rbac.create=true. If rbac.namespaces lists namespaces, add those \
@@ -157,7 +157,7 @@ fn rights(facts: &Facts) -> Check {
     }
 }
 
-/// Whether the clocks of the API servers, of the leaders and of this machine agree.
+/// Checks whether the clocks of the API servers, of the leaders and of this machine agree.
 fn clocks(facts: &Facts) -> Option<Check> {
     const NAME: &str = "clocks";
     const REMEDY: &str = "Synchronize the clocks of all nodes with NTP: chronyc tracking or timedatectl shows the state on a node.";

@@ -1,4 +1,4 @@
-//! The checks of one Service. Pure.
+//! The checks of one Service. All functions are pure.
 
 use std::collections::BTreeSet;
 
@@ -9,14 +9,14 @@ use crate::inspect::table::unmanaged;
 use endpoint_copier_core::model::{Reason, a_few};
 use endpoint_copier_core::verdicts::Target;
 
-/// The load balancers of clouds leave out Nodes with this label, whatever its value is. So does MetalLB, unless it is
-/// configured otherwise.
+/// Cloud load balancers exclude Nodes with this label, whatever its value is. So does MetalLB, unless it is configured
+/// otherwise.
 pub(super) const EXCLUDE_LABEL: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
 
 /// The findings that have a check of their own.
 const WITH_OWN_CHECK: [Reason; 2] = [Reason::ForeignSlices, Reason::NodeNameMissing];
 
-/// The results for one Service. A check that does not concern the Service has no result.
+/// Returns the results for one Service. A check that does not concern the Service has no result.
 pub(super) fn checks(service: &ServiceFacts, facts: &Facts) -> Vec<Check> {
     let row = &service.row;
     let mut checks = if row.managed {
@@ -76,7 +76,7 @@ fn copies(row: &Row) -> Vec<Check> {
     checks
 }
 
-/// The remedy as on the page of Events, without Markdown.
+/// Returns the remedy from the Events page, without Markdown.
 fn remedy_of(reason: Reason) -> String {
     reason.remedy().replace('`', "")
 }
@@ -161,8 +161,8 @@ fn foreign_slices(row: &Row) -> Check {
     }
 }
 
-/// Whether load balancers leave out Nodes that may announce the address. With the policy `Local`, only Nodes of ready
-/// endpoints may announce it. Otherwise, any Node may.
+/// Checks whether load balancers exclude Nodes that may announce the address. With the policy `Local`, only Nodes of
+/// ready endpoints may announce it. With any other policy, any Node may.
 fn excluded_nodes(service: &ServiceFacts, facts: &Facts) -> Option<Check> {
     const NAME: &str = "excluded-nodes";
     let announced = &service.announced;
@@ -216,7 +216,7 @@ fn excluded_nodes(service: &ServiceFacts, facts: &Facts) -> Option<Check> {
     })
 }
 
-/// Whether each API server that answered has a certificate for each name of the Service.
+/// Checks whether each API server that answered has a certificate for each name of the Service.
 fn tls_san(service: &ServiceFacts, facts: &Facts) -> Option<Check> {
     const NAME: &str = "tls-san";
     let names: BTreeSet<_> = service.names().collect();

@@ -35,7 +35,7 @@ const LIMIT: Duration = Duration::from_secs(10);
 const RENEWAL: Duration = Duration::from_secs(3);
 
 /// The maximum number of namespaces in which permissions are reviewed.
-const MOST_NAMESPACES: usize = 20;
+const MAX_NAMESPACES: usize = 20;
 
 /// Reads all facts.
 pub(super) async fn facts(reader: &ClusterReader<'_>) -> Result<Facts, Error> {
@@ -56,7 +56,7 @@ pub(super) async fn facts(reader: &ClusterReader<'_>) -> Result<Facts, Error> {
         .iter()
         .filter(|service| service.row.managed)
         .map(|service| service.row.namespace.as_str())
-        .take(MOST_NAMESPACES)
+        .take(MAX_NAMESPACES)
         .collect();
     let end = Instant::now() + RENEWAL + LIMIT;
     let operator = async {
@@ -184,7 +184,7 @@ async fn answer(target: Target, names: &BTreeSet<String>) -> (Target, Result<Ser
     (target, shown.map(server))
 }
 
-/// All Nodes, and whether load balancers leave them out.
+/// Lists all Nodes, and whether load balancers exclude them.
 async fn nodes(reader: &ClusterReader<'_>) -> Result<BTreeMap<String, bool>, Unknown> {
     let mut nodes = BTreeMap::new();
     let listed = reader.list(ListParams::default(), |node: Guarded<NodeMetadata>| {
@@ -199,7 +199,8 @@ async fn nodes(reader: &ClusterReader<'_>) -> Result<BTreeMap<String, bool>, Unk
     }
 }
 
-/// The Nodes from which MetalLB announces each Service in layer 2, as MetalLB reports them. Empty without MetalLB.
+/// Returns the Nodes from which MetalLB announces each Service in layer 2, as MetalLB reports them. Empty without
+/// MetalLB.
 async fn announced_by_metallb(client: &Client) -> Result<BTreeMap<ServiceKey, BTreeSet<String>>, Unknown> {
     let list = Request::get("/apis/metallb.io/v1beta1/servicel2statuses").body(Vec::new());
     let list = match timeout(LIMIT, answer_to(client, list)).await {
@@ -220,7 +221,7 @@ async fn announced_by_metallb(client: &Client) -> Result<BTreeMap<ServiceKey, BT
 }
 
 /// Reviews the permissions of the replicas. If this command uses the credentials of a Pod, it reviews its own
-/// permissions. Otherwise, it reviews the permissions of the ServiceAccount of the leader's Pod.
+/// permissions. If not, it reviews those of the ServiceAccount of the leader's Pod.
 async fn rights(
     reader: &ClusterReader<'_>,
     installations: &Installations,
@@ -259,8 +260,8 @@ async fn rights(
     Ok(Rights { who, missing })
 }
 
-/// The name of the ServiceAccount of a leader's Pod. In the Lease, the name of the holder begins with the name of the
-/// Pod, which ends before the last underscore.
+/// Returns the name of the ServiceAccount of a leader's Pod. The holder in the Lease begins with the name of the Pod,
+/// which ends before the last underscore.
 async fn service_account(client: &Client, leader: &Leader) -> Result<String, Unknown> {
     let namespace = &leader.namespace;
     let holder = leader.holder.as_deref().unwrap_or_default();

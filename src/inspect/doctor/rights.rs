@@ -1,4 +1,4 @@
-//! The permissions that the operator needs. Pure.
+//! The permissions that the operator needs. All functions are pure.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -40,7 +40,7 @@ pub(super) struct Right {
 enum Object {
     Resource {
         group: &'static str,
-        /// With the subresource, such as `services/status`.
+        /// Includes the subresource, if any, such as `services/status`.
         resource: &'static str,
         /// `None` means all.
         name: Option<String>,
@@ -55,8 +55,8 @@ const COORDINATION: &str = "coordination.k8s.io";
 const READ_VERBS: [&str; 3] = ["get", "list", "watch"];
 const ELECTION_VERBS: [&str; 4] = ["get", "list", "watch", "patch"];
 
-/// The permissions that replicas need if they use the Lease with this namespace and name, and have managed Services in
-/// these namespaces.
+/// Returns the permissions that replicas need if they use the Lease with this namespace and name, and have managed
+/// Services in these namespaces.
 pub(super) fn needed(lease: (&str, &str), namespaces: &BTreeSet<&str>, uses: Uses) -> Vec<Right> {
     let (lease_namespace, lease_name) = lease;
     let everywhere = |group, resource| Object::Resource {
@@ -116,7 +116,7 @@ pub(super) fn needed(lease: (&str, &str), namespaces: &BTreeSet<&str>, uses: Use
 }
 
 impl Right {
-    /// The attributes of a `SubjectAccessReview`.
+    /// Returns the attributes for a `SubjectAccessReview`.
     pub fn attributes(&self) -> Value {
         match &self.object {
             Object::Path(path) => json!({"nonResourceAttributes": {"path": path, "verb": self.verb}}),
@@ -167,7 +167,7 @@ impl fmt::Display for Right {
 mod tests {
     use super::*;
 
-    /// One line for each permission of the operator in a file of the chart's permissions.
+    /// Returns one line for each permission that a file of the chart's permissions grants to the operator.
     fn of_chart(text: &str) -> BTreeSet<String> {
         let objects: Value = serde_json::from_str(text).unwrap();
         let list = |value: &Value| -> Vec<String> {
@@ -210,7 +210,7 @@ mod tests {
         rights
     }
 
-    /// Lines of the same form for the permissions that `doctor` reviews.
+    /// Returns lines of the same form for the permissions that `doctor` reviews.
     fn reviewed(uses: Uses) -> BTreeSet<String> {
         let lease = ("ops", "f668ae63.endpoint-copier-operator");
         let needed = needed(lease, &BTreeSet::from(["default"]), uses);

@@ -63,7 +63,7 @@ fn leader(namespace: &str, age: i64) -> Installation {
     Installation::of(leader, now())
 }
 
-/// Three servers of RKE2 with a VIP, and nothing is wrong.
+/// Returns the facts about three RKE2 servers with a VIP, without any problem.
 fn facts() -> Facts {
     let server = Server {
         names: vec!["127.0.0.1".to_owned(), "kubernetes.default.svc".to_owned()],
@@ -118,7 +118,7 @@ fn fail(facts: &mut Facts, at: &str, why: Failure) {
     facts.servers.insert(target(at), Err(why));
 }
 
-/// The worst result of a check, with its detail. `None` if the check has no result.
+/// Returns the worst result of a check, with its detail, or `None` if the check has no result.
 fn result(facts: &Facts, name: &str) -> Option<(Verdict, String)> {
     let checks = Diagnosis::of(facts).checks.into_iter();
     let worst = |check: &Check| match check.result {
@@ -669,7 +669,7 @@ fn clocks_of_servers_leaders_and_this_machine_are_compared() {
     ]);
 }
 
-/// A cluster whose checks have all kinds of results.
+/// Returns the facts about a cluster whose checks have all kinds of results.
 fn troubled() -> Facts {
     let mut facts = facts();
     edit_server(&mut facts, "192.0.2.2:6443", |server| {

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::{Check, Diagnosis, Verdict};
 use crate::inspect::table::shown;
 
-/// One section for each Service, one for the cluster, and the totals. Services with a problem come first.
+/// Formats one section for each Service, one for the cluster, and the totals. Services with a problem come first.
 pub(super) fn text(diagnosis: &Diagnosis) -> String {
     let mut sections: Vec<(Option<&str>, Vec<&Check>)> = Vec::new();
     for check in &diagnosis.checks {

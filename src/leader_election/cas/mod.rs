@@ -1,10 +1,10 @@
 //! The client that makes `kube_leader_election::LeaseLock` safe.
 //!
 //! Without this client, the lock reads the Lease, compares times from the wall clocks of two machines, and then sends a
-//! PATCH of the Lease, whatever the state of the Lease is by then. This client
+//! PATCH of the Lease, whatever the state of the Lease is by then. This client:
 //! - shows the lock a Lease whose times make the lock try exactly when [`super::observed_lease`] allows it; that module
 //!   uses our own monotonic clock. The Lease also has every field that the lock needs, in a format that the lock can
-//!   read, because it would otherwise fail forever;
+//!   read, because the lock would otherwise fail forever;
 //! - turns the PATCH of the lock into a compare-and-swap on the version that the lock has seen, so that only one of
 //!   many candidates wins and no late PATCH overwrites the Lease of a successor;
 //! - answers the GET of the lock from memory if the version to build on is known ([`super::known_version`]), so that a
@@ -73,10 +73,10 @@ struct TimedResponse {
 }
 
 impl TimedResponse {
-    /// The Lease in the response.
+    /// Decodes the Lease in the response.
     ///
     /// # Errors
-    /// If the response is garbled, or no API server can have stored this Lease.
+    /// Returns an error if the response is garbled, or if no API server can have stored this Lease.
     fn lease(&self) -> Result<Lease, BoxError> {
         let lease: Lease = serde_json::from_slice(&self.body)?;
         ReadVersion::of(&lease).ok_or(NO_VERSION)?;
@@ -97,7 +97,7 @@ impl LeaseCas {
         }
     }
 
-    /// The client for the lock.
+    /// Returns the client for the lock.
     pub fn client(&self, namespace: &str) -> Client {
         let cas = self.clone();
         let service = service_fn(move |request| {
@@ -107,7 +107,7 @@ impl LeaseCas {
         Client::new(service, namespace)
     }
 
-    /// The time at which the last successful write was sent.
+    /// Returns the time at which the last successful write was sent.
     pub fn sent(&self) -> Option<Instant> {
         *self.sent.lock()
     }
@@ -120,8 +120,8 @@ impl LeaseCas {
     /// `lease` is the Lease in the API server's response, if there is one.
     ///
     /// # Errors
-    /// If this replica leads, but may have lost the Lease because the watch showed another state during the GET, or if
-    /// no API server can have stored this Lease.
+    /// Returns an error if this replica leads, but may have lost the Lease because the watch showed another state
+    /// during the GET, or if no API server can have stored this Lease.
     fn present(&self, lease: Option<&Lease>, sent: Instant) -> Result<Option<Bytes>, BoxError> {
         let read_version = lease.map(|lease| ReadVersion::of(lease).ok_or(NO_VERSION));
         let read_version = read_version.transpose()?;
@@ -151,7 +151,7 @@ impl LeaseCas {
         Ok(Some(presented(lease, holder, age)))
     }
 
-    /// Returns what the lock gets instead of the response to a GET, if the current version is known.
+    /// Returns what the lock receives instead of the response to a GET, if the current version is known.
     fn remembered(&self) -> Option<Bytes> {
         let read_version = self.observer.version_to_renew()?;
         *self.read_version.lock() = Some(read_version);
@@ -162,10 +162,10 @@ impl LeaseCas {
         ))
     }
 
-    /// Returns what the lock gets after the API server has answered its write.
+    /// Returns what the lock receives after the API server has answered its write.
     ///
     /// # Errors
-    /// If the result of the write is unknown.
+    /// Returns an error if the result of the write is unknown.
     fn written(&self, answer: TimedResponse) -> Result<Response<Full<Bytes>>, BoxError> {
         let lease = answer.lease()?;
         self.observer.wrote(&lease);
@@ -267,7 +267,7 @@ async fn ask(upstream: &Client, request: Request<Body>) -> Result<TimedResponse,
     })
 }
 
-/// The status code of an unsuccessful response.
+/// Returns the status code of an unsuccessful response.
 fn code_of(answer: &Result<TimedResponse, BoxError>) -> Option<u16> {
     let error = answer.as_ref().err()?.downcast_ref()?;
     status_of(error).map(|status| status.code)
@@ -278,7 +278,7 @@ fn is_unprocessed(code: Option<u16>) -> bool {
     matches!(code, Some(401 | 403 | 429))
 }
 
-/// Creates a Lease that the lock can always read: held by this holder, with a duration of a minute, and renewed `age`
+/// Creates a Lease that the lock can always read: held by this holder, with a duration of one minute, and renewed `age`
 /// ago.
 fn presented(lease: &Lease, holder: &str, age: SignedDuration) -> Bytes {
     let renewed = Timestamp::now()

@@ -33,8 +33,8 @@ impl LeaseCas {
     /// changed or each server has an unanswered repetition.
     ///
     /// # Errors
-    /// If there is no successful response in time, or if the watch shows first that the renewal was applied. In the
-    /// first case, too, the renewal may have been applied.
+    /// Returns an error if there is no successful response in time, or if the watch shows first that the renewal was
+    /// applied. Even in the first case, the renewal may have been applied.
     pub(super) async fn renew(
         &self,
         request: Request<Bytes>,
@@ -122,7 +122,7 @@ fn shortened(limit: Instant) -> Instant {
     Instant::now() + remaining(limit) * 3 / 4
 }
 
-/// The time until the next repetition.
+/// Returns the time until the next repetition.
 fn pause(longest: Duration, limit: Instant) -> Duration {
     (remaining(limit) / 2).clamp(longest / 4, longest)
 }

@@ -11,13 +11,13 @@ use tokio::time::Instant;
 
 use super::lease::{Lease, LeaseSpec};
 use super::presented_lease::ReadVersion;
-use crate::timing::LONGEST_LEASE;
+use crate::timing::MAX_LEASE_DURATION;
 
 /// The known state of the Lease.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ObservedLease {
     /// The last seen state of the Lease, and the time since which this state has lasted. `None` before the Lease was
-    /// first looked at.
+    /// first observed.
     state: Option<(LeaseState, Instant)>,
     /// The last holder that was seen. Deletions and empty states do not change it.
     holder: Option<String>,
@@ -95,20 +95,20 @@ impl ObservedLease {
         }
     }
 
-    /// The earliest time at which the candidate `us` may try, unless the Lease changes before then. `leads` says
-    /// whether the candidate has a valid term. `None` before the Lease was first looked at. A Lease that was released,
-    /// or never showed a holder, is free. A Lease that names us is ours to renew. Any other Lease belongs to its last
-    /// holder until that holder's duration has passed since the present state was first seen, even if the Lease was
-    /// deleted, emptied or garbled, because the holder may be alive and about to write it again. Only the leader may
-    /// write such a Lease immediately: if we are the last holder that we saw but do not lead, there may have been
-    /// another holder since.
+    /// Returns the earliest time at which the candidate `us` may try, unless the Lease changes before then. `leads`
+    /// says whether the candidate has a valid term. `None` before the Lease was first observed. A Lease that was
+    /// released, or never showed a holder, is free. A Lease that names us is ours to renew. Any other Lease belongs to
+    /// its last holder until that holder's duration has passed since the present state was first seen, even if the
+    /// Lease was deleted, emptied or garbled, because the holder may be alive and about to write it again. Only the
+    /// leader may write such a Lease immediately: if we are the last holder that we saw but do not lead, there may have
+    /// been another holder since.
     #[must_use]
     pub fn race(&self, us: &str, default_duration: Duration, leads: bool) -> Option<Instant> {
         let (_, since) = self.state.as_ref()?;
         Some(*since + self.kept_for(us, default_duration, leads))
     }
 
-    /// For how long the present state, once seen, keeps the Lease from the candidate `us`; see [`Self::race`].
+    /// Returns for how long the present state, once seen, keeps the Lease from the candidate `us`; see [`Self::race`].
     #[must_use]
     pub fn kept_for(&self, us: &str, default_duration: Duration, leads: bool) -> Duration {
         let is_free = self.state.as_ref().is_none_or(|(state, _)| {
@@ -118,11 +118,11 @@ impl ObservedLease {
         if is_free {
             return Duration::ZERO;
         }
-        let default = default_duration.min(LONGEST_LEASE);
+        let default = default_duration.min(MAX_LEASE_DURATION);
         self.duration.unwrap_or(default)
     }
 
-    /// The reason why the candidate `us` may try, for the log.
+    /// Returns the reason why the candidate `us` may try, for the log.
     #[must_use]
     pub fn why_free(&self, us: &str) -> &'static str {
         let absent = LeaseState::default();
@@ -144,9 +144,9 @@ impl ObservedLease {
         race.is_some_and(|moment| now >= moment)
     }
 
-    /// The time at which a candidate has to read a missing Lease again, if the Lease had a holder. With the default
-    /// times, the candidate reads more often than a holder renews. `None` if the Lease was last seen to exist, or if no
-    /// holder was ever seen.
+    /// Returns the time at which a candidate has to read a missing Lease again, if the Lease had a holder. With the
+    /// default times, the candidate reads more often than a holder renews. `None` if the Lease was last seen to exist,
+    /// or if no holder was ever seen.
     #[must_use]
     pub fn next_look(&self, default_duration: Duration) -> Option<Instant> {
         let missed = self.missed.filter(|_| self.holder.is_some())?;
@@ -154,18 +154,18 @@ impl ObservedLease {
     }
 
     fn look_interval(&self, default_duration: Duration) -> Duration {
-        let default = default_duration.min(LONGEST_LEASE);
+        let default = default_duration.min(MAX_LEASE_DURATION);
         default.min(self.duration.unwrap_or(default)) / 6
     }
 
-    /// The time since which the Lease has had its present state, or has been missing. `None` before the Lease was first
-    /// looked at.
+    /// Returns the time since which the Lease has had its present state, or has been missing. `None` before the Lease
+    /// was first observed.
     #[must_use]
     pub fn since(&self) -> Option<Instant> {
         self.state.as_ref().map(|(_, since)| *since)
     }
 
-    /// The last holder that was seen.
+    /// Returns the last holder that was seen.
     #[must_use]
     pub fn holder(&self) -> Option<&str> {
         self.holder.as_deref()
@@ -194,7 +194,7 @@ fn stated_duration(spec: &LeaseSpec) -> Option<Duration> {
     let seconds = spec
         .lease_duration_seconds
         .and_then(|seconds| u64::try_from(seconds).ok())?;
-    (seconds > 0).then(|| Duration::from_secs(seconds).min(LONGEST_LEASE))
+    (seconds > 0).then(|| Duration::from_secs(seconds).min(MAX_LEASE_DURATION))
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use super::*;
 use crate::telemetry::watch_health::Running;
 use endpoint_copier_core::model::WatchKind;
 
-/// A view that counts as filled while `filled` is true, and its watch of Services, which the test controls.
+/// Returns a view that counts as filled while `filled` is true, and its watch of Services, which the test controls.
 fn view(filled: &Arc<AtomicBool>) -> (View, Running) {
     let (filled, watch_health) = (filled.clone(), WatchHealth::default());
     let running = watch_health.start(WatchKind::Services);
@@ -18,7 +18,7 @@ fn view(filled: &Arc<AtomicBool>) -> (View, Running) {
     )
 }
 
-/// A configuration whose Lease outlasts the time after which a replica with empty caches competes.
+/// Returns a configuration whose Lease outlasts the time after which a replica with empty caches competes.
 fn long() -> ElectionConfig {
     ElectionConfig {
         lease_duration: seconds(15),
@@ -73,7 +73,7 @@ async fn a_replica_with_empty_caches_leaves_a_free_lease_to_another() {
 
 /// Rule: 5.caches-filled
 #[tokio::test(start_paused = true)]
-async fn a_replica_with_empty_caches_leaves_a_long_lease_to_another_when_it_expires() {
+async fn replica_with_empty_caches_leaves_an_expired_lease_to_another() {
     let store = Store::new();
     let start = |name, filled| {
         let (view, running) = view(&Arc::new(AtomicBool::new(filled)));
@@ -100,8 +100,8 @@ async fn a_replica_with_empty_caches_leaves_a_long_lease_to_another_when_it_expi
 /// Rule: 5.caches-filled
 #[tokio::test(start_paused = true)]
 async fn a_replica_with_empty_caches_honors_what_the_lease_says() {
-    // (the duration that the holder states, that of the replica, whether the holder releases the Lease, when the replica
-    // leads)
+    // (the duration that the holder states, that of the replica, whether the holder releases the Lease, when the
+    // replica leads)
     for (stated, own, releases, leads_after) in [
         (6, 6, false, 10),
         (6, 6, true, 10),
@@ -145,7 +145,7 @@ async fn a_replica_with_empty_caches_honors_what_the_lease_says() {
 
 /// Rule: 5.caches-filled
 #[tokio::test(start_paused = true)]
-async fn a_former_leader_with_stale_caches_leaves_its_long_lease_to_another() {
+async fn former_leader_with_stale_caches_leaves_its_lease_to_another() {
     let store = Store::new();
     let (fresh, running) = view(&Arc::new(AtomicBool::new(true)));
     let mut former = Runner::with_config(&store, "former", fresh, long());

@@ -262,7 +262,7 @@ async fn each_cause_of_failed_attempts_is_logged_once_a_minute() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn failed_renewals_count_as_progress_and_a_stuck_loop_is_noticed() {
+async fn failed_renewals_are_progress_and_a_stuck_loop_is_noticed() {
     let limit = seconds(26);
     let store = Store::new();
     let mut one = Runner::start(&store, "one");

@@ -116,7 +116,7 @@ impl Runner {
             .len()
     }
 
-    /// The number of requests with this verb for the Lease.
+    /// Returns the number of requests with this verb for the Lease.
     fn asked(&self, verb: &str) -> usize {
         let mine = |request: &testbed::Request| request.user == self.name && request.is(verb, "leases");
         self.server.store().requests().matching(mine).len()

@@ -74,7 +74,7 @@ async fn renewal_with_a_lost_reply_causes_no_read() {
 /// Rule: 5.slow
 #[tokio::test(start_paused = true)]
 async fn one_term_lasts_although_every_request_is_slow() {
-    // First a network that delays by 0.6 s in each direction, then an API server that takes 1.5 s per request.
+    // First a network that adds a delay of 0.6 s in each direction, then an API server that takes 1.5 s per request.
     for latency in [1200, 1500].map(Duration::from_millis) {
         let store = Store::new();
         let mut one = Runner::start(&store, "one");

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// The number of restarts of watches that showed too little.
+/// Returns the number of restarts of watches that showed too little.
 fn restarts(runner: &Runner) -> f64 {
     let page = runner.metrics.render();
     let stale =

@@ -63,17 +63,17 @@ metrics! {
              the leader may soon lose the Lease.", &RENEWAL_BUCKETS),
         // A vector without labels, so that there is no sample until a time is known.
         lease_last_renewal: page.gauges("endpoint_copier_lease_last_renew_timestamp_seconds",
-            "When this replica last took or renewed the Lease, as Unix time; absent if it never did. If the newest \
-             time of all replicas is older than the lease duration, no replica leads.", &[]),
+            "When this replica last took or renewed the Lease, as Unix time; absent if it has never done so. If the \
+             most recent time of all replicas is older than the lease duration, no replica leads.", &[]),
         lease_seen_renewed: page.gauge("endpoint_copier_lease_seen_renewed_timestamp_seconds",
-            "When this replica last saw that any replica, including itself, took or renewed the Lease, as Unix time; 0 if \
-             it has not seen that yet. If this is older than the lease duration on every replica, no replica leads."),
+            "When this replica last saw that any replica, including itself, took or renewed the Lease, as Unix time; 0 \
+             until then. If this time is older than the lease duration on every replica, no replica leads."),
         managed_services: page.gauge("endpoint_copier_managed_services",
             "Services that are managed, by annotation or by flag."),
         services_in_sync: page.gauge("endpoint_copier_services_in_sync",
-            "Managed Services whose copies are in sync; 0 while a watch that copies depend on is silent, because \
-             the state is then unknown. If this stays lower than endpoint_copier_managed_services, see the Events of the Services that \
-             are out of sync."),
+            "Managed Services whose copies are in sync; 0 while a watch that copies depend on is silent, because the \
+             state is then unknown. If this stays below endpoint_copier_managed_services, see the Events of the \
+             Services that are out of sync."),
         syncs: page.counters("endpoint_copier_syncs_total",
             "Syncs of a managed Service by result. error: the sync will be retried; refused: it usually needs manual \
              action, see the Service's Events; requeued: it waits for a list or a watch, for example until the watch \
@@ -86,20 +86,20 @@ metrics! {
              leader, because the previous leader may have copied them.",
              &PROPAGATION_BUCKETS),
         trigger_propagation: page.histogram("endpoint_copier_trigger_propagation_seconds",
-            "Time from the event that made Kubernetes change the source (the annotation last-change-trigger-time, by \
+            "Time from the event that made Kubernetes change the source (the last-change-trigger-time annotation, by \
              the clock of the controller that wrote it) to the last acknowledged write of the copies, including time \
              without a leader. default/kubernetes has no such annotation.", &TRIGGER_BUCKETS),
         findings: page.gauges("endpoint_copier_findings",
             "Current problems with managed Services, by reason. The Events on the Service have the same reasons and \
              say what to do.", &["reason"]),
         events: page.counters("endpoint_copier_events_total",
-            "Events about Services that the API server accepted, by type and reason; docs/reference/events.md says what \
-             they mean.",
+            "Events about Services that the API server accepted, by type and reason; docs/reference/events.md explains \
+             the reasons.",
             &["type", "reason"]),
         watch_last_event: page.gauges("endpoint_copier_watch_last_event_timestamp_seconds",
-            "When a watch was last active, as Unix time. Activity is an event, or the response to the next request of the \
-             watch, which is due every 25 s. If a resource has several watches, this is the time of the one that has \
-             been silent longest. If the time is older than 90 s, the view of the watch is stale and, unless the \
+            "When a watch was last active, as Unix time. Activity is an event, or the response to the next request of \
+             the watch, which is due every 25 s. If a resource has several watches, this is the time of the watch that \
+             has been silent longest. If this time is older than 90 s, the view of the watch is stale and, unless the \
              resource is nodes, grants or probe_lease, the replica is not ready.",
              &["resource"]),
         watch_restarts: page.counters("endpoint_copier_watch_restarts_total",
@@ -113,9 +113,9 @@ metrics! {
             "Switches from one API server address to another, by any API client in this replica; the log has both \
              addresses. If there are more than a few an hour, an API server or the network has a problem."),
         clock_skew: page.gauge("endpoint_copier_clock_skew_seconds",
-            "The smallest difference between the clocks of this replica and the API server that fits the last response: \
-             positive if this replica is ahead, negative if it is behind. A difference affects only the times in logs, \
-             Events, conditions, metrics, copies and the Lease."),
+            "The smallest difference between the clocks of this replica and the API server that is consistent with the \
+             last response: positive if this replica is ahead, negative if it is behind. A difference affects only the \
+             times in logs, Events, conditions, metrics, copies and the Lease."),
     }
     with {
         registry: Registry = page.registry.clone(),
@@ -130,12 +130,12 @@ metrics! {
 }
 
 impl Metrics {
-    /// Creates all metrics, in their own registry. `lease_name` is the value of the label `name` of
+    /// Creates all metrics, in their own registry. `lease_name` is the value of the `name` label of
     /// `leader_election_master_status`.
     ///
     /// # Errors
     ///
-    /// If two metrics have the same name, which the tests of this module exclude.
+    /// Returns an error if two metrics have the same name, which the tests of this module rule out.
     pub fn new(lease_name: &str) -> Result<Self, Error> {
         let page = MetricsPage::default();
         let commit = option_env!("GIT_COMMIT").unwrap_or("unknown");
@@ -172,17 +172,17 @@ impl Metrics {
         self.0.lease_seen_renewed.set(unix(SystemTime::now()));
     }
 
-    /// The metrics of the queue and its worker.
+    /// Returns the metrics of the queue and its worker.
     pub fn controller(&self) -> &Controller {
         &self.0.controller
     }
 
-    /// The metrics of probes of API servers.
+    /// Returns the metrics of probes of API servers.
     pub fn probes(&self) -> &ProbeMetrics {
         &self.0.probes
     }
 
-    /// The metrics of each managed Service.
+    /// Returns the metrics of each managed Service.
     pub fn services(&self) -> &Services {
         &self.0.services
     }
@@ -247,8 +247,8 @@ impl Metrics {
             .inc();
     }
 
-    /// Sets the health of the watches, from which the times of their last activity are read. Only the first call
-    /// counts.
+    /// Sets the health of the watches, from which the times of their last activity are read. Only the first call has an
+    /// effect.
     pub fn read_watch_life(&self, watch_health: WatchHealth) {
         _ = self.0.watch_health.set(watch_health);
     }
@@ -274,19 +274,20 @@ impl Metrics {
         self.0.clock_skew.set(seconds);
     }
 
-    /// The clock skew in seconds; NaN until it is known.
+    /// Returns the clock skew in seconds, or NaN until it is known.
     #[must_use]
     pub fn clock_skew(&self) -> f64 {
         self.0.clock_skew.get()
     }
 
-    /// All metrics in Prometheus' text exposition format.
+    /// Renders all metrics in the Prometheus text exposition format.
     #[must_use]
     pub fn render(&self) -> String {
         self.pieces().collect()
     }
 
-    /// The page in pieces of whole lines. Each piece takes less than a millisecond, however many Services there are.
+    /// Renders the page in pieces of whole lines. Each piece takes less than a millisecond, however many Services there
+    /// are.
     pub fn pieces(&self) -> impl Iterator<Item = String> {
         let blind = self.0.update_from_watches();
         let mut text = String::new();
@@ -300,7 +301,7 @@ impl Metrics {
 
 impl MetricsInner {
     /// Updates the metrics that depend on the health of the watches. The sync state is unknown while a watch that
-    /// copies depend on is silent. If there is such a watch, returns for how long it has been silent.
+    /// copies depend on is silent. Returns for how long such a watch has been silent, if there is one.
     fn update_from_watches(&self) -> Option<Duration> {
         let life = self.watch_health.get().map(WatchHealth::last).unwrap_or_default();
         self.watch_last_event.reset();

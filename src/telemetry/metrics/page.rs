@@ -54,7 +54,7 @@ pub(super) struct MetricsPage {
 }
 
 impl MetricsPage {
-    /// This page, for metrics with these labels.
+    /// Returns this page, for metrics with these labels.
     pub fn with_labels<const N: usize>(&self, labels: [(&str, &str); N]) -> Self {
         Self {
             registry: self.registry.clone(),
@@ -112,7 +112,7 @@ pub(super) fn header(text: &mut String, name: &str, kind: &str, help: &str) {
     _ = write!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
 }
 
-/// Seconds since 1970.
+/// Returns a time as Unix time in seconds.
 pub(super) fn unix(moment: SystemTime) -> f64 {
     let since = moment.duration_since(SystemTime::UNIX_EPOCH);
     since.unwrap_or_default().as_secs_f64()

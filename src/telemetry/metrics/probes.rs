@@ -19,8 +19,8 @@ metrics! {
              again, but not yet often or long enough.",
              &["address", "port", "state"]),
         listed: page.gauges("endpoint_copier_probe_listed",
-            "1 while default/kubernetes lists an API server as ready, else 0: for example, the list is empty and \
-             the copies are held, or the address comes from a Node.", &["address", "port"]),
+            "1 while default/kubernetes lists an API server as ready, else 0, for example because the list is empty \
+             and the copies are held, or because the address comes from a Node.", &["address", "port"]),
         objected: page.gauges("endpoint_copier_probe_objected",
             "1 while another replica objects to the removal of an API server, because the server answers the probes of that \
              replica; else 0.",
@@ -33,9 +33,9 @@ metrics! {
              long as the time limit (1 second by default), the API server may soon be marked as not ready in the \
              copies.", &["address", "port"], &PROBE_BUCKETS),
         unreachable: page.gauge("endpoint_copier_probe_unreachable_endpoints",
-            "Endpoints in all copies that are unreachable according to the probes of this leader: at most half of those of \
-             a Service. Unless the mode is observe, they are not ready in the copies. See the Event \
-             EndpointUnreachable on the Service."),
+            "Endpoints in all copies that are unreachable according to the probes of this leader: at most half of \
+             those of a Service. Unless the probe mode is observe, these endpoints are not ready in the copies. See \
+             the Event EndpointUnreachable on the Service."),
         removals: page.counter("endpoint_copier_probe_removals_total",
             "Number of times that this replica has marked an endpoint of a copy as not ready because probes failed."),
     }
@@ -109,7 +109,7 @@ impl ProbeMetrics {
     }
 }
 
-/// The values of the label `result`.
+/// The values of the `result` label.
 const RESULTS: [&str; 8] = [
     "success",
     "alive",

@@ -11,7 +11,8 @@ use procfs::{ProcResult, WithCurrentSystemInfo as _};
 
 use super::page::{header, number};
 
-/// The start of this process, as Unix time; read once, because it changes when somebody sets the clock.
+/// Returns the start of this process as Unix time in seconds. It is read once, because it changes when somebody sets
+/// the clock.
 pub(super) fn start(process: ProcResult<Process>) -> Option<f64> {
     let since_boot = seconds(process.ok()?.stat().ok()?.starttime);
     Some(number(procfs::boot_time_secs().ok()?) + since_boot)
@@ -93,7 +94,7 @@ mod tests {
 
     use super::*;
 
-    /// The lines of a process, without help and type.
+    /// Returns the lines of a process, without help and type.
     fn lines(process: ProcResult<Process>, began: Option<f64>) -> Vec<(String, f64)> {
         let mut text = String::new();
         render(&mut text, process, began);
@@ -129,7 +130,7 @@ mod tests {
         assert!(last < 60.0, "{last}");
     }
 
-    /// The sorted names of the metrics of a process for which only these files can be read.
+    /// Returns the sorted names of the metrics of a process for which only these files can be read.
     fn with_files(files: &[&str]) -> String {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().join("1");

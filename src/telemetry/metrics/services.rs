@@ -35,7 +35,7 @@ struct ServiceMetrics {
 }
 
 impl Services {
-    /// Records that a managed Service may have been out of sync since this moment.
+    /// Records that a managed Service may have been out of sync since this time.
     pub fn changed(&self, service: &ServiceKey, since: Instant) {
         let mut services = self.0.lock();
         let state = services.entry(service.clone()).or_default();
@@ -75,8 +75,8 @@ impl Services {
         self.0.lock().clear();
     }
 
-    /// The lines of all Services, in pieces of about [`SERVICES_PIECE`] bytes. Services may come and go between two
-    /// pieces. If a watch is silent, `stale` says for how long the view of Services may have been out of date.
+    /// Renders the lines of all Services, in pieces of about [`SERVICES_PIECE`] bytes. Services may come and go between
+    /// two pieces. If a watch is silent, `stale` says for how long the view of Services may have been out of date.
     pub(super) fn pieces(&self, stale: Option<Duration>) -> impl Iterator<Item = String> {
         FAMILIES.iter().flat_map(move |family| {
             let mut last: Option<ServiceKey> = None;
@@ -166,8 +166,8 @@ impl ServiceMetrics {
     }
 }
 
-/// The labels of a Service. The namespace and the name are DNS labels if an API server has validated them. Any other
-/// text is escaped, so that it cannot end the value of the label.
+/// Formats the labels of a Service. The namespace and the name are DNS labels if an API server has validated them. Any
+/// other text is escaped, so that it cannot end the value of the label.
 fn labels(key: &ServiceKey) -> String {
     let escaped = |name: &str| {
         name.replace('\\', "\\\\")

@@ -13,7 +13,7 @@ fn key(name: &str) -> ServiceKey {
     ServiceKey::new("default", name)
 }
 
-/// The counts for this many ready endpoints, in the source and in the copies.
+/// Returns the counts for this many ready endpoints, in the source and in the copies.
 fn endpoints(ready: usize) -> SourceAndCopies {
     let counts = EndpointCounts {
         ready,
@@ -25,7 +25,7 @@ fn endpoints(ready: usize) -> SourceAndCopies {
     }
 }
 
-/// Metrics after one call of each kind, so that those without a series at the start appear too.
+/// Returns metrics after one call of each kind, so that those without a series at the start appear too.
 fn exercised() -> Metrics {
     let metrics = metrics();
     metrics.set_leader(true);
@@ -274,7 +274,7 @@ fn metrics_of_two_instances_are_separate() {
     assert_line(&b, "endpoint_copier_leader_transitions_total 0");
 }
 
-/// The value of a series.
+/// Returns the value of a series.
 fn value(metrics: &Metrics, series: &str) -> Option<f64> {
     let text = metrics.render();
     let mut values = text
@@ -395,7 +395,7 @@ fn series(metrics: &Metrics) -> usize {
         .count()
 }
 
-/// The metrics of a leader with this number of Services.
+/// Returns the metrics of a leader with this number of Services.
 fn managing(count: usize) -> Metrics {
     let metrics = exercised();
     metrics.forget_services();

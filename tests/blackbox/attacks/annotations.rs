@@ -21,10 +21,10 @@ on_both! {
         is_refused(cluster, &service, "NotPermitted").await;
     }
 
-    async fn an_allow_from_of_the_tenant_is_no_consent(cluster: &mut Cluster) {
+    async fn an_allow_from_that_the_tenant_sets_gives_no_consent(cluster: &mut Cluster) {
         victim(cluster).await;
         let _operator = Operator::start(cluster, "one", 0);
-        // The annotation is on a Service with the name of the source, and on the managed Service itself.
+        // The annotation is on a Service with the same name as the source, and on the managed Service itself.
         cluster.create::<Service>(source("team-a", "app", "*")).await;
         let mut front = front();
         front["metadata"]["annotations"]["endpoint-copier/allow-from"] = json!("*");
@@ -39,7 +39,7 @@ on_both! {
         is_hidden(cluster, "team-a").await;
     }
 
-    /// The operator lists slices of new names only after a pause, which grows while names change.
+    /// The operator pauses before it lists the slices of new source names, and the pause grows while names change.
     /// Rule: 9.withdrawal
     async fn new_names_of_sources_delay_no_withdrawal(cluster: &mut Cluster) {
         victim(cluster).await;

@@ -42,7 +42,7 @@ on_both! {
         let _operator = Operator::start(cluster, "one", 0);
         let service = cluster.create::<Service>(front()).await;
         is_refused(cluster, &service, "NotPermitted").await;
-        // The operator does watch the grants.
+        // A grant that matches gives consent, which shows that the operator watches grants.
         cluster.grant("web", "real", spec(SERVICE, named("app"))).await;
         cluster.until_addresses("team-a", "front", &[VICTIM]).await;
         cluster.revoke("web", "real").await;

@@ -58,8 +58,8 @@ async fn held_copy(cluster: &Cluster) -> Operator {
     operator
 }
 
-/// Creates one more Service and waits for its copy. By then the operator has seen all earlier changes of Services and
-/// of source slices.
+/// Creates one more Service and waits for its copy. By then the operator has seen all earlier changes to Services and
+/// source slices.
 async fn seen(cluster: &Cluster) {
     static NUMBER: AtomicUsize = AtomicUsize::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
@@ -73,22 +73,22 @@ async fn seen(cluster: &Cluster) {
     cluster.until_addresses("default", &name, &["10.255.0.1"]).await;
 }
 
-/// The slices of a namespace that contain the address of the victim.
+/// The slices in a namespace that contain the victim's address.
 async fn shown(cluster: &Cluster, namespace: &str) -> Vec<EndpointSlice> {
     let mut slices: Vec<EndpointSlice> = cluster.list(namespace).await;
     slices.retain(|slice| addresses([slice]).iter().any(|address| address == VICTIM));
     slices
 }
 
-/// Checks that no slice of a namespace contains the address of the victim.
+/// Checks that no slice in a namespace contains the victim's address.
 async fn is_hidden(cluster: &Cluster, namespace: &str) {
     seen(cluster).await;
     let shown = shown(cluster, namespace).await;
     assert!(shown.is_empty(), "{shown:#?}");
 }
 
-/// Waits until the operator refuses a Service for this reason. Returns early if a slice of its namespace contains the
-/// address of the victim, so that the check of the caller fails.
+/// Waits until the operator refuses a Service for this reason. Returns early if a slice in the Service's namespace
+/// contains the victim's address, so that the caller's check fails.
 async fn until_refused(cluster: &Cluster, service: &Service, reason: &str) {
     let namespace = service.metadata.namespace.as_deref().expect("a namespace");
     until(&format!("an Event {reason}"), async || {
@@ -98,15 +98,15 @@ async fn until_refused(cluster: &Cluster, service: &Service, reason: &str) {
     .await;
 }
 
-/// Checks that the operator refuses a Service for this reason, and that no slice of its namespace contains the address
-/// of the victim.
+/// Checks that the operator refuses a Service for this reason, and that no slice in the Service's namespace contains
+/// the victim's address.
 async fn is_refused(cluster: &Cluster, service: &Service, reason: &str) {
     until_refused(cluster, service, reason).await;
     let namespace = service.metadata.namespace.as_deref().expect("a namespace");
     is_hidden(cluster, namespace).await;
 }
 
-/// A slice with all labels, annotations and owners of a copy of `web/app-x7k2p` for this Service.
+/// A slice with the labels, annotations and owners that a copy of `web/app-x7k2p` for this Service would have.
 fn forged(service: &Service, name: &str, addresses: &[&str]) -> Value {
     let (namespace, owner) = (
         service.metadata.namespace.as_deref().expect("a namespace"),

@@ -34,7 +34,7 @@ async fn reported(cluster: &Cluster) -> Vec<String> {
     // Without the first word of each line, which is the time.
     let log = operator.log();
     let lines = log.lines().filter(|line| line.contains("front"));
-    reported.extend(lines.map(|line| line.split_once(' ').expect("words").1.to_owned()));
+    reported.extend(lines.map(|line| line.split_once(' ').expect("a time and a message").1.to_owned()));
     drop(operator);
     for words in [&["status"][..], &["plan"], &["plan", "--consent"]] {
         let shown = text(&run(cluster, words).await);
@@ -52,7 +52,7 @@ async fn reported(cluster: &Cluster) -> Vec<String> {
             .filter(|row| row["name"] == "front")
             .cloned()
             .collect();
-        // `front` is created once per call, so its own time differs between calls.
+        // `front` is created once per call, so the time in its row differs between calls.
         for row in &mut about_front {
             row["since"] = Value::Null;
         }
@@ -73,7 +73,7 @@ fn without_age(line: &str) -> String {
         .join(" ")
 }
 
-/// The lines of `/metrics` that count syncs, one line per result.
+/// The lines in `/metrics` that count syncs, one line per result.
 async fn syncs(operator: &Operator) -> Vec<String> {
     let (_, metrics) = operator.get("/metrics").await;
     let lines = metrics
@@ -82,9 +82,9 @@ async fn syncs(operator: &Operator) -> Vec<String> {
     lines.map(str::to_owned).collect()
 }
 
-/// Lines of `/metrics` that count responses with 404 to reads.
+/// The lines in `/metrics` that count reads answered with 404.
 async fn not_found(operator: &Operator) -> Vec<String> {
-    // A page is rendered at most once a second.
+    // The `/metrics` page is rendered at most once a second.
     tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
     let (_, metrics) = operator.get("/metrics").await;
     let is_read = |line: &&str| {
@@ -129,7 +129,7 @@ on_both! {
         assert!(missing.len() > 5, "{missing:#?}");
     }
 
-    /// The test compares the numbers of syncs in the metrics.
+    /// The test compares the sync counts in the metrics.
     /// Rule: 9.refusal-is-blind
     async fn changes_of_a_refused_source_cause_no_sync(cluster: &mut Cluster) {
         victim(cluster).await;

@@ -78,8 +78,8 @@ on_both! {
         assert_eq!(shown(cluster, VICTIM).await, ["8080/TCP"]);
     }
 
-    /// The slice of the Go operator for a Service that is no longer managed shows the victim. As a source in the same
-    /// namespace, it would allow any port.
+    /// The slice of the Go operator for a Service that is no longer managed lists the address of the victim. As a
+    /// source in the same namespace, it would allow any port.
     /// Rule: 1.copy-is-no-source, 1.source-is-copy
     async fn leftover_of_the_go_operator_gets_no_port(cluster: &mut Cluster) {
         victim(cluster).await;

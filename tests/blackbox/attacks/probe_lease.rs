@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 use crate::on_both;
 use crate::probes::{VIP, copy, create, replica, until_out, until_well};
 
-/// An objection counts for 10 s. A server that refuses connections is taken out, which means that the copy lists it as
-/// not ready, within 3 s. The rest is margin.
+/// An objection counts for 10 s. A server that refuses connections is taken out within 3 s: the copy then lists it as
+/// not ready. The rest is margin.
 const OUT: Duration = Duration::from_secs(16);
 
 /// The name of the probe Lease.
@@ -33,7 +33,8 @@ async fn write(cluster: &Cluster, annotations: Value) {
 
 on_both! {
     listed;
-    /// The attacker writes one objection for each of the round numbers 1 to 40, so that one objection matches.
+    /// The attacker writes one objection for each of the round numbers 1 to 40, so that one of them matches the current
+    /// round.
     /// Rule: 7.objection-lasts
     async fn a_forged_objection_keeps_no_dead_server_for_long(cluster: &mut Cluster) {
         let operator = replica(cluster, "one", 0, &SHORT_LEASE);

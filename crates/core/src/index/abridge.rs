@@ -1,5 +1,5 @@
-//! Omits large parts from slices if nobody needs these parts. Otherwise the authors of slices would decide how much
-//! memory the index uses.
+//! Omits large parts of slices that nobody needs, because otherwise the authors of slices would decide how much memory
+//! the index uses.
 
 use serde::Serialize;
 
@@ -8,19 +8,19 @@ use crate::model::{
     provenance,
 };
 
-/// The maximum size of a copy's metadata that is kept whole, in bytes of JSON. The operator itself writes less than
-/// half of that.
+/// The size, in bytes of JSON, up to which a copy's metadata is kept whole. The operator itself writes less than half
+/// of that.
 const LARGEST_METADATA: usize = 4096;
 
-/// The maximum size of a slice's endpoints and ports that are kept although no plan needs them, in bytes of JSON. The
-/// few endpoints of an ordinary slice take less, so such a slice is kept whole and needs no GET later.
+/// The size, in bytes of JSON, up to which a slice's endpoints and ports are kept even if no plan needs them. The few
+/// endpoints of an ordinary slice take less, so an ordinary slice is kept whole and needs no GET later.
 const LARGEST_UNNEEDED: usize = 1024;
 
 /// The length in bytes of the longest annotation value that the operator writes, with some margin.
-const LONGEST_VALUE: usize = 1024;
+const MAX_VALUE: usize = 1024;
 
 /// The length of a time in bytes, with some margin.
-const LONGEST_TIME: usize = 64;
+const MAX_TIME: usize = 64;
 
 /// The labels that are read from slices that are not copies.
 const LABELS_OF_OTHERS: [&str; 3] = [label::SERVICE_NAME, label::MANAGED_BY, label::SOURCE];
@@ -50,10 +50,10 @@ pub(super) fn abridged(mut slice: EndpointSlice, is_needed: bool) -> EndpointSli
     slice
 }
 
-/// Removes the metadata of a slice that is not a copy, except for the few parts that are read.
+/// Removes the metadata of a slice that is not a copy, except for the few fields that are read.
 fn strip_other(slice: &mut EndpointSlice) {
     let metadata = &slice.metadata;
-    let time = annotation_of(metadata, provenance::TRIGGER_TIME).filter(|time| time.len() <= LONGEST_TIME);
+    let time = annotation_of(metadata, provenance::TRIGGER_TIME).filter(|time| time.len() <= MAX_TIME);
     let time = time.map(|time| (provenance::TRIGGER_TIME.into(), time.into()));
     // Only the presence of an owner matters.
     let has_owners = metadata.owner_references.iter().flatten().next().is_some();
@@ -65,7 +65,8 @@ fn strip_other(slice: &mut EndpointSlice) {
     metadata.finalizers = None;
 }
 
-/// Removes the metadata that others added to a copy, and empties values that are too long to be the operator's.
+/// Removes the metadata that others added to a copy, and empties values that are longer than any that the operator
+/// writes.
 fn strip_copy(slice: &mut EndpointSlice) {
     let read = |key: &&'static str| {
         Some((
@@ -86,12 +87,12 @@ fn strip_copy(slice: &mut EndpointSlice) {
     metadata.finalizers = None;
 }
 
-/// The value or, if it is longer than any that the operator writes, an empty text, which is just as invalid.
+/// The value or, if it is longer than any that the operator writes, an empty text, because both are invalid.
 fn possible(value: &str) -> &str {
-    if value.len() > LONGEST_VALUE { "" } else { value }
+    if value.len() > MAX_VALUE { "" } else { value }
 }
 
-/// The labels of a slice with these keys, in a new map, because a map that removes entries in place would keep their
+/// The labels of a slice that have these keys, in a new map, because removing entries in place would not free their
 /// memory.
 fn labels(slice: &EndpointSlice, keys: &[&'static str]) -> Option<StringMap> {
     slice.metadata.labels.as_ref()?;

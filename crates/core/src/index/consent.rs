@@ -39,7 +39,7 @@ impl Index {
         self.reconsider_namespace(changed)
     }
 
-    /// Reconsiders the sources of a namespace whose grants have changed, if any have.
+    /// Reconsiders the sources in the namespace `changed`, if there is one.
     fn reconsider_namespace(&mut self, changed: Option<String>) -> Dirty {
         changed.map_or_else(Dirty::new, |namespace| {
             let first = ServiceKey::new(namespace.as_str(), "");
@@ -54,17 +54,17 @@ impl Index {
         self.reconsider_all()
     }
 
-    /// Records that the API server does not serve ReferenceGrants. Copies that a grant might allow stay until this has
-    /// lasted for some time and the caller passes an empty list to [`Index::grants_listed`], unless the annotation
-    /// `allow-from` of their source changes first.
+    /// Records that the API server does not serve ReferenceGrants. Copies that a grant might allow stay until, after
+    /// some time, the caller passes an empty list to [`Index::grants_listed`]. If the `allow-from` annotation of their
+    /// source changes first, they do not stay.
     pub fn grants_absent(&mut self) -> Dirty {
         self.grants.absent();
         self.reconsider_all()
     }
 
-    /// Whether the operator needs ReferenceGrants: a Service asks for a source for which a grant can give consent or,
-    /// while Services or grants are unknown, a copy of such a source exists. A Service with a typo in an annotation
-    /// asks for nothing, but its copies are still deleted when consent is withdrawn.
+    /// Whether the operator needs ReferenceGrants. It does if a Service asks for a source for which a grant can give
+    /// consent or, while Services or grants are unknown, if a copy of such a source exists. A Service with a typo in an
+    /// annotation asks for nothing, but its copies are still deleted when consent is withdrawn.
     #[must_use]
     pub fn needs_grants(&self) -> bool {
         let has_undecided = |service: &ServiceKey| {
@@ -96,7 +96,7 @@ impl Index {
         }
     }
 
-    /// Records that a managed Service asks for a source. The Service can have asked for the same source before.
+    /// Records that a managed Service asks for a source. The Service may already have asked for the same source.
     pub(super) fn request(&mut self, source: &ServiceKey, service: &ServiceKey) {
         if self.requests.pairs.insert((source.clone(), service.clone())) {
             self.requests.for_grants += usize::from(self.is_for_grants(source, service));
@@ -128,8 +128,8 @@ impl Index {
         source.namespace() != service.namespace() && source != &self.defaults.source
     }
 
-    /// Records that a source was created or deleted, or that its annotation `allow-from` changed. `had_one` says
-    /// whether the source had the annotation before, or might have had one that could not be read.
+    /// Records that a source was created or deleted, or that its `allow-from` annotation changed. `had_one` says
+    /// whether the source had the annotation before, or might have had it but could not be decoded.
     pub(super) fn reconsider_source(&mut self, source: &ServiceKey, had_one: bool) -> Dirty {
         if had_one && !self.grants.are_listed() {
             self.revoked.insert(source.clone());
@@ -138,7 +138,7 @@ impl Index {
     }
 
     /// Reconsiders the requests for the sources that satisfy `is_meant`, of which `first` is the first by name. Returns
-    /// the Services for which consent has changed, and those with copies that lack consent, whatever these Services ask
+    /// the Services for which consent has changed, and the Services with copies that lack consent, whatever they ask
     /// for now. Other Services are left out, because a sync would reveal that the source exists or changes.
     fn reconsider_from(&mut self, first: &ServiceKey, is_meant: impl Fn(&ServiceKey) -> bool) -> Dirty {
         let mut dirty = self.with_refused_copies(first.namespace(), &is_meant);
@@ -155,8 +155,7 @@ impl Index {
         dirty
     }
 
-    /// The Services with copies that possibly come from these sources of a namespace, if there is no consent for these
-    /// copies.
+    /// The Services that have copies without consent that might come from these sources of a namespace.
     fn with_refused_copies(&self, namespace: &str, is_meant: impl Fn(&ServiceKey) -> bool) -> Dirty {
         // All Services with copies become dirty once Services are listed.
         if !self.services_listed {
@@ -165,7 +164,7 @@ impl Index {
         let mut services = self.copied.from(Some(namespace));
         services.retain(|service| {
             let is_concerned = |copy: &&EndpointSlice| {
-                // If no watch shows the slice, its Service is only guessed.
+                // If no watch shows the slice, its Service is only a guess.
                 let may_be_meant = |claimed: Provenance<'_>| {
                     self.source_slice(&claimed).is_none() || self.sources_of(&claimed).iter().any(&is_meant)
                 };
@@ -219,10 +218,10 @@ impl Index {
     }
 
     /// Whether there is consent for a copy. A copy names its source slice, but consent is given for Services. The slice
-    /// belongs to the Service in its label or, if the slice is not known, might belong to any Service after which it
-    /// might be named. There must be consent for each of these Services that exists. A Service that does not exist
-    /// counts only if a grant or a flag gives consent for it, or might do so. If none counts, there is no consent.
-    /// `known` holds the earlier decisions for this Service.
+    /// belongs to the Service in its label. A slice that is not known might belong to any Service after which it might
+    /// be named. There must be consent for each of these Services that exists. A Service that does not exist is ignored
+    /// unless a grant or a flag gives consent for it, or might do so. If all are ignored, there is no consent. `known`
+    /// holds the earlier decisions for this Service.
     fn consent_of_copy(&self, service: &ServiceKey, copy: &EndpointSlice, known: &mut Consents) -> Consent {
         let is_across = |claimed: &Provenance<'_>| claimed.namespace != service.namespace();
         let Some(claimed) = copy.provenance().filter(is_across) else {
@@ -252,8 +251,8 @@ impl Index {
     }
 
     /// The sources whose missing consent leads to the deletion of these copies. The caller reads these sources before
-    /// it deletes, because a watch might not yet show the consent that a former leader has seen. A source that only the
-    /// annotations of a copy name is left out unless its namespace and name are valid.
+    /// it deletes the copies, because a watch might not yet show the consent that a former leader has seen. A source
+    /// that only the annotations of a copy name is left out unless its namespace and name are valid.
     #[must_use]
     pub fn missing_consent(
         &self,

@@ -1,5 +1,5 @@
-//! The copies of each Service, also by the namespace of their source, so that a change to a source or to a copy does
-//! not require a search of all copies.
+//! The copies of each Service, also indexed by the namespace of their source, so that a change to a source or a copy
+//! does not require a search of all copies.
 
 use std::collections::BTreeSet;
 

@@ -4,7 +4,7 @@ use super::Index;
 use crate::model::{EndpointCounts, ServiceKey, SourceAndCopies};
 
 impl Index {
-    /// The numbers of endpoints of a Service and of its source, as the watches show them. `None` if the Service is not
+    /// The numbers of endpoints of a Service and of its source, according to the watches. `None` if the Service is not
     /// managed.
     #[must_use]
     pub fn endpoints(&self, key: &ServiceKey) -> Option<SourceAndCopies> {

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use super::{Dirty, Index, Scope, Slices, belongs_to_any_of};
 use crate::model::{EndpointSlice, ObjectMeta, SliceKey, version_of};
 
-/// The identity and version of a slice, or its absence, and the number of slices that were removed up to this point.
+/// The identity and version of a slice, or its absence, and the number of slices removed so far.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SliceState {
     known: Option<(Option<String>, Option<String>)>,
-    /// The version at which the slice was unreadable, if it is; 0 if the version cannot be read either.
+    /// The version of the slice if it is unreadable, or 0 if the version cannot be read either.
     unreadable: Option<u64>,
     removals: u64,
 }
@@ -28,9 +28,9 @@ impl Index {
     }
 
     /// Records the result of a GET: this slice, or `None` if no slice has this name. `before` is the state known when
-    /// the GET was sent. Returns the affected Services. Returns `None` if a watch has shown a change since then,
-    /// because it is unknown whether the change or the GET is newer. Otherwise the GET counts as newer, even if it
-    /// shows an older version, as it does after etcd was restored from a backup.
+    /// the GET was sent. Returns the affected Services, or `None` if a watch has shown a change since the GET was sent,
+    /// because it is unknown whether the change or the GET is newer. Without such a change, the GET counts as newer
+    /// even if it shows an older version, as it does after etcd was restored from a backup.
     #[must_use]
     pub fn observe(
         &mut self,
@@ -76,9 +76,8 @@ impl Index {
         Some(dirty)
     }
 
-    /// Whether a state of a slice is older than the latest one known. If the latest one is unreadable, the last
-    /// readable state does not count, because its version can be higher: etcd could have been restored from a backup
-    /// between the two.
+    /// Whether a state of a slice is older than the latest one known. If the latest state is unreadable, the last
+    /// readable state does not count, because its version can be higher if etcd was restored from a backup in between.
     pub(super) fn knows_newer_slice(&self, scope: &Scope, metadata: &ObjectMeta) -> bool {
         let key = SliceKey::of(metadata);
         let known = match self.unreadable.shown_by(scope, &key) {

@@ -1,7 +1,7 @@
 //! The cluster as watches and GETs show it, and the dependencies between Services. Most changes return the keys of the
 //! Services that they affect.
 //!
-//! The index is pure: it uses no client, no clock and no async code. The watches and the reconciler feed it, and the
+//! The index is pure: it uses no client, no clock and no async code. The watches and the reconciler update it, and the
 //! reconciler reads snapshots of it.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -49,7 +49,7 @@ use watch_progress::WatchProgress;
 /// Keys of Services whose copies might need a change.
 pub type Dirty = BTreeSet<ServiceKey>;
 
-/// The two ways in which slices are watched. The managed-by label of a slice decides which of them can show it.
+/// The two ways in which slices are watched. The managed-by label of a slice decides which of the two can show it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Scope {
     /// Slices with our managed-by label, whatever their Service.
@@ -59,7 +59,7 @@ pub enum Scope {
 }
 
 impl Scope {
-    /// Whether the watch of this scope reports on a slice of a Service with this name.
+    /// Whether the watch of this scope shows the slices of a Service with this name.
     fn covers(&self, service: Option<&str>) -> bool {
         match self {
             Self::Copies => true,
@@ -83,7 +83,7 @@ impl fmt::Display for NotFilled {
 
 impl Error for NotFilled {}
 
-/// The index; see the documentation of the module.
+/// The index; see the module documentation.
 #[derive(Debug)]
 pub struct Index {
     defaults: Defaults,
@@ -93,8 +93,8 @@ pub struct Index {
     managed_services: usize,
     names_changed: u64,
     services_removed: u64,
-    /// The UIDs of managed and disabled Services that are gone according to a GET. The watch can still show older
-    /// states of them. The next list removes the entry, if nothing else has.
+    /// The UIDs of managed and disabled Services that a GET has shown to be gone. The watch can still show older states
+    /// of them. The next list removes any entry that is still there.
     services_gone: HashMap<ServiceKey, String>,
     /// Pairs of a source and a managed Service that asks for it, whether or not the Service may copy the source.
     requests: consent::Requests,
@@ -104,7 +104,7 @@ pub struct Index {
     quota: ServiceQuota,
     conditions: Conditions,
     grants: Grants,
-    /// Sources whose annotation `allow-from` changed or was removed before ReferenceGrants were listed; see
+    /// Sources whose `allow-from` annotation changed or was removed before ReferenceGrants were listed; see
     /// [`Grantors::is_revoked`](crate::model::Grantors::is_revoked).
     revoked: BTreeSet<ServiceKey>,
     copies: Slices,
@@ -166,8 +166,8 @@ impl Index {
         self.list_slice(scope, slice)
     }
 
-    /// Adds or updates a slice that is on a list. A list counts even if it is older than the known state, as after a
-    /// restore of etcd. The exception is a slice that a GET has shown to be deleted since the list began.
+    /// Adds or updates a slice that is on a list. A list is applied even if it is older than the known state, as it is
+    /// after a restore of etcd. The exception is a slice that a GET has shown to be deleted since the list began.
     pub fn list_slice(&mut self, scope: &Scope, slice: EndpointSlice) -> Dirty {
         self.versions.saw(scope, version_of(&slice.metadata));
         if self.slices(scope).is_gone(&slice.metadata) {
@@ -180,8 +180,8 @@ impl Index {
         self.concerned(scope, &touched)
     }
 
-    /// Removes a slice that was deleted, or that has left the scope of this watch. `metadata` has the resourceVersion
-    /// of that change.
+    /// Removes a slice that was deleted, or that has left the scope of this watch. `metadata` contains the
+    /// resourceVersion of this change.
     pub fn delete_slice(&mut self, scope: &Scope, metadata: &ObjectMeta) -> Dirty {
         if self.versions.is_superseded(scope, metadata) {
             return Dirty::new();
@@ -195,7 +195,7 @@ impl Index {
             return Dirty::new();
         }
         let mut touched = self.unreadable.replaced(scope, metadata);
-        // If the slice moved to a Service with a name that another watch covers, that watch reports the slice.
+        // If the slice moved to a Service with a name that another watch covers, that watch shows the slice.
         let is_its_own = |known: &Arc<EndpointSlice>| scope.covers(service_name(known));
         if self.slices(scope).get(&key).is_some_and(is_its_own) {
             touched.extend(self.change(scope, &key, |slices| slices.remove(&key)));
@@ -242,13 +242,13 @@ impl Index {
             .max_by_key(|slice| version_of(&slice.metadata))
     }
 
-    /// The Service as its annotations and the flags define it, or `None` if they do not say whether it is managed.
+    /// The Service as its annotations and the flags define it, or `None` if neither says whether it is managed.
     #[must_use]
     pub fn as_managed(&self, service: &Service) -> Option<ManagedService> {
         ManagedService::read(service, &self.defaults)
     }
 
-    /// The keys of all Services that are managed or disabled, and of those that slices with our managed-by label
+    /// The keys of all Services that are managed or disabled, and of all Services that slices with our managed-by label
     /// concern.
     #[must_use]
     pub fn all(&self) -> Dirty {
@@ -289,8 +289,8 @@ impl Index {
     }
 
     /// Whether the index has a list of Services, a list of copies, and the slices of all names that mattered when
-    /// Services were first listed. Names that came later do not count, because a user could change them all the time
-    /// and keep a replica unready. Only a Service that needs such a name waits for it.
+    /// Services were first listed. Later names do not count, because a user could keep changing them and thereby keep a
+    /// replica unready. Only a Service that needs a later name waits for it.
     ///
     /// # Errors
     ///
@@ -332,7 +332,7 @@ impl Index {
         }
     }
 
-    /// The Services that a change to copies affects. Services that are not managed count too, because they can have
+    /// The Services that a change to copies affects. Services that are not managed are included, because they can have
     /// copies to delete.
     fn concerned_by_copies(&self, touched: &BTreeSet<ServiceKey>) -> Dirty {
         touched
@@ -360,8 +360,8 @@ impl Index {
     }
 
     /// The slice as the index keeps it. The index keeps endpoints and ports of any size only for slices of a source
-    /// that a Service asks for or might ask for, and for copies whose Service asks for a source. If one of the other
-    /// slices is needed later, a snapshot lists it as an outline, and the reconciler reads the whole slice.
+    /// that a Service asks for or might ask for, and for copies whose Service asks for a source. If any other slice is
+    /// needed later, a snapshot lists it as an outline, and the reconciler reads the whole slice.
     fn abridged(&self, slice: EndpointSlice) -> EndpointSlice {
         let is_needed = if slice.is_labeled_as_copy() {
             let owner = slice.owner_of_copy();

@@ -8,11 +8,11 @@ use crate::model::{
     EndpointSlice, Family, KnownNodes, ManagedService, Node, Nodes, NodesUnknown, ServiceKey,
 };
 
-/// The Nodes as the watch shows them.
+/// The Nodes that the watch has shown.
 #[derive(Debug)]
 pub(super) struct NodeIndex {
-    /// The last known Nodes. They are kept while Nodes count as unknown, so that the next list can be compared with
-    /// them.
+    /// The last known Nodes. They are kept even while Nodes count as unknown, so that the next list can be compared
+    /// with them.
     nodes: Arc<Nodes>,
     /// Why Nodes count as unknown, if they do.
     unknown: Option<NodesUnknown>,
@@ -28,8 +28,8 @@ impl Default for NodeIndex {
 }
 
 impl Index {
-    /// Whether a managed Service needs Nodes, so that the operator has to watch them. The answer can change only when
-    /// [`Index::api_servers_changed`] does.
+    /// Whether a managed Service needs Nodes, so that the operator has to watch them. The result can change only when
+    /// [`Index::api_servers_changed`] changes.
     #[must_use]
     pub fn needs_nodes(&self) -> bool {
         self.services_that_need_nodes().next().is_some()
@@ -41,7 +41,7 @@ impl Index {
         self.change_nodes(|nodes| nodes.insert(node))
     }
 
-    /// Records a Node that cannot be decoded, and that was added or changed, or is on a list.
+    /// Records an undecodable Node that was added or changed, or is on a list.
     pub fn apply_unreadable_node(&mut self, name: &str) -> Dirty {
         self.change_nodes(|nodes| nodes.insert_unreadable(name))
     }
@@ -51,8 +51,8 @@ impl Index {
         self.change_nodes(|nodes| nodes.remove(name))
     }
 
-    /// Completes a list of Nodes. Nodes that are not on the list no longer exist. `listed` has the names of all Nodes
-    /// on the list, readable or not.
+    /// Completes a list of Nodes. Nodes that are not on the list no longer exist. `listed` contains the names of all
+    /// Nodes on the list, readable or not.
     pub fn nodes_listed(&mut self, listed: &HashSet<String>) -> Dirty {
         let names = self.nodes.nodes.names();
         let gone: Vec<_> = names.filter(|name| !listed.contains(&***name)).cloned().collect();
@@ -91,7 +91,7 @@ impl Index {
         }
     }
 
-    /// The slices of the API source, without our copies.
+    /// The slices of the API source, except our copies.
     pub(super) fn api_server_slices(&self) -> impl Iterator<Item = &Arc<EndpointSlice>> {
         let source = ServiceKey::api_source();
         let slices = self.others.of(&source);
@@ -127,8 +127,8 @@ impl Index {
 }
 
 /// Whether a Service wants a family that the source lacks. A source that is empty, or not listed yet, lacks both
-/// families, but in most clusters it will have endpoints of one family later. So such a source counts only for a
-/// Service that wants both.
+/// families, but in most clusters it will have endpoints of one family later. Therefore, such a source counts only for
+/// a Service that wants both families.
 fn needs_family(service: &ManagedService, lacks: [(Family, bool); 2]) -> bool {
     let is_empty = lacks.iter().all(|(_, lacks)| *lacks);
     let missing = lacks.iter().filter(|(_, lacks)| *lacks).map(|(family, _)| family);

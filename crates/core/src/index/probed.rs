@@ -1,5 +1,5 @@
-//! The targets of probes: the API servers that copies show, and those whose addresses of a second family might enter
-//! copies.
+//! The targets of probes: the addresses of API servers that copies show, and addresses of a second family that might
+//! enter copies.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -30,8 +30,8 @@ impl Index {
         self.api_servers_changed
     }
 
-    /// The numbers of the API source's port `https`. Empty while the source shows no such port, for example while it is
-    /// empty.
+    /// The numbers of the API source's `https` port. Empty while the source lists no such port, for example, while it
+    /// has no endpoints.
     #[must_use]
     pub fn api_server_ports(&self) -> BTreeSet<u16> {
         let is_https = |name: Option<&str>| name == Some("https");
@@ -40,13 +40,13 @@ impl Index {
     }
 
     /// The addresses and ports to probe. They come from the copies of the API source, except copies for Services that
-    /// the annotation `endpoint-copier/probe` exempts. Of each endpoint, only the first address counts. If the source
+    /// the `endpoint-copier/probe` annotation exempts. Of each endpoint, only the first address counts. If the source
     /// lists addresses of a family, and all its slices can be decoded, only these addresses count in that family. Of
-    /// the ports of a copy, only those in `https` and the supervisor's count. The operator probes no other source and
-    /// no other port, because otherwise anyone who is allowed to write a Service could scan ports. An address that
-    /// Nodes give for a second family is probed even before a copy shows it. A target of `before` stays as long as the
-    /// source lists it and copies should show it, so that a copy that is deleted or edited by hand does not make the
-    /// operator forget what it knows about the target.
+    /// the ports of a copy, only those in `https` and the supervisor port count. The operator probes no other source
+    /// and no other port, because otherwise anyone who is allowed to write a Service could scan ports. An address that
+    /// Nodes provide for a second family is probed even before a copy shows it. A target in `before` stays as long as
+    /// the source lists it and copies should show it, so that the operator does not forget what it knows about the
+    /// target when somebody deletes or edits a copy by hand.
     #[must_use]
     pub fn probe_targets(&self, https: &BTreeSet<u16>, before: &BTreeSet<Target>) -> BTreeSet<Target> {
         let is_probed = |port: &u16| *port == SUPERVISOR_PORT || https.contains(port);
@@ -88,7 +88,7 @@ impl Index {
             shown.retain(|address, _| listed.contains(address) || !families.contains(&Family::of(*address)));
         }
         // An address that only a copy shows could be forged, and an address that only a Node has might never be used.
-        // Neither takes the place of an address that a copy shows and that the API servers or a Node confirm.
+        // Neither may displace an address that a copy shows and that the API servers or a Node confirm.
         let own = self.own_addresses_of_api_servers();
         let rank = |address: &IpAddr| match shown.contains_key(address) {
             true if own.contains(address) || coming.contains_key(address) => 0,
@@ -150,7 +150,7 @@ impl Index {
     }
 
     /// The addresses in the slice that has the same name as the API source. The API servers write this slice
-    /// themselves, and users can add other slices.
+    /// themselves, while users can add other slices.
     fn own_addresses_of_api_servers(&self) -> BTreeSet<IpAddr> {
         let source = ServiceKey::api_source();
         let is_own = |slice: &&Arc<EndpointSlice>| slice.metadata.name.as_deref() == Some(source.name());
@@ -158,7 +158,7 @@ impl Index {
         slices.flat_map(|slice| slice.addresses()).collect()
     }
 
-    /// The addresses that Nodes give for the families that the API source lacks, with the TCP ports of their copies.
+    /// The addresses that Nodes provide for the families that the API source lacks, with the TCP ports of their copies.
     fn second_family_of(&self, service: &ManagedService) -> Found {
         let mut found = Found::new();
         let KnownNodes::Known(nodes) = self.known_nodes() else {
@@ -214,7 +214,7 @@ fn copied_ports(
 }
 
 /// Whether the endpoints of a slice are probed for a Service. A copy that is being deleted is not probed, because it
-/// could be forged, and a finalizer could keep it.
+/// could be forged, and a finalizer could keep it alive.
 fn is_probed_copy(copy: &EndpointSlice, service: &ServiceKey) -> bool {
     copy.is_copy_for(service) && copy.metadata.deletion_timestamp.is_none()
 }

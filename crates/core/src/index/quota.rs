@@ -1,9 +1,9 @@
-//! The choice of the managed Services that get copies when there are more than the limits allow.
+//! Chooses the managed Services that get copies if there are more than the limits allow.
 //!
-//! Services that have copies come first, then the oldest, then the first by name. Disabled Services count too, because
-//! their names are watched, but they come last. The decision depends only on the state of the cluster, so replicas that
-//! see the same state make the same choice, even after a restart. A change to one Service costs a few operations on
-//! sorted sets, however many Services there are.
+//! Services that have copies come first. Ties are broken by age, oldest first, and then by name. Disabled Services
+//! count too, because their names are watched, but they come last. The decision depends only on the state of the
+//! cluster, so replicas that see the same state make the same choice, even after a restart. A change to one Service
+//! costs a few operations on sorted sets, however many Services there are.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -16,7 +16,8 @@ use crate::model::{Exceeded, ManagedService, Refusal, ServiceKey, ServiceLimits}
 struct Rank {
     is_disabled: bool,
     has_no_copies: bool,
-    /// The time of creation, in seconds since 1970. A Service whose time cannot be read counts as the youngest.
+    /// The creation time, as Unix time in seconds. A Service whose creation time cannot be parsed counts as the
+    /// youngest.
     created: i64,
     key: ServiceKey,
 }
@@ -89,7 +90,7 @@ pub(super) struct ServiceQuota {
     limits: ServiceLimits,
     ranks: HashMap<ServiceKey, Rank>,
     namespaces: HashMap<Box<str>, Ranking>,
-    /// The Services that their namespaces admit.
+    /// The Services that the limits of their namespaces admit.
     total: Ranking,
 }
 
@@ -103,7 +104,7 @@ impl ServiceQuota {
         }
     }
 
-    /// Whether no limit keeps a Service from getting copies.
+    /// Whether the limits allow a Service to have copies.
     pub fn admits(&self, key: &ServiceKey) -> bool {
         self.ranks
             .get(key)
@@ -128,8 +129,8 @@ impl ServiceQuota {
         })
     }
 
-    /// Ranks a Service, or removes it if there is no rank. Returns the Services that are now admitted, that are no
-    /// longer admitted, or that another limit now refuses.
+    /// Ranks a Service, or removes it if there is no rank. Returns the Services that are newly admitted, that are no
+    /// longer admitted, or that a different limit now refuses.
     fn rank(&mut self, key: &ServiceKey, rank: Option<Rank>) -> Dirty {
         if self.ranks.get(key) == rank.as_ref() {
             return Dirty::new();
@@ -176,7 +177,7 @@ impl Index {
         self.quota = ServiceQuota::new(limits);
     }
 
-    /// The managed Services that the limits admit, and as many disabled Services as there is room for.
+    /// The managed Services that the limits admit, and as many disabled Services as fit.
     pub(super) fn admitted(&self) -> impl Iterator<Item = &Arc<ManagedService>> {
         self.declared().filter(|service| self.quota.admits(&service.key))
     }
@@ -186,8 +187,8 @@ impl Index {
         self.quota.refusal(key)
     }
 
-    /// Updates the rank of a Service after it or its copies have changed. Returns the Services that limits now treat
-    /// differently.
+    /// Updates the rank of a Service after it or its copies have changed. Returns the Services that the limits now
+    /// treat differently.
     pub(super) fn rank(&mut self, key: &ServiceKey) -> Dirty {
         let declared = self.declared_service(key);
         let limited = declared.filter(|service| !self.is_reserved(service));

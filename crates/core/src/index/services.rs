@@ -11,11 +11,11 @@ use crate::model::{
 /// The known state of one Service.
 #[derive(Debug)]
 pub(super) struct Known {
-    /// Its resourceVersion. A new version alone does not make a Service dirty, because most changes to a Service do not
-    /// matter to the operator.
+    /// Its resourceVersion. A new version alone does not make a Service dirty, because most changes to a Service are
+    /// irrelevant to the operator.
     pub version: Option<u64>,
-    /// The namespaces that may copy it, if an annotation names any. If the Service cannot be decoded, those of its last
-    /// readable state.
+    /// The namespaces that may copy it, if an annotation names any. If the Service cannot be decoded, this is the value
+    /// from its last readable state.
     pub allow_from: Option<AllowFrom>,
     /// `None` if the Service is neither managed nor disabled.
     pub declared: Option<Arc<ManagedService>>,
@@ -23,7 +23,7 @@ pub(super) struct Known {
     pub condition: Option<Box<Condition>>,
 }
 
-/// The known version of a Service, or its absence, and the number of Services that were deleted up to this point.
+/// The known version of a Service, or its absence, and the number of Services deleted so far.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceVersion {
     exists: bool,
@@ -115,7 +115,7 @@ impl Index {
     }
 
     /// Whether a GET has shown that this Service, with this UID, is deleted. A UID is never reused, so a state with
-    /// that UID is older than the GET, unless etcd was restored from a backup. A list that begins later shows such a
+    /// that UID is older than the GET, unless etcd was restored from a backup. A list that begins later reveals the
     /// restore.
     #[must_use]
     pub fn is_service_gone(&self, metadata: &ObjectMeta) -> bool {
@@ -182,9 +182,9 @@ impl Index {
         }
     }
 
-    /// A counter that grows whenever the names to watch might have changed: a Service starts or stops being managed or
-    /// disabled, gets another source, or gains or loses consent or its place within a limit. The counter is 0 until
-    /// Services are listed, because the names are incomplete until then.
+    /// A counter that grows whenever the names to watch might have changed: when a Service starts or stops being
+    /// managed or disabled, gets another source, gains or loses consent, or gains or loses its place within a limit.
+    /// The counter is 0 until Services are listed, because the names are incomplete until then.
     #[must_use]
     pub fn names_changed(&self) -> u64 {
         if self.services_listed {
@@ -206,8 +206,8 @@ impl Index {
 
     /// Records the result of a GET. `service` is the Service, decoded or not, or `None` if it does not exist. `before`
     /// is the version known when the GET was sent. Returns the affected Services, or `None` if the watch has shown a
-    /// change since then, because it is unknown whether the change or the GET is newer. Otherwise the GET counts as
-    /// newer, as in [`Index::observe`].
+    /// change since the GET was sent, because it is unknown whether the change or the GET is newer. Without such a
+    /// change, the GET counts as newer, as in [`Index::observe`].
     #[must_use]
     pub fn observe_service(
         &mut self,
@@ -238,7 +238,7 @@ impl Index {
         })
     }
 
-    /// Records that a Service no longer asks for its source, unless its new state asks for the same one.
+    /// Records that a Service no longer asks for its source, unless its new state asks for the same source.
     fn unlink(&mut self, service: Option<&ManagedService>, new: Option<&ManagedService>) {
         if let Some(service) = service
             && let Some(source) = service.source()

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::service_name;
 use crate::model::{EndpointSlice, ObjectMeta, ServiceKey, SliceKey, service_of_copy_name};
 
-/// Slices that one kind of watch shows.
+/// The slices that one kind of watch shows.
 #[derive(Debug, Default)]
 pub(super) struct Slices {
     by_key: HashMap<SliceKey, Arc<EndpointSlice>>,
@@ -14,9 +14,9 @@ pub(super) struct Slices {
     by_service: HashMap<ServiceKey, Vec<Arc<EndpointSlice>>>,
     /// How many slices were removed since the start.
     removals: u64,
-    /// Slices that are gone according to a GET, while a watch can still show older states of them. A UID is never
-    /// reused, so a state with that UID is older than the GET, unless etcd was restored from a backup. A list that
-    /// begins later shows such a restore, and removes the entry.
+    /// Slices that a GET has shown to be gone, while a watch can still show older states of them. A UID is never
+    /// reused, so a state with the same UID is older than the GET, unless etcd was restored from a backup. A list that
+    /// begins later reveals the restore, and removes the entry.
     gone: HashMap<SliceKey, Gone>,
 }
 
@@ -29,7 +29,8 @@ struct Gone {
 }
 
 impl Slices {
-    /// The slices that concern a Service: by label, by owner, or because a copy for the Service could have their name.
+    /// The slices that concern a Service: by label, by owner, or because their name could be that of a copy for the
+    /// Service.
     pub fn of<'a>(&'a self, service: &ServiceKey) -> impl Iterator<Item = &'a Arc<EndpointSlice>> + use<'a> {
         self.by_service.get(service).into_iter().flatten()
     }
@@ -52,13 +53,13 @@ impl Slices {
         self.by_key.get(key)
     }
 
-    /// A counter that grows with each removed slice. While it stays the same, no slice was removed.
+    /// A counter that grows with each removed slice.
     pub fn removals(&self) -> u64 {
         self.removals
     }
 
     /// Adds or updates a slice. Returns the Services that it concerns or concerned, or no Services if nothing changed.
-    /// An equal version does not prove that nothing changed, because a restore of etcd reuses versions.
+    /// An equal version does not prove that nothing changed, because versions are reused after a restore of etcd.
     pub fn insert(&mut self, slice: EndpointSlice) -> BTreeSet<ServiceKey> {
         let key = slice.key();
         if self
@@ -90,8 +91,8 @@ impl Slices {
         self.take(key)
     }
 
-    /// Removes a slice that a GET has shown to be gone, and records this, because a watch can still show older states
-    /// of it.
+    /// Removes a slice that a GET has shown to be gone, and remembers that it is gone, because a watch can still show
+    /// older states of it.
     pub fn remove_for_good(&mut self, key: &SliceKey) -> BTreeSet<ServiceKey> {
         if let Some(slice) = self.by_key.get(key)
             && let Some(uid) = slice.metadata.uid.clone()
@@ -133,7 +134,7 @@ impl Slices {
     }
 }
 
-/// The index of a slice among those of its Service, or the index at which to insert it.
+/// The index of a slice among the slices of its Service, or the index at which to insert it.
 fn position(slices: &[Arc<EndpointSlice>], key: &SliceKey) -> Result<usize, usize> {
     slices.binary_search_by(|slice| {
         let ObjectMeta { namespace, name, .. } = &slice.metadata;

@@ -11,7 +11,7 @@ use crate::model::{
 
 impl Index {
     /// The state that determines the copies of one Service, or `None` while too little is known. Copies without consent
-    /// can be deleted before anything is known about the source that the Service names now.
+    /// can be deleted even before anything is known about the source that the Service names now.
     #[must_use]
     pub fn snapshot(&self, key: &ServiceKey) -> Option<Snapshot> {
         if !self.services_listed || !self.copies_listed {
@@ -28,7 +28,7 @@ impl Index {
             Some(_) if !self.quota.admits(key) => (None, self.over_limit(key)),
             Some(source) => (None, self.grantors(source).refusal(key.namespace(), source)),
         };
-        // Before its slices are listed, a source looks empty even if it is not.
+        // Until its slices are listed, a source looks empty even if it is not.
         let (source, unlisted) = match source {
             Some(source) if !self.names_listed.contains(source.name()) => (None, Some(source)),
             source => (source, None),
@@ -56,7 +56,7 @@ impl Index {
             unreadable.extend(outlines.iter().cloned());
             self.source(source, key, &mut outlines)
         });
-        // Before the slices of the source are listed, a copy could also be from another source in the same namespace.
+        // Until the slices of the source are listed, a copy could also come from another source in the same namespace.
         let is_unknown = |copy: &&EndpointSlice| {
             let claimed = copy
                 .provenance()
@@ -96,7 +96,7 @@ impl Index {
         self.uses.contains(&(source.clone(), service.clone()))
     }
 
-    /// Copies whose source slice has the name of another Service, if that name is the name of this source followed by a
+    /// Copies whose source slice has the name of another Service, if that name consists of the name of this source, a
     /// dash and one more word. Kubernetes forms the names of the source's slices in the same way.
     fn named_after_others<'a>(
         &self,
@@ -126,10 +126,10 @@ impl Index {
         self.dependants(&source).filter(is_copied).cloned().collect()
     }
 
-    /// The source of a Service. Adds to `outlines` the slices of which only an outline is in memory.
+    /// The source of a Service. Adds the slices of which only an outline is in memory to `outlines`.
     fn source(&self, key: &ServiceKey, service: &ServiceKey, outlines: &mut BTreeSet<SliceKey>) -> Source {
         let belongs = |slice: &&Arc<EndpointSlice>| slice.belongs_to(key);
-        // A slice that the Go operator left is a copy too, perhaps of a source that this Service may not copy.
+        // A slice that the Go operator left behind is a copy too, perhaps of a source that this Service may not copy.
         let (left, slices): (Vec<_>, Vec<_>) = self
             .others
             .of(key)

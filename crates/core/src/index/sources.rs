@@ -59,7 +59,7 @@ pub type NamesByRequester = BTreeMap<Requester, BTreeSet<String>>;
 
 impl Index {
     /// The names of the managed Services that get copies, of the sources that they use, and of disabled Services, for
-    /// which the Go operator might have left slices.
+    /// which the Go operator might have left slices behind.
     #[must_use]
     pub fn names_by_requester(&self) -> NamesByRequester {
         let mut names = NamesByRequester::new();
@@ -80,7 +80,7 @@ impl Index {
         names
     }
 
-    /// Names of Services whose slices matter: the sources in use, the managed Services that get copies, disabled
+    /// The names of Services whose slices matter: the sources in use, the managed Services that get copies, disabled
     /// Services, and the names that are always watched.
     #[must_use]
     pub fn names(&self) -> BTreeSet<String> {
@@ -90,13 +90,13 @@ impl Index {
         managed.chain(sources).chain(always).map(str::to_owned).collect()
     }
 
-    /// From now on, slices of Services with this name matter, even while no managed Service uses such a Service as its
+    /// From now on, slices of Services with this name matter, even while no managed Service uses one of them as its
     /// source.
     pub fn always_watch(&mut self, name: &str) {
         self.always.insert(name.to_owned());
     }
 
-    /// The names that do not change while the process runs: those from the flags, and those that are always watched.
+    /// The names that do not change while the process runs: those from the flags and those that are always watched.
     #[must_use]
     pub fn pinned_names(&self) -> BTreeSet<String> {
         let by_flag = [&self.defaults.source].into_iter().chain(&self.defaults.managed);
@@ -117,8 +117,9 @@ impl Index {
         }
     }
 
-    /// The sources in use that have been listed: names by namespace. A namespace is left out if none of these sources
-    /// has a Service or a slice there, because a user who may edit a Service can name any number of namespaces.
+    /// The sources in use that have been listed: names by namespace. A namespace is left out if it contains neither the
+    /// Service nor a slice of any of these sources, because a user who may edit a Service can name any number of
+    /// namespaces.
     #[must_use]
     pub fn sources(&self) -> BTreeMap<String, BTreeSet<String>> {
         let mut sources: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
@@ -137,7 +138,7 @@ impl Index {
         sources
     }
 
-    /// Starts a record of a list of slices whose request is about to be sent.
+    /// Starts a record of a list of slices that is about to be requested.
     #[must_use]
     pub fn listing(&self, namespace: String, names: BTreeSet<String>) -> Listing {
         Listing {
@@ -149,8 +150,8 @@ impl Index {
         }
     }
 
-    /// Whether the watches show every slice that was on a list, in that state or a newer one, and no longer show older
-    /// slices that were missing from the list.
+    /// Whether the watches show every slice that was on a list, in the same state or a newer one, and no longer show
+    /// older slices that were not on the list.
     #[must_use]
     pub fn shows(&self, listing: &Listing) -> bool {
         let may_be_gone = self.others.removals() != listing.removals;
@@ -174,10 +175,10 @@ impl Index {
         are_shown && self.others.keys_where(gone).is_empty()
     }
 
-    /// The addresses of the ready endpoints of a Service, each with the number of the port that has this name: first
-    /// those in the slice that has the name of the Service, then those in its other slices. API servers write their own
-    /// addresses into the slice that has the name of `default/kubernetes`, and repair this slice when a user edits it.
-    /// Other slices can come from any user with write access.
+    /// The addresses of the ready endpoints of a Service, each with the number of the port named `port`. The first set
+    /// comes from the slice that has the name of the Service, and the second from its other slices. API servers write
+    /// their own addresses into the slice that has the name of `default/kubernetes`, and repair this slice when a user
+    /// edits it. Other slices can come from any user with write access.
     #[must_use]
     pub fn addresses_of(&self, service: &ServiceKey, port: &str) -> [BTreeSet<(String, u16)>; 2] {
         let slices = self

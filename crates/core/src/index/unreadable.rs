@@ -1,4 +1,4 @@
-//! Objects that cannot be decoded: they exist, but no copy changes because of them.
+//! Objects that cannot be decoded. They exist, but they cause no change to a copy.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -12,10 +12,10 @@ use crate::model::{
 /// The known unreadable objects, by kind.
 #[derive(Debug, Default)]
 pub(super) struct UnreadableObjects {
-    /// Services of which it is unknown whether they are managed. Those with copies count as managed.
+    /// Services that might be managed or not. Those with copies count as managed.
     pub services: HashMap<ServiceKey, Arc<ManagedService>>,
-    /// Services that have not been decodable since the index first saw them, so that it is not known which namespaces
-    /// may copy them.
+    /// Services that have been undecodable since the index first saw them, so that it is unknown which namespaces may
+    /// copy them.
     pub sources: BTreeSet<ServiceKey>,
     slices: BTreeMap<SliceKey, Slice>,
     /// How many slices were removed since the start.
@@ -42,7 +42,7 @@ impl Slice {
         by_label.chain(service_of_copy_name(key)).collect()
     }
 
-    /// Whether the watch of this scope is the one that reports on it.
+    /// Whether the watch of this scope is the one that shows it.
     fn is_in(&self, scope: &Scope) -> bool {
         match scope {
             Scope::Copies => self.is_copy,
@@ -131,7 +131,7 @@ impl UnreadableObjects {
         slice.services(key)
     }
 
-    /// Forgets slices of names that are no longer watched.
+    /// Forgets slices of Services whose names are no longer watched.
     pub fn retain_names(&mut self, is_watched: impl Fn(&str) -> bool) {
         self.slices
             .retain(|_, slice| slice.is_copy || !slice.rule_out(|name| !is_watched(name)));
@@ -190,7 +190,7 @@ impl Index {
         self.keep_unreadable(metadata, *scope == Scope::Copies, names)
     }
 
-    /// Records the result of a GET: a slice that cannot be decoded. Returns `None` if no watch covers the slice. Such a
+    /// Records that a GET returned a slice that cannot be decoded. Returns `None` if no watch covers the slice. Such a
     /// slice is not kept, because no watch would report its deletion.
     #[must_use]
     pub fn observe_unreadable(&mut self, unreadable: &Unreadable) -> Option<Dirty> {

@@ -1,4 +1,4 @@
-//! The progress of the watches that select slices by Service name, and which watch counts if several watch the same
+//! The progress of the watches that select slices by Service name, and which watch is used if several cover the same
 //! name.
 
 use std::collections::BTreeSet;
@@ -18,9 +18,9 @@ struct Progress {
     /// The highest resourceVersion that it has shown since its last list began. Older values do not count: after etcd
     /// was restored from a backup, they belong to a different history.
     newest: u64,
-    /// Whether its list is incomplete: the watch has possibly shown a version, but not everything older.
+    /// Whether its list is incomplete: the watch might have shown a version, but not everything older.
     is_listing: bool,
-    /// Whether its list was complete at least once.
+    /// Whether its list has been complete at least once.
     has_listed: bool,
 }
 
@@ -35,8 +35,8 @@ impl Index {
         }
     }
 
-    /// Records that from now on only slices of Services with these names are watched, each set of names by one watch.
-    /// Forgets the other watches, and their slices.
+    /// Records that from now on only slices of Services with these names are watched, with one watch for each set of
+    /// names. Forgets the other watches, and their slices.
     pub fn retain_names(&mut self, shards: &BTreeSet<Arc<BTreeSet<String>>>) {
         let versions = &self.versions;
         let is_watched = |name: &str| shards.iter().any(|names| names.contains(name));
@@ -55,7 +55,7 @@ impl Index {
 }
 
 impl WatchProgress {
-    /// Records that the watch of this scope has reached this version. The version can be that of a deletion.
+    /// Records that the watch of this scope has reached this version. The version can come from a deletion.
     pub fn saw(&mut self, scope: &Scope, version: Option<u64>) {
         if let Some(progress) = self.entry(scope) {
             progress.newest = version.unwrap_or(0).max(progress.newest);
@@ -69,15 +69,15 @@ impl WatchProgress {
         }
     }
 
-    /// The version up to which all slices of Services with this name have been shown. Zero while the watch of this name
-    /// is relisting. The versions of other watches prove nothing about these slices.
+    /// The version up to which all slices of Services with this name have been shown. Zero while the watch for this
+    /// name is relisting. The versions of other watches prove nothing about these slices.
     pub fn seen_of(&self, name: &str) -> u64 {
         let last = self.last_listed(name);
         last.filter(|progress| !progress.is_listing)
             .map_or(0, |progress| progress.newest)
     }
 
-    /// Whether the watch of this name is relisting. Slices that it showed before possibly no longer exist.
+    /// Whether the watch for this name is relisting. Slices that it showed before might no longer exist.
     pub fn is_relisting(&self, name: &str) -> bool {
         self.last_listed(name).is_some_and(|progress| progress.is_listing)
     }

@@ -1,7 +1,7 @@
 //! Compact representations of objects, because the index holds thousands of them.
 //!
-//! A `BTreeMap<String, String>` takes 544 bytes for its first entry, and a `Vec` that a decoder filled has room for up
-//! to twice its elements.
+//! A `BTreeMap<String, String>` takes 544 bytes for its first entry, and a `Vec` that a decoder filled can have room
+//! for twice as many elements as it holds.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -13,7 +13,7 @@ use serde::{Deserialize, Deserializer};
 
 use super::{label, provenance};
 
-/// Labels or annotations, sorted by key. The common keys of slices need no allocation.
+/// Labels or annotations, sorted by key. Keys that are common on slices need no allocation.
 pub type StringMap = LiteMap<Cow<'static, str>, Box<str>>;
 
 /// The keys that are decoded without an allocation.
@@ -49,17 +49,17 @@ where
     Ok(list)
 }
 
-/// Decodes a time as seconds since 1970. A value that is not a time gives `None` and no error.
+/// Decodes a time as Unix time in seconds. A value that is not a time gives `None`, not an error.
 pub(super) fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i64>, D::Error> {
     Ok(match Time::deserialize(deserializer)? {
-        Time::Text(text) => seconds_since_1970(&text),
+        Time::Text(text) => unix_seconds(&text),
         Time::Other(_) => None,
     })
 }
 
-/// Reads a time of the API. Returns `None` if the text is not a time, or if the time is later than a [`Timestamp`] can
-/// be: 30 December 9999, 22:00 UTC.
-pub(super) fn seconds_since_1970(time: &str) -> Option<i64> {
+/// Parses a time in the format of the API. Returns `None` if the text is not a time, or if the time is later than the
+/// latest [`Timestamp`], which is December 30, 9999, 22:00 UTC.
+pub(super) fn unix_seconds(time: &str) -> Option<i64> {
     time.parse().ok().map(Timestamp::as_second)
 }
 
@@ -71,7 +71,7 @@ enum Time<'a> {
     Other(IgnoredAny),
 }
 
-/// For `#[serde(with)]`. Without it, an empty `LiteMap` would be serialized as a sequence.
+/// For `#[serde(with)]`, because an empty `LiteMap` would otherwise be serialized as a sequence.
 pub(super) mod string_map {
     use serde::Serializer;
 

@@ -1,4 +1,4 @@
-//! The condition of a managed Service, and when its copies are in sync.
+//! The condition of a managed Service, and the rule that decides whether its copies are in sync.
 
 use std::borrow::Cow;
 
@@ -27,9 +27,9 @@ words! {
 pub struct Condition {
     /// Whether the copies are in sync.
     pub status: ConditionStatus,
-    /// The reason of a finding, or `InSync`, `NotWritten` or `NotDecided`.
+    /// A finding's reason, or `InSync`, `NotWritten` or `NotDecided`.
     pub reason: Cow<'static, str>,
-    /// The details, for people.
+    /// The details, for human readers.
     pub message: Cow<'static, str>,
 }
 
@@ -47,7 +47,7 @@ fn undone<'a>(findings: impl IntoIterator<Item = &'a Finding>) -> Option<&'a Fin
 }
 
 impl Condition {
-    /// The condition after a sync that knew enough to decide. `is_done` is as in [`is_in_sync`].
+    /// The condition after a sync that had enough information to decide. `is_done` is as in [`is_in_sync`].
     pub fn decided<'a>(is_done: bool, findings: impl IntoIterator<Item = &'a Finding>) -> Self {
         match undone(findings) {
             Some(finding) => Self {
@@ -82,7 +82,7 @@ impl Condition {
         }
     }
 
-    /// Whether this condition usually lasts only seconds, because the operator keeps trying.
+    /// Whether this condition usually lasts only seconds, because the operator retries.
     #[must_use]
     pub fn is_passing(&self) -> bool {
         matches!(&*self.reason, "NotWritten" | "NotDecided")

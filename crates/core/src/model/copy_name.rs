@@ -15,8 +15,8 @@ pub fn copy_name(service: &str, source: &EndpointSlice) -> String {
     name_of_copy(service, &source.key(), &source.address_type)
 }
 
-/// The name of the copy of a source slice in this family. If the slice has the other family, the addresses of the copy
-/// come from Nodes.
+/// The name of the copy of a source slice in this family. If the slice is of the other family, the addresses of the
+/// copy come from Nodes.
 #[must_use]
 pub fn copy_name_in(service: &str, source: &EndpointSlice, family: Family) -> String {
     name_of_copy(service, &source.key(), family.as_str())
@@ -27,13 +27,13 @@ pub(super) fn name_of_copy(service: &str, source: &SliceKey, address_type: &str)
     format!("{service}-{}", short_hash(&format!("{source}/{address_type}")))
 }
 
-/// The first characters of the hash of a text, in an alphabet that names allow.
+/// The first characters of the hash of a text, in an alphabet that is valid in names.
 pub(crate) fn short_hash(text: &str) -> String {
     BASE32_NOPAD.encode(&Sha256::digest(text))[..HASH_LENGTH].to_ascii_lowercase()
 }
 
-/// The Service that a slice of this name would be a copy for, or `None` if no copy has such a name. Any slice with such
-/// a name could be in the way of a copy.
+/// The Service for which a slice with this name would be a copy, or `None` if this cannot be the name of a copy. Any
+/// slice with the name of a copy can block that copy.
 #[must_use]
 pub fn service_of_copy_name(slice: &SliceKey) -> Option<ServiceKey> {
     let (service, hash) = slice.name().rsplit_once('-')?;

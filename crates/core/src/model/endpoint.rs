@@ -6,8 +6,8 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::discovery::v1::{EndpointConditions, EndpointHints};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 
-/// An endpoint like that of `k8s-openapi`, but in a quarter of the memory, because fields that most endpoints lack are
-/// behind a pointer. It has no `deprecatedTopology`, which clients of `discovery.k8s.io/v1` cannot write.
+/// Like the `Endpoint` of `k8s-openapi`, but it takes a quarter of the memory, because fields that most endpoints lack
+/// are behind a pointer. It has no `deprecatedTopology`, which clients of `discovery.k8s.io/v1` cannot write.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct Endpoint {
@@ -35,14 +35,14 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// Whether it is ready. An endpoint without the condition `ready` is.
+    /// Whether it is ready. An endpoint without the `ready` condition counts as ready.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         let conditions = self.conditions.as_ref();
         conditions.and_then(|conditions| conditions.ready) != Some(false)
     }
 
-    /// The first address, in canonical form. Consumers use no other address.
+    /// The first address, in canonical form. Consumers ignore other addresses.
     #[must_use]
     pub fn address(&self) -> Option<IpAddr> {
         let address: IpAddr = self.addresses.first()?.parse().ok()?;
@@ -50,8 +50,8 @@ impl Endpoint {
     }
 }
 
-/// A reference to an object, as JSON. In a structure, the fields would need five to eight allocations, although the
-/// operator only compares and copies them.
+/// A reference to an object, stored as JSON. As a struct, it would need five to eight allocations, although the
+/// operator only compares and copies it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TargetRef {
     /// Empty if the reference names no namespace.
@@ -100,7 +100,7 @@ mod tests {
     /// Rule: survive.memory
     #[test]
     fn every_field_of_an_endpoint_is_read_and_written() {
-        // No `..`, so that the compiler reports each new field of the API, and someone has to decide about it.
+        // No `..`, so that a new field of the API breaks the build until somebody decides how to handle it.
         let v1::Endpoint {
             addresses: _,
             conditions: _,

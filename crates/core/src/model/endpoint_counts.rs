@@ -15,11 +15,11 @@ pub struct EndpointCounts {
     pub terminating: usize,
 }
 
-/// The numbers of endpoints of one managed Service: those of its source and those in its copies.
+/// The numbers of endpoints in the source and in the copies of one managed Service.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SourceAndCopies {
-    /// Endpoints in slices of the source, for the families that the Service wants. Those that lead back to the Service
-    /// do not count if the copies leave them out.
+    /// Endpoints in slices of the source, for the families that the Service wants. Endpoints that lead back to the
+    /// Service do not count if the copies leave them out.
     pub source: EndpointCounts,
     /// Endpoints in the copies.
     pub copies: EndpointCounts,
@@ -35,7 +35,7 @@ enum Traffic {
 
 impl EndpointCounts {
     /// Counts the endpoints of slices. An address in several slices counts once, in its best condition, because
-    /// kube-proxy uses that one. An absent condition has the default of the API. The counts of outlines
+    /// kube-proxy uses that one. An absent condition has the API's default value. The counts of outlines
     /// ([`Kept::Outline`]) are added, so an address that is also in another slice counts twice.
     pub fn of<'a>(slices: impl IntoIterator<Item = &'a EndpointSlice>) -> Self {
         let mut by_address: BTreeMap<&str, Traffic> = BTreeMap::new();
@@ -49,7 +49,7 @@ impl EndpointCounts {
             slice.endpoints.iter().flatten()
         });
         for endpoint in endpoints {
-            // Consumers do not use the other addresses.
+            // Consumers use only the first address.
             let address = endpoint.addresses.first().map_or("", String::as_str);
             let conditions = endpoint.conditions.as_ref();
             let is_terminating = conditions.and_then(|conditions| conditions.terminating) == Some(true);

@@ -43,57 +43,61 @@ macro_rules! reasons {
 reasons! {
     /// The Service cannot be decoded.
     Unreadable, leaves_undone: true,
-        means: "The Service cannot be decoded: a field that the operator reads has a value of the wrong type. Its \
-            copies stay as they are, unless consent to them is withdrawn, and no new ones are created.",
+        means: "The Service cannot be decoded: a field that the operator reads has a value of the wrong type. No new \
+            copies are created. Existing copies stay as they are, unless permission to copy the source is withdrawn \
+            (see `NotPermitted`).",
         remedy: "Correct the field that the note names, and apply the Service again.";
 
     /// An annotation has an invalid value.
     InvalidAnnotation, leaves_undone: true,
-        means: "An annotation has an invalid value: `enabled` is neither `true` nor \
-            `false`, a name is not a DNS label, a namespace is given without a name, `when-source-empty` is neither \
-            `hold` nor `follow`, or `probe` is not `off`. Existing copies stay as they are, unless consent \
-            to them is withdrawn, and no new ones are created. An unknown value of `when-source-empty` or `probe` is \
-            ignored instead, but the Service counts as out of sync.",
+        means: "An annotation has an invalid value: `enabled` is neither `true` nor `false`, a name is not a DNS \
+            label, a namespace is given without a name, `when-source-empty` is neither `hold` nor `follow`, or `probe` \
+            is not `off`. No new copies are created. Existing copies stay as they are, unless permission to copy the \
+            source is withdrawn (see `NotPermitted`). If only the value of `when-source-empty` or `probe` is invalid, \
+            the operator ignores the value and keeps copying, but the Service counts as out of sync.",
         remedy: "Fix the annotation that the note names.";
 
     /// The managed Service has a selector: the built-in controller writes its slices.
     HasSelector, leaves_undone: true,
-        means: "The Service has a selector, so Kubernetes itself manages its EndpointSlices. Its copies were \
-            deleted.",
+        means: "The Service has a selector, so Kubernetes itself manages its EndpointSlices. The operator deletes the \
+            copies of the Service.",
         remedy: "Remove `spec.selector`, or set `endpoint-copier/enabled: \"false\"`.";
 
     /// The managed Service is of type `ExternalName`.
     ExternalName, leaves_undone: true,
-        means: "The Service is of type `ExternalName`, which has no endpoints. Its copies were deleted.",
+        means: "The Service is of type `ExternalName`, which has no endpoints. The operator deletes the copies of the \
+            Service.",
         remedy: "Change the type, or set `endpoint-copier/enabled: \"false\"`.";
 
     /// The managed Service names itself as its source.
     SourceIsSelf, leaves_undone: true,
-        means: "The Service names itself as its source. Its copies were deleted.",
+        means: "The Service names itself as its source. The operator deletes the copies of the Service.",
         remedy: "Name another Service as the source.";
 
     /// The limits allow no more managed Services, so this one gets no copies. Or the Service has too many ports.
     LimitReached, leaves_undone: true,
-        means: "There are more managed Services than the limit of the namespace or of the cluster allows. Services \
-            that have copies come first, then the oldest, then the first by name. This Service gets no copies, and the \
-            operator deleted those that it had. Or the Service has more than 100 ports, which is the maximum of an \
-            EndpointSlice: its copies have the first 100.",
-        remedy: "Remove the annotation `endpoint-copier/enabled` from Services that need no copies. The next Service \
-            in line then gets its copies immediately. Or raise `--max-services-per-namespace` or `--max-services`; the \
-            note says which. If the Service has more than 100 ports, split them among several Services.";
+        means: "The number of managed Services exceeds the limit for the namespace or for the cluster. Services that \
+            have copies come first, then the oldest Services, then the first by name. This Service gets no copies, and \
+            the operator deletes those that it had. Or the Service has more than 100 ports, which is the maximum of an \
+            EndpointSlice, so its copies have only the first 100.",
+        remedy: "Remove the annotation `endpoint-copier/enabled` from Services that need no copies, so that the next \
+            Service in line immediately gets its copies. Or raise the limit that the note names: \
+            `--max-services-per-namespace` or `--max-services`. If the Service has more than 100 ports, split them \
+            among several Services.";
 
     /// The source is in another namespace, and there is no consent for the managed Service to copy it.
     NotPermitted, leaves_undone: true,
         means: "The source is in another namespace, and neither its owner nor an admin allows this namespace to copy \
-            it. The operator creates no copies. It deletes existing copies, unless something that might allow them \
-            cannot be read. The Event is the same whether or not the source exists.",
+            it. The operator creates no copies. It deletes existing copies, unless it cannot read an object that might \
+            grant permission, such as the source or a ReferenceGrant. The Event is the same whether or not the source \
+            exists.",
         remedy: "Annotate the source with `endpoint-copier/allow-from`, or create a ReferenceGrant in its namespace; \
             the note has the names. An admin can use `--allow-source` instead.";
 
     /// The source is in another namespace, and does not list a port of the managed Service.
     PortNotPermitted, leaves_undone: true,
-        means: "The source is in another namespace, and a port of the Service is not one of the ports of the \
-            source's EndpointSlice. The copy leaves out that port. If no port remains, there is no copy.",
+        means: "The source is in another namespace, and its EndpointSlice does not list one of the Service's ports. \
+            The copy leaves out that port. If no port remains, there is no copy.",
         remedy: "Use a port of the source. For the default source, an admin can allow other ports with \
             `--allow-port`.";
 
@@ -105,7 +109,7 @@ reasons! {
 
     /// Neither the source Service nor slices of it exist.
     SourceNotFound, leaves_undone: false,
-        means: "Neither a Service nor an EndpointSlice of the source exists. The operator treats the source as \
+        means: "Neither the source Service nor any EndpointSlice of it exists. The operator treats the source as \
             empty.",
         remedy: "Check the name and the namespace in the annotations, or create the source.";
 
@@ -113,24 +117,27 @@ reasons! {
     UnsupportedAddressType, leaves_undone: false,
         means: "The source has an EndpointSlice whose `addressType` is neither IPv4 nor IPv6. The operator does not \
             copy that slice.",
-        remedy: "Nothing, if the endpoints in the other slices are sufficient: kube-proxy does not use such slices \
-            either. Otherwise, list the addresses in an EndpointSlice of type IPv4 or IPv6.";
+        remedy: "If the endpoints in the other slices of the source are sufficient, do nothing: kube-proxy does not \
+            use a slice of this type either. If they are not sufficient, list the addresses in an EndpointSlice of \
+            type IPv4 or IPv6.";
 
     /// The source has no endpoint of an IP family that the managed Service needs.
     FamilyMissing, leaves_undone: false,
-        means: "The source has no endpoints of an IP family that the Service needs: it has none of the Service's \
-            families, or only one of them although the policy of the Service is `RequireDualStack`. There is no such \
-            Event for `default/kubernetes`, whose missing family comes from Nodes.",
+        means: "The source has no endpoints in an IP family that the Service needs: it has endpoints in none of the \
+            Service's families, or in only one of them although the `ipFamilyPolicy` of the Service is \
+            `RequireDualStack`. The operator never sends this Event for `default/kubernetes`, because it takes the \
+            addresses of the missing family from Nodes.",
         remedy: "Give the source endpoints of that family, or run the command in the note. If the second family is \
             missing, the command removes it with `ipFamilyPolicy: SingleStack`. If the first family of a Service with \
-            a cluster IP is missing, the command deletes and recreates the Service, because that family cannot change. \
-            This interrupts the traffic of the Service.";
+            a cluster IP is missing, the command deletes and recreates the Service, because the first family cannot \
+            change; this interrupts the traffic of the Service.";
 
     /// In an IP family that the API source lacks, copies lack an API server, or Nodes cannot be listed.
     FamilyIncomplete, leaves_undone: false,
-        means: "The Service wants an IP family that `default/kubernetes` lacks. The addresses of that family come from \
-            Nodes, but those of some API servers are unknown, are not unique, or have never answered, so the copies \
-            leave them out. Or the operator cannot list Nodes, and the copies keep the addresses that they have.",
+        means: "The Service wants an IP family that `default/kubernetes` lacks, so the operator takes the addresses in \
+            that family from Nodes. The addresses of some API servers are unknown, are not unique, or have never \
+            answered, so the copies leave them out. Or the operator cannot list Nodes, so the copies keep the \
+            addresses that they have.",
         remedy: "Fix the problem that the note names: `status.addresses` of the Node, `--nodes-selector`, the \
             permission to list Nodes, or an API server that listens on one family only.";
 
@@ -143,15 +150,15 @@ reasons! {
     /// The source lists an address of the managed Service itself.
     EndpointIsVip, leaves_undone: false,
         means: "The source lists an address of the Service itself: its load balancer IP, an external IP or its cluster \
-            IP. Traffic to that endpoint would come back to the Service. The copy leaves out the endpoint while the \
-            source has another endpoint of the same family.",
-        remedy: "Correct the source. An API server lists its `--advertise-address`: set it to the address of its node, \
-            not to the VIP.";
+            IP. Traffic to that endpoint would come back to the Service. The copy leaves out the endpoint as long as \
+            the source has another endpoint in the same family.",
+        remedy: "Correct the source. An API server lists its `--advertise-address` in `default/kubernetes`: set this \
+            flag to the address of the API server's node, not to the VIP.";
 
     /// A copy of the API source has a port that the source does not list.
     PortNotInSource, leaves_undone: false,
         means: "The Service copies `default/kubernetes`, but has a port that no EndpointSlice of `default/kubernetes` \
-            lists. Perhaps nothing listens on that port. Port 9345, where the supervisor of RKE2 listens, causes no \
+            lists. Perhaps nothing listens on that port. Port 9345, on which the RKE2 supervisor listens, causes no \
             Event.",
         remedy: "Set `targetPort` to the port that the API servers listen on, such as 6443.";
 
@@ -163,11 +170,11 @@ reasons! {
 
     /// The API server keeps rejecting a write.
     WriteRefused, leaves_undone: true,
-        means: "The API server rejects a write, for example with 403 or 422, or something else changed a copy back \
-            after each of 30 writes in a row. The operator retries after 5 s, and doubles the delay up to 30 s.",
-        remedy: "Read the reason in the note: an admission policy, an invalid value, or missing \
-            permissions, for example in a namespace that is not in the chart value `rbac.namespaces`. In such a \
-            namespace, the operator cannot write Events either, so only its log has the reason.";
+        means: "The API server rejects a write, for example with 403 or 422, or something else reverted a copy after \
+            each of 30 writes in a row. The operator retries after 5 s, and doubles the delay up to 30 s.",
+        remedy: "Read the reason in the note, such as an admission policy, an invalid value, or a missing permission. \
+            If the chart value `rbac.namespaces` leaves out the namespace, the operator can write neither copies nor \
+            Events there, so only its log has the reason.";
 
     /// Something else keeps writing our copies.
     OtherInstallation, leaves_undone: false,
@@ -175,42 +182,42 @@ reasons! {
             The writer is usually a second installation of the operator in another namespace. Neither installation \
             yields. The operator repairs differences that clients notice (endpoints, ports and what kube-proxy reads) \
             immediately, up to 30 times in a row (see `WriteRefused`), and other differences at most once a minute. \
-            The finding ends two minutes after the last such write.",
+            The finding ends two minutes after the other writer's last write.",
         remedy: "Uninstall one of the two installations, or stop the other writer. The note has commands that find \
             them.";
 
     /// The source is empty, and the operator keeps the last good copies.
     SourceEmptyHeld, leaves_undone: false,
-        means: "The source lists no endpoint of an IP family, and the operator keeps the last good copy, because the \
+        means: "The source lists no endpoints in an IP family, and the operator keeps the last good copy, because the \
             source is `default/kubernetes` or the annotation `endpoint-copier/when-source-empty` is `hold`.",
-        remedy: "List the EndpointSlices of the source to find out why it is empty: `kubectl get endpointslices \
-            --namespace default --selector kubernetes.io/service-name=kubernetes` for `default/kubernetes`. An API \
-            server that answers should itself be in the list, so check whether the API servers are just starting. To \
-            empty the copy as well, set `endpoint-copier/when-source-empty: follow`.";
+        remedy: "To find out why the source is empty, list its EndpointSlices. For `default/kubernetes`, run `kubectl \
+            get endpointslices --namespace default --selector kubernetes.io/service-name=kubernetes`. The API server \
+            that answers this command should itself be listed. If it is not, check whether the API servers are still \
+            starting. If the copy should become empty too, set `endpoint-copier/when-source-empty: follow`.";
 
     /// The source is empty, and there is no copy to hold.
     SourceEmpty, leaves_undone: true,
-        means: "The source lists no endpoint. The operator would keep the last good copy, but there is none, so the \
-            Service has no endpoint.",
+        means: "The source lists no endpoints. The operator would keep the last good copy, but there is none, so the \
+            Service has no endpoints.",
         remedy: "Find out why the source is empty: `kubectl get endpointslices --namespace <namespace> --selector \
             kubernetes.io/service-name=<name>` lists its EndpointSlices.";
 
     /// A traffic policy is `Local`, and an endpoint has no node.
     NodeNameMissing, leaves_undone: false,
-        means: "`externalTrafficPolicy` or `internalTrafficPolicy` is `Local`, and a ready endpoint has no nodeName, \
-            so the endpoint is not local on any node: with `externalTrafficPolicy: Local`, its node does not announce \
-            the address of the Service, and with `internalTrafficPolicy: Local`, clients on its node do not reach it. \
-            For `default/kubernetes`, the names come from Nodes; the note says for which address there is no Node, and \
-            why.",
-        remedy: "Fix the problem that the note names: the Nodes' `status.addresses`, `--nodes-selector`, or the \
-            permission to list Nodes. For any other source, name the nodes in its EndpointSlices. Or set the policy to \
-            `Cluster`.";
+        means: "`externalTrafficPolicy` or `internalTrafficPolicy` is `Local`, and a ready endpoint has no `nodeName`, \
+            so the endpoint is not local to any node. With `externalTrafficPolicy: Local`, its node does not announce \
+            the address of the Service. With `internalTrafficPolicy: Local`, clients on its node do not reach the \
+            endpoint. For `default/kubernetes`, the operator takes the names from Nodes; the note says which address \
+            has no Node, and why.",
+        remedy: "Fix the problem that the note names: `status.addresses` of the Nodes, `--nodes-selector`, or the \
+            permission to list Nodes. For any other source, set `nodeName` in its EndpointSlices. Or set the traffic \
+            policy to `Cluster`.";
 
     /// Probes took API servers out of the copies, or would have with `--probe=enforce`.
     EndpointUnreachable, leaves_undone: false,
         means: "An API server fails the probes of the operator, for example because it does not answer or answers with \
-            5xx, while another one passes them. The copy shows the failing server as not ready, so this server gets no \
-            traffic. With `--probe=observe`, the operator only reports the server.",
+            5xx, while another API server passes them. The copy shows the failing server as not ready, so this server \
+            gets no traffic. With `--probe=observe`, the operator only reports the server.",
         remedy: "Check this API server and the network to it. The server gets traffic again automatically once it has \
             answered `--probe-successes` probes in a row (3 by default), over at least 3 s.";
 
@@ -223,48 +230,50 @@ reasons! {
 
     /// API servers answer probes with 401 or 403.
     ProbeUnauthorized, leaves_undone: false,
-        means: "API servers answer the probes with 401 or 403. They count as alive, but the operator does not know \
-            whether they are ready.",
+        means: "API servers answer the probes with 401 or 403. These servers count as alive, but the operator does not \
+            know whether they are ready.",
         remedy: "Allow the ServiceAccount of the operator to `get` the nonResourceURL `/readyz`, as the chart does.";
 
     /// A port of an endpoint has never answered, while another port of the address or another API server answers.
     PortNotAnswering, leaves_undone: false,
         means: "A port of an endpoint has been listed for at least a minute and has never answered, while another port \
             of the same address answers. Or no port of the address has ever answered, while another API server \
-            answers. This alone does not make the endpoint not ready in the copy.",
-        remedy: "If nothing listens on that port, such as 9345 on K3s, remove it from the Service. If a firewall \
-            blocks the operator, allow it through. If the API server no longer exists, find out why \
+            answers. This finding alone does not change the readiness of the endpoint in the copy.",
+        remedy: "If nothing listens on that port, such as 9345 on K3s, remove the port from the Service. If a firewall \
+            blocks the probes of the operator, allow them. If the API server no longer exists, find out why \
             `default/kubernetes` still lists it.";
 
     /// Other controllers also write slices for the managed Service.
     ForeignSlices, leaves_undone: false,
         means: "The Service has EndpointSlices that are not copies. kube-proxy sends traffic to their endpoints too. \
-            The operator does not touch them. There is one Event for each kind of writer: Kubernetes mirrors an \
-            `Endpoints` object with the name of the Service, Kubernetes wrote the slices while the Service had a \
-            selector and nothing has removed them since, or another component writes the slices.",
+            The operator does not touch these slices. There is one Event for each origin of the slices: slices that \
+            Kubernetes mirrors from an `Endpoints` object with the same name as the Service; slices that Kubernetes \
+            left behind from when the Service had a selector; and slices that another component writes.",
         remedy: "Run the commands in the note. A mirrored slice keeps coming back until the `Endpoints` object is \
             deleted. If another component writes the slices, stop it before you delete them.";
 
     /// An `Endpoints` object of the Go operator is mirrored, and the operator is not allowed to delete it.
     LegacyEndpoints, leaves_undone: false,
-        means: "Kubernetes mirrors an `Endpoints` object with the name of the Service into an EndpointSlice, and the \
-            operator is not allowed to read or delete it. Version 0.2 of the Go operator leaves such an object behind.",
-        remedy: "An object that the Go operator created has the label `endpointslice.kubernetes.io/managed-by: \
-            endpoint-copier-operator`: delete it with the command in the note, or set `rbac.goOperator: true` in the \
-            chart until it is deleted. Do not delete any other object of a Service that is not managed; for a managed \
-            Service, see `ForeignSlices`.";
+        means: "Kubernetes mirrors an `Endpoints` object with the same name as the Service into an EndpointSlice, and \
+            the operator is not allowed to read or delete the `Endpoints` object. Version 0.2 of the Go operator \
+            leaves such an object behind.",
+        remedy: "If the `Endpoints` object has the label `endpointslice.kubernetes.io/managed-by: \
+            endpoint-copier-operator`, the Go operator created it. Delete it with the command in the note, or set \
+            `rbac.goOperator: true` in the chart until it is deleted. If the `Endpoints` object does not have this \
+            label: for a Service that is not managed, do not delete the object; for a managed Service, see \
+            `ForeignSlices`.";
 }
 
 /// The reason of the only Event whose type is not `Warning`.
 pub const SYNCED: &str = "Synced";
 
 /// The meaning of [`SYNCED`], in Markdown.
-pub const SYNCED_MEANING: &str = "The operator wrote the first copies, or the cause of a Warning is resolved: the \
-                                  copies are in sync with the source. The operator does not send this Event for each \
-                                  change.";
+pub const SYNCED_MEANING: &str = "The operator wrote the first copies, or the cause of a Warning is resolved. The \
+                                  copies are now in sync with the source. The operator does not send this Event for \
+                                  every change.";
 
 /// The maximum length of a note in bytes. The API server rejects more than 1,024 bytes.
-const LONGEST_NOTE: usize = 1000;
+const MAX_NOTE: usize = 1000;
 
 /// A problem with a Service.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -280,8 +289,8 @@ impl Finding {
     pub fn new(reason: Reason, note: impl Into<String>) -> Self {
         const CUT: &str = "…";
         let mut note = note.into();
-        if note.len() > LONGEST_NOTE {
-            let ends = (0..=LONGEST_NOTE - CUT.len()).rev();
+        if note.len() > MAX_NOTE {
+            let ends = (0..=MAX_NOTE - CUT.len()).rev();
             let end = ends.into_iter().find(|&end| note.is_char_boundary(end));
             note.truncate(end.unwrap_or_default());
             note.push_str(CUT);

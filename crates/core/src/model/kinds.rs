@@ -7,7 +7,7 @@ words! {
     WatchKind {
         /// All Services.
         Services => "services",
-        /// The slices of sources, and those slices of managed and disabled Services that are not copies.
+        /// The slices of sources, and all slices of managed and disabled Services that are not copies.
         Sources => "sources",
         /// The slices with our managed-by label.
         Copies => "copies",
@@ -17,8 +17,8 @@ words! {
         Nodes => "nodes",
         /// The ReferenceGrants, once they could give consent for a source in another namespace.
         Grants => "grants",
-        /// The Lease through which the leader says which API servers seem to fail, and the other replicas object. It is
-        /// watched while API servers are probed.
+        /// The Lease in which the leader announces which API servers seem to fail, and in which the other replicas
+        /// object. It is watched while API servers are probed.
         ProbeLease => "probe_lease",
     }
 }
@@ -75,8 +75,8 @@ words! {
 words! {
     /// Why a watch restarted.
     Restart {
-        /// The API server no longer knows the resourceVersion (410), or does not know it yet, as after a restore
-        /// from a backup.
+        /// The API server no longer knows the resourceVersion (410), or does not know it yet, for example after a
+        /// restore from a backup.
         Expired => "expired",
         /// The API server answered with an error, or did not answer.
         Error => "error",

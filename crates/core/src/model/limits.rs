@@ -32,8 +32,8 @@ pub enum Exceeded {
 }
 
 impl ServiceLimits {
-    /// The finding of a Service that gets no copies because of a limit. Its text does not contain the number of
-    /// Services that wait, because each change of the text causes an Event.
+    /// The finding for a Service that gets no copies because of a limit. Its text does not contain the number of
+    /// waiting Services, because each change to the text causes an Event.
     #[must_use]
     pub fn finding(&self, exceeded: Exceeded, service: &ServiceKey) -> Finding {
         let (place, limit, flag) = match exceeded {

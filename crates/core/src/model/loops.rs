@@ -9,7 +9,7 @@ use super::{Endpoint, Family, ManagedService, SlicesByKey};
 
 impl ManagedService {
     /// Removes from the slices of the source all endpoints whose address belongs to this Service itself, because
-    /// traffic to them would come back. In a family without other endpoints, such endpoints stay, because an empty copy
+    /// traffic to them would loop back. In a family without other endpoints, such endpoints stay, because an empty copy
     /// would be worse. Returns the slices, and the addresses of all such endpoints, removed or not.
     #[must_use]
     pub fn without_loops<'a>(&self, slices: &'a SlicesByKey) -> (Cow<'a, SlicesByKey>, BTreeSet<IpAddr>) {

@@ -33,7 +33,7 @@ pub(crate) mod words;
 pub use compact::StringMap;
 pub use condition::{Condition, ConditionStatus, IN_SYNC, is_in_sync};
 pub use consent::{
-    AllowFrom, Consent, ConsentPolicy, CrossNamespace, Grant, Grantors, Grants, LONGEST_ALLOW_FROM,
+    AllowFrom, Consent, ConsentPolicy, CrossNamespace, Grant, Grantors, Grants, MAX_ALLOW_FROM,
     PermittedPorts, ReferenceGrant, ReferenceGrantFrom, ReferenceGrantSpec, ReferenceGrantTo, Refusal,
 };
 pub(crate) use copy_name::short_hash;
@@ -68,15 +68,15 @@ pub mod annotation {
         /// `true`: managed; `false`: not managed, whatever the flags say.
         ENABLED = "endpoint-copier/enabled" =>
             "`\"true\"`: the Service is managed. `\"false\"`: the Service is not managed, whatever the flags say. The \
-             operator deletes its copies, and the slice or `Endpoints` that the Go operator left for it. With any \
-             other value, even an empty one, the copies stay as they are until you fix the value \
-             (`InvalidAnnotation`), unless consent to them is withdrawn. Without the annotation, only the Service \
-             that `--managed-endpoint-name` names is managed.";
+             operator deletes the copies of the Service, and the slice or `Endpoints` object that the Go operator left \
+             for the Service. With any other value, even an empty one, the copies stay as they are until you fix the \
+             value (`InvalidAnnotation`), unless permission to copy the source is withdrawn (`NotPermitted`). Without \
+             the annotation, only the Service that `--managed-endpoint-name` names is managed.";
         /// Name of the source Service.
         SOURCE_NAME = "endpoint-copier/default-service-name" =>
             "Name of the source Service. Without this annotation, the source is the default source, which is \
-             `default/kubernetes` unless flags name another one. A source that does not exist counts as empty, so \
-             the operator deletes the copies if the name is misspelled (`SourceNotFound`).";
+             `default/kubernetes` unless flags name another one. A source that does not exist counts as empty, so if \
+             you misspell the name, the operator deletes the copies (`SourceNotFound`).";
         /// Namespace of the source Service.
         SOURCE_NAMESPACE = "endpoint-copier/default-service-namespace" =>
             "Namespace of the source Service. If only `default-service-name` is set, the source is in the \
@@ -89,8 +89,8 @@ pub mod annotation {
              source.";
         /// `off`: probes do not change the copies of this Service.
         PROBE = "endpoint-copier/probe" =>
-            "`off`: API servers that do not answer probes stay ready in the copies of this Service. Any other \
-             non-empty value is ignored (`InvalidAnnotation`). The annotation matters only if the source is \
+            "`off`: API servers that fail probes stay ready in the copies of this Service. Any other non-empty value \
+             is ignored (`InvalidAnnotation`). The annotation has an effect only if the source is \
              `default/kubernetes`, because the operator probes no other source.";
     }
 
@@ -99,9 +99,9 @@ pub mod annotation {
         OF_SOURCES;
         /// On a source: the namespaces that may copy it.
         ALLOW_FROM = "endpoint-copier/allow-from" =>
-            "Namespaces whose Services may copy this one, separated by commas without spaces, or `\"*\"` for all. \
-             There are no other patterns; an empty value, or one of more than 4,096 bytes, allows no namespace. \
-             Services in the namespace of the source may always copy it. The annotation has no effect with \
+            "Namespaces whose Services may copy this Service, separated by commas without spaces, or `\"*\"` for all. \
+             There are no other patterns. A value that is empty, or longer than 4,096 bytes, allows no namespace. \
+             Services in the same namespace as the source may always copy it. The annotation has no effect with \
              `--cross-namespace=deny`.";
     }
 }
@@ -122,14 +122,15 @@ pub mod label {
             "`endpoint-copier-operator`.";
         /// Name of the source slice, on a copy. The Go operator's slices have it too.
         SOURCE = "endpoint-copier/source" =>
-            "Name of the source EndpointSlice. The label is missing if the name is longer than 63 characters.";
+            "Name of the source EndpointSlice. A copy does not have this label if the name is longer than 63 \
+             characters.";
         /// Marks slices of a Service that has no cluster IP. kube-proxy ignores slices with this label.
         HEADLESS = "service.kubernetes.io/headless" =>
             "Empty. A copy has this label only if the managed Service is headless. kube-proxy ignores slices with this \
              label.";
     }
 
-    /// The labels that only the operator sets on a copy. It removes those that should not be there.
+    /// The labels that only the operator sets on a copy. It removes any of them that the copy should not have.
     pub const OF_COPIES: [&str; 4] = [SERVICE_NAME, MANAGED_BY, SOURCE, HEADLESS];
 }
 
@@ -142,8 +143,8 @@ pub const ENDPOINT_SLICE_CONTROLLER: &str = "endpointslice-controller.k8s.io";
 /// The value of [`label::MANAGED_BY`] on slices into which Kubernetes mirrors an `Endpoints` object.
 pub const MIRRORING_CONTROLLER: &str = "endpointslicemirroring-controller.k8s.io";
 
-/// Declares a key that consists of a namespace and a name. Each key is a type of its own, so that a slice cannot be
-/// taken for a Service. Clones share the text, because a dozen tables hold the key of a Service.
+/// Declares a key that consists of a namespace and a name. Each kind of key has its own type, so that a slice cannot be
+/// mistaken for a Service. Clones share the text, because a dozen tables hold the key of a Service.
 macro_rules! key {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
@@ -154,7 +155,7 @@ macro_rules! key {
         }
 
         impl $name {
-            /// A key from its two parts.
+            /// Creates a key from its two parts.
             pub fn new(namespace: impl Into<Arc<str>>, name: impl Into<Arc<str>>) -> Self {
                 Self { namespace: namespace.into(), name: name.into() }
             }
@@ -211,7 +212,7 @@ key! {
     SliceKey
 }
 
-/// The settings that the flags give for Services.
+/// The settings for Services that the flags define.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Defaults {
     /// The source of a managed Service that names none.
@@ -233,7 +234,7 @@ words! {
 }
 
 impl Family {
-    /// Parses the word of the API. Returns `None` for anything else, including `FQDN`.
+    /// Parses the name that the API uses. Returns `None` for anything else, including `FQDN`.
     #[must_use]
     pub fn parse(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|family| family.as_str() == word)
@@ -258,7 +259,7 @@ impl Family {
     }
 }
 
-/// A resourceVersion as a number, or `None` if it is not a number. The versions of one cluster can be compared
+/// A resourceVersion as a number, or `None` if it is not a number. Versions from the same cluster can be compared
 /// (KEP-5504).
 #[must_use]
 pub fn version(resource_version: Option<&str>) -> Option<u64> {
@@ -283,13 +284,13 @@ pub fn annotation_of<'a>(metadata: &'a ObjectMeta, key: &str) -> Option<&'a str>
     metadata.annotations.as_ref()?.get(key).map(AsRef::as_ref)
 }
 
-/// Whether a name is a DNS label (RFC 1123), as names of Services and namespaces must be.
+/// Whether a name is a DNS label (RFC 1123), which the name of a Service or namespace must be.
 #[must_use]
 pub fn is_dns_label(name: &str) -> bool {
     name.len() <= 63 && is_label_of_any_length(name)
 }
 
-/// Whether a name is a DNS subdomain (RFC 1123), as the name of an EndpointSlice must be.
+/// Whether a name is a DNS subdomain (RFC 1123), which the name of an EndpointSlice must be.
 #[must_use]
 pub fn is_dns_subdomain(name: &str) -> bool {
     // Kubernetes limits only the whole name, not each label.

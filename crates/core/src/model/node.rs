@@ -35,7 +35,7 @@ pub struct Node {
     /// The internal and external addresses of the Node that an endpoint can have, in the order in which the Node lists
     /// them. At most 64.
     pub addresses: Box<[NodeAddress]>,
-    /// The value of the label `topology.kubernetes.io/zone`, unless it is empty.
+    /// The value of the `topology.kubernetes.io/zone` label, unless it is empty.
     pub zone: Option<Box<str>>,
 }
 
@@ -68,7 +68,7 @@ impl Node {
 }
 
 /// The maximum number of addresses that are read from one Node, so that no Node takes much more memory than another.
-const MOST_ADDRESSES: usize = 64;
+const MAX_ADDRESSES: usize = 64;
 
 /// The label of a Node that names its zone.
 const ZONE: &str = "topology.kubernetes.io/zone";
@@ -102,7 +102,7 @@ impl From<RawNode> for NodeObject {
                 .iter()
                 .flatten()
                 .filter_map(read)
-                .take(MOST_ADDRESSES)
+                .take(MAX_ADDRESSES)
                 .collect(),
             zone: zone.map(Into::into),
         };
@@ -127,7 +127,7 @@ fn read(shown: &RawAddress) -> Option<NodeAddress> {
 }
 
 /// Whether an endpoint can have this address. The API server rejects unspecified, loopback, link-local and link-local
-/// multicast addresses. Other multicast addresses are never those of a server.
+/// multicast addresses. Other multicast addresses never belong to a server.
 fn may_be_endpoint(address: IpAddr) -> bool {
     let is_link_local = match address {
         IpAddr::V4(address) => address.is_link_local(),

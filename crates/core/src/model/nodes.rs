@@ -1,4 +1,4 @@
-//! All known Nodes, which show the address of an API server in the IP family that the API source lacks.
+//! All known Nodes, which provide the address of an API server in the IP family that the API source lacks.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -101,7 +101,7 @@ impl Nodes {
         self.unreadable.iter()
     }
 
-    /// Whether a Node that cannot be decoded might have this address, because no readable Node has it.
+    /// Whether there is a Node that cannot be decoded and might have this address, because no readable Node has it.
     #[must_use]
     pub fn may_be_of_unreadable(&self, address: IpAddr) -> bool {
         !self.unreadable.is_empty() && self.with(address).next().is_none()
@@ -126,9 +126,9 @@ impl Nodes {
     /// Given the listed address of an API server, returns the server's address in `family`. Candidates are the
     /// addresses of the same kind of the only Node that has `listed`, except those in `own`, the addresses of the
     /// managed Service itself. If only some candidates are shared with other Nodes, the shared ones are left out,
-    /// because they might belong to other servers. Of the remaining candidates, the result is the lowest one in
-    /// `shown`, the addresses that copies show, because the order of a Node's addresses can change. If `shown` has none
-    /// of the candidates, the result is the first candidate.
+    /// because they might belong to other servers. The result is the lowest remaining candidate in `shown`, the
+    /// addresses that copies show, because the order of a Node's addresses can change. If `shown` contains none of the
+    /// candidates, the result is the first candidate.
     ///
     /// # Errors
     /// Returns the reason if there is no such address.

@@ -1,6 +1,6 @@
 //! The parts of Services and EndpointSlices that the operator reads.
 //!
-//! Field names and optionality are those of the API, as in `k8s-openapi`. These types leave out most timestamps,
+//! As in `k8s-openapi`, field names and optionality match the API. These types leave out most timestamps,
 //! `managedFields` and most of `status`. The API server accepts values there that the operator could not decode, such
 //! as a `managedFields` entry from the year 9999, or one that is nested hundreds of levels deep. An object that cannot
 //! be decoded must not affect other objects.
@@ -35,26 +35,26 @@ pub struct ObjectMeta {
     /// Opaque in general; see [`super::version`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resource_version: Option<String>,
-    /// When the API server created the object, in seconds since 1970. `None` if that cannot be read. Never sent.
+    /// The creation time as Unix time in seconds, or `None` if it cannot be parsed. Never sent.
     #[serde(
         rename = "creationTimestamp",
         deserialize_with = "compact::seconds",
         skip_serializing
     )]
     pub created: Option<i64>,
-    /// Present once the object is being deleted. Never parsed, because only its presence counts.
+    /// Present once the object is being deleted. Never parsed, because only its presence matters.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deletion_timestamp: Option<String>,
-    /// All labels, because an update of a copy keeps those that others added.
+    /// All labels, because an update of a copy keeps what others added.
     #[serde(with = "string_map", skip_serializing_if = "Option::is_none")]
     pub labels: Option<StringMap>,
-    /// All annotations, because an update of a copy keeps those that others added.
+    /// All annotations, because an update of a copy keeps what others added.
     #[serde(with = "string_map", skip_serializing_if = "Option::is_none")]
     pub annotations: Option<StringMap>,
-    /// All owners, because an update of a copy keeps those that others added.
+    /// All owners, because an update of a copy keeps what others added.
     #[serde(deserialize_with = "compact::list", skip_serializing_if = "Option::is_none")]
     pub owner_references: Option<Vec<OwnerReference>>,
-    /// All finalizers, because an update of a copy keeps those that others added.
+    /// All finalizers, because an update of a copy keeps what others added.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub finalizers: Option<Vec<String>>,
 }
@@ -71,7 +71,7 @@ pub struct OwnerReference {
     pub name: String,
     /// The owner's UID.
     pub uid: String,
-    /// Whether the owner is the managing controller. At most one owner is.
+    /// Whether the owner is the managing controller. An object has at most one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub controller: Option<bool>,
     /// Whether a foreground deletion of the owner waits for the object.
@@ -129,9 +129,9 @@ pub struct ServiceSpec {
     pub ip_families: Option<Vec<String>>,
     /// `SingleStack`, `PreferDualStack` or `RequireDualStack`.
     pub ip_family_policy: Option<String>,
-    /// Selects Pods. A Service with a selector that is not empty gets no copies.
+    /// Selects Pods. A Service with a non-empty selector gets no copies.
     pub selector: Option<BTreeMap<String, String>>,
-    /// Its ports, of which copies have the first 100.
+    /// Its ports. Copies have only the first 100.
     pub ports: Option<Vec<ServicePort>>,
     /// `Cluster` or `Local`.
     pub external_traffic_policy: Option<String>,
@@ -147,7 +147,7 @@ pub struct ServiceSpec {
 pub struct ServiceStatus {
     /// The state of the load balancer.
     pub load_balancer: Option<LoadBalancerStatus>,
-    /// The condition that the operator writes. The conditions of others are not kept.
+    /// The condition that the operator writes. Conditions that others write are not kept.
     #[serde(rename = "conditions", deserialize_with = "condition::own")]
     pub condition: Option<Box<Condition>>,
 }
@@ -286,7 +286,7 @@ impl Unreadable {
                 namespace: text("namespace"),
                 uid: text("uid"),
                 resource_version: text("resourceVersion"),
-                created: text("creationTimestamp").and_then(|time| compact::seconds_since_1970(&time)),
+                created: text("creationTimestamp").and_then(|time| compact::unix_seconds(&time)),
                 labels: texts("labels"),
                 annotations: texts("annotations"),
                 ..ObjectMeta::default()
@@ -297,7 +297,7 @@ impl Unreadable {
     }
 }
 
-/// The fields of an object, not decoded.
+/// The undecoded fields of an object.
 fn fields_of(object: &RawValue) -> Option<BTreeMap<String, &RawValue>> {
     serde_json::from_str(object.get()).ok()
 }

@@ -1,4 +1,4 @@
-//! The ports of a copy: those of the managed Service, with numbers.
+//! The ports of a copy: those of the managed Service, with named target ports resolved to numbers.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -9,15 +9,16 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 /// Ports of a Service that its copies do not have.
 #[derive(Debug, Default, PartialEq)]
 pub struct LeftOut {
-    /// Target ports whose number is not known.
+    /// Target ports whose number is unknown.
     pub unresolved: BTreeSet<String>,
-    /// Numbers and protocols that are not permitted in copies of this source.
+    /// Numbers and protocols that are not permitted in copies of the Service's source.
     pub refused: BTreeSet<String>,
 }
 
-/// The ports of a copy: those of the managed Service. If a target port is a name, its number comes from the ports of
-/// `slice`. A port without a number is left out, because traffic to a guessed number might reach the wrong process. A
-/// port that is not permitted is left out too. Returns `None` if the Service has ports and all of them are left out.
+/// Returns the ports of a copy, which are those of the managed Service. The number of a named target port comes from
+/// the ports of `slice`. A port without a number is left out, because traffic to a guessed number might reach the wrong
+/// process. A port that is not permitted is left out too. Returns `None` if the Service has ports and all of them are
+/// left out.
 #[must_use]
 pub fn ports(
     wanted: &[ServicePort],
@@ -55,7 +56,7 @@ pub fn ports(
 /// Numbers of ports by name and protocol.
 type Numbers<'a> = HashMap<(&'a str, &'a str), i32>;
 
-/// The numbers of the ports of a slice. If a name occurs twice with the same protocol, the first one counts.
+/// The numbers of the ports of a slice. If a name occurs twice with the same protocol, the first one wins.
 fn numbers(slice: &[EndpointPort]) -> Numbers<'_> {
     let mut numbers = Numbers::new();
     for port in slice {

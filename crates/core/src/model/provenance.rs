@@ -1,4 +1,4 @@
-//! The labels and annotations by which a copy names its Service and its source.
+//! The labels and annotations in which a copy names its Service and its source.
 
 use super::copy_name::name_of_copy;
 use super::words::documented;
@@ -22,17 +22,19 @@ documented! {
         "UID of the source EndpointSlice.";
     /// resourceVersion of the source slice that the copy was last written from.
     RESOURCE_VERSION = "endpoint-copier/source-resource-version" =>
-        "resourceVersion of the source EndpointSlice from which the copy was last written.";
-    /// An annotation of Kubernetes: when the endpoints last changed. Copied from the source slice if that slice has it.
+        "`resourceVersion` of the source EndpointSlice from which the operator last wrote the copy.";
+    /// A Kubernetes annotation: the time of the last change of the endpoints. Copied from the source slice if that
+    /// slice has it.
     TRIGGER_TIME = "endpoints.kubernetes.io/last-change-trigger-time" =>
-        "Time of the last change of the endpoints. If the source EndpointSlice has this annotation, its value is \
-         copied. Otherwise, this is the time at which the operator first saw the cause, such as a change of the \
-         source or a failed probe. kube-proxy uses this time to measure its network programming latency.";
+        "Time of the last change to the endpoints. If the source EndpointSlice has this annotation, the operator \
+         copies its value. If not, the value is the time at which the operator first saw the cause of the change, such \
+         as a change to the source or a failed probe. kube-proxy uses this time to measure its network programming \
+         latency.";
     /// Addresses of the endpoints that the operator marked as not ready because of failed probes.
     UNREACHABLE = "endpoint-copier/unreachable" =>
-        "Addresses of the endpoints that the operator marked as not ready because they failed probes, separated by \
-         commas. A new leader keeps these endpoints not ready while its own probes of them fail and another API server answers. The annotation has no \
-         effect on endpoints that are ready.";
+        "Addresses, separated by commas, of the endpoints that the operator marked as not ready because they failed \
+         probes. A new leader keeps these endpoints not ready while its own probes of them fail and another API server \
+         answers. The annotation has no effect on endpoints that are ready.";
 }
 
 /// The source slice of a copy, as the annotations of the copy state it. Users can edit these annotations.
@@ -115,10 +117,10 @@ impl EndpointSlice {
         !owners.any(|owner| owner.controller == Some(true))
     }
 
-    /// The managed Service that a copy of ours is for. A slice is a copy of ours if it has our managed-by label,
+    /// The managed Service that one of our copies is for. A slice is one of our copies if it has our managed-by label,
     /// annotations with the namespace, name and UID of a source slice, and either a controller reference to a Service,
-    /// or no controller and the name that a copy for the Service in its label would have. Returns `None` for any other
-    /// slice, which must not be touched.
+    /// or no controller and the name of a copy for the Service in its label. Returns `None` for any other slice, which
+    /// must not be touched.
     #[must_use]
     pub fn owner_of_copy(&self) -> Option<ServiceKey> {
         let service = self.owner_name_of_copy()?;
@@ -130,7 +132,7 @@ impl EndpointSlice {
             return None;
         }
         let claimed = self.provenance()?;
-        // The API server accepts any owner name and any label, and this name becomes part of a URL.
+        // The API server accepts any owner name and any label, but the name becomes part of a URL.
         if self.has_no_controller() {
             let service = label_of(&self.metadata, label::SERVICE_NAME).filter(|name| is_dns_label(name))?;
             let source = SliceKey::new(claimed.namespace, claimed.name);

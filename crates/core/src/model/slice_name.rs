@@ -4,7 +4,7 @@
 use super::{ServiceKey, SliceKey, is_dns_label};
 
 /// The maximum length of the part of a name that comes from the Service, including the dash.
-const LONGEST_STEM: usize = 58;
+const MAX_STEM: usize = 58;
 
 /// The number of random characters.
 const RANDOM: usize = 5;
@@ -17,7 +17,7 @@ const RANDOM_CHARACTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
 #[must_use]
 pub fn is_named_after(slice: &str, service: &str) -> bool {
     let stem = format!("{service}-");
-    let stem = stem.get(..LONGEST_STEM).unwrap_or(&stem);
+    let stem = stem.get(..MAX_STEM).unwrap_or(&stem);
     let is_word = |word: &str| !word.is_empty() && word.bytes().all(|c| c.is_ascii_alphanumeric());
     slice == service || slice.strip_prefix(stem).is_some_and(is_word)
 }

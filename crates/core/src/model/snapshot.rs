@@ -12,7 +12,7 @@ use super::{
     Unreadable, label, label_of,
 };
 
-/// Slices by their keys. A user can have thousands, so no code may search all slices once per slice.
+/// Slices by key. A user can have thousands, so no code may search all slices once per slice.
 pub type SlicesByKey = BTreeMap<SliceKey, Arc<EndpointSlice>>;
 
 /// Everything that determines the copies of one Service at one moment.
@@ -30,7 +30,7 @@ pub struct Snapshot {
     /// another source, even if another rule would keep them.
     pub without_consent: BTreeSet<SliceKey>,
     /// Copies whose source slice has the same name as another Service, such as `db-replica` if the source is `db`. If
-    /// such a slice no longer exists, it probably belonged to that Service.
+    /// the slice no longer exists, it probably belonged to the other Service.
     pub named_after_others: BTreeSet<SliceKey>,
     /// Our copies for the Service.
     pub copies: SlicesByKey,
@@ -44,7 +44,7 @@ pub struct Snapshot {
     pub outlines: BTreeSet<SliceKey>,
     /// The resourceVersion up to which the watches showed all changes to slices of the source.
     pub seen: u64,
-    /// Whether source slices might no longer exist, because their watch is interrupted or relists. Then a GET must
+    /// Whether source slices might no longer exist, because their watch is interrupted or relists. If so, a GET must
     /// confirm the source slice before a copy is created.
     pub in_doubt: bool,
     /// When the change that caused this snapshot was first seen, as RFC 3339. `None` if the plan is only displayed.
@@ -60,8 +60,8 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Whether it is not known yet which copies the Service may have, because the slices of its source are not listed
-    /// or the consent is unknown. Then the plan can only delete copies without consent.
+    /// Whether it is still unknown which copies the Service may have, because the slices of its source are not listed
+    /// or the consent is unknown. If so, the plan can only delete copies without consent.
     #[must_use]
     pub fn is_undecided(&self) -> bool {
         let source = self.service.as_ref().and_then(|service| service.source());
@@ -73,14 +73,14 @@ impl Snapshot {
         self.copies.values().chain(self.others.values())
     }
 
-    /// The slice of this name, whether it is a copy or not.
+    /// The slice with this name, whether it is a copy or not.
     #[must_use]
     pub fn slice(&self, key: &SliceKey) -> Option<&EndpointSlice> {
         let slice = self.copies.get(key).or_else(|| self.others.get(key));
         slice.map(AsRef::as_ref)
     }
 
-    /// The copy of this name.
+    /// The copy with this name.
     #[must_use]
     pub fn copy(&self, key: &SliceKey) -> Option<&EndpointSlice> {
         self.slice(key).filter(|slice| slice.is_copy_for(&self.key))
@@ -99,11 +99,11 @@ impl Snapshot {
 pub struct Source {
     /// The source Service.
     pub key: ServiceKey,
-    /// Whether a Service of that name exists.
+    /// Whether a Service with this name exists.
     pub exists: bool,
     /// Whether copies belong to it, because it is or was a managed Service itself.
     pub has_copies: bool,
-    /// Its slices, without copies and without those in `unreadable`.
+    /// Its slices, except copies and slices in `unreadable`.
     pub slices: SlicesByKey,
     /// Its slices that cannot be decoded, or of which only an outline is in memory. They and their copies count as
     /// present and unchanged.
@@ -113,14 +113,14 @@ pub struct Source {
 }
 
 impl Source {
-    /// The slice of this name.
+    /// The slice with this name.
     #[must_use]
     pub fn slice(&self, name: &str) -> Option<&EndpointSlice> {
         let key = SliceKey::new(self.key.namespace(), name);
         self.slices.get(&key).map(AsRef::as_ref)
     }
 
-    /// Whether it is known to have no endpoint. A source whose slices are all copies is invalid rather than empty.
+    /// Whether it is known to have no endpoints. A source whose slices are all copies is invalid rather than empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         let is_invalid = self.slices.is_empty() && self.has_copies;
@@ -146,8 +146,8 @@ impl Source {
             .is_some_and(|slice| self.unreadable.contains(&slice))
     }
 
-    /// Whether a slice in `unreadable` has endpoints of a family. Such a slice counts as unchanged, so its endpoints
-    /// are those of its copy.
+    /// Whether a slice in `unreadable` has endpoints of a family. An unreadable slice counts as unchanged, so it has
+    /// the endpoints of its copy.
     #[must_use]
     pub fn has_unreadable(&self, family: Family, copies: &SlicesByKey) -> bool {
         copies.values().any(|copy| {
@@ -155,9 +155,9 @@ impl Source {
         })
     }
 
-    /// Removes a slice that no watch covers, and that cannot be decoded according to a GET. If a label of the slice
-    /// names a Service, that Service is not this source, because the watch of this source would cover the slice.
-    /// Without such a label, the slice might belong to the source, and counts as unchanged.
+    /// Removes a slice that no watch covers, and that a GET has shown to be undecodable. If a label of the slice names
+    /// a Service, that Service is not this source, because the watch of this source would cover the slice. Without such
+    /// a label, the slice might belong to the source, and counts as unchanged.
     pub fn set_aside(&mut self, slice: &SliceKey, unreadable: &Unreadable) {
         self.slices.remove(slice);
         if label_of(&unreadable.metadata, label::SERVICE_NAME).is_none() {

@@ -1,5 +1,5 @@
-//! Reports IP families that a source lacks. If the source has another family, the report has a command that the API
-//! server accepts.
+//! Reports IP families that a source lacks. If the source has another family, the report contains a command that the
+//! API server accepts.
 //!
 //! The API server rejects most changes to `spec.ipFamilies`. `ipFamilyPolicy: SingleStack` removes the second family,
 //! but the first one cannot change while the Service has a cluster IP.
@@ -7,10 +7,10 @@
 use super::Plan;
 use crate::model::{Family, ManagedService, Reason, Source};
 
-/// Reports the families of the Service in which the source has no endpoint, and which do not come from Nodes either, if
-/// these are all families of the Service, or if the Service requires all of its families. Empty slices do not count,
-/// because Kubernetes keeps one for each family of a Service. `report::emptiness` deals with a source without
-/// endpoints.
+/// Reports the families of the Service in which the source has no endpoints, and whose addresses do not come from Nodes
+/// either. They are reported if the Service has no other families, or if it requires all of its families. Empty slices
+/// do not count, because Kubernetes keeps one for each family of a Service. `report::emptiness` handles a source
+/// without endpoints.
 pub(super) fn missing(service: &ManagedService, source: &Source, plan: &mut Plan) {
     if source.slices.values().all(|slice| slice.is_empty()) {
         return;
@@ -37,12 +37,12 @@ fn has_endpoints(source: &Source, family: Family) -> bool {
     source.slices_of(family).any(|slice| !slice.is_empty())
 }
 
-/// Whether a family is the second one of the API source, which Nodes fill.
+/// Whether a family is the second family of the API source, whose addresses come from Nodes.
 fn is_second(source: &Source, family: Family) -> bool {
     source.key.is_api_source() && has_endpoints(source, family.other())
 }
 
-/// The remedy for missing families. `other` is a family in which the source has endpoints, if there is one.
+/// The remedy for missing families. `other` is a family in which the source has endpoints, if any.
 fn remedy(service: &ManagedService, missing: &[Family], other: Option<Family>) -> String {
     let Some(other) = other else {
         return "give it endpoints of a family of this Service".to_owned();

@@ -1,7 +1,7 @@
-//! Reports slices that others write for a managed Service. kube-proxy sends traffic to their endpoints too.
+//! Reports slices that others have written for a managed Service. kube-proxy sends traffic to their endpoints too.
 //!
-//! The remedy depends on the writer, which the managed-by label names: if a controller maintains a slice, it recreates
-//! the slice after a deletion.
+//! The remedy depends on the writer, which the managed-by label names, because a controller recreates a slice that is
+//! deleted.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ use crate::model::{
 enum Writer {
     /// Kubernetes, from an `Endpoints` object with the name of the Service.
     Mirroring,
-    /// Kubernetes, while the Service had a selector. When the selector is removed, Kubernetes leaves the slices behind.
+    /// Kubernetes, while the Service had a selector. Kubernetes leaves the slices behind when the selector is removed.
     Selector,
     /// Anything else.
     Other,
@@ -32,7 +32,7 @@ impl Writer {
         }
     }
 
-    /// Describes the problem and the command that helps. The caller appends the names of the slices.
+    /// Describes the problem and the command that fixes it. The caller appends the names of the slices.
     fn remedy(self, service: &ServiceKey) -> String {
         let (namespace, name) = (service.namespace(), service.name());
         match self {

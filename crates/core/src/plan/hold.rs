@@ -1,5 +1,5 @@
-//! Holds copies while their source is empty: [`applies`] decides when, and [`copies`] decides which ones and with which
-//! ports. A held copy keeps its endpoints. Everything else in it follows the Service.
+//! Holds copies while their source is empty. [`applies`] decides when copies are held, and [`copies`] decides which
+//! copies are held, and with which ports. A held copy keeps its endpoints. Everything else in it follows the Service.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,15 +10,15 @@ use crate::model::ports::LeftOut;
 use crate::model::{EndpointSlice, Family, ManagedService, Snapshot, Source, copy_name_in, is_named_after};
 
 /// Whether the copies of one family are held. The caller ([`super::wanted_copies`]) has found that the source has no
-/// endpoints of this family. The copies are held if the Service asks for it (`holds` in `model/service/mod.rs`, the
-/// default for `default/kubernetes`), no slice that cannot be decoded has endpoints of the family, and Nodes provide no
-/// ready endpoint.
+/// endpoints of this family. The copies are held if the Service asks for a hold (`holds` in `model/service/mod.rs`, the
+/// default for `default/kubernetes`), no undecodable slice has endpoints of the family, and Nodes provide no ready
+/// endpoint.
 pub(super) fn applies(service: &ManagedService, has_unreadable: bool, second: &SecondFamily) -> bool {
     service.holds && !has_unreadable && !second.is_filled()
 }
 
 /// Returns the held copies of one family. A copy is held if it has endpoints, was made for this UID of the Service, and
-/// was made from a slice of this source. If that slice is gone, its name must be one that a slice of this source would
+/// was made from a slice of this source. If that slice is gone, its name must be one that a slice of this source could
 /// have, and not the name of another Service, because the Service could have named another source before.
 pub(super) fn copies(
     service: &ManagedService,

@@ -1,5 +1,5 @@
-//! The ports of copies whose source slice has no endpoints or is gone. A slice that lists no ports does not mean that
-//! its Service has none: Kubernetes keeps such a slice for a Service without Pods.
+//! The ports of copies whose source slice has no endpoints or is gone. A Service can have ports even if its slice lists
+//! none, because Kubernetes keeps a slice without ports for a Service without Pods.
 
 use std::collections::HashMap;
 
@@ -10,8 +10,8 @@ use crate::model::ports::{LeftOut, named, ports, protocol};
 use crate::model::{EndpointSlice, ManagedService, Source};
 
 /// The ports of a copy whose source slice has no endpoints or is gone. The number of a named target port comes from the
-/// slice if the slice lists the port, and otherwise from the copy. If the slice lists no ports, those of the copy are
-/// permitted instead of those of the slice. `None` if the Service has ports and all of them are left out.
+/// slice if the slice lists the port, and otherwise from the copy. If the slice lists no ports, the ports of the copy
+/// are permitted instead. Returns `None` if the Service has ports and all of them are left out.
 pub(super) fn of_copy(
     service: &ManagedService,
     source: &Source,
@@ -32,10 +32,10 @@ pub(super) fn of_copy(
 }
 
 /// The ports that a slice lists, followed by the ports of its copy whose target port in the Service is a name. The
-/// ports of the copy get that name.
+/// ports of the copy are renamed to the target port's name.
 fn known(service: &ManagedService, listed: &[EndpointPort], shown: &[EndpointPort]) -> Vec<EndpointPort> {
     let mut known = listed.to_vec();
-    // If several ports have the same name and protocol, the first one counts.
+    // If several ports have the same name and protocol, the first one wins.
     let shown: HashMap<_, _> = shown.iter().rev().map(|port| (named(port), port)).collect();
     for port in &service.ports {
         let Some(IntOrString::String(target)) = &port.target_port else {

@@ -1,4 +1,4 @@
-//! Plans the writes that make a Service's copies correct: the specification of the operator as code.
+//! Plans the writes that make a Service's copies correct. This is the specification of the operator as code.
 //!
 //! ```text
 //!   source slices ────┐
@@ -39,7 +39,7 @@ pub use take_out::{Judged, Verdicts};
 /// leftovers.
 #[derive(Debug, Default, PartialEq)]
 pub struct Plan {
-    /// Copies to DELETE because there is no consent for them. Neither other writes nor missing knowledge about the
+    /// Copies to DELETE because there is no consent for them. Neither other writes nor missing information about the
     /// Service delays these deletes.
     pub withdrawn: Vec<Delete>,
     /// Slices to POST.
@@ -50,11 +50,11 @@ pub struct Plan {
     pub cosmetic: BTreeSet<SliceKey>,
     /// Copies to DELETE for any other reason.
     pub deletes: Vec<Delete>,
-    /// Slices of the Go operator, to DELETE after all other writes have succeeded, because a copy that the API server
+    /// Slices of the Go operator to DELETE after all other writes have succeeded, because a copy that the API server
     /// refused replaces nothing.
     pub leftovers: Vec<Delete>,
-    /// Whether the objects that the Go operator made may be deleted, because the copies replace them, an empty source
-    /// is followed, or the Service is disabled.
+    /// Whether the objects that the Go operator made may be deleted, because the copies replace them, the Service
+    /// follows an empty source, or the Service is disabled.
     pub removes_leftovers: bool,
     /// The number of endpoints in the wanted copies. An address counts once.
     pub endpoints: usize,
@@ -63,16 +63,16 @@ pub struct Plan {
     /// Addresses that are out according to the probes of this replica, whether or not this plan changes copies for that
     /// reason.
     pub unreachable: BTreeSet<IpAddr>,
-    /// Addresses that this plan takes out, and why. Those that the existing copies already record as taken out are not
-    /// included.
+    /// Addresses that this plan takes out, and why. Addresses that the existing copies already record as taken out are
+    /// not included.
     pub taken_out: BTreeMap<IpAddr, String>,
     /// Addresses that the existing copies record as taken out, and that this plan puts back.
     pub returned: BTreeSet<IpAddr>,
     /// The problems that the user should know about.
     pub findings: Vec<Finding>,
     /// Slices that have to be read before the plan is complete: source slices of which a copy claims to show a newer
-    /// version than this replica sees, source slices whose copies would be created from a view that is possibly
-    /// outdated, and slices of which only an outline is in memory.
+    /// version than this replica sees, source slices whose copies would be created from a possibly outdated view, and
+    /// slices of which only an outline is in memory.
     pub confirm: BTreeSet<SliceKey>,
 }
 
@@ -161,7 +161,7 @@ pub fn plan(snapshot: &Snapshot, verdicts: &Verdicts) -> Plan {
 }
 
 /// Returns the source without endpoints that lead back to the Service, and reports the addresses of such endpoints. In
-/// a family without other endpoints, they stay.
+/// a family without other endpoints, these endpoints stay.
 fn without_loops<'a>(service: &ManagedService, source: &'a Source, plan: &mut Plan) -> Cow<'a, Source> {
     let (slices, loops) = service.without_loops(&source.slices);
     report::loops(source, &loops, plan);
@@ -175,7 +175,7 @@ fn without_loops<'a>(service: &ManagedService, source: &'a Source, plan: &mut Pl
 }
 
 /// Plans for one wanted copy: a write, a read before the write, a finding, or nothing. `in_doubt` says whether source
-/// slices are possibly gone.
+/// slices might be gone.
 fn write(
     service: &ManagedService,
     snapshot: &Snapshot,
@@ -210,7 +210,7 @@ fn write(
             ),
         );
     } else if current.address_type != copy.address_type {
-        // The address type is immutable, so the slice is deleted first, and created once it is gone.
+        // The address type is immutable, so the slice is deleted first, and recreated once it is gone.
         if current.metadata.deletion_timestamp.is_none() {
             plan.deletes.extend(delete(current));
         }
@@ -227,7 +227,7 @@ fn write(
     }
 }
 
-/// Whether source slices are possibly gone, so that a created copy could restore dead endpoints. This is so if their
+/// Whether source slices might be gone, so that a created copy could restore dead endpoints. They might be if their
 /// watch is in doubt, or if an existing copy claims to show a newer version of the source than this replica sees.
 fn is_in_doubt(source: &Source, snapshot: &Snapshot) -> bool {
     let is_newer = |copy: &Arc<EndpointSlice>| {
@@ -259,9 +259,9 @@ fn new_trigger(current: &EndpointSlice, copy: &EndpointSlice) -> Option<String> 
 }
 
 /// The source slice to read before an update, if the existing copy claims to show a newer version of that slice than
-/// this replica sees. In that case, this replica's view is possibly stale, and the update could bring back a dead
-/// endpoint. Users can edit what a copy claims, so the result is the source slice that this replica sees, not the one
-/// that the copy names.
+/// this replica sees. In that case, this replica's view might be stale, and the update could restore a dead endpoint.
+/// Users can edit what a copy claims, so the result is the source slice that this replica sees, not the one that the
+/// copy names.
 fn newer_source(current: &EndpointSlice, copy: &EndpointSlice, snapshot: &Snapshot) -> Option<SliceKey> {
     let (claimed, seen) = (current.provenance()?, copy.provenance()?);
     let is_ahead = claimed.uid == seen.uid && seen.version.is_some() && claimed.version > seen.version;
@@ -269,8 +269,8 @@ fn newer_source(current: &EndpointSlice, copy: &EndpointSlice, snapshot: &Snapsh
         .filter(|source| is_ahead && !snapshot.confirmed.contains(source))
 }
 
-/// Deletes the copies that are not wanted. A copy stays if it, or its source slice, cannot be decoded, or if that slice
-/// has to be read first.
+/// Deletes the copies that are not wanted. A copy stays if it or its source slice cannot be decoded, or if its source
+/// slice has to be read first.
 fn remove_unwanted(snapshot: &Snapshot, wanted: &BTreeSet<SliceKey>, plan: &mut Plan) {
     for (key, slice) in &snapshot.copies {
         if wanted.contains(key) || slice.metadata.deletion_timestamp.is_some() || is_frozen(slice, snapshot) {
@@ -304,7 +304,7 @@ fn is_frozen(copy: &EndpointSlice, snapshot: &Snapshot) -> bool {
 }
 
 /// Whether the objects that the Go operator made may be deleted. Until all wanted copies exist or are created by this
-/// plan, those objects keep the Service working. If there are no wanted copies, the source must be empty, and the
+/// plan, these objects keep the Service working. If there are no wanted copies, the source must be empty, and the
 /// Service must follow it.
 fn may_replace_leftovers(
     service: &ManagedService,
@@ -335,7 +335,7 @@ fn remove_leftovers(snapshot: &Snapshot, plan: &mut Plan) {
 }
 
 /// The source slice to read before an unwanted copy is deleted, if the copy claims to show a newer version than this
-/// replica sees: possibly the slice exists and has endpoints, and this replica's view is too old to show it.
+/// replica sees. The slice might exist and have endpoints, while this replica's view is too old to show it.
 fn unseen_source(copy: &EndpointSlice, snapshot: &Snapshot) -> Option<SliceKey> {
     let source = snapshot.source.as_ref()?;
     let claimed = copy.provenance()?;

@@ -49,7 +49,7 @@ pub(super) fn left_out(source: &Source, left_out: &LeftOut, plan: &mut Plan) {
     }
 }
 
-/// Reports endpoints whose address is one of the Service's own.
+/// Reports endpoints whose address is one of the Service's own addresses.
 pub(super) fn loops(source: &Source, loops: &BTreeSet<IpAddr>, plan: &mut Plan) {
     if !loops.is_empty() {
         plan.find(
@@ -63,8 +63,8 @@ pub(super) fn loops(source: &Source, loops: &BTreeSet<IpAddr>, plan: &mut Plan) 
     }
 }
 
-/// Reports ports of copies that the API source does not list, because probably nothing listens there. The port of
-/// RKE2's supervisor is an exception: the source never lists it.
+/// Reports ports of copies that the API source does not list, because probably nothing listens on them. The RKE2
+/// supervisor port is an exception, because the source never lists it.
 pub(super) fn ports(source: &Source, wanted: &BTreeMap<SliceKey, EndpointSlice>, plan: &mut Plan) {
     if !source.key.is_api_source() || !source.unreadable.is_empty() {
         return;
@@ -137,7 +137,7 @@ pub(super) fn source(service: &ManagedService, source: &Source, plan: &mut Plan)
     families::missing(service, source, plan);
 }
 
-/// Reports an empty source if the Service would hold copies of it, but has none to hold and so has no endpoint either.
+/// Reports an empty source if the Service would hold copies of it but has none to hold, and therefore has no endpoints.
 pub(super) fn emptiness(service: &ManagedService, source: &Source, plan: &mut Plan) {
     let is_there = source.unreadable.is_empty() && (source.exists || !source.slices.is_empty());
     let has_endpoints = source.slices.values().any(|slice| !slice.is_empty());
@@ -205,8 +205,8 @@ impl fmt::Display for Missing {
     }
 }
 
-/// Reports ready endpoints without a node name if a traffic policy is `Local`, because such endpoints are local on no
-/// node.
+/// Reports ready endpoints without a node name if a traffic policy is `Local`, because such endpoints are not local to
+/// any node.
 pub(super) fn endpoints(
     service: &ManagedService,
     source: &Source,
@@ -247,7 +247,7 @@ pub(super) fn endpoints(
     }
 }
 
-/// Why the Node of an address is not known.
+/// Why the Node of an address is unknown.
 fn without_node(nodes: &Nodes, address: &str) -> Missing {
     let address = address.parse().ok().map(|address: IpAddr| address.to_canonical());
     let with = address.iter().flat_map(|address| nodes.with(*address));

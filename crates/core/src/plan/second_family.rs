@@ -1,4 +1,4 @@
-//! Fills an IP family that the API source lacks: the addresses come from Nodes.
+//! Fills an IP family that the API source lacks with addresses from Nodes.
 //!
 //! `default/kubernetes` lists each API server in one family. The address in the other family comes from the server's
 //! Node:
@@ -7,8 +7,8 @@
 //!   listed 192.0.2.1 ──> the one Node that has it ──> its IPv6 address of the same kind ──> additional copy
 //! ```
 //!
-//! There is at most one additional copy for each source slice. An address that is not certain is not added. An address
-//! that a copy already shows can stay although it is in doubt (`Filler::endpoints`, `Filler::keep_the_last`).
+//! There is at most one additional copy for each source slice. An uncertain address is not added. An address that a
+//! copy already shows can stay even if it is in doubt (`Filler::endpoints`, `Filler::keep_the_last`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -30,8 +30,8 @@ pub(super) struct SecondFamily {
     pub copies: Vec<EndpointSlice>,
     /// The keys that the additional copies of all source slices would have, whether or not these copies should exist.
     keys: BTreeSet<SliceKey>,
-    /// Whether the source has endpoints in the other family. If it has, no held copy may show an address that these
-    /// copies lack.
+    /// Whether the source has endpoints in the other family. If so, no held copy may show an address that these copies
+    /// lack.
     has_source: bool,
     /// The listed addresses of API servers that are missing in this family or do not answer in it, and why.
     pub missing: BTreeMap<IpAddr, Missing>,
@@ -44,16 +44,16 @@ pub(super) struct SecondFamily {
 pub(super) enum Missing {
     /// Nodes provide no address for it.
     Nodes(NoCounterpart),
-    /// Its Node is possibly one of these, which cannot be decoded.
+    /// Its Node might be one of these undecodable Nodes.
     Unreadable(Vec<Arc<str>>),
     /// This address of the server does not answer probes.
     Silent(IpAddr),
-    /// This address of the server is in no copy, and a plan without probes does not add it.
+    /// No copy has this address of the server, and a plan without probes does not add it.
     Unprobed(IpAddr),
 }
 
 impl SecondFamily {
-    /// Whether one of these copies has an endpoint that is ready, not considering probes.
+    /// Whether one of these copies has a ready endpoint, not considering probes.
     pub(super) fn is_filled(&self) -> bool {
         let mut endpoints = self
             .copies
@@ -108,13 +108,14 @@ struct Filler<'a> {
     https: BTreeSet<u16>,
 }
 
-/// Which addresses may enter a copy if no existing copy shows them yet.
+/// The addresses that may enter a copy although no existing copy shows them yet.
 enum Entrance<'a> {
     /// All addresses.
     Open,
-    /// No address: this plan has no results of probes, and the operator may be waiting for them.
+    /// No address, because this plan has no probe results, and the operator might be waiting for them.
     Closed,
-    /// The addresses whose phase in this report is `Well` on all of these ports. If there are no ports, no address.
+    /// The addresses whose phase in this report is `Well` on all of these ports. If there are no ports, no address may
+    /// enter.
     SeenWell(&'a Report, BTreeSet<u16>),
 }
 
@@ -215,7 +216,7 @@ impl Filler<'_> {
     }
 
     /// Endpoints of the current copy whose addresses satisfy `is_kept` and are not the Service's own. They have no node
-    /// names, zones or hints, and their conditions are as if probes had taken nothing out.
+    /// names, zones or hints, and their conditions are as they would be if probes had taken nothing out.
     fn kept(&self, current: Option<&EndpointSlice>, is_kept: impl Fn(IpAddr) -> bool) -> Vec<Endpoint> {
         let restored = current.map(EndpointSlice::restored);
         let endpoints = restored.iter().flat_map(|copy| copy.endpoints.iter().flatten());
@@ -225,8 +226,8 @@ impl Filler<'_> {
         kept.map(|(endpoint, _)| without_topology(endpoint)).collect()
     }
 
-    /// If no endpoint of the family would be ready, keeps one of those that only doubt about Nodes would remove: the
-    /// one with the lowest address. It stays until another endpoint is ready.
+    /// If no endpoint of the family would be ready, keeps one endpoint that would be removed only because of doubt
+    /// about Nodes. This is the one with the lowest address, and it stays until another endpoint is ready.
     fn keep_the_last(&self, second: &mut SecondFamily) {
         let KnownNodes::Known(nodes) = &self.snapshot.nodes else {
             return;
@@ -294,8 +295,8 @@ impl Filler<'_> {
         }
     }
 
-    /// The ports that work on at least one candidate: the address of a listed server in this family. As in a judgment,
-    /// the other ports do not count.
+    /// The ports that work on at least one candidate: the address of a listed server in this family. Other ports do not
+    /// count, as in a judgment.
     fn ports_that_answer(&self, verdicts: &Verdicts) -> BTreeSet<u16> {
         let (Verdicts::Judged(judged), KnownNodes::Known(nodes)) = (verdicts, &self.snapshot.nodes) else {
             return BTreeSet::new();
@@ -326,9 +327,9 @@ impl Entrance<'_> {
         }
     }
 
-    /// Why an address is reported, if it is. If probes decide, an address that no copy shows has 3 s to answer; if it
+    /// Why an address is reported, if it is. If probes decide, an address that no copy shows has 3 s to answer. If it
     /// has answered before, it is reported only if `reports_probes`. An address that a copy shows has a minute to
-    /// answer, because the fault is possibly in the path to it; if it has answered before, it is not reported.
+    /// answer, because the fault might be in the path to it. If it has answered before, it is not reported.
     fn doubts(&self, address: IpAddr, is_shown: bool, reports_probes: bool) -> Option<Missing> {
         match self {
             Self::Open => None,
@@ -353,7 +354,7 @@ impl Entrance<'_> {
     }
 }
 
-/// Adds an endpoint, with `address` in place of its own addresses. If two endpoints get the same address, because both
+/// Adds an endpoint with `address` in place of its own addresses. If two endpoints get the same address because they
 /// belong to one Node, a ready one is kept.
 fn add(endpoints: &mut Vec<Endpoint>, endpoint: &Endpoint, address: IpAddr) {
     let endpoint = Endpoint {

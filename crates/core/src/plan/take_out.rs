@@ -1,5 +1,5 @@
 //! Takes API servers that fail probes out of the wanted copies: marks their endpoints as not ready, and records their
-//! addresses. `verdicts::judge` decides which ones.
+//! addresses. `verdicts::judge` decides which servers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -18,8 +18,8 @@ pub enum Verdicts {
     /// Probes are off. Endpoints that were taken out return.
     #[default]
     Off,
-    /// There are no results, so endpoints that the copies record as taken out stay out. This is for commands that only
-    /// show a plan.
+    /// There are no results, so endpoints that the copies record as taken out stay out. Commands that only show a plan
+    /// use this variant.
     AsCopied,
     /// The results of this replica's probes.
     Judged(Judged),
@@ -36,9 +36,8 @@ pub struct Judged {
     pub enforced: bool,
 }
 
-/// Adds the copies of those slices of the API source that cannot be decoded. Such a slice counts as unchanged, so the
-/// endpoints of its copy are still judged. Otherwise an endpoint would stay out only because the slice cannot be
-/// decoded.
+/// Adds the copies of undecodable slices of the API source. An undecodable slice counts as unchanged, so the endpoints
+/// of its copy are still judged. Otherwise, an endpoint would stay out only because the slice cannot be decoded.
 pub(super) fn add_unchanged(
     source: &Source,
     snapshot: &Snapshot,
@@ -109,7 +108,7 @@ pub(super) fn apply(
 
 impl Judged {
     /// Reports the judgment if users may see it, and returns the addresses to take out. If the judgment is not
-    /// enforced, there are none.
+    /// enforced, there are no such addresses.
     fn judge(
         &self,
         family: Family,
@@ -158,7 +157,7 @@ fn candidates<'a>(snapshot: &Snapshot, wanted: impl Iterator<Item = &'a Endpoint
     was_out.into_iter().map(candidate).collect()
 }
 
-/// Those ports of the copies on which at least one candidate is probed.
+/// The ports of the copies on which at least one candidate is probed.
 fn probed_ports<'a>(
     copies: impl Iterator<Item = &'a EndpointSlice>,
     candidates: &[Candidate],
@@ -173,7 +172,7 @@ fn probed_ports<'a>(
 }
 
 /// Marks the endpoints with these addresses as not ready, and records them in an annotation. They stay in the copy, so
-/// that users can see that they exist but get no traffic.
+/// that users can see that they exist and get no traffic.
 fn take_out(copy: &mut EndpointSlice, out: &BTreeSet<IpAddr>) {
     let mut taken_out = BTreeSet::new();
     for endpoint in copy.endpoints.iter_mut().flatten() {
@@ -200,8 +199,8 @@ fn conditions(ready: bool) -> EndpointConditions {
 }
 
 impl EndpointSlice {
-    /// The addresses that this copy records as taken out. The annotation alone does not count: the endpoint must also
-    /// be marked as not ready.
+    /// The addresses that this copy records as taken out. The annotation alone is not enough: the endpoint must also be
+    /// marked as not ready.
     #[must_use]
     pub fn unreachable(&self) -> BTreeSet<IpAddr> {
         let Some(list) = crate::model::annotation_of(&self.metadata, provenance::UNREACHABLE) else {

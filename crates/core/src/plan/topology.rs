@@ -1,6 +1,6 @@
-//! Fills in the node names, zones and hints of API servers in copies where the source does not state them.
+//! Fills in the node names, zones and hints of API servers in copies if the source does not state them.
 //!
-//! This applies only to Services that ask for it: those with a traffic policy `Local` or a `trafficDistribution`.
+//! This applies only to Services that need them: those with a traffic policy of `Local` or a `trafficDistribution`.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -49,15 +49,15 @@ type Shown<'a> = BTreeMap<IpAddr, &'a Endpoint>;
 
 fn shown_by(copy: Option<&EndpointSlice>) -> Shown<'_> {
     let endpoints = copy.and_then(|copy| copy.endpoints.as_ref());
-    // If an address occurs twice, the first endpoint counts.
+    // If an address occurs twice, the first endpoint wins.
     let endpoints = endpoints.into_iter().flatten().rev();
     endpoints
         .filter_map(|endpoint| Some((endpoint.address()?, endpoint)))
         .collect()
 }
 
-/// Fills in the node name and the zone of an endpoint from the Node that has its address. The values in the
-/// current copy stay while Nodes are unknown, or if the address possibly belongs to a Node that cannot be decoded.
+/// Fills in the node name and the zone of an endpoint from the Node that has its address. The values in the current
+/// copy stay while Nodes are unknown, or if the address might belong to a Node that cannot be decoded.
 fn fill(endpoint: &mut Endpoint, address: IpAddr, shown: &Shown<'_>, nodes: &KnownNodes) {
     let (node, is_unclear) = match nodes {
         KnownNodes::Known(nodes) => (nodes.only_with(address), nodes.may_be_of_unreadable(address)),
@@ -81,7 +81,7 @@ fn fill(endpoint: &mut Endpoint, address: IpAddr, shown: &Shown<'_>, nodes: &Kno
 
 type Hint = fn(&Endpoint) -> Option<EndpointHints>;
 
-/// Returns a function that makes the hint of an endpoint, or `None` if the distribution asks for no hint.
+/// Returns a function that makes the hint for an endpoint, or `None` if the distribution asks for no hint.
 fn hint_of(distribution: Distribution) -> Option<Hint> {
     match distribution {
         Distribution::SameZone => Some(|endpoint| {
@@ -102,7 +102,7 @@ fn hint_of(distribution: Distribution) -> Option<Hint> {
     }
 }
 
-/// Gives hints to all endpoints or to none, because kube-proxy ignores the hints of a family if one endpoint has none.
+/// Gives hints to all endpoints or to none, because kube-proxy ignores all hints of a family if one endpoint has none.
 fn give_hints<'a>(endpoints: impl Iterator<Item = &'a mut Endpoint>, hint: Hint) {
     let mut endpoints: Vec<_> = endpoints.collect();
     let hints: Option<Vec<_>> = endpoints.iter().map(|endpoint| hint(endpoint)).collect();

@@ -1,4 +1,4 @@
-//! The copies that a Service should have. After this, `topology` adds data from Nodes, and `take_out` takes out
+//! The copies that a Service should have. Afterward, `topology` adds data from Nodes, and `take_out` takes out
 //! endpoints that fail probes. [`crate::model::copy_name`] makes the names of copies.
 
 use std::collections::BTreeMap;
@@ -40,7 +40,7 @@ pub(super) fn copies(
             // While copies are held, existing copies of empty slices stay too.
             copies.extend(copies_of_empty_slices(service, source, &empty, snapshot));
         } else if has_unreadable || copies.iter().any(gives_endpoints) {
-            // Some consumers use only the slice that they saw last. An empty one would leave them without endpoints.
+            // Some consumers use only the slice that they saw last. An empty slice would leave them without endpoints.
             copies.retain(|copy| !copy.is_empty());
         } else {
             copies.extend(copies_of_empty_slices(service, source, &empty, snapshot));
@@ -55,7 +55,7 @@ pub(super) fn copies(
     wanted
 }
 
-/// The copies of these slices. A slice has no copy if the Service has ports and the copy would have none of them.
+/// The copies of these slices. A slice gets no copy if the Service has ports and the copy would have none of them.
 fn fresh_copies(
     service: &ManagedService,
     source: &Source,
@@ -70,8 +70,8 @@ fn fresh_copies(
 }
 
 /// The copies of empty slices, if they exist already. An empty slice never causes a create, because that would undo a
-/// deletion by hand. As nothing is created, neither a foreign slice with the name of such a copy nor ports that are left
-/// out are reported.
+/// deletion by hand. Because nothing is created, neither foreign slices with the names of such copies nor ports that
+/// are left out are reported.
 fn copies_of_empty_slices(
     service: &ManagedService,
     source: &Source,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::verdicts::{Failure, Moment, Phase, TargetFacts};
 
-/// The facts of a server that answers, and was listed some time ago.
+/// The facts of a server that answers and was listed some time ago.
 #[must_use]
 pub fn well() -> TargetFacts {
     TargetFacts {
@@ -19,7 +19,7 @@ pub fn well() -> TargetFacts {
 }
 
 /// The facts of a server that can be taken out if one of 192.0.2.1 to 192.0.2.9 is another candidate. Its first failure
-/// was 10 s after the start of the replica, and since then, these nine addresses have answered.
+/// was 10 s after the start of the replica, and these nine addresses have answered since then.
 #[must_use]
 pub fn down() -> TargetFacts {
     let second = |n| Some(Moment::new(Duration::from_secs(n)));

@@ -30,7 +30,7 @@ pub fn defaults() -> Defaults {
     }
 }
 
-/// A managed Service `default/<name>` with a cluster IP, one family and a port `https` with the target 6443. It names
+/// A managed Service `default/<name>` with a cluster IP, one family and a port `https` with target port 6443. It names
 /// no source.
 pub fn service(name: &str) -> Service {
     let service = plain_service(name).annotate(annotation::ENABLED, "true");
@@ -54,7 +54,7 @@ pub fn plain_service(name: &str) -> Service {
     }
 }
 
-/// A slice `default/<name>` of the Service `kubernetes`, with IPv4, port `https` 6443 and no endpoints.
+/// An IPv4 slice `default/<name>` of the Service `kubernetes`, with port `https` 6443 and no endpoints.
 pub fn slice(name: &str) -> EndpointSlice {
     EndpointSlice {
         metadata: metadata(name),
@@ -152,7 +152,7 @@ pub trait Build: Sized {
         self.edit(|object| object.meta().resource_version = Some(version.to_string()))
     }
 
-    /// Sets the creation time, in seconds since 1970.
+    /// Sets the creation time, as Unix time in seconds.
     fn created(self, second: i64) -> Self {
         self.edit(|object| object.meta().created = Some(second))
     }
@@ -219,12 +219,12 @@ pub trait BuildService: Build {
         self.edit(|service| service.spec_mut().ports = None)
     }
 
-    /// Adds a port whose target is a name.
+    /// Adds a port with a named target port.
     fn port(self, name: &str, target: &str) -> Self {
         self.add_port(name, IntOrString::String(target.to_owned()))
     }
 
-    /// Adds a port whose target is a number.
+    /// Adds a port with a numeric target port.
     fn number(self, name: &str, target: i32) -> Self {
         self.add_port(name, IntOrString::Int(target))
     }
@@ -265,7 +265,7 @@ pub trait BuildSlice: Build {
 
     fn ports(self, ports: &[EndpointPort]) -> Self;
 
-    /// Turns the slice into a copy of slice `default/<source>` for the Service `default/<service>`.
+    /// Turns the slice into a copy of the slice `default/<source>` for the Service `default/<service>`.
     fn copied(self, service: &str, source: &str) -> Self {
         self.label(label::SERVICE_NAME, service)
             .label(label::MANAGED_BY, MANAGED_BY_US)

@@ -98,7 +98,7 @@ impl World {
         self.put(slice);
     }
 
-    /// The slices that are copies for a Service of namespace `default`, sorted by key.
+    /// The slices that are copies for a Service in namespace `default`, sorted by key.
     pub fn copies(&self, service: &str) -> Vec<&EndpointSlice> {
         let key = ServiceKey::new("default", service);
         self.slices
@@ -107,14 +107,14 @@ impl World {
             .collect()
     }
 
-    /// The only copy of a Service of namespace `default`.
+    /// The only copy of a Service in namespace `default`.
     pub fn copy(&self, service: &str) -> &EndpointSlice {
         let copies = self.copies(service);
         assert_eq!(copies.len(), 1, "copies of {service}: {copies:#?}");
         copies[0]
     }
 
-    /// The index of an operator whose watches have shown everything.
+    /// The index of a replica whose watches have shown everything.
     pub fn index(&self) -> Index {
         let mut index = Index::new(self.defaults.clone());
         for service in self.services.values() {
@@ -159,7 +159,7 @@ impl World {
         self.index().snapshot(key).expect("everything is listed")
     }
 
-    /// The plan for a Service of namespace `default`; see [`World::plan_for`].
+    /// The plan for a Service in namespace `default`; see [`World::plan_for`].
     pub fn plan(&self, service: &str) -> Plan {
         self.plan_for(&ServiceKey::new("default", service))
     }
@@ -183,12 +183,12 @@ impl World {
         }
     }
 
-    /// The findings of a Service of namespace `default`.
+    /// The findings of a Service in namespace `default`.
     pub fn findings(&self, service: &str) -> Vec<Finding> {
         self.plan(service).findings
     }
 
-    /// The reasons of the findings of a Service of namespace `default`.
+    /// The reasons of the findings of a Service in namespace `default`.
     pub fn reasons(&self, service: &str) -> Vec<Reason> {
         self.findings(service)
             .into_iter()
@@ -196,7 +196,7 @@ impl World {
             .collect()
     }
 
-    /// Carries out a plan, with the preconditions of an API server, and returns the writes.
+    /// Carries out a plan, checking preconditions as an API server does, and returns the writes.
     pub fn apply(&mut self, plan: Plan) -> Vec<Write> {
         assert!(plan.confirm.is_empty(), "not confirmed: {:?}", plan.confirm);
         let mut writes = Vec::new();
@@ -244,7 +244,7 @@ impl World {
         }
     }
 
-    /// Plans and applies once for a Service of namespace `default`, and checks that nothing is left to do.
+    /// Plans and applies once for a Service in namespace `default`, and checks that nothing is left to do.
     pub fn settle(&mut self, service: &str) -> Vec<Write> {
         let writes = self.apply(self.plan(service));
         let left = self.plan(service);

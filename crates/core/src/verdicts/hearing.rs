@@ -1,8 +1,8 @@
 //! The exchange of suspicions and objections between replicas, in the annotations of the probe Lease.
 //!
-//! The leader names the targets that it suspects, each with a round number. Another replica objects to the suspicion of
-//! a target that is clearly well for this replica ([`super::Targets::is_clearly_well`]): it writes the target and the
-//! round under its own key. Text that cannot be parsed counts as absent.
+//! The leader names the targets that it suspects, each with a round number. Another replica objects to a suspicion if
+//! it finds the target clearly well ([`super::Targets::is_clearly_well`]): it writes the target and the round under its
+//! own key. Text that cannot be parsed counts as absent.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -16,11 +16,12 @@ pub const SUSPECTED: &str = "endpoint-copier/suspected";
 /// The prefix of the annotation keys of objections.
 const OBJECTION: &str = "objection.endpoint-copier/";
 /// The maximum number of entries that are read from one text: two families of 16 addresses, with two ports each.
-const MOST_ENTRIES: usize = 64;
-/// A replica ignores a round that exceeds its highest one by more than this, because only a forged round is that high.
-/// Otherwise a forged round could use up all numbers, and later suspicions could not differ from earlier ones.
-const FURTHEST_ROUND: u64 = 1 << 32;
-/// How long the leader waits for objections of the other replicas.
+const MAX_ENTRIES: usize = 64;
+/// A replica ignores a round that exceeds the highest round that it knows by more than this, because only a forged
+/// round is that high. Otherwise, a forged round could use up all numbers, and later suspicions could not differ from
+/// earlier ones.
+const MAX_ROUND_LEAD: u64 = 1 << 32;
+/// How long the leader waits for objections from the other replicas.
 pub(super) const HEARD_AFTER: Duration = Duration::from_millis(300);
 /// How long an objection counts after the leader first saw it.
 const OBJECTION_LASTS: Duration = Duration::from_secs(10);
@@ -42,7 +43,7 @@ pub fn suspicions(text: &str) -> BTreeMap<Target, u64> {
         let (target, round) = entry.rsplit_once('=')?;
         Some((target.parse().ok()?, round.parse().ok()?))
     };
-    let entries = text.split(',').take(MOST_ENTRIES);
+    let entries = text.split(',').take(MAX_ENTRIES);
     entries.map(entry).collect::<Option<_>>().unwrap_or_default()
 }
 
@@ -54,7 +55,8 @@ fn text_of(rounds: &BTreeMap<Target, u64>) -> String {
     entries.join(",")
 }
 
-/// The leader's side of the exchange. Every replica keeps one, so that a new leader knows which rounds were used.
+/// The leader's side of the exchange. Every replica keeps this state, so that a new leader knows which rounds were
+/// used.
 #[derive(Clone, Debug, Default)]
 pub struct Hearing {
     suspected: BTreeMap<Target, Suspicion>,
@@ -82,7 +84,7 @@ struct Objection {
 }
 
 impl Hearing {
-    /// Creates the state of a replica that runs without leader election, and so asks no other replica.
+    /// Creates the state of a replica that runs without leader election and therefore asks no other replica.
     #[must_use]
     pub fn without_peers() -> Self {
         Self {
@@ -96,8 +98,8 @@ impl Hearing {
         self.suspected.clear();
     }
 
-    /// Sets the targets that the leader suspects. Returns the value that [`SUSPECTED`] must get, or `None` if the Lease
-    /// already has this value.
+    /// Sets the targets that the leader suspects. Returns the value to which [`SUSPECTED`] must be set, or `None` if
+    /// the Lease already has this value.
     pub fn suspect(&mut self, suspects: &BTreeSet<Target>) -> Option<String> {
         self.suspected.retain(|target, _| suspects.contains(target));
         for target in suspects {
@@ -129,7 +131,7 @@ impl Hearing {
     }
 
     fn note_rounds<'a>(&mut self, rounds: impl Iterator<Item = &'a u64>) {
-        let furthest = self.highest_round.saturating_add(FURTHEST_ROUND);
+        let furthest = self.highest_round.saturating_add(MAX_ROUND_LEAD);
         let known = rounds.copied().filter(|round| *round <= furthest);
         self.highest_round = known.fold(self.highest_round, u64::max);
     }
@@ -150,7 +152,7 @@ impl Hearing {
         }
         self.objections.retain(|key, _| annotations.contains_key(key));
         for (key, text) in annotations.iter().filter(|(key, _)| key.starts_with(OBJECTION)) {
-            // An unchanged text is the same objection, whose time is not extended.
+            // An unchanged text is the same objection, and does not extend its lifetime.
             if self
                 .objections
                 .get(key)
@@ -161,7 +163,7 @@ impl Hearing {
                     rounds: suspicions(text.split_once(';').map_or("", |(rounds, _)| rounds)),
                     seen: now,
                 };
-                // After all replicas have restarted, possibly only objections show which rounds were used.
+                // After all replicas have restarted, objections might be the only record of the rounds that were used.
                 self.note_rounds(objection.rounds.values());
                 self.objections.insert(key.clone(), objection);
             }
@@ -205,7 +207,7 @@ impl Hearing {
 #[derive(Clone, Debug)]
 pub struct Peer {
     key: String,
-    /// A part of each written value, so that the leader's watch shows each repetition as a change.
+    /// Part of each written value, so that the leader's watch shows each repetition as a change.
     counter: u64,
     said: Said,
 }
@@ -213,7 +215,7 @@ pub struct Peer {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Said {
     Nothing,
-    /// The last write failed, so it is not known whether the Lease has its value.
+    /// The last write failed, so it is unknown whether the Lease has the written value.
     Unknown,
     Objections(BTreeMap<Target, u64>, Moment),
 }
@@ -236,7 +238,7 @@ impl Peer {
     }
 
     /// Returns the change to this replica's annotation that is due now, if any: the key, and either the new value or
-    /// `None`, which means to remove the annotation. `suspected` is the Lease's value of [`SUSPECTED`]. Targets at this
+    /// `None`, which means to remove the annotation. `suspected` is the Lease's value of [`SUSPECTED`]. Targets on this
     /// node's own addresses are left out, because a connection to them says nothing about the network. The change
     /// counts as written; if the write fails, call [`Peer::failed`].
     pub fn answer(

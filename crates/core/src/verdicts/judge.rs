@@ -1,4 +1,4 @@
-//! The verdict on the endpoints of one managed Service and family. Comments name rules by their ids in
+//! The verdict on the endpoints of one managed Service and family. Comments name rules by their IDs in
 //! `docs/contributing/rules.md`.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -30,7 +30,7 @@ pub struct Unreachable {
     pub since: Option<Moment>,
 }
 
-/// For example `readyz timed out 3 times`. The first word is the request that the port gets.
+/// For example, `readyz timed out 3 times`. The first word is the request that is sent to the port.
 impl fmt::Display for Unreachable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let request = if self.port == SUPERVISOR_PORT {
@@ -55,7 +55,7 @@ impl fmt::Display for Unreachable {
 pub struct Judgment {
     /// The addresses that must not get traffic.
     pub out: BTreeMap<IpAddr, Unreachable>,
-    /// Whether no endpoint has answered 2xx on any port for 3 s, so that none is out.
+    /// Whether no endpoint has answered 2xx on any port for 3 s. If so, no endpoint is out.
     pub blind: bool,
     /// Targets that answer 401 or 403.
     pub unauthorized: Vec<Target>,
@@ -64,7 +64,7 @@ pub struct Judgment {
     pub not_answering: Vec<Target>,
 }
 
-/// Judges the endpoints of one family of a managed Service by the Service's probed ports.
+/// Judges the endpoints of one family of a managed Service on the Service's probed ports.
 #[must_use]
 pub fn judge(candidates: &[Candidate], ports: &BTreeSet<u16>, report: &Report) -> Judgment {
     let evidence = Evidence::new(candidates, ports, report);
@@ -82,7 +82,7 @@ pub fn judge(candidates: &[Candidate], ports: &BTreeSet<u16>, report: &Report) -
     }
 }
 
-/// The facts of an address that is not probed yet, which are those of a target that was just listed.
+/// The facts of an address that is not probed yet, which are the same as for a target that was just listed.
 static UNLISTED: LazyLock<TargetFacts> = LazyLock::new(TargetFacts::default);
 
 /// Everything that a judgment of the candidates depends on.
@@ -99,12 +99,12 @@ struct Port<'a> {
     facts: BTreeMap<IpAddr, &'a TargetFacts>,
 }
 
-/// Decides which addresses are out if more of them fail than may be out. The address with the lowest rank is taken out
-/// first.
+/// Decides which addresses are out if more addresses fail than may be out. The address with the lowest rank is taken
+/// out first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Rank {
     class: Class,
-    /// Among addresses that are out and down, the one that answered last returns first (`7.return-order`).
+    /// Among addresses that are out and down, the one that answered most recently returns first (`7.return-order`).
     last_success: Option<Moment>,
     /// An address that has failed is taken out before one that has no result yet.
     is_unknown: bool,
@@ -137,7 +137,7 @@ impl<'a> Evidence<'a> {
     }
 
     /// The addresses that are out. A judgment depends on which addresses were out before, so it is repeated with its
-    /// own result as the memory until the result stays the same. This causes one write instead of several. The
+    /// own result as the memory until the result stays the same. This way, there is one write instead of several. The
     /// repetition ends, because an address that returns is taken out again only if it is down, and an address that is
     /// out and down stays out.
     fn out(&self, candidates: &[Candidate]) -> BTreeMap<IpAddr, Unreachable> {
@@ -163,7 +163,7 @@ impl<'a> Evidence<'a> {
             .map(|(address, (rank, port))| (*rank, *address, *port))
             .collect();
         ranked.sort_by_key(|(rank, address, _)| (*rank, *address));
-        // `7.half`: at least half of the addresses stay in, so a single one always does.
+        // `7.half`: at least half of the addresses stay in, so a single address always stays in.
         ranked.truncate(self.addresses.len() / 2);
         ranked
             .into_iter()
@@ -171,8 +171,8 @@ impl<'a> Evidence<'a> {
             .collect()
     }
 
-    /// `7.conditions` and `7.stays-out`: the addresses to take or keep out if that many may be out (`7.half`), each
-    /// with the port that decides.
+    /// `7.conditions` and `7.stays-out`: the addresses that should be taken out or kept out, regardless of the limit in
+    /// `7.half`, each with the port that decides.
     fn wanted(&self, memory: &BTreeSet<IpAddr>) -> BTreeMap<IpAddr, (Rank, &Port<'a>)> {
         let worst = |address: IpAddr| {
             let was_out = memory.contains(&address);
@@ -194,8 +194,8 @@ impl<'a> Evidence<'a> {
     }
 
     /// `7.only-one-that-answers`: whether an address answers on one of its ports, while no address that certainly stays
-    /// in has answered on that port recently. An address in `wanted` does not count as one that stays in, even if
-    /// `7.half` keeps it in.
+    /// in has answered on that port recently. An address in `wanted` does not count as staying in, even if `7.half`
+    /// keeps it in.
     fn is_needed(&self, address: IpAddr, wanted: &BTreeMap<IpAddr, (Rank, &Port<'a>)>) -> bool {
         self.ports.iter().any(|port| {
             let mut listed = port
@@ -206,8 +206,8 @@ impl<'a> Evidence<'a> {
         })
     }
 
-    /// `7.blind`: whether no endpoint has answered 2xx for 3 s, so that the fault is possibly on the side of this
-    /// replica. A family that was just listed is not blind yet.
+    /// `7.blind`: whether no endpoint has answered 2xx for 3 s, so that the fault might be on this replica's side. A
+    /// family that was just listed is not blind yet.
     fn is_blind(&self) -> bool {
         let mut all = self.ports.iter().flat_map(|port| port.facts.values());
         let had_time = all.clone().any(|facts| facts.had_time);
@@ -248,14 +248,15 @@ impl Port<'_> {
         self.facts.get(&address).copied().unwrap_or(&UNLISTED)
     }
 
-    /// `7.ignored`: whether the port works on no address, so that it says nothing about any one of them.
+    /// `7.ignored`: whether the port works on no address, so that it says nothing about any single address.
     fn is_ignored(&self) -> bool {
         let mut all = self.facts.values();
         all.all(|facts| matches!(facts.phase, Phase::Down | Phase::New))
     }
 
     /// `7.conditions`: whether to take out an address that gets traffic: it was well and is down, this replica has just
-    /// renewed its Lease, no replica objects and each had time to, and another address answered after this one failed.
+    /// renewed its Lease, no replica objects although each had time to object, and another address answered after this
+    /// one failed.
     fn takes_out(&self, address: IpAddr, leadership: Leadership) -> bool {
         let facts = self.fact(address);
         // A target is down only after it was well.
@@ -275,9 +276,9 @@ impl Port<'_> {
             let mut others = self.facts.iter().filter(|(other, _)| **other != address);
             others.any(|(_, facts)| facts.answers)
         };
-        // Until each address has answered or failed once, a new leader knows less than the previous one did. Without
-        // this condition, the quick refusal of a dead server would put that server back while the handshakes with the
-        // others are still in progress.
+        // Until each address has answered or failed once, a new leader knows less than the previous leader did. Without
+        // this condition, the quick refusal by a dead server would put that server back while the handshakes with the
+        // other servers are still in progress.
         let waits = leadership.is_new && self.facts.values().any(|facts| !facts.is_known);
         let stays = match facts.phase {
             Phase::Well => false,

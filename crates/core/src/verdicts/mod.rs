@@ -1,5 +1,4 @@
-//! Decides from the results of the probes which endpoints of a copy are *out*: they stay in the copy, but are not
-//! ready.
+//! Decides from the probe results which endpoints of a copy are *out*: these stay in the copy, but are not ready.
 //!
 //! ```text
 //!     attempts ──────> Targets ──┐
@@ -10,11 +9,12 @@
 //!
 //! [`Targets`] holds the state of each *target*, which is an address and a port. The leader suspects a target that
 //! fails repeatedly, and [`Hearing`] holds its suspicions and the objections of other replicas to them. A [`Report`]
-//! combines [`Targets`] and [`Hearing`] at one moment, as facts that change only when a judgment can change. So a
-//! report that equals the one before is no reason to judge again. [`judge`] judges one family of one managed Service.
+//! combines [`Targets`] and [`Hearing`] at one moment, as facts that change only when a judgment can change. Therefore,
+//! a report that equals the previous report is no reason to judge again. [`judge`] judges one family of one managed
+//! Service.
 //!
-//! When a rule leaves a choice, an endpoint is not taken out: a dead server that gets traffic costs some connections,
-//! but a live server without traffic can cost all of them.
+//! If a rule leaves a choice, an endpoint is not taken out: a dead server that gets traffic costs some connections, but
+//! a live server without traffic can cost all of them.
 
 use std::ops::Add;
 use std::time::Duration;

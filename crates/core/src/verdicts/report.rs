@@ -7,13 +7,13 @@ use std::time::Duration;
 use super::hearing::HEARD_AFTER;
 use super::{Failure, Hearing, Moment, Phase, Reply, Target, TargetState, Targets};
 
-/// The minimum time from a 2xx of another target to a failure that contrasts with it. After this time, a short
-/// disturbance that affected both targets is over.
+/// The minimum time from another target's 2xx to a failure that contrasts with it. After this time, a short disturbance
+/// that affected both targets is over.
 const CONTRAST_AFTER: Duration = Duration::from_millis(300);
-/// The same if the failures may be due to a stall of etcd that is over: an API server notices a stall up to 2 s later
-/// than another one, and the end of the stall up to 1 s later than the leader.
+/// The same minimum if the failures might be due to an etcd stall that is over: an API server can notice a stall up to
+/// 2 s later than another API server, and the end of the stall up to 1 s later than the leader.
 const CONTRAST_AFTER_STALL: Duration = Duration::from_secs(3);
-/// If it takes longer than this until the Lease has a suspicion, etcd may be stalled.
+/// If it takes longer than this until the Lease has a suspicion, etcd might be stalled.
 const STORED_WITHIN: Duration = Duration::from_millis(150);
 /// How long a success counts as recent after an attempt has failed. A family without a recent success is blind, unless
 /// all its targets were listed less than this time ago.
@@ -56,21 +56,21 @@ pub struct TargetFacts {
     pub answers: bool,
     /// Whether the latest result is 401 or 403.
     pub is_unauthorized: bool,
-    /// Whether it answered 2xx within the last 3 s, or its latest result is 2xx: if no attempt has failed since then,
-    /// this replica has made none, because it was suspended.
+    /// Whether it answered 2xx within the last 3 s, or its latest result is 2xx. An older 2xx is still the latest
+    /// result only if this replica was suspended and has made no attempt since then.
     pub is_recent: bool,
     /// Whether it was listed at least 3 s ago, so that it has had time to answer.
     pub had_time: bool,
     /// Whether it has been new for a minute.
     pub is_silent: bool,
-    /// When it first failed since it was well, or, if it never was, since it was listed. `None` while it is well or no
-    /// attempt has failed.
+    /// When it first failed since it was well or, if it was never well, since it was listed. `None` while it is well or
+    /// no attempt has failed.
     pub since: Option<Moment>,
     /// When it last answered 2xx, while it is failing or down.
     pub last_success: Option<Moment>,
     /// Other addresses of the family that answered 2xx on this port to an attempt that began after the first failure of
     /// the target's current run of failures, and that have not failed since then. The last failure of the run came at
-    /// least 300 ms after their first such answer, or 3 s if the failures may be due to a stall of etcd.
+    /// least 300 ms after their first such answer, or 3 s if the failures might be due to an etcd stall.
     pub contrasts: BTreeSet<IpAddr>,
     /// Whether another replica objects to the suspicion, because the target answers the probes of that replica.
     pub has_objection: bool,
@@ -100,9 +100,9 @@ impl Targets {
 }
 
 impl TargetState {
-    /// Whether the failures may be due to a stall of etcd that is over. While etcd stalls, the suspicion cannot be
-    /// stored, so the target must fail again after the suspicion was stored. If storing took long, this failed attempt
-    /// must have begun after the other replicas had time to object.
+    /// Whether the failures might be due to an etcd stall that is over. While etcd stalls, the suspicion cannot be
+    /// stored, so the target must fail again after the suspicion was stored. If storing took long, the new failed
+    /// attempt must have begun after the other replicas had time to object.
     fn may_have_stalled(&self, stored: Moment) -> bool {
         let Some(suspected) = self.suspected_since.filter(|since| *since <= stored) else {
             // The Lease still has the suspicion of an earlier run.

@@ -1,6 +1,6 @@
-//! The state of one target, computed from the results of its attempts. A *response* here is a 2xx, 401, 403 or 429. All
-//! other results are failures. A *run* is a series of failures without a response in between. A *fall* is the change of
-//! a well or failing target to [`Phase::Down`], and a *rise* lasts from the next response until the target is
+//! The state of one target, computed from the results of its attempts. Here, a *response* is a 2xx, 401, 403 or 429.
+//! All other results are failures. A *run* is a series of failures without a response in between. A *fall* is the
+//! change of a well or failing target to [`Phase::Down`], and a *rise* lasts from the next response until the target is
 //! [`Phase::Well`] again or fails.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,15 +12,15 @@ use crate::model::words::words;
 
 /// The number of failures in a row after which a target is suspected.
 pub(super) const SUSPECTED_AFTER: u32 = 2;
-/// How long a fall counts: each fall that counts, except the first, doubles the duration of the next rise.
+/// How long a fall counts. Each fall that counts, except the first, doubles the duration of the next rise.
 pub(super) const RELAPSE_MEMORY: Duration = Duration::from_secs(600);
 /// The longest rise that relapses cause. A configured rise can be longer.
-const LONGEST_RISE: Duration = Duration::from_secs(60);
+const MAX_RISE: Duration = Duration::from_secs(60);
 /// The maximum number of doublings, which prevents an overflow.
-const MOST_DOUBLINGS: u32 = 16;
+const MAX_DOUBLINGS: u32 = 16;
 
 words! {
-    /// The phase of a target. Metrics show its word as the value of a label.
+    /// The phase of a target. Metrics use its word as a label value.
     Phase {
         /// It has not responded since it was listed. A target in this phase never becomes down, so that an endpoint
         /// that never worked is not taken out.
@@ -79,7 +79,7 @@ pub struct TargetState {
     /// The failure to report. It does not change while a target is down, nor after the second failure of a new target,
     /// because a server can fail in a different way each time.
     pub(super) what: Option<Failure>,
-    /// The number of attempts in a row that had failed when `what` was set.
+    /// How many attempts in a row had failed when `what` was set.
     pub(super) failures: u32,
     /// For each other address with the same port and family: when it first answered 2xx to an attempt that began after
     /// the first failure of the run.
@@ -141,10 +141,10 @@ impl TargetState {
             Phase::Down | Phase::Rising => (attempt.ended, 0),
         };
         let successes = successes + u32::from(counts);
-        let doubled = 2_u32.pow(relapses.min(MOST_DOUBLINGS));
+        let doubled = 2_u32.pow(relapses.min(MAX_DOUBLINGS));
         let rise = thresholds.rise.saturating_mul(doubled);
         // A longer rise that the user configured is not shortened.
-        let rise = rise.min(LONGEST_RISE.max(thresholds.rise));
+        let rise = rise.min(MAX_RISE.max(thresholds.rise));
         if successes >= thresholds.successes && attempt.ended.since(since) >= rise {
             self.become_well();
         } else {

@@ -6,10 +6,10 @@ use std::str::FromStr;
 
 use crate::model::Family;
 
-/// The port of RKE2's supervisor, which answers `GET /ping` without credentials.
+/// The RKE2 supervisor port, which answers `GET /ping` without credentials.
 pub const SUPERVISOR_PORT: u16 = 9345;
 
-/// An address and port. All managed Services whose copies show it share its state.
+/// An address and port. All managed Services whose copies show a target share its state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Target {
     address: IpAddr,
@@ -17,7 +17,7 @@ pub struct Target {
 }
 
 impl Target {
-    /// Creates a target. An IPv4-mapped IPv6 address becomes the IPv4 address.
+    /// Creates a target. An IPv4-mapped IPv6 address is converted to the IPv4 address.
     #[must_use]
     pub fn new(address: IpAddr, port: u16) -> Self {
         Self {
@@ -64,7 +64,7 @@ impl FromStr for Target {
 /// The result of one attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reply {
-    /// A status of 2xx.
+    /// A 2xx status.
     Success,
     /// Verified TLS with 401, 403 or 429: the server is alive, but does not show whether it is ready.
     Alive(u16),

@@ -15,20 +15,20 @@ const DOUBT_AFTER: Duration = Duration::from_millis(250);
 pub struct Targets {
     thresholds: Thresholds,
     states: BTreeMap<Target, TargetState>,
-    /// The times at which targets became down, not counting failures during a rise. They are kept when a target is no
-    /// longer listed.
+    /// The times at which targets became down, not counting failures during a rise. They are kept even when a target is
+    /// no longer listed.
     falls: BTreeMap<Target, Vec<Moment>>,
     /// The addresses that copies show as taken out.
     taken_out: BTreeSet<IpAddr>,
 }
 
-/// Why the operator's own requests avoid an API server, while another one is well.
+/// Why the operator's own requests avoid an API server while another API server is well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Unhealthy {
-    /// The server is suspected, or is rising. It gets no new request: a leader, for example, must not send its
-    /// suspicion to the server that it suspects, which may have lost its etcd.
+    /// The server is suspected, or is rising. It gets no new requests. For example, a leader must not send its
+    /// suspicion to the server that it suspects, which might have lost its etcd.
     Suspected,
-    /// The operator also closes its connections to the server. The server is down or, if this replica never saw it
+    /// The operator also closes its connections to the server. The server is down or, if this replica has never seen it
     /// well, fails after another leader took it out.
     Down,
 }
@@ -43,7 +43,7 @@ impl Targets {
         }
     }
 
-    /// Sets the listed targets. Other targets are forgotten, and are new when they are listed again.
+    /// Sets the listed targets. All other targets are forgotten, and are new if they are listed again.
     pub fn list(&mut self, listed: &BTreeSet<Target>, now: Moment) {
         self.states.retain(|target, _| listed.contains(target));
         for target in listed {
@@ -68,9 +68,9 @@ impl Targets {
         }
     }
 
-    /// Counts the result of an attempt. Returns `true` if it is the first failure of a run; the caller then
-    /// immediately probes all other targets that are not failing. An attempt that was discarded, or that began before
-    /// the target was removed from the list and added back, changes nothing.
+    /// Counts the result of an attempt. Returns `true` if the result is the first failure of a run. In that case, the
+    /// caller immediately probes all other targets that are not failing. An attempt that was discarded, or that began
+    /// before the target was removed from the list and added back, changes nothing.
     pub fn end(&mut self, target: Target, begun: Moment, ended: Moment, reply: Reply) -> bool {
         let another_answers = self.others(target).any(|(_, state)| state.answers());
         let relapses = self.relapses(target, ended);
@@ -107,8 +107,8 @@ impl Targets {
         }
     }
 
-    /// Forgets an attempt without a result that counts: its timer fired late, which says more about this replica than
-    /// about the target, or a response to a newer attempt came first.
+    /// Forgets an attempt whose result does not count, because its timer fired late, which says more about this replica
+    /// than about the target, or because a response to a newer attempt arrived first.
     pub fn discard(&mut self, target: Target, begun: Moment) {
         if let Some(state) = self.states.get_mut(&target) {
             state.unanswered.remove(&begun);
@@ -126,9 +126,9 @@ impl Targets {
         self.states.iter().map(|(target, state)| (*target, state))
     }
 
-    /// Whether this replica can object to the suspicion of a target: the target is well, and no attempt of this replica
-    /// at it hangs. If responses are usually slow, a slow response does not count as hanging, because otherwise the
-    /// replica would object and withdraw its objection with each attempt.
+    /// Whether this replica can object to the suspicion of a target: the target is well, and none of this replica's
+    /// attempts at it hangs. If responses are usually slow, a slow response does not count as hanging, because
+    /// otherwise the replica would object and withdraw its objection with each attempt.
     #[must_use]
     pub fn is_clearly_well(&self, target: Target, now: Moment) -> bool {
         self.states.get(&target).is_some_and(|state| {
@@ -138,9 +138,9 @@ impl Targets {
         })
     }
 
-    /// The targets that a leader asks the other replicas about. A target that a previous leader took out is one of them
-    /// after two failures, even if this replica never saw it well. Otherwise a leader that is the only replica that
-    /// cannot reach the target would keep the target out for its whole term.
+    /// The targets that a leader asks the other replicas about. A target that a previous leader took out is included
+    /// after two failures, even if this replica has never seen it well. Otherwise, a leader that is the only replica
+    /// that cannot reach the target would keep the target out for its whole term.
     #[must_use]
     pub fn suspects(&self) -> BTreeSet<Target> {
         let is_suspected = |target: Target, state: &TargetState| match state.phase {
@@ -190,8 +190,8 @@ impl Targets {
         u32::try_from(recent.saturating_sub(1)).unwrap_or(u32::MAX)
     }
 
-    /// A target that fails contrasts with no other one until it answers again: a disturbance of all targets does not
-    /// begin and end at the same moment for each of them.
+    /// A failing target contrasts with no other target until it answers again, because a disturbance that affects all
+    /// targets does not begin and end at the same moment for each of them.
     fn end_contrast(&mut self, target: Target) {
         let others = self.states.iter_mut();
         for (_, state) in others.filter(|(other, _)| is_other(target, **other)) {

@@ -1,8 +1,8 @@
-//! The thresholds for changes of the phase of a target.
+//! The thresholds at which a target changes its phase.
 
 use std::time::Duration;
 
-/// How many results, and how much time, it takes until a target is down, or is well again.
+/// How many results and how much time it takes until a target is down, or is well again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Thresholds {
     /// The number of failures in a row after which a target that was well is down.

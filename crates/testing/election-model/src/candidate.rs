@@ -1,5 +1,5 @@
-//! A candidate. Each of its steps stands for the code of `src/leader_election/elector.rs` and
-//! `src/leader_election/cas/` between two awaits.
+//! A candidate. Each of its steps stands for the code between two awaits in `src/leader_election/elector.rs` and
+//! `src/leader_election/cas/`.
 
 use std::time::Duration;
 
@@ -23,9 +23,9 @@ pub struct Candidate {
     pub term: Option<Validity>,
     /// Whether the candidate had never seen a holder when it took a Lease that an administrator had deleted or emptied.
     pub is_uninformed: bool,
-    /// The latest time for the response to a write of a slice, while the write is in flight.
+    /// While a write of a slice is in flight, the latest time for its response.
     pub write: Option<Instant>,
-    /// The time until which the API server may still carry out a write that got no response.
+    /// The time until which the API server might still carry out a write that got no response.
     doubtful: Option<Instant>,
     life: Life,
 }
@@ -47,8 +47,8 @@ enum Attempt {
     None,
     /// The API server has carried out the GET. The reply is on its way.
     Reads { sent: Instant, reply: Option<Stored> },
-    /// A write is in flight, perhaps with repetitions. `tries` holds the times at which the tries without a response
-    /// were sent.
+    /// A write is in flight, perhaps with repetitions. `tries` holds the send times of the tries that have no response
+    /// yet.
     Writes {
         began: Instant,
         request: Request,
@@ -59,7 +59,7 @@ enum Attempt {
 }
 
 impl Candidate {
-    /// Handles the passing of time. If `fenced`, a term that is past its deadline is removed once no attempt is in
+    /// Handles the passage of time. If `fenced`, a term that is past its deadline is removed once no attempt is in
     /// progress.
     pub fn tick(&mut self, now: Instant, fenced: bool) {
         if self.attempt == Attempt::None && fenced {
@@ -71,8 +71,8 @@ impl Candidate {
         }
     }
 
-    /// Whether the watch shows that this renewal was applied. It does not matter whether the attempt began with a GET.
-    /// If `named_is_applied`, a Lease that names this candidate is sufficient proof.
+    /// Whether the watch shows that this renewal was applied, whether or not the attempt began with a GET. If
+    /// `named_is_applied`, a Lease that names this candidate is sufficient proof.
     fn sees(&self, i: usize, request: &Request, named_is_applied: bool) -> bool {
         let Verb::Renew(read_version) = &request.verb else {
             return false;
@@ -98,7 +98,7 @@ impl Election {
         match &candidate.attempt {
             Attempt::None if candidate.life == Life::Runs => {
                 actions.push(Action::Look(i));
-                // A leader renews at most once a tick. More renewals would only change the version.
+                // A leader renews at most once per tick. More renewals would only change the version.
                 let renewed = candidate.term == Some(Validity::won(state.now, DEADLINE));
                 let leads = self.is(Mutant::FormerLeaderWritesAgain);
                 let may_race = candidate.known.may_race(NAMES[i], DURATION, leads, state.now);
@@ -109,7 +109,7 @@ impl Election {
             }
             Attempt::None if candidate.life == Life::Stops => actions.push(Action::Release(i)),
             Attempt::None => {}
-            // The watch may show a change before the response arrives.
+            // The watch can show a change before the response arrives.
             Attempt::Reads { .. } => actions.extend([Action::Decide(i), Action::Look(i)]),
             Attempt::Writes { request, tries, .. } => {
                 for k in 0..tries.len() {
@@ -122,7 +122,7 @@ impl Election {
                     if state.repeats > 0 && !tries.is_empty() {
                         actions.push(Action::Repeat(i));
                     }
-                    // The watch may show that the write was applied before any response arrives.
+                    // The watch can show that the write was applied before any response arrives.
                     actions.push(Action::Look(i));
                     if candidate.sees(i, request, self.is(Mutant::NamedIsApplied)) {
                         actions.push(Action::Confirm(i));
@@ -169,7 +169,7 @@ impl Election {
                 let candidate = &mut state.candidates[i];
                 match verb {
                     Some(verb) => candidate.attempt = write(state.jumped[i], i, now, verb),
-                    // Nothing may be written, for example because the Lease names another holder: a term ends.
+                    // Nothing may be written, for example because the Lease names another holder, so a term ends.
                     None => candidate.term = None,
                 }
             }
@@ -205,7 +205,7 @@ impl Election {
                 candidate.term = None;
                 candidate.life = Life::Stops;
                 state.stops -= 1;
-                // The attempt is dropped, but its requests can still be carried out.
+                // The attempt is dropped, but its requests might still be carried out.
                 if let Attempt::Writes { request, tries, .. } = attempt {
                     state.late.extend(tries.iter().map(|_| request.clone()));
                 }
@@ -267,7 +267,7 @@ impl Election {
         }
         candidate.attempt = match answered {
             Some(attempt) => {
-                // The other tries are carried out later, or never.
+                // The other tries are carried out later or never.
                 state.late.extend(tries.iter().map(|_| request.clone()));
                 attempt
             }
@@ -347,7 +347,7 @@ impl Election {
     }
 }
 
-/// The term after a renewal that was sent at `sent`, or `None` if there is no term or it has ended before `now`.
+/// The term after a renewal that was sent at `sent`, or `None` if there is no term or the term ended before `now`.
 fn renewed(term: Option<Validity>, sent: Instant, now: Instant) -> Option<Validity> {
     let mut term = term?;
     term.extend(Validity::won(sent, DEADLINE), now).ok()?;
@@ -367,7 +367,7 @@ fn write(jumped: bool, i: usize, now: Instant, verb: Verb) -> Attempt {
     }
 }
 
-/// The time that the wall clock of a candidate shows, in ticks.
+/// The time on the wall clock of a candidate, in ticks.
 fn wall(jumped: bool, i: usize, now: Instant) -> i16 {
     let skew = if jumped { -SKEW[i] } else { SKEW[i] };
     i16::try_from((now - *START).as_secs()).unwrap_or_default() + skew

@@ -24,7 +24,7 @@ pub struct Findings {
 #[must_use]
 pub fn check(bound: Bound, mutant: Option<Mutant>) -> Findings {
     let began = Instant::now();
-    // Only a search with a single thread is certain to find the shortest sequence.
+    // Only a single-threaded search is certain to find the shortest sequence.
     let threads = if mutant.is_some() { 1 } else { 2 };
     let checker = Election { bound, mutant }
         .checker()

@@ -1,12 +1,12 @@
 //! A model of leader election with three candidates, one Lease and one API server, checked state by state.
 //!
-//! Each step of a candidate stands for the code of `src/leader_election/elector.rs` and `src/leader_election/cas/`
-//! between two awaits. The step calls the same pure functions to decide what the candidate has seen of the Lease
-//! (`ObservedLease`), on which version a renewal without a read builds (`KnownVersion`), which Lease the lock gets and
-//! which version its PATCH names (`PresentedLease`, `ReadVersion`), how long the term lasts (`Validity`), and whether
-//! the candidate may release the Lease. Time can pass between any two steps, so a candidate can pause anywhere and
-//! continue later. Replies are lost or late, requests are carried out late or never, wall clocks differ and jump, and
-//! an administrator deletes and empties the Lease. [`Mutant`] weakens one rule at a time.
+//! Each step of a candidate stands for the code between two awaits in `src/leader_election/elector.rs` and
+//! `src/leader_election/cas/`. The step calls the same pure functions to decide what the candidate has seen of the
+//! Lease (`ObservedLease`), on which version a renewal without a read builds (`KnownVersion`), which Lease the lock
+//! gets and which version its PATCH names (`PresentedLease`, `ReadVersion`), how long the term lasts (`Validity`), and
+//! whether the candidate may release the Lease. Time can pass between any two steps, so a candidate can pause anywhere
+//! and continue later. Replies can be lost or late, requests can be carried out late or never, wall clocks differ and
+//! jump, and an administrator can delete or empty the Lease. Each [`Mutant`] weakens one rule.
 
 mod candidate;
 mod check;
@@ -25,7 +25,7 @@ pub use check::{Findings, check};
 use server::{Request, Server};
 
 /// The start of the monotonic clock that all candidates share. Each moment of the model is a whole number of ticks
-/// later, so that states can be compared and hashed.
+/// after the start, so that states can be compared and hashed.
 static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 /// A tick of the clock.
@@ -34,7 +34,7 @@ const TICK: Duration = Duration::from_secs(1);
 /// The names of the candidates.
 const NAMES: [&str; 3] = ["a", "b", "c"];
 
-/// The lease duration. Its proportion to the renew deadline is that of the defaults, 6 s and 4 s.
+/// The lease duration. The ratio of the lease duration to the renew deadline is that of the defaults, 6 s and 4 s.
 const DURATION: Duration = Duration::from_secs(3);
 /// The renew deadline.
 const DEADLINE: Duration = Duration::from_secs(2);
@@ -47,7 +47,7 @@ const SKEW: [i16; 3] = [0, 9, -9];
 pub enum Mutant {
     /// A PATCH is applied even if the Lease has changed since it was read.
     NoCas,
-    /// A candidate decides whether the Lease has expired by its wall clock and the renewTime of the Lease.
+    /// A candidate uses its wall clock and the Lease's renewTime to decide whether the Lease has expired.
     WallClock,
     /// A term does not end at its deadline.
     NoFence,
@@ -55,10 +55,10 @@ pub enum Mutant {
     FenceFromReply,
     /// A deleted Lease immediately counts as free.
     DeletedIsFree,
-    /// A candidate that was itself the last holder that it saw recreates a deleted Lease or fills an emptied one, even
+    /// A candidate that was itself the last holder that it saw recreates a deleted Lease, or fills an emptied one, even
     /// without a term.
     FormerLeaderWritesAgain,
-    /// A Lease that names a candidate confirms its renewal, whatever the version and the renewTime of the Lease are.
+    /// A Lease that names a candidate confirms its renewal, whatever the Lease's version and renewTime are.
     NamedIsApplied,
     /// The Lease is released while a write is in flight.
     ReleaseInFlight,
@@ -83,13 +83,13 @@ pub struct Bound {
     /// The number of replies that do not reach the candidate. The API server carries out the request in time, late or
     /// never.
     pub losses: u8,
-    /// The number of jumps of wall clocks.
+    /// The number of wall-clock jumps.
     pub jumps: u8,
     /// The number of times that an administrator deletes or empties the Lease.
     pub edits: u8,
     /// The number of candidates that are asked to stop, perhaps with a write in flight.
     pub stops: u8,
-    /// The number of times that a renewal is sent again, in parallel.
+    /// The number of times that a renewal is repeated in parallel.
     pub repeats: u8,
 }
 
@@ -155,13 +155,13 @@ pub enum Action {
     Serve(usize, usize),
     /// The API server carries out one of the tries of a write, and the reply is lost.
     LoseReply(usize, usize),
-    /// A renewal is sent again, in parallel.
+    /// A renewal is repeated in parallel.
     Repeat(usize),
     /// The watch has shown that a renewal was applied.
     Confirm(usize),
     /// The response to a write arrives.
     Answer(usize),
-    /// The candidate stops waiting. Its request may be carried out later.
+    /// The candidate stops waiting. Its request might be carried out later.
     GiveUp(usize),
     /// A write whose sender no longer waits is carried out.
     ServeLate(usize),
@@ -240,7 +240,7 @@ impl Model for Election {
             }
         }
         for i in 0..state.late.len() {
-            // This step need not happen, because no other step depends on it.
+            // This step does not have to happen, because no other step depends on it.
             actions.push(Action::ServeLate(i));
         }
         if state.edits > 0 {
@@ -294,8 +294,8 @@ impl Model for Election {
 
     fn properties(&self) -> Vec<Property<Self>> {
         vec![
-            // Uninformed candidates are excepted. Such a candidate has never seen a holder, and takes a Lease that an
-            // administrator has deleted or emptied.
+            // Uninformed candidates are exempt: they have never seen a holder, and take a Lease that an administrator
+            // has deleted or emptied.
             Property::always(ONE_TERM, |model, state| {
                 model
                     .leaders(state)

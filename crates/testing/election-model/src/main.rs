@@ -1,4 +1,4 @@
-//! Checks the model within large bounds. `make model` runs this.
+//! Checks the model within large bounds. `make model` runs this program.
 
 use election_model::{Begin, Bound, check};
 

@@ -46,12 +46,12 @@ impl Cluster {
         self.client.clone()
     }
 
-    /// Sends an object in a POST, unchanged, and returns the status code.
+    /// Sends an object unchanged in a POST, and returns the status code.
     pub async fn post(&self, path: &str, object: Value) -> u16 {
         self.send(http::Method::POST, path, object).await
     }
 
-    /// Sends an object with this method, unchanged, and returns the status code.
+    /// Sends an object unchanged with this method, and returns the status code.
     pub async fn send(&self, method: http::Method, path: &str, object: Value) -> u16 {
         let request = http::Request::builder()
             .method(method)

@@ -34,7 +34,7 @@ const LOOPBACK: [Ipv4Addr; 3] = [
 /// Addresses that `default/kubernetes` lists at the start. No server of a test has them.
 const NOWHERE: [&str; 3] = ["192.0.2.1", "192.0.2.2", "192.0.2.3"];
 
-/// API servers on one store, and the test's own client, which at first uses the last server.
+/// API servers on one store, and the test's own client, which initially uses the last server.
 pub struct Cluster {
     pub(crate) program: PathBuf,
     servers: Servers,
@@ -44,7 +44,7 @@ pub struct Cluster {
 
 impl Cluster {
     /// Starts a cluster with `servers` API servers, at most three. `default/kubernetes` looks as if three other API
-    /// servers had written it. `program` is the operator that runs on the cluster.
+    /// servers had written it. `program` is the operator binary that runs on the cluster.
     pub async fn start(platform: Platform, program: impl Into<PathBuf>, servers: usize) -> Self {
         let cluster = Self::start_at(platform, program, &LOOPBACK[..servers]).await;
         cluster.put::<EndpointSlice>(objects::api_servers(&NOWHERE)).await;
@@ -112,8 +112,8 @@ impl Cluster {
         cluster
     }
 
-    /// Replaces the permissions of the replicas with those of a release in this namespace. At the start, the replicas
-    /// have the permissions of a release in `default` with the default values.
+    /// Replaces the permissions of the replicas with those of a release in this namespace. Initially, the replicas have
+    /// the permissions of a release in `default` with the default values.
     pub async fn give_rights(&self, rights: Rights, namespace: &str) {
         let objects = rights.objects(namespace);
         let rules = rules(&objects);
@@ -164,7 +164,8 @@ impl Cluster {
         file
     }
 
-    /// Writes a kubeconfig file for one of the servers, with `token` or, without one, with that of an administrator.
+    /// Writes a kubeconfig file for one of the servers, with `token` or, if there is none, the token of an
+    /// administrator.
     pub fn kubeconfig_with(&self, server: usize, token: Option<&str>) -> PathBuf {
         let mut config: Value =
             serde_json::from_str(&self.servers.kubeconfig(server, USERS[0])).expect("JSON");
@@ -260,7 +261,7 @@ impl Cluster {
     }
 
     /// Waits until a server on a node renews its place in `default/kubernetes`. A server does so every 10 s. If the
-    /// server dies, the other servers remove it at least 15 s after its last renewal.
+    /// server dies, the other servers do not remove it until at least 15 s after its last renewal.
     pub async fn renewed(&self, number: usize) {
         self.servers.renewed(number).await;
     }
@@ -294,7 +295,7 @@ impl Cluster {
     }
 }
 
-/// The permission of `rule`, but in all namespaces.
+/// Like `rule`, but for all namespaces.
 fn everywhere(rule: &Rule) -> Rule {
     Rule {
         namespaces: Vec::new(),

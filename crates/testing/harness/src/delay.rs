@@ -32,7 +32,7 @@ async fn pass(mut from: TcpStream, server: SocketAddr, one_way: Duration) {
     );
 }
 
-/// Relays bytes in one direction. Each byte is delayed by the same time, no matter how many are in flight.
+/// Relays bytes in one direction. Each byte is delayed by the same time, no matter how many bytes are in flight.
 async fn carry(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, one_way: Duration) {
     let (sender, mut receiver) = mpsc::unbounded_channel();
     let read = async move {

@@ -1,4 +1,4 @@
-//! ReferenceGrants of the Gateway API. A cluster serves them only if the custom resources of that API are installed.
+//! ReferenceGrants of the Gateway API. A cluster serves them only if the CRDs of that API are installed.
 
 use http::Method;
 use serde_json::{Value, json};

@@ -1,5 +1,4 @@
-//! A record of the addresses in the slices of a Service, with times. The record comes from a watch, so no state is
-//! missing.
+//! A timed record of the addresses in the slices of a Service. It comes from a watch, so no state is missing.
 
 use std::collections::BTreeMap;
 use std::pin::pin;

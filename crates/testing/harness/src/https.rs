@@ -56,7 +56,7 @@ pub fn request(path: &str, token: Option<&str>) -> String {
 /// Sends one request on a connection, and reads until the server closes it.
 ///
 /// # Errors
-/// If the handshake or the write of the request fails, or the response does not end as TLS requires.
+/// If the handshake fails, the request cannot be written, or the response does not end as TLS requires.
 pub async fn https_get(stream: TcpStream, path: &str, token: Option<&str>) -> io::Result<HttpsAnswer> {
     let mut stream = tls(stream).await?;
     let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();

@@ -2,18 +2,18 @@
 //! network.
 //!
 //! - [`Cluster`]: API servers on one store, either those of the testbed or real ones; calls that read and write
-//!   objects; calls that kill, freeze and restart servers. The test's own client uses the last server at first, so
+//!   objects; calls that kill, freeze and restart servers. The test's own client initially uses the last server, so
 //!   cause no faults there.
 //! - [`Operator`]: a replica, which runs the real binary.
 //! - [`Network`]: a network namespace whose paths to the API servers can be cut without a reset or an ICMP error.
-//! - [`Nodes`]: three network namespaces, each a node with its own etcd, API server and replica.
+//! - [`Nodes`]: three network namespaces, each of which is a node with its own etcd, API server and replica.
 //! - [`delay`]: a slow path to an API server. [`Listening`]: a test's own server.
 //! - [`Rights`]: the permissions that the chart grants the replicas.
-//! - [`https_get`]: a scraper of secure metrics.
+//! - [`https_get`]: a scraper for secure metrics.
 //! - [`objects`]: objects as users write them.
 //! - [`tool`]: external programs.
 //!
-//! `Drop` ends everything that was started, even after a panic.
+//! `Drop` stops everything that was started, even after a panic.
 
 #![allow(
     clippy::missing_panics_doc,

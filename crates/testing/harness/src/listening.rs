@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
-/// A listener that accepts and counts connections. Dropping the listener ends all connections.
+/// A listener that accepts and counts connections. Dropping the listener closes all connections.
 pub struct Listening {
     address: SocketAddr,
     accepted: Arc<AtomicUsize>,

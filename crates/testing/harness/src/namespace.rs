@@ -23,7 +23,7 @@ impl Namespace {
     }
 
     /// Completes an `ip` command so that it runs a program in the namespace. The program replaces `ip` in the same
-    /// process. Sets `PATH`, in case the environment of the command is empty.
+    /// process. Sets `PATH`, because the environment of the command might be empty.
     pub fn enter(&self, mut command: Command, program: &Path) -> Command {
         command.args(["netns", "exec", &self.0]).arg(program);
         command.env("PATH", std::env::var_os("PATH").unwrap_or_default());

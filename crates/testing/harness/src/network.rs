@@ -2,10 +2,11 @@
 //!
 //! Each path is a pair of virtual Ethernet devices: one end is in the namespace of the test, where an API server
 //! listens on the address of that end, and the other end is in the new namespace. To cut a path, [`Network::cut`] gives
-//! both ends a wrong hardware address for each other: packets are sent, and the receiver drops them unread. The sender
-//! gets no reset and no "unreachable", just as if the node had no power or a firewall dropped the packets.
+//! each end a wrong hardware address for the other end, so packets are sent, but the receiver drops them unread. The
+//! sender gets neither a reset nor an "unreachable" error, as if the node had lost power or a firewall dropped the
+//! packets.
 //!
-//! A network needs root, and no kernel module except the one for virtual Ethernet devices.
+//! A network requires root, and no kernel module except the one for virtual Ethernet devices.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -38,8 +39,8 @@ impl Network {
     ///
     /// # Errors
     ///
-    /// The error is the reason why this is impossible here. The test prints the reason and counts as skipped. Only root
-    /// can create namespaces.
+    /// Returns the reason if no network can be created here. The test prints the reason and counts as skipped. Only
+    /// root can create namespaces.
     pub fn new() -> Result<Self, String> {
         static NUMBER: AtomicU16 = AtomicU16::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
@@ -81,7 +82,7 @@ impl Network {
     }
 
     /// Completes an `ip` command so that it runs a program in the namespace. The program replaces `ip` in the same
-    /// process. Sets `PATH`, in case the environment of the command is empty.
+    /// process. Sets `PATH`, because the environment of the command might be empty.
     pub fn enter(&self, command: Command, program: &Path) -> Command {
         self.inside.enter(command, program)
     }
@@ -114,7 +115,7 @@ impl Network {
 
 impl NetworkPath {
     /// A path with its own block of four addresses in 10.128.0.0/9. The block depends on the process ID, so that tests
-    /// in other processes use other blocks at the same time.
+    /// that run in other processes at the same time use other blocks.
     fn new(process: u32, number: u16, path: u8) -> Self {
         let block = process
             .wrapping_mul(8)

@@ -1,7 +1,8 @@
-//! Three nodes on one switch, each a network namespace. A node can lose its link, or its path to one API server.
+//! Three nodes on one switch, each of which is a network namespace. A node can lose its link, or its path to one API
+//! server.
 //!
-//! The switch is a bridge in a namespace of its own. A pair of virtual Ethernet devices connects it to the namespace of
-//! the test, which can therefore reach all nodes. These nodes need root, iproute2, and a kernel with bridge support.
+//! The switch is a bridge in its own namespace. A pair of virtual Ethernet devices connects it to the namespace of the
+//! test, which can therefore reach all nodes. The nodes require root, iproute2, and a kernel with bridge support.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -43,8 +44,8 @@ impl Nodes {
     /// Creates three nodes and connects them.
     ///
     /// # Errors
-    /// The error is the reason why this is impossible here. The test prints the reason and counts as skipped.
-    /// Only root can create namespaces.
+    /// Returns the reason if no nodes can be created here. The test prints the reason and counts as skipped. Only root
+    /// can create namespaces.
     pub fn new() -> Result<Self, String> {
         static NUMBER: AtomicU16 = AtomicU16::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
@@ -99,7 +100,7 @@ impl Nodes {
     }
 
     /// Completes an `ip` command so that it runs a program on a node. The program replaces `ip` in the same process.
-    /// Sets `PATH`, in case the environment of the command is empty.
+    /// Sets `PATH`, because the environment of the command might be empty.
     pub fn enter(&self, node: usize, command: Command, program: &Path) -> Command {
         self.namespaces[node].enter(command, program)
     }
@@ -157,8 +158,8 @@ fn rule(verb: &str, port: SocketAddr) -> String {
 }
 
 impl Subnet {
-    /// Finds a network to which this machine has no route, and routes it to a device. There can be only one route to a
-    /// network, so no other test gets the same network.
+    /// Finds a network to which this machine has no route, and routes it to a device. A network can have only one
+    /// route, so no other test gets the same network.
     fn claim(device: &str, process: u32) -> Result<Self, String> {
         let first = u16::try_from(process % u32::from(SUBNETS)).unwrap_or_default();
         for offset in 0..SUBNETS {

@@ -3,7 +3,7 @@
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::{Value, json};
 
-/// The default managed Service of the flags, as in the README but without fields that no test needs.
+/// The managed Service that the flags name by default, as in the README but without fields that no test needs.
 pub fn vip() -> Value {
     json!({
         "apiVersion": "v1", "kind": "Service",

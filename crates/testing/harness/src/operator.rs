@@ -35,7 +35,7 @@ pub struct Place<'a> {
     pub network: Option<&'a Network>,
 }
 
-/// The flags of a lease that is short enough for a quick takeover and long enough to be renewed on a busy machine.
+/// Flags for a lease that is short enough for a quick takeover and long enough to be renewed on a busy machine.
 pub const SHORT_LEASE: [&str; 3] = [
     "--leader-election-lease-duration=3s",
     "--leader-election-renew-deadline=2s",
@@ -83,7 +83,8 @@ impl Operator {
         Self::spawn(cluster, name, command, metrics, health)
     }
 
-    /// Starts a replica on a node, like a Pod there in the host network: it begins with the API server of that node.
+    /// Starts a replica on a node, like a Pod that uses the node's host network. It begins with the API server of that
+    /// node.
     pub fn start_on(cluster: &Cluster, nodes: &Nodes, node: usize, flags: &[&str]) -> Self {
         let name = USERS[node + 1];
         let ip = nodes.address(node);
@@ -103,8 +104,8 @@ impl Operator {
         Self::spawn(cluster, name, command, metrics, health)
     }
 
-    /// Starts a replica with this command. `metrics` and `health` are the addresses on which the command makes it
-    /// listen.
+    /// Starts a replica with this command. `metrics` and `health` are the addresses on which the command makes the
+    /// replica listen.
     pub fn spawn(
         cluster: &Cluster,
         name: &str,
@@ -156,7 +157,7 @@ impl Operator {
         self.status("VmHWM:")
     }
 
-    /// The CPU time of all threads that have not ended.
+    /// The CPU time of all threads that are still running.
     pub fn cpu_time(&self) -> Duration {
         let threads = format!("/proc/{}/task", self.child.id());
         let threads = std::fs::read_dir(threads).expect("a process");
@@ -241,8 +242,8 @@ impl Operator {
         self.child.try_wait().expect("a child").is_none()
     }
 
-    /// The log so far. Lines are written in the background, so a line about something that a test has just seen may
-    /// still be missing: see [`until_logged`](Self::until_logged).
+    /// The log so far. Lines are written in the background, so a line about something that a test has just seen might
+    /// still be missing. See [`until_logged`](Self::until_logged).
     pub fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
@@ -281,7 +282,7 @@ impl Operator {
         line?.parse().ok()
     }
 
-    /// Whether the metrics of the replica say that it leads.
+    /// Whether the replica leads, according to its metrics.
     pub async fn leads(&self) -> bool {
         self.metric("leader_election_master_status{name=\"f668ae63.endpoint-copier-operator\"}")
             .await

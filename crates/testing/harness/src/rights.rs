@@ -1,5 +1,5 @@
 //! The permissions of the operator, exactly as the chart grants them. `make docs` renders the files in `rights/`, so
-//! tests of the operator do not need Helm. A test compares the files with the chart.
+//! that tests of the operator do not need Helm. A test compares the files with the chart.
 
 use serde_json::{Value, json};
 use testbed::Rule;
@@ -70,8 +70,8 @@ impl Rights {
         serde_json::from_str(&text.replace(Self::NAMESPACE, namespace)).expect("objects")
     }
 
-    /// The text of a file: the objects of a rendered chart that grant permissions, with only name and namespace as
-    /// metadata.
+    /// The text of a file: the objects of a rendered chart that grant permissions, with no metadata except name and
+    /// namespace.
     #[must_use]
     pub fn rendered(objects: &[Value]) -> String {
         let of_rights = objects.iter().filter(|object| {
@@ -129,7 +129,7 @@ fn texts(list: &Value) -> Vec<String> {
         .collect()
 }
 
-/// The rules of the roles among these objects, one for each verb of each resource.
+/// The rules of the roles among these objects, with one rule for each verb of each resource.
 #[must_use]
 pub fn rules(objects: &[Value]) -> Vec<Rule> {
     let mut rules = Vec::new();

@@ -194,7 +194,7 @@ impl Servers {
 }
 
 /// Starts API servers at these addresses, all on one port that is free on the first address, because
-/// `default/kubernetes` has one port for all of its addresses.
+/// `default/kubernetes` has a single port for all of its addresses.
 async fn serve(store: &Store, addresses: &[Ipv4Addr]) -> std::io::Result<Vec<TestbedServer>> {
     let (mut servers, mut port) = (Vec::<TestbedServer>::new(), 0);
     for (name, ip) in ["a", "b", "c"].into_iter().zip(addresses) {

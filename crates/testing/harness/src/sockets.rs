@@ -1,4 +1,4 @@
-//! The connections of a process, read from `/proc` without the help of the process.
+//! The connections of a process, read from `/proc` without cooperation from the process.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -45,7 +45,7 @@ fn connection(line: &str, sockets: &BTreeSet<String>) -> Option<(SocketAddr, u64
         return None;
     }
     let (address, port) = peer.split_once(':')?;
-    // The kernel prints the address as an integer of this machine. Its bytes in memory are in network order.
+    // The kernel prints the address as a native-endian integer. Its bytes in memory are in network order.
     let address = u32::from_str_radix(address, 16).ok()?.to_ne_bytes();
     let peer = (Ipv4Addr::from(address), u16::from_str_radix(port, 16).ok()?).into();
     let (unsent, _) = queues.split_once(':')?;

@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-/// A program from PATH, from the folder of `make tools`, or from `KUBEBUILDER_ASSETS`. If it is missing, this prints
-/// that the test is skipped, and the test must return.
+/// A program from PATH, from the folder of `make tools`, or from `KUBEBUILDER_ASSETS`. If the program is missing, this
+/// function prints that the test is skipped and returns `None`, and the test must return.
 ///
-/// `tmp` is the `CARGO_TARGET_TMPDIR` of the caller, which cargo gives to no other crate.
+/// `tmp` is the caller's `CARGO_TARGET_TMPDIR`, which Cargo sets only for integration tests and benchmarks.
 #[must_use]
 pub fn tool(name: &str, tmp: &str) -> Option<PathBuf> {
     let in_path = std::env::var_os("PATH").unwrap_or_default();
@@ -20,7 +20,7 @@ pub fn tool(name: &str, tmp: &str) -> Option<PathBuf> {
     found
 }
 
-/// The folder into which `make tools` installs programs, in the target directory of cargo.
+/// The folder into which `make tools` installs programs, in Cargo's target directory.
 #[must_use]
 pub fn brought(tmp: &str) -> PathBuf {
     Path::new(tmp).with_file_name("tools")

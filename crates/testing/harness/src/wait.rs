@@ -1,8 +1,8 @@
-//! Waits for conditions: no test sleeps if it can poll.
+//! Waits for conditions, so that a test that can poll does not sleep.
 
 use std::time::{Duration, Instant};
 
-/// The longest wait for a condition. Conditions are usually met much earlier, but a busy machine is slow.
+/// The longest wait for a condition. Conditions are usually met much earlier, except on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Polls a condition until it is true or the limit has passed. Returns whether it became true.

@@ -1,4 +1,4 @@
-//! Tests of the black hole: packets vanish on the path that is cut, and on no other.
+//! Tests of the black hole: packets vanish on the path that is cut, and on no other path.
 
 use std::net::{SocketAddr, TcpListener};
 use std::process::Command;
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use harness::{Network, Nodes};
 
-/// The exit code of a dial from the namespace: 0 for a connection, 1 for a refusal, 124 for no response within the
+/// The exit code of a dial from the namespace: 0 for a connection, 1 for a refusal, and 124 for no response within the
 /// limit.
 fn dial(network: &Network, address: SocketAddr, limit: Duration) -> Option<i32> {
     dial_by(

@@ -1,5 +1,5 @@
 //! The probe results of each replica, as far as section 7 of docs/contributing/rules.md depends on them. This module
-//! follows the rules, not the operator's code. It is lenient where the rules do not fix a time exactly, so each
+//! follows the rules, not the operator's code. Where the rules do not define an exact time, it is lenient, so every
 //! violation that a check finds with it is real.
 
 use std::collections::BTreeMap;
@@ -22,11 +22,11 @@ const CONTRAST: Duration = Duration::from_millis(300);
 /// The number of failures in a row after which a server is down.
 const DOWN_AFTER: usize = 3;
 
-/// Relapses within this time make the rise longer: the time for which a server that was down must answer before it
-/// is up again.
+/// Relapses within this time lengthen the rise, which is the time for which a server that was down must answer before
+/// it is up again.
 const RELAPSE_WINDOW: Duration = Duration::from_secs(600);
 
-/// A server has certainly risen once it has answered for this much longer than its rise takes.
+/// A server that has answered for this much longer than its rise takes has certainly risen.
 const RISE_MARGIN: Duration = Duration::from_secs(15);
 
 /// A run of failures.
@@ -38,7 +38,7 @@ pub struct Run {
     pub ended: Option<Duration>,
 }
 
-/// The knowledge of one replica about one address and port.
+/// What one replica knows about one address and port.
 #[derive(Debug, Default)]
 pub struct Track {
     /// Whether the server has ever answered 2xx, 401, 403 or 429.
@@ -63,7 +63,7 @@ impl Track {
         self.was_well = true;
         self.last_answer = Some(now);
         if is_success {
-            // Even the check of a write with the longest delay needs no more successes than these.
+            // No check needs more successes than these, even for the write with the longest delay.
             if self.successes.len() >= 64 {
                 self.successes.remove(0);
             }
@@ -92,13 +92,14 @@ impl Track {
         }
     }
 
-    /// Whether the server is not down, or must have risen more than `time` ago. `time` is shorter than `RISE_MARGIN`.
+    /// Whether the server is not down, or has certainly been up for more than `time`. `time` is shorter than
+    /// `RISE_MARGIN`.
     pub fn has_risen_for(&self, time: Duration, now: Duration) -> bool {
         let rises = |since| now > since + self.rise(now) + time;
         !self.is_down || self.rising_since.is_some_and(rises)
     }
 
-    /// The maximum duration of the rise of the server, without the time between two attempts.
+    /// The maximum duration of the server's rise, not including the time between two attempts.
     pub fn rise(&self, now: Duration) -> Duration {
         let relapses = self
             .falls
@@ -109,13 +110,13 @@ impl Track {
         Duration::from_secs(doubled).min(Duration::from_secs(60))
     }
 
-    /// The runs that may have led to a decision made at this time or later.
+    /// The runs that could have led to a decision made at this time or later.
     pub fn runs_since(&self, decided: Duration) -> impl Iterator<Item = &Run> {
         let counts = move |run: &&Run| run.ended.is_none_or(|ended| ended >= decided);
         self.runs.iter().filter(counts)
     }
 
-    /// Whether the server may be down because of this run.
+    /// Whether this run could mean that the server is down.
     pub fn is_down_by(&self, run: &Run) -> bool {
         self.was_well && (run.failures.len() >= DOWN_AFTER || self.is_down)
     }
@@ -136,7 +137,7 @@ impl Track {
     }
 }
 
-/// The knowledge of all replicas, by identity.
+/// What all replicas know, by identity.
 #[derive(Debug, Default)]
 pub struct Attempts {
     tracks: BTreeMap<String, BTreeMap<Target, Track>>,
@@ -146,12 +147,12 @@ pub struct Attempts {
 }
 
 impl Attempts {
-    /// The knowledge of a replica about one address and port.
+    /// What a replica knows about one address and port.
     pub fn of(&self, identity: &str, target: Target) -> Option<&Track> {
         self.tracks.get(identity)?.get(&target)
     }
 
-    /// The knowledge of a replica.
+    /// What a replica knows.
     pub fn all(&self, identity: &str) -> impl Iterator<Item = (&Target, &Track)> {
         self.tracks.get(identity).into_iter().flatten()
     }

@@ -1,6 +1,6 @@
-//! Checks that probes have their effects in time, while only probes and replicas fail.
+//! Checks that probes take effect in time while only probes and replicas fail.
 //!
-//! The laws of `verdicts.rs` say what a replica must not do. The laws here say what it must do. Each applies once
+//! The laws of `verdicts.rs` say what a replica must not do. The laws here say what it must do. Each law applies once
 //! everything that it depends on has been unchanged for a while. An endpoint is *out* while probes have taken it out of
 //! the copies.
 
@@ -27,13 +27,13 @@ use crate::world::{State, World};
 /// The time between two checks of the laws.
 const CHECK_PERIOD: Duration = Duration::from_millis(250);
 
-/// Within this time, a dead API server is out, and each effect without a bound of its own is complete.
+/// Within this time, a dead API server is out, and each effect that has no bound of its own is complete.
 const BOUND: Duration = Duration::from_secs(8);
 
 /// Within this time, an endpoint that must return immediately is back.
 const PROMPT_BOUND: Duration = Duration::from_secs(2);
 
-/// Within this time, a replica that reaches an API server has objected.
+/// Within this time, a replica that reaches a suspected API server has objected.
 const OBJECTION_BOUND: Duration = Duration::from_secs(4);
 
 /// Probes are blind after this time without a success from any endpoint.
@@ -48,15 +48,15 @@ const REPAIRED: Duration = Duration::from_secs(5);
 /// State that is kept between two checks.
 #[derive(Debug, Default)]
 pub struct Calm {
-    /// When copies and the source began to list each address. In a family in which the source lists no address, the
-    /// copies alone count.
+    /// When copies and the source began to list each address. In a family in which the source lists no addresses, only
+    /// the copies count.
     listed: BTreeMap<IpAddr, Duration>,
     /// Endpoints that were out while they were dead for all replicas, and the leader at that time.
     settled: BTreeMap<(Key, IpAddr), String>,
     /// Endpoints whose withheld removal has been counted.
     withheld: BTreeSet<(Key, IpAddr)>,
-    /// When more than half of these endpoints were first out. Several copies are written one after the other, so a
-    /// group can briefly be in this state.
+    /// When more than half of these endpoints were first out. A group can briefly be in this state, because several
+    /// copies are written one after the other.
     too_many: BTreeMap<(Key, Vec<IpAddr>), Duration>,
 }
 
@@ -80,8 +80,8 @@ impl World {
         }
     }
 
-    /// The probed copies of the API source, by Service and family, without the groups in which a copy cannot be
-    /// decoded. Empty while the source has no slice, or a slice in its namespace cannot be decoded.
+    /// The probed copies of the API source, by Service and family, except groups in which a copy cannot be decoded.
+    /// Empty while the source has no slice, or a slice in its namespace cannot be decoded.
     fn groups(&self) -> Vec<(Key, Group)> {
         let slices = self.store.list("endpointslices", None);
         // While the source has no slice, a replica that has just started does not know which port to probe.
@@ -185,7 +185,7 @@ impl World {
             let found = state.wrong_group(&view, calm);
             wrong.extend(found.into_iter().map(|what| format!("{what}, of {}", service.1)));
         }
-        // A leader that does not enforce puts endpoints back.
+        // A leader that does not enforce the results of probes puts endpoints back.
         calm.settled.retain(|place, _| judged.contains(place));
         wrong.extend(
             self.state()
@@ -199,8 +199,8 @@ impl World {
 }
 
 impl Probed {
-    /// The time since which the class of an endpoint for a replica has not changed on any of these ports. `None` if the
-    /// class does not satisfy `is_it` on every port.
+    /// The time of the last change of an endpoint's class for a replica on any of these ports. `None` unless the class
+    /// satisfies `is_it` on every port.
     fn all_are(
         &self,
         replica: usize,
@@ -221,7 +221,7 @@ impl Probed {
         Some(since)
     }
 
-    /// The violations of replicas that do not probe endpoints that copies have listed for a long time.
+    /// The violations if replicas do not probe endpoints that copies have listed for a long time.
     fn unprobed(
         &self,
         now: Duration,
@@ -271,7 +271,7 @@ fn answers(class: Class) -> bool {
 }
 
 impl State {
-    /// Whether the leader has led for all of this time, and nothing was paused or disturbed.
+    /// Whether the leader has led without a pause or disturbance for all of this time.
     fn is_steady(&self, view: &View<'_>, time: Duration) -> bool {
         let since = self.observer.leads_since(&view.leader.identity);
         let since = since.unwrap_or(view.now).max(self.probed.disturbed);
@@ -393,7 +393,7 @@ impl State {
                 since.is_some_and(|since| since <= until)
             }) && view.listed.get(other).is_some_and(|since| *since <= until)
         };
-        // Another endpoint that is dead, or was recently, may use up the limit.
+        // Another endpoint that is dead, or was dead recently, might use up the limit.
         let uses_limit = |other: &&IpAddr| {
             view.group.out.contains(*other)
                 || self
@@ -406,8 +406,8 @@ impl State {
             && others().filter(uses_limit).count() < view.group.candidates.len() / 2
     }
 
-    /// Whether the leader has not reached an endpoint for a long time, while another replica that may object gets quick
-    /// responses from it.
+    /// Whether the leader has not reached an endpoint for a long time, while another replica that is permitted to
+    /// object gets quick responses from it.
     fn is_cut_for_leader_only(&self, view: &View<'_>, address: IpAddr) -> bool {
         let ports = &view.group.ports;
         let until = view.now.saturating_sub(OBJECTION_BOUND);
@@ -501,7 +501,7 @@ impl State {
         (all && ports.iter().any(has_objection)).then(|| format!("{address} is out despite an objection"))
     }
 
-    /// The violations that show in the probes and connections of replicas, and not in copies.
+    /// The violations that are visible in the probes and connections of replicas, not in copies.
     fn wrong_replicas(
         &mut self,
         now: Duration,

@@ -16,7 +16,7 @@ pub fn split_mix(state: &mut u64) -> u64 {
 pub struct Chance(u64);
 
 impl Chance {
-    /// The stream of a seed for a purpose.
+    /// Creates the stream of a seed for a purpose.
     pub fn new(seed: u64, purpose: u64) -> Self {
         let mut state = seed ^ purpose.wrapping_mul(0xd6e8_feb8_6659_fd93);
         split_mix(&mut state);
@@ -28,7 +28,7 @@ impl Chance {
         split_mix(&mut self.0)
     }
 
-    /// A number below `end`, which must not be 0.
+    /// A number less than `end`, which must not be 0.
     pub fn below(&mut self, end: usize) -> usize {
         usize::try_from(self.number() % u64::try_from(end).unwrap_or(1)).unwrap_or(0)
     }

@@ -144,11 +144,11 @@ fn poison(store: &Store, pick: usize) -> Option<&'static str> {
     poisoned.ok().map(|_| "time out of range")
 }
 
-/// Enables or disables a Service, and names the given source or, if there is none, removes the annotations of the
-/// source. Returns whether the Service exists.
+/// Enables or disables a Service, and sets the annotations that name its source, or removes them if `source` is `None`.
+/// Returns whether the Service exists.
 pub fn toggle(store: &Store, number: usize, is_managed: bool, source: Option<String>) -> bool {
     let (namespace, name) = SERVICES[number];
-    // Anyone may invent a source in their own namespace.
+    // Anyone may name a nonexistent source in their own namespace.
     let patch = json!({"metadata": {"annotations": {
         "endpoint-copier/enabled": is_managed.to_string(), "endpoint-copier/default-service-name": source,
         "endpoint-copier/default-service-namespace": source.as_ref().map(|_| namespace),
@@ -161,7 +161,7 @@ fn put_or_delete(store: &Store, slice: Value, there: bool) {
     let now = store.get("endpointslices", &namespace, &name);
     let is_ours = now.is_some_and(|now| label(&now, MANAGED_BY) == Some(US));
     if is_ours {
-        // A copy has the name already, so another writer does not get it.
+        // A copy already has the name, so no other writer can take it.
     } else if there {
         store.put(slice).expect("a valid slice");
     } else {
@@ -208,7 +208,7 @@ fn edit_copy(store: &Store, pick: usize, edit: Edit) -> Option<&'static str> {
         Edit::NewerSource => {
             let newer = (version(&copy) + 1000).to_string();
             let claim = json!({"endpoint-copier/source-resource-version": newer});
-            // Without a difference in the endpoints, no replica would read the source.
+            // Unless the endpoints differ, no replica would read the source.
             let patch = json!({"metadata": {"annotations": claim}, "endpoints": []});
             (patch, "copy claims a newer source")
         }

@@ -15,7 +15,7 @@ use crate::world::World;
 
 const TYPE: &str = "endpoint-copier/InSync";
 
-/// Within this time, conditions are right: a pause of 60 s has ended, and a refused write was repeated.
+/// Within this time, conditions are right: a pause of 60 s has ended, and a refused write has been repeated.
 const BOUND: Duration = Duration::from_secs(150);
 
 /// Nothing is written for this time once everything is right.

@@ -1,5 +1,4 @@
-//! Limits on the requests of a replica, given what it was shown. Each request is checked at the moment when it leaves
-//! the replica.
+//! Limits on the requests of a replica, given what it was shown. Each request is checked as it leaves the replica.
 
 use std::time::Duration;
 
@@ -20,16 +19,16 @@ use crate::world::{State, World};
 /// Time before the end of a pause does not count.
 const CARRIED_OUT: Duration = Duration::from_secs(15);
 
-/// A replica without lists may compete for the Lease only after it has had no news of the Lease for this time.
+/// A replica without lists may compete for the Lease only after this time without news of the Lease.
 const LEADERLESS: Duration = Duration::from_secs(10);
 
-/// For this time, a replica that has given up the Lease because it sees nothing does not compete for the Lease.
+/// After a replica gives up the Lease because it sees nothing, it does not compete for the Lease for this time.
 const ASIDE: Duration = Duration::from_secs(30);
 
-/// Within this time, such a replica does not give up the Lease again.
+/// A replica that has given up the Lease because it sees nothing does not give it up again within this time.
 const GIVES_UP_EVERY: Duration = Duration::from_secs(60);
 
-/// The requests of one release are at most this far apart.
+/// The requests of one release are at most this much time apart.
 const ONE_RELEASE: Duration = Duration::from_secs(4);
 
 impl World {
@@ -93,7 +92,7 @@ impl World {
         if leads || observer.led(&life.identity, now) || shown.listed.len() == 3 {
             return;
         }
-        // News that arrived during a pause may be handled only after the attempt.
+        // News that arrived during a pause might not be handled until after the attempt.
         match shown.lease_before_attempt.or(shown.lease) {
             Some((_, news)) if now >= news + LEADERLESS || news < life.resumed_at() => {
                 coverage.add("race without lists, as nobody has led for 10 s", 1);
@@ -129,7 +128,7 @@ impl World {
             ..
         } = &mut *self.state();
         let shown = &*views.entry(life.identity.clone()).or_default();
-        // A delete needs only the first two lists, because unwanted copies are deleted whatever their source is.
+        // A delete requires only the first two lists, because unwanted copies are deleted whatever their source is.
         let needed = if sent.verb == Verb::Delete {
             &Sight::ALL[..2]
         } else {

@@ -22,8 +22,8 @@ pub const ALLOW_FROM: &str = "endpoint-copier/allow-from";
 /// The prefix of the names of sources that [`Step::Storm`](crate::schedule::Step::Storm) invents.
 pub const INVENTED: &str = "invented";
 
-/// Whether a Service in this namespace may copy a source. `None` if this is unknown, because the source cannot be
-/// decoded, and a replica has perhaps not seen it before.
+/// Whether a Service in this namespace may copy a source. `None` if this is unknown because the source cannot be
+/// decoded, and a replica might not have seen it before.
 pub fn is_given(store: &Store, namespace: &str, source: &Key) -> Option<bool> {
     let (of, name) = (source.0.as_str(), source.1.as_str());
     if of == namespace || (of, name) == SOURCES[0] {
@@ -60,8 +60,8 @@ impl World {
             && (is_given(&self.store, &key(copy).0, &source) != Some(true) || !is_long(changed))
     }
 
-    /// Whether a copy without consent is deleted while its Service asks for a source that does not exist, and whose
-    /// slices are perhaps not listed yet.
+    /// Whether a copy without consent is deleted while its Service asks for a source that does not exist and whose
+    /// slices might not be listed yet.
     pub fn is_withdrawn_beside(&self, sent: &Sent) -> bool {
         let get = |resource, name: &str| self.store.get(resource, &sent.namespace, name);
         let Some(copy) = get("endpointslices", &sent.name).filter(is_ours) else {
@@ -74,8 +74,8 @@ impl World {
             && source_elsewhere(&copy).is_some_and(is_refused)
     }
 
-    /// The violation if a replica deletes a copy that has matched its source for a long time, that its Service wants,
-    /// and whose source consents, so that no earlier decision explains the delete.
+    /// The violation if a replica deletes a copy for which no earlier decision explains the delete: the copy has
+    /// matched its source for a long time, its Service wants it, and its source consents.
     pub fn wants_to_keep(
         &self,
         copy: &Value,

@@ -247,7 +247,7 @@ impl Coverage {
         }
     }
 
-    /// The count of this name.
+    /// The count with this name.
     pub fn of(&self, what: &str) -> u64 {
         self.0.get(what).copied().unwrap_or(0)
     }

@@ -1,5 +1,5 @@
-//! Replaces the sources of randomness and of wall-clock time, so that a seed always gives the same run, if it is the
-//! first run of its process.
+//! Replaces the sources of randomness and wall-clock time, so that a seed always gives the same run if it is the first
+//! run in its process.
 //!
 //! The operator and its crates get both from the system: the order of a `HashMap` and the jitter of a backoff come from
 //! `getrandom`, and the times in a Lease from `clock_gettime`. This file defines these libc functions, and `syscall`,
@@ -23,14 +23,14 @@ thread_local! {
     static LOOKS: Cell<u64> = const { Cell::new(0) };
 }
 
-/// Gives this thread random bytes from the seed, and the simulated wall clock, from now on. Call this before anything
-/// else on a new thread, because the standard library asks for random bytes once per thread.
+/// From now on, gives this thread random bytes from the seed and the simulated wall clock. Call this first on a new
+/// thread, because the standard library asks for random bytes once per thread.
 pub fn begin(seed: u64) {
     CHANCE.set(Some(seed));
     set_wall(0);
 }
 
-/// Sets the wall clock of this thread, in nanoseconds since 1970.
+/// Sets the wall clock of this thread, as Unix time in nanoseconds.
 pub fn set_wall(nanoseconds: i64) {
     WALL.set(Some(nanoseconds));
 }
@@ -40,7 +40,7 @@ pub fn looks() -> u64 {
     LOOKS.get()
 }
 
-/// Fills a buffer and returns true if this thread is simulated.
+/// If this thread is simulated, fills a buffer and returns true.
 ///
 /// # Safety
 /// As for `getrandom(2)`: the buffer must have at least `length` bytes.
@@ -56,7 +56,7 @@ unsafe fn fill(buffer: *mut u8, length: usize) -> bool {
     true
 }
 
-/// The function of this name that would be called without this file.
+/// The function with this name that would be called without this file.
 fn real(name: &'static std::ffi::CStr, known: &AtomicPtr<c_void>) -> *mut c_void {
     let mut found = known.load(Ordering::Relaxed);
     if found.is_null() {
@@ -68,7 +68,7 @@ fn real(name: &'static std::ffi::CStr, known: &AtomicPtr<c_void>) -> *mut c_void
     found
 }
 
-/// Called by the standard library and by newer versions of the crate `getrandom`.
+/// Called by the standard library and by newer versions of the `getrandom` crate.
 ///
 /// # Safety
 /// As for `getrandom(2)`.
@@ -82,7 +82,8 @@ pub unsafe extern "C" fn getrandom(buffer: *mut c_void, length: size_t, flags: c
     unsafe { std::mem::transmute::<*mut c_void, Real>(real(c"getrandom", &REAL))(buffer, length, flags) }
 }
 
-/// Called by older versions of the crate `getrandom`, and by everything that waits for a lock, hence the six arguments.
+/// Called by older versions of the `getrandom` crate. Everything that waits for a lock calls it too, hence the six
+/// arguments.
 ///
 /// # Safety
 /// As for `syscall(2)`.

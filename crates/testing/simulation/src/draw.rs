@@ -1,4 +1,4 @@
-//! Draws the steps of a schedule, each with a frequency that matches its value for the test.
+//! Draws the steps of a schedule. The frequency of each step matches its value for the test.
 
 use crate::chance::Chance;
 use crate::fault::{Effect, Harm};
@@ -46,7 +46,7 @@ fn place(chance: &mut Chance) -> (usize, usize) {
 pub fn service(chance: &mut Chance, number: usize) -> Step {
     let shape = match chance.below(10) {
         0..3 => Shape::Plain,
-        // The effects of these shapes are rarer than the effects of the other shapes.
+        // The effects of these shapes are rarer than those of other shapes.
         3 => *chance.one_of(&[Shape::Local, Shape::CopyOfCopy]),
         _ => *chance.one_of(&SHAPES),
     };
@@ -65,7 +65,7 @@ pub fn service(chance: &mut Chance, number: usize) -> Step {
 
 /// Draws any step.
 pub fn step(chance: &mut Chance, replicas: usize) -> Step {
-    // Faults of the leader have the most effects.
+    // Faults of the leader have the greatest effect.
     let replica = if chance.percent(60) {
         LEADER
     } else {

@@ -19,7 +19,7 @@ use crate::world::{REPLICAS, World};
 /// A node, by the last part of the addresses of its API server.
 pub type Node = u8;
 
-/// All nodes that sources or edited copies may list.
+/// All nodes that sources or edited copies can list.
 pub const NODES: [Node; 7] = [1, 2, 3, 4, 5, 6, 9];
 
 /// The ports that are probed.
@@ -42,7 +42,7 @@ pub enum Answer {
     Hangs,
 }
 
-/// The conclusion that a replica can draw from an answer.
+/// What a replica can conclude from an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
     /// The server is well, and answers quickly.
@@ -82,7 +82,7 @@ impl Answer {
     }
 }
 
-/// Some replicas and some API servers. `None` means all of them.
+/// Some replicas and some API servers. In each field, `None` means all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Between {
     /// The replica.
@@ -152,7 +152,7 @@ impl Endpoints {
         self.faults.retain(|(it, ..)| *it != number);
     }
 
-    /// Ends all behaviors that were added, so that all servers are well.
+    /// Removes all behaviors that were added, so that all servers are well.
     pub fn heal(&mut self) {
         self.faults.clear();
     }
@@ -199,7 +199,7 @@ pub fn own_addresses(replica: usize) -> [IpAddr; 2] {
 }
 
 impl World {
-    /// The current behavior of an API server toward a replica. The two servers of the store are those of nodes 1 and 2.
+    /// The current behavior of an API server toward a replica. The two servers of the store run on nodes 1 and 2.
     fn probe_answer(&self, replica: usize, node: Node, port: u16) -> Answer {
         if self.state().cut[replica] {
             return Answer::Hangs;
@@ -299,7 +299,7 @@ fn arrival(world: &World, life: &Life, target: Target, takes: Duration) -> impl 
     }
 }
 
-/// An attempt in progress. Dropping it before it has ended means that it was abandoned.
+/// An attempt in progress. Dropping an attempt before it has ended means that it was abandoned.
 struct Attempt {
     world: Arc<World>,
     life: Arc<Life>,

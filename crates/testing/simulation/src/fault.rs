@@ -73,7 +73,7 @@ pub enum Effect {
     Hangs,
     /// The request arrives late.
     Late(Duration),
-    /// The request is carried out. Half of the response arrives, as if it were complete.
+    /// The request is carried out. Half of the response arrives, and looks complete.
     Truncated,
     /// The request has no effect, and gets 200 with a text that is not JSON.
     Nonsense,

@@ -1,5 +1,5 @@
-//! The communication of replicas through the probe Lease: its content in the store, and the content that each replica
-//! was shown.
+//! The communication between replicas through the probe Lease: its content in the store, and the content that each
+//! replica was shown.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -32,7 +32,7 @@ const OBJECTION_LIFETIME: Duration = Duration::from_secs(10);
 /// A replica may remove annotations of other replicas that are older than this.
 pub const STALE: Duration = Duration::from_secs(60);
 
-/// For this long after a term begins or ends, a request may still follow from the state before.
+/// For this long after a term begins or ends, a request might still follow from the earlier state.
 const IN_FLIGHT: Duration = Duration::from_secs(3);
 
 /// Suspected targets. The round is a number that distinguishes a suspicion of a target from earlier ones.
@@ -58,7 +58,7 @@ pub struct Objection {
     pub since: Duration,
 }
 
-/// The annotations of the probe Lease, each with the time at which it appeared.
+/// The annotations of the probe Lease, with the times at which they appeared.
 #[derive(Clone, Debug, Default)]
 pub struct Heard {
     version: u64,
@@ -104,7 +104,7 @@ impl Heard {
         }
     }
 
-    /// The time at which the first suspicion began that may have led to a decision made at `decided`.
+    /// When the first suspicion began that could have led to a decision made at `decided`.
     pub fn asked(&self, target: Target, decided: Duration) -> Option<Duration> {
         let asked = self.suspected.get(&target).map(|(_, since)| *since);
         let cleared = self.cleared.get(&target);
@@ -152,7 +152,7 @@ impl Hearing {
         }
     }
 
-    /// Notes that etcd was restored from a backup, so that versions are used again.
+    /// Notes that etcd was restored from a backup, so that versions are reused.
     pub fn restored(&mut self) {
         for shown in self.shown.values_mut() {
             shown.version = 0;
@@ -180,8 +180,8 @@ impl Hearing {
 }
 
 impl World {
-    /// Checks a write of the probe Lease that a replica sends. A decision may have waited for a dial or a pause, so a
-    /// state that was true shortly before counts too.
+    /// Checks a write of the probe Lease that a replica sends. A decision might have waited for a dial or a pause, so a
+    /// state that was true shortly before is accepted too.
     pub fn judge_hearing(&self, life: &Life, sent: &Sent) {
         let writes = match sent.verb {
             Verb::Read | Verb::Watch => return,
@@ -252,9 +252,9 @@ impl State {
         let Some(there) = hearing.stored.objections.get(key) else {
             return;
         };
-        // For a while, a replica may not notice that the annotation was deleted or changed, for example because etcd
-        // was restored: to the replica, the same text is the same objection. Nor does the replica know about a change
-        // that its watch has not shown yet. The patch has no precondition, so the objection is lost until it is
+        // For a while, a replica might not notice that the annotation was deleted or changed. For example, after etcd
+        // was restored, the same text is the same objection to the replica. The replica also does not know about a
+        // change that its watch has not shown yet. The patch has no precondition, so the objection is lost until it is
         // repeated.
         let shown = hearing
             .of(&life.identity)

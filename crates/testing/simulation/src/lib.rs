@@ -1,6 +1,6 @@
 //! Deterministic simulation: replicas of the operator, complete except for their sockets, run through schedules of
 //! changes and faults on the in-memory API server, under paused time. In a process that runs only one schedule, all
-//! randomness follows from a seed, so a schedule that fails can be repeated.
+//! randomness follows from a seed, so that a failing schedule can be repeated.
 //!
 //! ```text
 //!   seed ──> schedule ──> world { store, two servers, wires, replicas } ──> observer: at every write

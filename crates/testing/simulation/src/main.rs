@@ -1,5 +1,5 @@
 //! `simulation --seeds 800 [--base SEED] [--jobs N]` runs many schedules. `simulation --seed SEED` runs one and prints
-//! everything that happened. `simulation --json SEED` runs one for the process that runs many.
+//! everything that happened. `simulation --json SEED` runs one schedule on behalf of the process that runs many.
 
 use std::process::ExitCode;
 

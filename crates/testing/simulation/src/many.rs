@@ -16,14 +16,14 @@ use crate::run::{self, Outcome};
 /// The number of failed schedules whose steps are printed.
 const PRINTED_FAILURES: usize = 2;
 
-/// In runs of at least this many schedules, everything that the coverage needs must have happened often enough.
+/// In runs of at least this many schedules, everything that the coverage requires must have happened often enough.
 const WHOLE_RUN: u64 = 800;
 
 /// A run of many schedules.
 pub struct Many {
     /// The number of schedules.
     pub seeds: u64,
-    /// The number from which the seeds of the schedules follow.
+    /// The number from which the seeds of the schedules are derived.
     pub base: u64,
     /// The number of schedules that run in parallel.
     pub jobs: usize,
@@ -49,7 +49,7 @@ impl Many {
         }
     }
 
-    /// The seed of a schedule by its number.
+    /// The seed of the schedule with this number.
     pub fn seed(&self, number: u64) -> u64 {
         // The seed is short enough to type.
         Chance::new(self.base, number).number() >> 24
@@ -58,7 +58,7 @@ impl Many {
     /// Runs all schedules, and returns a report.
     ///
     /// # Errors
-    /// If a schedule failed, or something happened too rarely in a whole run. The error is the report.
+    /// Returns the report as an error if a schedule failed, or if something happened too rarely in a whole run.
     pub fn run(&self) -> Result<String, String> {
         println!("{} schedules from base {}", self.seeds, self.base);
         let began = Instant::now();

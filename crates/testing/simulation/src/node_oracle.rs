@@ -1,5 +1,5 @@
 //! The data from Nodes that copies of the API source must have at the end of a schedule, computed from the store
-//! without the operator's code.
+//! without using the operator's code.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -62,7 +62,7 @@ struct View<'a> {
     nodes: &'a Nodes,
     /// The slices of the API source that can be decoded.
     source: Vec<&'a Value>,
-    /// The names of slices that cannot be decoded and may belong to the API source.
+    /// The names of slices that cannot be decoded and might belong to the API source.
     unreadable: BTreeSet<String>,
 }
 
@@ -235,7 +235,7 @@ impl View<'_> {
             let Some(listed) = address(endpoint) else { continue };
             if let [node] = self.nodes.with(listed)[..] {
                 let mut counterparts = node.counterparts(listed);
-                // If another Node has an address too, the address may be that of another server.
+                // If another Node has an address too, the address might belong to another server.
                 if counterparts.iter().any(|it| self.nodes.with(*it).len() == 1) {
                     counterparts.retain(|it| self.nodes.with(*it).len() == 1);
                 }
@@ -277,7 +277,7 @@ fn is_ready(endpoint: &Value) -> bool {
     endpoint["conditions"]["ready"] != false
 }
 
-/// Counts how Nodes affect the copies in a store that no longer changes.
+/// Counts the effects of Nodes on the copies in a store that no longer changes.
 pub fn count_end(store: &Store, coverage: &mut Coverage) {
     let nodes = Nodes::of(store);
     let all = store.list("endpointslices", Some("default"));

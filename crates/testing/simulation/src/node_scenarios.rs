@@ -1,4 +1,4 @@
-//! Small schedules about Nodes, with one idea each. The Service `default/one` wants both families and copies three API
+//! Small schedules about Nodes, each with one idea. The Service `default/one` wants both families and copies three API
 //! servers, each on its own Node.
 
 use crate::node_watch::{FOR_GOOD, Part};
@@ -9,7 +9,7 @@ use crate::schedule::{Schedule, Step};
 use crate::sight::Blindness;
 use crate::systematic::{scenario, source};
 
-/// The beginning of the namespace and name of each copy of the Service.
+/// The prefix of the namespaced name of each copy for the Service.
 pub const NAME: &str = "default/one-";
 
 /// A step after which a Node has these addresses.
@@ -72,7 +72,7 @@ pub fn changes() -> Schedule {
     with_nodes(1, steps)
 }
 
-/// The endpoints in the copies of the Service at the end, sorted: `<address> <Node> <zone>`.
+/// The endpoints in the copies for the Service at the end, sorted: `<address> <Node> <zone>`.
 #[must_use]
 pub fn shown(outcome: &Outcome) -> Vec<String> {
     let copies = outcome.end_state.iter().filter(|copy| copy.starts_with(NAME));

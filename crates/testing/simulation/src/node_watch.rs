@@ -53,7 +53,7 @@ struct Failure {
 pub struct Failures([Option<Failure>; REPLICAS]);
 
 impl World {
-    /// Makes requests for Nodes fail for a time: those of one replica, or of all.
+    /// Makes requests for Nodes fail for a time, either those of one replica or those of all replicas.
     pub fn fail_nodes(self: &Arc<Self>, replica: Option<usize>, part: Part, how: Blindness, time: Duration) {
         let until = self.now() + time;
         for meant in (0..REPLICAS).filter(|it| replica.is_none_or(|only| only == *it)) {
@@ -72,7 +72,7 @@ impl World {
         self.state().nodes_fail = Failures::default();
     }
 
-    /// The way in which the response to a request is withheld now, if it is withheld.
+    /// How the response to a request is withheld now, if it is.
     pub fn blindness_to(&self, replica: usize, sent: &Sent) -> Option<Blindness> {
         if let Some(sight) = sent.sight {
             return self.blindness(replica, sight);
@@ -102,8 +102,8 @@ impl World {
         how.answer(reply).await;
     }
 
-    /// Records violations of a replica that has not seen all Nodes yet. Until it has, copies keep the data that they
-    /// have from Nodes.
+    /// Records violations by a replica that has not seen all Nodes yet. Until it has seen them, copies keep the data
+    /// that they have from Nodes.
     pub fn judge_nodes(&self, life: &Life, sent: &Sent) {
         let is_write = matches!(sent.verb, Verb::Create | Verb::Update);
         if !is_write || sent.resource != "endpointslices" || !is_of_api_servers(&sent.body) {
@@ -114,7 +114,7 @@ impl World {
             shown.entry(life.identity.clone()).or_default().nodes_listed
         };
         let there = self.store.get("endpointslices", &sent.namespace, &sent.name);
-        // The API server will refuse the write.
+        // The API server refuses this write.
         if is_listed || there.as_ref().map_or(0, version) != version(&sent.body) {
             return;
         }

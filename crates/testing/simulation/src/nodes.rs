@@ -20,7 +20,7 @@ use crate::world::World;
 /// The Nodes, by the last part of their addresses. Sources can list one more API server, which never has a Node.
 pub const NUMBERS: [u8; 6] = [1, 2, 3, 4, 5, 6];
 
-/// The label by which the operator selects Nodes.
+/// The label that the operator uses to select Nodes.
 pub const SELECTED: &str = "node-role.kubernetes.io/control-plane";
 
 /// The label with the zone of a Node.
@@ -38,7 +38,7 @@ pub enum Look {
     Single,
     /// One IPv4 address, and two IPv6 addresses.
     Both,
-    /// One IPv4 address, and another IPv6 address than with `Plain`.
+    /// One IPv4 address, and a different IPv6 address than `Plain` has.
     Moved,
     /// One address of each family, in different spellings.
     Respelled,
@@ -52,7 +52,7 @@ pub enum Look {
     Taken,
 }
 
-/// All looks. A look that should be drawn more often occurs several times.
+/// All looks. A look that should be drawn more often is listed several times.
 const LOOKS: [Look; 23] = [
     Look::Plain,
     Look::Plain,
@@ -79,7 +79,7 @@ const LOOKS: [Look; 23] = [
     Look::Taken,
 ];
 
-/// A change of Nodes.
+/// A change to Nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NodeStep {
     /// A Node is created or changed.
@@ -97,7 +97,7 @@ pub enum NodeStep {
     Gone(u8),
     /// A Node is deleted and created again with another UID.
     Recreated(u8),
-    /// From now on, the addresses of a Node are in the opposite order.
+    /// From now on, the addresses of a Node are in reverse order.
     Reordered(u8),
     /// A Node sends its heartbeat.
     Heartbeat(u8),
@@ -105,11 +105,11 @@ pub enum NodeStep {
     Unreadable(u8, Flaw),
     /// A Node can be decoded again.
     Readable(u8),
-    /// Lists of Nodes, watches of Nodes or both fail for a time.
+    /// Lists of Nodes, watches of Nodes, or both fail for a time.
     Fail {
         /// The replica whose requests fail. `None` means all replicas.
         replica: Option<usize>,
-        /// The kind of these requests.
+        /// The kind of requests.
         part: Part,
         /// The failure.
         how: Blindness,
@@ -214,7 +214,7 @@ fn service(chance: &mut Chance) -> Step {
     }
 }
 
-/// Draws a change of Nodes, of a Service or source that needs them, or of their lists and watches.
+/// Draws a change to Nodes, to a Service or source that needs them, or to their lists and watches.
 pub fn draw(chance: &mut Chance, replicas: usize) -> Step {
     let number = *chance.one_of(&NUMBERS);
     Step::Node(match chance.below(100) {

@@ -50,11 +50,11 @@ pub enum Shape {
     Follow,
     /// The annotation that says whether copies are held is invalid.
     HoldTypo,
-    /// Not managed, with the annotation `false`.
+    /// Not managed, because the `enabled` annotation is `false`.
     Disabled,
     /// Without an annotation, so not managed unless the flags name the Service.
     Silent,
-    /// The annotation `enabled` is invalid.
+    /// The `enabled` annotation is invalid.
     EnabledTypo,
     /// The annotations name the namespace of a source without its name.
     NamespaceAlone,
@@ -157,7 +157,7 @@ pub fn service(number: usize, shape: Shape, source: usize, port: u16) -> Value {
             spec["type"] = json!("LoadBalancer");
             spec["externalTrafficPolicy"] = json!("Local");
         }
-        // Edge Image Builder writes this if two addresses are given.
+        // Edge Image Builder writes a Service like this if two addresses are given.
         Shape::DualLocal => {
             spec["type"] = json!("LoadBalancer");
             spec["externalTrafficPolicy"] = json!("Local");
@@ -220,7 +220,7 @@ pub fn source_of(namespace: &str, slice: &str) -> Option<&'static str> {
         .map(|source| SOURCES[source].1)
 }
 
-/// A slice of a source that lists these addresses. The last of them is not ready if `unready`.
+/// A slice of a source that lists these addresses. If `unready`, the last address is not ready.
 pub fn slice(source: usize, slice: usize, addresses: &[u8], unready: bool) -> Value {
     let (namespace, name) = SOURCES[source];
     let family = SLICES[slice];
@@ -271,9 +271,9 @@ pub fn leftover_slice(number: usize) -> Value {
     slice
 }
 
-/// The Endpoints of version 0.2 of the Go operator, after the slice into which Kubernetes mirrors them. The slice is
-/// created first, so that a backup never has Endpoints without a mirror: Kubernetes would recreate the mirror, but
-/// nothing does so here.
+/// The Endpoints of version 0.2 of the Go operator, preceded by the slice into which Kubernetes mirrors them. The slice
+/// is created first, so that a backup never has Endpoints without a mirror. Kubernetes would recreate a missing mirror,
+/// but nothing does so here.
 pub fn leftover_endpoints(number: usize) -> [Value; 2] {
     let (namespace, name) = SERVICES[number];
     let endpoints = json!({

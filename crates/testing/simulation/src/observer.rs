@@ -1,4 +1,4 @@
-//! Invariants that must hold at every moment. They are checked after each step of each replica, and at each write.
+//! Invariants that must hold at every moment. They are checked after each step of each replica and at each write.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::topology::{self, History, is_second, listed_by_source, without_topolo
 use crate::unreadable::Episodes;
 use crate::verdicts::{Probed, Renewal};
 
-/// A response may arrive this much later than the watch event of the same write.
+/// A response can arrive this much later than the watch event for the same write.
 const ON_THE_WAY: Duration = Duration::from_millis(50);
 
 /// The writer of an object.
@@ -42,7 +42,7 @@ pub struct Observer {
     pub episodes: Episodes,
     /// Everything that Nodes have ever shown.
     nodes: History,
-    /// Whether a write of a slice was ever refused permanently: then the slice that it was to replace may be deleted.
+    /// Whether a write of a slice was ever refused permanently. If so, the slice that it was to replace may be deleted.
     pub refused: bool,
     /// Whether two terms overlap now.
     overlap: bool,
@@ -54,23 +54,24 @@ pub struct Observer {
     /// Leaders that lost the Lease to another replica after something else had changed it, as section 5 of
     /// docs/contributing/rules.md allows. Until their terms end, they overlap with the successors of that replica too.
     robbed: BTreeSet<String>,
-    /// When the Lease was last changed by anything but a candidate.
+    /// When anything other than a candidate last changed the Lease.
     lease_harmed: Option<Duration>,
     /// Everything that each slice other than a copy has ever shown, by UID and version.
     shown: BTreeMap<String, BTreeMap<u64, Vec<String>>>,
-    /// Everything that slices have shown, by UID, in states that were lost when etcd was restored. A replica may rely
-    /// on these states for a time.
+    /// Everything that slices have shown, by UID, in states that were lost when etcd was restored. For a time, a
+    /// replica may rely on these states.
     lost: BTreeMap<String, BTreeSet<Vec<String>>>,
-    /// Slices that something other than a replica wrote last. A restore of etcd counts as such a write of each slice.
+    /// Slices that something other than a replica wrote last. A restore of etcd counts as a write of each slice by
+    /// something other than a replica.
     by_hand: BTreeSet<Key>,
     /// Services, by UID, that have always asked to hold copies of the API source, with their families.
     steady: BTreeMap<String, Value>,
-    /// Services, by UID, that have asked for something else at some time.
+    /// Services, by UID, that have ever asked for anything else.
     loose: BTreeSet<String>,
 }
 
 impl Observer {
-    /// Starts to observe. Nothing has been written yet.
+    /// Starts observing, before anything has been written.
     pub fn new(store: &Store) -> Self {
         Self {
             seen: store.revision(),
@@ -92,8 +93,8 @@ impl Observer {
         }
     }
 
-    /// Notes that etcd was restored from a backup: later states never existed, and versions are used again. `before`
-    /// has the slices before the restore.
+    /// Notes that etcd was restored from a backup: later states never existed, and versions are reused. `before`
+    /// contains the slices before the restore.
     pub fn restored(&mut self, now: Duration, store: &Store, before: &[Value]) {
         self.seen = store.revision();
         self.episodes.restored(now, store);
@@ -116,7 +117,7 @@ impl Observer {
         self.last_led.insert(identity.to_owned(), now);
     }
 
-    /// Whether the replica had a term while the simulated time was `now`. Requests that it began during the term may be
+    /// Whether the replica had a term while the simulated time was `now`. Requests that it began during the term can be
     /// sent after the term.
     pub fn led(&self, identity: &str, now: Duration) -> bool {
         self.last_led.get(identity) == Some(&now)
@@ -189,7 +190,7 @@ impl Observer {
             .push(format!("at {:.3} s: {what}", now.as_secs_f64()));
     }
 
-    /// Records a violation that is checked repeatedly, but only the first time.
+    /// Records a violation that is checked repeatedly, but only once.
     pub fn violate_once(&mut self, now: Duration, what: String, trace: &mut Vec<(Duration, String)>) {
         if !self.violations.iter().any(|violation| violation.ends_with(&what)) {
             self.violate(now, what, trace);
@@ -201,7 +202,7 @@ impl Observer {
         self.leading.get(identity).copied()
     }
 
-    /// Checks each write since the last call. If the history no longer has these writes, that is a violation.
+    /// Checks each write since the last call. It is a violation if the history no longer has these writes.
     pub fn writes(
         &mut self,
         now: Duration,
@@ -399,7 +400,7 @@ impl Observer {
         let (namespace, _) = key(old);
         let is_api_servers = provenance(old, "namespace") == Some("default")
             && provenance(old, "slice").is_some_and(|slice| slice.starts_with("kubernetes"));
-        // The second family may be removed because of Nodes.
+        // The second family can be removed because of Nodes.
         if endpoints(old).is_empty() || !is_api_servers || is_second(old) || !self.steady.contains_key(id) {
             return None;
         }
@@ -429,8 +430,8 @@ impl Observer {
         })
     }
 
-    /// Whether something other than a replica has changed or deleted another copy of a Service, and that copy is not
-    /// repaired yet: a replica may still rely on it.
+    /// Whether something other than a replica has changed or deleted another copy of a Service, and that copy has not
+    /// been repaired yet, so that a replica might still rely on it.
     fn is_edited(&self, namespace: &str, service: &str, but: &Value) -> bool {
         let begin = format!("{service}-");
         self.by_hand.iter().any(|place| {
@@ -442,7 +443,8 @@ impl Observer {
     }
 }
 
-/// The endpoints of a copy without what other checks cover: what probes have taken out, and what comes from Nodes.
+/// The endpoints of a copy without the data that other checks cover: what probes have taken out, and what comes from
+/// Nodes.
 fn all_endpoints(copy: &Value) -> Vec<String> {
     endpoints(&restored(&without_topology(copy)))
 }

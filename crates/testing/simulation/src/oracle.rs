@@ -1,4 +1,4 @@
-//! The copies that the rules require, computed from the store without the operator's plan.
+//! The copies that the rules require, computed from the store without using the operator's plan.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,7 +22,7 @@ enum Wish {
     Copies(Key),
     /// No copies.
     Nothing,
-    /// No copies, and nothing that the Go operator left.
+    /// No copies, and nothing that the Go operator left behind.
     Disabled,
     /// Unknown: existing copies stay.
     Unclear,
@@ -36,7 +36,7 @@ pub fn source(service: &Value) -> Option<Key> {
     }
 }
 
-/// Whether the copies of a Service may be in sync. `None` if the Service is not managed.
+/// Whether the copies of a Service can be in sync. `None` if the Service is not managed.
 pub fn may_be_in_sync(service: &Value) -> Option<bool> {
     let enabled = annotation(service, "endpoint-copier/enabled");
     let is_flagged = key(service) == ("default".to_owned(), "kubernetes-vip".to_owned());
@@ -89,7 +89,7 @@ fn wish(service: &Value) -> Wish {
     Wish::Copies((source.0.to_owned(), source.1.to_owned()))
 }
 
-/// The copies that a Service may have if sources in other namespaces need consent.
+/// The copies that a Service may have if sources in other namespaces require consent.
 fn with_consent(store: &Store, namespace: &str, wish: Wish) -> Wish {
     match wish {
         Wish::Copies(source) => match consent::is_given(store, namespace, &source) {
@@ -292,7 +292,7 @@ pub fn out(store: &Store) -> Vec<String> {
 
 /// The differences from the rules in a store that no longer changes, apart from endpoints that probes have taken out.
 /// Empty if there are none. If `forbidden`, Endpoints of the Go operator may remain. If `consent`, sources in other
-/// namespaces need consent.
+/// namespaces require consent.
 pub fn differences(store: &Store, forbidden: bool, consent: bool) -> Vec<String> {
     let mut all = store.list("endpointslices", None);
     for copy in all.iter_mut().filter(|slice| is_ours(slice)) {
@@ -345,7 +345,7 @@ pub fn differences(store: &Store, forbidden: bool, consent: bool) -> Vec<String>
     differences
 }
 
-/// Whether a copy of one family for a Service of this name cannot be decoded.
+/// Whether a copy of one family for a Service with this name cannot be decoded.
 fn has_undecodable_copy(slices: &[Value], service: &str, family: &Value) -> bool {
     slices.iter().any(|copy| {
         is_unreadable(copy)
@@ -468,8 +468,8 @@ fn of_service(
     found
 }
 
-/// The violations if objects that the Go operator left still exist. Such objects are deleted once the copies exist,
-/// when an empty source is followed, and when the Service is disabled.
+/// The violations if objects that the Go operator left behind still exist. They are deleted once the copies exist, when
+/// the Service follows an empty source, and when the Service is disabled.
 fn leftovers(store: &Store, service: &Value) -> Vec<String> {
     let (namespace, name) = key(service);
     let slice = store.get("endpointslices", &namespace, &name);
@@ -482,8 +482,8 @@ fn leftovers(store: &Store, service: &Value) -> Vec<String> {
         .collect()
 }
 
-/// All copies that have endpoints, without the data that differs from run to run. The end states of two schedules can
-/// thus be compared.
+/// All copies that have endpoints, without the data that differs from run to run, so that the end states of two
+/// schedules can be compared.
 pub fn end_state(store: &Store) -> Vec<String> {
     let all = store.list("endpointslices", None);
     // Whether an empty copy exists depends on what a replica saw of its source before.

@@ -1,4 +1,4 @@
-//! The faults of probes: the behavior of API servers, and changes of the probe Lease.
+//! Faults that affect probes: the behavior of API servers, and changes to the probe Lease.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use crate::slices::{MANAGED_BY, SERVICE_NAME, US, annotation, key, label, text};
 use crate::unreadable::{self, Flaw};
 use crate::world::World;
 
-/// A fault of the probes. Nodes are chosen from those that the source lists at the time of the step.
+/// A fault that affects probes. Nodes are chosen from those that the source lists at the time of the step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProbeStep {
     /// One API server or all API servers behave like this for a time.
@@ -57,7 +57,7 @@ pub enum ProbeStep {
     },
     /// An API server fails for a time, and another API server fails as soon as the first one answers again.
     Relay {
-        /// The first API server. The second is the next one.
+        /// The first API server. The second API server is the next one.
         pick: usize,
         /// The failure of both.
         answer: Answer,
@@ -79,12 +79,12 @@ pub enum ProbeStep {
     Lease(Harm),
 }
 
-/// A change of the probe Lease.
+/// A change to the probe Lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Harm {
     /// Deletes it.
     Deleted,
-    /// Writes a text into it that cannot be parsed as suspicions or objections.
+    /// Writes text into it that cannot be parsed as suspicions or objections.
     Garbled,
     /// Suspects an API server in the highest possible round, and objects to that suspicion.
     Forged,
@@ -179,8 +179,8 @@ impl World {
                     self.lies_for(Duration::ZERO);
                 }
                 if let Harm::Unreadable(_, time) = harm {
-                    // A leader whose term began in the meantime counted its rounds from 1, so an old objection may name
-                    // one of these rounds.
+                    // A leader whose term began in the meantime counted its rounds from 1, so an old objection might
+                    // name one of these rounds.
                     self.lies_for(time);
                     self.later(time, |world| {
                         _ = world.administer(unreadable::restore_probe_lease);
@@ -205,7 +205,7 @@ impl World {
         *disturbed = until.max(*disturbed);
     }
 
-    /// Notes that a client lies for this time. Its lies count for up to 11 s longer.
+    /// Notes that a client lies for this time. Its lies have an effect for up to 11 s longer.
     fn lies_for(&self, time: Duration) {
         let until = self.now() + time + Duration::from_secs(11);
         self.disturbed_for(time + Duration::from_secs(11));
@@ -380,7 +380,7 @@ fn failing(chance: &mut Chance) -> Answer {
     ])
 }
 
-/// A behavior of an API server that is not completely healthy.
+/// The behavior of an API server that is not completely healthy.
 fn unusual(chance: &mut Chance) -> Answer {
     match chance.below(4) {
         0 => Answer::Slow(chance.millis(200, 900)),
@@ -389,7 +389,7 @@ fn unusual(chance: &mut Chance) -> Answer {
     }
 }
 
-/// A step for the probes. If `is_calm`, most failures last long enough for the laws to be checked.
+/// A step that affects probes. If `is_calm`, most failures last long enough for the laws to be checked.
 pub fn draw(chance: &mut Chance, replicas: usize, is_calm: bool) -> Step {
     let least = if is_calm { 7000 } else { 1000 };
     let pick = chance.below(6);
@@ -457,7 +457,7 @@ pub fn draw(chance: &mut Chance, replicas: usize, is_calm: bool) -> Step {
     Step::Probe(step)
 }
 
-/// The steps while nothing but probes and replicas fails.
+/// The steps while only probes and replicas fail.
 pub fn calm(chance: &mut Chance, replicas: usize) -> Vec<(Duration, Step)> {
     let succession = Step::Probe(ProbeStep::Succession {
         pick: chance.below(6),
@@ -504,7 +504,7 @@ pub fn calm(chance: &mut Chance, replicas: usize) -> Vec<(Duration, Step)> {
     steps
 }
 
-/// Reads and writes of the probe Lease fail, are late, or get no response.
+/// A step after which reads and writes of the probe Lease fail, are late, or get no response.
 fn lease_requests(chance: &mut Chance, leader: usize, replicas: usize) -> Step {
     let effect = match chance.below(6) {
         0 => Effect::LostReply,

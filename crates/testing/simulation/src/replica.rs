@@ -71,7 +71,7 @@ struct Body {
     calls: Calls,
 }
 
-/// The calls to the API that may follow from one decision, one after the other.
+/// The consecutive calls to the API that might follow from one decision.
 #[derive(Clone, Copy, Debug, Default)]
 struct Calls {
     under_way: usize,
@@ -82,7 +82,7 @@ struct Calls {
 /// A call that begins more than this time after all earlier calls have ended belongs to another decision.
 const ONE_DECISION: Duration = Duration::from_secs(1);
 
-/// A call to the API in progress. Dropping this ends the call.
+/// A call to the API in progress. Dropping the value ends the call.
 pub struct Calling {
     world: Arc<World>,
     life: Arc<Life>,
@@ -137,7 +137,7 @@ impl Life {
             .is_some_and(|(holder, news)| holder == term && *news >= began)
     }
 
-    /// Drops everything that this holds, and aborts the task of the replica.
+    /// Drops everything that this value holds, and aborts the task of the replica.
     pub fn bury(&self) {
         let mut body = self.body.lock();
         let task = body.task.take();
@@ -155,7 +155,7 @@ impl Life {
         }
     }
 
-    /// Whether the replica runs: it was neither killed nor stopped, but is perhaps paused.
+    /// Whether the replica runs: it was neither killed nor stopped, but might be paused.
     pub fn is_alive(&self) -> bool {
         self.body.lock().alive
     }
@@ -175,9 +175,9 @@ impl Life {
         }
     }
 
-    /// Whether the replica resumes at this moment after a pause that began while it led. There is always a moment
-    /// between the check of the term and the sending of a write, and a pause may begin in that moment. The
-    /// preconditions of such a write still apply.
+    /// Whether the replica resumes at this moment after a pause that began while it led. A moment always passes between
+    /// the check of the term and the sending of a write, and a pause can begin in that moment. The preconditions of the
+    /// write still apply.
     pub fn led_before_a_pause_that_ends(&self, now: Duration) -> bool {
         self.body.lock().resumed == Some((now, true))
     }
@@ -187,7 +187,7 @@ impl Life {
         self.body.lock().resumed.map_or(Duration::ZERO, |(at, _)| at)
     }
 
-    /// The earliest time at which the replica may have made the decision behind a request that it sends now.
+    /// The earliest time at which the replica could have made the decision behind a request that it sends now.
     pub fn decided(&self, now: Duration) -> Duration {
         let body = self.body.lock();
         let began = if body.calls.under_way == 0 {
@@ -196,7 +196,7 @@ impl Life {
             body.calls.began
         };
         let resumed = body.resumed.map_or(Duration::ZERO, |(at, _)| at);
-        // The replica may have been paused between the decision and the request.
+        // The replica might have been paused between the decision and the request.
         if now < resumed + ONE_DECISION {
             began.min(resumed.saturating_sub(BEYOND_ANY_PAUSE))
         } else {
@@ -209,7 +209,7 @@ impl Life {
         self.body.lock().paused
     }
 
-    /// Whether a name has the form of the name of a copy: the name of a Service and a hash.
+    /// Whether a name looks like that of a copy: the name of a Service, followed by a hash.
     pub fn is_named_like_a_copy(name: &str) -> bool {
         name.rsplit_once('-').is_some_and(|(_, hash)| hash.len() == 10)
     }
@@ -233,7 +233,7 @@ impl Life {
         }
     }
 
-    /// The value of a series of a metric, named as in `/metrics`. 0 if there is none.
+    /// The value of a metric series, named as in `/metrics`, or 0 if there is none.
     pub fn metric(&self, series: &str) -> u64 {
         let metrics = self.body.lock().metrics.clone();
         let page = metrics.map(|metrics| metrics.render()).unwrap_or_default();
@@ -245,7 +245,7 @@ impl Life {
 }
 
 /// The replica's future behind a gate: it is not polled while the replica is paused, and while it is polled, the wall
-/// clock is that of the replica's machine.
+/// clock shows the time of the replica's machine.
 struct Gate {
     world: Arc<World>,
     life: Arc<Life>,
@@ -278,8 +278,8 @@ impl Future for Gate {
     }
 }
 
-/// Starts a replica. The client for the Lease of the election dials the second of these servers first, and the other
-/// clients dial the first one.
+/// Starts a replica. The client for the election Lease dials the second of these servers first, and the other clients
+/// dial the first one.
 pub fn start(world: &Arc<World>, replica: usize, incarnation: usize, servers: [usize; 2]) -> Arc<Life> {
     let life = Arc::new(Life {
         replica,
@@ -314,8 +314,8 @@ pub fn start(world: &Arc<World>, replica: usize, incarnation: usize, servers: [u
     life
 }
 
-/// A callback that breaks the connections of a replica to the servers that are down according to its probes, and makes
-/// its new requests avoid the servers that are down or suspected.
+/// A callback that breaks a replica's connections to servers that are down according to its probes, and makes its new
+/// requests avoid servers that are down or suspected.
 fn on_unhealthy(world: &Arc<World>, life: &Arc<Life>) -> OnUnhealthy {
     let (world, life) = (world.clone(), life.clone());
     Box::new(move |servers: BTreeMap<ServerAddress, Unhealthy>| {

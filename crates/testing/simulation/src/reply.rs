@@ -11,7 +11,7 @@ use tower::BoxError;
 /// A response as a client gets it.
 pub type Reply = Response<UnsyncBoxBody<Bytes, BoxError>>;
 
-/// Sends no response, and returns when the caller no longer waits. To the caller, the connection looks open.
+/// Sends no response, and returns when the caller no longer waits. The caller sees an open connection.
 pub async fn hold(mut reply: oneshot::Sender<Result<Reply, BoxError>>) {
     reply.closed().await;
 }
@@ -33,7 +33,7 @@ fn whole(code: u16, body: Bytes) -> Reply {
 /// If `code` is not a status code.
 pub fn refusal(code: u16) -> Reply {
     if code == 404 {
-        // This is the form that proxies use. A 404 in the form of an API server would say that the object does not
+        // This is the form that proxies use. A 404 in the form that API servers use would say that the object does not
         // exist.
         return whole(code, Bytes::from_static(b"404 page not found\n"));
     }

@@ -23,11 +23,11 @@ use crate::sight::Blinded;
 use crate::systematic::Script;
 use crate::world::World;
 
-/// Within this time after the end of all faults, the copies are right: the Lease has expired, and hanging requests were
-/// abandoned.
+/// Within this time after the end of all faults, the copies are right: the Lease has expired, and hanging requests have
+/// been abandoned.
 const BOUND: Duration = Duration::from_secs(25);
 
-/// The bound if a permanently refused write must be repeated first, or if the only replica gave up the Lease and
+/// The bound if a permanently refused write must be repeated first, or if the only replica has given up the Lease and
 /// competes again after 30 s.
 const LONGER_BOUND: Duration = Duration::from_secs(50);
 
@@ -57,9 +57,9 @@ const LAST_STEP: Duration = Duration::from_secs(12);
 pub struct Outcome {
     /// The violations. Empty if all is well.
     pub violations: Vec<String>,
-    /// The number of times that each thing happened.
+    /// How often each thing happened.
     pub coverage: Coverage,
-    /// A hash of all requests. The same seed gives the same hash, if its schedule is the first of the process.
+    /// A hash of all requests. The same seed gives the same hash if its schedule is the first in the process.
     pub fingerprint: u64,
     /// The trace, with times.
     pub story: String,
@@ -74,7 +74,7 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// A schedule that did not run to its end.
+    /// The outcome of a schedule that did not run to its end.
     pub fn failed(why: String) -> Self {
         Self {
             violations: vec![why],
@@ -121,8 +121,8 @@ pub fn held(seed: u64, of: Schedule) -> Outcome {
     outcome
 }
 
-/// Runs a schedule, with randomness from a seed, on its own thread: the standard library asks for random bytes once per
-/// thread.
+/// Runs a schedule, with randomness from a seed, on its own thread, because the standard library asks for random bytes
+/// once per thread.
 ///
 /// # Panics
 /// If the thread or the runtime cannot be created.
@@ -203,7 +203,7 @@ async fn play(seed: u64, schedule: Schedule, script: Script) -> Outcome {
             sleep(*pause).await;
             world.carry_out(step);
         }
-        // Until the laws have seen the effects of the last step.
+        // Waits until the laws have seen the effects of the last step.
         sleep(LAST_STEP).await;
         laws.abort();
         world.heal(replicas);
@@ -217,8 +217,8 @@ async fn play(seed: u64, schedule: Schedule, script: Script) -> Outcome {
     }
     garbage.abort();
     let outcome = conclude(&world, settled);
-    // The world and its replicas refer to each other. Unless the replicas are buried, a run of many schedules keeps
-    // every world in memory.
+    // The world and its replicas refer to each other. Unless the replicas are buried, a process that runs many
+    // schedules keeps every world in memory.
     let lives = std::mem::take(&mut world.state().lives);
     lives.iter().flatten().for_each(|life| life.bury());
     outcome

@@ -1,4 +1,4 @@
-//! Small schedules with one idea each: objects that cannot be decoded, consent, failing lists and watches, and probes.
+//! Small schedules, each with one idea: objects that cannot be decoded, consent, failing lists and watches, and probes.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::systematic::{copying, scenario, source};
 use crate::unreadable::Flaw;
 use crate::world::REPLICAS;
 
-/// Within this time, decisions from before a step are carried out.
+/// Within this time, decisions made before a step are carried out.
 const LATER: Duration = Duration::from_secs(20);
 
 /// The numbers that select a Service, a source slice and a copy, if there are objects of each kind.
@@ -135,8 +135,8 @@ pub fn probed(replicas: usize, steps: Vec<(Duration, Step)>) -> Schedule {
     schedule
 }
 
-/// A step: the third API server behaves like this for a time, toward one replica or, if `replica` is `None`, toward
-/// all.
+/// A step after which the third API server behaves like this for a time, toward one replica or, if `replica` is `None`,
+/// toward all.
 #[must_use]
 pub fn third_answers(replica: Option<usize>, answer: Answer, time: Duration) -> Step {
     Step::Probe(ProbeStep::Answers {
@@ -148,7 +148,7 @@ pub fn third_answers(replica: Option<usize>, answer: Answer, time: Duration) -> 
     })
 }
 
-/// A step: all API servers behave like this for a time, toward all replicas.
+/// A step after which all API servers behave like this for a time, toward all replicas.
 #[must_use]
 pub fn all_answer(answer: Answer, time: Duration) -> Step {
     Step::Probe(ProbeStep::Answers {
@@ -175,8 +175,8 @@ pub fn paused_while_it_hangs() -> Schedule {
     probed(2, moments.collect())
 }
 
-/// The third API server is down for minutes, the others take 300 ms to answer, and the leader is paused at ten different
-/// moments of the probe period.
+/// The third API server is down for minutes, the others take 300 ms to answer, and the leader is paused at ten
+/// different moments of the probe period.
 #[must_use]
 pub fn paused_while_it_is_out() -> Schedule {
     let time = Duration::from_secs(300);

@@ -1,4 +1,4 @@
-//! A schedule: its steps and their times, all of which follow from a seed.
+//! A schedule, which consists of steps and their times. All of them follow from a seed.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use crate::world::REPLICAS;
 /// Used in place of the number of a replica: the leader at the time of the step, or the first replica if there is none.
 pub const LEADER: usize = usize::MAX;
 
-/// A change of the Lease by something other than a candidate.
+/// A change to the Lease by something other than a candidate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LeaseHarm {
     /// Deletes the Lease.
@@ -59,7 +59,7 @@ pub enum Step {
     },
     /// A Service is deleted.
     ServiceGone(usize),
-    /// A Service is changed back and forth repeatedly.
+    /// A Service is repeatedly changed back and forth.
     Storm {
         /// The Service.
         number: usize,
@@ -101,10 +101,10 @@ pub enum Step {
     Foreign(usize, bool),
     /// A foreign slice takes the name of the copy of a slice, or frees it.
     NameTaken(usize, (usize, usize), bool),
-    /// Objects that the Go operator left for a Service appear.
+    /// Objects that the Go operator left behind for a Service appear.
     Leftovers(usize),
-    /// Objects that the Go operator left for a Service appear, and the next requests of all replicas for Endpoints are
-    /// refused.
+    /// Objects that the Go operator left behind for a Service appear, and the next requests of all replicas for
+    /// Endpoints are refused.
     LeftoversForbidden(usize),
     /// The Lease is changed.
     Lease(LeaseHarm),
@@ -143,7 +143,7 @@ pub enum Step {
     Down(usize, Duration),
     /// The responses of a server are delayed for a time.
     Slow(usize, Duration, Duration),
-    /// The lists and watches of a replica fail for a time. Its access to the Lease still works.
+    /// The lists and watches of a replica fail for a time, while its access to the Lease still works.
     Blind {
         /// The replica.
         replica: usize,
@@ -165,14 +165,14 @@ pub enum Step {
     },
     /// The watch cache of a server stops for a time.
     Behind(usize, Duration),
-    /// Both servers are down for a time, and then have the state of this many writes ago, because etcd was restored
+    /// Both servers are down for a time, and then have the state from this many writes ago, because etcd was restored
     /// from a backup.
     Restored(Duration, u64),
     /// A replica has no network for a while.
     Cut(usize, Duration),
-    /// A fault of the probes.
+    /// A fault that affects probes.
     Probe(ProbeStep),
-    /// A change of Nodes.
+    /// A change to Nodes.
     Node(NodeStep),
 }
 
@@ -210,7 +210,7 @@ pub struct Schedule {
     pub calm: Vec<(Duration, Step)>,
     /// Whether the replicas write conditions of Services.
     pub conditions: bool,
-    /// Whether sources in other namespaces need consent.
+    /// Whether sources in other namespaces require consent.
     pub consent: bool,
 }
 
@@ -300,7 +300,7 @@ impl Schedule {
         schedule
     }
 
-    /// The schedule of a seed in which sources in other namespaces need consent, which is given and withdrawn.
+    /// A seed's schedule in which sources in other namespaces require consent, which is given and withdrawn.
     pub fn with_consent(seed: u64) -> Self {
         let (mut schedule, chance) = (Self::of(seed), &mut Chance::new(seed, 5));
         schedule.consent = true;
@@ -320,8 +320,8 @@ impl Schedule {
         schedule
     }
 
-    /// Consent is withdrawn from a Service while the slices of its next source are perhaps not listed yet, because the
-    /// changing sources of another Service in the namespace delay the lists of new sources.
+    /// Adds a withdrawal of consent from a Service while the slices of its next source might not be listed yet, because
+    /// the changing sources of another Service in the namespace delay the lists of new sources.
     fn add_withdrawal(&mut self, chance: &mut Chance) {
         let (others, number, source) = *chance.one_of(&[(5, 3, 1), (3, 4, 1), (1, 2, 2), (2, 1, 2)]);
         let storm = |number, times, pause| Step::Storm {

@@ -1,4 +1,4 @@
-//! The requests of a replica. Each one is checked at the moment when it leaves the replica.
+//! The requests of a replica. Each request is checked as it leaves the replica.
 
 use bytes::Bytes;
 use endpoint_copier_core::model::Reason;
@@ -105,8 +105,7 @@ fn names_in(query: &str) -> Vec<String> {
 }
 
 impl World {
-    /// Checks whether a replica may send a request, at the moment when the request leaves the replica, and counts what
-    /// the request is for.
+    /// Checks, as a request leaves a replica, whether the replica may send it, and counts what the request is for.
     pub fn sent(&self, life: &Life, sent: &Sent) {
         if sent.resource == "leases" && matches!(sent.verb, Verb::Create | Verb::Patch) {
             life.note_lease_write();

@@ -1,4 +1,4 @@
-//! Views of the cluster in replicas, and failures of these views while requests for the Lease succeed.
+//! Replicas' views of the cluster, and failures of these views while requests for the Lease succeed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +22,7 @@ const RELEASE_PERIOD: Duration = Duration::from_secs(60);
 /// once the list of Services is complete or has failed.
 const NOTICE_BOUND: Duration = Duration::from_secs(15);
 
-/// After this time, decisions from before the failure have been carried out, and the view is in doubt.
+/// After this time, decisions made before the failure have been carried out, and the view is in doubt.
 const DOUBT_AFTER: Duration = Duration::from_secs(17);
 
 /// Within this time, a replica without lists leads if it is the only one.
@@ -109,7 +109,7 @@ impl World {
         blind.filter(|blind| now < blind.until).map(|blind| blind.how)
     }
 
-    /// Makes the lists and watches of a replica fail for a time: those of one kind, or all.
+    /// Makes the lists and watches of a replica fail for a time, either those of one kind or all of them.
     pub fn blind(self: &Arc<Self>, replica: usize, sight: Option<Sight>, how: Blindness, time: Duration) {
         let now = self.now();
         for meant in Sight::ALL
@@ -128,8 +128,8 @@ impl World {
         self.end_watches(replica, Ending::Abrupt);
     }
 
-    /// Makes lists and watches fail, as [`World::blind`] does. If that lasts long enough, copies are deleted by hand
-    /// while the view is in doubt.
+    /// Makes lists and watches fail, as [`World::blind`] does. If the failure lasts long enough, copies are deleted by
+    /// hand while the view is in doubt.
     pub fn blind_for(self: &Arc<Self>, replica: usize, sight: Option<Sight>, how: Blindness, time: Duration) {
         self.blind(replica, sight, how, time);
         if time > DOUBT_AFTER {
@@ -188,7 +188,7 @@ impl World {
         }
     }
 
-    /// Waits until one of these replicas leads, and no other replica believes that it leads, as a paused replica can.
+    /// Waits until one of these replicas leads and no other replica believes that it leads, as a paused replica can.
     async fn until_led(&self, within: Duration, is_meant: impl Fn(usize) -> bool) -> Option<usize> {
         let until = self.now() + within;
         while self.now() < until {
@@ -214,7 +214,7 @@ impl World {
 }
 
 impl State {
-    /// The violations of leaders that see nothing of one kind and should have released the Lease by now.
+    /// The violations by leaders that see nothing of one kind and should have released the Lease by now.
     pub fn blind_leaders(&self, now: Duration) -> Vec<String> {
         let mut overdue = Vec::new();
         for life in self.lives.iter().flatten() {

@@ -1,4 +1,4 @@
-//! EndpointSlices as JSON, read without the operator's own code: their owners and their content.
+//! EndpointSlices as JSON, read without using the operator's code: their owners and their content.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -10,8 +10,8 @@ use crate::objects::ALLOWED_PORT;
 /// Namespace and name.
 pub type Key = (String, String);
 
-/// The label that names the manager of a slice. The labels and annotations here are repeated from the rules, and not
-/// taken from the operator's code.
+/// The label that names the manager of a slice. The labels and annotations here are copied from the rules, not taken
+/// from the operator's code.
 pub const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 /// The value of [`MANAGED_BY`] on copies.
 pub const US: &str = "endpoint-copier-operator";
@@ -79,7 +79,7 @@ pub fn provenance<'a>(slice: &'a Value, what: &str) -> Option<&'a str> {
     annotation(slice, &format!("endpoint-copier/source-{what}"))
 }
 
-/// Whether a slice is one that the Go operator left.
+/// Whether the Go operator left a slice behind.
 pub fn is_leftover(slice: &Value) -> bool {
     label(slice, SERVICE_NAME) == Some(text(&slice["metadata"]["name"]))
         && label(slice, SOURCE_LABEL).is_some()
@@ -145,8 +145,8 @@ pub fn restored_ready(copy: &Value) -> BTreeSet<IpAddr> {
     ready.filter_map(address).collect()
 }
 
-/// The copy as it would be if no endpoint were out. An endpoint that is out has all conditions false and stays in the
-/// copy.
+/// The copy as it would be if no endpoint were out. An endpoint that is out stays in the copy, with all conditions set
+/// to false.
 pub fn restored(copy: &Value) -> Value {
     let listed = listed_out(copy);
     let mut copy = copy.clone();

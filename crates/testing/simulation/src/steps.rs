@@ -19,7 +19,7 @@ use crate::unreadable;
 use crate::world::{REPLICAS, World};
 
 impl World {
-    /// Carries out one step. A fault that ends by itself ends in parallel with later steps.
+    /// Carries out one step. A fault that ends on its own ends in parallel with later steps.
     pub fn carry_out(self: &Arc<Self>, step: &Step) {
         let step = &self.with_leader(step);
         self.note(format!("{step:?}"));
@@ -116,7 +116,7 @@ impl World {
         step
     }
 
-    /// Calls a function after a time, in parallel with later steps.
+    /// Calls a function after a delay, in parallel with later steps.
     pub fn later(self: &Arc<Self>, after: Duration, what: impl FnOnce(&Arc<Self>) + Send + 'static) {
         let world = self.clone();
         tokio::spawn(async move {
@@ -177,11 +177,11 @@ impl World {
         }
         life.kill();
         self.note(format!("{} is killed", life.identity));
-        // Its machine may still work, so the requests that it has sent arrive. Nothing waits for the responses.
+        // Its machine might still work, so the requests that it has sent arrive. Nothing waits for the responses.
     }
 
-    /// Counts the successful syncs of a replica beyond its number of writes: in at least that many, it wrote nothing.
-    /// Only the metrics of the replica have these numbers, so call this before the replica ends.
+    /// Counts how many more successful syncs than writes a replica has, because in at least that many syncs, it wrote
+    /// nothing. Only the metrics of the replica contain these numbers, so call this method before the replica ends.
     pub fn note_end(&self, number: usize) {
         let Some(life) = self.state().lives[number].clone() else {
             return;

@@ -1,5 +1,5 @@
-//! Systematic schedules after Sieve (OSDI '22): a small scenario runs many times, each time with one fault after one
-//! call to the API, or at one event of a watch. The end state must not depend on the fault.
+//! Systematic schedules after Sieve (OSDI '22): a small scenario runs many times, each time with one fault, after one
+//! call to the API or at one event of a watch. The end state must not depend on the fault.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,5 +1,5 @@
 //! Data that copies of the API source may take from Nodes: the addresses in the family that the source lacks, and the
-//! Node, zone and hints of each endpoint. Except for hints, the data is checked at each write.
+//! Node, zone and hints of each endpoint. All data except hints is checked at each write.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -50,7 +50,7 @@ impl Node {
         self.addresses.iter().any(|(_, address)| *address == wanted)
     }
 
-    /// The addresses in the other family that may belong to the same server as this address.
+    /// The addresses in the other family that might belong to the same server as this address.
     pub fn counterparts(&self, listed: IpAddr) -> BTreeSet<IpAddr> {
         let kind = self.addresses.iter().find(|(_, address)| *address == listed);
         let same = self.addresses.iter().filter(|(other, address)| {
@@ -180,9 +180,9 @@ impl History {
     }
 }
 
-/// The violations in a copy that a replica writes without having seen Nodes, and whether the copy lists API servers in
-/// a family that its source slice does not have. `source` is the state of the source slice at the version that the copy
-/// names.
+/// The violations in a copy that a replica writes without having seen Nodes. Also returns whether the copy lists API
+/// servers in a family that its source slice does not have. `source` is the state of the source slice at the version
+/// that the copy names.
 pub fn wrong_without_nodes(
     old: Option<&Value>,
     copy: &Value,

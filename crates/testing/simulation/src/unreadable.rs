@@ -1,5 +1,5 @@
-//! Objects that no client can decode. The store has them without the flaw, but with an annotation that names the flaw.
-//! The flaw is inserted on the way to a replica.
+//! Objects that no client can decode. The store holds them without the flaw, but with an annotation that names it. The
+//! flaw is inserted on the way to a replica.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -91,7 +91,7 @@ pub fn is_unreadable(object: &Value) -> bool {
     Flaw::of(object).is_some_and(|flaw| flaw != Flaw::Harmless)
 }
 
-/// Whether a client must assume that an unreadable slice may belong to a Service.
+/// Whether a client must assume that an unreadable slice might belong to a Service.
 pub fn may_belong(slice: &Value, service: &str) -> bool {
     is_unreadable(slice)
         && (Flaw::of(slice) == Some(Flaw::Labels) || label(slice, SERVICE_NAME) == Some(service))
@@ -120,8 +120,8 @@ pub fn spoiled(bytes: Bytes) -> Bytes {
     spoiled.into()
 }
 
-/// The text of a response. As from an API server, the type of an event comes before its object. In the other order, no
-/// client could decode the object on its own.
+/// The text of a response. As in the response of an API server, the type of an event comes before its object. In the
+/// opposite order, no client could decode the object on its own.
 fn as_sent(answer: &Value) -> String {
     match (answer.get("type"), answer.get("object")) {
         (Some(kind), Some(object)) => format!(r#"{{"type":{kind},"object":{object}}}"#),
@@ -233,7 +233,7 @@ impl Episodes {
         }
     }
 
-    /// Records that etcd was restored from a backup, so that earlier versions mean nothing.
+    /// Records that etcd was restored from a backup, so that earlier versions are meaningless.
     pub fn restored(&mut self, now: Duration, store: &Store) {
         self.unreadable.clear();
         for resource in ["services", "endpointslices"] {

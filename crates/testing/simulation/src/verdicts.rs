@@ -1,8 +1,8 @@
-//! Limits on the endpoints that a replica takes out of a copy, that is, marks as not ready, and counts of those that
-//! return. Each write is checked at the moment when it leaves the replica.
+//! Limits on the endpoints that a replica takes out of a copy (marks as not ready), and counts of endpoints that
+//! return. Each write is checked as it leaves the replica.
 //!
-//! The laws here follow the rules of probes, not the operator's code. If the moment of a decision is unknown, the laws
-//! assume the moment that allows the most.
+//! The laws here follow the rules of probes, not the operator's code. If the time of a decision is unknown, the laws
+//! assume the time that permits the most.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -31,13 +31,14 @@ use crate::world::{REPLICAS, State, World};
 /// its next check.
 const RENEWED: Duration = Duration::from_millis(3250);
 
-/// A replica no longer leads this long after its last renewal was stored, including the time until its next check.
+/// After this long since its last renewal was stored, a replica no longer leads. This includes the time until its next
+/// check.
 const DEADLINE: Duration = Duration::from_millis(4250);
 
 /// A suspicion without an objection within this time is unopposed.
 const HEARD: Duration = Duration::from_millis(300);
 
-/// A replica may still remember an endpoint that was out this recently.
+/// A replica might still remember an endpoint that was out this recently.
 const REMEMBERED: Duration = Duration::from_secs(15);
 
 /// A leader whose lists fail releases the Lease after 30 s. Until the release, it acts on the Services that it has
@@ -55,27 +56,27 @@ const NOTICED: Duration = Duration::from_millis(60);
 pub struct Probed {
     /// The probe mode of each replica. `None` means that there are no probes.
     pub modes: Option<[ProbeMode; REPLICAS]>,
-    /// The behavior of the API servers.
+    /// The current behavior of the API servers.
     pub endpoints: Endpoints,
     /// The results of the attempts of replicas.
     pub attempts: Attempts,
-    /// The communication of replicas.
+    /// The communication between replicas.
     pub hearing: Hearing,
     /// The last write of each identity to the Lease of the election.
     pub renewals: BTreeMap<String, Renewal>,
     /// When an address was last out in a copy of a Service.
     pub out: BTreeMap<(Key, IpAddr), Duration>,
-    /// When the source or a copy last lost an address, so that replicas may have forgotten its state.
+    /// When the source or a copy last lost an address, so that replicas might have forgotten its state.
     pub lost: BTreeMap<IpAddr, Duration>,
     /// When an address was last removed by hand from a copy, although the source lists it. Replicas keep its state.
     pub edited: BTreeMap<IpAddr, Duration>,
     /// The API servers that the connections of each replica must leave, according to that replica.
     pub down: BTreeMap<String, BTreeSet<IpAddr>>,
-    /// The nodes whose servers each replica suspects, or finds down, while another server is well for it.
+    /// The nodes whose servers each replica suspects or finds down while it finds another server well.
     pub suspected: BTreeMap<String, BTreeSet<u8>>,
-    /// The time until which replicas or their requests may fail.
+    /// The time until which replicas or their requests might fail.
     pub disturbed: Duration,
-    /// The time until which lies of a client may keep endpoints in the copies.
+    /// The time until which a client's lies might keep endpoints in the copies.
     pub disturbed_by_lies: Duration,
     /// When a slice of the API source last got its first endpoint or lost its last one.
     pub sources_changed: Duration,
@@ -88,7 +89,7 @@ pub struct Probed {
 pub struct Renewal {
     /// When it was stored.
     pub stored: Duration,
-    /// When its writer received the response. Without a response, the writer can still see in its watch that the write
+    /// When its writer received the response. Even without a response, the writer can see in its watch that the write
     /// succeeded.
     pub answered: Option<Duration>,
 }
@@ -316,7 +317,7 @@ impl World {
         leading.len() < 2 && self.now() > self.state().probed.sources_changed + UNSEEN
     }
 
-    /// Whether a Service has been exempt from probes for so long that each leader knows.
+    /// Whether a Service has been exempt from probes for so long that each leader knows about it.
     fn is_exempt(&self, service: &Key) -> bool {
         let now = self.now();
         let changed = self.state().observer.episodes.changed(service);
@@ -328,7 +329,7 @@ impl World {
     fn wrong_verdicts(&self, life: &Life, copy: &Value) -> Vec<String> {
         let (namespace, name) = key(copy);
         let there = self.store.get("endpointslices", &namespace, &name);
-        // The write will be refused.
+        // The API server refuses this write.
         if version(copy) != 0 && there.as_ref().map(version) != Some(version(copy)) {
             return Vec::new();
         }
@@ -368,7 +369,7 @@ impl World {
         if is_alone && group.out.len() > group.candidates.len() / 2 {
             wrong.push(format!("takes {:?} out of {:?}", group.out, group.candidates));
         }
-        // If there are several copies, the write of another copy may add a port next.
+        // If there are several copies, the next write of another copy might add a port.
         let ports = if is_alone { group.ports } else { PORTS.to_vec() };
         for address in new {
             let why_not = |port: &u16| state.why_not_out(life, Target::new(address, *port), decided, now);
@@ -409,7 +410,7 @@ impl State {
                 track.runs[0].failures.len()
             ));
         }
-        // The copy of another slice may not exist yet.
+        // The copy of another slice might not exist yet.
         let is_other = |other: &Target| {
             other.port() == port && other.family() == target.family() && other.address() != target.address()
         };

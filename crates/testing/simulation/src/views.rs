@@ -27,20 +27,20 @@ pub struct Seen {
     pub lease_before_attempt: Option<(u64, Duration)>,
     /// Whether a GET has shown that there is no Lease, and nothing has shown a Lease since.
     lease_is_gone: bool,
-    /// When watches stopped showing the slices of a Service that were listed before.
+    /// When watches stopped showing the previously listed slices of a Service.
     pub uncovered: BTreeMap<String, Duration>,
     /// When a GET of a slice was last answered, even with a 404.
     pub read: BTreeMap<Key, Duration>,
-    /// Services that the last GET showed as unreadable.
+    /// Services that their last GET showed as unreadable.
     pub unreadable_service: BTreeSet<Key>,
     /// The endpoints that each copy has out in the state that was shown last. A copy that is missing from a list stays
-    /// here until something else shows that it is gone, so this is at least what the replica remembers.
+    /// here until something else shows that it is gone, so the replica remembers no more than this.
     out: BTreeMap<Key, BTreeSet<IpAddr>>,
     /// Whether the list of Nodes is complete.
     pub nodes_listed: bool,
     /// When this incarnation released the Lease without being asked to stop.
     pub gave_up: Option<Duration>,
-    /// When an object was first shown as unreadable, and its version then.
+    /// When an object was first shown as unreadable, and its version at that time.
     unreadable: BTreeMap<Place, (Duration, u64)>,
 }
 
@@ -53,13 +53,13 @@ impl Seen {
         (*version >= first).then_some(*at)
     }
 
-    /// Notes that etcd was restored from a backup, so what was shown before means nothing.
+    /// Notes that etcd was restored from a backup, so what was shown before is meaningless.
     pub fn restored(&mut self) {
         self.unreadable.clear();
         self.unreadable_service.clear();
     }
 
-    /// Whether the replica may remember that an endpoint is out of a copy of this Service.
+    /// Whether the replica might remember that an endpoint is out of a copy for this Service.
     pub fn remembers_out(&self, service: &Key, address: &IpAddr) -> bool {
         let is_of = |copy: &Key| copy.0 == service.0 && copy.1.starts_with(&format!("{}-", service.1));
         let mut copies = self.out.iter().filter(|(copy, _)| is_of(copy));
@@ -91,7 +91,7 @@ impl Seen {
                     *known = (now, version(object));
                 }
             } else if is_list {
-                // A list may be older than what was shown before.
+                // A list can be older than what was shown before.
                 self.unreadable.remove(&place);
             }
         });
@@ -163,7 +163,7 @@ impl World {
             ("services", false) => _ = shown.unreadable_service.remove(&place),
             _ => {}
         }
-        // A list of a single namespace only serves as a comparison.
+        // A list of a single namespace is used only for a comparison.
         if sent.sight.is_some() && !sent.namespace.is_empty() {
             return;
         }
@@ -213,20 +213,20 @@ impl World {
             let Ok(mut event) = serde_json::from_slice::<Value>(line) else {
                 continue;
             };
-            // The object of such an event is none of the objects that are watched.
+            // The object of these events is not one of the watched objects.
             if event["type"] == "BOOKMARK" || event["type"] == "ERROR" {
                 continue;
             }
             if sent.resource == PROBE_LEASE {
-                // A late watch may show that the Lease was deleted, although a read has shown that it exists again.
+                // A late watch can show that the Lease was deleted, although a read has shown that it exists again.
                 let version = version(&event["object"]);
                 let lease = (event["type"] != "DELETED").then_some(&event["object"]);
                 probed.hearing.show(&life.identity, now, version, lease);
                 continue;
             }
             if sent.resource == "leases" {
-                // A late watch may show the deletion of a Lease that a GET has already found missing. That is not news:
-                // since the GET, the replica has known that no replica leads.
+                // A late watch can show the deletion of a Lease that a GET has already found missing. That is not news,
+                // because the replica has known since the GET that no replica leads.
                 if event["type"] != "DELETED" || !shown.lease_is_gone {
                     objects_of(&mut event, |lease| shown.lease(now, lease));
                 }

@@ -2,8 +2,8 @@
 //!
 //! Like the operator's own connections, a connection to a frozen server breaks once a ping has failed: its requests in
 //! progress fail, and the next request dials the other server. A request that was sent no longer depends on the
-//! replica: unless another fault prevents it, the request arrives and is carried out, even if the replica has crashed,
-//! was paused or has stopped waiting.
+//! replica. Unless another fault prevents it, the request arrives and is carried out, even if the replica has crashed,
+//! is paused or has stopped waiting.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -42,7 +42,7 @@ pub struct Wire {
 
 #[derive(Debug)]
 struct Line {
-    /// The server of the next dial.
+    /// The server to dial next.
     next: usize,
     connection: Option<Connection>,
 }
@@ -82,7 +82,7 @@ impl Wire {
         }
     }
 
-    /// The server that this replica suspects, if it does not suspect both.
+    /// The server that this replica suspects, unless it suspects both.
     fn avoided(&self) -> Option<usize> {
         let state = self.world.state();
         let suspected = state.probed.suspected.get(&self.life.identity)?;

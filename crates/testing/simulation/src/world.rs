@@ -26,7 +26,7 @@ use crate::systematic::Script;
 use crate::verdicts::Probed;
 use crate::views::Seen;
 
-/// The wall clocks at the start of a schedule, in nanoseconds since 1970.
+/// The time on the wall clocks at the start of a schedule, as Unix time in nanoseconds.
 const EPOCH: i64 = 1_750_000_000_000_000_000;
 
 /// The maximum number of replicas.
@@ -55,8 +55,7 @@ pub struct State {
     pub streams: BTreeMap<u64, Stream>,
     /// Connections that were made, so that steps can break them.
     pub connections: Vec<Connection>,
-    /// Whether Endpoints could not be read or deleted at some time, so that no replica reads them before something
-    /// changes.
+    /// Whether reading or deleting Endpoints has ever failed, so that no replica reads them before something changes.
     pub endpoints_forbidden: bool,
     /// Servers that refuse connections.
     pub down: [bool; 2],
@@ -86,9 +85,9 @@ pub struct State {
     pub probed: Probed,
     /// Whether the replicas write conditions of Services.
     pub conditions: bool,
-    /// Whether sources in other namespaces need consent.
+    /// Whether sources in other namespaces require consent.
     pub cross_namespace: CrossNamespace,
-    /// The number of times that each thing happened.
+    /// How often each thing happened.
     pub coverage: Coverage,
     /// The trace, in words.
     pub trace: Vec<(Duration, String)>,
@@ -108,7 +107,7 @@ pub struct Connection {
 }
 
 impl World {
-    /// A world with a cluster that has only its namespaces.
+    /// Creates a world with a cluster that has only its namespaces.
     ///
     /// # Panics
     /// If the store does not accept a Namespace.
@@ -166,7 +165,7 @@ impl World {
         self.start.elapsed()
     }
 
-    /// The moment that is this long after the start.
+    /// The instant that is this long after the start.
     pub fn moment(&self, at: Duration) -> Instant {
         self.start + at
     }
@@ -189,7 +188,7 @@ impl World {
         deterministic::set_wall(EPOCH + elapsed + skew);
     }
 
-    /// Checks the terms, the leaders that see nothing, and the writes since the last call. `by` is the writer of these
+    /// Checks the terms, the leaders that see nothing, and the writes since the last call. `by` is the author of these
     /// writes.
     pub fn observe(&self, by: By) {
         let now = self.now();
@@ -218,7 +217,7 @@ impl World {
         done
     }
 
-    /// Collects objects that have lost their owner, as a controller manager does.
+    /// Deletes objects that have lost their owner, as a controller manager does.
     pub async fn collect_garbage(&self) {
         loop {
             sleep(Duration::from_millis(100)).await;
@@ -226,7 +225,7 @@ impl World {
         }
     }
 
-    /// A random latency of a message.
+    /// A random latency for a message.
     pub fn latency(&self) -> Duration {
         let mut state = self.state();
         let latency = state.latency;
@@ -237,7 +236,7 @@ impl World {
         state.chance.millis(1, latency)
     }
 
-    /// A random latency of a message of a probe, instead of [`World::latency`]. Replicas wake their probes in an order
+    /// A random latency for a probe message, in place of [`World::latency`]. Replicas wake their probes in an order
     /// that does not follow from the seed, so each probe has its own random numbers.
     pub fn probe_latency(&self, life: &Life, target: Target) -> Duration {
         let latency = self.state().latency;
@@ -261,8 +260,8 @@ impl World {
         state.restoring || state.down[server]
     }
 
-    /// Restores etcd to the state of this many writes ago, or to the state at the first start of the replicas if that
-    /// is later. Returns false if the store no longer has that state.
+    /// Restores etcd to the state from this many writes ago, or to the state when the replicas were first started,
+    /// whichever is later. Returns false if the store no longer has that state.
     pub fn restore(&self, writes: u64) -> bool {
         self.observe(By::Replicas);
         // Backups are no older than the cluster.
@@ -282,7 +281,7 @@ impl World {
         is_restored
     }
 
-    /// Breaks connections that are alive. Returns their number.
+    /// Breaks the live connections that satisfy `which`, and returns their number.
     pub fn break_connections(&self, which: impl Fn(&Connection) -> bool) -> usize {
         let mut state = self.state();
         state

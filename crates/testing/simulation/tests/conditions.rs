@@ -1,4 +1,4 @@
-//! Random schedules in which replicas also write conditions of Services.
+//! Random schedules in which replicas also write the conditions of Services.
 
 use simulation::run::held;
 use simulation::schedule::Schedule;

@@ -1,4 +1,4 @@
-//! Random schedules in which sources in other namespaces need consent, which is given and withdrawn.
+//! Random schedules in which sources in other namespaces require consent, which is given and withdrawn.
 
 use simulation::coverage::Coverage;
 use simulation::run::held;

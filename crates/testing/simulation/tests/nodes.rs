@@ -9,7 +9,7 @@ use simulation::schedule::Step;
 use simulation::unreadable::Flaw;
 use std::time::Duration;
 
-/// A pause that is long enough for the operator to carry out everything that it decided before.
+/// A pause that is long enough for the operator to carry out all of its earlier decisions.
 const SETTLE: Duration = Duration::from_secs(20);
 
 fn source(addresses: &[u8]) -> Step {

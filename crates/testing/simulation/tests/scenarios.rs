@@ -1,4 +1,4 @@
-//! Small schedules with one idea each, and their expected results.
+//! Small schedules, each with one idea, and their expected results.
 
 use std::time::Duration;
 

@@ -9,7 +9,7 @@ use simulation::run;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_simulation");
 
-/// A base that follows from the commit, so that a failure on a commit can be repeated on any machine.
+/// A base that is derived from the commit, so that a failure on a commit can be repeated on any machine.
 fn base_of_commit() -> Option<u64> {
     let git = Command::new("git")
         .args(["rev-parse", "--verify", "HEAD"])

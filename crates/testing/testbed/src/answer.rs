@@ -14,7 +14,7 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// The body of every response.
 pub type Body = UnsyncBoxBody<Bytes, BoxError>;
 
-/// The form that `Accept` requests.
+/// The form that the `Accept` header requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Shape {
     /// Whole objects.
@@ -28,7 +28,7 @@ pub(crate) enum Shape {
 }
 
 impl Shape {
-    /// The shape of the first acceptable media type, as on the real server. Weights do not matter.
+    /// The shape of the first acceptable media type, as on the real server. Weights are ignored.
     pub fn negotiate(accept: &str) -> Self {
         if accept.trim().is_empty() {
             return Self::Plain;
@@ -168,7 +168,7 @@ pub(crate) fn nonsense() -> Response<Body> {
     response(200, full("<html><body>Please log in to continue</body></html>"))
 }
 
-/// The first half of a response, with the length of that half.
+/// The first half of a response. Its length matches, so it looks complete.
 pub(crate) async fn truncated(response: Response<Body>) -> Response<Body> {
     let (parts, bytes) = collected(response).await;
     Response::from_parts(parts, full(bytes.slice(..bytes.len() / 2)))

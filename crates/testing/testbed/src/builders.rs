@@ -1,4 +1,4 @@
-//! Objects that most tests need: namespaces, and the objects that API servers write about themselves.
+//! Objects that most tests need: Namespaces, and the objects in which API servers describe themselves.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,4 @@
-//! The clock of the server: wall time that advances with the time of tokio, so it stops while tokio's clock is paused.
+//! The clock of the server: wall time that advances with Tokio's clock, so it stops while that clock is paused.
 
 use jiff::civil::DateTime;
 use jiff::{SignedDuration, Timestamp};
@@ -52,7 +52,7 @@ pub fn is_micro_time(text: &str) -> bool {
         && (text.parse::<Timestamp>().is_ok() || is_beyond_jiff(text))
 }
 
-/// Whether a text is a time that Go can read and jiff cannot: one of the last hours of the year 9999.
+/// Whether a text is a time that Go can parse but jiff cannot, in the last hours of the year 9999.
 #[must_use]
 pub fn is_beyond_jiff(text: &str) -> bool {
     let civil = text

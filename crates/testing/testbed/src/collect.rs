@@ -1,5 +1,5 @@
-//! The work of the controller manager on the objects of a store: garbage collection by ownerReferences, and emptying a
-//! namespace that is being deleted. A kube-apiserver alone does neither.
+//! What the controller manager does with the objects of a store: garbage collection by ownerReferences, and emptying
+//! namespaces that are being deleted. A kube-apiserver alone does neither.
 
 use crate::{
     history::Key,
@@ -77,8 +77,8 @@ impl State {
         }
     }
 
-    /// Removes the finalizers of the garbage collector from owners that are being deleted and to which no object
-    /// refers. An owner without other finalizers is removed too, except a Namespace.
+    /// Removes the garbage collector's finalizers from owners that are being deleted and that no object refers to. An
+    /// owner without other finalizers is removed too, except a Namespace.
     fn finish_owners(&mut self) {
         let all = self.everything();
         let owned: HashSet<&str> = all.iter().flat_map(|(_, o)| object::owners(o)).collect();

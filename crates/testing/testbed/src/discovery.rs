@@ -1,5 +1,5 @@
 //! `/api`, `/apis`, `/version` and health: enough for kubectl to find the resources. The only part of OpenAPI is the
-//! parameter `fieldValidation`, from which kubectl concludes that the server validates fields. Without this parameter,
+//! `fieldValidation` parameter, from which kubectl concludes that the server validates fields. Without this parameter,
 //! kubectl would need whole schemas to validate the fields itself.
 
 use crate::{
@@ -11,8 +11,8 @@ use http::Response;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
-/// Whether a path needs no token. As with `--anonymous-auth=false`, which RKE2 and K3s set, health and version need a
-/// token. The supervisor of RKE2 answers `/ping` without a token.
+/// Whether a path requires no token. As with `--anonymous-auth=false`, which RKE2 and K3s set, health and version
+/// require a token. The RKE2 supervisor answers `/ping` without a token.
 #[must_use]
 pub fn is_public(path: &str) -> bool {
     path == "/ping"

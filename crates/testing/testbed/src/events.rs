@@ -4,7 +4,7 @@
 use crate::kinds::{Kind, Storage};
 use serde_json::{Map, Value, json};
 
-/// Field names of `events.k8s.io/v1`, and their names in `v1`.
+/// Field names in `events.k8s.io/v1`, with their names in `v1`.
 const FIELDS: &[(&str, &str)] = &[
     ("note", "message"),
     ("regarding", "involvedObject"),

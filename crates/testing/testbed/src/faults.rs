@@ -10,7 +10,7 @@ use std::{
 };
 use tokio::sync::watch;
 
-/// The requests, or open watches, that a fault applies to. Criteria that are not set match everything.
+/// The requests or open watches to which a fault applies. Criteria that are not set match everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Match {
     verb: Option<String>,
@@ -42,7 +42,7 @@ impl Match {
         self
     }
 
-    /// Limits the match to objects of a namespace.
+    /// Limits the match to objects in a namespace.
     #[must_use]
     pub fn namespace(mut self, namespace: &str) -> Self {
         self.namespace = Some(namespace.to_owned());
@@ -84,7 +84,7 @@ impl Match {
 /// The effect of a fault on a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// The request is handled this much later. Several latencies add up, and another effect can follow.
+    /// The request is handled this much later. Multiple latencies add up, and another effect can follow.
     Latency(Duration),
     /// The request is answered with an error and has no effect.
     Status {
@@ -93,9 +93,9 @@ pub enum Effect {
         /// Seconds for a `Retry-After` header.
         retry_after: Option<u32>,
     },
-    /// The request has no effect and is answered with 200 and a text that is not JSON.
+    /// The request has no effect and is answered with 200 and text that is not JSON.
     Nonsense,
-    /// The request is carried out. The first half of the response arrives, with the length of that half.
+    /// The request is carried out. Only the first half of the response arrives, and it looks complete.
     Truncated,
     /// The request is carried out. No client can decode the EndpointSlices and Nodes in the response.
     Undecodable {
@@ -112,7 +112,7 @@ pub enum Effect {
     Break,
 }
 
-/// A rule: an effect, the requests that it applies to, and the number of times.
+/// A rule: an effect, the requests to which it applies, and how often it applies.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
     /// The requests to which the rule applies.
@@ -146,7 +146,7 @@ impl Fault {
         )
     }
 
-    /// Limits the number of requests that the rule applies to.
+    /// Limits the number of requests to which the rule applies.
     #[must_use]
     pub fn times(mut self, times: usize) -> Self {
         self.times = Some(times);
@@ -226,7 +226,7 @@ impl Faults {
         })
     }
 
-    /// Removes a rule. Requests that already hang because of it continue to hang.
+    /// Removes a rule. Requests that already hang because of the rule continue to hang.
     pub fn remove(&self, id: FaultId) {
         self.change(|rules| rules.requests.retain(|(n, _)| *n != id.0));
     }
@@ -257,7 +257,7 @@ impl Faults {
         });
     }
 
-    /// Resumes silent watches. They then show what they missed.
+    /// Resumes silent watches. They then catch up on what they missed.
     pub fn resume_watches(&self) {
         self.change(|rules| rules.silences.clear());
     }

@@ -1,4 +1,4 @@
-//! A connection that stops while its server is frozen: nothing is read, written or closed.
+//! A connection that stalls while its server is frozen: nothing is read, written or closed.
 
 use std::{
     future::Future,

@@ -1,4 +1,4 @@
-//! The changes so far, newest last. With them, watches continue from a resourceVersion, and lists read an earlier
+//! The changes so far, newest last. They allow watches to continue from a resourceVersion, and lists to read an earlier
 //! state.
 
 use crate::kinds::Storage;
@@ -61,7 +61,7 @@ impl History {
         }
     }
 
-    /// Adds a change. If the log is full, this drops the oldest one.
+    /// Adds a change. If the log is full, the oldest change is dropped.
     pub fn push(&mut self, change: Change) {
         self.changes.push_back(change);
         self.trim();

@@ -25,7 +25,7 @@ pub enum Storage {
     Review,
 }
 
-/// A kind of the API, with the properties that its strategy has on the real server.
+/// An API kind, with the properties of its strategy on the real server.
 #[derive(Debug)]
 #[expect(
     clippy::struct_field_names,
@@ -57,7 +57,7 @@ pub struct Kind {
     pub unconditional_update: bool,
     /// Whether a DELETE returns the object instead of a `Status` (`ReturnDeletedObject`).
     pub returns_deleted: bool,
-    /// The path of its keys in etcd, which appears in the message of some conflicts.
+    /// The path of its keys in etcd, which appears in the messages of some conflicts.
     pub registry: &'static str,
 }
 
@@ -289,7 +289,7 @@ pub fn by_kind(api_version: &str, kind: &str) -> Option<&'static Kind> {
         .find(|k| k.kind == kind && k.api_version() == api_version)
 }
 
-/// The kind with this plural, alone or with its group. `events` is the `v1` Event, and `events.events.k8s.io` is the
+/// The kind with this plural, with or without its group. `events` is the `v1` Event, and `events.events.k8s.io` is the
 /// newer view.
 #[must_use]
 pub fn by_name(resource: &str) -> Option<&'static Kind> {
@@ -298,7 +298,7 @@ pub fn by_name(resource: &str) -> Option<&'static Kind> {
         .find(|k| k.plural == resource || k.qualified_resource() == resource)
 }
 
-/// The plural of the resource in a storage.
+/// The plural of the resource that a storage holds.
 #[must_use]
 pub fn plural_of(storage: Storage) -> &'static str {
     KINDS

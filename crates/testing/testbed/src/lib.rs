@@ -1,14 +1,14 @@
 //! An in-memory Kubernetes API server for tests.
 //!
 //! It behaves like kube-apiserver 1.36 wherever the operator or kubectl can notice a difference, except for what is
-//! listed below as not supported. Tests of requests and responses (`tests/rules`) also run on a real server. If the two
-//! servers differ, the testbed is wrong.
+//! listed below under "Not supported". Tests of requests and responses (`tests/rules`) also run on a real server. If
+//! the two servers differ, the testbed is wrong.
 //!
 //! # Components
 //!
 //! - [`Store`]: the state of a cluster, like etcd. Its own calls ([`Store::put`], [`Store::get`], [`Store::patch`],
-//!   [`Store::delete`], …) are those of an administrator, with the same validation and events as requests.
-//!   [`Store::until`] waits for a state and [`RequestLog::until`] for a request, so no test needs to sleep.
+//!   [`Store::delete`], …) act as an administrator, with the same validation and events as requests. [`Store::until`]
+//!   waits for a state and [`RequestLog::until`] for a request, so no test needs to sleep.
 //! - [`ApiServer`]: one server on a store. Several servers can share a store. An `ApiServer` is a `tower::Service`, so
 //!   `kube::Client::new(server, "default")` works without a connection and under `tokio::time::pause()`.
 //! - [`ApiServer::serve`]: serves the same API over TCP with TLS, HTTP/1.1 and HTTP/2. The [`Serving`] handle
@@ -51,7 +51,7 @@
 //!
 //! Server-side apply (415), dry runs (400), protobuf (415, so `kubectl create namespace` does not work, but
 //! `kubectl create -f` does), managedFields (kept as they are sent), warnings, OpenAPI schemas, strategic merging of
-//! lists other than conditions, endpoints made from selectors. Validation leaves out rules that no request of the
+//! lists other than conditions, endpoints made from selectors. Validation omits rules that no request from the
 //! operator can violate. A continue token that is too old gets 410 without a new token.
 
 pub mod answer;

@@ -1,6 +1,7 @@
 //! The syntax of names, label keys and label values (apimachinery's `validation` and `content` packages).
 //!
-//! Each function returns the errors in a text, in the words of the real server. The list is empty if the text is valid.
+//! Each function returns the errors in a text, with the wording of the real server. The list is empty if the text is
+//! valid.
 
 const LABEL: &str = "[a-z0-9]([-a-z0-9]*[a-z0-9])?";
 const QUALIFIED: &str = "([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]";

@@ -84,7 +84,7 @@ pub fn array(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
 
-/// The items of a list, mutable. Indexing would insert null for a missing list.
+/// The items of a list, mutable. Plain indexing would insert null for a missing list.
 pub fn items_mut<'a>(object: &'a mut Value, field: &str) -> impl Iterator<Item = &'a mut Value> {
     object
         .get_mut(field)

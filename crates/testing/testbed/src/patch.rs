@@ -9,8 +9,8 @@ use serde_json::{Map, Value};
 pub enum Patch {
     /// `application/merge-patch+json`.
     Merge(Value),
-    /// `application/strategic-merge-patch+json`. Conditions in the status are merged by their type, and `$patch:
-    /// delete` deletes a condition. Other lists are replaced, and other directives are ignored.
+    /// `application/strategic-merge-patch+json`. Conditions in the status are merged by type, and `$patch: delete`
+    /// deletes a condition. Other lists are replaced, and other directives are ignored.
     Strategic(Value),
     /// `application/json-patch+json`.
     Json(Vec<Value>),

@@ -44,7 +44,7 @@ impl Pki {
     ///
     /// # Panics
     ///
-    /// If no key can be generated. Then no test is possible.
+    /// If no key can be generated. In that case, no test is possible.
     #[must_use]
     pub fn new() -> Self {
         let key = KeyPair::generate().expect("a key for the authority");

@@ -1,4 +1,4 @@
-//! RBAC rules as an optional filter: a user with rules may access only the resources that the rules allow, and other
+//! RBAC rules as an optional filter: a user with rules may access only the resources that the rules allow, while other
 //! users may do anything.
 
 use crate::{route::Route, status::ApiError};
@@ -12,7 +12,7 @@ use std::{
 pub struct Rule {
     /// `apiGroups`. The core group is an empty string. `*` means all.
     pub api_groups: Vec<String>,
-    /// `resources`, and subresources such as `services/status`. `*` means all.
+    /// `resources`, including subresources such as `services/status`. `*` means all.
     pub resources: Vec<String>,
     /// `verbs`. `*` means all.
     pub verbs: Vec<String>,
@@ -126,8 +126,8 @@ impl Rbac {
         })
     }
 
-    /// Checks whether a request for a resource is allowed, and counts it in the report. Requests for paths that are not
-    /// resources are allowed.
+    /// Checks whether a request for a resource is allowed, and counts the request in the report. Requests for paths
+    /// that are not resources are allowed.
     pub(crate) fn check(&self, user: &str, route: &Route) -> Result<(), ApiError> {
         let mut users = self.lock();
         let Some(report) = users.get_mut(user) else {

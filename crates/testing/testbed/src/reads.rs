@@ -16,7 +16,7 @@ use http::Response;
 use serde_json::{Value, json};
 use std::{sync::Arc, time::Duration};
 
-/// The longest wait of a request until the cache reaches its resourceVersion, as on the real server.
+/// The longest time that a request waits until the cache reaches its resourceVersion, as on the real server.
 const CATCH_UP: Duration = Duration::from_secs(3);
 
 /// Objects at a resourceVersion.
@@ -88,7 +88,7 @@ async fn list_value(server: &ApiServer, kind: &'static Kind, incoming: &Incoming
             (Snapshot { revision, objects }, Some(after))
         }
     };
-    // A list at version 0 is always complete, whatever its limit is.
+    // A list at version 0 is always complete, whatever its limit.
     let limit = if route.param("resourceVersion") == "0" {
         0
     } else {
@@ -242,7 +242,7 @@ fn check_match(revision: &str, matching: &str, token: &str) -> Result<(), ApiErr
     }
 }
 
-/// The continue token of the next chunk: it begins after this key, at this resourceVersion.
+/// The continue token for the next chunk, which begins after this key, at this resourceVersion.
 fn write_token(revision: u64, last: &Key) -> String {
     let start = format!("{}/{}\0", last.namespace, last.name);
     BASE64_URL_SAFE_NO_PAD.encode(json!({"v": "meta.k8s.io/v1", "rv": revision, "start": start}).to_string())

@@ -11,7 +11,7 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// The number of requests that are kept. The oldest are dropped first.
+/// The number of requests that are kept. The oldest requests are dropped first.
 const CAPACITY: usize = 100_000;
 
 /// One request.
@@ -33,7 +33,7 @@ pub struct Request {
     pub subresource: String,
     /// Namespace, or empty for all namespaces and for a cluster-scoped object.
     pub namespace: String,
-    /// The name in the path, otherwise in a `metadata.name` field selector, otherwise in the body.
+    /// The name: from the path, else from a `metadata.name` field selector, else from the body.
     pub name: String,
     /// Path and query.
     pub uri: String,

@@ -124,7 +124,7 @@ impl Route {
         self.kind.is_some_and(|k| k.namespaced)
     }
 
-    /// The API group, or empty for the core group and without a kind.
+    /// The API group, or empty for the core group or if there is no kind.
     #[must_use]
     pub fn group(&self) -> &'static str {
         self.kind.map_or("", |k| k.group)
@@ -141,8 +141,8 @@ impl Route {
         }
     }
 
-    /// The name that is compared with resourceNames of RBAC rules: the one in the path, or in the field selector of a
-    /// collection.
+    /// The name that is compared with the resourceNames of RBAC rules: the name in the path, or in the field selector
+    /// of a collection.
     #[must_use]
     pub fn rbac_name(&self) -> &str {
         if self.name.is_empty() {

@@ -27,7 +27,7 @@ impl Selector {
     ///
     /// # Errors
     ///
-    /// 400 for a text that is not a selector, or for a field by which this kind cannot be selected.
+    /// 400 for a text that is not a selector, or for a field that is not selectable for this kind.
     pub fn parse(kind: &Kind, labels: &str, fields: &str) -> Result<Self, ApiError> {
         Ok(Self {
             labels: parse_labels(labels)?,

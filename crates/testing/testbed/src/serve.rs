@@ -17,11 +17,11 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 use tower::Service;
 
-/// The limit for headers, including the path, of an HTTP/2 request: that of Go's servers. hyper's default of 16 KiB is
-/// too small for some selectors.
+/// The size limit for the headers of an HTTP/2 request, including the path, as in Go's servers. hyper's default of 16
+/// KiB is too small for some selectors.
 const HEADERS: u32 = 1024 * 1024;
 
-/// A running server. Dropping it immediately closes the port and all connections, as when a process is killed.
+/// A running server. Dropping it immediately closes the port and all connections, as if the process were killed.
 #[derive(Debug)]
 pub struct Serving {
     server: ApiServer,
@@ -54,7 +54,7 @@ impl Serving {
         &self.server
     }
 
-    /// Stops reading and answering. Connections stay open, and new ones are accepted only by the kernel.
+    /// Stops reading and answering. Connections stay open, and only the kernel accepts new ones.
     pub fn freeze(&self) {
         self.server.faults().freeze();
     }
@@ -82,7 +82,7 @@ impl Serving {
     /// Kills the server and returns when its port is free.
     pub async fn shutdown(mut self) {
         self.task.abort();
-        // The error means that the task was canceled, as intended.
+        // An error means that the task was canceled, as intended.
         let _ = (&mut self.task).await;
     }
 }
@@ -124,7 +124,7 @@ async fn accept(server: ApiServer, listener: TcpListener, acceptor: TlsAcceptor)
             }
             // Refused: the connection is closed.
             Ok(_) => {}
-            // Out of file descriptors: another attempt would probably fail too, so other tasks run first.
+            // Out of file descriptors: an immediate retry would probably fail too, so other tasks run first.
             Err(_) => tokio::task::yield_now().await,
         }
     }
@@ -144,7 +144,8 @@ async fn connection(server: ApiServer, stream: TcpStream, acceptor: TlsAcceptor)
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http2().max_header_list_size(HEADERS);
     let serving = builder.serve_connection(TokioIo::new(tls), service);
-    // An effect that breaks the connection of one request breaks it for all requests on it, even with HTTP/2.
+    // An effect that breaks the connection of one request breaks it for all requests on that connection, even with
+    // HTTP/2.
     tokio::select! {
         _ = serving => {}
         () = broken.notified() => {}

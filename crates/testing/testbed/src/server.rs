@@ -34,8 +34,8 @@ use tokio::time::Instant;
 /// The default time between bookmarks, about that of the real server.
 const BOOKMARK_PERIOD: Duration = Duration::from_secs(60);
 
-/// One server on a [`Store`]. Cheap to clone; clones are the same server. As a `tower::Service`, it accepts requests
-/// without a connection. [`ApiServer::serve`] accepts them over TCP.
+/// One server on a [`Store`]. Cheap to clone, and all clones are the same server. As a `tower::Service`, it accepts
+/// requests without a connection. [`ApiServer::serve`] accepts them over TCP.
 #[derive(Clone, Debug)]
 pub struct ApiServer {
     pub(crate) shared: Arc<Shared>,
@@ -74,13 +74,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl ApiServer {
-    /// A server on a store. As a tower service, it treats requests without a token as those of the administrator.
+    /// A server on a store. As a tower service, it treats requests without a token as requests from the administrator.
     #[must_use]
     pub fn new(store: &Store) -> Self {
         Self::named(store, "api")
     }
 
-    /// A server on a store, with a name for the log of requests.
+    /// A server on a store, with a name for the request log.
     #[must_use]
     pub fn named(store: &Store, name: &str) -> Self {
         let shared = Shared {
@@ -96,7 +96,7 @@ impl ApiServer {
         }
     }
 
-    /// A handle of the same server that treats requests without a token as those of this user.
+    /// A handle to the same server that treats requests without a token as requests from this user.
     #[must_use]
     pub fn as_user(&self, user: &str) -> Self {
         Self {
@@ -105,7 +105,7 @@ impl ApiServer {
         }
     }
 
-    /// A handle of the same server that rejects requests without a token with 401, as over TCP.
+    /// A handle to the same server that rejects requests without a token with 401, as over TCP.
     #[must_use]
     pub fn token_only(&self) -> Self {
         Self {
@@ -137,7 +137,7 @@ impl ApiServer {
         self.store().restrict(user, rules);
     }
 
-    /// The rules of a restricted user with the number of their uses, and the refused requests.
+    /// The rules of a restricted user, with their usage counts, and the refused requests.
     #[must_use]
     pub fn rbac_report(&self, user: &str) -> RbacReport {
         self.store().rbac_report(user)
@@ -148,8 +148,8 @@ impl ApiServer {
         *lock(&self.shared.bookmark_period) = period;
     }
 
-    /// Freezes the watch cache: watches, and reads from the cache, return nothing newer than now. Reads without a
-    /// resourceVersion are consistent and return everything.
+    /// Freezes the watch cache: from now on, watches and reads from the cache return nothing newer than the current
+    /// state. Reads without a resourceVersion are consistent and return everything.
     pub fn lag(&self) {
         let lag = self.store().read(|state| Lag {
             revision: state.revision,
@@ -158,7 +158,7 @@ impl ApiServer {
         *lock(&self.shared.lag) = Some(lag);
     }
 
-    /// Freezes the watch cache at an older resourceVersion. Does nothing if that version is compacted.
+    /// Freezes the watch cache at an older resourceVersion. Does nothing if that version has been compacted.
     pub fn lag_since(&self, revision: u64) {
         let objects = self.store().read(|state| state.at(revision));
         if let Ok(objects) = objects {

@@ -12,7 +12,7 @@ const NETWORK_6: &str = "fd00:10:96::";
 /// The first node port and the number of node ports: the default of `--service-node-port-range`.
 const NODE_PORTS: (u32, u32) = (30_000, 2_768);
 
-/// Addresses and ports that are already allocated to other Services.
+/// Addresses and ports that are allocated to other Services.
 #[derive(Debug, Default)]
 pub struct Taken {
     ips: BTreeSet<String>,
@@ -57,7 +57,7 @@ impl Taken {
     }
 }
 
-/// Sets missing fields, and removes some that a Service of this type cannot have. `old` is the Service that is
+/// Sets missing fields, and removes some fields that a Service of this type cannot have. `old` is the Service that is
 /// replaced. A PUT that leaves out allocated values keeps them.
 pub fn default(service: &mut Value, old: Option<&Value>, mut taken: Taken) {
     if service["status"]["loadBalancer"].is_null() {
@@ -110,8 +110,8 @@ pub fn default(service: &mut Value, old: Option<&Value>, mut taken: Taken) {
     node_ports(spec, old, outside, wanted, &mut taken);
 }
 
-/// Sets one address of each family, unless the Service is headless. A PUT that leaves the addresses out keeps those
-/// that are allocated.
+/// Sets one address of each family, unless the Service is headless. A PUT that leaves out the addresses keeps the
+/// allocated ones.
 fn cluster_ips(spec: &mut Value, old: Option<&Value>, taken: &Taken) {
     // `clusterIP` takes precedence over the first item of the list.
     let known = [

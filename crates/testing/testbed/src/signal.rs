@@ -1,5 +1,5 @@
 //! A signal for all waiting tasks. They wake in the order in which they began to wait, so that runs under paused time
-//! are reproducible. tokio's `watch` channel wakes its receivers in random order.
+//! are reproducible, whereas Tokio's `watch` channel wakes its receivers in random order.
 
 use std::sync::{
     Arc,
@@ -46,7 +46,7 @@ impl Changes {
         self.seen = self.signal.0.count.load(Ordering::SeqCst);
     }
 
-    /// Waits for an unseen change, and marks it as seen. Canceling this loses no change.
+    /// Waits for an unseen change, and marks it as seen. Canceling the wait loses no change.
     pub async fn changed(&mut self) {
         let Self { signal, seen } = self;
         loop {

@@ -1,4 +1,4 @@
-//! The objects, their counter of resourceVersions, and their history. The code here neither uses HTTP nor waits.
+//! The objects, the resourceVersion counter, and the history. The code here neither uses HTTP nor waits.
 
 use crate::{
     clock::Clock,
@@ -21,7 +21,7 @@ pub struct State {
     pub revision: u64,
     /// The current objects.
     pub objects: Objects,
-    /// The past changes.
+    /// The changes so far.
     pub history: History,
     /// The source of timestamps.
     pub clock: Clock,
@@ -156,7 +156,7 @@ impl State {
         )
     }
 
-    /// The five characters after a `generateName`, from the alphabet of Kubernetes, which has no vowels.
+    /// The five characters after a `generateName`, from the alphabet that Kubernetes uses, which has no vowels.
     pub fn name_suffix(&mut self) -> String {
         const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
         let mut number = self.random();
@@ -179,7 +179,7 @@ impl State {
     }
 }
 
-/// The objects of one kind, in one namespace or in all.
+/// The objects of one kind, in one namespace or in all namespaces.
 pub fn select<'a>(
     objects: &'a Objects,
     storage: Storage,

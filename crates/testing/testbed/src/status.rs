@@ -1,6 +1,6 @@
-//! Errors in the words of the API server: a `Status` object with a reason, a code and details.
+//! Errors with the wording of the API server: a `Status` object with a reason, a code and details.
 //!
-//! Texts and codes are those of kube-apiserver 1.36. Clients match on `reason` and `code`, and people read `message`.
+//! Texts and codes are those of kube-apiserver 1.36. Clients evaluate `reason` and `code`, and people read `message`.
 
 use crate::{field::FieldError, kinds::Kind};
 use serde_json::{Value, json};
@@ -12,7 +12,7 @@ pub struct ApiError {
     pub code: u16,
     /// Machine-readable reason, or empty if the real server gives none.
     pub reason: &'static str,
-    /// The message for a person.
+    /// The human-readable message.
     pub message: String,
     /// `details` of the Status object.
     pub details: Option<Value>,
@@ -99,7 +99,7 @@ impl ApiError {
         Self::of_object(409, "Conflict", kind, name, message)
     }
 
-    /// 409 for a failed precondition of a DELETE. Its message names the kind, while the messages of other conflicts
+    /// 409 for a failed precondition of a DELETE. Its message names the kind, whereas the messages of other conflicts
     /// name the resource.
     #[must_use]
     pub fn delete_conflict(kind: &Kind, name: &str, why: &str) -> Self {

@@ -1,5 +1,5 @@
-//! Objects as rows and columns (`meta.k8s.io/v1` Table), for `kubectl get`. The columns are those of the printers of
-//! the real server, for the kinds of the testbed.
+//! Objects as rows and columns (`meta.k8s.io/v1` Table), for `kubectl get`. The columns for the testbed's kinds match
+//! those that the real server's printers define.
 
 use crate::{
     kinds::{Kind, Storage},
@@ -39,7 +39,7 @@ pub fn render(kind: &Kind, object: &Value, now: Timestamp, columns: bool) -> Val
     })
 }
 
-/// Columns with their priority. Only `-o wide` shows those with a priority above 0.
+/// Columns with their priority. Only `-o wide` shows columns with a priority above 0.
 fn headers(storage: Storage) -> &'static [(&'static str, u8)] {
     match storage {
         Storage::Service => &[
@@ -141,7 +141,7 @@ fn row(kind: &Kind, object: &Value, now: Timestamp) -> Value {
 }
 
 fn event(object: &Value, now: Timestamp) -> Vec<String> {
-    // The first of these fields that is set, because the two views of an Event have different names for them.
+    // The first of these fields that is set, because the fields have different names in the two views of an Event.
     let text = |names: &[&str]| {
         names
             .iter()
@@ -267,7 +267,8 @@ fn pairs(map: &Value) -> String {
     pairs.collect::<Vec<_>>().join(",")
 }
 
-/// An age in a readable form, less precise as it grows: `45s`, `3m20s`, `50m`, `5h10m`, `3d4h`, `12d`.
+/// An age in a readable form, which becomes less precise as the age grows: `45s`, `3m20s`, `50m`, `5h10m`, `3d4h`,
+/// `12d`.
 fn age(since: &str, now: Timestamp) -> String {
     const MINUTE: i64 = 60;
     const HOUR: i64 = 60 * MINUTE;

@@ -1,6 +1,6 @@
-//! Converts JSON to a typed object and back, as the real server does first with a body.
+//! Converts JSON to a typed object and back, which is the first thing that the real server does with a body.
 //!
-//! A wrong type causes a 400, an unknown field is dropped, and an empty optional field is left out.
+//! A wrong type causes a 400, unknown fields are dropped, and empty optional fields are left out.
 
 use crate::{
     clock, events,
@@ -38,7 +38,7 @@ pub fn round_trip(kind: &Kind, mut stored: Value) -> Result<Value, ApiError> {
         }
     }
     // The managed fields are kept as sent, because field ownership belongs to server-side apply, which the testbed does
-    // not offer.
+    // not support.
     let managed_fields = stored["metadata"]["managedFields"].take();
     object::set_meta(&mut stored, "managedFields", None);
     stored["apiVersion"] = if kind.storage == Storage::Event {
@@ -80,7 +80,7 @@ pub fn round_trip(kind: &Kind, mut stored: Value) -> Result<Value, ApiError> {
     Ok(typed)
 }
 
-/// Removes and returns the times that a real server stores unchanged and that our types cannot hold.
+/// Removes and returns the times that a real server stores unchanged but that our types cannot represent.
 fn take_beyond_jiff(
     stored: &mut Value,
     paths: &[&'static [&'static str]],
@@ -107,7 +107,7 @@ fn wrong_type(kind: &Kind, why: &str) -> ApiError {
     ))
 }
 
-/// Fills in `addressType` and `addresses`, so that a slice without them fails in validation (422), not in decoding.
+/// Fills in `addressType` and `addresses`, so that a slice without them fails validation (422), not decoding.
 fn slice_lists(kind: &Kind, mut stored: Value) -> Value {
     if kind.storage == Storage::EndpointSlice && stored["addressType"].is_null() {
         stored["addressType"] = "".into();

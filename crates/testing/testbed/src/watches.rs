@@ -197,7 +197,7 @@ impl Watch {
         };
     }
 
-    /// Turns changes since the cursor into lines. Returns false if there is no newer resourceVersion.
+    /// Converts changes since the cursor to lines. Returns false if there is no newer resourceVersion.
     fn read_on(&mut self) -> bool {
         let visible = self.shared.visible();
         if visible <= self.cursor {
@@ -233,8 +233,8 @@ impl Watch {
         true
     }
 
-    /// Translates a change for a watch with a selector: an object that starts to match is ADDED, and one that stops
-    /// matching is DELETED, with its earlier state and the resourceVersion of the change.
+    /// Translates a change for a watch with a selector: an object that starts to match is ADDED, and an object that
+    /// stops matching is DELETED, with its earlier state and the resourceVersion of the change.
     fn push_change(&mut self, change: &Change) {
         let wanted = |o: &Option<Arc<Value>>| o.as_ref().filter(|o| self.selector.matches(o)).cloned();
         let (event, mut shown) = match (wanted(&change.old), wanted(&change.new)) {
@@ -283,8 +283,8 @@ impl Watch {
     }
 }
 
-/// One event. Its type comes first, as from a real API server, so a client that needs the type does not have to buffer
-/// the object.
+/// One event. Its type comes first, as in an event from a real API server, so that a client that needs the type does
+/// not have to buffer the object.
 fn line(event: &str, object: &impl std::fmt::Display) -> Bytes {
     format!("{{\"type\":\"{event}\",\"object\":{object}}}\n").into()
 }

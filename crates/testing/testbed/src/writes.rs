@@ -1,5 +1,5 @@
 //! Create, update, patch and delete. The order of the checks is that of the real server
-//! (registry/generic/registry/store.go), because clients see which of several errors is reported.
+//! (registry/generic/registry/store.go), because clients can see which of several errors is reported.
 
 use crate::{
     events,
@@ -53,7 +53,7 @@ impl State {
     /// POST.
     ///
     /// # Errors
-    /// 400, 403, 404, 409, 422, or 500 for a resourceVersion in the object.
+    /// 400, 403, 404, 409, 422, or 500 if the object has a resourceVersion.
     pub fn create(&mut self, kind: &Kind, namespace: &str, body: Value) -> Result<Arc<Value>, ApiError> {
         let mut new = Self::decode(kind, namespace, body)?;
         self.namespace_lifecycle(kind, namespace, object::name(&new))?;
@@ -302,7 +302,7 @@ impl State {
         Ok(new)
     }
 
-    /// The admission plugin `NamespaceLifecycle`: nothing is created in a namespace that is missing or terminating.
+    /// The `NamespaceLifecycle` admission plugin: nothing is created in a namespace that is missing or terminating.
     fn namespace_lifecycle(&self, kind: &Kind, namespace: &str, name: &str) -> Result<(), ApiError> {
         if !kind.namespaced {
             return Ok(());

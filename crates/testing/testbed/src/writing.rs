@@ -1,4 +1,4 @@
-//! The HTTP side of writes: bodies and responses. The effect of writes is in `writes`.
+//! The HTTP side of writes: bodies and responses. The effects of writes are in `writes`.
 
 use crate::{
     answer::{self, Body},

@@ -35,7 +35,7 @@ impl Written {
 }
 
 impl Store {
-    /// The writes after a resourceVersion, oldest first. Empty if that version is compacted.
+    /// The writes after a resourceVersion, oldest first. Empty if that version has been compacted.
     #[must_use]
     pub fn written_since(&self, revision: u64) -> Vec<Written> {
         self.read(|state| match state.history.since(revision) {

@@ -62,7 +62,7 @@ pub async fn beyond_a_put(stage: &mut Stage, percentile: usize) -> Result<Outcom
     Ok(Outcome::Took(at(&mut copied).saturating_sub(at(&mut bare))))
 }
 
-/// Measures the CPU time of the leader for each change of a source. This time includes everything that the leader does
+/// Measures the CPU time of the leader for each change to a source. This time includes everything that the leader does
 /// until the next change.
 pub async fn cpu_of_a_change(stage: &mut Stage) -> Result<Outcome, String> {
     stage.flags = NO_PROBES;

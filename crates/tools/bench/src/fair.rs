@@ -43,7 +43,7 @@ const FEW_CHANGES: usize = 5;
 /// The number of Services whose writes hang.
 const HANGING_SERVICES: usize = 4;
 
-/// Measures the time from a change of a source until the copies of all Services that copy the source show the change.
+/// Measures the time from a change to a source until the copies of all Services that copy the source show the change.
 pub async fn fan_out(stage: &mut Stage, services: usize) -> Result<Outcome, String> {
     stage.flags = RAISED_LIMIT;
     let tenant = Tenant::new(stage, services).await;
@@ -56,7 +56,7 @@ pub async fn fan_out(stage: &mut Stage, services: usize) -> Result<Outcome, Stri
 }
 
 /// Measures the time until a change reaches the copy of `default/kubernetes-vip` while Services of another namespace
-/// copy the same source. Returns this percentile.
+/// copy the same source. Returns this percentile of the times.
 pub async fn vip_delay(stage: &mut Stage, services: usize, percentile: usize) -> Result<Outcome, String> {
     stage.flags = NO_PROBES;
     let namespace = format!("vips-{services}");
@@ -158,7 +158,7 @@ impl Tenant {
         self.copies.until_shown(&address, services).await.map(drop)
     }
 
-    /// Measures the time until a change of the source reaches the only copy.
+    /// Measures the time until a change to the source reaches the only copy.
     async fn copy_delay(&self, stage: &mut Stage) -> Result<Duration, String> {
         let address = self.change(stage).await;
         let start = Instant::now();

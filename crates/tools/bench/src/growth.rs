@@ -15,7 +15,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use plotters::prelude::*;
 use tokio::time::sleep;
 
-/// The number of changes of a source from which a median is taken.
+/// The number of changes to a source from which a median is taken.
 const CHANGES: u32 = 20;
 
 /// The time that a replica gets to become idle before it is measured, and the time for which it is then measured.

@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Runs a program until it ends, or until SIGTERM, SIGINT or SIGHUP. In each case, the child processes and networks of the
-/// program are dropped with their handles. Exit code 1 means that the program failed.
+/// Runs a program until it ends, or until SIGTERM, SIGINT or SIGHUP. In each case, the handles of its child processes
+/// and networks are dropped, which ends them. Exit code 1 means that the program failed.
 pub async fn run_until_signal(name: &str, program: impl Future<Output = bool>) -> ExitCode {
     let signals = [
         SignalKind::terminate(),

@@ -25,8 +25,8 @@ const CHANGES: usize = 5;
 /// The time between two faults. Each fault ends before the next one begins.
 const FAULT_PERIOD: Duration = Duration::from_secs(30);
 
-/// The longest time, after the last fault, until all copies are right. A server that failed often returns only after a
-/// minute.
+/// The longest time, after the last fault, until all copies are right. A server that has failed repeatedly returns only
+/// after a minute.
 const SETTLE: Duration = Duration::from_secs(150);
 
 /// The longest time, while no fault lasts, until all copies are right.
@@ -124,8 +124,8 @@ impl Soak {
         }
     }
 
-    /// Checks that all replicas run and that all copies are soon right, except that of the VIP: a server that failed
-    /// often returns late. Then begins a fault.
+    /// Checks that all replicas run and that all copies become right soon. The copy of the VIP is an exception, because
+    /// a server that has failed repeatedly returns to it late. Then begins a fault.
     async fn begin(&mut self, fault: usize) {
         for replica in &mut self.replicas {
             if !replica.runs() {
@@ -224,7 +224,7 @@ fn median<T: Ord + Copy>(values: impl Iterator<Item = T>) -> T {
 }
 
 /// Prints the medians of each quarter of the run. Returns whether nothing has grown since the second quarter. The first
-/// one is left out, because caches fill then.
+/// quarter is left out, because caches fill during it.
 #[expect(clippy::cast_precision_loss, reason = "a few MiB")]
 fn is_flat(samples: &[Sample]) -> bool {
     println!("quarter     RSS  descriptors  threads");

@@ -16,7 +16,7 @@ use kube::api::{DeleteParams, ListParams};
 use crate::rows::{Outcome, Row, Scenario};
 use crate::{cost, fair, outage, replicas};
 
-/// The time between two changes of a source that changes continuously.
+/// The time between two changes to a source that changes continuously.
 const PACE: Duration = Duration::from_millis(200);
 
 /// The API servers that replicas know. The bench itself uses the third one, which has no faults.
@@ -220,7 +220,7 @@ impl Stage {
         shown.ok_or_else(|| format!("not copied within {} s", PATIENCE.as_secs()))
     }
 
-    /// Waits for a renewal of the Lease. If a leader is lost right after one, the takeover takes longest.
+    /// Waits for a renewal of the Lease. The takeover takes longest if the leader is lost right after a renewal.
     pub async fn until_renewed(&self) {
         let version = async || {
             let lease: Option<Lease> = self.cluster.try_get("default", LEASE).await;

@@ -89,7 +89,7 @@ impl Cluster {
         self.store.put(slice).map(drop).map_err(|error| error.to_string())
     }
 
-    /// Applies a Service, which must have this name and be in `default`. Replaces its target port 6443 by the port of
+    /// Applies a Service, which must have this name and be in `default`. Replaces its target port 6443 with the port of
     /// the API servers. Returns a time just before the write.
     pub fn apply(&self, mut service: Value, name: &str) -> Result<Instant, String> {
         let identity = ["/metadata/namespace", "/metadata/name"].map(|part| text(&service, part));

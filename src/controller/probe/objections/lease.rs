@@ -57,7 +57,8 @@ pub struct ProbeLease {
 }
 
 impl ProbeLease {
-    /// The probe Lease that belongs to an election Lease. The client of `reader` must not retry by itself.
+    /// Creates a client of the probe Lease that belongs to an election Lease. The client of `reader` must not retry by
+    /// itself.
     #[must_use]
     pub fn new(reader: Reader, namespace: &str, election_lease: &str) -> Self {
         let client = limited(reader.client);
@@ -68,7 +69,7 @@ impl ProbeLease {
         }
     }
 
-    /// The namespace and the name, for logs.
+    /// Returns the namespace and the name, for logs.
     pub(super) fn key(&self) -> String {
         format!("{}/{}", self.namespace, self.name)
     }
@@ -125,7 +126,7 @@ impl ProbeLease {
         Ok(Annotations::of(&lease).version)
     }
 
-    /// Passes each state of the Lease to `show`, and never returns. Neither readiness nor leading depends on this
+    /// Passes each state of the Lease to `show`, and never returns. Neither readiness nor leadership depends on this
     /// watch. While it fails, a replica that does not lead sees no new suspicions, and a leader reads the Lease
     /// instead.
     pub(super) async fn follow(&self, mut show: impl FnMut(LeaseEvent)) {
@@ -177,7 +178,7 @@ impl Annotations {
     }
 }
 
-/// The same client, with [`CALL_LIMIT`].
+/// Returns the same client, with [`CALL_LIMIT`].
 fn limited(client: Client) -> Client {
     let namespace = client.default_namespace().to_owned();
     let call = move |request| {

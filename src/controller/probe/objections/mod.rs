@@ -41,7 +41,7 @@ const TICK: Duration = Duration::from_millis(50);
 
 /// The longest pause, apart from jitter, after a call that failed or a write that somebody undid, unless the API server
 /// requests a longer one.
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+const MAX_PAUSE: Duration = Duration::from_secs(2);
 
 /// The time from a write to the first read of the Lease, if its watch has not shown the write by then. It is short,
 /// because a target whose suspicion is stored late is taken out only after more failures.
@@ -55,7 +55,7 @@ const FREQUENT_READS: Duration = Duration::from_secs(1);
 /// The time between two reads after [`FREQUENT_READS`]. It is shorter than the time for which an objection counts.
 const SLOW_READ_PERIOD: Duration = Duration::from_secs(2);
 
-/// The part that one replica takes in the exchange of suspicions and objections, whether it leads or not.
+/// One replica's part in the exchange of suspicions and objections, whether or not the replica leads.
 pub struct Objections {
     lease: ProbeLease,
     probes: Probes,
@@ -79,13 +79,13 @@ struct Written {
 enum Step {
     Write(Changes),
     Read,
-    /// Wait until something changes, or until this moment.
+    /// Wait until something changes, or until this time.
     Wait(Option<Instant>),
 }
 
 impl Objections {
-    /// `identity` is the identity in the election. `own_addresses` are the addresses of this node: a replica that
-    /// reaches the server on its own node learns nothing about the network.
+    /// Creates the part of this replica. `identity` is its identity in the election. `own_addresses` are the addresses
+    /// of this node: a replica that reaches the server on its own node learns nothing about the network.
     #[must_use]
     pub fn new(lease: ProbeLease, probes: Probes, identity: &str, own_addresses: BTreeSet<IpAddr>) -> Self {
         let view = LeaseView {
@@ -120,7 +120,7 @@ impl Objections {
 
     async fn write_and_read(&mut self) {
         let outage = FailureLog::new(format!("a write of the Lease {}", self.lease.key()));
-        let mut pauses = pauses(LONGEST_PAUSE);
+        let mut pauses = pauses(MAX_PAUSE);
         let mut stored = Changes::new();
         loop {
             let result = match self.next() {
@@ -165,7 +165,7 @@ impl Objections {
         if self.leads() { self.ask() } else { self.answer() }
     }
 
-    /// The leader's next step.
+    /// Returns the leader's next step.
     fn ask(&mut self) -> Step {
         let suspects = self.probes.suspects();
         let Some(seen) = self.seen.borrow_and_update().clone() else {
@@ -198,7 +198,7 @@ impl Objections {
         Step::Wait([due, self.tick()].into_iter().flatten().min())
     }
 
-    /// The changes that a leader must make to the Lease.
+    /// Returns the changes that a leader must make to the Lease.
     fn changes(&mut self, suspects: &BTreeSet<Target>) -> Changes {
         let now = self.probes.now();
         let mut changes = Changes::new();
@@ -215,7 +215,7 @@ impl Objections {
         changes
     }
 
-    /// The next step of a replica that does not lead.
+    /// Returns the next step of a replica that does not lead.
     fn answer(&mut self) -> Step {
         self.written = None;
         let suspected = match &*self.seen.borrow_and_update() {
@@ -235,7 +235,7 @@ impl Objections {
         }
     }
 
-    /// The time at which a leader checks again, if a target is failing.
+    /// Returns the time at which a leader checks again, if a target is failing.
     fn tick(&self) -> Option<Instant> {
         is_failing(&self.reports.borrow()).then(|| Instant::now() + TICK)
     }

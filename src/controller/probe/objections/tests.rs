@@ -21,7 +21,7 @@ const LEASE: &str = "lease-probes";
 struct Attempts(Scene);
 
 impl Attempts {
-    /// Creates probes of three API servers that are well.
+    /// Creates probes of three healthy API servers.
     fn new(renewal_limit: Option<Duration>) -> Self {
         let attempts = Self(Scene::new(renewal_limit, ProbeConfig::default(), 0));
         attempts
@@ -155,12 +155,12 @@ fn annotations(store: &Store) -> BTreeMap<String, String> {
     serde_json::from_value(lease["metadata"]["annotations"].clone()).unwrap_or_default()
 }
 
-/// The suspected targets. Empty if nothing is suspected.
+/// Returns the suspected targets; empty if nothing is suspected.
 fn suspected(store: &Store) -> String {
     annotations(store).remove(SUSPECTED).unwrap_or_default()
 }
 
-/// The objection of a replica. Empty if there is none.
+/// Returns the objection of a replica; empty if there is none.
 fn objection(store: &Store, name: &str) -> String {
     annotations(store)
         .remove(&objection_key(name))
@@ -653,7 +653,7 @@ async fn lease_deleted_during_a_silent_watch_is_created_again() {
 
 /// Rule: 7.rights
 #[tokio::test(start_paused = true)]
-async fn rights_of_the_chart_are_enough() {
+async fn chart_rights_are_sufficient() {
     let store = Store::new();
     let (leader, peer) = (Replica::leader(&store), Replica::start(&store, "peer"));
     for replica in [&leader, &peer] {
@@ -737,7 +737,7 @@ async fn unanswered_list_or_watch_is_repeated_after_two_seconds() {
 #[tokio::test(start_paused = true)]
 async fn forged_annotations_do_no_harm() {
     let store = Store::new();
-    // Almost as much as an API server accepts, which is 256 KiB of annotations.
+    // An API server accepts at most 256 KiB of annotations. These are slightly smaller.
     let mut forged = serde_json::Map::new();
     let long = "192.0.2.1:6443=1,".repeat(140);
     for n in 0..100 {

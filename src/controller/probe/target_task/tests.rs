@@ -44,7 +44,7 @@ impl EtcdCheck {
         })
     }
 
-    /// Makes etcd stall from now until this moment.
+    /// Makes etcd stall from now until this time.
     pub fn stall(&self, until: Instant) {
         *self.stalled_until.lock() = until;
     }
@@ -56,7 +56,7 @@ impl EtcdCheck {
             return self.last.lock().1.clone();
         }
         *self.begun.lock() = Some(now);
-        // The check goes on when the client gives up.
+        // The check continues even when the client gives up.
         let check = tokio::spawn(async move {
             let (until, limit) = (*self.stalled_until.lock(), now + ms(2_000));
             sleep_until(until.clamp(now, limit) + ms(1)).await;
@@ -93,7 +93,7 @@ impl FakeServers {
         *self.draws.lock() = seed;
     }
 
-    /// A pseudorandom number (Knuth's generator).
+    /// Returns a pseudorandom number (Knuth's generator).
     fn draw(&self) -> u64 {
         let mut state = self.draws.lock();
         *state = state
@@ -124,8 +124,8 @@ impl FakeServers {
         self.log.lock().push((target, Instant::now(), what));
     }
 
-    /// The times, in milliseconds since `start`, at which a target got a request (`what` is "get") or was dialed
-    /// ("dial").
+    /// Returns the times, in milliseconds since `start`, at which a target got a request (`what` is "get") or was
+    /// dialed ("dial").
     pub fn times(&self, target: Target, what: &str, start: Instant) -> Vec<u128> {
         let log = self.log.lock();
         log.iter()
@@ -244,7 +244,7 @@ impl Running {
         self.scene.phase(target(number))
     }
 
-    /// The number of attempts in a row that have failed, if the target is failing.
+    /// Returns the number of attempts in a row that have failed, if the target is failing.
     fn failing(&self, number: u8) -> Option<u32> {
         let facts = self.scene.facts(target(number));
         (facts.phase == Phase::Failing).then_some(facts.failures)
@@ -396,7 +396,7 @@ async fn the_first_failure_of_one_address_causes_probes_of_the_others() {
         running.servers.times(target(2), "get", start)[..3],
         [50, 551, 1_052]
     );
-    // After the failure at 51 ms, an attempt begins that gives contrast. The one at 50 ms does not.
+    // After the failure at 51 ms, an attempt that provides contrast begins. The one at 50 ms provides none.
     assert_eq!(running.probed(start), [50, 52, 1_050]);
 }
 

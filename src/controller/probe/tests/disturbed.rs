@@ -230,7 +230,7 @@ async fn servers_stay_while_etcd_stalls() {
 
 /// Rule: 7.contrast, 7.stall
 #[tokio::test(start_paused = true)]
-async fn servers_stay_while_the_leader_loses_its_term_to_a_stall_of_etcd() {
+async fn servers_stay_while_an_etcd_stall_ends_the_leaders_term() {
     etcd_stalls(&mut Replicas::well().await, false).await;
 }
 

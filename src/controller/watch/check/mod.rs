@@ -94,7 +94,7 @@ impl Watches {
         }
     }
 
-    /// The sources in use except the API source, in parts that each fit into one selector.
+    /// Returns the sources in use except the API source, in parts that each fit into one selector.
     fn others(&self) -> BTreeMap<Part, BTreeSet<String>> {
         let mut sources = self.index.lock().sources();
         let api_source = ServiceKey::api_source();
@@ -108,7 +108,7 @@ impl Watches {
         parts.collect()
     }
 
-    /// Restarts watches if there is a cause.
+    /// Restarts the watches that the cause requires, if there is one.
     fn restart(&self, cause: Option<Cause>) {
         match cause {
             None => {}

@@ -14,7 +14,7 @@ const LISTS: usize = 8;
 const SLOW_LIST: Duration = Duration::from_secs(1);
 
 /// The longest pause of a part whose list is slow. After the pause, the part still waits for its turn.
-const LONGEST_LIST_PAUSE: Duration = Duration::from_secs(160);
+const MAX_LIST_PAUSE: Duration = Duration::from_secs(160);
 
 /// The sources of one namespace that fit into one selector: the namespace and the number of the part.
 pub(super) type Part = (String, usize);
@@ -54,7 +54,7 @@ impl Turns {
             return;
         }
         let pause = self.slow.get(part).map_or(CHECK_PERIOD, |(pause, _)| *pause) * 2;
-        let pause = pause.min(LONGEST_LIST_PAUSE);
+        let pause = pause.min(MAX_LIST_PAUSE);
         self.slow.insert(part.clone(), (pause, began + pause));
     }
 }

@@ -90,7 +90,7 @@ impl Watches {
 }
 
 impl GrantWatch {
-    /// The preferred one of the versions that the cluster serves, if any.
+    /// Returns the preferred version among those that the cluster serves, if any.
     async fn served(&self) -> kube::Result<Option<Version>> {
         let client: &Client = &self.watches.reader.client;
         for version in Version::ALL {

@@ -20,7 +20,7 @@ const PAUSE: Duration = Duration::from_millis(250);
 const GROWTH: u32 = 4;
 
 /// The longest of these pauses.
-const LONGEST_PAUSE: Duration = Duration::from_secs(4);
+const MAX_PAUSE: Duration = Duration::from_secs(4);
 
 /// After this time without new names, the next pause is [`PAUSE`] again.
 const CALM: Duration = Duration::from_secs(10);
@@ -76,7 +76,7 @@ impl Paces {
         self.total.spend(Instant::now());
     }
 
-    /// The time at which the next missing name may be taken.
+    /// Returns the time at which the next missing name may be taken.
     pub fn next(&self, wanted: &NamesByRequester, missing: &BTreeSet<String>) -> Option<Instant> {
         let waiting = wanted.iter().filter(|(_, names)| !names.is_disjoint(missing));
         let due = waiting.map(|(requester, _)| self.due(requester).unwrap_or_else(Instant::now));
@@ -106,7 +106,7 @@ impl Pace {
         self.pause = if self.is_calm(now) {
             PAUSE
         } else {
-            (self.pause * GROWTH).min(LONGEST_PAUSE)
+            (self.pause * GROWTH).min(MAX_PAUSE)
         };
         (self.last, self.due) = (Some(now), Some(now + self.pause));
     }

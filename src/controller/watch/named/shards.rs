@@ -75,7 +75,7 @@ impl Shards {
         }
     }
 
-    /// The needed names without an active watch.
+    /// Returns the needed names without an active watch.
     pub(super) fn missing(&self, wanted: &Names) -> Names {
         let is_watched = |name: &String| {
             let mut active = self.running.iter().filter(|shard| shard.is_active());
@@ -179,7 +179,7 @@ impl Shards {
             is_needed
         });
         if self.running.len() < before {
-            // This is done only now, because a watch that still runs could list a name that is forgotten here.
+            // Names are forgotten only now, because a watch that still runs could list them again.
             let names = self.running.iter().map(|shard| shard.names.clone()).collect();
             self.watches.index.lock().retain_names(&names);
         }

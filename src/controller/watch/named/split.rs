@@ -13,7 +13,7 @@ pub(super) fn bytes_of(name: &str) -> usize {
     name.len() + "%2C".len()
 }
 
-/// The number of bytes that names take in a selector.
+/// Returns the number of bytes that names take in a selector.
 pub(super) fn selector_bytes<'a>(names: impl IntoIterator<Item = &'a String>) -> usize {
     names.into_iter().map(|name| bytes_of(name)).sum()
 }
@@ -79,7 +79,7 @@ mod tests {
 
     /// Rule: survive.selector-merged
     #[test]
-    fn another_name_changes_one_set_of_names() {
+    fn a_new_name_changes_only_one_set_of_names() {
         let mut all = names(2000);
         let mut before = split(&all, SELECTOR_BYTES);
         for number in 0..500 {

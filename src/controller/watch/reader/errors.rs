@@ -5,7 +5,7 @@ use kube::runtime::watcher;
 
 use crate::apiserver::http_status;
 
-/// The status with which the API server has answered.
+/// Returns the status with which the API server answered, if it answered.
 pub(in crate::controller) fn status_of(error: &watcher::Error) -> Option<&Status> {
     match error {
         watcher::Error::InitialListFailed(error)

@@ -27,7 +27,7 @@ use crate::apiserver::{Avoid, Server, is_watch};
 use crate::telemetry::failure_log::FailureLog;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::watch_health::{Cause, WatchHealth, WatchState};
-use crate::timing::{LONGEST_WATCH, RENEW_WATCH_SECONDS, WATCH_PAUSE};
+use crate::timing::{MAX_WATCH, RENEW_WATCH_SECONDS, WATCH_PAUSE};
 use endpoint_copier_core::model::{Restart, WatchKind, version};
 
 pub(super) mod errors;
@@ -39,7 +39,7 @@ const MINIMUM_AGE: Duration = Duration::from_secs(1);
 const BETWEEN_WATCHES: Duration = Duration::from_millis(250);
 
 /// The number of consecutive failures without a response after which a watch restarts with a list, because no API
-/// server was available: otherwise, the second attempt would have reached another server. In the meantime, etcd may
+/// server was available. If one had been available, the second attempt would have reached it. In the meantime, etcd may
 /// have been restored from a backup, and a watch that continued from a reused version would miss the changes before it.
 const OUTAGE_FAILURES: u32 = 2;
 
@@ -141,9 +141,9 @@ impl Reader {
     }
 }
 
-/// How a watch goes on after an error.
+/// How a watch continues after an error.
 enum Next {
-    /// With the next request of the stream, after this pause if there is one. A requested restart comes first.
+    /// With the next request of the stream, after this pause if there is one. A requested restart takes precedence.
     Continue(Option<Duration>),
     /// With a list.
     Relist,
@@ -173,7 +173,7 @@ impl Failures {
         }
     }
 
-    /// Prepares the list with which the watch begins again, because a restart was requested.
+    /// Prepares the list with which the watch starts over, because a restart was requested.
     fn restart(&mut self, cause: Cause) {
         match cause {
             Cause::Behind => {
@@ -313,15 +313,15 @@ impl Calls {
         Ok(response.map(|body| Either::Right(StreamBody::new(frames(body, self)))))
     }
 
-    /// The number of consecutive failures without a response, including this one.
+    /// Returns the number of consecutive failures without a response, including this one.
     fn unanswered(&self, error: &watcher::Error) -> u32 {
         let unanswered = &mut self.last.lock().unanswered;
         *unanswered = if is_answer(error) { 0 } else { *unanswered + 1 };
         *unanswered
     }
 
-    /// The pause before the list that follows a watch that could not continue. If several such lists follow each other,
-    /// and no watch has worked in between, the next request goes to another server.
+    /// Returns the pause before the list that follows a watch that could not continue. If several of these lists follow
+    /// one another, and no watch has worked in between, the next request goes to another server.
     fn relist_pause(&self) -> Duration {
         let has_worked = std::mem::take(&mut self.last.lock().has_worked);
         let mut relists = self.relists.lock();
@@ -348,18 +348,18 @@ impl Calls {
     }
 }
 
-/// The resourceVersion after which a watch begins.
+/// Returns the resourceVersion after which a watch begins.
 fn requested_version(request: &Request<Body>) -> Option<u64> {
     let mut parts = request.uri().query()?.split('&');
     parts.find_map(|part| version(part.strip_prefix("resourceVersion=")))
 }
 
-/// The frames of a watch. They end with an error if the server does not end the watch in time.
+/// Returns the frames of a watch. They end with an error if the server does not end the watch in time.
 fn frames(body: Body, calls: Arc<Calls>) -> impl Stream<Item = Result<Frame<Bytes>, BoxError>> + Send {
     let began = Instant::now();
     stream::unfold(Some((body, OpenWatch(calls), true)), move |watch| async move {
         let (mut body, watch, mut is_line_complete) = watch?;
-        let Ok(frame) = timeout_at(began + LONGEST_WATCH, body.frame()).await else {
+        let Ok(frame) = timeout_at(began + MAX_WATCH, body.frame()).await else {
             watch.0.change_server("it did not end a watch in time");
             return Some((Err("the server did not end the watch in time".into()), None));
         };

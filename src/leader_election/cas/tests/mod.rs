@@ -45,14 +45,14 @@ fn held(holder: &str, renewed: &str) -> Value {
     json!({"holderIdentity": holder, "leaseDurationSeconds": 6, "renewTime": renewed, "acquireTime": renewed, "leaseTransitions": 3})
 }
 
-/// The knowledge of a candidate that has seen this Lease.
+/// Returns an observer that has seen this Lease.
 fn seen(spec: Value) -> LeaseObserver {
     let observer = unknown();
     observer.watched(Some(&parsed(lease(spec))));
     observer
 }
 
-/// The knowledge of a candidate that has seen this Lease, and then no change for longer than the duration of the Lease.
+/// Returns an observer that has seen this Lease, and then no change for longer than the duration of the Lease.
 async fn seen_expired(spec: Value) -> LeaseObserver {
     let observer = seen(spec);
     tokio::time::advance(Duration::from_secs(7)).await;
@@ -64,7 +64,7 @@ fn upstream(service: impl server::Upstream) -> Client {
     crate::apiserver::over(service, "default", &metrics)
 }
 
-/// The status of a response, even if the client has turned it into an error.
+/// Returns the status of a response, even if the client has turned it into an error.
 fn status(answer: Result<Response<Full<Bytes>>, BoxError>) -> Result<StatusCode, BoxError> {
     match answer {
         Ok(answer) => Ok(answer.status()),
@@ -75,12 +75,12 @@ fn status(answer: Result<Response<Full<Bytes>>, BoxError>) -> Result<StatusCode,
     }
 }
 
-/// A lock whose client knows what this observer knows.
+/// Returns a lock whose client knows what this observer knows.
 fn lock(server: &Server, observer: LeaseObserver) -> LeaseLock {
     lock_of(server, observer, None)
 }
 
-/// The lock of a leader whose client knows what this observer knows.
+/// Returns the lock of a leader whose client knows what this observer knows.
 fn leaders_lock(server: &Server, observer: LeaseObserver) -> LeaseLock {
     lock_of(server, observer, Some(Term::endless()))
 }
@@ -200,7 +200,7 @@ async fn a_lease_without_a_version_is_not_patched() {
         assert_eq!(
             server.sent(),
             [Method::GET],
-            "{field}: a PATCH was sent that is bound to no version"
+            "{field}: a PATCH that is bound to no version was sent"
         );
     }
 }
@@ -373,8 +373,8 @@ const RENEWED: &str = "2026-01-01T00:00:02.000000Z";
 /// Each PATCH that the server got: the resourceVersion to which the PATCH is bound, and whether it is a repetition.
 type Log = Arc<Mutex<Vec<(String, bool)>>>;
 
-/// A server that answers the n-th PATCH with the n-th code, after the n-th delay in milliseconds, or never (`None`). A
-/// GET is answered immediately.
+/// Returns a server that answers the n-th PATCH with the n-th code, after the n-th delay in milliseconds, or never
+/// (`None`). A GET is answered immediately.
 fn in_turn<const N: usize>(answers: [(Option<u64>, u16); N]) -> (Log, impl server::Upstream) {
     let log = Log::default();
     let patches = log.clone();
@@ -409,25 +409,26 @@ fn in_turn<const N: usize>(answers: [(Option<u64>, u16); N]) -> (Log, impl serve
 /// The result of a renewal, its duration, and the time from which the term counts, both in milliseconds.
 type Renewed = (Result<StatusCode, BoxError>, u128, Option<u128>);
 
-/// A renewal by a replica that knows version 7. If it leads, its deadline is in four seconds.
+/// Renews the Lease as a replica that knows version 7. If the replica leads, its deadline is in four seconds.
 async fn renewal(service: impl server::Upstream, leads: bool) -> Renewed {
     let term = leads.then(|| Term::for_tests(Duration::from_secs(4)));
     renewal_of(service, term, unknown()).await
 }
 
-/// A renewal by a replica with this term that knows version 7 and what this observer knows.
+/// Renews the Lease as a replica with this term that knows version 7 and what this observer knows.
 async fn renewal_of(service: impl server::Upstream, term: Option<Term>, observer: LeaseObserver) -> Renewed {
     observer.wrote(&parsed(lease(held("us", "2026-01-01T00:00:00.000000Z"))));
     renewal_by(service, term, observer).await
 }
 
-/// A renewal by a replica with this term. It reads the Lease first, unless this observer knows the version.
+/// Renews the Lease as a replica with this term. The replica reads the Lease first, unless this observer knows the
+/// version.
 async fn renewal_by(service: impl server::Upstream, term: Option<Term>, observer: LeaseObserver) -> Renewed {
     let (_terms, receiver) = channel(term);
     let cas = LeaseCas::new(upstream(service), observer, receiver);
     let start = Instant::now();
     cas.answer(get()).await.unwrap();
-    // The lock writes times in this form.
+    // The lock writes times in this format.
     let spec = json!({"leaseDurationSeconds": 6, "renewTime": RENEWED.replace('Z', "+00:00")});
     let patch = json!({"metadata": {"name": "lease"}, "spec": spec});
     let patch = Request::patch("/")
@@ -447,7 +448,7 @@ async fn unanswered_renewal_is_repeated_with_the_same_version() {
     assert_eq!(
         (took, sent),
         (1010, Some(1000)),
-        "the term does not count from when the successful try was sent"
+        "the term does not count from the time at which the successful try was sent"
     );
     assert_eq!(*log.lock(), [("7".to_owned(), false), ("7".to_owned(), true)]);
 }
@@ -536,7 +537,7 @@ async fn renewal_with_lost_reply_succeeds_when_watch_shows_it() {
         assert_eq!(
             sent,
             succeeds.then_some(0),
-            "{holder} {renewed}: the term does not count from when the first try was sent"
+            "{holder} {renewed}: the term does not count from the time at which the first try was sent"
         );
         assert!(!succeeds || took < 2000 && !term.is_over(), "{took}");
     }
@@ -562,7 +563,7 @@ async fn a_renewal_after_a_read_succeeds_when_the_watch_shows_it() {
     assert_eq!(
         sent,
         Some(0),
-        "the term does not count from when the first try was sent"
+        "the term does not count from the time at which the first try was sent"
     );
     assert!(took < 2000 && !term.is_over(), "{took}");
 }

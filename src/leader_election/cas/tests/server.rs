@@ -76,7 +76,7 @@ impl Server {
         self.service_after(|| ready(()))
     }
 
-    /// A service that calls `meanwhile` before it answers a request.
+    /// Returns a service that calls `meanwhile` before it answers a request.
     pub fn late(&self, meanwhile: impl Fn() + Clone + Send + 'static) -> impl Upstream {
         self.service_after(move || {
             let meanwhile = meanwhile.clone();

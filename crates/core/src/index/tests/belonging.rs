@@ -1,4 +1,4 @@
-//! The Service that a slice belongs to, when watches, GETs and names disagree.
+//! The Service that a slice belongs to if watches, GETs and names disagree.
 
 use super::*;
 
@@ -146,8 +146,7 @@ fn a_get_does_not_prove_that_the_watch_saw_a_slice() {
         Some(slice("new").version(200)),
     );
     assert_eq!(index.snapshot(&key("vip")).unwrap().seen, 100);
-    // A list that is older than the GET removes the slice, so the copy of the slice must not be deleted before another
-    // GET.
+    // A list that is older than the GET removes the slice, so the copy must not be deleted before another GET.
     index.slices_listed(&scope, &[SliceKey::new("default", "kubernetes")].into());
     let mut copied = copy_slice().annotate("endpoint-copier/source-slice", "new");
     copied = copied.annotate("endpoint-copier/source-resource-version", "200");
@@ -158,7 +157,7 @@ fn a_get_does_not_prove_that_the_watch_saw_a_slice() {
 
 #[test]
 fn a_slice_from_a_get_that_no_watch_covers_is_not_kept() {
-    // No watch would report the deletion of such a slice.
+    // No watch would report the deletion of this slice.
     let mut index = filled();
     for stranger in [
         slice("x").without_label(crate::model::label::SERVICE_NAME),

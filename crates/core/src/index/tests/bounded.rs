@@ -109,7 +109,7 @@ fn outlined_source_is_read_before_it_is_first_copied() {
     index.apply_service(&service("vip").source("tenant", "kubernetes").version(2));
     let first = plan_of(&index, &[]);
     assert_eq!(first.confirm, [source.key()].into());
-    // The slice could not be read, so it counts as present and unchanged.
+    // The GET failed, so the slice counts as present and unchanged.
     let without = plan_of(&index, &[&source.key()]);
     assert!(without.is_done(), "{without:?}");
     look(&mut index, &source.key(), Some(source.clone()));
@@ -166,7 +166,7 @@ fn large_metadata_of_others_on_a_copy_is_not_kept() {
         index.apply_slice(&Scope::Copies, large.clone());
         assert_eq!(kept(&index, &large).metadata, own.metadata);
     }
-    // A value that the operator would never write stays wrong when it is emptied.
+    // A value that the operator would never write stays invalid when it is emptied.
     for annotation in ["source-slice", "source-uid", "unreachable"] {
         let wrong = own
             .clone()

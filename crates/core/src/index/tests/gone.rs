@@ -1,4 +1,4 @@
-//! A GET has shown that a slice is deleted, and a watch still shows older states of it.
+//! Slices that a GET has shown to be deleted while a watch still shows older states of them.
 
 use super::*;
 

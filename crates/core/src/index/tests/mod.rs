@@ -1,4 +1,4 @@
-//! A change returns the keys of the Services that it affects.
+//! Changes to the index, each of which returns the keys of the Services that it affects.
 
 use super::*;
 use crate::model::{ConsentPolicy, Priority, annotation, copy_name};
@@ -34,7 +34,7 @@ fn shards(names: BTreeSet<String>) -> BTreeSet<Arc<BTreeSet<String>>> {
     [Arc::new(names)].into()
 }
 
-/// An index that has listed everything. The only object is the Service `vip`, which copies `kubernetes`.
+/// An index that has listed everything. Its only object is the Service `vip`, which copies `kubernetes`.
 fn filled() -> Index {
     let mut index = Index::new(defaults());
     index.apply_service(&service("vip"));
@@ -394,7 +394,7 @@ fn a_source_is_in_doubt_while_its_watch_relists() {
 }
 
 #[test]
-fn grants_are_needed_while_a_service_asks_for_a_source_elsewhere() {
+fn grants_are_needed_while_a_source_is_in_another_namespace() {
     let consent = ConsentPolicy::default();
     let mut index = Index::new(Defaults {
         consent,
@@ -432,13 +432,14 @@ fn a_get_that_a_watch_has_overtaken_changes_nothing() {
         index.slices_listed(&names, &HashSet::new());
         index
     };
-    // The GET was answered with 404, and then the slice was created. The watch is faster than the response.
+    // The GET was answered with 404, and then the slice was created. The watch event arrives before the response.
     let mut index = new();
     let before = index.state(&key);
     index.apply_slice(&names, source(10));
     assert_eq!(index.observe(&key, &before, None), None);
     assert!(index.slice(&key).is_some());
-    // The slice was created, the GET was answered, and the slice was deleted. The watch is faster than the response.
+    // The slice was created, the GET was answered, and the slice was deleted. The watch event arrives before the
+    // response.
     let mut index = new();
     let before = index.state(&key);
     index.apply_slice(&names, source(10));

@@ -4,8 +4,8 @@ use super::*;
 use crate::model::{KnownNodes, NodesUnknown, Unreadable};
 use crate::testing::node;
 
-/// An index with three Services: `vip` copies the API source for IPv4, `dual` for both families, and `app` copies
-/// another source.
+/// An index with three Services: `vip` copies the API source in IPv4, `dual` copies it in both families, and `app`
+/// copies another source.
 fn with_sources() -> Index {
     let mut index = filled();
     index.apply_service(&service("dual").families(&["IPv4", "IPv6"]));

@@ -11,13 +11,13 @@ fn targets(index: &Index) -> Vec<String> {
     targets_after(index, &BTreeSet::new())
 }
 
-/// The targets of a replica that has probed those in `before`.
+/// The targets of a replica that has probed the targets in `before`.
 fn targets_after(index: &Index, before: &BTreeSet<Target>) -> Vec<String> {
     let targets = index.probe_targets(&[HTTPS].into(), before);
     targets.iter().map(ToString::to_string).collect()
 }
 
-/// A copy of `kubernetes` for a Service of this name.
+/// A copy of `kubernetes` for a Service with this name.
 fn copy_for(service: &str, addresses: &[&str]) -> EndpointSlice {
     slice(&copy_name(service, &slice("kubernetes")))
         .copied(service, "kubernetes")

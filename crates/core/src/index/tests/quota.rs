@@ -200,7 +200,7 @@ fn names_of_a_waiting_service_are_not_watched() {
     assert_ne!(index.names_changed(), before);
 }
 
-/// The admitted Services, computed as the documentation states the rule.
+/// The admitted Services, computed from the rule in the documentation.
 fn expected(services: &BTreeSet<ServiceKey>, copies: &BTreeSet<ServiceKey>, limits: (usize, usize)) -> Dirty {
     let rank = |key: &ServiceKey| (!copies.contains(key), age(key), key.clone());
     let mut by_rank: Vec<_> = services.iter().collect();

@@ -5,7 +5,7 @@ use crate::index::Listing;
 use crate::testing::{endpoint, slice_port};
 use k8s_openapi::api::discovery::v1::EndpointConditions;
 
-/// A list of namespace `default` at a version, whose request is sent now.
+/// A list of namespace `default` at a version. Its request is sent now.
 fn listing(index: &Index, version: u64, slices: &[&EndpointSlice]) -> Listing {
     let mut listing = index.listing("default".to_owned(), ["kubernetes".to_owned()].into());
     listing.version = Some(version);

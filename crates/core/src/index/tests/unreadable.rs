@@ -59,8 +59,8 @@ fn kubernetes() -> SliceKey {
 fn a_slice_without_labels_is_forgotten_with_its_names() {
     let mut index = filled();
     index.apply_unreadable_slice(&named(&["kubernetes", "gone"]), &without_labels("kubernetes"));
-    // A watch with fewer names replaces this one. Its list shows that the slice belongs to no Service with one of these
-    // names.
+    // A watch with fewer names replaces the current one. Its list shows that the slice belongs to no Service with one
+    // of these names.
     index.retain_names(&shards(["kubernetes".to_owned()].into()));
     assert!(is_protected(&index));
     let dirty = index.slices_listed(&named(&["kubernetes"]), &HashSet::new());
@@ -132,7 +132,7 @@ fn an_unreadable_slice_that_moves_marks_its_former_service() {
     );
 }
 
-/// The result of a GET that was sent before the watch showed the deletion must not stay forever.
+/// The result of a GET that was sent before the watch showed the deletion must not be kept forever.
 #[test]
 fn the_end_of_an_unreadable_slice_overtakes_a_get() {
     let mut index = filled();

@@ -47,7 +47,7 @@ pub struct ReferenceGrantTo {
     pub group: String,
     /// `Service`. Other kinds are ignored.
     pub kind: String,
-    /// The name of one object. If the name is absent, all objects of this kind are meant.
+    /// The name of one object, or `None` for all objects of this kind.
     pub name: Option<String>,
 }
 
@@ -105,8 +105,8 @@ enum Listed {
 #[derive(Debug, Default)]
 pub struct Grants {
     listed: Listed,
-    /// The last readable state of each grant, or `None` if it was unreadable on the first list that showed it, and
-    /// still is.
+    /// The last readable state of each grant, or `None` if the grant was unreadable on the first list that contained it
+    /// and has been ever since.
     by_namespace: BTreeMap<String, BTreeMap<String, Option<Grant>>>,
 }
 
@@ -148,15 +148,15 @@ impl Grants {
     }
 
     /// Records a grant that was added or changed and cannot be decoded. Its last readable state still counts. A new
-    /// grant has no such state, so it allows nothing.
+    /// grant has no readable state, so it allows nothing.
     pub fn apply_unreadable(&mut self, metadata: &ObjectMeta) {
         let (namespace, name) = namespace_and_name(metadata);
         let known = self.by_namespace.entry(namespace).or_default();
         known.entry(name).or_insert_with(|| Some(Grant::default()));
     }
 
-    /// Removes a grant that was deleted. Returns its namespace if the grant allowed anything, or if it is not known
-    /// what the grant allowed.
+    /// Removes a grant that was deleted. Returns its namespace if the grant allowed anything, or if it is unknown what
+    /// the grant allowed.
     pub fn remove(&mut self, metadata: &ObjectMeta) -> Option<String> {
         let (namespace, name) = namespace_and_name(metadata);
         let known = self.by_namespace.get_mut(&namespace)?;
@@ -184,9 +184,10 @@ impl Grants {
         self.listed = Listed::Yes;
     }
 
-    /// Records that the API server does not serve ReferenceGrants. This changes nothing if they were listed before.
-    /// Copies that a grant might allow stay until grants are listed, or until this has lasted for some time and the
-    /// caller passes an empty list to [`Grants::replace`], unless the annotation of their source changes first.
+    /// Records that the API server does not serve ReferenceGrants. Has no effect if they were listed before. Copies
+    /// that a grant might allow stay until grants are listed or, if grants remain absent for some time, until the
+    /// caller passes an empty list to [`Grants::replace`]. If the annotation of their source changes first, they do not
+    /// stay.
     pub fn absent(&mut self) {
         if self.listed == Listed::Never {
             self.listed = Listed::Absent;

@@ -5,7 +5,7 @@
 //!      if any of them allows it, the source is copied; until then, users learn nothing about the source
 //! ```
 //!
-//! With `--cross-namespace=deny`, the last two do not count. With `allow`, none of them is needed.
+//! With `--cross-namespace=deny`, the last two are ignored. With `--cross-namespace=allow`, no consent is needed.
 //!
 //! The operator is allowed to write EndpointSlices, but most users who annotate Services are not (CVE-2021-25740). So
 //! an annotation in one namespace is not enough to expose a Service in another.
@@ -22,13 +22,13 @@ pub use grants::{Grant, Grants, ReferenceGrant, ReferenceGrantFrom, ReferenceGra
 pub use ports::PermittedPorts;
 
 words! {
-    /// The admin's choice of the sources in other namespaces that users may copy.
+    /// Which sources in other namespaces users may copy. The admin chooses.
     CrossNamespace {
-        /// Users may copy those that the owner of the source or the admin allows.
+        /// Sources that their owner or the admin allows.
         Consent => "consent",
-        /// Users may copy any of them.
+        /// All sources.
         Allow => "allow",
-        /// Users may copy only those that the flags name.
+        /// Only sources that the flags name.
         Deny => "deny",
     }
 }
@@ -40,7 +40,7 @@ pub struct ConsentPolicy {
     pub cross_namespace: CrossNamespace,
     /// Sources that the admin allows, with the namespaces that may copy each of them.
     pub allowed_sources: BTreeMap<ServiceKey, AllowFrom>,
-    /// TCP ports that copies of the default source may have in addition to those of its slices.
+    /// TCP ports that copies of the default source may have in addition to the ports of its slices.
     pub allowed_ports: BTreeSet<u16>,
 }
 
@@ -60,7 +60,7 @@ impl Default for ConsentPolicy {
 pub struct AllowFrom(Box<str>);
 
 /// The length in bytes of the longest valid annotation. A longer one allows nothing.
-pub const LONGEST_ALLOW_FROM: usize = 4096;
+pub const MAX_ALLOW_FROM: usize = 4096;
 
 impl AllowFrom {
     /// A list of namespaces.
@@ -73,7 +73,7 @@ impl AllowFrom {
     #[must_use]
     pub fn of(metadata: &ObjectMeta) -> Option<Self> {
         let value = annotation_of(metadata, annotation::ALLOW_FROM)?;
-        let is_read = !value.is_empty() && value.len() <= LONGEST_ALLOW_FROM;
+        let is_read = !value.is_empty() && value.len() <= MAX_ALLOW_FROM;
         is_read.then(|| Self::new(value))
     }
 
@@ -86,15 +86,15 @@ impl AllowFrom {
         }
     }
 
-    /// Whether the list allows this namespace. An entry that is not a valid name allows nothing, because there are no
-    /// patterns.
+    /// Whether the list allows this namespace. An entry that is not a valid name allows nothing, because patterns are
+    /// not supported.
     #[must_use]
     pub fn allows(&self, namespace: &str) -> bool {
         &*self.0 == "*" || is_dns_label(namespace) && self.0.split(',').any(|name| name == namespace)
     }
 }
 
-/// Whether a managed Service may copy a source, in ascending order.
+/// Whether a managed Service may copy a source, from refusal to consent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Consent {
     /// Neither the owner of the source nor the admin allows it.
@@ -102,7 +102,7 @@ pub enum Consent {
     /// Nobody is known to allow it, but the API server has not served ReferenceGrants since the start, or an object
     /// that might allow it cannot be decoded. No copy is created, and existing copies stay.
     RefusedForNow,
-    /// It is not known yet whether anybody allows it, so nothing changes.
+    /// It is still unknown whether anybody allows it, so nothing changes.
     Unknown,
     /// The owner of the source or the admin allows it.
     Given,
@@ -117,14 +117,14 @@ pub struct Grantors<'a> {
     pub default_source: &'a ServiceKey,
     /// The annotation of the source, if it allows anything.
     pub annotation: Option<&'a AllowFrom>,
-    /// Whether the source has not been decodable since the index first saw it, so that its annotation is not known.
+    /// Whether the source has been undecodable since the index first saw it, so that its annotation is unknown.
     pub is_unread: bool,
-    /// Whether all Services have been listed, so that a missing annotation means something.
+    /// Whether all Services have been listed, so that a missing annotation is known to be absent.
     pub services_listed: bool,
     /// All ReferenceGrants.
     pub grants: &'a Grants,
-    /// Whether the annotation of the source changed before ReferenceGrants were listed. If so, somebody has decided,
-    /// and a refusal is final even while the API server does not serve ReferenceGrants.
+    /// Whether the annotation of the source changed before ReferenceGrants were listed. If so, somebody has made a
+    /// decision, and a refusal is final even while the API server does not serve ReferenceGrants.
     pub is_revoked: bool,
 }
 
@@ -188,7 +188,7 @@ impl Grantors<'_> {
         Finding::new(Reason::NotPermitted, note)
     }
 
-    /// Why a Service in this namespace may not copy this source. Returns `None` if it may, or if that is not known yet.
+    /// Why a Service in this namespace may not copy this source. Returns `None` if it may, or if that is still unknown.
     #[must_use]
     pub fn refusal(&self, namespace: &str, source: &ServiceKey) -> Option<Refusal> {
         let is_final = match self.consent(namespace, source) {

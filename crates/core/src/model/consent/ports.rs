@@ -17,7 +17,7 @@ pub enum PermittedPorts {
 }
 
 impl PermittedPorts {
-    /// Returns a predicate: whether a copy of a slice with these ports may have a port.
+    /// Returns a predicate that decides whether a copy of a slice with these ports may have a given port.
     pub fn for_slice<'a>(&'a self, slice: &'a [EndpointPort]) -> impl Fn(&EndpointPort) -> bool {
         let of_slice: HashSet<_> = slice.iter().map(number_and_protocol).collect();
         move |port| {

@@ -40,7 +40,7 @@ fn reference(from: (&str, &str, &str), to: (&str, &str, Option<&str>)) -> Refere
     }
 }
 
-/// Grants that have been listed.
+/// Listed grants.
 fn listed(grants: &[ReferenceGrant]) -> Grants {
     let mut known = Grants::default();
     let read = |grant: &ReferenceGrant| (grant.metadata.clone(), Some(Grant::read(grant)));
@@ -48,7 +48,7 @@ fn listed(grants: &[ReferenceGrant]) -> Grants {
     known
 }
 
-/// Consent for a Service of namespace `apps`.
+/// Consent for a Service in namespace `apps`.
 fn consent(
     policy: &ConsentPolicy,
     allow_from: Option<&str>,
@@ -96,7 +96,7 @@ fn own_namespace_default_and_flag_sources_need_no_consent() {
 /// Rule: 9.allow-from
 #[test]
 fn an_annotation_allows_the_namespaces_that_it_names() {
-    let long = format!("{},apps", "a".repeat(LONGEST_ALLOW_FROM));
+    let long = format!("{},apps", "a".repeat(MAX_ALLOW_FROM));
     for (value, expected) in [
         ("apps", Consent::Given),
         ("other,apps", Consent::Given),

@@ -1,4 +1,4 @@
-//! The request of a Service to the operator, parsed once, when the index receives the Service.
+//! What a Service asks of the operator, parsed once, when the index receives the Service.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -10,7 +10,7 @@ use super::{
     annotation_of, is_dns_label,
 };
 
-/// The request of a managed or disabled Service.
+/// What a managed or disabled Service asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Intent {
     /// Copy the slices of this source.
@@ -19,7 +19,7 @@ pub enum Intent {
     Unclear(Finding),
     /// The Service cannot have copies: delete the existing ones.
     Refused(Finding),
-    /// `enabled: "false"`: delete the copies, and what the Go operator left.
+    /// `enabled: "false"`: delete the copies and whatever the Go operator left behind.
     Disabled,
 }
 
@@ -34,15 +34,15 @@ pub struct ManagedService {
     pub key: ServiceKey,
     /// Its UID.
     pub uid: String,
-    /// When it was created, in seconds since 1970, if that can be read.
+    /// When it was created, as Unix time in seconds, if it can be parsed.
     pub created: Option<i64>,
     /// Whether it has a deletionTimestamp.
     pub deleting: bool,
-    /// Its request.
+    /// What it asks for.
     pub intent: Intent,
     /// Whether the last good copies stay while the source is empty.
     pub holds: bool,
-    /// Whether probes may take endpoints out of its copies. They do so only for the API source.
+    /// Whether probes may take endpoints out of its copies. Probes do so only for the API source.
     pub probed: bool,
     /// Findings about fields and annotations that are ignored.
     pub remarks: Vec<Finding>,
@@ -67,11 +67,11 @@ pub struct ManagedService {
 /// The endpoints that a Service prefers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Distribution {
-    /// Those in the zone of the client: `PreferClose` or `PreferSameZone`.
+    /// Endpoints in the client's zone: `PreferClose` or `PreferSameZone`.
     SameZone,
-    /// Those on the Node of the client: `PreferSameNode`.
+    /// Endpoints on the client's Node: `PreferSameNode`.
     SameNode,
-    /// Any other value, for example of a later version of Kubernetes.
+    /// Any other value, for example, one from a later version of Kubernetes.
     Other,
 }
 
@@ -93,7 +93,7 @@ impl ManagedService {
         Some(Self::with(service, intent))
     }
 
-    /// A Service that cannot be decoded: it requests nothing, and its copies stay as they are.
+    /// A Service that cannot be decoded: it asks for nothing, and its copies stay as they are.
     #[must_use]
     pub fn unreadable(unreadable: &Unreadable) -> Self {
         let note = format!(
@@ -120,8 +120,8 @@ impl ManagedService {
         let no_spec = ServiceSpec::default();
         let spec = service.spec.as_ref().unwrap_or(&no_spec);
         let headless = spec.cluster_ip.as_deref() == Some("None");
-        let ((holds, of_holds), (probed, of_probed)) = (holds(service, &intent), probed(service));
-        let (ports, of_ports) = ports(spec, &intent);
+        let ((holds, hold_finding), (probed, probe_finding)) = (holds(service, &intent), probed(service));
+        let (ports, port_finding) = ports(spec, &intent);
         Self {
             key: ServiceKey::of(&service.metadata),
             uid: service.metadata.uid.clone().unwrap_or_default(),
@@ -130,7 +130,11 @@ impl ManagedService {
             intent,
             holds,
             probed,
-            remarks: of_holds.into_iter().chain(of_probed).chain(of_ports).collect(),
+            remarks: hold_finding
+                .into_iter()
+                .chain(probe_finding)
+                .chain(port_finding)
+                .collect(),
             families: families(spec),
             needs_all_families: !headless && spec.ip_family_policy.as_deref() == Some("RequireDualStack"),
             headless,
@@ -160,7 +164,7 @@ impl ManagedService {
         self.local_traffic || self.distribution.is_some()
     }
 
-    /// Whether it is managed. Otherwise it is disabled.
+    /// Whether it is managed, not disabled.
     #[must_use]
     pub fn is_managed(&self) -> bool {
         self.intent != Intent::Disabled
@@ -237,7 +241,8 @@ fn refusal(spec: &ServiceSpec) -> Option<Finding> {
 
 /// Whether the copies of a Service are held while its source is empty, and a finding if the annotation is invalid.
 fn holds(service: &Service, intent: &Intent) -> (bool, Option<Finding>) {
-    // Each API server that answers should list itself in `default/kubernetes`, so an empty API source is wrong.
+    // Each API server that answers should list itself in `default/kubernetes`, so an empty API source is a sign of a
+    // fault.
     let by_default = matches!(intent, Intent::Copy(source) if source.is_api_source());
     match annotation_of(&service.metadata, annotation::WHEN_SOURCE_EMPTY) {
         None | Some("") => (by_default, None),
@@ -266,7 +271,7 @@ fn probed(service: &Service) -> (bool, Option<Finding>) {
 }
 
 /// The IP families that a Service wants. The API server sets ipFamilies on every Service of a type that has endpoints.
-/// If the field is missing anyway, the family is IPv4, as in most clusters with one family.
+/// If the field is missing anyway, the family is IPv4, as in most single-stack clusters.
 fn families(spec: &ServiceSpec) -> Vec<Family> {
     match &spec.ip_families {
         Some(families) if !families.is_empty() => families
@@ -297,32 +302,32 @@ fn distribution(spec: &ServiceSpec) -> Option<Distribution> {
     }
 }
 
-/// The maximum number of ports of a copy. The API documentation allows no more in an EndpointSlice, although newer API
+/// The maximum number of ports in a copy. The API documentation allows no more in an EndpointSlice, although newer API
 /// servers accept more.
-const MOST_PORTS: usize = 100;
+const MAX_PORTS: usize = 100;
 
-/// The ports for copies, at most [`MOST_PORTS`], and a finding if the Service has more. A Service that asks for no
-/// source needs neither.
+/// The ports for copies, at most [`MAX_PORTS`], and a finding if the Service has more. A Service that asks for no
+/// source gets neither.
 fn ports(spec: &ServiceSpec, intent: &Intent) -> (Vec<ServicePort>, Option<Finding>) {
     let ports = spec.ports.as_deref().unwrap_or_default();
     if !matches!(intent, Intent::Copy(_)) {
         return (Vec::new(), None);
     }
-    let too_many = (ports.len() > MOST_PORTS).then(|| {
+    let too_many = (ports.len() > MAX_PORTS).then(|| {
         Finding::new(
             Reason::LimitReached,
             format!(
-                "the Service has {} ports, and its copies have only the first {MOST_PORTS}; remove ports from it, or spread them over several Services",
+                "the Service has {} ports, and its copies have only the first {MAX_PORTS}; remove ports from it, or spread them over several Services",
                 ports.len()
             ),
         )
     });
-    (ports.iter().take(MOST_PORTS).cloned().collect(), too_many)
+    (ports.iter().take(MAX_PORTS).cloned().collect(), too_many)
 }
 
 /// The maximum number of the Service's own addresses that are read, so that a long list of external IPs takes little
 /// memory.
-const MOST_OWN_ADDRESSES: usize = 64;
+const MAX_OWN_ADDRESSES: usize = 64;
 
 fn own_addresses(service: &Service, spec: &ServiceSpec) -> Box<[IpAddr]> {
     let addresses = service
@@ -335,7 +340,7 @@ fn own_addresses(service: &Service, spec: &ServiceSpec) -> Box<[IpAddr]> {
     // "None" is not an address.
     let addresses = addresses
         .filter_map(|address| address.parse().ok())
-        .take(MOST_OWN_ADDRESSES);
+        .take(MAX_OWN_ADDRESSES);
     let addresses: BTreeSet<_> = addresses.map(|address: IpAddr| address.to_canonical()).collect();
     addresses.into_iter().collect()
 }
@@ -347,10 +352,10 @@ fn invalid(annotation: &str, value: &str, help: &str) -> Finding {
     )
 }
 
-/// Shortens a value, because an annotation can be 256 KiB long, but a note cannot.
+/// Shortens a value for a note, because an annotation can be up to 256 KiB long.
 fn shorten(value: &str) -> String {
-    const LONGEST_VALUE: usize = 100;
-    match value.char_indices().nth(LONGEST_VALUE) {
+    const MAX_VALUE: usize = 100;
+    match value.char_indices().nth(MAX_VALUE) {
         Some((end, _)) => format!("{}…", &value[..end]),
         None => value.to_owned(),
     }

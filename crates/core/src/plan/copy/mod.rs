@@ -8,8 +8,8 @@ use crate::model::{
     StringMap, annotation_of, copy_name, label, label_of, ports::protocol, provenance, version,
 };
 
-/// Annotations that belong to the content of a copy. The annotation with the resourceVersion of the source slice is not
-/// one of them, so an update of that slice that changes nothing else causes no write.
+/// Annotations that belong to the content of a copy. The annotation with the source slice's resourceVersion is not one
+/// of them, so a source update that changes nothing else causes no write.
 const CONTENT_ANNOTATIONS: [&str; 4] = [
     provenance::NAMESPACE,
     provenance::SLICE,
@@ -18,7 +18,7 @@ const CONTENT_ANNOTATIONS: [&str; 4] = [
 ];
 
 fn copy_endpoint(service: &ManagedService, endpoint: &Endpoint) -> Endpoint {
-    // This pattern has no `..`, so that a new field of `Endpoint` needs a decision here.
+    // This pattern has no `..`, so that a new field of `Endpoint` requires a decision here.
     let Endpoint {
         addresses,
         conditions,
@@ -41,7 +41,7 @@ fn copy_endpoint(service: &ManagedService, endpoint: &Endpoint) -> Endpoint {
         hints: hints.clone().filter(|_| service.wants_hints),
         hostname: hostname.clone(),
         node_name: node_name.clone(),
-        // A reference into another namespace has no meaning for readers of the copy.
+        // A reference to an object in another namespace means nothing to readers of the copy.
         target_ref: target_ref
             .clone()
             .filter(|target| target.is_for(service.key.namespace())),
@@ -62,8 +62,8 @@ pub fn fresh(service: &ManagedService, source: &EndpointSlice, ports: Vec<Endpoi
     copy_of(service, source, name, annotations(&source.metadata), ports)
 }
 
-/// A held copy: the endpoints stay, and the rest follows the Service. If the source slice still exists, the provenance
-/// annotations name that slice. Otherwise the provenance annotations of the existing copy stay.
+/// A held copy: its endpoints stay, and everything else in it follows the Service. If the source slice still exists,
+/// the provenance annotations name that slice. If not, the provenance annotations of the existing copy stay.
 #[must_use]
 pub fn held(
     service: &ManagedService,
@@ -121,7 +121,8 @@ fn labels(service: &ManagedService, source_slice: &str) -> StringMap {
         (label::SERVICE_NAME.into(), service.key.name().into()),
         (label::MANAGED_BY.into(), MANAGED_BY_US.into()),
     ]);
-    // A label value has at most 63 characters, and the name of a slice at most 253. A name that fits is a valid value.
+    // A label value has at most 63 characters, and the name of a slice at most 253. A name that is short enough is a
+    // valid value.
     if source_slice.len() <= 63 {
         labels.insert(label::SOURCE.into(), source_slice.into());
     }
@@ -173,7 +174,7 @@ pub fn serves_alike(current: &EndpointSlice, wanted: &EndpointSlice) -> bool {
         && same_endpoints(current.endpoints.as_deref(), wanted.endpoints.as_deref())
 }
 
-/// Whether `current` has the metadata of `wanted`. If [`serves_alike`] is also true, no update is needed.
+/// Whether `current` has the metadata of `wanted`. If so, and if [`serves_alike`] returns true, no update is needed.
 #[must_use]
 pub fn same_metadata(current: &EndpointSlice, wanted: &EndpointSlice) -> bool {
     let (is, should) = (&current.metadata, &wanted.metadata);
@@ -188,16 +189,16 @@ pub fn same_metadata(current: &EndpointSlice, wanted: &EndpointSlice) -> bool {
         && current.owner() == wanted.owner()
 }
 
-/// Whether the trigger times count as the same. If the source slice has none, any time in the copy does: it is the time
-/// of the copy's own last change, and no reason to write.
+/// Whether the trigger times count as the same. If the source slice has none, any time in the copy does, because it is
+/// the time of the copy's own last change, which is no reason to write.
 fn same_trigger_time(is: &ObjectMeta, should: &ObjectMeta) -> bool {
     let read = |metadata| annotation_of(metadata, provenance::TRIGGER_TIME);
     read(should).is_none() || read(is) == read(should)
 }
 
-/// Whether the source versions in both slices count as the same. A number in `is` counts as the same as any version,
-/// because a new version of the source can have the same content. Text that is not a number must be replaced, because
-/// it would disable the check for copies of a newer version.
+/// Whether the source versions in both slices count as the same. A number in `is` matches any version, because a new
+/// version of the source can have the same content. Text that is not a number must be replaced, because it would
+/// disable the check for copies of a newer version.
 fn same_version(is: &ObjectMeta, should: &ObjectMeta) -> bool {
     let read = |metadata| annotation_of(metadata, provenance::RESOURCE_VERSION);
     version(read(is)).is_some() || read(is) == read(should)
@@ -224,8 +225,8 @@ fn same_endpoints(is: Option<&[Endpoint]>, should: Option<&[Endpoint]>) -> bool 
     // Only endpoints that differ from those at the same position need sorting. Most updates change one endpoint.
     let moved = is.iter().zip(should).filter(|(is, should)| is != should);
     let (mut is, mut should): (Vec<_>, Vec<_>) = moved.unzip();
-    // The order uses all fields, because the endpoints of Pods that use the host network of the same node can differ
-    // only in `targetRef`.
+    // The order uses all fields, because the endpoints of Pods that share the host network of a node can differ only in
+    // `targetRef`.
     let order = |endpoint: &&Endpoint| format!("{endpoint:?}");
     is.sort_by_cached_key(order);
     should.sort_by_cached_key(order);

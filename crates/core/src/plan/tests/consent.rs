@@ -114,7 +114,7 @@ fn withdrawal_removes_copies_that_are_frozen_or_held() {
 #[test]
 fn withdrawal_removes_copies_of_a_slice_that_cannot_be_decoded() {
     let stays = withdrawn(&allowed().settled("vip"));
-    // Without its label, the slice could belong to the source that the Service names now.
+    // A slice without its label could belong to the source that the Service names now.
     let other = plain_service("other").namespace("web");
     let moves = stays
         .clone()
@@ -154,7 +154,7 @@ fn withdrawal_does_not_wait_for_the_slices_of_another_source() {
     assert_eq!(plan.findings, []);
 }
 
-/// `web/app` with this value of `allow-from`. Only its metadata can be decoded.
+/// `web/app` with this `allow-from` value. Only its metadata can be decoded.
 fn undecodable(allow_from: Option<&str>) -> Unreadable {
     let mut app = app().version(300);
     if let Some(value) = allow_from {
@@ -374,10 +374,10 @@ fn allowed_world(source: &str, service_of_source: Service) -> World {
     world
 }
 
-/// The consent of one Service does not count for another whose name begins with the name of the first.
+/// The consent of one Service does not apply to another Service whose name begins with the name of the first.
 /// Rule: 9.copies-by-annotation
 #[test]
-fn a_frozen_copy_needs_consent_of_each_service_that_it_may_come_from() {
+fn a_frozen_copy_needs_consent_from_each_possible_source() {
     let consents = app().annotate(annotation::ALLOW_FROM, "*");
     let world = frozen("app-x7k2p", "app-x7k2p").service(consents);
     assert!(world.plan("vip").is_done(), "both consent");
@@ -703,9 +703,10 @@ struct SourceState {
     allow_from: Option<String>,
     is_external_name: bool,
     has_selector: bool,
-    /// For each slice: whether it is of family IPv6, how many addresses it has, and whether it is labeled as a copy.
+    /// For each slice: whether it is an IPv6 slice, how many addresses it has, and whether it is labeled as a copy.
     slices: Vec<(bool, usize, bool)>,
-    /// A grant for Services of another namespace (`true`), or for another source, whose name begins with this text.
+    /// A grant for Services in another namespace (`true`), or for another source (`false`) whose name begins with this
+    /// text.
     grant: Option<(bool, String)>,
 }
 

@@ -240,7 +240,7 @@ fn scale_to_zero(world: &mut World, names: &[&str]) {
     }
 }
 
-/// `vip`, which refers to the port of `web/app` by its name.
+/// `vip`, which refers to the port of `web/app` by name.
 fn with_named_app_port() -> Service {
     service("vip")
         .source("web", "app")
@@ -488,7 +488,7 @@ fn the_ports_of_a_held_copy_follow_the_service() {
     }
 }
 
-/// `vip`, which refers to the port `api` of its source by name.
+/// `vip`, which refers to its source's `api` port by name.
 fn with_named_port() -> Service {
     service("vip").no_ports().port("https", "api")
 }

@@ -1,4 +1,4 @@
-//! Findings of a plan, and when there are none.
+//! The findings of a plan, and the cases without findings.
 
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
@@ -80,7 +80,7 @@ fn missing_family_is_reported_if_required_or_if_none_is_there() {
             vec![good(), good6()],
             vec![],
         ),
-        // A headless Service without a selector gets both families even on clusters with one family.
+        // A headless Service without a selector gets both families even on single-stack clusters.
         (
             "one of two, headless",
             required().headless(),

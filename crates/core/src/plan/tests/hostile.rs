@@ -1,4 +1,4 @@
-//! No object in the cluster causes a panic, an Event note that is too long, or a write that is repeated forever.
+//! No object in the cluster causes a panic, an Event note that is too long, or an endless repetition of a write.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

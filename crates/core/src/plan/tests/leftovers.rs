@@ -1,4 +1,4 @@
-//! Slices of the Go operator, and when they are deleted.
+//! Slices of the Go operator, and the conditions for their deletion.
 
 use crate::model::{EndpointSlice, Reason, Service, SliceKey, annotation, copy_name, label};
 use crate::plan::Plan;
@@ -40,7 +40,7 @@ fn slice_of_the_go_operator_is_deleted_after_the_creates() {
     );
 }
 
-/// A slice of the Go operator is a copy too, possibly of a source in another namespace.
+/// A slice of the Go operator is a copy too, and its source might be in another namespace.
 /// Rule: 1.copy-is-no-source, 1.source-is-copy
 #[test]
 fn a_slice_of_the_go_operator_is_no_source() {

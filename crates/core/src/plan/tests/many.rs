@@ -1,5 +1,5 @@
 //! Plans for thousands of slices or ports of one user. The time that a plan takes must not grow with the square of
-//! their number, because the syncs of all users share a thread with the renewals of the Lease.
+//! their number, because all users' syncs share a thread with the renewals of the Lease.
 
 use std::time::Duration;
 
@@ -57,7 +57,7 @@ fn managed_vip() -> Service {
     service("vip").source("default", "app")
 }
 
-/// `vip` has copies of all slices of `app`.
+/// A world in which `vip` has copies of all slices of `app`.
 fn copied() -> World {
     let world = with_slices(World::new().service(managed_vip()), slices_of("app", "a"));
     applied(world)
@@ -138,7 +138,7 @@ fn copies_of_many_empty_slices_are_held_quickly() {
 
 /// Rule: survive.many
 #[test]
-fn many_slices_with_the_address_of_the_service_are_found_quickly() {
+fn many_slices_with_the_services_address_are_found_quickly() {
     quickly("the plan", || {
         let own = slices_of("app", "a").map(|slice| slice.endpoints(["10.96.0.10"]));
         let world = with_slices(World::new().service(managed_vip()), own);
@@ -193,7 +193,7 @@ fn many_named_ports_are_resolved_quickly() {
         service.port(&name, &name)
     });
     let wanted = service.spec.and_then(|spec| spec.ports).unwrap();
-    // In another namespace, each port must also be one of the source.
+    // In another namespace, each port must also be a port of the source.
     for permitted in [PermittedPorts::Any, PermittedPorts::OfSlice([].into())] {
         quickly("the ports", || {
             let ports = ports(

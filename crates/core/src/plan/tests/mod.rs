@@ -1,4 +1,4 @@
-//! Tests of the form: given these objects, if one changes, the plan has these writes.
+//! Tests of the form: given these objects, if one of them changes, the plan contains these writes.
 
 mod consent;
 mod empty;

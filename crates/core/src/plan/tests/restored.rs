@@ -165,7 +165,7 @@ fn restored_address_is_not_kept_as_the_last_of_its_family() {
 /// Rule: 2.restored
 #[test]
 fn restored_copy_affects_only_the_service_in_its_namespace() {
-    // The restore can map namespaces, or somebody with write access to slices in that namespace can forge a copy.
+    // A restore can map namespaces, and somebody with write access to slices in a namespace can forge a copy there.
     let copy = world().settled("vip").copy("vip").clone();
     let elsewhere = copy.namespace("web").edit(restore);
     let mut world = World::new()

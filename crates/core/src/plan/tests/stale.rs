@@ -1,4 +1,4 @@
-//! A view that is possibly outdated: a GET decides before a plan overwrites what was written from a newer view.
+//! A view that might be outdated: a GET decides before a plan overwrites what was written from a newer view.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! Tests of the form: given this report of the probes, the copies have these conditions.
+//! Tests of the form: given this probe report, the copies have these conditions.
 
 use std::sync::Arc;
 
@@ -304,7 +304,7 @@ fn service_with_probe_off_is_not_judged() {
 
 /// Rule: 7.targets
 #[test]
-fn no_other_source_is_judged() {
+fn only_endpoints_of_the_api_source_are_judged() {
     let world = World::new()
         .service(service("vip").source("default", "web"))
         .slice(slice("web-1").of("web").endpoints(ADDRESSES))

@@ -179,7 +179,7 @@ fn objection_to_an_old_round_does_not_count_for_the_new_one() {
 #[test]
 fn round_that_an_objection_names_is_not_used_again() {
     let mut hearing = Hearing::default();
-    // All replicas have restarted, and nothing is suspected, but an objection is left.
+    // All replicas have restarted, and nothing is suspected, but an objection remains.
     hearing.see(&annotations(&[(THEIRS, "192.0.2.1:6443=3;1")]), at(0));
     let round = hearing.suspect(&suspects(&[1]));
     assert_eq!(round, Some("192.0.2.1:6443=4".to_owned()));

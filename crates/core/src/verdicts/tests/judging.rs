@@ -189,7 +189,7 @@ fn blind_family_has_nothing_out() {
 
 /// Rule: 7.blind
 #[test]
-fn family_just_listed_is_not_blind() {
+fn newly_listed_family_is_not_blind() {
     let new = |had_time| TargetFacts {
         had_time,
         ..unknown()

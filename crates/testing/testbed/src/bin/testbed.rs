@@ -1,4 +1,4 @@
-//! The testbed as a program that serves kubectl: `testbed --listen 127.0.0.1:6443 --kubeconfig FILE`.
+//! Runs the testbed as a server for kubectl: `testbed --listen 127.0.0.1:6443 --kubeconfig FILE`.
 
 use std::{path::PathBuf, process::ExitCode};
 use testbed::{ApiServer, Store, builders};

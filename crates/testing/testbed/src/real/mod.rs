@@ -1,8 +1,8 @@
-//! Real servers as child processes of the test: one `etcd` and any number of `kube-apiserver`s on it, or one of each on
-//! each of several hosts.
+//! Real servers as child processes of the test: either one `etcd` with any number of `kube-apiserver`s, or several
+//! hosts with one of each.
 //!
 //! As with envtest, `KUBEBUILDER_ASSETS` names the folder of the binaries. Dropping a [`RealCluster`] ends its child
-//! processes, by their handles, and no other process.
+//! processes by their handles, and no other process.
 
 mod audit;
 mod etcd;
@@ -24,7 +24,7 @@ use tokio::time::{sleep, timeout};
 
 /// The longest wait for a renewal. It is longer than two renewal periods.
 const RENEWAL_TIMEOUT: Duration = Duration::from_secs(30);
-/// The user of the test, who may do everything, and three users for replicas, who may do only what the test allows.
+/// The user of the test, who may do everything, and three users for replicas, who may do only what the test permits.
 /// Their names show which replica wrote an object.
 pub const USERS: [&str; 4] = ["admin", "one", "two", "three"];
 
@@ -36,11 +36,11 @@ pub struct RealCluster {
     assets: PathBuf,
     pki: Pki,
     controllers: Option<Guard>,
-    /// Removed last: the servers write into it.
+    /// Removed last, because the servers write into it.
     folder: Folder,
 }
 
-/// A network namespace that serves as a separate machine, by its name for `ip netns`, and an address in it.
+/// A network namespace that serves as a separate machine, identified by its `ip netns` name, and an address in it.
 #[derive(Clone, Debug)]
 pub struct Host {
     /// The network namespace.
@@ -82,7 +82,7 @@ impl RealCluster {
         Self::start_at(&addresses.collect::<io::Result<Vec<_>>>()?, flags).await
     }
 
-    /// Starts a cluster with an API server at each of these addresses of this machine, all on one port.
+    /// Starts a cluster with an API server at each of these addresses of the local machine, all on one port.
     ///
     /// # Errors
     ///
@@ -94,7 +94,7 @@ impl RealCluster {
             ports: [free_port()?, free_port()?],
         };
         let mut cluster = Self::with_etcd(&[place]).await?;
-        // One port for all: default/kubernetes has one port for all of its addresses.
+        // All servers share one port, because default/kubernetes has a single port for all of its addresses.
         let port = free_port()?;
         for address in addresses {
             let address = SocketAddr::from((*address, port));
@@ -181,7 +181,7 @@ impl RealCluster {
 
     fn command(&self, etcd: &str, address: SocketAddr, number: usize) -> Vec<String> {
         let file = |name: &str| self.folder.0.join(name).display().to_string();
-        // Each server lists itself in default/kubernetes, so each needs its own address. Loopback addresses are
+        // Each server lists itself in default/kubernetes, so each server needs its own address. Loopback addresses are
         // rejected there, so other addresses are listed instead. Nothing connects to them.
         let listed = match address.ip() {
             ip if ip.is_loopback() => format!("192.0.2.{}", number + 1),
@@ -230,13 +230,13 @@ impl RealCluster {
         self.pki.ca_pem()
     }
 
-    /// A kubeconfig for one of the servers with this namespace and the first of the [`USERS`].
+    /// A kubeconfig for one of the servers with this namespace and the first of [`USERS`].
     #[must_use]
     pub fn kubeconfig(&self, server: usize, namespace: &str) -> String {
         self.kubeconfig_of(USERS[0], server, namespace)
     }
 
-    /// A kubeconfig for one of the servers with one of the [`USERS`].
+    /// A kubeconfig for one of the servers with one of [`USERS`].
     #[must_use]
     pub fn kubeconfig_of(&self, user: &str, server: usize, namespace: &str) -> String {
         let url = self.servers[server].url();

@@ -34,8 +34,8 @@ impl Guard {
         Ok(Self(command.spawn()?))
     }
 
-    /// Waits until SIGSTOP has stopped all threads of the process, for at most 5 s. The signal can take effect after
-    /// `kill` has returned. Before it does, threads of the process still answer.
+    /// Waits for at most 5 s until SIGSTOP has stopped all threads of the process. The signal can take effect after
+    /// `kill` has returned, and threads of the process can still answer until it does.
     pub fn wait_until_stopped(&self) {
         let patience = std::time::Instant::now() + Duration::from_secs(5);
         while !all_stopped(self.0.id()) && std::time::Instant::now() < patience {

@@ -105,7 +105,7 @@ impl RealServer {
 
     async fn is_ready(&self) -> io::Result<bool> {
         let stream = tokio::net::TcpStream::connect(self.address).await?;
-        // This name is in every certificate, whatever the address of the server is.
+        // This name is in every certificate, whatever the server's address.
         let name = ServerName::try_from("localhost").map_err(io::Error::other)?;
         let mut stream = TlsConnector::from(Arc::clone(&self.tls))
             .connect(name, stream)
@@ -131,7 +131,7 @@ impl RealServer {
             if ended || Instant::now() > deadline {
                 return Err(not_ready(&self.log));
             }
-            // A starting process gives no signal to wait for.
+            // A process that is starting sends no signal to wait for.
             sleep(Duration::from_millis(100)).await;
         }
         Ok(())

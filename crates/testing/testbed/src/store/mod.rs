@@ -83,12 +83,12 @@ impl Store {
     }
 
     /// Allows loopback addresses in EndpointSlices from now on. Real API servers refuse them, but the servers of a test
-    /// listen on loopback addresses, and can then list themselves.
+    /// listen on loopback addresses, and can list themselves only if these are allowed.
     pub fn allow_loopback(&self) {
         lock(&self.inner.state).loopback = true;
     }
 
-    /// Serves ReferenceGrants from now on, as a cluster does once it has the custom resources of the Gateway API.
+    /// Serves ReferenceGrants from now on, as a cluster does once the CRDs of the Gateway API are installed.
     pub fn serve_reference_grants(&self) {
         lock(&self.inner.state).has_grants = true;
     }
@@ -112,8 +112,8 @@ impl Store {
         result
     }
 
-    /// Schedules the garbage collector, which uses the clock of tokio and therefore needs a runtime. Without a runtime,
-    /// it waits for the next write inside a runtime, or for [`Store::collect_now`].
+    /// Schedules the garbage collector, which uses Tokio's clock and therefore needs a runtime. Without a runtime, the
+    /// collector does not run until the next write inside a runtime, or until [`Store::collect_now`].
     fn schedule_collection(&self) {
         let Some(after) = *lock(&self.inner.collect_after) else {
             return;
@@ -172,7 +172,7 @@ impl Store {
         }
     }
 
-    /// Drops the history: from now on, a watch or list from an older resourceVersion gets 410.
+    /// Drops the history. From now on, a watch or list from an older resourceVersion gets 410.
     pub fn compact(&self) {
         // Open watches have either seen everything or must restart, as on the real server.
         self.write(|state| state.history.compact(state.revision));
@@ -184,15 +184,15 @@ impl Store {
     }
 
     /// Restores the state at a resourceVersion. Versions continue from there, as after a restore of etcd from a backup.
-    /// Open watches do not end: like a watch from a future version, each shows nothing until the store passes the
-    /// version that the watch has reached. To simulate a server that was not restarted and still serves its old cache,
-    /// call [`ApiServer::lag`] first.
+    /// Open watches do not end. Like a watch from a future version, each open watch shows nothing until the store
+    /// passes the version that the watch has reached. To simulate a server that was not restarted and still serves its
+    /// old cache, call [`ApiServer::lag`] first.
     ///
     /// [`ApiServer::lag`]: crate::ApiServer::lag
     ///
     /// # Errors
     ///
-    /// 410 if the version is compacted.
+    /// 410 if the version has been compacted.
     pub fn rewind(&self, revision: u64) -> Result<(), ApiError> {
         self.write(|state| state.rewind(revision))
             .map_err(|compacted| ApiError::expired(format!("the oldest version is {}", compacted.oldest)))
@@ -214,7 +214,7 @@ impl Store {
         self.inner.rbac.allow_all(user);
     }
 
-    /// The rules of a restricted user with the number of their uses, and the refused requests.
+    /// The rules of a restricted user, with their usage counts, and the refused requests.
     #[must_use]
     pub fn rbac_report(&self, user: &str) -> RbacReport {
         self.inner.rbac.report(user)
@@ -229,7 +229,7 @@ impl Store {
         lock(&self.inner.tokens).insert(token.to_owned(), user.to_owned());
     }
 
-    /// The token of a user. It is created if there is none yet.
+    /// The token of a user, which is created if there is none yet.
     #[must_use]
     pub fn token_of(&self, user: &str) -> String {
         let mut tokens = lock(&self.inner.tokens);
@@ -278,7 +278,7 @@ impl Store {
     }
 }
 
-/// Marks that a collection is scheduled. Dropping this removes the mark, even if the runtime ends before the
+/// Marks that a collection is scheduled. Dropping the value removes the mark, even if the runtime ends before the
 /// collection.
 struct Scheduled(Store);
 

@@ -1,5 +1,5 @@
-//! Calls of tests that read and write objects. They use the same code as HTTP requests: defaults, validation, events,
-//! garbage collection.
+//! Calls with which tests read and write objects. They use the same code as HTTP requests for defaults, validation,
+//! events and garbage collection.
 
 use super::Store;
 use crate::{
@@ -109,7 +109,7 @@ impl Store {
         })
     }
 
-    /// Merges a patch into an object, and neither decodes nor validates the result: a client then sees an object as if
+    /// Merges a patch into an object, and neither decodes nor validates the result. To a client, the object looks as if
     /// an API server of another version, or a proxy, had damaged it.
     ///
     /// # Errors
@@ -153,7 +153,7 @@ impl Store {
         })
     }
 
-    /// All objects of a resource, in one namespace or in all.
+    /// All objects of a resource, in one namespace or in all namespaces.
     #[must_use]
     pub fn list(&self, resource: &str, namespace: Option<&str>) -> Vec<Value> {
         let Some(kind) = kinds::by_name(resource) else {

@@ -1,5 +1,5 @@
 //! Event (pkg/apis/core/validation/events.go): with an `eventTime`, fields such as the controller are required,
-//! whichever view the request used. Requests in `events.k8s.io` need an `eventTime` and must follow more rules.
+//! whichever view the request uses. Requests to `events.k8s.io` require an `eventTime` and must follow more rules.
 
 use super::{complaints, immutable};
 use crate::{field::FieldError, kinds::Kind, names, object};

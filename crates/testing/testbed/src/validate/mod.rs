@@ -1,5 +1,5 @@
-//! Validates objects: the server rejects invalid ones with 422. Kinds with rules of their own have a file below, and
-//! the rules of `metadata` apply to all kinds except the `v1` Event.
+//! Validates objects: the server rejects invalid ones with 422. Each kind with its own rules has a submodule, and the
+//! `metadata` rules apply to all kinds except the `v1` Event.
 
 mod endpoints;
 mod event;
@@ -46,7 +46,7 @@ pub fn object(kind: &Kind, new: &Value, old: Option<&Value>, loopback: bool) -> 
     errors
 }
 
-/// The error `field is immutable`, if the values differ.
+/// The error `field is immutable` if the values differ.
 fn immutable(field: &str, new: &Value, old: &Value) -> Option<FieldError> {
     (new != old).then(|| FieldError::invalid(field, new, "field is immutable"))
 }

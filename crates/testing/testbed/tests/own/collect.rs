@@ -1,4 +1,4 @@
-//! Garbage collection and namespaces: the work of the controller manager of a cluster.
+//! Garbage collection and namespaces: the work of a cluster's controller manager.
 
 use crate::{SLICES, call, service, slice};
 use http::Method;
@@ -42,7 +42,7 @@ async fn an_owner_with_the_same_name_but_another_uid_does_not_count() {
     let store = Store::new();
     store.collect_after(Some(Duration::from_secs(5)));
     let uid = store.put(service("vip")).unwrap()["metadata"]["uid"].clone();
-    // A recreated object with the same name is another object.
+    // A recreated object with the same name is a different object.
     store.delete("services", "default", "vip").unwrap();
     store.put(service("vip")).unwrap();
     store.put(owned("copy", &[("vip", &uid)])).unwrap();

@@ -1,5 +1,5 @@
-//! Features of the testbed that a real API server does not have: faults, controllable time, a log of requests, the work
-//! of controllers, and the launcher of real servers.
+//! Features of the testbed that a real API server does not have: faults, controllable time, a request log, the work of
+//! controllers, and the launcher of real servers.
 
 mod cache;
 mod collect;
@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use testbed::{ApiServer, answer::BoxError};
 use tower::ServiceExt;
 
-/// Sends a request without a connection. Returns code and body.
+/// Sends a request without a connection. Returns the code and the body.
 async fn call(
     server: &ApiServer,
     method: Method,

@@ -1,5 +1,5 @@
 //! A store that returns to an earlier version, as etcd does when a backup is restored. A test cannot make a real API
-//! server do that.
+//! server do this.
 
 use crate::{SLICES, Watch, event, get, names, slice};
 use serde_json::Value;

@@ -1,4 +1,4 @@
-//! The tower service under a paused clock, with the client of kube.
+//! The tower service under a paused clock, with kube's client.
 
 use crate::{LEASES, SLICES, Watch, event, get, slice};
 use futures::TryStreamExt;

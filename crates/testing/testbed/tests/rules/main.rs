@@ -2,8 +2,8 @@
 //! responses.
 //!
 //! Every rule runs twice. On the testbed, each rule is a separate test. On a real kube-apiserver, one test runs all
-//! rules on one server, because a start takes seconds and nextest runs every test in its own process. That test needs
-//! `KUBEBUILDER_ASSETS`. If this variable is not set, the test prints that it is skipped.
+//! rules on one server, because a server takes seconds to start and nextest runs every test in its own process. That
+//! test needs `KUBEBUILDER_ASSETS`. If this variable is not set, the test prints that it is skipped.
 
 #![expect(clippy::similar_names, reason = "`path` and `patch` are the right names")]
 

@@ -1,4 +1,4 @@
-//! Nodes: cluster-scoped objects with a status that others write.
+//! Nodes: cluster-scoped objects whose status other clients write.
 
 use crate::target::Target;
 use serde_json::{Value, json};

@@ -27,7 +27,7 @@ pub async fn a_cluster_ip_service_gets_defaults(t: Target) {
     assert_eq!(made["status"], json!({"loadBalancer": {}}));
 }
 
-/// Because of this, conditions of a Service cannot name the generation that they describe.
+/// Because a Service has no generation, its conditions cannot name the generation that they describe.
 pub async fn a_service_has_no_generation(t: Target) {
     let made = t.made("services", &service("a")).await;
     let patch = json!({"spec": {"sessionAffinity": "ClientIP"}});

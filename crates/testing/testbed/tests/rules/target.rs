@@ -1,4 +1,4 @@
-//! The target of the rules: an API server, reached over HTTP, with a namespace for each test.
+//! The target of the rules: an API server that is reached over HTTP, with a namespace for each test.
 
 use futures::{AsyncBufReadExt, StreamExt, TryStreamExt};
 use http::{Method, Request, Response};
@@ -23,7 +23,7 @@ pub struct Target {
     pub namespace: String,
     client: Client,
     kubeconfig: String,
-    /// Keeps the server alive: dropping this ends the server.
+    /// Keeps the server alive. Dropping the handle ends the server.
     _serving: Option<Serving>,
 }
 
@@ -91,7 +91,7 @@ async fn client(kubeconfig: &str) -> Client {
 }
 
 impl Target {
-    /// A new testbed, over TCP like a real server.
+    /// A new testbed, reached over TCP like a real server.
     pub async fn testbed() -> Self {
         let serving = ApiServer::new(&Store::new())
             .serve(([127, 0, 0, 1], 0).into())

@@ -102,8 +102,8 @@ pub async fn a_bookmark_arrives_before_the_end(t: Target) {
     assert!(bookmarks > 0);
 }
 
-/// Older API servers refuse `sendInitialEvents` unless the feature gate `WatchList` is on. By default, it is off in
-/// 1.30, 1.31 and 1.33.
+/// Older API servers refuse `sendInitialEvents` unless the `WatchList` feature gate is enabled. By default, it is
+/// disabled in 1.30, 1.31 and 1.33.
 pub async fn the_end_of_the_initial_events_is_marked(t: Target) {
     t.made("endpointslices", &slice("a")).await;
     let query = "sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true";

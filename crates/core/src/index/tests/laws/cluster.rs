@@ -22,7 +22,7 @@ pub(super) const SERVICES: [(&str, &str); 5] = [
 /// Nodes `a` and `b` have the addresses that source slices show.
 const NODES: [(&str, &str); 2] = [("a", "192.0.2.0"), ("b", "192.0.2.1")];
 
-/// The watches of slices: the one of copies, and two that each cover a part of the names.
+/// The watches of slices: one of copies, and two that each cover some of the names.
 pub(super) fn scopes() -> [Scope; 3] {
     [
         Scope::Copies,
@@ -31,7 +31,7 @@ pub(super) fn scopes() -> [Scope; 3] {
     ]
 }
 
-/// Names of slices: that of the source, another one, and those of two copies.
+/// Names of slices: the source, another slice, and two copies.
 pub(super) fn slice_names() -> Vec<String> {
     let copy_of = |service| copy_name(service, &slice("kubernetes"));
     ["kubernetes", "other"]
@@ -41,7 +41,7 @@ pub(super) fn slice_names() -> Vec<String> {
         .collect()
 }
 
-/// A change in the cluster, an event of a watch, or a request.
+/// A change in the cluster, a watch event, or a request.
 #[derive(Clone, Debug)]
 pub(super) enum Step {
     /// A Service is created or changed, and the index is updated.
@@ -73,8 +73,8 @@ pub(super) struct Change {
     pub(super) namespace: &'static str,
     pub(super) name: usize,
     pub(super) of: Option<&'static str>,
-    /// 0: nothing that makes a slice ours; 1: only our managed-by label; 2: the label, the annotations that name a
-    /// source slice, and the owner.
+    /// 0: none of our marks; 1: only our managed-by label; 2: the label, the annotations that name a source slice, and
+    /// the owner.
     pub(super) ours: u8,
     pub(super) endpoints: u8,
 }
@@ -300,8 +300,8 @@ impl Cluster {
                     .nodes_listed(&listed.map(|(name, _)| (*name).to_owned()).collect())
             }
             Step::Forget => {
-                // Delivers all events of the watch of copies first. Otherwise, only the other watch might have shown
-                // that a slice is no longer ours.
+                // Delivers all events of the watch of copies first, because otherwise only the other watch might have
+                // shown that a slice is no longer ours.
                 let mut dirty = Dirty::new();
                 while let Some(event) = self.watches[0].pending.pop_front() {
                     dirty.extend(self.deliver(0, event));

@@ -33,7 +33,7 @@ fn shown(index: &Index) -> Vec<String> {
     SERVICES.iter().map(view).collect()
 }
 
-/// The keys of the copies of an index, collected again.
+/// The keys of an index's copies, computed from scratch.
 fn collected(index: &Index) -> CopyKeys {
     let mut known = CopyKeys::default();
     let keys = index.copies.keys_where(|_, _| true);
@@ -43,7 +43,7 @@ fn collected(index: &Index) -> CopyKeys {
     known
 }
 
-/// Limits that a few Services exceed.
+/// Limits that even a few Services exceed.
 fn few(total: usize) -> ServiceLimits {
     ServiceLimits {
         per_namespace: 1,

@@ -1,4 +1,4 @@
-//! Tests of which differences cause an update of a copy, and of what the update preserves.
+//! Tests of the differences that cause an update of a copy, and of what the update preserves.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! Laws that hold whatever changes. A cluster is changed at random, and after each change the operator plans, writes
+//! Laws that hold whatever changes. The cluster changes at random, and after each change, the operator plans, writes
 //! and plans again.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -115,7 +115,7 @@ impl History {
     }
 }
 
-/// Whether somebody edited a copy by hand. The endpoints of such a copy stay if the source is empty and the copy is
+/// Whether somebody edited a copy by hand. The endpoints of an edited copy stay if the source is empty and the copy is
 /// held, and while an annotation is invalid.
 fn was_edited(copy: &EndpointSlice) -> bool {
     label_of(&copy.metadata, "edited").is_some()
@@ -251,7 +251,7 @@ proptest! {
             }
             history.world.apply(Plan { leftovers, ..Plan::default() });
             if let Change::Source(n, ..) | Change::SourceGone(n) = change {
-                // When the family is no longer held, copies follow the other slices of the family too.
+                // When a hold of the family ends, copies follow the other slices of the family too.
                 let was_held = before.reasons("vip").contains(&Reason::SourceEmptyHeld);
                 let taken = before.reasons("vip").contains(&Reason::NameTaken);
                 let copied = before.copies("vip").len();
@@ -294,7 +294,7 @@ proptest! {
             world.copies("vip").into_iter().filter(|copy| !copy.is_empty()).map(|copy| {
                 let mut copy = copy.clone();
                 (copy.metadata.uid, copy.metadata.resource_version) = (None, None);
-                // A new resourceVersion alone causes no write, and what others added stays.
+                // A new resourceVersion alone causes no write, and additions by others stay.
                 copy = copy.without_annotation(provenance::RESOURCE_VERSION).without_annotation("note").without_label("app").without_label("edited");
                 if let Some(endpoints) = &mut copy.endpoints {
                     endpoints.sort_by_key(|endpoint| endpoint.addresses.clone());

@@ -46,7 +46,7 @@ fn all_announce(world: &World, nodes: &[&str]) {
     }
 }
 
-/// Verdicts: the server with this number is down in both families, while the other servers answer.
+/// Verdicts according to which the server with this number is down in both families, while the other servers answer.
 fn down(number: usize) -> Verdicts {
     let mut report = Report::default();
     report.leadership.may_take_out = true;
@@ -82,7 +82,7 @@ fn exactly_the_nodes_with_a_healthy_server_announce_the_vip() {
     world.put_service(dual().edit(|it| it.spec_mut().external_traffic_policy = Some("Local".to_owned())));
     world.settle("vip");
     all_announce(&world, &["a", "b", "c"]);
-    // A probe finds the fault first. Later, the source removes the server.
+    // Probes detect the fault first. Later, the source removes the server.
     world.probes = down(1);
     world.settle("vip");
     all_announce(&world, &["a", "c"]);

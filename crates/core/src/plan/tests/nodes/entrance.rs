@@ -1,4 +1,4 @@
-//! Which addresses of a second family enter a copy, and how they are judged there.
+//! The addresses of a second family that enter a copy, and how they are judged there.
 
 use super::*;
 

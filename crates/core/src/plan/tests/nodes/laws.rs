@@ -1,4 +1,4 @@
-//! Laws that hold whatever the Nodes, the source, the Service and the results of probes are.
+//! Laws that hold for all Nodes, sources, Services and probe results.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -154,8 +154,8 @@ proptest! {
                 prop_assert_eq!(after, before, "{:?}: the copies are held", change);
                 continue;
             }
-            // An address is certain if exactly one Node has the listed address, and this Node lists both addresses with
-            // the same kind.
+            // An address is certain if exactly one Node has the listed address, and this Node lists both as addresses
+            // of the same kind.
             let is_certain = |address: &IpAddr| listed.iter().any(|listed| {
                 let with: Vec<_> = nodes.with(*listed).collect();
                 let kind = |node: &Node, address| NodeAddressKind::ALL.into_iter().find(|kind| node.addresses.contains(&NodeAddress { kind: *kind, address }));
@@ -207,8 +207,8 @@ proptest! {
     fn the_order_of_node_addresses_changes_nothing(changes in vec(change(), 1..10)) {
         let mut world = start();
         for change in &changes {
-            // The order matters only for an address that has not entered a copy yet: the first one of its kind is
-            // chosen.
+            // The order matters only for an address that has not entered a copy yet, because the first address of its
+            // kind is chosen.
             if matches!(change, Change::Well(_)) {
                 continue;
             }

@@ -428,7 +428,7 @@ fn vip_on_a_node_is_never_an_endpoint() {
     one.settle("vip");
     assert_eq!(shown6(&one), [V6[1]]);
 
-    // Nor is the VIP kept as the last endpoint.
+    // The VIP is not kept as the last endpoint either.
     let mut world = world().settled("vip");
     world.put_service(with_vip(dual()));
     world.list_nodes([]);

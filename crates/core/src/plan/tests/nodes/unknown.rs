@@ -1,4 +1,4 @@
-//! Copies keep what they have from Nodes while all Nodes, or some of them, are unknown.
+//! Copies keep the data that they have from Nodes while some or all Nodes are unknown.
 
 use super::*;
 
