@@ -321,7 +321,7 @@ impl LeaderElector {
             );
             return;
         }
-        match timeout(RELEASE, self.lock.step_down()).await {
+        match timeout(RELEASE, self.step_down()).await {
             Ok(Ok(())) => info!(lease = self.lease, "released the Lease"),
             Ok(Err(error)) => {
                 warn!(
@@ -334,6 +334,15 @@ impl LeaderElector {
                 lease = self.lease,
                 "could not release the Lease: no response within {RELEASE:?}"
             ),
+        }
+    }
+
+    /// Writes the release. A renewal that was in flight when the leader had to stop may be applied between the read and
+    /// the write, which then conflicts, so the Lease is read again.
+    async fn step_down(&self) -> Result<(), kube_leader_election::Error> {
+        match self.lock.step_down().await {
+            Err(error) if is_conflict(&error) => self.lock.step_down().await,
+            result => result,
         }
     }
 

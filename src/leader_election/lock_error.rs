@@ -27,6 +27,7 @@ pub(super) fn is_conflict(error: &Error) -> bool {
         error,
         Error::CreateLease(kube::Error::Api(status))
             | Error::AcquireLease(kube::Error::Api(status))
-            | Error::RenewLease(kube::Error::Api(status)) if http_status::is_conflict(status)
+            | Error::RenewLease(kube::Error::Api(status))
+            | Error::ReleaseLease(kube::Error::Api(status)) if http_status::is_conflict(status)
     )
 }

@@ -91,3 +91,21 @@ async fn a_release_that_takes_1200_ms_succeeds() {
     let took = start.elapsed();
     assert!(took < Duration::from_millis(1500), "{took:?}");
 }
+
+/// A renewal that was in flight at the stop can be applied between the read and the write of the release.
+/// Rule: 5.release
+#[tokio::test(start_paused = true)]
+async fn a_release_that_conflicts_is_sent_again() {
+    let store = Store::new();
+    let mut one = Runner::start(&store, "one");
+    one.leads().await;
+    let late = Effect::Latency(Duration::from_millis(200));
+    let faults = one.server.faults();
+    faults.add(Fault::new(Match::any().resource("leases").verb("patch"), late).times(1));
+    one.stop.cancel();
+    sleep(Duration::from_millis(100)).await;
+    let renewal = json!({"spec": {"renewTime": "2026-01-01T00:00:00.000000Z"}});
+    store.patch("leases", "default", LEASE, renewal).unwrap();
+    one.task.await.unwrap();
+    assert_eq!(spec(&store)["holderIdentity"], "");
+}
