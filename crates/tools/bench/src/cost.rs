@@ -11,7 +11,7 @@ use kube::Api;
 use kube::api::PostParams;
 use tokio::time::sleep;
 
-use crate::fair::Copies;
+use crate::copies::Copies;
 use crate::outage::until_copied;
 use crate::rows::{Idle, Outcome};
 use crate::stage::Stage;
@@ -22,16 +22,16 @@ const CHANGES: usize = 500;
 /// The pause between a change that has been copied and the next one.
 const PAUSE: Duration = Duration::from_millis(30);
 
-/// The time for which CPU use and requests are measured.
+/// How long CPU use and requests are measured.
 const IDLE: Duration = Duration::from_secs(30);
 
-/// The time that an operator gets to become idle before it is measured.
+/// How long an operator may take to become idle before it is measured.
 const SETTLE: Duration = Duration::from_secs(15);
 
 /// The flag that disables probes, because the endpoints of the bench are not API servers.
 pub const NO_PROBES: &[&str] = &["--probe=off"];
 
-/// Measures how much longer a copy takes than a bare PUT of a slice of the same size in the same run. The time of a
+/// Measures how much more time a copy takes than a bare PUT of a slice of the same size in the same run. The time of a
 /// copy runs from the response to a write of the source until a watch shows the copy. Returns this percentile of the
 /// times of the copies minus the same percentile of the times of the PUTs.
 pub async fn beyond_a_put(stage: &mut Stage, percentile: usize) -> Result<Outcome, String> {
@@ -111,7 +111,7 @@ pub async fn large(stage: &mut Stage, of_leader: bool) -> Result<Outcome, String
 pub async fn cold_start(stage: &mut Stage) -> Result<Outcome, String> {
     fill(stage).await;
     stage.flags = NO_PROBES;
-    let copies = Copies::watch(stage, "default");
+    let copies = Copies::watch(&stage.cluster, "default");
     let start = Instant::now();
     stage.start_replica();
     let last = copies.until_shown(&ADDRESSES.join(","), MANAGED).await?;
@@ -151,7 +151,7 @@ const MANAGED: usize = 500;
 /// The number of all Services in a large cluster.
 const SERVICES: usize = 1_000;
 
-/// The number of slices in a large cluster. Each names a different Service.
+/// The number of slices in a large cluster. Each belongs to a different Service.
 const SLICES: usize = 5_000;
 
 /// Creates the objects of a large cluster.

@@ -1,7 +1,6 @@
 //! Many managed Services that copy one source, and their effect on other Services.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::pin::pin;
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use futures::{StreamExt as _, stream};
@@ -10,13 +9,10 @@ use k8s_openapi::api::core::v1::{Namespace, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Api;
 use kube::api::ListParams;
-use kube::runtime::watcher::{self, Event, watcher};
 use serde_json::json;
 use testbed::{Effect, Fault, Match};
-use tokio::sync::watch;
-use tokio::task::JoinHandle;
-use tokio::time::timeout;
 
+use crate::copies::Copies;
 use crate::cost::NO_PROBES;
 use crate::rows::Outcome;
 use crate::stage::Stage;
@@ -27,9 +23,6 @@ const RAISED_LIMIT: &[&str] = &["--max-services-per-namespace=10000"];
 /// The API source. A managed Service in another namespace may copy only ports that the slices of this source have, or
 /// that `--allow-port` names.
 const API_SOURCE: (&str, &str) = ("default", "kubernetes");
-
-/// The maximum time to wait until all copies show an address.
-const PATIENCE: Duration = Duration::from_secs(300);
 
 /// The namespace of the other tenant, whose delay is measured.
 const OTHER_NAMESPACE: &str = "other";
@@ -61,7 +54,7 @@ pub async fn vip_delay(stage: &mut Stage, services: usize, percentile: usize) ->
     stage.flags = NO_PROBES;
     let namespace = format!("vips-{services}");
     create_services(stage, &namespace, services, API_SOURCE).await;
-    let copies = Copies::watch(stage, &namespace);
+    let copies = Copies::watch(&stage.cluster, &namespace);
     stage.begin(1).await?;
     let mut took = Vec::new();
     for _ in 0..CHANGES {
@@ -138,7 +131,7 @@ impl Tenant {
         create_services(stage, namespace, services, (namespace, "app")).await;
         let tenant = Self {
             namespace: namespace.to_owned(),
-            copies: Copies::watch(stage, namespace),
+            copies: Copies::watch(&stage.cluster, namespace),
         };
         tenant.change(stage).await;
         tenant
@@ -199,58 +192,4 @@ async fn create_services(stage: &Stage, namespace: &str, count: usize, source: (
             cluster.create::<Service>(service).await;
         })
         .await;
-}
-
-/// The number of copies in a namespace by the addresses that they list, joined with commas.
-pub struct Copies {
-    by_address: watch::Receiver<(Instant, BTreeMap<String, usize>)>,
-    task: JoinHandle<()>,
-}
-
-impl Copies {
-    /// Watches the copies in a namespace from now on.
-    pub fn watch(stage: &Stage, namespace: &str) -> Self {
-        let slices = Api::<EndpointSlice>::namespaced(stage.cluster.client(), namespace);
-        let config = watcher::Config::default()
-            .labels("endpointslice.kubernetes.io/managed-by=endpoint-copier-operator");
-        let (sender, by_address) = watch::channel((Instant::now(), BTreeMap::new()));
-        let task = tokio::spawn(async move {
-            let mut seen = BTreeMap::<String, String>::new();
-            let mut stream = pin!(watcher(slices, config));
-            while let Some(event) = stream.next().await {
-                let (Event::Apply(slice) | Event::InitApply(slice)) = event.expect("a watch without errors")
-                else {
-                    continue;
-                };
-                let new = harness::objects::addresses([&slice]).join(",");
-                let name = slice.metadata.name.unwrap_or_default();
-                let old = seen.insert(name, new.clone());
-                sender.send_modify(|(at, counts)| {
-                    *at = Instant::now();
-                    *counts.entry(new).or_default() += 1;
-                    if let Some(count) = old.and_then(|old| counts.get_mut(&old)) {
-                        *count -= 1;
-                    }
-                });
-            }
-        });
-        Self { by_address, task }
-    }
-
-    /// Waits until exactly this many copies show an address, or several addresses joined with commas. Returns the time
-    /// at which the last copy did.
-    pub async fn until_shown(&self, address: &str, copies: usize) -> Result<Instant, String> {
-        let mut by_address = self.by_address.clone();
-        let shown = by_address.wait_for(|(_, counts)| counts.get(address) == Some(&copies));
-        let shown = timeout(PATIENCE, shown).await;
-        let shown =
-            shown.map_err(|_| format!("there are not exactly {copies} copies that show {address}"))?;
-        Ok(shown.map_err(|_| "the watch has ended".to_owned())?.0)
-    }
-}
-
-impl Drop for Copies {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
 }

@@ -2,6 +2,7 @@
 //!
 //! Each size runs once, on its own testbed, with one replica and without probes.
 
+mod copies;
 mod signals;
 
 use std::fmt::Write as _;
@@ -15,13 +16,15 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use plotters::prelude::*;
 use tokio::time::sleep;
 
+use crate::copies::Copies;
+
 /// The number of changes to a source from which a median is taken.
 const CHANGES: u32 = 20;
 
-/// The time that a replica gets to become idle before it is measured, and the time for which it is then measured.
+/// How long a replica may take to become idle before it is measured, and how long it is then measured.
 const IDLE: Duration = Duration::from_secs(10);
 
-/// The longest wait for all copies, and for the copy after a change.
+/// The maximum wait for the copy after a change.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A cluster: the number of managed Services, of slices that no managed Service needs, and of endpoints in the slice of
@@ -42,7 +45,7 @@ const SMALL: Size = Size {
 /// What a leader costs.
 #[derive(Clone, Copy)]
 struct Costs {
-    /// From the start of the process until the metrics show all copies, in seconds. The metrics may lag by a second.
+    /// From the start of the process until a watch shows all copies, in seconds.
     cold_start: f64,
     /// The requests in that time.
     requests: f64,
@@ -109,6 +112,7 @@ fn fill(cluster: &Cluster, size: Size) {
 async fn measure(operator: &Path, size: Size) -> Costs {
     let cluster = Cluster::start(Platform::Testbed, operator, 1).await;
     fill(&cluster, size);
+    let copies = Copies::watch(&cluster, "default");
     let start = Instant::now();
     let place = Place {
         servers: &[0],
@@ -120,15 +124,13 @@ async fn measure(operator: &Path, size: Size) -> Costs {
         place,
         &["--probe=off", "--max-services-per-namespace=5000"],
     );
-    let all = u64::try_from(size.services).ok();
-    while replica.metric("endpoint_copier_services_in_sync").await != all {
-        assert!(
-            start.elapsed() < PATIENCE,
-            "not in sync after {PATIENCE:?}: {size:?}"
-        );
-        sleep(Duration::from_millis(20)).await;
-    }
-    let (cold_start, cold_cpu) = (start.elapsed(), replica.cpu_time());
+    let shown = harness::objects::addresses([&harness::objects::typed(source_slice(0, size.endpoints, 0))]);
+    let last = copies
+        .until_shown(&shown.join(","), size.services)
+        .await
+        .expect("all copies");
+    let (cold_start, cold_cpu) = (last.saturating_duration_since(start), replica.cpu_time());
+    drop(copies);
     let requests = replica.sent_requests().await;
     sleep(IDLE).await;
     let before = replica.cpu_time();

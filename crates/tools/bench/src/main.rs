@@ -5,6 +5,7 @@
 //! of the source until a watch through an unaffected server shows the copy. Exit code 1 means that a run failed or
 //! exceeded its limit.
 
+mod copies;
 mod cost;
 mod fair;
 mod outage;

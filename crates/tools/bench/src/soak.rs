@@ -25,17 +25,17 @@ const CHANGES: usize = 5;
 /// The time between two faults. Each fault ends before the next one begins.
 const FAULT_PERIOD: Duration = Duration::from_secs(30);
 
-/// The longest time, after the last fault, until all copies are right. A server that has failed repeatedly returns only
-/// after a minute.
+/// The maximum time from the end of the last fault until all copies are right. A server that has failed repeatedly
+/// returns only after a minute.
 const SETTLE: Duration = Duration::from_secs(150);
 
-/// The longest time, while no fault lasts, until all copies are right.
+/// The maximum time that copies may take to become right while no fault is active.
 const LAG: Duration = Duration::from_secs(10);
 
-/// How much more memory than in the second quarter of the run the last quarter may need.
+/// The maximum ratio of memory use in the last quarter of the run to that in the second quarter.
 const GROWTH: f64 = 1.05;
 
-/// How many more descriptors than in the second quarter of the run the last quarter may need.
+/// How many more descriptors the last quarter of the run may use than the second quarter.
 const MORE_DESCRIPTORS: usize = 3;
 
 const MIB: f64 = 1_048_576.0;
@@ -54,7 +54,7 @@ struct Soak {
     /// The number of addresses of each source.
     sources: Vec<usize>,
     changes: usize,
-    /// The holders of the Lease, each time that another one was seen.
+    /// The observed holders of the Lease, in order. A holder is added whenever it differs from the previous one.
     leaders: Vec<String>,
     failures: Vec<String>,
 }
@@ -124,8 +124,8 @@ impl Soak {
         }
     }
 
-    /// Checks that all replicas run and that all copies become right soon. The copy of the VIP is an exception, because
-    /// a server that has failed repeatedly returns to it late. Then begins a fault.
+    /// Checks that all replicas run and that all copies become right soon, and then injects a fault. The copy of the
+    /// VIP is not checked, because a server that has failed repeatedly returns to it late.
     async fn begin(&mut self, fault: usize) {
         for replica in &mut self.replicas {
             if !replica.runs() {
@@ -224,7 +224,7 @@ fn median<T: Ord + Copy>(values: impl Iterator<Item = T>) -> T {
 }
 
 /// Prints the medians of each quarter of the run. Returns whether nothing has grown since the second quarter. The first
-/// quarter is left out, because caches fill during it.
+/// quarter is not compared, because caches fill during it.
 #[expect(clippy::cast_precision_loss, reason = "a few MiB")]
 fn is_flat(samples: &[Sample]) -> bool {
     println!("quarter     RSS  descriptors  threads");
@@ -244,7 +244,7 @@ fn is_flat(samples: &[Sample]) -> bool {
         && last.threads <= second.threads
 }
 
-/// Returns whether nothing has grown and all copies are right.
+/// Returns whether nothing has grown, all copies are right, and no check failed during the run.
 async fn run(operator: PathBuf, minutes: u64) -> bool {
     let mut soak = Soak::start(operator).await;
     let (start, mut samples, mut faults) = (Instant::now(), Vec::new(), 0);
@@ -277,7 +277,7 @@ async fn run(operator: PathBuf, minutes: u64) -> bool {
     println!("{minutes} minutes: {changes} changes, {faults} faults, {leaders} terms seen");
     let flat = is_flat(&samples);
     println!(
-        "memory, descriptors and threads of the replica that ran all the time: {}",
+        "memory, descriptors and threads of the replica that ran the whole time: {}",
         verdict(flat)
     );
     println!(

@@ -203,7 +203,7 @@ impl Stage {
         address
     }
 
-    /// Changes the source repeatedly, for this time.
+    /// Changes the source repeatedly for this long.
     pub async fn keep_changing(&mut self, time: Duration) {
         let start = Instant::now();
         while start.elapsed() < time {
