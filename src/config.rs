@@ -122,7 +122,7 @@ pub struct ProbeConfig {
     /// The time limit of an attempt, including its connection; 100 ms to 2 s. The default is
     /// [`crate::timing::PROBE_LIMIT`].
     pub limit: Duration,
-    /// The numbers of results that change a verdict, and the time for which successes must last.
+    /// How many results change a verdict, and how long successes must last.
     pub thresholds: Thresholds,
 }
 

@@ -32,11 +32,12 @@ pub const LIST_SILENCE: Duration = Duration::from_secs(4);
 /// server answers.
 pub const READ_LIMIT: Duration = Duration::from_secs(5);
 
-/// The time limit for the beginning of any other response. The response to a watch begins immediately and then
-/// continues. A write may wait for a webhook.
+/// The time limit for the beginning of the response to any call except a GET of one object. The response to a watch
+/// begins immediately and then continues. A write may wait for a webhook.
 pub const ANSWER_LIMIT: Duration = Duration::from_secs(13);
 
-/// The time limit for the rest of any other response except a watch, such as a page of large objects on a slow network.
+/// The time limit for the rest of the response to any call except a watch or a GET of one object, such as a page of
+/// large objects on a slow network.
 pub const BODY_LIMIT: Duration = Duration::from_secs(20);
 
 /// The upper bound of all stretched limits.
@@ -61,15 +62,15 @@ pub const REMOVAL_LIMIT: Duration = Duration::from_secs(5);
 /// The longest pause that an API server can request with `Retry-After`. A longer one is shortened to this.
 pub const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
 
-/// The time for which an address is tried last after it failed. If the address fails again soon after that time, its
-/// next ejection lasts twice as long, up to [`MAX_EJECTION`].
+/// How long after a failure an address is tried only after all others. If the address fails again soon after that time,
+/// its next ejection lasts twice as long, up to [`MAX_EJECTION`].
 pub const EJECTION: Duration = Duration::from_secs(10);
 
-/// The longest time for which an address is tried last after a failure.
+/// The maximum time after a failure during which an address is tried only after all others.
 pub const MAX_EJECTION: Duration = Duration::from_secs(160);
 
-/// The minimum time for which an address is tried last because its watches are behind. It is this long because other
-/// requests to such an address succeed.
+/// The minimum time during which an address whose watches are behind is tried only after all others. It is this long
+/// because other requests to such an address succeed.
 pub const BEHIND_EJECTION: Duration = Duration::from_secs(60);
 
 const _: () = {
@@ -91,12 +92,12 @@ const _: () = {
 
 // Election
 
-/// The default time for which a Lease is valid after its last renewal. A leader renews every 2 s, so it may miss one
-/// renewal before [`RENEW_DEADLINE`], and 2 s more pass before another replica takes over. A longer time would only
-/// make a failover take longer.
+/// How long, by default, a Lease is valid after its last renewal. A leader renews every 2 s, so it may miss one renewal
+/// before [`RENEW_DEADLINE`], and 2 s more pass before another replica takes over. A longer time would only make a
+/// failover take longer.
 pub const LEASE_DURATION: Duration = Duration::from_secs(6);
 
-/// The default time for which the leader may write after it sent its last successful renewal.
+/// How long, by default, the leader may write after it sent its last successful renewal.
 pub const RENEW_DEADLINE: Duration = Duration::from_secs(4);
 
 /// The default time from the beginning of a failed renewal to the next attempt.
@@ -130,7 +131,8 @@ pub const LEADERLESS_AFTER_EXPIRY: Duration = Duration::from_secs(4);
 /// The time after which a leader whose lists or watches fail releases the Lease, because another replica may see more.
 pub const BLIND: Duration = Duration::from_secs(30);
 
-/// The time for which a replica does not compete after it has released the Lease because its lists or watches failed.
+/// How long a replica refrains from competing for the Lease after it has released it because its lists or watches
+/// failed.
 pub const ASIDE: Duration = Duration::from_secs(30);
 
 /// The time, in addition to the lease duration, after which a loop that has work but makes no progress counts as stuck.
@@ -154,7 +156,8 @@ const _: () = {
     ));
     // Other replicas, even those with stale caches, take the Lease before this one competes again.
     assert!(shorter(LEADERLESS, ASIDE));
-    // If no other replica sees more, any leader is better than none, so such a release happens at most once a minute.
+    // If no other replica sees more, a leader whose watches fail is better than none, so a replica releases the Lease
+    // for this reason at most once a minute.
     assert!(!shorter(plus(ASIDE, BLIND), Duration::from_secs(60)));
     assert!(shorter(WRITE_LIMIT, GRACE) && shorter(REMOVAL_LIMIT, GRACE) && shorter(RENEW_DEADLINE, GRACE));
     // A GET of one object can take as long as two stretched limits: one for the head of the response, and one for the
@@ -177,8 +180,8 @@ pub const PROBE_LIMIT: Duration = Duration::from_secs(1);
 pub const MAX_PROBE_LIMIT: Duration = Duration::from_secs(2);
 
 /// The time after which the next attempt starts in parallel with an unanswered one, on its own connection. It is also
-/// the pause after an attempt that was answered with a failure or a certificate that is not valid. After so many
-/// failures that the server counts as down, the period of probes applies instead.
+/// the pause after an attempt that was answered with a failure or a certificate that is not valid. Once the server has
+/// failed often enough to count as down, the probe period applies instead.
 pub const PROBE_OVERLAP: Duration = Duration::from_millis(500);
 
 /// The pause after a failed attempt to connect, unless the server presented a certificate that is not valid. Other
@@ -199,11 +202,11 @@ const _: () = {
 
 // Shutdown
 
-/// The time for which running syncs may continue after a term has ended, unless the Lease was lost.
+/// How long running syncs may continue after a term has ended, unless the Lease was lost.
 pub const DRAIN: Duration = Duration::from_secs(1);
 
-/// The time for which a release waits for writes in flight. If these do not end in time, the Lease is not released: the
-/// successor then waits for the lease duration, so no two replicas write at the same time.
+/// How long a release waits for writes in flight. If these do not end in time, the Lease is not released: the successor
+/// then waits for the lease duration, so no two replicas write at the same time.
 pub const WRITES_SETTLE: Duration = Duration::from_secs(1);
 
 /// The time limit of the release. It is enough for an API server that takes 1.5 s per request.
@@ -232,7 +235,7 @@ pub const RENEW_WATCH_SECONDS: u32 = 25;
 /// The time after which the client ends a watch that the server has not ended. A silent watch may be dead.
 pub const MAX_WATCH: Duration = Duration::from_secs(30);
 
-/// The time of silence after which the view of a watch counts as stale. Unless the watch is optional, its replica then
+/// How long a watch may be silent before its view counts as stale. Unless the watch is optional, its replica then
 /// counts as not ready.
 pub const WATCH_LIFE: Duration = Duration::from_secs(90);
 
@@ -249,15 +252,15 @@ pub const MAX_OVERLOAD_PAUSE: Duration = Duration::from_secs(30);
 /// The longest pause before the next list of a watch that repeatedly fails right after its list.
 pub const MAX_RELIST_PAUSE: Duration = Duration::from_secs(30);
 
-/// The longest time for which a new term waits until its watches are current. A replica that wins its term just after
-/// an outage still has the view from before the outage. This time is longer than the first pauses of a watch, and short
+/// The maximum time that a new term waits until its watches are current. A replica that wins its term just after an
+/// outage still has the view from before the outage. This time is longer than the first pauses of a watch, and short
 /// compared with a takeover.
 pub const VIEW_SETTLE: Duration = Duration::from_secs(1);
 
-/// The time in which a watch that continues after an interruption should catch up.
+/// The time within which a watch that continues after an interruption should catch up.
 pub const CAUGHT_UP: Duration = Duration::from_millis(50);
 
-/// The time in which the watch should show a write. After that, a GET decides.
+/// The time within which the watch should show a write. After that, a GET decides.
 pub const EXPECTATION: Duration = Duration::from_secs(1);
 
 /// The time between the beginnings of two comparisons of the sources with consistent lists.
@@ -266,7 +269,7 @@ pub const CHECK_PERIOD: Duration = Duration::from_secs(10);
 /// The time limit of one consistent list, for such a comparison or for a sync.
 pub const CHECK_LIMIT: Duration = Duration::from_secs(5);
 
-/// The time in which a watch should catch up with the consistent list with which it is compared.
+/// The time within which a watch should catch up with the consistent list with which it is compared.
 pub const CATCH_UP: Duration = Duration::from_secs(1);
 
 const _: () = {

@@ -1,8 +1,8 @@
 """The network of the rig: three control-plane nodes, a worker, and a client outside the cluster.
 
 Each of them is a network namespace with an IPv4 and an IPv6 address. The namespace of the rig itself contains the
-nodes' switch, and the routes between the nodes and the client. The rig has its own mount, network and PID namespaces,
-so the whole network, and each process in it, ends with the rig.
+nodes' switch, and forwards packets between the nodes and the client. The rig has its own mount, network and PID
+namespaces, so the whole network, and each process in it, ends with the rig.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Installs the tools that the tests use into a folder: Helm 4 and 3, kubectl, the Kubernetes schemas, hadolint, zizmor,
+"""Installs the tools of the tests into a folder: Helm 4 and 3, kubectl, the Kubernetes schemas, hadolint, zizmor,
 promtool and Prometheus. Prints what it did."""
 
 import io

@@ -29,8 +29,8 @@ const LIMIT: Duration = Duration::from_secs(5);
 /// The maximum number of tokens whose verdicts are kept in memory.
 const CAPACITY: usize = 256;
 
-/// The minimum time between the start of a failed review of a token and the next review, and the shortest pause while
-/// the API server is overloaded.
+/// The minimum time between the start of a failed review of a token and the next review of the same token, and the
+/// shortest pause while the API server is overloaded.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 /// The maximum number of unknown tokens that are reviewed per second: for one peer, and for all peers. A token whose
@@ -66,7 +66,8 @@ struct Review {
 }
 
 impl Review {
-    /// Whether this review is usable: its verdict has not expired, or it is still running within its time limit.
+    /// Whether the result of this review, which may be a failure, still counts, or the review is still running within
+    /// its time limit.
     fn is_fresh(&self, now: Instant) -> bool {
         let lasts = match self.verdict.peek() {
             Some(Some(Verdict::Allowed)) => Duration::from_secs(60),

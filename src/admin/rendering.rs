@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use crate::telemetry::metrics::Metrics;
 
-/// The time for which a page is served, measured from the start of its rendering.
+/// How long a page is served, measured from the start of its rendering.
 const PAGE_LIFETIME: Duration = Duration::from_secs(1);
 
 /// The size of a piece in bytes. A client that does not read keeps at most two or three pieces of a page in memory.

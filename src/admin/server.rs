@@ -57,8 +57,8 @@ pub(super) struct Document {
 pub(super) struct Limits {
     /// Whether a connection may send another request after its first.
     pub(super) keep_alive: bool,
-    /// The time limit from the start of the wait for a request to the end of its headers. It is also the longest time
-    /// for which a connection may be idle.
+    /// The time limit from the start of the wait for a request to the end of its headers. It also limits how long a
+    /// connection may be idle.
     pub(super) header_time: Duration,
     /// The maximum number of headers in a request. Prometheus sends six.
     pub(super) headers: usize,
@@ -68,7 +68,7 @@ pub(super) struct Limits {
     pub(super) connections: usize,
     /// The maximum lifetime of a connection, which limits clients that read their responses too slowly or not at all.
     pub(super) age: Duration,
-    /// The time that a response in progress has to finish before the connection is closed.
+    /// How long a response in progress may take to finish before the connection is closed.
     pub(super) drain: Duration,
 }
 

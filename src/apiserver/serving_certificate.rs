@@ -78,7 +78,7 @@ fn plain(name: &str) -> String {
 }
 
 /// Connects to this address and port, and sends one request without credentials. This call has no time limit. A 5xx
-/// response is a failure; any other response, such as 401, is not.
+/// response is a failure. A response with any other status, such as 401, is not.
 ///
 /// # Errors
 /// Returns an error if the connection or the request fails, or if the response is 5xx.

@@ -57,7 +57,7 @@ impl Stretch {
         }
     }
 
-    /// Records that an address failed: it refused or broke off a connection, or was silent.
+    /// Records that an address failed: for example, it refused a connection, broke off a response, or was silent.
     pub fn failed(&mut self, address: &ServerAddress) {
         self.failed.insert(address.clone());
     }

@@ -24,7 +24,7 @@ pub(super) struct InFlight {
     channel: Channel,
     connection: Arc<Connection>,
     is_read: bool,
-    /// The time for which the server may be silent. `None` if there is no limit.
+    /// How long the server may be silent. `None` if there is no limit.
     patience: Option<Duration>,
     /// The factor by which `patience` was stretched.
     factor: Factor,
@@ -56,7 +56,7 @@ impl InFlight {
         self
     }
 
-    /// Returns the time for which the server has been silent.
+    /// Returns how long the server has been silent.
     pub fn silence(&self) -> Duration {
         self.since.elapsed()
     }

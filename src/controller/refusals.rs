@@ -15,7 +15,7 @@ use crate::pauses::Pauses;
 pub(super) const PAUSE: Duration = Duration::from_secs(5);
 pub(super) const MAX_PAUSE: Duration = Duration::from_secs(30);
 
-/// The time for which a refusal lengthens the pause after the next refusal.
+/// How long a refusal lengthens the pause after the next refusal.
 const RETENTION: Duration = Duration::from_secs(90);
 
 /// The pause between a refusal and a request with different content. That content may be accepted, but frequent changes

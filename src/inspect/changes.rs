@@ -1,7 +1,7 @@
 //! The writes of a plan, as a diff. All functions are pure.
 //!
 //! A slice is shown as a set of lines, one for each of its properties, because the order of endpoints does not matter.
-//! The resourceVersion, the UID and the trigger time of the source are left out, because any write of a copy updates
+//! The resourceVersion, the UID and the trigger time of the source are not shown, because any write of a copy updates
 //! them.
 
 use std::collections::BTreeSet;

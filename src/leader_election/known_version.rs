@@ -70,7 +70,7 @@ impl KnownVersion {
     }
 
     /// Returns the version on which a write of the holder `us` may build, or `None` if the Lease must be read, because
-    /// the known version names another holder or may be outdated. After this call, the version counts as possibly
+    /// the known version has another holder or may be outdated. After this call, the version counts as possibly
     /// outdated until the write succeeds or is known not to have been processed, or the watch shows a newer version.
     pub fn version_to_renew(&mut self, us: &str) -> Option<ReadVersion> {
         let newest = self.newest.as_ref().filter(|_| !self.in_doubt)?;

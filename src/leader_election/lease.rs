@@ -31,7 +31,7 @@ pub struct LeaseSpec {
     /// The name of the holder. The Lease has no holder if this is absent or empty.
     #[serde(deserialize_with = "if_readable")]
     pub holder_identity: Option<String>,
-    /// The time for which the Lease is valid after a renewal, in seconds.
+    /// How long the Lease is valid after a renewal, in seconds.
     #[serde(deserialize_with = "if_readable")]
     pub lease_duration_seconds: Option<i64>,
     /// The number of times that the holder has changed.

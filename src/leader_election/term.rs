@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep_until};
 pub use super::validity::TermOver;
 use super::validity::{Validity, may_release};
 
-/// The longest time for which an API server works on a request, if its `--request-timeout` has the default value.
+/// The maximum time that an API server works on a request, if its `--request-timeout` has the default value.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A term of leadership. Clones stand for the same term.

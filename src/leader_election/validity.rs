@@ -12,7 +12,7 @@ use tokio::time::Instant;
 #[error("this replica no longer leads")]
 pub struct TermOver;
 
-/// The time for which a term lasts. A term that is over stays over.
+/// How long a term lasts. A term that is over stays over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Validity {
     /// The deadline, or `None` if the term was ended before it.

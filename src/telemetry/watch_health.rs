@@ -17,7 +17,7 @@ use endpoint_copier_core::model::WatchKind;
 /// watches.
 const CURRENT_POLL: Duration = Duration::from_millis(5);
 
-/// A watch counts as working once its response has been open for this time, because a watch that breaks immediately
+/// A watch counts as working once its response has been open for this long, because a watch that breaks immediately
 /// proves nothing.
 const WORKING_TIME: Duration = Duration::from_secs(1);
 
@@ -294,7 +294,7 @@ impl WatchHealth {
         }
     }
 
-    /// Returns the names of the kinds of which no watch works and at least one has failed for this time. If one of
+    /// Returns the names of the kinds of which no watch works and at least one has failed for this long. If one of
     /// several watches of a kind works, the cause is in the requests of the others, for example a tenant's selector. A
     /// watch that has never worked does not count as working: each new Service name starts one, and any user who may
     /// edit a Service can add names.

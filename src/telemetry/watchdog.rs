@@ -6,7 +6,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-/// The time for which a loop with work has made no progress.
+/// How long a loop with work has made no progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("no progress for {} s", .0.as_secs())]
 pub struct Stuck(pub Duration);
@@ -36,7 +36,7 @@ impl Watchdog {
     /// Whether there was progress within `limit`, or there is nothing to do.
     ///
     /// # Errors
-    /// Returns the time since the last progress or, without any progress, since the work began.
+    /// If there was none, returns the time since the last progress or, without any progress, since the work began.
     pub fn check(&self, limit: Duration) -> Result<(), Stuck> {
         let last = *self.0.lock();
         match last.map(|last| last.elapsed()).filter(|age| *age > limit) {

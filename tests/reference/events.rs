@@ -9,16 +9,16 @@ const INTRO: &str = "\
 # Events
 
 The operator reports problems with a managed Service, called *findings*, as Events on that Service.
-`kubectl describe service <name>` shows them.
+`kubectl describe service <name>` shows them. The message of an Event (the API field `note`) says what is wrong.
 
 All Events except `Synced` have the type `Warning`. The operator sends a Warning when it finds a problem, when the
 details of the problem change, every 30 minutes while the problem lasts, and after each leader change. For each Service,
 it sends at most 25 Events in a burst, and then one every 5 minutes. Only the leader sends Events. It also logs each
 finding, and counts it in the metric `endpoint_copier_findings{reason}`.
 
-The *in sync* column says whether a Service with this finding still counts as in sync in `status`, in `wait`, in the
-`endpoint-copier/InSync` condition and in the metrics. \"yes\" means only that the copies contain everything that the
-source and the Service allow. It does not mean that the VIP works.
+The *in sync* column says whether a Service with this finding still counts as in sync for the `status` and `wait`
+commands, and in the `endpoint-copier/InSync` condition and the metrics. \"yes\" means only that the copies contain
+everything that the source and the Service allow. It does not mean that the VIP works.
 
 ";
 

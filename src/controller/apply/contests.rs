@@ -27,7 +27,7 @@ const BETWEEN_REPAIRS: Duration = Duration::from_secs(60);
 const QUIET: Duration = Duration::from_secs(120);
 
 /// The number of times in a row that the operator writes the same content into a slice that others keep changing,
-/// before it pauses. No person makes so many changes less than a second apart, and a policy that changes each of our
+/// before it pauses. No person makes this many changes less than a second apart, and a policy that changes each of our
 /// writes reaches the limit within a second.
 const REPAIRS: u32 = 30;
 

@@ -85,13 +85,13 @@ impl Writer {
         self.contests.lock().finding(service, Instant::now())
     }
 
-    /// Carries out the plan for a Service: deletes of copies without consent, creates, updates, and then other deletes.
-    /// No copy is emptied and no other copy is deleted if one of these has failed other than by a refusal: a delete of
-    /// a copy without consent, a create, or an update that does not empty its copy. If any write has failed, leftovers
-    /// of the Go operator are not deleted. Updates that take endpoints out follow those that do not. After a failure
-    /// that is not a refusal, no update takes out another endpoint: after a conflict, the endpoints on which the plan
-    /// relies may be gone, and after a write without a response, the plan may be out of date. A contested copy that
-    /// serves clients as planned may be left for later; see [`Writer::contested`].
+    /// Carries out the plan for a Service in this order: deletes of copies for which consent is missing, creates,
+    /// updates, other deletes. If a delete for missing consent, a create, or an update that does not empty its copy
+    /// fails for any reason other than a refusal, no copy is emptied and the other deletes are not sent. If any write
+    /// has failed, leftovers of the Go operator are not deleted. Updates that take endpoints out follow those that do
+    /// not. After a failure that is not a refusal, no update takes out another endpoint: after a conflict, the
+    /// endpoints on which the plan relies may be gone, and after a write without a response, the plan may be out of
+    /// date. A contested copy that serves clients as planned may be left for later; see [`Writer::contested`].
     pub async fn apply(&self, term: &Term, service: Option<&Arc<ManagedService>>, plan: Plan) -> Applied {
         let Plan {
             withdrawn,

@@ -2,8 +2,8 @@
 //!
 //! A worker with its own queue writes the condition in parallel with the syncs, which never wait for it. A strategic
 //! merge patch changes only the entry of this type in the list of conditions, so the conditions and the addresses that
-//! others write are preserved. The patch names the resourceVersion that was seen, so a late write from a former leader
-//! cannot replace a newer condition.
+//! others write are preserved. The patch contains the resourceVersion that was seen, so a late write from a former
+//! leader cannot replace a newer condition.
 
 use std::collections::HashSet;
 

@@ -132,7 +132,7 @@ impl Probes {
         self.0.report.subscribe()
     }
 
-    /// Returns the targets that a leader suspects, and asks the other replicas about.
+    /// Returns the targets that a leader suspects and about which it asks the other replicas.
     pub(super) fn suspects(&self) -> BTreeSet<Target> {
         self.0.targets.lock().suspects()
     }

@@ -211,7 +211,7 @@ async fn services_are_dirty_only_when_the_facts_change() {
 
 /// Rule: 7.own-connections
 #[tokio::test(start_paused = true)]
-async fn own_connections_avoid_a_failing_server_if_another_is_well() {
+async fn own_connections_avoid_an_unhealthy_server_if_another_is_well() {
     let scene = Scene::default();
     let _running = scene.run();
     scene.copies(&[1, 2]);

@@ -20,7 +20,7 @@ use endpoint_copier_core::model::{NodeObject, NodesUnknown, WatchKind};
 /// The maximum number of Nodes on a page of a list. Each Node takes about 12 KB, mostly image names.
 const NODES_PAGE: u32 = 16;
 
-/// The watch continues for this time after it is no longer needed, so that a user who edits a Service back and forth
+/// The watch continues for this long after it is no longer needed, so that a user who edits a Service back and forth
 /// does not cause a list each time.
 const LINGER: Duration = Duration::from_secs(30);
 
@@ -28,7 +28,7 @@ const LINGER: Duration = Duration::from_secs(30);
 /// an error.
 const FORBIDDEN_PAUSE: Duration = Duration::from_secs(60);
 
-/// The time for which a list must fail before the Nodes count as unknown. A list that is forbidden makes them unknown
+/// How long a list must fail before the Nodes count as unknown. A list that is forbidden makes them unknown
 /// immediately.
 const FAILING: Duration = Duration::from_secs(30);
 

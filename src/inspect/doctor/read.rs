@@ -260,8 +260,8 @@ async fn rights(
     Ok(Rights { who, missing })
 }
 
-/// Returns the name of the ServiceAccount of a leader's Pod. The holder in the Lease begins with the name of the Pod,
-/// which ends before the last underscore.
+/// Returns the name of the ServiceAccount of a leader's Pod. The holder's identity in the Lease begins with the name of
+/// the Pod, which ends before the last underscore.
 async fn service_account(client: &Client, leader: &Leader) -> Result<String, Unknown> {
     let namespace = &leader.namespace;
     let holder = leader.holder.as_deref().unwrap_or_default();

@@ -34,7 +34,7 @@ struct LeaseState {
     /// The renewal time that the Lease states. It serves only to distinguish states that have the same version, which
     /// happens after a restore of etcd.
     renewed: Option<String>,
-    /// Whether there is a Lease, and it names a holder.
+    /// Whether there is a Lease with a holder.
     names_holder: bool,
     released: bool,
 }

@@ -67,7 +67,8 @@ metrics! {
              most recent time of all replicas is older than the lease duration, no replica leads.", &[]),
         lease_seen_renewed: page.gauge("endpoint_copier_lease_seen_renewed_timestamp_seconds",
             "When this replica last saw that any replica, including itself, took or renewed the Lease, as Unix time; 0 \
-             until then. If this time is older than the lease duration on every replica, no replica leads."),
+             if it has not seen this yet. If this time is older than the lease duration on every replica, no replica \
+             leads."),
         managed_services: page.gauge("endpoint_copier_managed_services",
             "Services that are managed, by annotation or by flag."),
         services_in_sync: page.gauge("endpoint_copier_services_in_sync",

@@ -121,8 +121,8 @@ const FAMILIES: [ServiceFamily; 3] = [
     ServiceFamily {
         name: "endpoint_copier_out_of_sync_seconds",
         help: "How long the copies of this Service have been out of sync, or in an unknown state because a watch that they \
-               depend on is silent; 0 if they are in sync. A pending change counts from its arrival, or from the start \
-               of the term if that is later.",
+               depend on is silent; 0 if they are in sync. For a pending change, the time is measured from its \
+               arrival, or from the start of the term if that is later.",
         values: |state, stale| {
             let behind = state.since().map(|since| since.elapsed());
             vec![("", behind.max(stale).unwrap_or_default().as_secs_f64())]

@@ -87,7 +87,7 @@ fn strip_copy(slice: &mut EndpointSlice) {
     metadata.finalizers = None;
 }
 
-/// The value or, if it is longer than any that the operator writes, an empty text, because both are invalid.
+/// The value or, if it is longer than any that the operator writes, an empty text, which is just as invalid.
 fn possible(value: &str) -> &str {
     if value.len() > MAX_VALUE { "" } else { value }
 }

@@ -39,7 +39,7 @@ impl Index {
         self.reconsider_namespace(changed)
     }
 
-    /// Reconsiders the sources in the namespace `changed`, if there is one.
+    /// Reconsiders the sources in `changed`, a namespace whose grants have changed, if there is one.
     fn reconsider_namespace(&mut self, changed: Option<String>) -> Dirty {
         changed.map_or_else(Dirty::new, |namespace| {
             let first = ServiceKey::new(namespace.as_str(), "");
@@ -139,7 +139,7 @@ impl Index {
 
     /// Reconsiders the requests for the sources that satisfy `is_meant`, of which `first` is the first by name. Returns
     /// the Services for which consent has changed, and the Services with copies that lack consent, whatever they ask
-    /// for now. Other Services are left out, because a sync would reveal that the source exists or changes.
+    /// for now. Other Services are not returned, because a sync would reveal that the source exists or changes.
     fn reconsider_from(&mut self, first: &ServiceKey, is_meant: impl Fn(&ServiceKey) -> bool) -> Dirty {
         let mut dirty = self.with_refused_copies(first.namespace(), &is_meant);
         let requests = self
@@ -252,7 +252,7 @@ impl Index {
 
     /// The sources whose missing consent leads to the deletion of these copies. The caller reads these sources before
     /// it deletes the copies, because a watch might not yet show the consent that a former leader has seen. A source
-    /// that only the annotations of a copy name is left out unless its namespace and name are valid.
+    /// that only the annotations of a copy name is not returned unless its namespace and name are valid.
     #[must_use]
     pub fn missing_consent(
         &self,

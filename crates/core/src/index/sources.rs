@@ -117,7 +117,7 @@ impl Index {
         }
     }
 
-    /// The sources in use that have been listed: names by namespace. A namespace is left out if it contains neither the
+    /// The sources in use that have been listed: names by namespace. A namespace is omitted if it contains neither the
     /// Service nor a slice of any of these sources, because a user who may edit a Service can name any number of
     /// namespaces.
     #[must_use]

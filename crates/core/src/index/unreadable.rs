@@ -12,7 +12,7 @@ use crate::model::{
 /// The known unreadable objects, by kind.
 #[derive(Debug, Default)]
 pub(super) struct UnreadableObjects {
-    /// Services that might be managed or not. Those with copies count as managed.
+    /// Services that might or might not be managed. Those with copies count as managed.
     pub services: HashMap<ServiceKey, Arc<ManagedService>>,
     /// Services that have been undecodable since the index first saw them, so that it is unknown which namespaces may
     /// copy them.

@@ -46,7 +46,7 @@ reasons! {
         means: "The Service cannot be decoded: a field that the operator reads has a value of the wrong type. No new \
             copies are created. Existing copies stay as they are, unless permission to copy the source is withdrawn \
             (see `NotPermitted`).",
-        remedy: "Correct the field that the note names, and apply the Service again.";
+        remedy: "Correct the field that the message names, and apply the Service again.";
 
     /// An annotation has an invalid value.
     InvalidAnnotation, leaves_undone: true,
@@ -55,7 +55,7 @@ reasons! {
             is not `off`. No new copies are created. Existing copies stay as they are, unless permission to copy the \
             source is withdrawn (see `NotPermitted`). If only the value of `when-source-empty` or `probe` is invalid, \
             the operator ignores the value and keeps copying, but the Service counts as out of sync.",
-        remedy: "Fix the annotation that the note names.";
+        remedy: "Fix the annotation that the message names.";
 
     /// The managed Service has a selector: the built-in controller writes its slices.
     HasSelector, leaves_undone: true,
@@ -78,10 +78,10 @@ reasons! {
     LimitReached, leaves_undone: true,
         means: "The number of managed Services exceeds the limit for the namespace or for the cluster. Services that \
             have copies come first, then the oldest Services, then the first by name. This Service gets no copies, and \
-            the operator deletes those that it had. Or the Service has more than 100 ports, which is the maximum of an \
-            EndpointSlice, so its copies have only the first 100.",
+            the operator deletes those that it had. Or the Service has more than 100 ports. An EndpointSlice can have \
+            at most 100, so the copies have only the first 100.",
         remedy: "Remove the annotation `endpoint-copier/enabled` from Services that need no copies, so that the next \
-            Service in line immediately gets its copies. Or raise the limit that the note names: \
+            Service in line immediately gets its copies. Or raise the limit that the message names: \
             `--max-services-per-namespace` or `--max-services`. If the Service has more than 100 ports, split them \
             among several Services.";
 
@@ -92,12 +92,12 @@ reasons! {
             grant permission, such as the source or a ReferenceGrant. The Event is the same whether or not the source \
             exists.",
         remedy: "Annotate the source with `endpoint-copier/allow-from`, or create a ReferenceGrant in its namespace; \
-            the note has the names. An admin can use `--allow-source` instead.";
+            the message has the names. An admin can use `--allow-source` instead.";
 
     /// The source is in another namespace, and does not list a port of the managed Service.
     PortNotPermitted, leaves_undone: true,
-        means: "The source is in another namespace, and its EndpointSlice does not list one of the Service's ports. \
-            The copy leaves out that port. If no port remains, there is no copy.",
+        means: "The source is in another namespace, and the Service has a port that the source's EndpointSlice does \
+            not list. The copy leaves out that port. If no port remains, there is no copy.",
         remedy: "Use a port of the source. For the default source, an admin can allow other ports with \
             `--allow-port`.";
 
@@ -127,7 +127,7 @@ reasons! {
             Service's families, or in only one of them although the `ipFamilyPolicy` of the Service is \
             `RequireDualStack`. The operator never sends this Event for `default/kubernetes`, because it takes the \
             addresses of the missing family from Nodes.",
-        remedy: "Give the source endpoints of that family, or run the command in the note. If the second family is \
+        remedy: "Give the source endpoints of that family, or run the command in the message. If the second family is \
             missing, the command removes it with `ipFamilyPolicy: SingleStack`. If the first family of a Service with \
             a cluster IP is missing, the command deletes and recreates the Service, because the first family cannot \
             change; this interrupts the traffic of the Service.";
@@ -138,7 +138,7 @@ reasons! {
             that family from Nodes. The addresses of some API servers are unknown, are not unique, or have never \
             answered, so the copies leave them out. Or the operator cannot list Nodes, so the copies keep the \
             addresses that they have.",
-        remedy: "Fix the problem that the note names: `status.addresses` of the Node, `--nodes-selector`, the \
+        remedy: "Fix the problem that the message names: `status.addresses` of the Node, `--nodes-selector`, the \
             permission to list Nodes, or an API server that listens on one family only.";
 
     /// The number of a port is not known.
@@ -166,15 +166,15 @@ reasons! {
     NameTaken, leaves_undone: true,
         means: "An EndpointSlice that is not a copy has the name of a copy. The operator does not touch that \
             EndpointSlice, so the copy is missing.",
-        remedy: "Delete the EndpointSlice that the note names, or recreate it under another name.";
+        remedy: "Delete the EndpointSlice that the message names, or recreate it under another name.";
 
     /// The API server keeps rejecting a write.
     WriteRefused, leaves_undone: true,
         means: "The API server rejects a write, for example with 403 or 422, or something else reverted a copy after \
             each of 30 writes in a row. The operator retries after 5 s, and doubles the delay up to 30 s.",
-        remedy: "Read the reason in the note, such as an admission policy, an invalid value, or a missing permission. \
-            If the chart value `rbac.namespaces` leaves out the namespace, the operator can write neither copies nor \
-            Events there, so only its log has the reason.";
+        remedy: "Read the reason in the message, such as an admission policy, an invalid value, or a missing \
+            permission. If the chart value `rbac.namespaces` leaves out the namespace, the operator can write neither \
+            copies nor Events there, so only its log has the reason.";
 
     /// Something else keeps writing our copies.
     OtherInstallation, leaves_undone: false,
@@ -183,7 +183,7 @@ reasons! {
             yields. The operator repairs differences that clients notice (endpoints, ports and what kube-proxy reads) \
             immediately, up to 30 times in a row (see `WriteRefused`), and other differences at most once a minute. \
             The finding ends two minutes after the other writer's last write.",
-        remedy: "Uninstall one of the two installations, or stop the other writer. The note has commands that find \
+        remedy: "Uninstall one of the two installations, or stop the other writer. The message has commands that find \
             them.";
 
     /// The source is empty, and the operator keeps the last good copies.
@@ -207,9 +207,9 @@ reasons! {
         means: "`externalTrafficPolicy` or `internalTrafficPolicy` is `Local`, and a ready endpoint has no `nodeName`, \
             so the endpoint is not local to any node. With `externalTrafficPolicy: Local`, its node does not announce \
             the address of the Service. With `internalTrafficPolicy: Local`, clients on its node do not reach the \
-            endpoint. For `default/kubernetes`, the operator takes the names from Nodes; the note says which address \
-            has no Node, and why.",
-        remedy: "Fix the problem that the note names: `status.addresses` of the Nodes, `--nodes-selector`, or the \
+            endpoint. For `default/kubernetes`, the operator takes the names from Nodes; the message says which \
+            address has no Node, and why.",
+        remedy: "Fix the problem that the message names: `status.addresses` of the Nodes, `--nodes-selector`, or the \
             permission to list Nodes. For any other source, set `nodeName` in its EndpointSlices. Or set the traffic \
             policy to `Cluster`.";
 
@@ -249,7 +249,7 @@ reasons! {
             The operator does not touch these slices. There is one Event for each origin of the slices: slices that \
             Kubernetes mirrors from an `Endpoints` object with the same name as the Service; slices that Kubernetes \
             left behind from when the Service had a selector; and slices that another component writes.",
-        remedy: "Run the commands in the note. A mirrored slice keeps coming back until the `Endpoints` object is \
+        remedy: "Run the commands in the message. A mirrored slice keeps coming back until the `Endpoints` object is \
             deleted. If another component writes the slices, stop it before you delete them.";
 
     /// An `Endpoints` object of the Go operator is mirrored, and the operator is not allowed to delete it.
@@ -258,10 +258,10 @@ reasons! {
             the operator is not allowed to read or delete the `Endpoints` object. Version 0.2 of the Go operator \
             leaves such an object behind.",
         remedy: "If the `Endpoints` object has the label `endpointslice.kubernetes.io/managed-by: \
-            endpoint-copier-operator`, the Go operator created it. Delete it with the command in the note, or set \
-            `rbac.goOperator: true` in the chart until it is deleted. If the `Endpoints` object does not have this \
-            label: for a Service that is not managed, do not delete the object; for a managed Service, see \
-            `ForeignSlices`.";
+            endpoint-copier-operator`, the Go operator created it. Delete it with the command in the message, or set \
+            `rbac.goOperator: true` in the chart until it is deleted. If the object does not have this \
+            label, see `ForeignSlices` if the Service is managed. If the Service is not managed, do not delete the \
+            object.";
 }
 
 /// The reason of the only Event whose type is not `Warning`.

@@ -7,7 +7,7 @@ words! {
     WatchKind {
         /// All Services.
         Services => "services",
-        /// The slices of sources, and all slices of managed and disabled Services that are not copies.
+        /// The slices of sources, and the slices of managed and disabled Services, except copies.
         Sources => "sources",
         /// The slices with our managed-by label.
         Copies => "copies",

@@ -70,8 +70,8 @@ pub mod annotation {
             "`\"true\"`: the Service is managed. `\"false\"`: the Service is not managed, whatever the flags say. The \
              operator deletes the copies of the Service, and the slice or `Endpoints` object that the Go operator left \
              for the Service. With any other value, even an empty one, the copies stay as they are until you fix the \
-             value (`InvalidAnnotation`), unless permission to copy the source is withdrawn (`NotPermitted`). Without \
-             the annotation, only the Service that `--managed-endpoint-name` names is managed.";
+             value (`InvalidAnnotation`), unless permission to copy the source is withdrawn (see `NotPermitted`). \
+             Without the annotation, only the Service that `--managed-endpoint-name` names is managed.";
         /// Name of the source Service.
         SOURCE_NAME = "endpoint-copier/default-service-name" =>
             "Name of the source Service. Without this annotation, the source is the default source, which is \

@@ -125,7 +125,7 @@ impl Nodes {
 
     /// Given the listed address of an API server, returns the server's address in `family`. Candidates are the
     /// addresses of the same kind of the only Node that has `listed`, except those in `own`, the addresses of the
-    /// managed Service itself. If only some candidates are shared with other Nodes, the shared ones are left out,
+    /// managed Service itself. If only some candidates are shared with other Nodes, the shared ones are excluded,
     /// because they might belong to other servers. The result is the lowest remaining candidate in `shown`, the
     /// addresses that copies show, because the order of a Node's addresses can change. If `shown` contains none of the
     /// candidates, the result is the first candidate.

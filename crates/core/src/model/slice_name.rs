@@ -22,8 +22,8 @@ pub fn is_named_after(slice: &str, service: &str) -> bool {
     slice == service || slice.strip_prefix(stem).is_some_and(is_word)
 }
 
-/// The Services after which a slice might be named. A Service whose `<service>-` was truncated is left out, because the
-/// name of the slice does not show where the Service's name ends.
+/// The Services after which a slice might be named. A Service whose `<service>-` was truncated is not returned, because
+/// the name of the slice does not show where the Service's name ends.
 #[must_use]
 pub fn named_after(slice: &SliceKey) -> Vec<ServiceKey> {
     // Without this check, if a Service `app` consents, a forged copy of a slice `app-admin` would reveal whether there

@@ -1,6 +1,6 @@
 //! The exchange of suspicions and objections between replicas, in the annotations of the probe Lease.
 //!
-//! The leader names the targets that it suspects, each with a round number. Another replica objects to a suspicion if
+//! The leader lists the targets that it suspects, each with a round number. Another replica objects to a suspicion if
 //! it finds the target clearly well ([`super::Targets::is_clearly_well`]): it writes the target and the round under its
 //! own key. Text that cannot be parsed counts as absent.
 
@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::{Moment, Target};
 use crate::model::short_hash;
 
-/// The annotation in which the leader names the targets that it suspects: `192.0.2.12:6443=17,192.0.2.12:9345=18`.
+/// The annotation in which the leader lists the targets that it suspects: `192.0.2.12:6443=17,192.0.2.12:9345=18`.
 pub const SUSPECTED: &str = "endpoint-copier/suspected";
 /// The prefix of the annotation keys of objections.
 const OBJECTION: &str = "objection.endpoint-copier/";
@@ -239,7 +239,7 @@ impl Peer {
 
     /// Returns the change to this replica's annotation that is due now, if any: the key, and either the new value or
     /// `None`, which means to remove the annotation. `suspected` is the Lease's value of [`SUSPECTED`]. Targets on this
-    /// node's own addresses are left out, because a connection to them says nothing about the network. The change
+    /// node's own addresses are excluded, because a connection to them says nothing about the network. The change
     /// counts as written; if the write fails, call [`Peer::failed`].
     pub fn answer(
         &mut self,

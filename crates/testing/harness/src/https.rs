@@ -1,4 +1,4 @@
-//! A client of TLS servers that accepts any certificate, as a scraper with `insecureSkipVerify` does.
+//! A TLS client that accepts any server certificate, like a scraper with `insecureSkipVerify`.
 
 use std::io;
 use std::sync::Arc;
@@ -56,7 +56,8 @@ pub fn request(path: &str, token: Option<&str>) -> String {
 /// Sends one request on a connection, and reads until the server closes it.
 ///
 /// # Errors
-/// If the handshake fails, the request cannot be written, or the response does not end as TLS requires.
+/// If the handshake fails, the request cannot be written, the response cannot be read, or the server closes the
+/// connection without a TLS `close_notify`.
 pub async fn https_get(stream: TcpStream, path: &str, token: Option<&str>) -> io::Result<HttpsAnswer> {
     let mut stream = tls(stream).await?;
     let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();

@@ -22,11 +22,11 @@ const CONTRAST: Duration = Duration::from_millis(300);
 /// The number of failures in a row after which a server is down.
 const DOWN_AFTER: usize = 3;
 
-/// Relapses within this time lengthen the rise, which is the time for which a server that was down must answer before
-/// it is up again.
+/// Relapses within this time lengthen the rise, which is how long a server that was down must answer before it is up
+/// again.
 const RELAPSE_WINDOW: Duration = Duration::from_secs(600);
 
-/// A server that has answered for this much longer than its rise takes has certainly risen.
+/// A server that has answered for longer than its rise by this much has certainly risen.
 const RISE_MARGIN: Duration = Duration::from_secs(15);
 
 /// A run of failures.

@@ -27,22 +27,22 @@ use crate::world::{State, World};
 /// The time between two checks of the laws.
 const CHECK_PERIOD: Duration = Duration::from_millis(250);
 
-/// Within this time, a dead API server is out, and each effect that has no bound of its own is complete.
+/// A dead API server must be out within this time, and each effect that has no bound of its own must be complete.
 const BOUND: Duration = Duration::from_secs(8);
 
-/// Within this time, an endpoint that must return immediately is back.
+/// An endpoint that must return immediately must be back within this time.
 const PROMPT_BOUND: Duration = Duration::from_secs(2);
 
-/// Within this time, a replica that reaches a suspected API server has objected.
+/// A replica that reaches a suspected API server must object within this time.
 const OBJECTION_BOUND: Duration = Duration::from_secs(4);
 
-/// Probes are blind after this time without a success from any endpoint.
+/// Probes are blind once no endpoint has had a success for this long.
 const BLIND_AFTER: Duration = Duration::from_secs(3);
 
 /// An objection younger than this still counts, with a margin.
 const OBJECTION_LIFETIME: Duration = Duration::from_millis(8500);
 
-/// Within this time, a copy that was edited or deleted by hand is repaired, if there is a leader.
+/// A copy that was edited or deleted by hand must be repaired within this time if there is a leader.
 const REPAIRED: Duration = Duration::from_secs(5);
 
 /// State that is kept between two checks.

@@ -15,10 +15,11 @@ use crate::world::World;
 
 const TYPE: &str = "endpoint-copier/InSync";
 
-/// Within this time, conditions are right: a pause of 60 s has ended, and a refused write has been repeated.
+/// The conditions must be right within this time. By then, a pause of 60 s has ended, and a refused write has been
+/// repeated.
 const BOUND: Duration = Duration::from_secs(150);
 
-/// Nothing is written for this time once everything is right.
+/// Once everything is right, nothing may be written for this long.
 const QUIET: Duration = Duration::from_secs(70);
 
 /// Waits until all conditions are right, and checks that they stay right without a write.

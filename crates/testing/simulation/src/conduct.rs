@@ -19,10 +19,10 @@ use crate::world::{State, World};
 /// Time before the end of a pause does not count.
 const CARRIED_OUT: Duration = Duration::from_secs(15);
 
-/// A replica without lists may compete for the Lease only after this time without news of the Lease.
+/// A replica without lists may compete for the Lease only after it has had no news of the Lease for this long.
 const LEADERLESS: Duration = Duration::from_secs(10);
 
-/// After a replica gives up the Lease because it sees nothing, it does not compete for the Lease for this time.
+/// After a replica gives up the Lease because it sees nothing, it does not compete for the Lease for this long.
 const ASIDE: Duration = Duration::from_secs(30);
 
 /// A replica that has given up the Lease because it sees nothing does not give it up again within this time.

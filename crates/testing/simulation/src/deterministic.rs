@@ -23,7 +23,7 @@ thread_local! {
     static LOOKS: Cell<u64> = const { Cell::new(0) };
 }
 
-/// From now on, gives this thread random bytes from the seed and the simulated wall clock. Call this first on a new
+/// From now on, gives this thread the simulated wall clock, and random bytes from the seed. Call this first on a new
 /// thread, because the standard library asks for random bytes once per thread.
 pub fn begin(seed: u64) {
     CHANCE.set(Some(seed));

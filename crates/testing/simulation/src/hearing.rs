@@ -253,7 +253,7 @@ impl State {
             return;
         };
         // For a while, a replica might not notice that the annotation was deleted or changed. For example, after etcd
-        // was restored, the same text is the same objection to the replica. The replica also does not know about a
+        // was restored, the replica takes the same text for the same objection. The replica also does not know about a
         // change that its watch has not shown yet. The patch has no precondition, so the objection is lost until it is
         // repeated.
         let shown = hearing

@@ -74,7 +74,7 @@ impl Many {
         _ = write!(report, "{}", sum.coverage);
         _ = writeln!(
             report,
-            "longest time after the last fault until the copies were right: {:.2} s",
+            "longest time from the last fault until the copies were right: {:.2} s",
             sum.slowest.as_secs_f64()
         );
         for (seed, outcome) in sum.failed.iter().take(PRINTED_FAILURES) {

@@ -39,9 +39,9 @@ pub enum ProbeStep {
         pick: usize,
         /// The failure of its dead API server.
         answer: Answer,
-        /// The time for which the source still lists it.
+        /// How long the source still lists it.
         listed: Duration,
-        /// The time for which it then stays off.
+        /// How long it then stays off.
         time: Duration,
     },
     /// An API server alternates between failing and answering.
@@ -198,14 +198,14 @@ impl World {
         });
     }
 
-    /// Notes that the laws of `calm.rs` can require nothing for this time.
+    /// Notes that the laws of `calm.rs` can require nothing for this long.
     pub fn disturbed_for(&self, time: Duration) {
         let until = self.now() + time;
         let disturbed = &mut self.state().probed.disturbed;
         *disturbed = until.max(*disturbed);
     }
 
-    /// Notes that a client lies for this time. Its lies have an effect for up to 11 s longer.
+    /// Notes that a client lies for this long. Its lies have an effect for up to 11 s longer.
     fn lies_for(&self, time: Duration) {
         let until = self.now() + time + Duration::from_secs(11);
         self.disturbed_for(time + Duration::from_secs(11));

@@ -23,33 +23,33 @@ use crate::sight::Blinded;
 use crate::systematic::Script;
 use crate::world::World;
 
-/// Within this time after the end of all faults, the copies are right: the Lease has expired, and hanging requests have
-/// been abandoned.
+/// The copies must be right within this time after the end of all faults. By then, the Lease has expired, and hanging
+/// requests have been abandoned.
 const BOUND: Duration = Duration::from_secs(25);
 
-/// The bound if a permanently refused write must be repeated first, or if the only replica has given up the Lease and
-/// competes again after 30 s.
+/// The bound if a write that was refused with 403 or 422 must be retried before the copies can be right, or if the only
+/// replica has given up the Lease and competes again after 30 s.
 const LONGER_BOUND: Duration = Duration::from_secs(50);
 
-/// Within this time, an API server that was out is back.
+/// An API server that probes took out of the copies must be ready in them again within this time.
 const RISE: Duration = Duration::from_secs(66);
 
-/// Within this time, a list of ReferenceGrants that was refused or not served is repeated.
+/// A list of ReferenceGrants that was refused or not served is repeated within this time.
 const DISCOVERY: Duration = Duration::from_secs(62);
 
 /// A watch that fails although its list succeeds lists again after a pause of at most 30 s, with jitter.
 const RELIST: Duration = Duration::from_secs(40);
 
-/// Within this time, a list of Nodes that was refused is repeated.
+/// A list of Nodes that was refused is repeated within this time.
 const REFUSED: Duration = Duration::from_secs(62);
 
-/// Once everything is right, it stays right for this time.
+/// Once everything is right, it must stay right for at least this long.
 const QUIET: Duration = Duration::from_secs(3);
 
-/// Within this time, a list without a response has failed.
+/// A list without a response has failed after this time.
 const LIST_LIMIT: Duration = Duration::from_secs(15);
 
-/// The time that the laws need to see the effects of a step of the probes.
+/// How long the checks in `calm.rs` need to observe the effects of a probe step.
 const LAST_STEP: Duration = Duration::from_secs(12);
 
 /// The result of one schedule.
@@ -63,7 +63,7 @@ pub struct Outcome {
     pub fingerprint: u64,
     /// The trace, with times.
     pub story: String,
-    /// The time after the last fault until the copies were right.
+    /// The time from the last fault until the copies were right.
     pub settled: Duration,
     /// The copies at the end.
     #[serde(skip)]
@@ -93,9 +93,9 @@ pub fn seed(seed: u64) -> Outcome {
     schedule(seed, Schedule::of(seed), Script::default())
 }
 
-/// Runs the schedule of a seed in its own process. `program` is the binary of this crate. Tokio seeds the random order
-/// in which a `watch` channel wakes its receivers from a count of the runtimes in the process, so only the first
-/// schedule of a process is reproducible from its seed.
+/// Runs the schedule of a seed in its own process. `program` is the binary of this crate. A `watch` channel wakes its
+/// receivers in a random order, and Tokio derives the seed for that order from the number of runtimes created in the
+/// process, so only the first schedule of a process is reproducible from its seed.
 ///
 /// # Errors
 /// If the program cannot be started, or its output is not an outcome.
@@ -125,7 +125,7 @@ pub fn held(seed: u64, of: Schedule) -> Outcome {
 /// once per thread.
 ///
 /// # Panics
-/// If the thread or the runtime cannot be created.
+/// If the thread cannot be created.
 pub fn schedule(seed: u64, schedule: Schedule, script: Script) -> Outcome {
     let run = move || {
         deterministic::begin(seed);
@@ -203,7 +203,7 @@ async fn play(seed: u64, schedule: Schedule, script: Script) -> Outcome {
             sleep(*pause).await;
             world.carry_out(step);
         }
-        // Waits until the laws have seen the effects of the last step.
+        // Gives the checks time to observe the effects of the last step.
         sleep(LAST_STEP).await;
         laws.abort();
         world.heal(replicas);
@@ -224,8 +224,9 @@ async fn play(seed: u64, schedule: Schedule, script: Script) -> Outcome {
     outcome
 }
 
-/// Waits until all copies are right, and checks that they stay right. Returns how long that took, not counting the rise
-/// of API servers that were out and, if `with_nodes`, the time until Nodes are listed.
+/// Waits until all copies are right, and checks that they stay right. Returns how long the copies took to become right.
+/// This excludes the time until API servers that probes took out are ready again and, if `with_nodes`, the time until
+/// Nodes are listed.
 async fn settle(world: &Arc<World>, may_stand_aside: bool, with_nodes: bool) -> Duration {
     let mut from = world.now();
     let refusals = ["answer 403", "answer 422"];

@@ -12,7 +12,7 @@ use crate::systematic::{copying, scenario, source};
 use crate::unreadable::Flaw;
 use crate::world::REPLICAS;
 
-/// Within this time, decisions made before a step are carried out.
+/// Decisions made before a step are carried out within this time.
 const LATER: Duration = Duration::from_secs(20);
 
 /// The numbers that select a Service, a source slice and a copy, if there are objects of each kind.

@@ -35,11 +35,12 @@ pub enum LeaseHarm {
 pub enum Edit {
     /// The copy gets other endpoints.
     Endpoints,
-    /// The copy names a resourceVersion of its source slice that does not exist yet, and loses its endpoints.
+    /// The copy is annotated with a resourceVersion of its source slice that does not exist yet, and loses its
+    /// endpoints.
     NewerSource,
     /// The copy is deleted.
     Deleted,
-    /// All endpoints of the copy become not ready, and the copy names them as taken out.
+    /// All endpoints of the copy become not ready, and the copy lists them as taken out.
     Memory,
 }
 

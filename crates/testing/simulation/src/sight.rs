@@ -12,26 +12,26 @@ use crate::schedule::{Edit, Step};
 use crate::stream::Ending;
 use crate::world::{REPLICAS, State, World};
 
-/// A leader releases the Lease when it has seen nothing of one kind for this time.
+/// A leader releases the Lease when it has seen nothing of one kind for this long.
 const BLIND_AFTER: Duration = Duration::from_secs(30);
 
 /// The time between two such releases of one replica.
 const RELEASE_PERIOD: Duration = Duration::from_secs(60);
 
-/// Within this time, a list without a response has failed (13 s), and the leader has noticed. Copies are listed only
-/// once the list of Services is complete or has failed.
+/// By the end of this time, a list without a response has failed (13 s), and the leader has noticed. Copies are listed
+/// only once the list of Services is complete or has failed.
 const NOTICE_BOUND: Duration = Duration::from_secs(15);
 
 /// After this time, decisions made before the failure have been carried out, and the view is in doubt.
 const DOUBT_AFTER: Duration = Duration::from_secs(17);
 
-/// Within this time, a replica without lists leads if it is the only one.
+/// A replica without lists leads within this time if it is the only one.
 const ALONE_BOUND: Duration = Duration::from_secs(18);
 
 /// A time longer than any schedule.
 const FOR_GOOD: Duration = Duration::from_secs(3600);
 
-/// Within this time, another replica has taken a released Lease when nothing else fails.
+/// Another replica takes a released Lease within this time if nothing else fails.
 const TAKEOVER_BOUND: Duration = Duration::from_secs(10);
 
 /// The kinds of lists and watches from which copies are made.

@@ -31,7 +31,7 @@ pub struct Script {
 pub enum Event {
     /// The watch breaks, and the history is compacted, so the event never arrives.
     Drop,
-    /// The watch is silent for this time.
+    /// The watch is silent for this long.
     Freeze(Duration),
     /// The replica is killed, and its successor begins at a server whose watch cache ends before the event.
     Rewind,
@@ -42,14 +42,14 @@ pub enum Event {
 pub enum AtEvent {
     /// Breaks the watch instead of sending the event.
     Drop,
-    /// Waits for this time before it sends the event.
+    /// Waits this long before it sends the event.
     Freeze(Duration),
 }
 
 /// The time after which a replica that a script has killed starts again.
 const RESTART_DELAY: Duration = Duration::from_millis(200);
 
-/// The time for which the servers stay behind after the replica was killed.
+/// How long the servers stay behind after the replica was killed.
 const LAG: Duration = Duration::from_secs(5);
 
 impl World {

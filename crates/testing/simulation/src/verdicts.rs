@@ -27,12 +27,11 @@ use crate::slices::{
 use crate::topology::is_api_source;
 use crate::world::{REPLICAS, State, World};
 
-/// A leader may take endpoints out for this time after the response to its last renewal. This includes the time until
-/// its next check.
+/// How long a leader may take endpoints out after the response to its last renewal. This includes the time until its
+/// next check.
 const RENEWED: Duration = Duration::from_millis(3250);
 
-/// After this long since its last renewal was stored, a replica no longer leads. This includes the time until its next
-/// check.
+/// How long a replica may lead after its last renewal was stored. This includes the time until its next check.
 const DEADLINE: Duration = Duration::from_millis(4250);
 
 /// A suspicion without an objection within this time is unopposed.
@@ -45,7 +44,7 @@ const REMEMBERED: Duration = Duration::from_secs(15);
 /// seen.
 const UNSEEN: Duration = Duration::from_secs(40);
 
-/// Probes are blind after this time without a success from any endpoint.
+/// Probes are blind once no endpoint has had a success for this long.
 const BLIND: Duration = Duration::from_secs(3);
 
 /// The time from an event to the report that includes it.

@@ -168,7 +168,7 @@ pub(crate) fn nonsense() -> Response<Body> {
     response(200, full("<html><body>Please log in to continue</body></html>"))
 }
 
-/// The first half of a response. Its length matches, so it looks complete.
+/// The first half of a response. The response states the length of that half, so it looks complete.
 pub(crate) async fn truncated(response: Response<Body>) -> Response<Body> {
     let (parts, bytes) = collected(response).await;
     Response::from_parts(parts, full(bytes.slice(..bytes.len() / 2)))

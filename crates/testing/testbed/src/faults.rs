@@ -112,7 +112,7 @@ pub enum Effect {
     Break,
 }
 
-/// A rule: an effect, the requests to which it applies, and how often it applies.
+/// A rule: an effect, the requests to which it applies, and how many times it applies.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
     /// The requests to which the rule applies.

@@ -34,7 +34,7 @@ pub async fn play(stage: &mut Stage, service: Value) -> Result<(), String> {
     let first = begin(stage).await?;
 
     let since = stage.cluster.apply(service, VIP)?;
-    let what = format!("the Service {VIP} of the README is applied");
+    let what = format!("the Service {VIP} from the README is applied");
     stage.timeline.action(&what);
     until_copied(stage, since, &[], &[one, two, three]).await?;
 
@@ -76,7 +76,7 @@ async fn begin(stage: &mut Stage) -> Result<String, String> {
     Ok(leader)
 }
 
-/// Freezes an API server and thaws it again. `default/kubernetes` lists it all the time.
+/// Freezes an API server and thaws it again. `default/kubernetes` lists it throughout.
 async fn freeze(stage: &mut Stage) -> Result<(), String> {
     let [one, two, three] = NODES;
     let since = Instant::now();

@@ -20,7 +20,7 @@ fn the_demo_plays_its_story_and_exits_with_0() {
         "/metrics",
         "three replicas start",
         " leads, the others stand by",
-        "the Service kubernetes-vip of the README is applied",
+        "the Service kubernetes-vip from the README is applied",
         "kubernetes-vip: nothing → 127.0.0.2 127.0.0.3 127.0.0.4",
         "node 127.0.0.3 is lost",
         "kubernetes-vip: 127.0.0.2 127.0.0.3 127.0.0.4 → 127.0.0.2 127.0.0.4",

@@ -46,13 +46,13 @@ const MAX_PAUSE: Duration = Duration::from_secs(2);
 /// The time from a write to the first read of the Lease, if its watch has not shown the write by then. It is short,
 /// because a target whose suspicion is stored late is taken out only after more failures.
 const FIRST_READ: Duration = Duration::from_millis(50);
-/// The time between two reads of the Lease while its watch is behind. It is shorter than the time for which the leader
-/// waits for objections.
+/// The time between two reads of the Lease while its watch is behind. It is shorter than the time that the leader waits
+/// for objections.
 const READ_PERIOD: Duration = Duration::from_millis(200);
 /// The time after a write during which reads are frequent. A watch that is still behind after this time will probably
 /// not recover soon.
 const FREQUENT_READS: Duration = Duration::from_secs(1);
-/// The time between two reads after [`FREQUENT_READS`]. It is shorter than the time for which an objection counts.
+/// The time between two reads after [`FREQUENT_READS`]. It is shorter than the lifetime of an objection.
 const SLOW_READ_PERIOD: Duration = Duration::from_secs(2);
 
 /// One replica's part in the exchange of suspicions and objections, whether or not the replica leads.

@@ -108,7 +108,7 @@ impl Watches {
         parts.collect()
     }
 
-    /// Restarts the watches that the cause requires, if there is one.
+    /// Restarts the watches that `cause` affects, if there is a cause.
     fn restart(&self, cause: Option<Cause>) {
         match cause {
             None => {}

@@ -24,8 +24,8 @@ pub(super) mod split;
 /// After this time without a change, names are merged into few watches and unneeded names are dropped.
 const QUIET_PERIOD: Duration = Duration::from_secs(60);
 
-/// The factor between the time that reading the names took and the pause before the next read. There may be thousands
-/// of names, and one user may change some of them all the time.
+/// The ratio of the pause before the next read of the names to the time that the last read took. There may be thousands
+/// of names, and one user may change some of them constantly.
 const READ_PAUSE_FACTOR: u32 = 9;
 
 /// Watches the slices of the Services with the pinned names, which never change, and with the names that managed

@@ -32,7 +32,7 @@ use endpoint_copier_core::model::{Restart, WatchKind, version};
 
 pub(super) mod errors;
 
-/// A watch without decoded events counts as alive only after it has lasted this long.
+/// Lines that are not decoded events count as activity of a watch only after it has lasted this long.
 const MINIMUM_AGE: Duration = Duration::from_secs(1);
 
 /// The minimum time between the beginnings of two watch requests of one watch.

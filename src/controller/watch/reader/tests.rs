@@ -177,7 +177,7 @@ async fn a_watch_that_always_ends_at_once_does_not_count_as_alive() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn watch_line_without_an_end_does_not_count_as_alive() {
+async fn unterminated_line_does_not_keep_a_watch_alive() {
     let service = service_fn(|request: Request<Body>| {
         let list = r#"{"metadata":{"resourceVersion":"1"},"items":[]}"#;
         let trickle = stream::unfold((), async |()| {
@@ -255,7 +255,7 @@ async fn watches_that_always_fail_cause_fewer_and_fewer_lists() {
 
 /// Rule: survive.relist-loop
 #[tokio::test(start_paused = true)]
-async fn expiry_after_a_shown_change_causes_a_list_at_once() {
+async fn a_watch_event_resets_the_pause_before_a_relist() {
     let change =
         r#"{"type":"ADDED","object":{"metadata":{"name":"a","namespace":"b","resourceVersion":"2"}}}"#;
     let lists = lists_of(WatchKind::Services, Duration::from_secs(600), move |number| {
@@ -283,7 +283,7 @@ async fn lease_whose_watch_expires_is_listed_again_within_a_second() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_undecodable_list_does_not_count_as_alive() {
+async fn a_watch_with_an_undecodable_list_does_not_count_as_alive() {
     let service = service_fn(|_: Request<Body>| {
         let list = Full::<Bytes>::from(r#"{"metadata":{"resourceVersion":"1"},"items":{}}"#);
         std::future::ready(Ok::<_, Infallible>(Response::new(list)))
@@ -293,7 +293,7 @@ async fn an_undecodable_list_does_not_count_as_alive() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_watch_unanswered_twice_avoids_its_server() {
+async fn a_watch_that_is_behind_twice_avoids_its_server() {
     let (reader, mut requests) = reader(true);
     let look = async {
         sleep(Duration::from_secs(5)).await;
@@ -314,7 +314,7 @@ async fn a_watch_unanswered_twice_avoids_its_server() {
 
 /// Rule: 5.blind
 #[test]
-fn only_5xx_undecodable_or_missing_responses_may_be_local() {
+fn only_client_errors_are_expected_on_every_replica() {
     for (code, for_all) in [
         (400, true),
         (401, true),

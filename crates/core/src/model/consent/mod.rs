@@ -119,7 +119,7 @@ pub struct Grantors<'a> {
     pub annotation: Option<&'a AllowFrom>,
     /// Whether the source has been undecodable since the index first saw it, so that its annotation is unknown.
     pub is_unread: bool,
-    /// Whether all Services have been listed, so that a missing annotation is known to be absent.
+    /// Whether all Services have been listed, so that an annotation that was not seen is known to be absent.
     pub services_listed: bool,
     /// All ReferenceGrants.
     pub grants: &'a Grants,

@@ -398,7 +398,7 @@ fn target_is_clearly_well_while_no_attempt_hangs() {
     assert!(!probes.targets.is_clearly_well(target(1), at(1_300)), "failing");
 }
 
-/// The longest time, in milliseconds, that an attempt can be unanswered without putting the target in doubt, after
+/// The maximum time, in milliseconds, that an attempt can be unanswered without putting the target in doubt, after
 /// responses that took `answers` milliseconds each.
 fn patience(answers: &[u64]) -> u64 {
     let mut probes = Probes::new(1);

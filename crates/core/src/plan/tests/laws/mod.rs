@@ -279,7 +279,7 @@ proptest! {
         let mut history = History::new();
         history.world.settle("vip");
         for change in changes.iter().chain(&[Change::Service(follows), Change::Source(0, ends, 0)]) {
-            // Changes that the operator cannot undo are left out.
+            // Changes that the operator cannot undo are skipped.
             if matches!(change, Change::Foreign(..) | Change::Edit(_, ManualEdit::NoOwner | ManualEdit::NoManager | ManualEdit::Owner(_) | ManualEdit::NoAnnotation(_) | ManualEdit::Finalizer)) {
                 continue;
             }
