@@ -16,6 +16,9 @@ use tokio::time::timeout;
 /// The maximum time to wait until all copies show an address.
 const PATIENCE: Duration = Duration::from_secs(300);
 
+/// The message for copies that are not right in time.
+pub const NOT_SHOWN: &str = "not all copies showed the change in time";
+
 /// The number of copies in a namespace by the addresses that they list, joined with commas.
 pub struct Copies {
     by_address: watch::Receiver<(Instant, BTreeMap<String, usize>)>,
@@ -53,14 +56,17 @@ impl Copies {
     }
 
     /// Waits until exactly this many copies show an address, or several addresses joined with commas. Returns the time
-    /// at which the last copy did.
-    pub async fn until_shown(&self, address: &str, copies: usize) -> Result<Instant, String> {
+    /// at which the last copy did, or `None` if that takes too long.
+    pub async fn until_shown(&self, address: &str, copies: usize) -> Option<Instant> {
         let mut by_address = self.by_address.clone();
         let shown = by_address.wait_for(|(_, counts)| counts.get(address) == Some(&copies));
-        let shown = timeout(PATIENCE, shown).await;
-        let shown =
-            shown.map_err(|_| format!("there are not exactly {copies} copies that show {address}"))?;
-        Ok(shown.map_err(|_| "the watch has ended".to_owned())?.0)
+        Some(
+            timeout(PATIENCE, shown)
+                .await
+                .ok()?
+                .expect("a watch without an end")
+                .0,
+        )
     }
 }
 

@@ -11,7 +11,7 @@ use kube::Api;
 use kube::api::PostParams;
 use tokio::time::sleep;
 
-use crate::copies::Copies;
+use crate::copies::{Copies, NOT_SHOWN};
 use crate::outage::until_copied;
 use crate::rows::{Idle, Outcome};
 use crate::stage::Stage;
@@ -114,7 +114,10 @@ pub async fn cold_start(stage: &mut Stage) -> Result<Outcome, String> {
     let copies = Copies::watch(&stage.cluster, "default");
     let start = Instant::now();
     stage.start_replica();
-    let last = copies.until_shown(&ADDRESSES.join(","), MANAGED).await?;
+    let last = copies
+        .until_shown(&ADDRESSES.join(","), MANAGED)
+        .await
+        .ok_or(NOT_SHOWN)?;
     Ok(Outcome::Took(last.saturating_duration_since(start)))
 }
 

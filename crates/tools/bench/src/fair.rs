@@ -12,7 +12,7 @@ use kube::api::ListParams;
 use serde_json::json;
 use testbed::{Effect, Fault, Match};
 
-use crate::copies::Copies;
+use crate::copies::{Copies, NOT_SHOWN};
 use crate::cost::NO_PROBES;
 use crate::rows::Outcome;
 use crate::stage::Stage;
@@ -44,7 +44,11 @@ pub async fn fan_out(stage: &mut Stage, services: usize) -> Result<Outcome, Stri
     tenant.change_and_wait(stage, services).await?;
     let address = tenant.change(stage).await;
     let start = Instant::now();
-    let last = tenant.copies.until_shown(&address, services).await?;
+    let last = tenant
+        .copies
+        .until_shown(&address, services)
+        .await
+        .ok_or(NOT_SHOWN)?;
     Ok(Outcome::Took(last.saturating_duration_since(start)))
 }
 
@@ -61,7 +65,7 @@ pub async fn vip_delay(stage: &mut Stage, services: usize, percentile: usize) ->
         let address = stage.change().await;
         let start = Instant::now();
         took.push(stage.shown(&address).await?.saturating_duration_since(start));
-        copies.until_shown(&address, services).await?;
+        copies.until_shown(&address, services).await.ok_or(NOT_SHOWN)?;
     }
     took.sort();
     Ok(Outcome::Took(took[(CHANGES * percentile).div_ceil(100) - 1]))
@@ -80,7 +84,11 @@ pub async fn busy_tenant(stage: &mut Stage, services: usize) -> Result<Outcome, 
     for _ in 0..FEW_CHANGES {
         let address = tenant.change(stage).await;
         slowest = slowest.max(other.copy_delay(stage).await?);
-        tenant.copies.until_shown(&address, services).await?;
+        tenant
+            .copies
+            .until_shown(&address, services)
+            .await
+            .ok_or(NOT_SHOWN)?;
     }
     Ok(Outcome::Took(slowest))
 }
@@ -148,14 +156,18 @@ impl Tenant {
     /// Changes the source, and waits until all copies show the new address.
     async fn change_and_wait(&self, stage: &mut Stage, services: usize) -> Result<(), String> {
         let address = self.change(stage).await;
-        self.copies.until_shown(&address, services).await.map(drop)
+        self.copies
+            .until_shown(&address, services)
+            .await
+            .ok_or(NOT_SHOWN)?;
+        Ok(())
     }
 
     /// Measures the time until a change to the source reaches the only copy.
     async fn copy_delay(&self, stage: &mut Stage) -> Result<Duration, String> {
         let address = self.change(stage).await;
         let start = Instant::now();
-        let shown = self.copies.until_shown(&address, 1).await?;
+        let shown = self.copies.until_shown(&address, 1).await.ok_or(NOT_SHOWN)?;
         Ok(shown.saturating_duration_since(start))
     }
 }

@@ -16,7 +16,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use plotters::prelude::*;
 use tokio::time::sleep;
 
-use crate::copies::Copies;
+use crate::copies::{Copies, NOT_SHOWN};
 
 /// The number of changes to a source from which a median is taken.
 const CHANGES: u32 = 20;
@@ -128,7 +128,7 @@ async fn measure(operator: &Path, size: Size) -> Costs {
     let last = copies
         .until_shown(&shown.join(","), size.services)
         .await
-        .expect("all copies");
+        .expect(NOT_SHOWN);
     let (cold_start, cold_cpu) = (last.saturating_duration_since(start), replica.cpu_time());
     drop(copies);
     let requests = replica.sent_requests().await;
