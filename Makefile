@@ -25,8 +25,9 @@ else ifneq ($(shell id -u),0)
   PROFILE := no-root
 endif
 
-# Most black-box tests wait most of the time, so three tests share two processors.
-export NEXTEST_TEST_THREADS ?= $(shell echo $$(( ($$(getconf _NPROCESSORS_ONLN) * 3 + 1) / 2 )))
+# Three tests share a processor, because black-box tests wait most of the time. .config/nextest.toml says which tests
+# count as two.
+export NEXTEST_TEST_THREADS ?= $(shell echo $$(( $$(getconf _NPROCESSORS_ONLN) * 3 )))
 
 help: ## lists all targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
