@@ -1,7 +1,7 @@
 //! The watch of Nodes: when it runs, and the effects of its failures.
 
 use serde_json::{Value, json};
-use testbed::{Effect, Fault, Match, Request, Store};
+use testbed::{Effect, Ending, Fault, Match, Request, Store};
 
 use crate::harness::{
     CONTROL_PLANE, Operator, addresses, cluster, pass, put, seconds, service, slices_of, until, warnings,
@@ -171,4 +171,39 @@ async fn broken_watch_of_nodes_removes_no_endpoint() {
         .until_addresses("vip", &["192.0.2.1", "192.0.2.2", "2001:db8::1"])
         .await;
     assert_eq!(addresses(&store, "kubernetes"), SERVERS);
+}
+
+/// Rule: 8.unknown-nodes
+#[tokio::test(start_paused = true)]
+async fn recreated_node_keeps_its_address_during_a_long_list() {
+    let store = cluster_with_nodes();
+    // More Nodes than one page holds. The page with the new Node comes first.
+    for number in 0..20 {
+        let addresses = [format!("198.51.100.{number}"), format!("2001:db8::f:{number}")];
+        put(
+            &store,
+            node(
+                &format!("other-{number:02}"),
+                addresses.each_ref().map(String::as_str),
+            ),
+        );
+    }
+    let operator = Operator::start(&store);
+    put(&store, dual_stack("vip"));
+    operator.until_addresses("vip", &BOTH).await;
+    let (before, lists) = (slices_of(&store, "vip"), requests(&store, "list"));
+    let of_nodes = |verb| Match::any().verb(verb).resource("nodes");
+    let faults = operator.nodes.faults();
+    faults.add(Fault::new(of_nodes("list"), Effect::Latency(seconds(3))));
+    faults.add(Fault::status(of_nodes("watch"), 410).times(1));
+    faults.end_watches(of_nodes("watch"), Ending::Abrupt);
+    store.delete("nodes", "", "a").expect("a Node");
+    put(&store, node("a-new", ["192.0.2.1", "2001:db8::1"]));
+    pass(seconds(60)).await;
+    assert!(requests(&store, "list") >= lists + 2, "no list of two pages");
+    assert_eq!(slices_of(&store, "vip"), before);
+    store.delete("nodes", "", "a-new").expect("a Node");
+    operator
+        .until_addresses("vip", &["192.0.2.1", "192.0.2.2", "2001:db8::2"])
+        .await;
 }

@@ -1,7 +1,6 @@
 //! The watch of Nodes. It runs while a managed Service needs Nodes, and for [`LINGER`] longer. No sync waits for it:
 //! while it is missing, copies keep the addresses that they have from Nodes.
 
-use std::collections::HashSet;
 use std::time::Duration;
 
 use kube::Api;
@@ -14,8 +13,8 @@ use crate::apiserver::decode::Guarded;
 use crate::apiserver::http_status;
 use crate::controller::workqueue::Marks;
 use crate::telemetry::failure_log::FailureLog;
-use endpoint_copier_core::index::Dirty;
-use endpoint_copier_core::model::{NodeObject, NodesUnknown, WatchKind};
+use endpoint_copier_core::index::{Dirty, Index};
+use endpoint_copier_core::model::{Node, NodeObject, NodesUnknown, WatchKind};
 
 /// The maximum number of Nodes on a page of a list. Each Node takes about 12 KB, mostly image names.
 const NODES_PAGE: u32 = 16;
@@ -77,44 +76,41 @@ impl Watches {
         if !selector.is_empty() {
             config = config.labels(selector);
         }
-        let (mut listed, log) = (HashSet::new(), FailureLog::new("decoding a Node"));
+        let (mut listed, log) = (Vec::new(), FailureLog::new("decoding a Node"));
         let mut failing = None;
         let handle = |event: Result<Event<Guarded<NodeObject>>, &watcher::Error>| {
             let event = match event {
                 Ok(event) => event,
                 Err(error) => return self.nodes_failed(error, &mut failing),
             };
-            let mut index = self.index.lock();
-            let is_listed = matches!(event, Event::InitApply(_));
             let dirty = match event {
                 Event::Init => {
                     listed.clear();
-                    Dirty::new()
+                    return None;
                 }
-                Event::InitApply(node) | Event::Apply(node) => {
-                    let name = node.slim_metadata().name.clone().unwrap_or_default();
-                    let dirty = match node.object {
-                        Ok(node) => index.apply_node(node.node),
-                        Err(object) => {
-                            // Nodes are alike, so a problem of one Node usually affects many.
-                            log.failed_by(String::new(), &format!("{name}: {}", object.error));
-                            index.apply_unreadable_node(&name)
-                        }
-                    };
-                    if is_listed {
-                        listed.insert(name);
-                    }
-                    dirty
+                Event::InitApply(node) => {
+                    listed.push(read(node, &log));
+                    return None;
                 }
+                Event::Apply(node) => apply(&mut self.index.lock(), read(node, &log)),
                 Event::Delete(node) => {
-                    index.delete_node(node.slim_metadata().name.as_deref().unwrap_or_default())
+                    let name = node.slim_metadata().name.as_deref().unwrap_or_default();
+                    self.index.lock().delete_node(name)
                 }
+                // A list is recorded at once. Otherwise a deleted Node and the Node that replaced it would both have
+                // their addresses until the last page arrives.
                 Event::InitDone => {
                     failing = None;
-                    index.nodes_listed(&std::mem::take(&mut listed))
+                    let names = listed.iter().map(|(name, _)| name.clone()).collect();
+                    let mut index = self.index.lock();
+                    let mut dirty: Dirty = listed
+                        .drain(..)
+                        .flat_map(|node| apply(&mut index, node))
+                        .collect();
+                    dirty.extend(index.nodes_listed(&names));
+                    dirty
                 }
             };
-            drop(index);
             self.mark_for_nodes(dirty);
             None
         };
@@ -148,5 +144,27 @@ impl Watches {
         if !dirty.is_empty() {
             self.dirty.mark(dirty);
         }
+    }
+}
+
+/// The name of a Node, and the Node itself unless it cannot be decoded.
+type Read = (String, Option<Node>);
+
+fn read(node: Guarded<NodeObject>, log: &FailureLog) -> Read {
+    let name = node.slim_metadata().name.clone().unwrap_or_default();
+    match node.object {
+        Ok(node) => (name, Some(node.node)),
+        Err(object) => {
+            // Nodes are alike, so a problem of one Node usually affects many.
+            log.failed_by(String::new(), &format!("{name}: {}", object.error));
+            (name, None)
+        }
+    }
+}
+
+fn apply(index: &mut Index, (name, node): Read) -> Dirty {
+    match node {
+        Some(node) => index.apply_node(node),
+        None => index.apply_unreadable_node(&name),
     }
 }
