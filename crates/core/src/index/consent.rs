@@ -179,7 +179,7 @@ impl Index {
         services
     }
 
-    fn reconsider_all(&mut self) -> Dirty {
+    pub(super) fn reconsider_all(&mut self) -> Dirty {
         let is_across =
             |(source, service): &&(ServiceKey, ServiceKey)| source.namespace() != service.namespace();
         let requests: Vec<_> = self.requests.pairs.iter().filter(is_across).cloned().collect();

@@ -165,6 +165,8 @@ impl Index {
         self.services_gone.retain(|key, _| listed.contains(key));
         let mut dirty: Dirty = gone.iter().flat_map(|key| self.delete_service(key)).collect();
         if !std::mem::replace(&mut self.services_listed, true) {
+            // Grants might have been listed before, when no consent could be decided.
+            dirty.extend(self.reconsider_all());
             self.first_names = self.names();
             dirty.extend(self.all());
         }

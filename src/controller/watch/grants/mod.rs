@@ -50,7 +50,12 @@ pub async fn grants(watches: Watches) {
                 grants.refused(&mut refused);
                 sleep(DISCOVERY).await;
             }
+            Err(error) if http_status::status_of(&error).is_some_and(http_status::is_forbidden) => {
+                grants.refused(&mut refused);
+                sleep(DISCOVERY).await;
+            }
             Err(error) => {
+                refused = None;
                 let at_least = http_status::status_of(&error).and_then(http_status::throttled);
                 sleep(failures.next_pause().max(at_least.unwrap_or_default())).await;
             }
@@ -157,7 +162,8 @@ impl GrantWatch {
                     self.refused(refused);
                     return Some(DISCOVERY);
                 }
-                Err(_) => {}
+                // After another failure, it is unknown whether ReferenceGrants could still not be read.
+                Err(_) => *refused = None,
             }
             None
         };

@@ -33,6 +33,13 @@ enum GrantApi {
     Overloaded,
     /// The API in `v1`, with 403 for lists.
     Forbidden,
+    /// 403 for every request.
+    AllForbidden,
+}
+
+fn forbidden() -> (u16, Option<Value>) {
+    let status = json!({"code": 403, "status": "Failure", "message": "", "reason": "Forbidden"});
+    (403, Some(status))
 }
 
 fn answer(state: GrantApi, path: &str, query: &str) -> (u16, Option<Value>) {
@@ -41,6 +48,7 @@ fn answer(state: GrantApi, path: &str, query: &str) -> (u16, Option<Value>) {
         GrantApi::Forbidden => "v1",
         GrantApi::NoVersion => "",
         GrantApi::Unavailable => return (503, Some(json!({}))),
+        GrantApi::AllForbidden => return forbidden(),
         GrantApi::Overloaded => {
             let details = json!({"retryAfterSeconds": 60});
             return (
@@ -75,12 +83,7 @@ fn answer(state: GrantApi, path: &str, query: &str) -> (u16, Option<Value>) {
     });
     let items = match state {
         GrantApi::Grant(_) => vec![grant],
-        GrantApi::Forbidden => {
-            return (
-                403,
-                Some(json!({"code": 403, "status": "Failure", "message": "", "reason": "Forbidden"})),
-            );
-        }
+        GrantApi::Forbidden => return forbidden(),
         _ => Vec::new(),
     };
     (
@@ -232,8 +235,28 @@ async fn discovery_waits_as_long_as_retry_after_asks() {
 
 /// Rule: 9.discovery
 #[tokio::test(start_paused = true)]
-async fn source_is_refused_after_five_minutes_without_list_rights() {
-    let scene = Scene::new(GrantApi::Forbidden);
-    assert_eq!(scene.after(290).await, "unknown");
-    assert_eq!(scene.after(120).await, "refused");
+async fn source_is_refused_after_five_minutes_without_rights() {
+    for state in [GrantApi::Forbidden, GrantApi::AllForbidden] {
+        let scene = Scene::new(state);
+        assert_eq!(scene.after(290).await, "unknown", "{state:?}");
+        assert_eq!(scene.after(120).await, "refused", "{state:?}");
+    }
+}
+
+/// An API server that has just started can answer 403 until it has read its roles.
+/// Rule: 9.discovery
+#[tokio::test(start_paused = true)]
+async fn brief_403_before_and_after_an_outage_withdraws_nothing() {
+    let scene = Scene::new(GrantApi::Grant("v1"));
+    assert_eq!(scene.after(1).await, "permitted");
+    for state in [GrantApi::Forbidden, GrantApi::AllForbidden] {
+        *scene.state.lock() = state;
+        assert_eq!(scene.after(100).await, "permitted", "{state:?}");
+        *scene.state.lock() = GrantApi::Unavailable;
+        assert_eq!(scene.after(400).await, "permitted", "{state:?}");
+        *scene.state.lock() = state;
+        assert_eq!(scene.after(100).await, "permitted", "{state:?}");
+        *scene.state.lock() = GrantApi::Grant("v1");
+        assert_eq!(scene.after(100).await, "permitted", "{state:?}");
+    }
 }

@@ -522,6 +522,23 @@ fn nothing_is_touched_before_services_and_grants_are_listed() {
     assert_eq!(none.withdrawn.len(), 1);
 }
 
+/// Rule: 9.reference-grant
+#[test]
+fn grants_count_if_they_are_listed_before_services() {
+    for world in consenting() {
+        let mut index = Index::new(world.defaults.clone());
+        index.apply_service(&service("vip").source("web", "app"));
+        let read = |grant: &ReferenceGrant| (grant.metadata.clone(), Some(Grant::read(grant)));
+        index.grants_listed(world.grants.iter().map(read));
+        for service in world.services.values() {
+            index.apply_service(service);
+        }
+        let dirty = index.services_listed(&world.services.keys().cloned().collect());
+        assert!(dirty.contains(&vip()));
+        assert_eq!(index.names(), world.index().names());
+    }
+}
+
 /// An index of this world in which the slices of no source are listed.
 fn without_names(world: &World) -> Index {
     let mut index = Index::new(world.defaults.clone());
