@@ -14,6 +14,10 @@ use endpoint_copier_core::model::{Finding, Operation, Reason, SliceKey, SyncResu
 const NAMESPACE_HINT: &str =
     "; to allow it, list this namespace in rbac.namespaces of the chart, or leave that empty";
 
+/// The pause after a create in a terminating namespace. An API server that is behind can still take a recreated
+/// namespace for the deleted one, so the create is tried again.
+pub(super) const TERMINATING_PAUSE: Duration = Duration::from_secs(60);
+
 /// An error that stops a sync, or makes a part of it fail.
 #[derive(Debug, thiserror::Error)]
 pub enum SyncError {
@@ -99,6 +103,19 @@ impl SyncError {
         }
     }
 
+    /// Returns the error for an update that the API server accepted, but that changed nothing.
+    pub(super) fn reverted(slice: &SliceKey) -> Self {
+        Self::Refused {
+            operation: Operation::Update,
+            slice: slice.clone(),
+            message: "the API server accepted the update but stored no change; find out what reverts it, such as an \
+                      admission policy"
+                .to_owned(),
+            is_forbidden: false,
+            retry_at: None,
+        }
+    }
+
     /// Returns the error for a failed request that may succeed later.
     pub(super) fn unavailable(operation: &'static str, object: String, error: &kube::Error) -> Self {
         Self::Unavailable {
@@ -136,7 +153,10 @@ impl SyncError {
         let (result, requeue) = match self {
             Self::Unlisted | Self::TermOver => (SyncResult::Requeued, Requeue::WhenDirty),
             Self::Outdated { until } => (SyncResult::Requeued, Requeue::Resume(*until)),
-            Self::NamespaceTerminating { .. } => (SyncResult::Refused, Requeue::WhenDirty),
+            Self::NamespaceTerminating { .. } => {
+                let next = Instant::now() + TERMINATING_PAUSE;
+                (SyncResult::Refused, Requeue::At(next))
+            }
             Self::Conflict { .. } => (
                 SyncResult::Requeued,
                 due.map_or(Requeue::WhenDirty, Requeue::Resume),

@@ -1,7 +1,7 @@
 //! Writes that the API server refuses, permanently or because the namespace is terminating.
 
 use serde_json::json;
-use testbed::{Fault, Match, Request, Rule, builders};
+use testbed::{Effect, Fault, Match, Request, Rule, builders};
 
 use crate::harness::{
     Operator, addresses, cluster, events, ms, namespace_named, pass, put, seconds, service, service_in,
@@ -147,7 +147,7 @@ async fn old_copies_wait_for_replacements_that_may_still_succeed() {
 
 /// Rule: 2.namespace-terminating
 #[tokio::test(start_paused = true)]
-async fn a_terminating_namespace_is_left_alone_until_service_changes() {
+async fn a_terminating_namespace_is_tried_once_a_minute() {
     let mut service = service("vip");
     service["metadata"]["namespace"] = json!("blue");
     service["metadata"]["annotations"]["endpoint-copier/default-service-namespace"] = json!("default");
@@ -161,22 +161,60 @@ async fn a_terminating_namespace_is_left_alone_until_service_changes() {
     let operator = Operator::start(&store);
     pass(seconds(600)).await;
     let tries = operator.slice_requests("create");
-    assert_eq!(tries.len(), 1, "{:?}", operator.asked());
+    assert!((9..=10).contains(&tries.len()), "{:?}", operator.asked());
     assert_eq!(tries[0].status, Some(403));
     assert!(store.list("events.events.k8s.io", None).is_empty());
     assert_eq!(
         operator.metric("endpoint_copier_findings{reason=\"WriteRefused\"}"),
         Some(0)
     );
-    let touch = json!({"metadata": {"annotations": {"endpoint-copier/when-source-empty": "follow"}}});
-    store.patch("services", "blue", "vip", touch).expect("a patch");
-    pass(seconds(600)).await;
+    put(
+        &store,
+        slice("kubernetes", "kubernetes", &["192.0.2.1", "192.0.2.2"]),
+    );
+    pass(seconds(10)).await;
     assert_eq!(
         operator.slice_requests("create").len(),
-        2,
-        "{:?}",
-        operator.asked()
+        tries.len(),
+        "after a change"
     );
+}
+
+/// An API server that is behind can still take a recreated namespace for the deleted one.
+/// Rule: 2.namespace-terminating
+#[tokio::test(start_paused = true)]
+async fn a_copy_is_created_if_its_namespace_is_not_terminating() {
+    let operator = Operator::start(&cluster(&["192.0.2.1"]));
+    let create = Match::any().verb("create").resource("endpointslices");
+    operator
+        .writer
+        .faults()
+        .add(Fault::new(create, Effect::NamespaceTerminating).times(1));
+    put(&operator.store, service("vip"));
+    let took = operator.until_addresses("vip", &["192.0.2.1"]).await;
+    assert!((seconds(59)..=seconds(61)).contains(&took), "{took:?}");
+}
+
+/// Rule: 2.write-refused, 2.write-refused-pause
+#[tokio::test(start_paused = true)]
+async fn an_update_that_changes_nothing_counts_as_refused() {
+    let operator = Operator::start(&cluster(&["192.0.2.1"]));
+    put(&operator.store, service("vip"));
+    operator.until_addresses("vip", &["192.0.2.1"]).await;
+    let update = Match::any().verb("update").resource("endpointslices");
+    let fault = operator.writer.faults().add(Fault::new(update, Effect::Reverted));
+    put(&operator.store, builders::kubernetes_slice(&["192.0.2.2"]));
+    pass(seconds(100)).await;
+    let tries = operator.slice_requests("update").len();
+    assert!((5..=7).contains(&tries), "{tries}");
+    let refused = "endpoint_copier_findings{reason=\"WriteRefused\"}";
+    assert_eq!(operator.metric(refused), Some(1));
+    assert_eq!(operator.metric("endpoint_copier_services_in_sync"), Some(0));
+    operator.writer.faults().remove(fault);
+    let took = operator.until_addresses("vip", &["192.0.2.2"]).await;
+    assert!(took <= ms(30_050), "{took:?}");
+    pass(seconds(2)).await;
+    assert_eq!(operator.metric(refused), Some(0));
 }
 
 /// Rule: 3.deletion-timestamp

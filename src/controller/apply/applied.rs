@@ -77,7 +77,10 @@ impl Applied {
 
     /// Records a write that failed.
     pub(super) fn fail(&mut self, error: SyncError) {
-        self.has_failed |= !matches!(error, SyncError::Refused { .. });
+        self.has_failed |= !matches!(
+            error,
+            SyncError::Refused { .. } | SyncError::NamespaceTerminating { .. }
+        );
         self.is_overloaded |= error.is_overload();
         self.failures.push(error);
     }

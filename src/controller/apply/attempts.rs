@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use crate::controller::error::SyncError;
+use crate::controller::error::{SyncError, TERMINATING_PAUSE};
 use crate::controller::refusals::Refusals;
 use endpoint_copier_core::model::{EndpointSlice, ManagedService, Operation, ServiceKey, SliceKey};
 
@@ -22,8 +22,8 @@ pub(super) struct Attempts {
     rights: Refusals<(String, Operation)>,
     /// Slices whose content is not accepted.
     slices: Refusals<SliceKey, u64>,
-    /// Services whose namespace is terminating, as they were when this was detected.
-    abandoned: HashMap<ServiceKey, Arc<ManagedService>>,
+    /// Services whose namespace is terminating, as they were when this was detected, and the time of the next attempt.
+    abandoned: HashMap<ServiceKey, (Arc<ManagedService>, Instant)>,
 }
 
 impl Attempts {
@@ -72,9 +72,11 @@ impl Attempts {
         }
     }
 
-    /// Abandons a Service because its namespace is terminating.
-    pub fn abandon(&mut self, service: &Arc<ManagedService>) {
-        self.abandoned.insert(service.key.clone(), service.clone());
+    /// Abandons a Service for a while, because its namespace is terminating.
+    pub fn abandon(&mut self, service: &Arc<ManagedService>, now: Instant) {
+        let until = now + TERMINATING_PAUSE;
+        self.abandoned
+            .insert(service.key.clone(), (service.clone(), until));
     }
 
     /// Forgets a Service that is neither managed nor disabled.
@@ -82,9 +84,10 @@ impl Attempts {
         self.abandoned.remove(service);
     }
 
-    /// Whether a Service was abandoned and has not changed since.
-    pub fn is_abandoned(&self, service: &Arc<ManagedService>) -> bool {
-        self.abandoned.get(&service.key) == Some(service)
+    /// Whether a Service is abandoned and has not changed since.
+    pub fn is_abandoned(&self, service: &Arc<ManagedService>, now: Instant) -> bool {
+        let abandoned = self.abandoned.get(&service.key);
+        abandoned.is_some_and(|(abandoned, until)| abandoned == service && now < *until)
     }
 }
 
@@ -186,15 +189,16 @@ mod tests {
     }
 
     #[test]
-    fn an_abandoned_service_waits_until_it_changes() {
+    fn an_abandoned_service_waits_for_a_minute_or_a_change() {
         let read = |service| {
             Arc::new(ManagedService::read(&service, &endpoint_copier_core::testing::defaults()).unwrap())
         };
-        let mut attempts = Attempts::default();
-        attempts.abandon(&read(service("vip")));
-        assert!(attempts.is_abandoned(&read(service("vip"))));
-        assert!(!attempts.is_abandoned(&read(service("vip").uid("another"))));
-        assert!(!attempts.is_abandoned(&read(service("other"))));
+        let (mut attempts, now) = (Attempts::default(), Instant::now());
+        attempts.abandon(&read(service("vip")), now);
+        assert!(attempts.is_abandoned(&read(service("vip")), now + seconds(59)));
+        assert!(!attempts.is_abandoned(&read(service("vip")), now + seconds(60)));
+        assert!(!attempts.is_abandoned(&read(service("vip").uid("another")), now));
+        assert!(!attempts.is_abandoned(&read(service("other")), now));
         attempts.gone(&read(service("vip")).key);
         assert!(attempts.abandoned.is_empty());
     }

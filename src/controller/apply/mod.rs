@@ -107,7 +107,8 @@ impl Writer {
         let key = service.map(|service| &service.key);
         let mut applied = Applied::default();
         self.delete(term, key, withdrawn, &mut applied).await;
-        let is_abandoned = service.is_some_and(|service| self.attempts.lock().is_abandoned(service));
+        let now = Instant::now();
+        let is_abandoned = service.is_some_and(|service| self.attempts.lock().is_abandoned(service, now));
         for slice in creates {
             if is_abandoned {
                 applied.fail(SyncError::NamespaceTerminating {
@@ -119,8 +120,11 @@ impl Writer {
             }
         }
         let is_terminating = |error: &SyncError| matches!(error, SyncError::NamespaceTerminating { .. });
-        if let Some(service) = service.filter(|_| applied.failures.iter().any(is_terminating)) {
-            self.attempts.lock().abandon(service);
+        if let Some(service) = service
+            && !is_abandoned
+            && applied.failures.iter().any(is_terminating)
+        {
+            self.attempts.lock().abandon(service, now);
         }
         let must_wait = |slice: &EndpointSlice| {
             let (contests, copy) = (self.contests.lock(), slice.key());
@@ -193,6 +197,11 @@ impl Writer {
             return false;
         }
         let mut answer = self.send(term, operation, &key, request).await;
+        if let (Some(before), Ok(written)) = (version_of(&slice.metadata), &answer)
+            && written.version() == Some(before)
+        {
+            answer = Err(SyncError::reverted(&key));
+        }
         let now = Instant::now();
         self.attempts.lock().answered(operation, slice, &mut answer, now);
         if let (Ok(written), Some(service)) = (&answer, service) {

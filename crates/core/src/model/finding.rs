@@ -170,8 +170,8 @@ reasons! {
 
     /// The API server keeps rejecting a write.
     WriteRefused, leaves_undone: true,
-        means: "The API server rejects a write, for example with 403 or 422, or something else reverted a copy after \
-            each of 30 writes in a row. The operator retries after 5 s, and doubles the delay up to 30 s.",
+        means: "The API server rejects a write, for example with 403 or 422, or something else reverts a copy: before \
+            an update is stored, or after each of 30 writes in a row. The operator retries after 5 s, and doubles the delay up to 30 s.",
         remedy: "Read the reason in the message, such as an admission policy, an invalid value, or a missing \
             permission. If the chart value `rbac.namespaces` leaves out the namespace, the operator can write neither \
             copies nor Events there, so only its log has the reason.";

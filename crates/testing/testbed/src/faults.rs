@@ -93,6 +93,8 @@ pub enum Effect {
         /// Seconds for a `Retry-After` header.
         retry_after: Option<u32>,
     },
+    /// A create is rejected as in a terminating namespace, and has no effect.
+    NamespaceTerminating,
     /// The request has no effect and is answered with 200 and text that is not JSON.
     Nonsense,
     /// The request is carried out. Only the first half of the response arrives, and it looks complete.
@@ -102,6 +104,8 @@ pub enum Effect {
         /// Whether even the labels cannot be decoded.
         labels: bool,
     },
+    /// An update has no effect, as if an admission policy had reverted it. The response is the stored object.
+    Reverted,
     /// The request is carried out, and then the connection breaks.
     LostReply,
     /// The request is carried out and gets no response.

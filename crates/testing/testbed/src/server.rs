@@ -261,7 +261,7 @@ impl ApiServer {
         parts: Parts,
         body: Bytes,
         user: String,
-        route: Route,
+        mut route: Route,
     ) -> Result<Response<Body>, BoxError> {
         let (latency, effect) = self.shared.faults.apply_to(&user, &route);
         if !latency.is_zero() {
@@ -272,10 +272,18 @@ impl ApiServer {
             Some(Effect::Status { code, retry_after }) => {
                 return Ok(answer::fault(code, retry_after));
             }
+            Some(Effect::NamespaceTerminating) => {
+                let kind = route.kind.ok_or("no object")?;
+                let error = crate::writes::namespace_terminating(kind, &route.namespace, route.rbac_name());
+                return Ok(answer::error(&error));
+            }
             Some(Effect::Nonsense) => return Ok(answer::nonsense()),
             Some(Effect::Hang) => return std::future::pending().await,
             Some(Effect::Break) => return Err(broken()),
             _ => {}
+        }
+        if effect == Some(Effect::Reverted) {
+            route.verb = "get";
         }
         let header = |name| text_of(&parts.headers, name);
         let incoming = Incoming {

@@ -315,19 +315,23 @@ impl State {
         if !object::is_terminating(found) {
             return Ok(());
         }
-        let why =
-            format!("unable to create new content in namespace {namespace} because it is being terminated");
-        let mut error = ApiError::forbidden(kind, name, &why);
-        let cause = json!({
-            "reason": "NamespaceTerminating",
-            "message": format!("namespace {namespace} is being terminated"),
-            "field": "metadata.namespace",
-        });
-        if let Some(details) = &mut error.details {
-            details["causes"] = json!([cause]);
-        }
-        Err(error)
+        Err(namespace_terminating(kind, namespace, name))
     }
+}
+
+/// The error of a create in a terminating namespace.
+pub(crate) fn namespace_terminating(kind: &Kind, namespace: &str, name: &str) -> ApiError {
+    let why = format!("unable to create new content in namespace {namespace} because it is being terminated");
+    let mut error = ApiError::forbidden(kind, name, &why);
+    let cause = json!({
+        "reason": "NamespaceTerminating",
+        "message": format!("namespace {namespace} is being terminated"),
+        "field": "metadata.namespace",
+    });
+    if let Some(details) = &mut error.details {
+        details["causes"] = json!([cause]);
+    }
+    error
 }
 
 /// Whether nothing delays the removal of the object. A Namespace also has finalizers in `spec`.
