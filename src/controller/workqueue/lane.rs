@@ -14,8 +14,18 @@ pub(super) enum Lane {
 }
 
 impl Lane {
-    /// All lanes, in the order in which they are served.
+    /// All lanes, in the order of their numbers.
     pub const ALL: [Self; 4] = [Self::Flagged, Self::ApiServers, Self::Normal, Self::Failing];
+
+    /// All lanes, in the order in which they are served while this many failing keys are in progress. One failing key
+    /// comes before the normal ones. Otherwise it would never get a turn while there are always enough normal ones.
+    pub fn in_order(failing: usize) -> [Self; 4] {
+        if failing == 0 {
+            [Self::Flagged, Self::ApiServers, Self::Failing, Self::Normal]
+        } else {
+            Self::ALL
+        }
+    }
 
     /// Whether the lane has slots that no other lane gets.
     pub fn is_reserved(self) -> bool {

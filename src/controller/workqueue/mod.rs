@@ -223,7 +223,7 @@ impl WorkQueue {
     /// Returns the next key to work on, if a slot is free, and the time since which it has been dirty. The key is in
     /// progress until [`WorkQueue::finished`].
     pub fn pop(&mut self) -> Option<(ServiceKey, Instant)> {
-        let (lane, key) = Lane::ALL
+        let (lane, key) = Lane::in_order(self.active[Lane::Failing as usize])
             .into_iter()
             .find_map(|lane| Some((lane, self.next_of(lane)?)))?;
         let begun = Instant::now();

@@ -314,22 +314,48 @@ async fn namespaces_take_turns_however_many_keys_each_has() {
 
 /// Rule: 10.fair
 #[tokio::test(start_paused = true)]
-async fn failing_keys_take_turns_by_namespace_as_well() {
+async fn a_failing_key_gets_a_turn_however_many_others_are_ready() {
     let mut queue = queue();
-    for number in 0..20 {
-        mark(&mut queue, in_namespace("tenant", number), Instant::now(), Other);
-        let (key, _) = queue.pop().unwrap();
-        finish(&mut queue, key, Requeue::Backoff(Backoff::Short), Other);
-    }
-    tokio::time::advance(Duration::from_secs(2)).await;
-    for _ in 0..20 {
-        queue.due(|_| Other).await;
-    }
     mark(&mut queue, in_namespace("web", 0), Instant::now(), Other);
-    let (key, _) = queue.pop().unwrap();
-    finish(&mut queue, key, Requeue::Backoff(Backoff::Short), Other);
+    let (failing, _) = queue.pop().unwrap();
+    finish(
+        &mut queue,
+        failing.clone(),
+        Requeue::Backoff(Backoff::Short),
+        Other,
+    );
     tokio::time::advance(Duration::from_secs(2)).await;
     queue.due(|_| Other).await;
+    for number in 0..20 {
+        mark(&mut queue, in_namespace("a", number), Instant::now(), Other);
+        mark(&mut queue, in_namespace("b", number), Instant::now(), Other);
+    }
+    for _ in 0..100 {
+        let (next, _) = queue.pop().unwrap();
+        if next == failing {
+            return;
+        }
+        finish(&mut queue, next.clone(), Requeue::WhenDirty, Other);
+        mark(&mut queue, next, Instant::now(), Other);
+    }
+    panic!("{failing} got no turn");
+}
+
+/// Rule: 10.fair
+#[tokio::test(start_paused = true)]
+async fn failing_keys_take_turns_by_namespace_as_well() {
+    let mut queue = queue();
+    let tenant = (0..20).map(|number| in_namespace("tenant", number));
+    for key in tenant.chain([in_namespace("web", 0)]) {
+        mark(&mut queue, key.clone(), Instant::now(), Other);
+        assert_eq!(queue.pop().unwrap().0, key);
+        finish(&mut queue, key, Requeue::Backoff(Backoff::Short), Other);
+        tokio::time::advance(Duration::from_millis(1)).await;
+    }
+    tokio::time::advance(Duration::from_secs(2)).await;
+    for _ in 0..21 {
+        queue.due(|_| Other).await;
+    }
     assert_eq!(names(&mut queue).len(), 4);
     assert!(
         queue
