@@ -78,12 +78,13 @@ reasons! {
     LimitReached, leaves_undone: true,
         means: "The number of managed Services exceeds the limit for the namespace or for the cluster. Services that \
             have copies come first, then the oldest Services, then the first by name. This Service gets no copies, and \
-            the operator deletes those that it had. Or the Service has more than 100 ports. An EndpointSlice can have \
-            at most 100, so the copies have only the first 100.",
+            the operator deletes those that it had. Or the Service has too many ports. Copies have at most 100 ports, \
+            as the documentation of EndpointSlices allows, and fewer if their names and the values of `appProtocol` \
+            together exceed 16 KiB.",
         remedy: "Remove the annotation `endpoint-copier/enabled` from Services that need no copies, so that the next \
             Service in line immediately gets its copies. Or raise the limit that the message names: \
-            `--max-services-per-namespace` or `--max-services`. If the Service has more than 100 ports, split them \
-            among several Services.";
+            `--max-services-per-namespace` or `--max-services`. If the Service has too many ports, split them among \
+            several Services.";
 
     /// The source is in another namespace, and there is no consent for the managed Service to copy it.
     NotPermitted, leaves_undone: true,
@@ -171,7 +172,8 @@ reasons! {
     /// The API server keeps rejecting a write.
     WriteRefused, leaves_undone: true,
         means: "The API server rejects a write, for example with 403 or 422, or something else reverts a copy: before \
-            an update is stored, or after each of 30 writes in a row. The operator retries after 5 s, and doubles the delay up to 30 s.",
+            an update is stored, or after each of 30 writes in a row. The operator retries after 5 s, and doubles the \
+            delay up to 30 s.",
         remedy: "Read the reason in the message, such as an admission policy, an invalid value, or a missing \
             permission. If the chart value `rbac.namespaces` leaves out the namespace, the operator can write neither \
             copies nor Events there, so only its log has the reason.";

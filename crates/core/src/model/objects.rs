@@ -131,7 +131,7 @@ pub struct ServiceSpec {
     pub ip_family_policy: Option<String>,
     /// Selects Pods. A Service with a non-empty selector gets no copies.
     pub selector: Option<BTreeMap<String, String>>,
-    /// Its ports. Copies have only the first 100.
+    /// Its ports. Copies have at most the first 100.
     pub ports: Option<Vec<ServicePort>>,
     /// `Cluster` or `Local`.
     pub external_traffic_policy: Option<String>,

@@ -306,23 +306,39 @@ fn distribution(spec: &ServiceSpec) -> Option<Distribution> {
 /// servers accept more.
 const MAX_PORTS: usize = 100;
 
-/// The ports for copies, at most [`MAX_PORTS`], and a finding if the Service has more. A Service that asks for no
-/// source gets neither.
+/// The maximum size in bytes of the names and the values of `appProtocol` of these ports together. A hundred ports with
+/// the longest names and ordinary values fit. Without this limit, the Services of one tenant could take several times as
+/// much memory.
+const MAX_PORT_TEXT: usize = 16 * 1024;
+
+/// The ports for copies, as many as [`MAX_PORTS`] and [`MAX_PORT_TEXT`] allow, and a finding if the Service has more. A
+/// Service that asks for no source gets neither.
 fn ports(spec: &ServiceSpec, intent: &Intent) -> (Vec<ServicePort>, Option<Finding>) {
     let ports = spec.ports.as_deref().unwrap_or_default();
     if !matches!(intent, Intent::Copy(_)) {
         return (Vec::new(), None);
     }
-    let too_many = (ports.len() > MAX_PORTS).then(|| {
+    let mut text = 0;
+    let fits = |port: &&ServicePort| {
+        text += [&port.name, &port.app_protocol]
+            .into_iter()
+            .flatten()
+            .map(String::len)
+            .sum::<usize>();
+        text <= MAX_PORT_TEXT
+    };
+    let kept: Vec<_> = ports.iter().take(MAX_PORTS).take_while(fits).cloned().collect();
+    let too_many = (kept.len() < ports.len()).then(|| {
         Finding::new(
             Reason::LimitReached,
             format!(
-                "the Service has {} ports, and its copies have only the first {MAX_PORTS}; remove ports from it, or spread them over several Services",
-                ports.len()
+                "the Service has {} ports, and its copies have only the first {}; remove ports from it, or spread them over several Services",
+                ports.len(),
+                kept.len()
             ),
         )
     });
-    (ports.iter().take(MAX_PORTS).cloned().collect(), too_many)
+    (kept, too_many)
 }
 
 /// The maximum number of the Service's own addresses that are read, so that a long list of external IPs takes little

@@ -464,6 +464,33 @@ fn ports_beyond_the_first_hundred_are_reported_and_not_kept() {
 
 /// Rule: survive.memory
 #[test]
+fn ports_beyond_16_kib_of_text_are_reported_and_not_kept() {
+    let with = |app_protocol: &str| {
+        let mut service = (0..100).fold(service("vip").no_ports(), |service, n| {
+            service.number(&format!("{n:a>63}"), n)
+        });
+        for port in service
+            .spec
+            .iter_mut()
+            .flat_map(|spec| spec.ports.iter_mut().flatten())
+        {
+            port.app_protocol = Some(app_protocol.to_owned());
+        }
+        managed(&service)
+    };
+    let ordinary = with("kubernetes.io/h2c");
+    assert_eq!((ordinary.ports.len(), ordinary.remarks), (100, vec![]));
+    let long = with(&format!("{}.example/{}", "d".repeat(240), "n".repeat(63)));
+    assert_eq!(long.ports.len(), 43);
+    let [Finding { reason, note }] = long.remarks.as_slice() else {
+        panic!("{:?}", long.remarks);
+    };
+    assert_eq!(*reason, Reason::LimitReached);
+    assert!(note.contains("100 ports") && note.contains("first 43"), "{note}");
+}
+
+/// Rule: survive.memory
+#[test]
 fn only_a_service_that_gets_copies_keeps_its_ports() {
     let service = service("vip");
     assert_eq!(managed(&service).ports.len(), 1);
