@@ -109,7 +109,9 @@ impl AddressPool {
             let (behind, ahead) = group.split_at(self.turn % group.len().max(1));
             ahead.iter().chain(behind)
         });
-        let learned = learned.filter(|address| !self.fixed.contains(address));
+        let is_learned = |address: &ServerAddress| self.learned.iter().any(|group| group.contains(address));
+        let learned = learned.filter(|address| !first.contains(address));
+        let last = last.iter().filter(|address| !is_learned(address));
         let mut all: Vec<_> = first.iter().chain(learned).chain(last).cloned().collect();
         all.sort_by_key(|address| (self.is_unhealthy(address), self.skipped_until(address, now)));
         all
@@ -218,7 +220,7 @@ mod tests {
     /// Rule: 7.learned-first
     #[test]
     fn learned_addresses_come_before_the_last_configured_ones() {
-        for (first, wanted) in [(0, [1, 2, 8, 9]), (1, [8, 1, 2, 9]), (2, [8, 9, 1, 2])] {
+        for (first, wanted) in [(0, [1, 2, 9, 8]), (1, [8, 1, 2, 9]), (2, [8, 9, 1, 2])] {
             let mut pool = AddressPool::new(vec![address(8), address(9)], 0);
             pool.first = first;
             pool.learn([vec![address(1), address(2), address(9)], Vec::new()]);

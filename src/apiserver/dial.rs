@@ -192,7 +192,7 @@ impl Dialer {
                 if !dials.silent.contains(address) {
                     dials.silent.push(address.clone());
                 }
-                running.push(async move { (address, self.connect(address).await) });
+                running.push(async move { (address, self.connect(address, limit).await) });
             } else if running.is_empty() {
                 return None;
             }
@@ -212,11 +212,11 @@ impl Dialer {
         }
     }
 
-    async fn connect(&self, address: &ServerAddress) -> Result<Stream, BoxError> {
+    async fn connect(&self, address: &ServerAddress, limit: Duration) -> Result<Stream, BoxError> {
         let is_fixed = self.pool.lock().is_fixed(address);
         let mut names = self.name.of(address, is_fixed).into_iter().peekable();
         while let Some(name) = names.next() {
-            match self.connect_as(address, name).await {
+            match self.connect_as(address, name, limit).await {
                 Err(error) if names.peek().is_some() && is_another_name(&*error) => {}
                 answer => return answer,
             }
@@ -228,11 +228,15 @@ impl Dialer {
         &self,
         address: &ServerAddress,
         name: ServerName<'static>,
+        limit: Duration,
     ) -> Result<Stream, BoxError> {
         let uri: Uri = format!("{}://{address}/", self.scheme).parse()?;
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
+        // The records of a DNS name are dialed one after the other and share this time. Otherwise the first one that is
+        // silent would use up all of it.
+        tcp.set_connect_timeout(Some(limit));
         // Without HTTP/2, only TCP keepalive detects a dead peer.
         tcp.set_keepalive(Some(Duration::from_secs(5)));
         tcp.set_keepalive_interval(Some(PING));
