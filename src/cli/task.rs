@@ -101,7 +101,7 @@ const SHOWN_PREFIXES: [&str; 8] = [
 const SHOWN_FLAGS: [&str; 3] = ["leader-election-namespace", "leader-election-id", "log-level"];
 
 /// The flags of features whose permissions `doctor` checks.
-const SHOWN_BY_DOCTOR: [&str; 3] = ["leader-elect", "metrics-secure", "service-conditions"];
+const SHOWN_BY_DOCTOR: [&str; 4] = ["leader-elect", "metrics-secure", "probe", "service-conditions"];
 
 /// Adds the subcommands to the command of the operator.
 pub(super) fn with_subcommands(operator: Command) -> Command {

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use harness::objects::{managed, node, slice, vip};
-use harness::{Cluster, LEASE, Operator, Platform, command, until};
+use harness::{Cluster, LEASE, Operator, Platform, Rights, command, until};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -60,10 +60,9 @@ async fn diagnosis(cluster: &Cluster) -> (Option<i32>, Value) {
     (output.status.code(), json)
 }
 
-/// The result and the detail of the `rights` check when all optional features are enabled.
-async fn rights_with_features(cluster: &Cluster) -> (String, String) {
-    let features = ["--service-conditions", "--metrics-secure"];
-    let args = [&["doctor", "-o", "json"], &features[..]].concat();
+/// The result and the detail of the `rights` check with these flags, which must not fail.
+async fn rights_with(cluster: &Cluster, flags: &[&str]) -> (String, String) {
+    let args = [&["doctor", "-o", "json"], flags].concat();
     let output = run(cluster, &args).await;
     assert_eq!(output.status.code(), Some(0));
     let json = serde_json::from_slice(&output.stdout).expect("JSON");
@@ -339,12 +338,24 @@ async fn missing_rights_are_named_on_a_real_api_server() {
     })
     .await;
     // The ClusterRole is the one that the chart renders with default values.
-    let (result, detail) = rights_with_features(&cluster).await;
+    let (result, detail) = rights_with(&cluster, &["--service-conditions", "--metrics-secure"]).await;
     assert_eq!(result, "warning", "{detail}");
     for right in [
         "create tokenreviews.authentication.k8s.io",
         "create subjectaccessreviews.authorization.k8s.io",
         "patch services/status in default",
+    ] {
+        assert!(detail.contains(right), "{right}: {detail}");
+    }
+    // The chart withholds what the operator does not need with these flags.
+    cluster.give_rights(Rights::Least, "default").await;
+    let (result, detail) = rights_with(&cluster, &["--probe=off", "--cross-namespace=deny"]).await;
+    assert_eq!(result, "ok", "{detail}");
+    let (result, detail) = rights_with(&cluster, &[]).await;
+    assert_eq!(result, "warning", "{detail}");
+    for right in [
+        "watch referencegrants.gateway.networking.k8s.io",
+        "get leases.coordination.k8s.io f668ae63.endpoint-copier-operator-probes in default",
     ] {
         assert!(detail.contains(right), "{right}: {detail}");
     }

@@ -126,8 +126,8 @@ fn installations(facts: &Facts) -> Option<Check> {
 /// Checks whether the operator has the permissions that it needs.
 fn rights(facts: &Facts) -> Check {
     const NAME: &str = "rights";
-    const REMEDY: &str = "Install or upgrade the chart with rbac.create=true. If rbac.namespaces lists namespaces, add those \
-                          of all managed Services.";
+    const REMEDY: &str = "Install or upgrade the chart with rbac.create=true and, if a permission for nodes is missing, \
+                          nodes.enabled=true. If rbac.namespaces lists namespaces, add those of all managed Services.";
     let rights = match &facts.rights {
         Ok(rights) => rights,
         Err(why) => return Check::unknown(NAME, why),

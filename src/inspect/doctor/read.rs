@@ -17,10 +17,11 @@ use super::rights::{Right, Rights, Uses, needed};
 use crate::apiserver::decode::{Guarded, NodeMetadata};
 use crate::apiserver::http_status::is_not_served;
 use crate::apiserver::serving_certificate::{Shown, ask};
+use crate::config::ProbeMode;
 use crate::inspect::look::{ClusterReader, Seen};
 use crate::inspect::report::{ClusterReport, Leader};
 use crate::inspect::{Error, MORE_READS, READ_PAUSE};
-use endpoint_copier_core::model::{Reason, ServiceKey, label_of};
+use endpoint_copier_core::model::{CrossNamespace, Reason, ServiceKey, label_of};
 use endpoint_copier_core::verdicts::{Failure, Target};
 
 /// The time limit for all reads of [`settled`] together. A large cluster takes some seconds.
@@ -61,10 +62,14 @@ pub(super) async fn facts(reader: &ClusterReader<'_>) -> Result<Facts, Error> {
     let end = Instant::now() + RENEWAL + LIMIT;
     let operator = async {
         read_leases_again(reader, &mut installations, end).await;
+        let config = reader.config;
         let uses = Uses {
+            election: config.leader_elect,
+            probes: config.probe.mode != ProbeMode::Off,
+            grants: config.defaults.consent.cross_namespace == CrossNamespace::Consent,
             nodes: seen.index.needs_nodes(),
-            service_conditions: reader.config.service_conditions,
-            secure_metrics: reader.config.secure_metrics.is_some(),
+            service_conditions: config.service_conditions,
+            secure_metrics: config.secure_metrics.is_some(),
         };
         let rights = rights(reader, &installations, &namespaces, uses);
         let limited = timeout_at(end, rights).await;

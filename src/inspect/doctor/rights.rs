@@ -8,8 +8,18 @@ use serde_json::{Value, json};
 use crate::apiserver::reference_grant;
 
 /// The features that the operator uses only in some clusters, or with some settings.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each feature is used or not, whatever the others are"
+)]
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Uses {
+    /// Whether `--leader-elect` is set.
+    pub election: bool,
+    /// Whether `--probe` is not `off`.
+    pub probes: bool,
+    /// Whether `--cross-namespace` is `consent`.
+    pub grants: bool,
     /// Whether a managed Service needs Nodes.
     pub nodes: bool,
     /// Whether `--service-conditions` is set.
@@ -81,13 +91,16 @@ pub(super) fn needed(lease: (&str, &str), namespaces: &BTreeSet<&str>, uses: Use
     };
     add(&everywhere("", "services"), &READ_VERBS, true);
     add(&everywhere(DISCOVERY, "endpointslices"), &READ_VERBS, true);
-    add(&everywhere("", "nodes"), &READ_VERBS, uses.nodes);
-    add(
-        &everywhere(reference_grant::GROUP, "referencegrants"),
-        &["list", "watch"],
-        false,
-    );
-    add(&Object::Path("/readyz"), &["get"], false);
+    if uses.nodes {
+        add(&everywhere("", "nodes"), &["list", "watch"], false);
+    }
+    if uses.grants {
+        let grants = everywhere(reference_grant::GROUP, "referencegrants");
+        add(&grants, &["list", "watch"], false);
+    }
+    if uses.probes {
+        add(&Object::Path("/readyz"), &["get"], false);
+    }
     if uses.secure_metrics {
         let tokens = everywhere("authentication.k8s.io", "tokenreviews");
         add(&tokens, &["create"], false);
@@ -105,13 +118,14 @@ pub(super) fn needed(lease: (&str, &str), namespaces: &BTreeSet<&str>, uses: Use
         }
     }
     let lease = |name| within(COORDINATION, "leases", lease_namespace, name);
-    add(&lease(None), &["create"], true);
-    add(&lease(Some(lease_name.to_owned())), &ELECTION_VERBS, true);
-    add(
-        &lease(Some(format!("{lease_name}-probes"))),
-        &ELECTION_VERBS,
-        false,
-    );
+    if uses.election {
+        add(&lease(None), &["create"], true);
+        add(&lease(Some(lease_name.to_owned())), &ELECTION_VERBS, true);
+    }
+    if uses.election && uses.probes {
+        let probes = lease(Some(format!("{lease_name}-probes")));
+        add(&probes, &ELECTION_VERBS, false);
+    }
     rights
 }
 
@@ -229,64 +243,126 @@ mod tests {
         needed.iter().map(line).collect()
     }
 
+    /// The features that the default values of the chart enable.
+    const DEFAULT: Uses = Uses {
+        election: true,
+        probes: true,
+        grants: true,
+        nodes: true,
+        service_conditions: false,
+        secure_metrics: false,
+    };
+
     #[test]
     fn rights_are_those_that_the_chart_grants() {
-        let default = of_chart(include_str!(
-            "../../../crates/testing/harness/rights/default.json"
-        ));
-        let conditions = of_chart(include_str!(
-            "../../../crates/testing/harness/rights/service-conditions.json"
-        ));
-        let metrics = of_chart(include_str!(
-            "../../../crates/testing/harness/rights/secure-metrics.json"
-        ));
-        let both = conditions.union(&metrics).cloned().collect();
-        for (service_conditions, secure_metrics, chart) in [
-            (false, false, default),
-            (true, false, conditions),
-            (false, true, metrics),
-            (true, true, both),
-        ] {
-            let uses = Uses {
-                nodes: true,
-                service_conditions,
-                secure_metrics,
+        macro_rules! chart {
+            ($file:literal) => {
+                of_chart(include_str!(concat!(
+                    "../../../crates/testing/harness/rights/",
+                    $file
+                )))
             };
+        }
+        let conditions = Uses {
+            service_conditions: true,
+            ..DEFAULT
+        };
+        let metrics = Uses {
+            secure_metrics: true,
+            ..DEFAULT
+        };
+        let least = Uses {
+            election: true,
+            ..Uses::default()
+        };
+        for (uses, mut chart) in [
+            (DEFAULT, chart!("default.json")),
+            (conditions, chart!("service-conditions.json")),
+            (metrics, chart!("secure-metrics.json")),
+            (least, chart!("least.json")),
+        ] {
+            // The chart grants this for debugging. The operator never sends such a request.
+            chart.remove("get nodes. ");
             assert_eq!(reviewed(uses), chart, "{uses:?}");
         }
     }
 
     #[test]
-    fn rights_of_optional_features_are_not_needed_for_copies() {
-        let of = |uses| needed(("ops", "lease"), &BTreeSet::from(["blue"]), uses);
-        let uses = Uses {
+    fn right_of_an_unused_feature_is_not_reviewed() {
+        type Switch = fn(&mut Uses);
+        let lease = |name: &str| {
+            ELECTION_VERBS.map(|verb| format!("{verb} leases.coordination.k8s.io {name} in ops"))
+        };
+        let election = [
+            vec!["create leases.coordination.k8s.io in ops".to_owned()],
+            lease("lease").into(),
+        ];
+        let probes = [vec!["get /readyz".to_owned()], lease("lease-probes").into()];
+        let of_both = [election.concat(), lease("lease-probes").into()];
+        let read = |what: &str| ["list", "watch"].map(|verb| format!("{verb} {what}")).to_vec();
+        let all = Uses {
             service_conditions: true,
             secure_metrics: true,
+            ..DEFAULT
+        };
+        let of = |uses| needed(("ops", "lease"), &BTreeSet::from(["blue"]), uses);
+        let cases: [(Switch, Vec<String>, bool); 6] = [
+            (|uses| uses.election = false, of_both.concat(), true),
+            (|uses| uses.probes = false, probes.concat(), false),
+            (
+                |uses| uses.grants = false,
+                read("referencegrants.gateway.networking.k8s.io"),
+                false,
+            ),
+            (|uses| uses.nodes = false, read("nodes"), false),
+            (
+                |uses| uses.secure_metrics = false,
+                vec![
+                    "create tokenreviews.authentication.k8s.io".to_owned(),
+                    "create subjectaccessreviews.authorization.k8s.io".to_owned(),
+                ],
+                false,
+            ),
+            (
+                |uses| uses.service_conditions = false,
+                vec!["patch services/status in blue".to_owned()],
+                false,
+            ),
+        ];
+        for (switch_off, expected, is_needed) in cases {
+            let mut uses = all;
+            switch_off(&mut uses);
+            let reviewed = of(uses);
+            let left_out = of(all).into_iter().filter(|right| !reviewed.contains(right));
+            let left_out: Vec<_> = left_out.collect();
+            let shown: Vec<_> = left_out.iter().map(ToString::to_string).collect();
+            assert_eq!(shown, expected, "{uses:?}");
+            assert_eq!(
+                left_out.iter().any(|right| right.is_needed),
+                is_needed,
+                "{uses:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn attributes_of_a_review_name_the_subresource() {
+        let uses = Uses {
+            service_conditions: true,
             ..Uses::default()
         };
-        let usual = of(Uses::default());
-        let more: Vec<_> = of(uses)
-            .into_iter()
-            .filter(|right| !usual.contains(right))
-            .collect();
-        assert!(more.iter().all(|right| !right.is_needed), "{more:?}");
-        let shown: Vec<_> = more.iter().map(ToString::to_string).collect();
-        assert_eq!(
-            shown,
-            [
-                "create tokenreviews.authentication.k8s.io",
-                "create subjectaccessreviews.authorization.k8s.io",
-                "patch services/status in blue",
-            ]
-        );
-        let attributes = &more[2].attributes()["resourceAttributes"];
+        let rights = needed(("ops", "lease"), &BTreeSet::from(["blue"]), uses);
+        let status = rights
+            .iter()
+            .find(|right| right.to_string().starts_with("patch services"));
+        let attributes = &status.unwrap().attributes()["resourceAttributes"];
         assert_eq!(attributes["resource"], "services");
         assert_eq!(attributes["subresource"], "status");
     }
 
     #[test]
     fn right_is_shown_with_verb_resource_name_and_namespace() {
-        let rights = needed(("ops", "lease"), &BTreeSet::from(["blue"]), Uses::default());
+        let rights = needed(("ops", "lease"), &BTreeSet::from(["blue"]), DEFAULT);
         let shown: Vec<_> = rights.iter().map(ToString::to_string).collect();
         for expected in [
             "list services",

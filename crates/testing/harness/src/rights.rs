@@ -13,6 +13,8 @@ pub enum Rights {
     Default,
     /// `rbac.goOperator=true`, as during an upgrade from the Go operator.
     GoOperator,
+    /// Without the optional features that are on by default: probes, Nodes and ReferenceGrants.
+    Least,
     /// `rbac.namespaces=[default]`.
     OneNamespace,
     /// `metrics.secure.enabled=true`.
@@ -23,9 +25,10 @@ pub enum Rights {
 
 impl Rights {
     /// All variants.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Default,
         Self::GoOperator,
+        Self::Least,
         Self::OneNamespace,
         Self::SecureMetrics,
         Self::ServiceConditions,
@@ -40,6 +43,9 @@ impl Rights {
         match self {
             Self::Default => "fullnameOverride=replicas",
             Self::GoOperator => "fullnameOverride=replicas,rbac.goOperator=true",
+            Self::Least => {
+                "fullnameOverride=replicas,probe.mode=off,nodes.enabled=false,consent.crossNamespace=deny"
+            }
             Self::OneNamespace => "fullnameOverride=replicas,rbac.namespaces={default}",
             Self::SecureMetrics => "fullnameOverride=replicas,metrics.secure.enabled=true",
             Self::ServiceConditions => "fullnameOverride=replicas,serviceConditions.enabled=true",
@@ -52,6 +58,7 @@ impl Rights {
         match self {
             Self::Default => "default.json",
             Self::GoOperator => "go-operator.json",
+            Self::Least => "least.json",
             Self::OneNamespace => "one-namespace.json",
             Self::SecureMetrics => "secure-metrics.json",
             Self::ServiceConditions => "service-conditions.json",
@@ -63,6 +70,7 @@ impl Rights {
         let text = match self {
             Self::Default => include_str!("../rights/default.json"),
             Self::GoOperator => include_str!("../rights/go-operator.json"),
+            Self::Least => include_str!("../rights/least.json"),
             Self::OneNamespace => include_str!("../rights/one-namespace.json"),
             Self::SecureMetrics => include_str!("../rights/secure-metrics.json"),
             Self::ServiceConditions => include_str!("../rights/service-conditions.json"),
