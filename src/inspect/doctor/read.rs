@@ -17,7 +17,7 @@ use super::rights::{Right, Rights, Uses, needed};
 use crate::apiserver::decode::{Guarded, NodeMetadata};
 use crate::apiserver::http_status::is_not_served;
 use crate::apiserver::serving_certificate::{Shown, ask};
-use crate::config::ProbeMode;
+use crate::config::{ElectionConfig, ProbeMode};
 use crate::inspect::look::{ClusterReader, Seen};
 use crate::inspect::report::{ClusterReport, Leader};
 use crate::inspect::{Error, MORE_READS, READ_PAUSE};
@@ -235,10 +235,7 @@ async fn rights(
 ) -> Result<Rights, Unknown> {
     let leader = installations.seen.iter().find(|it| it.leader.leads);
     let leader = leader.map(|it| &it.leader);
-    let lease_namespace = match leader {
-        Some(leader) => leader.namespace.as_str(),
-        None => &reader.own_namespace,
-    };
+    let lease_namespace = lease_namespace(leader, &reader.config.election, &reader.own_namespace);
     let lease = (lease_namespace, reader.config.election.lease_name.as_str());
     let account = if reader.is_in_pod {
         None
@@ -263,6 +260,13 @@ async fn rights(
     let reviewed: Result<Vec<_>, _> = join_all(reviews).await.into_iter().collect();
     let missing = reviewed?.into_iter().flatten().collect();
     Ok(Rights { who, missing })
+}
+
+/// Returns the namespace of the Lease: that of the leader's Lease. While no replica leads, the configured namespace or,
+/// if there is none, that of the credentials.
+fn lease_namespace<'a>(leader: Option<&'a Leader>, config: &'a ElectionConfig, own: &'a str) -> &'a str {
+    let configured = || config.namespace.as_deref().unwrap_or(own);
+    leader.map_or_else(configured, |leader| &leader.namespace)
 }
 
 /// Returns the name of the ServiceAccount of a leader's Pod. The holder's identity in the Lease begins with the name of
@@ -314,4 +318,22 @@ async fn is_allowed(client: &Client, right: &Right, subject: Option<(&str, &str)
 /// Sends a request, and returns the response as JSON.
 async fn answer_to(client: &Client, request: http::Result<Request<Vec<u8>>>) -> kube::Result<Value> {
     client.request(request.map_err(kube::Error::HttpError)?).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lease_is_in_the_configured_namespace_while_nobody_leads() {
+        let election = |namespace: Option<&str>| ElectionConfig {
+            lease_duration: Duration::from_secs(6),
+            renew_deadline: Duration::from_secs(4),
+            retry_period: Duration::from_secs(1),
+            namespace: namespace.map(str::to_owned),
+            lease_name: "lease".to_owned(),
+        };
+        assert_eq!(lease_namespace(None, &election(Some("leases")), "ops"), "leases");
+        assert_eq!(lease_namespace(None, &election(None), "ops"), "ops");
+    }
 }
