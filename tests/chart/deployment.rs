@@ -194,6 +194,19 @@ fn a_rollout_never_waits_for_a_free_node() {
     }
 }
 
+/// If there are more replicas than nodes, an old Pod stays on each node until a new Pod is available, so a new Pod must be
+/// able to share a node with an old one.
+/// Rule: chart.roll
+#[test]
+fn hard_anti_affinity_lets_new_pods_join_old_ones() {
+    let Some(helm) = helm() else { return };
+    let rendered = helm.render(&["--set", "podAntiAffinityPreset=hard"]);
+    let terms =
+        &pod(&rendered)["affinity"]["podAntiAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"];
+    assert_eq!(terms[0]["matchLabelKeys"], json!(["pod-template-hash"]));
+    assert_eq!(terms[0]["topologyKey"], "kubernetes.io/hostname");
+}
+
 #[test]
 fn affinity_of_the_user_replaces_the_preset_part_by_part() {
     let Some(helm) = helm() else { return };
@@ -208,10 +221,8 @@ fn affinity_of_the_user_replaces_the_preset_part_by_part() {
         &presets["podAntiAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"][0]["podAffinityTerm"];
     assert_eq!(pods["topologyKey"], "kubernetes.io/hostname");
     let hard = affinity("podAntiAffinityPreset=hard");
-    assert_eq!(
-        hard["podAntiAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"][0],
-        *pods
-    );
+    let of_hard = &hard["podAntiAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"][0];
+    assert_eq!(of_hard["labelSelector"], pods["labelSelector"]);
     let own = affinity("affinity.podAntiAffinity.own=1");
     assert_eq!(own["podAntiAffinity"], json!({"own": 1}));
     assert_eq!(own["nodeAffinity"], presets["nodeAffinity"]);

@@ -10,6 +10,8 @@
 {{- end }}
 {{- $pods := dict "topologyKey" "kubernetes.io/hostname" "labelSelector" (dict "matchLabels" (include "endpoint-copier-operator.selectorLabels" . | fromYaml)) }}
 {{- if eq .Values.podAntiAffinityPreset "hard" }}
+{{- /* Only Pods of the same ReplicaSet exclude each other, so that an upgrade needs no free node. Kubernetes 1.30 ignores this field. */}}
+{{- $_ := set $pods "matchLabelKeys" (list "pod-template-hash") }}
 {{- $_ := set $affinity "podAntiAffinity" (dict "requiredDuringSchedulingIgnoredDuringExecution" (list $pods)) }}
 {{- else if eq .Values.podAntiAffinityPreset "soft" }}
 {{- $term := dict "weight" 100 "podAffinityTerm" $pods }}
