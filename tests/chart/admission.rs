@@ -196,6 +196,26 @@ async fn users_name_only_sources_that_they_may_get_on_api_server() {
     }
 }
 
+/// With an empty value, the operator uses the default of its flag.
+/// Rule: 9.admission-users
+#[test]
+fn empty_default_source_is_that_of_the_flags_in_the_policy() {
+    let Some(helm) = helm() else { return };
+    let policy = |set: &str| {
+        let set = format!("admission.users.enabled=true,{set}");
+        find(
+            &helm.render(&["--set", &set]),
+            "ValidatingAdmissionPolicy",
+            "-users",
+        )["spec"]
+            .clone()
+    };
+    assert_eq!(
+        policy("defaultEndpoint.name=,defaultEndpoint.namespace="),
+        policy("defaultEndpoint.name=kubernetes,defaultEndpoint.namespace=default")
+    );
+}
+
 /// Grants the operator all permissions.
 async fn bind_to_everything(cluster: &Cluster) {
     let bindings: Api<ClusterRoleBinding> = Api::all(cluster.client());
