@@ -19,7 +19,7 @@ use tracing::info;
 
 use crate::apiserver::decode::{EndpointsMetadata, Guarded};
 use crate::apiserver::error::within;
-use crate::apiserver::http_status::{is_forbidden, is_missing};
+use crate::apiserver::http_status::{Rejection, is_missing};
 use crate::controller::apply::{as_seen, send};
 use crate::controller::error::SyncError;
 use crate::controller::refusals::Refusals;
@@ -38,8 +38,8 @@ pub(super) struct Migration {
     /// Services whose `Endpoints` are not the Go operator's, and the versions of the mirroring slices when the
     /// `Endpoints` were read.
     theirs: Mutex<HashMap<ServiceKey, Mirrored>>,
-    /// Namespaces where a permission is missing.
-    forbidden: Mutex<Refusals<String>>,
+    /// Namespaces where the API server refuses the read or the delete.
+    refused: Mutex<Refusals<String>>,
 }
 
 /// The UID of a Service, and the resourceVersions of the slices that mirror its `Endpoints`.
@@ -55,7 +55,7 @@ impl Migration {
             client,
             watchdog,
             theirs: Mutex::default(),
-            forbidden: Mutex::default(),
+            refused: Mutex::default(),
         }
     }
 
@@ -64,9 +64,9 @@ impl Migration {
         self.theirs.lock().remove(service);
     }
 
-    /// Removes the `Endpoints` of a Service whose plan allows leftovers of the Go operator to be deleted. If a
-    /// permission is missing, returns a finding and the time of the next attempt. Sets `has_sent` when it sends a
-    /// request.
+    /// Removes the `Endpoints` of a Service whose plan allows leftovers of the Go operator to be deleted. If the API
+    /// server refuses the read or the delete, returns a finding and the time of the next attempt. Sets `has_sent` when
+    /// it sends a request.
     ///
     /// # Errors
     ///
@@ -90,22 +90,22 @@ impl Migration {
             return Ok(None);
         }
         let (namespace, now) = (service.key.namespace().to_owned(), Instant::now());
-        let waits = self.forbidden.lock().waits(&namespace, || (), now);
+        let waits = self.refused.lock().waits(&namespace, || (), now);
         if let Some((until, _)) = waits {
             return Ok(Some((finding(service), until)));
         }
         *has_sent = true;
         match self.get_and_delete(term, service).await {
             Ok(is_theirs) => {
-                self.forbidden.lock().accepted(&namespace);
+                self.refused.lock().accepted(&namespace);
                 if is_theirs {
                     self.theirs.lock().insert(service.key.clone(), mirrored);
                 }
                 Ok(None)
             }
-            Err(Error::Api(status)) if is_forbidden(&status) => {
-                let mut forbidden = self.forbidden.lock();
-                let until = forbidden.refused(namespace, (), &status.message, Instant::now());
+            Err(Error::Api(status)) if Rejection::of(&status) == Rejection::Refused => {
+                let mut refused = self.refused.lock();
+                let until = refused.refused(namespace, (), &status.message, Instant::now());
                 Ok(Some((finding(service), until)))
             }
             Err(error) => {

@@ -31,13 +31,13 @@ fn endpoints_exist(store: &Store) -> bool {
 /// Rule: 3.legacy-endpoints
 #[tokio::test(start_paused = true)]
 async fn undeletable_endpoints_are_reported_while_mirrored() {
-    for verb in ["get", "delete"] {
+    for (verb, code) in [("get", 403), ("delete", 403), ("delete", 422)] {
         let store = cluster(&["192.0.2.1"]);
         put(&store, endpoints());
         put(&store, mirror());
         let operator = Operator::start(&store);
-        let forbidden = Match::any().verb(verb).resource("endpoints");
-        operator.writer.faults().add(Fault::status(forbidden, 403));
+        let refused = Match::any().verb(verb).resource("endpoints");
+        operator.writer.faults().add(Fault::status(refused, code));
         put(&store, service("vip"));
         until(&store, "the Event is sent", |store| {
             warnings(store, "vip").contains(&"LegacyEndpoints".to_owned())
@@ -52,7 +52,7 @@ async fn undeletable_endpoints_are_reported_while_mirrored() {
             .matching(|request| request.resource == "endpoints");
         assert!(
             (20..=50).contains(&asked.len()),
-            "{verb}: {} requests",
+            "{verb}, {code}: {} requests",
             asked.len()
         );
 
@@ -60,10 +60,10 @@ async fn undeletable_endpoints_are_reported_while_mirrored() {
         pass(seconds(31)).await;
         assert!(
             !endpoints_exist(&store),
-            "{verb}: not deleted although that is permitted"
+            "{verb}, {code}: not deleted although that is permitted"
         );
         let found = operator.metric("endpoint_copier_findings{reason=\"LegacyEndpoints\"}");
-        assert_eq!(found, Some(0), "{verb}");
+        assert_eq!(found, Some(0), "{verb}, {code}");
     }
 }
 
