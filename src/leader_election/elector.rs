@@ -12,7 +12,7 @@ use tracing::{debug, info, warn};
 use super::LeaseObserver;
 use super::cas::LeaseCas;
 use super::lock_error::{in_one_line, is_conflict};
-use super::term::Term;
+use super::term::{Term, Writes};
 use super::validity::{self, Validity};
 use super::view::View;
 use crate::config::ElectionConfig;
@@ -34,6 +34,7 @@ pub struct LeaderElector {
     observer: LeaseObserver,
     view: View,
     terms: channel::Sender<Option<Term>>,
+    writes: Writes,
     metrics: Metrics,
     watchdog: Watchdog,
 }
@@ -85,6 +86,7 @@ impl LeaderElector {
                 observer,
                 view,
                 terms,
+                writes: Writes::default(),
                 metrics,
                 watchdog: Watchdog::default(),
             },
@@ -228,7 +230,7 @@ impl LeaderElector {
         before: (Option<String>, &'static str),
         stop: &CancellationToken,
     ) -> Ending {
-        let term = Term::new(self.validity(sent));
+        let term = Term::new(self.validity(sent), self.writes.clone());
         if term.is_over() {
             return Ending::Lost;
         }

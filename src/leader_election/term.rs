@@ -24,8 +24,7 @@ pub struct Term {
     state: Arc<Mutex<TermState>>,
     /// Notifies when the term is ended before its deadline.
     ended: watch::Sender<()>,
-    /// Notifies when a write ends.
-    writes_ended: watch::Sender<()>,
+    writes: Writes,
 }
 
 #[derive(Debug)]
@@ -34,7 +33,16 @@ struct TermState {
     /// The time at which the last renewal was answered, or shown by the watch.
     renewed: Instant,
     is_revoked: bool,
-    writes_in_flight: usize,
+}
+
+/// The writes of all terms of one replica that may still take effect. Clones stand for the same writes. A replica that
+/// loses the Lease may win it again while a write of the earlier term is in flight.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Writes(watch::Sender<UnsettledWrites>);
+
+#[derive(Debug, Default)]
+struct UnsettledWrites {
+    in_flight: usize,
     /// The time until which a write without a response may still be carried out.
     doubtful: Option<Instant>,
 }
@@ -52,35 +60,32 @@ pub struct WritePermit {
 }
 
 impl Term {
-    /// Creates a term. This is private to the election, because only the election grants terms.
-    pub(super) fn new(validity: Validity) -> Self {
+    /// Creates a term of the replica with these writes. This is private to the election, because only the election
+    /// grants terms.
+    pub(super) fn new(validity: Validity, writes: Writes) -> Self {
         Self {
             began: Instant::now(),
             state: Arc::new(Mutex::new(TermState {
                 validity,
                 renewed: Instant::now(),
                 is_revoked: false,
-                writes_in_flight: 0,
-                doubtful: None,
             })),
             ended: watch::Sender::default(),
-            writes_ended: watch::Sender::default(),
+            writes,
         }
     }
 
     /// Creates a term without end, for a single replica without leader election.
     pub(super) fn endless() -> Self {
         // A century is long enough, and sums with it do not overflow.
-        Self::new(Validity::won(
-            Instant::now(),
-            Duration::from_secs(100 * 365 * 86_400),
-        ))
+        let century = Duration::from_secs(100 * 365 * 86_400);
+        Self::new(Validity::won(Instant::now(), century), Writes::default())
     }
 
     /// Creates a term of this length.
     #[cfg(test)]
     pub(crate) fn for_tests(length: Duration) -> Self {
-        Self::new(Validity::won(Instant::now(), length))
+        Self::new(Validity::won(Instant::now(), length), Writes::default())
     }
 
     /// Returns the time at which the term began.
@@ -113,10 +118,11 @@ impl Term {
     /// # Errors
     /// Returns an error if the term is over.
     pub fn begin_write(&self) -> Result<WritePermit, TermOver> {
-        // This takes one lock, so that a release either sees this write or has ended the term before it.
-        let mut state = self.state.lock();
+        // The lock is held while the write is counted, so that a release either sees this write or has ended the term
+        // before it.
+        let state = self.state.lock();
         let deadline = state.validity.deadline(Instant::now()).ok_or(TermOver)?;
-        state.writes_in_flight += 1;
+        self.writes.0.send_modify(|writes| writes.in_flight += 1);
         Ok(WritePermit {
             term: self.clone(),
             deadline,
@@ -184,18 +190,17 @@ impl Term {
         self.ended.send_replace(());
     }
 
-    /// Whether the Lease may be released, because no write of this term can take effect anymore.
+    /// Whether the Lease may be released, because no write of this replica can take effect anymore.
     pub(crate) fn may_release(&self) -> bool {
-        let state = self.state.lock();
-        may_release(state.writes_in_flight, state.doubtful, Instant::now())
+        let writes = self.writes.0.borrow();
+        may_release(writes.in_flight, writes.doubtful, Instant::now())
     }
 
     /// Waits until no write is in flight.
     pub(super) async fn settled(&self) {
-        let mut writes_ended = self.writes_ended.subscribe();
-        while self.state.lock().writes_in_flight > 0 {
-            _ = writes_ended.changed().await;
-        }
+        let mut writes = self.writes.0.subscribe();
+        // The wait cannot fail, because `self` holds a sender.
+        _ = writes.wait_for(|writes| writes.in_flight == 0).await;
     }
 }
 
@@ -208,13 +213,12 @@ impl WritePermit {
 
 impl Drop for WritePermit {
     fn drop(&mut self) {
-        let mut state = self.term.state.lock();
-        if self.in_doubt {
-            state.doubtful = Some(Instant::now() + REQUEST_TIMEOUT);
-        }
-        state.writes_in_flight -= 1;
-        drop(state);
-        self.term.writes_ended.send_replace(());
+        self.term.writes.0.send_modify(|writes| {
+            writes.in_flight -= 1;
+            if self.in_doubt {
+                writes.doubtful = Some(Instant::now() + REQUEST_TIMEOUT);
+            }
+        });
     }
 }
 
@@ -226,9 +230,14 @@ mod tests {
         Duration::from_secs(n)
     }
 
+    /// Returns a term of 4 s that was won by a request that was sent at the time `sent`.
+    fn won(sent: Instant) -> Term {
+        Term::new(Validity::won(sent, seconds(4)), Writes::default())
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_term_ends_at_its_deadline_by_itself() {
-        let term = Term::new(Validity::won(Instant::now(), seconds(4)));
+        let term = won(Instant::now());
         assert!(term.begin_write().is_ok());
         let start = Instant::now();
         term.over().await;
@@ -239,7 +248,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_renewal_never_moves_the_deadline_back() {
         let start = Instant::now();
-        let term = Term::new(Validity::won(start, seconds(4)));
+        let term = won(start);
         term.extend(Validity::won(start, seconds(6))).unwrap();
         term.extend(Validity::won(start, seconds(5))).unwrap();
         term.over().await;
@@ -249,7 +258,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_age_of_a_renewal_counts_from_its_answer() {
         let start = Instant::now();
-        let term = Term::new(Validity::won(start, seconds(4)));
+        let term = won(start);
         assert_eq!(term.renewed(), start);
         tokio::time::advance(seconds(3)).await;
         term.extend(Validity::won(start + seconds(2), seconds(4)))
@@ -260,7 +269,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_term_that_is_over_stays_over() {
         let start = Instant::now();
-        let term = Term::new(Validity::won(start, seconds(4)));
+        let term = won(start);
         tokio::time::advance(seconds(4)).await;
         assert_eq!(
             term.extend(Validity::won(Instant::now(), seconds(4))),
@@ -273,7 +282,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn write_must_be_sent_before_the_deadline_it_began_with() {
         let start = Instant::now();
-        let term = Term::new(Validity::won(start, seconds(4)));
+        let term = won(start);
         let write = term.begin_write().unwrap();
         term.extend(Validity::won(start, seconds(8))).unwrap();
         assert_eq!(write.deadline, start + seconds(4));

@@ -57,8 +57,8 @@ pub fn is_ours(holder: Option<&str>, us: &str) -> bool {
     holder == Some(us)
 }
 
-/// Whether the Lease may be released: not while a write of the term can still take effect. `doubtful` is the time until
-/// which an unanswered write may still be carried out.
+/// Whether the Lease may be released: not while a write of the replica can still take effect, in whichever of its terms
+/// the write began. `doubtful` is the time until which an unanswered write may still be carried out.
 pub fn may_release(in_flight: usize, doubtful: Option<Instant>, now: Instant) -> bool {
     in_flight == 0 && doubtful.is_none_or(|until| now >= until)
 }

@@ -75,6 +75,29 @@ async fn unanswered_write_forbids_release_for_a_minute() {
 
 /// Rule: 5.release
 #[tokio::test(start_paused = true)]
+async fn write_of_an_earlier_term_forbids_release_too() {
+    for is_in_flight in [false, true] {
+        let store = Store::new();
+        let mut one = Runner::start(&store, "one");
+        let write = one.leads().await.begin_write().unwrap();
+        let write = is_in_flight.then_some(write);
+        let renewals = Match::any().resource("leases").verb("patch");
+        let fault = one.server.faults().add(Fault::status(renewals, 500));
+        one.terms
+            .wait_for(Option::is_none)
+            .await
+            .expect("the candidate runs");
+        one.server.faults().remove(fault);
+        one.leads().await;
+        one.stop.cancel();
+        one.task.await.unwrap();
+        assert_eq!(spec(&store)["holderIdentity"], "one", "in flight: {is_in_flight}");
+        drop(write);
+    }
+}
+
+/// Rule: 5.release
+#[tokio::test(start_paused = true)]
 async fn a_release_that_takes_1200_ms_succeeds() {
     let store = Store::new();
     let mut one = Runner::start(&store, "one");
