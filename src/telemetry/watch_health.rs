@@ -51,6 +51,8 @@ struct WatchStatus {
     version: u64,
     /// Since when the list of the watch has been complete.
     listed: Option<Instant>,
+    /// Whether a list of the watch has ever been complete.
+    has_listed: bool,
     /// Since when the response to the watch has been open. `None` if there is no open response.
     open: Option<Instant>,
     /// Whether a response to the watch has ended since its list.
@@ -96,7 +98,8 @@ impl WatchState {
 
     /// Records that the list of the watch is complete.
     pub fn record_list(&self) {
-        self.status.lock().listed = Some(Instant::now());
+        let mut state = self.status.lock();
+        (state.listed, state.has_listed) = (Some(Instant::now()), true);
     }
 
     /// Records that the watch has reached this version, or asks for changes after it.
@@ -209,6 +212,7 @@ impl WatchHealth {
             pause_ends: None,
             version: 0,
             listed: None,
+            has_listed: false,
             open: None,
             resumed: false,
             restart: None,
@@ -281,10 +285,14 @@ impl WatchHealth {
         self.of(&[watch]).iter().any(|(_, watch)| watch.is_open(time))
     }
 
-    /// Whether each watch of these kinds is answered, and has caught up.
+    /// Whether each watch of these kinds is answered, and has caught up. A watch that has never completed a list does
+    /// not count, because it shows nothing yet. Each new Service name starts one, and any user who may edit a Service
+    /// can add names.
     #[must_use]
     pub fn are_current(&self, watches: &[WatchKind]) -> bool {
-        self.of(watches).iter().all(|(_, watch)| watch.is_current())
+        let meant = self.of(watches);
+        let mut showing = meant.iter().filter(|(_, watch)| watch.status.lock().has_listed);
+        showing.all(|(_, watch)| watch.is_current())
     }
 
     /// Waits until the watches of these kinds are current.
@@ -296,8 +304,7 @@ impl WatchHealth {
 
     /// Returns the names of the kinds of which no watch works and at least one has failed for this long. If one of
     /// several watches of a kind works, the cause is in the requests of the others, for example a tenant's selector. A
-    /// watch that has never worked does not count as working: each new Service name starts one, and any user who may
-    /// edit a Service can add names.
+    /// watch that has never worked does not count as working: it may be the watch of a new name.
     #[must_use]
     pub fn failing(&self, watches: &[WatchKind], time: Duration) -> Vec<&'static str> {
         let (mut failing, mut working) = (BTreeSet::new(), BTreeSet::new());

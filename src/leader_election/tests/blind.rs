@@ -11,6 +11,7 @@ use endpoint_copier_core::model::WatchKind;
 fn view(filled: &Arc<AtomicBool>) -> (View, Running) {
     let (filled, watch_health) = (filled.clone(), WatchHealth::default());
     let running = watch_health.start(WatchKind::Services);
+    running.state().record_list();
     running.state().set_open(true);
     (
         View::new(move || filled.load(Ordering::SeqCst), watch_health),
@@ -178,6 +179,33 @@ async fn a_replica_whose_watch_is_unanswered_does_not_compete() {
     let answered = Instant::now();
     one.leads().await;
     assert!(answered.elapsed() < seconds(1));
+}
+
+/// A new name of a source, which any user may add to a Service, begins such a watch.
+/// Rule: 5.caches-filled
+#[tokio::test(start_paused = true)]
+async fn watches_of_new_names_do_not_keep_a_replica_from_competing() {
+    let watch_health = WatchHealth::default();
+    let pinned = watch_health.start(WatchKind::Sources);
+    pinned.state().record_list();
+    pinned.state().set_open(true);
+    let new = watch_health.start(WatchKind::Sources);
+    new.state().list_begins();
+    let mut one = Runner::with_view(&Store::new(), "one", View::new(|| true, watch_health));
+    let start = Instant::now();
+    one.leads().await;
+    assert!(start.elapsed() < seconds(1), "{:?}", start.elapsed());
+}
+
+/// Rule: 5.caches-filled
+#[tokio::test(start_paused = true)]
+async fn a_replica_whose_watch_lists_again_does_not_compete() {
+    let (view, running) = view(&Arc::new(AtomicBool::new(true)));
+    running.state().set_open(false);
+    running.state().list_begins();
+    let one = Runner::with_view(&Store::new(), "one", view);
+    sleep(seconds(5)).await;
+    assert!(one.terms.borrow().is_none());
 }
 
 /// Rule: 5.blind
