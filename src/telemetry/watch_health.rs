@@ -7,182 +7,18 @@ use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 use tracing::warn;
 
-use crate::timing::CAUGHT_UP;
 use endpoint_copier_core::model::WatchKind;
+
+mod watch_state;
+
+pub use watch_state::{Cause, WatchState};
 
 /// The time between two checks of whether watches are current. It is short, because the first copy waits for these
 /// watches.
 const CURRENT_POLL: Duration = Duration::from_millis(5);
-
-/// A watch counts as working once its response has been open for this long, because a watch that breaks immediately
-/// proves nothing.
-const WORKING_TIME: Duration = Duration::from_secs(1);
-
-/// A watch starts within this time after its list. Until the watch starts, the list is current enough.
-const WATCH_START: Duration = Duration::from_secs(1);
-
-/// Why a watch has to restart with a list.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cause {
-    /// The watch does not show what the API shows. If its API server answers the watch, that server is behind.
-    Behind,
-    /// The API server continues from an earlier resourceVersion than the watch has reached, so the watch would show
-    /// nothing until the server passes the version that the watch has reached. This happens when etcd is restored from
-    /// a backup, and is not the fault of a server.
-    Rewound,
-}
-
-/// When one watch last showed life, which version it has reached, and whether it has to restart.
-#[derive(Clone, Debug)]
-pub struct WatchState {
-    status: Arc<Mutex<WatchStatus>>,
-    news: Arc<Notify>,
-}
-
-#[derive(Debug)]
-struct WatchStatus {
-    last: Instant,
-    /// The end of the pause that an overloaded API server has asked for. The pause does not count as silence.
-    pause_ends: Option<Instant>,
-    /// The highest resourceVersion that the watch has shown or asked for.
-    version: u64,
-    /// Since when the list of the watch has been complete.
-    listed: Option<Instant>,
-    /// Whether a list of the watch has ever been complete.
-    has_listed: bool,
-    /// Since when the response to the watch has been open. `None` if there is no open response.
-    open: Option<Instant>,
-    /// Whether a response to the watch has ended since its list.
-    resumed: bool,
-    restart: Option<Cause>,
-    /// When the list or the watch last worked, or when the watch began if neither has ever worked.
-    well: Instant,
-    has_worked: bool,
-    /// Whether the list or the watch has failed since `well`, for a cause that may concern only this replica.
-    failing: bool,
-}
-
-impl WatchStatus {
-    fn record_success(&mut self) {
-        (self.well, self.has_worked, self.failing) = (Instant::now(), true, false);
-    }
-}
-
-impl WatchState {
-    /// Records activity of the watch.
-    pub fn touch(&self) {
-        self.status.lock().last = Instant::now();
-    }
-
-    /// Records that an overloaded API server has asked the watch to wait until this time.
-    pub fn pause_until(&self, until: Instant) {
-        self.status.lock().pause_ends = Some(until);
-    }
-
-    /// For how long the watch has shown no life, not counting pauses that an API server asked for.
-    fn silence(&self) -> Duration {
-        let state = self.status.lock();
-        let since = state.pause_ends.map_or(state.last, |end| end.max(state.last));
-        since.elapsed()
-    }
-
-    /// Records that the watch begins with a list. Earlier events no longer count, and a requested restart is done.
-    pub fn list_begins(&self) {
-        let mut state = self.status.lock();
-        (state.version, state.listed, state.restart) = (0, None, None);
-        state.resumed = false;
-    }
-
-    /// Records that the list of the watch is complete.
-    pub fn record_list(&self) {
-        let mut state = self.status.lock();
-        (state.listed, state.has_listed) = (Some(Instant::now()), true);
-    }
-
-    /// Records that the watch has reached this version, or asks for changes after it.
-    pub fn record_version(&self, version: Option<u64>) {
-        let mut state = self.status.lock();
-        state.version = version.unwrap_or(0).max(state.version);
-    }
-
-    /// Records that the list or the watch works.
-    pub fn record_success(&self) {
-        self.status.lock().record_success();
-    }
-
-    /// Records that the list or the watch has failed. `for_all` says whether it fails for every replica, for example
-    /// because a permission is missing. Such a failure counts as a success, because no other replica would see more.
-    pub fn record_failure(&self, for_all: bool) {
-        if for_all {
-            self.record_success();
-        } else {
-            self.status.lock().failing = true;
-        }
-    }
-
-    /// Returns how long the lists and the watch have been failing, or zero if they work.
-    fn failing(&self) -> Duration {
-        let state = self.status.lock();
-        let is_answered = state.open.is_some_and(|since| since.elapsed() >= WORKING_TIME);
-        if state.failing && !is_answered {
-            state.well.elapsed()
-        } else {
-            Duration::ZERO
-        }
-    }
-
-    /// Records whether the API server answers the watch from now on.
-    pub fn set_open(&self, is_open: bool) {
-        let mut state = self.status.lock();
-        if state.open.is_some_and(|since| since.elapsed() >= WORKING_TIME) {
-            state.record_success();
-        }
-        // A watch that follows a list begins with the state of the list. A watch that follows a break has to catch up.
-        state.resumed |= !is_open;
-        state.open = is_open.then(Instant::now);
-    }
-
-    /// Whether the watch probably shows the current state. After a break, the missed events arrive after the response
-    /// begins, so the response must have been open for [`CAUGHT_UP`].
-    fn is_current(&self) -> bool {
-        let resumed = self.status.lock().resumed;
-        self.is_open(if resumed { CAUGHT_UP } else { Duration::ZERO })
-    }
-
-    /// Whether the watch may show an outdated state: its list was complete more than [`WATCH_START`] ago, and no
-    /// current watch follows the list. A watch that is still listing shows nothing, so it shows nothing outdated.
-    fn is_doubtful(&self) -> bool {
-        let listed = self.status.lock().listed;
-        listed.is_some_and(|listed| listed.elapsed() > WATCH_START) && !self.is_current()
-    }
-
-    /// Whether the API server has answered the watch for at least this time.
-    pub fn is_open(&self, time: Duration) -> bool {
-        let open = self.status.lock().open;
-        open.is_some_and(|since| since.elapsed() >= time)
-    }
-
-    fn ask_to_restart(&self, cause: Cause) {
-        let mut state = self.status.lock();
-        if state.listed.is_some() {
-            state.restart = Some(cause);
-            self.news.notify_one();
-        }
-    }
-
-    /// Waits until this watch has to restart, and returns the cause.
-    pub async fn restart(&self) -> Cause {
-        loop {
-            if let Some(cause) = self.status.lock().restart.take() {
-                return cause;
-            }
-            self.news.notified().await;
-        }
-    }
-}
 
 /// The health of all running watches.
 #[derive(Clone, Debug, Default)]
@@ -206,24 +42,7 @@ impl WatchHealth {
     /// Expects a watch of this kind to show life until the returned value is dropped.
     #[must_use]
     pub fn start(&self, watch: WatchKind) -> Running {
-        let status = WatchStatus {
-            // The first activity is due like any other.
-            last: Instant::now(),
-            pause_ends: None,
-            version: 0,
-            listed: None,
-            has_listed: false,
-            open: None,
-            resumed: false,
-            restart: None,
-            well: Instant::now(),
-            has_worked: false,
-            failing: false,
-        };
-        let state = WatchState {
-            status: Arc::new(Mutex::new(status)),
-            news: Arc::default(),
-        };
+        let state = WatchState::new();
         self.watches.lock().push((watch, state.clone()));
         let watch_health = self.clone();
         Running { watch_health, state }
@@ -275,7 +94,7 @@ impl WatchHealth {
     #[must_use]
     pub fn version(&self, watches: &[WatchKind]) -> u64 {
         let meant = self.of(watches);
-        let versions = meant.iter().map(|(_, watch)| watch.status.lock().version);
+        let versions = meant.iter().map(|(_, watch)| watch.version());
         versions.max().unwrap_or(0)
     }
 
@@ -291,7 +110,7 @@ impl WatchHealth {
     #[must_use]
     pub fn are_current(&self, watches: &[WatchKind]) -> bool {
         let meant = self.of(watches);
-        let mut showing = meant.iter().filter(|(_, watch)| watch.status.lock().has_listed);
+        let mut showing = meant.iter().filter(|(_, watch)| watch.has_listed());
         showing.all(|(_, watch)| watch.is_current())
     }
 
@@ -311,7 +130,7 @@ impl WatchHealth {
         for (kind, watch) in self.of(watches) {
             if watch.failing() >= time {
                 failing.insert(kind.as_str());
-            } else if watch.status.lock().has_worked {
+            } else if watch.has_worked() {
                 working.insert(kind.as_str());
             }
         }
@@ -330,7 +149,7 @@ impl WatchHealth {
     pub fn last(&self) -> BTreeMap<WatchKind, SystemTime> {
         let (mut last, now) = (BTreeMap::new(), SystemTime::now());
         for (kind, watch) in self.watches.lock().iter() {
-            let silence = watch.status.lock().last.elapsed();
+            let silence = watch.last().elapsed();
             let moment = now.checked_sub(silence).unwrap_or(now);
             let silent = last.entry(*kind).or_insert(moment);
             *silent = moment.min(*silent);
@@ -372,13 +191,14 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         let mut watches = self.watch_health.watches.lock();
-        watches.retain(|(_, watch)| !Arc::ptr_eq(&watch.status, &self.state.status));
+        watches.retain(|(_, watch)| !watch.is_same(&self.state));
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::time::Instant;
 
     /// Rule: 5.readyz
     #[tokio::test(start_paused = true)]
@@ -487,6 +307,34 @@ mod tests {
         tokio::time::advance(limit).await;
         watch.record_failure(true);
         assert!(failing().is_empty(), "a failure of all replicas counted");
+    }
+
+    /// Rule: 5.blind, 5.readyz
+    #[tokio::test(start_paused = true)]
+    async fn list_is_progress_only_if_it_gets_further_than_before() {
+        let second = Duration::from_secs(1);
+        let watch_health = WatchHealth::default();
+        let running = watch_health.start(WatchKind::Services);
+        let watch = running.state();
+        let is_progress = async |objects: u64| {
+            watch.list_begins();
+            tokio::time::advance(second).await;
+            (0..objects).for_each(|_| watch.record_list_progress());
+            watch.record_failure(false);
+            let is_failing = !watch_health.failing(&[WatchKind::Services], second).is_empty();
+            assert_eq!(watch_health.check(Duration::ZERO).is_err(), is_failing);
+            !is_failing
+        };
+        for (objects, expected) in [(0, false), (5, true), (3, false), (5, false), (6, true)] {
+            assert_eq!(is_progress(objects).await, expected, "{objects}");
+        }
+        watch.record_list();
+        assert!(!is_progress(9).await, "a list hides that the watch fails");
+        watch.record_success();
+        assert!(
+            is_progress(1).await,
+            "a list after a watch that worked did not count"
+        );
     }
 
     /// One watch alone may fail, for example because a tenant's selector is longer than a server accepts.

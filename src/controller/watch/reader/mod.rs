@@ -241,14 +241,18 @@ impl Failures {
 /// as activity.
 fn record<K: Resource>(state: &WatchState, event: &Event<K>) {
     match event {
-        Event::Init => return state.list_begins(),
-        Event::InitApply(object) | Event::Apply(object) | Event::Delete(object) => {
+        Event::Init => state.list_begins(),
+        Event::InitApply(object) => {
             state.record_version(version(object.meta().resource_version.as_deref()));
+            state.record_list_progress();
         }
         Event::InitDone => state.record_list(),
+        Event::Apply(object) | Event::Delete(object) => {
+            state.record_version(version(object.meta().resource_version.as_deref()));
+            state.touch();
+            state.record_success();
+        }
     }
-    state.touch();
-    state.record_success();
 }
 
 /// The client of one watch, and the state of its calls.

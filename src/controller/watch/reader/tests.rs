@@ -312,6 +312,117 @@ async fn a_watch_that_is_behind_twice_avoids_its_server() {
     }
 }
 
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// The answer of an API server to a request: the delay, the status code, and the text.
+type Answer = (Duration, u16, String);
+
+/// Returns a reader whose requests are answered by `answer`, which gets the query of each request.
+fn reader_of(answer: impl Fn(&str) -> Answer + Clone + Send + 'static) -> Reader {
+    let service = service_fn(move |request: Request<Body>| {
+        let (delay, code, text) = answer(request.uri().query().unwrap_or_default());
+        async move {
+            sleep(delay).await;
+            let mut response = Response::new(Full::<Bytes>::from(text));
+            *response.status_mut() = StatusCode::from_u16(code).unwrap();
+            Ok::<_, Infallible>(response)
+        }
+    });
+    over(crate::apiserver::over(
+        service,
+        "default",
+        &Metrics::new("lease").unwrap(),
+    ))
+}
+
+/// Returns a page of a list. `next` is empty on the last page.
+fn page(next: &str) -> String {
+    let item = r#"{"metadata":{"name":"a","namespace":"b","resourceVersion":"1"}}"#;
+    format!(r#"{{"metadata":{{"resourceVersion":"1","continue":"{next}"}},"items":[{item}]}}"#)
+}
+
+/// Follows a watch for this many seconds, and calls `look` with each second and with the names of the failing watches.
+async fn observe(reader: &Reader, time: u64, mut look: impl FnMut(u64, Vec<&'static str>)) {
+    let look = async {
+        for second in 1..=time {
+            sleep(Duration::from_secs(1)).await;
+            look(second, reader.watch_health.failing(&[WatchKind::Services], LIMIT));
+        }
+    };
+    tokio::select! {
+        () = follow(reader) => {}
+        () = look => {}
+    }
+}
+
+/// Rule: 5.blind, 5.readyz
+#[tokio::test(start_paused = true)]
+async fn list_that_never_completes_fails_and_is_not_alive() {
+    let never = Duration::from_secs(3600);
+    for (delay, code, text, fails) in [
+        (Duration::ZERO, 500, "", true),
+        (Duration::ZERO, 200, "nonsense", true),
+        (never, 200, "", true),
+        // Every replica gets this response.
+        (Duration::ZERO, 410, EXPIRED, false),
+    ] {
+        let reader = reader_of(move |query| {
+            if query.contains("continue=") {
+                (delay, code, text.to_owned())
+            } else {
+                (Duration::ZERO, 200, page("next"))
+            }
+        });
+        observe(&reader, 120, |second, failing| {
+            let is_alive = reader.watch_health.check(3 * LIMIT).is_ok();
+            if second == 35 {
+                assert_eq!(!failing.is_empty(), fails, "{code} {text}");
+            }
+            assert_eq!(is_alive, second <= 90, "{code} {text} after {second} s");
+        })
+        .await;
+    }
+}
+
+/// Rule: 5.blind, 5.readyz
+#[tokio::test(start_paused = true)]
+async fn long_list_that_makes_progress_works_and_is_alive() {
+    let pages = Arc::<AtomicUsize>::default();
+    let reader = reader_of(move |query| {
+        let is_first = !query.contains("continue=");
+        let number = pages.fetch_add(1, Ordering::SeqCst);
+        // The list fails once, and then gets further.
+        if number == 1 {
+            return (Duration::ZERO, 500, String::new());
+        }
+        (
+            Duration::from_secs(10),
+            200,
+            page(if is_first { "a" } else { "b" }),
+        )
+    });
+    observe(&reader, 600, |second, failing| {
+        assert!(failing.is_empty(), "{second}");
+        assert_eq!(reader.watch_health.check(3 * LIMIT), Ok(()));
+    })
+    .await;
+}
+
+/// Rule: 5.blind
+#[tokio::test(start_paused = true)]
+async fn lists_that_work_do_not_hide_that_watches_hang() {
+    let reader = reader_of(|query| {
+        if query.contains("watch=") {
+            (Duration::from_secs(3600), 200, String::new())
+        } else {
+            (Duration::ZERO, 200, page(""))
+        }
+    });
+    let mut has_failed = false;
+    observe(&reader, 45, |_, failing| has_failed |= !failing.is_empty()).await;
+    assert!(has_failed);
+}
+
 /// Rule: 5.blind
 #[test]
 fn only_client_errors_are_expected_on_every_replica() {
