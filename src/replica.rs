@@ -170,7 +170,8 @@ impl Replica {
             (named("election", leadership), terms, None)
         };
 
-        let (recorder, event_writer) = EventRecorder::new(client.clone(), &reporter, metrics.clone());
+        let (recorder, event_writer) =
+            EventRecorder::new(client.clone(), &reporter, dirty.clone(), metrics.clone());
         watching.push(named("Events", event_writer.run()));
         let elected = candidacy.as_ref().map(|candidacy| (&election, candidacy));
         let (probes, verdicts) = match probing {

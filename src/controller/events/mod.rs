@@ -22,6 +22,7 @@ use crate::apiserver::error::one_line;
 use crate::apiserver::http_status::{
     is_answer, is_namespace_terminating, may_create_again, missing_right, throttled,
 };
+use crate::controller::workqueue::DirtySet;
 use crate::leader_election::term::{Term, WritePermit};
 use crate::telemetry::failure_log::FailureLog;
 use crate::telemetry::metrics::Metrics;
@@ -86,13 +87,15 @@ pub struct EventWriter {
     reporter: Reporter,
     throttle: Arc<Mutex<EventThrottle>>,
     pending: mpsc::Receiver<PendingEvent>,
+    dirty: DirtySet,
     metrics: Metrics,
 }
 
 impl EventRecorder {
-    /// Creates a recorder, and the writer that must run for it. `instance` is the name of this replica.
+    /// Creates a recorder, and the writer that must run for it. `instance` is the name of this replica. The writer marks
+    /// a Service in `dirty` when an Event about it has to be reported again.
     #[must_use]
-    pub fn new(client: Client, instance: &str, metrics: Metrics) -> (Self, EventWriter) {
+    pub fn new(client: Client, instance: &str, dirty: DirtySet, metrics: Metrics) -> (Self, EventWriter) {
         let (sender, pending) = mpsc::channel(WAITING_EVENTS);
         let reporter = Reporter {
             controller: env!("CARGO_PKG_NAME").to_owned(),
@@ -109,6 +112,7 @@ impl EventRecorder {
                 reporter,
                 throttle,
                 pending,
+                dirty,
                 metrics,
             },
         )
@@ -237,9 +241,11 @@ impl EventWriter {
                 },
             };
             let Ok(write) = event.term.begin_write() else {
-                // If this replica leads again, the finding must still be reported.
+                // If this replica leads again, the finding must still be reported. The new term may have synced the
+                // Service already.
                 if let Message::Warning(finding) = &event.message {
                     self.throttle.lock().not_sent(&event.service, finding);
+                    self.dirty.mark([event.service]);
                 }
                 continue;
             };
@@ -315,3 +321,6 @@ impl EventWriter {
         next
     }
 }
+
+#[cfg(test)]
+mod tests;
