@@ -209,7 +209,12 @@ pub const DRAIN: Duration = Duration::from_secs(1);
 /// then waits for the lease duration, so no two replicas write at the same time.
 pub const WRITES_SETTLE: Duration = Duration::from_secs(1);
 
-/// The time limit of the release. It is enough for an API server that takes 1.5 s per request.
+/// How long a release waits for a renewal in flight. It is enough for an API server that takes 1.5 s per request. If no
+/// response arrives in time, the release begins with a GET.
+pub const RENEWAL_SETTLES: Duration = Duration::from_millis(1500);
+
+/// The time limit of the release, in addition to [`WRITES_SETTLE`]. Both together are enough for the rest of a renewal
+/// and for one write on an API server that takes 1.5 s per request.
 pub const RELEASE: Duration = Duration::from_secs(2);
 
 /// The time limit for the end of the election and the workers, including writes in flight and the release of the Lease.
@@ -223,6 +228,7 @@ const KILL_DELAY: Duration = Duration::from_secs(10);
 
 const _: () = {
     assert!(!shorter(WRITES_SETTLE, DRAIN));
+    assert!(!shorter(plus(WRITES_SETTLE, RELEASE), times(RENEWAL_SETTLES, 2)));
     assert!(shorter(plus(WRITES_SETTLE, RELEASE), STOP_ELECTION));
     assert!(shorter(plus(STOP_ELECTION, STOP_HTTP), KILL_DELAY));
 };

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use futures::future::join;
 use kube::Client;
 use kube_leader_election::{LeaseLock, LeaseLockParams, LeaseLockResult};
 use tokio::sync::watch as channel;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
@@ -21,7 +22,8 @@ use crate::telemetry::failure_log::FailureLog;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::watchdog::Watchdog;
 use crate::timing::{
-    ASIDE, BLIND, LEADERLESS, LEADERLESS_AFTER_EXPIRY, MAX_RACE_PAUSE, RELEASE, WRITES_SETTLE,
+    ASIDE, BLIND, LEADERLESS, LEADERLESS_AFTER_EXPIRY, MAX_RACE_PAUSE, RELEASE, RENEWAL_SETTLES,
+    WRITES_SETTLE,
 };
 
 /// One replica that competes for the Lease.
@@ -245,10 +247,12 @@ impl LeaderElector {
         self.metrics.set_leader(true);
         self.terms.send_replace(Some(term.clone()));
         self.watchdog.busy();
+        let renewals = self.renew_until_over(&term, sent);
+        tokio::pin!(renewals);
         let ending = tokio::select! {
             // A Lease that is lost must not be released.
             biased;
-            reason = self.renew_until_over(&term, sent) => {
+            reason = &mut renewals => {
                 warn!(lease = self.lease, reason, "lost the lead");
                 Ending::Lost
             }
@@ -272,7 +276,7 @@ impl LeaderElector {
         self.terms.send_replace(None);
         self.metrics.set_leader(false);
         if !matches!(ending, Ending::Lost) {
-            self.release(&term).await;
+            self.release(&term, renewals).await;
         }
         ending
     }
@@ -314,8 +318,15 @@ impl LeaderElector {
     }
 
     /// Releases the Lease, so that a successor does not have to wait, but never while a write may still take effect.
-    async fn release(&self, term: &Term) {
-        _ = timeout(WRITES_SETTLE, term.settled()).await;
+    /// `renewals` ends when no renewal of this ended term is in flight: its response shows the version on which the
+    /// release builds, so the release does not need a GET.
+    async fn release(&self, term: &Term, renewals: impl Future) {
+        let deadline = Instant::now() + WRITES_SETTLE + RELEASE;
+        _ = join(
+            timeout(WRITES_SETTLE, term.settled()),
+            timeout(RENEWAL_SETTLES, renewals),
+        )
+        .await;
         if !term.may_release() {
             warn!(
                 lease = self.lease,
@@ -323,7 +334,7 @@ impl LeaderElector {
             );
             return;
         }
-        match timeout(RELEASE, self.step_down()).await {
+        match timeout_at(deadline, self.step_down()).await {
             Ok(Ok(())) => info!(lease = self.lease, "released the Lease"),
             Ok(Err(error)) => {
                 warn!(
@@ -334,7 +345,7 @@ impl LeaderElector {
             }
             Err(_) => warn!(
                 lease = self.lease,
-                "could not release the Lease: no response within {RELEASE:?}"
+                "could not release the Lease: no response in time"
             ),
         }
     }

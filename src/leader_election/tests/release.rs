@@ -115,6 +115,29 @@ async fn a_release_that_takes_1200_ms_succeeds() {
     assert!(took < Duration::from_millis(1500), "{took:?}");
 }
 
+/// Rule: 5.release
+#[tokio::test(start_paused = true)]
+async fn release_succeeds_while_a_slow_renewal_is_in_flight() {
+    let late = Effect::Latency(Duration::from_millis(1500));
+    let late = Fault::new(Match::any(), late);
+    let hangs = Fault::new(Match::any(), Effect::Hang).times(2);
+    for slow in [late, hangs] {
+        let store = Store::new();
+        let mut one = Runner::start(&store, "one");
+        one.leads().await;
+        let mut two = Runner::start(&store, "two");
+        sleep(seconds(1)).await;
+        one.server.faults().add(slow);
+        // The renewal is sent 2 s after the term began.
+        sleep(Duration::from_millis(1300)).await;
+        let start = Instant::now();
+        one.stop.cancel();
+        two.leads().await;
+        let took = start.elapsed();
+        assert!(took < seconds(3), "{took:?}");
+    }
+}
+
 /// A renewal that was in flight at the stop can be applied between the read and the write of the release.
 /// Rule: 5.release
 #[tokio::test(start_paused = true)]
