@@ -143,18 +143,26 @@ impl EventRecorder {
         self.throttle.lock().gone(service);
     }
 
-    /// Records that the first copies of a Service were written. A `Synced` Event is due once all of them are written.
-    pub fn record_first_copies(&self, service: &ServiceKey) {
+    /// Records that the first copies of a Service were written, or that an endpoint returned whose removal another
+    /// replica may have reported. A `Synced` Event is due once all copies are written.
+    pub fn owe_synced(&self, service: &ServiceKey) {
         self.throttle.lock().owe_synced(service);
     }
 
-    /// Reports that the copies of a Service are in sync. Sends an Event only if a reported finding was resolved or the
-    /// first copies were written, and only within the budget of the Service.
-    pub fn synced(&self, term: &Term, service: &ManagedService, note: impl FnOnce() -> String) {
-        let has_room = self.pending.capacity() > 0;
-        if has_room && self.throttle.lock().take_synced(&service.key, Instant::now()) {
+    /// Reports that the copies of a Service are in sync. Sends an Event only if one is due, and only within the budget
+    /// of the Service. Returns the time of the next attempt if it is due, but cannot be sent now.
+    pub fn synced(
+        &self,
+        term: &Term,
+        service: &ManagedService,
+        note: impl FnOnce() -> String,
+    ) -> Option<Instant> {
+        let (room, now) = (self.pending.capacity(), Instant::now());
+        let is_due = self.throttle.lock().take_synced(&service.key, room, now);
+        if is_due == Ok(true) {
             self.send(term, service, Message::Synced(note()));
         }
+        is_due.err()
     }
 
     fn send(&self, term: &Term, service: &ManagedService, message: Message) {

@@ -10,9 +10,9 @@ use tokio::time::Instant;
 
 use crate::controller::budget::{Budgets, REFILL};
 use crate::timing::REPEAT_EVENT;
-use endpoint_copier_core::model::{Finding, ServiceKey};
+use endpoint_copier_core::model::{Finding, Reason, ServiceKey};
 
-/// The pause before the next attempt to report findings that did not fit into the queue.
+/// The pause before the next attempt to send Events that did not fit into the queue.
 const FULL_QUEUE_PAUSE: Duration = Duration::from_secs(10);
 
 /// The findings that were reported about each Service.
@@ -29,6 +29,8 @@ struct Reported {
     /// Events.
     uid: String,
     findings: BTreeMap<Finding, Instant>,
+    /// The reasons of the findings that were reported and still last. The note of a finding may have changed since.
+    lasting: BTreeSet<Reason>,
     /// Whether a reported finding is resolved, or the first copies exist, and no Event has said so yet.
     owes_synced: bool,
 }
@@ -59,9 +61,12 @@ impl EventThrottle {
         if reported.uid != uid {
             uid.clone_into(&mut reported.uid);
             reported.findings.clear();
+            reported.lasting.clear();
         }
-        let lasts = |old: &Finding| findings.iter().any(|finding| finding.reason == old.reason);
-        reported.owes_synced |= reported.findings.keys().any(|old| !lasts(old));
+        let before = reported.lasting.len();
+        let lasts = |reason: &Reason| findings.iter().any(|finding| finding.reason == *reason);
+        reported.lasting.retain(lasts);
+        reported.owes_synced |= reported.lasting.len() < before;
         reported.findings.retain(|finding, _| findings.contains(finding));
         for finding in findings {
             let next = match reported.findings.get(finding).copied() {
@@ -69,6 +74,7 @@ impl EventThrottle {
                 _ if due.findings.len() >= room => now + FULL_QUEUE_PAUSE,
                 _ if self.budgets.spend(service.clone(), now) => {
                     reported.findings.insert(finding.clone(), now);
+                    reported.lasting.insert(finding.reason);
                     due.findings.push(finding.clone());
                     now + REPEAT_EVENT
                 }
@@ -81,7 +87,7 @@ impl EventThrottle {
     }
 
     fn drop_if_empty(&mut self, service: &ServiceKey) {
-        let is_empty = |reported: &Reported| reported.findings.is_empty() && !reported.owes_synced;
+        let is_empty = |reported: &Reported| reported.lasting.is_empty() && !reported.owes_synced;
         if self.services.get(service).is_some_and(is_empty) {
             self.services.remove(service);
         }
@@ -102,36 +108,56 @@ impl EventThrottle {
     pub fn not_sent(&mut self, service: &ServiceKey, finding: &Finding) {
         if let Some(reported) = self.services.get_mut(service) {
             reported.findings.remove(finding);
+            if !reported
+                .findings
+                .keys()
+                .any(|other| other.reason == finding.reason)
+            {
+                reported.lasting.remove(&finding.reason);
+            }
         }
     }
 
-    /// Records that the first copies exist, so a `Synced` Event is due.
+    /// Records that a `Synced` Event is due, although no reported finding is resolved.
     pub fn owe_synced(&mut self, service: &ServiceKey) {
         self.services.entry(service.clone()).or_default().owes_synced = true;
     }
 
-    /// Whether a `Synced` Event is due and may be sent now. If so, it counts as sent.
-    pub fn take_synced(&mut self, service: &ServiceKey, now: Instant) -> bool {
-        let Some(reported) = self.services.get_mut(service) else {
-            return false;
+    /// Whether a `Synced` Event is due. If so, it counts as sent.
+    ///
+    /// # Errors
+    ///
+    /// Returns the time of the next attempt if the Event is due, but there is no `room` for it, or no budget.
+    pub fn take_synced(&mut self, service: &ServiceKey, room: usize, now: Instant) -> Result<bool, Instant> {
+        let reported = self.services.get_mut(service);
+        let Some(reported) = reported.filter(|reported| reported.owes_synced) else {
+            return Ok(false);
         };
-        let is_due = reported.owes_synced && self.budgets.spend(service.clone(), now);
-        reported.owes_synced &= !is_due;
+        if room == 0 {
+            return Err(now + FULL_QUEUE_PAUSE);
+        }
+        if !self.budgets.spend(service.clone(), now) {
+            return Err(now + REFILL);
+        }
+        reported.owes_synced = false;
         self.drop_if_empty(service);
-        is_due
+        Ok(true)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use endpoint_copier_core::model::Reason;
 
     fn findings(notes: &[&str]) -> BTreeSet<Finding> {
         notes
             .iter()
             .map(|note| Finding::new(Reason::PortUnresolved, *note))
             .collect()
+    }
+
+    fn take_synced(throttle: &mut EventThrottle, service: &ServiceKey, now: Instant) -> bool {
+        throttle.take_synced(service, 1, now) == Ok(true)
     }
 
     fn notes_due(throttle: &mut EventThrottle, notes: &[&str], now: Instant) -> Vec<String> {
@@ -175,7 +201,7 @@ mod tests {
         let (mut throttle, start) = (EventThrottle::default(), Instant::now());
         let vip = ServiceKey::new("default", "vip");
         throttle.owe_synced(&vip);
-        assert!(throttle.take_synced(&vip, start));
+        assert!(take_synced(&mut throttle, &vip, start));
         assert!(throttle.services.is_empty());
     }
 
@@ -283,35 +309,65 @@ mod tests {
         let (mut throttle, start) = (EventThrottle::default(), Instant::now());
         let service = ServiceKey::new("default", "vip");
         assert!(
-            !throttle.take_synced(&service, start),
+            !take_synced(&mut throttle, &service, start),
             "sent although nothing was wrong"
         );
         throttle.owe_synced(&service);
         assert!(
-            throttle.take_synced(&service, start),
+            take_synced(&mut throttle, &service, start),
             "not sent for the first copies"
         );
-        assert!(!throttle.take_synced(&service, start));
+        assert!(!take_synced(&mut throttle, &service, start));
         notes_due(&mut throttle, &["a"], start);
         assert!(
-            !throttle.take_synced(&service, start),
+            !take_synced(&mut throttle, &service, start),
             "sent although the finding lasts"
         );
         notes_due(&mut throttle, &["b"], start);
         assert!(
-            !throttle.take_synced(&service, start),
+            !take_synced(&mut throttle, &service, start),
             "sent although only the detail of the finding has changed"
         );
         notes_due(&mut throttle, &[], start);
-        assert!(throttle.take_synced(&service, start));
-        assert!(!throttle.take_synced(&service, start));
+        assert!(take_synced(&mut throttle, &service, start));
+        assert!(!take_synced(&mut throttle, &service, start));
         notes_due(&mut throttle, &["a"], start);
         notes_due(&mut throttle, &[], start);
         throttle.gone(&service);
         assert!(
-            !throttle.take_synced(&service, start),
+            !take_synced(&mut throttle, &service, start),
             "sent for a Service that is gone"
         );
+    }
+
+    /// Rule: 3.events-later, 3.synced
+    #[test]
+    fn a_synced_event_without_room_or_budget_is_sent_later() {
+        let (mut throttle, start) = (EventThrottle::default(), Instant::now());
+        let service = ServiceKey::new("default", "vip");
+        throttle.owe_synced(&service);
+        let later = start + FULL_QUEUE_PAUSE;
+        assert_eq!(throttle.take_synced(&service, 0, start), Err(later));
+        for round in 0..25 {
+            notes_due(&mut throttle, &[&round.to_string()], start);
+        }
+        assert!(notes_due(&mut throttle, &["late"], start).is_empty());
+        assert!(notes_due(&mut throttle, &[], start).is_empty());
+        assert_eq!(throttle.take_synced(&service, 1, start), Err(start + REFILL));
+        assert_eq!(throttle.take_synced(&service, 1, start + REFILL), Ok(true));
+    }
+
+    /// Rule: 3.synced
+    #[test]
+    fn synced_is_due_if_the_last_note_was_not_reported() {
+        let (mut throttle, start) = (EventThrottle::default(), Instant::now());
+        for round in 0..25 {
+            notes_due(&mut throttle, &[&round.to_string()], start);
+        }
+        assert!(notes_due(&mut throttle, &["late"], start).is_empty());
+        notes_due(&mut throttle, &[], start);
+        let service = ServiceKey::new("default", "vip");
+        assert!(take_synced(&mut throttle, &service, start + REFILL));
     }
 
     /// Rule: 3.events-later
@@ -342,7 +398,11 @@ mod tests {
         let (mut throttle, start) = (EventThrottle::default(), Instant::now());
         notes_due(&mut throttle, &["a"], start);
         notes_due(&mut throttle, &[], start + 10 * MINUTE);
-        throttle.take_synced(&ServiceKey::new("default", "vip"), start + 10 * MINUTE);
+        take_synced(
+            &mut throttle,
+            &ServiceKey::new("default", "vip"),
+            start + 10 * MINUTE,
+        );
         notes_due(&mut throttle, &[], start + 20 * MINUTE);
         assert!(throttle.services.is_empty());
     }

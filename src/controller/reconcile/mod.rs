@@ -217,8 +217,9 @@ impl Reconciler {
             self.log_write(since, &snapshot, endpoints, &applied);
             self.measure(since, term, &triggers);
         }
-        if applied.has_created() && snapshot.copies.is_empty() {
-            self.recorder.record_first_copies(key);
+        let has_first_copies = applied.has_created() && snapshot.copies.is_empty();
+        if has_first_copies || snapshot.reports_probes && !applied.returned.is_empty() {
+            self.recorder.owe_synced(key);
         }
         let mut errors = applied.failures.iter().chain(&postponed).chain(&not_removed);
         let failure = errors.find(|error| error.is_unavailable());
@@ -229,15 +230,15 @@ impl Reconciler {
         let is_done = outcome.result == SyncResult::Success && !applied.leaves_repairs;
         self.report_condition(&snapshot, is_done, &findings);
         let next_report = self.report(term, &snapshot, findings, outcome.result);
-        if is_right {
-            self.report_synced(term, &snapshot, endpoints);
-        }
+        let next_synced = is_right
+            .then(|| self.report_synced(term, &snapshot, endpoints))
+            .flatten();
         if let Some(error) = not_removed {
             // The sync has not failed: the copies are correct.
             outcome.requeue = error.outcome(None).requeue;
         } else if outcome.requeue == Requeue::WhenDirty {
             // A finding that lasts is reported again even if nothing changes.
-            outcome.requeue = outcome.requeue.or_at(next_report);
+            outcome.requeue = outcome.requeue.or_at(next_report).or_at(next_synced);
         }
         for (_, next) in repeated.into_iter().flatten() {
             outcome.requeue = outcome.requeue.or_at(Some(next));

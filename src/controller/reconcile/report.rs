@@ -42,16 +42,20 @@ impl Reconciler {
 
     /// Sends a `Synced` Event if one is due. Call this only while the copies are in sync and no finding rules out the
     /// Event.
-    pub(super) fn report_synced(&self, term: &Term, snapshot: &Snapshot, endpoints: usize) {
-        if let (Some(service), Some(source)) = (snapshot.service.as_ref(), &snapshot.source) {
-            self.recorder.synced(term, service, || {
-                let plural = if endpoints == 1 { "" } else { "s" };
-                format!(
-                    "the copies are in sync with {}: {endpoints} endpoint{plural}",
-                    source.key
-                )
-            });
-        }
+    pub(super) fn report_synced(
+        &self,
+        term: &Term,
+        snapshot: &Snapshot,
+        endpoints: usize,
+    ) -> Option<Instant> {
+        let (service, source) = (snapshot.service.as_ref()?, snapshot.source.as_ref()?);
+        self.recorder.synced(term, service, || {
+            let plural = if endpoints == 1 { "" } else { "s" };
+            format!(
+                "the copies are in sync with {}: {endpoints} endpoint{plural}",
+                source.key
+            )
+        })
     }
 
     /// Logs the API servers that a sync took out of the copies, and those that it put back. Other writes of the sync
