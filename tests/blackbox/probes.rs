@@ -387,6 +387,25 @@ on_both! {
         until_out(cluster, &[], RETURNS).await;
     }
 
+    /// Such a replica leads as soon as its caches are filled, so it may plan before it has probed any server.
+    /// Rule: 7.stays-out, 7.new-leader
+    async fn replica_that_leads_at_once_keeps_a_frozen_server_out(cluster: &mut Cluster) {
+        let (mut operator, _) = one_replica(cluster, 0, &SHORT_LEASE).await;
+        cluster.freeze_server(1);
+        let copy = until_out(cluster, &[1], HANGS).await;
+        for flags in [&SHORT_LEASE[..], &["--leader-elect=false"]] {
+            // The replica releases its Lease.
+            operator.signal("TERM");
+            operator.ended().await;
+            operator = replica(cluster, "two", 0, flags);
+            operator.until_leads().await;
+            stays(cluster, LONG).await;
+            assert_eq!(version(cluster, VIP).await, copy.metadata.resource_version, "{}", operator.log());
+        }
+        cluster.thaw_server(1);
+        until_out(cluster, &[], RETURNS).await;
+    }
+
     /// While a leader is suspended, no probe succeeds, but the API servers are not the cause.
     /// Rule: 7.blind, 7.stays-out
     async fn suspended_leader_keeps_a_frozen_server_out(cluster: &mut Cluster) {

@@ -76,7 +76,7 @@ impl Probing {
         }
         let verdicts = move || {
             Verdicts::Judged(Judged {
-                report: probes.report(),
+                report: probes.current_report(),
                 started,
                 enforced,
             })

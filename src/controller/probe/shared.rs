@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -24,7 +24,8 @@ use endpoint_copier_core::verdicts::{
 /// The interval at which a new report is created while time alone may change its facts.
 const TICK: Duration = Duration::from_millis(100);
 
-/// A term counts as new for this long, because its replica may not have probed all servers yet.
+/// A leader counts as new for this long after its term began and its first targets were listed, because it may not have
+/// probed all servers yet.
 const NEW_TERM: Duration = Duration::from_secs(5);
 
 /// A target whose first failure was longer ago than this does not count as the cause of a new report. This is more than
@@ -66,6 +67,8 @@ struct Inner {
     /// The time from which all moments are measured.
     start: Instant,
     targets: Mutex<Targets>,
+    /// When targets were first listed. Before that, the caches may be empty.
+    first_listed: OnceLock<Instant>,
     hearing: Mutex<Hearing>,
     report: watch::Sender<Arc<Report>>,
     /// The target whose first failure makes all targets without failures due.
@@ -85,6 +88,7 @@ impl Probes {
             targets: Mutex::new(Targets::new(wiring.config.thresholds)),
             wiring,
             start: Instant::now(),
+            first_listed: OnceLock::new(),
             hearing: Mutex::new(hearing),
             report: watch::Sender::default(),
             rounds: watch::Sender::default(),
@@ -126,6 +130,16 @@ impl Probes {
         self.0.report.borrow().clone()
     }
 
+    /// Returns the latest report, with the current leadership. The first plan of a term may be made before
+    /// [`Probes::follow_terms_and_time`] notices that the term began.
+    #[must_use]
+    pub fn current_report(&self) -> Arc<Report> {
+        if self.report().leadership != self.leadership() {
+            self.refresh();
+        }
+        self.report()
+    }
+
     /// Returns a receiver that is notified of each report that differs from the last one.
     #[must_use]
     pub fn reports(&self) -> watch::Receiver<Arc<Report>> {
@@ -159,6 +173,9 @@ impl Probes {
         targets.list(listed, now);
         targets.set_taken_out(taken_out);
         drop(targets);
+        if !listed.is_empty() {
+            self.0.first_listed.get_or_init(Instant::now);
+        }
         self.refresh();
     }
 
@@ -220,9 +237,10 @@ impl Probes {
             return Leadership::default();
         };
         let is_fresh = |limit| term.renewed().elapsed() <= limit;
+        let listed = self.0.first_listed.get();
         Leadership {
             may_take_out: self.0.wiring.renewal_limit.is_none_or(is_fresh),
-            is_new: term.began().elapsed() < NEW_TERM,
+            is_new: listed.is_none_or(|listed| term.began().max(*listed).elapsed() < NEW_TERM),
         }
     }
 

@@ -258,6 +258,34 @@ async fn only_a_fresh_term_may_take_endpoints_out() {
     assert_eq!(leadership(&scene), (false, false));
 }
 
+/// The worker may plan before the task of the probes notices that a term began.
+/// Rule: 7.new-leader
+#[tokio::test(start_paused = true)]
+async fn first_plan_of_a_term_knows_that_the_leader_is_new() {
+    let scene = Scene::default();
+    let _running = scene.run();
+    scene.copies(&[1]);
+    sleep(ms(2_000)).await;
+    scene.terms.send_replace(Some(Term::for_tests(ms(60_000))));
+    assert!(scene.probes.current_report().leadership.is_new);
+}
+
+/// Rule: 7.new-leader
+#[tokio::test(start_paused = true)]
+async fn a_leader_is_new_for_5_s_after_it_lists_its_first_targets() {
+    let scene = Scene::default();
+    let _running = scene.run();
+    scene.terms.send_replace(Some(Term::for_tests(ms(60_000))));
+    let is_new = || scene.probes.current_report().leadership.is_new;
+    sleep(ms(8_000)).await;
+    assert!(is_new(), "the caches are empty");
+    scene.copies(&[1]);
+    sleep(ms(4_900)).await;
+    assert!(is_new());
+    sleep(ms(300)).await;
+    assert!(!is_new());
+}
+
 /// Rule: 7.period
 #[tokio::test(start_paused = true)]
 async fn two_replicas_probe_at_different_moments() {

@@ -21,7 +21,7 @@ use crate::model::{
     Endpoint, EndpointSlice, Family, KnownNodes, ManagedService, NoCounterpart, Nodes, NodesUnknown,
     SliceKey, Snapshot, Source, ports::LeftOut,
 };
-use crate::verdicts::{Phase, Report, SUPERVISOR_PORT, Target, TargetFacts};
+use crate::verdicts::{Phase, Report, Target, TargetFacts};
 
 /// The additional copies of one family.
 #[derive(Debug, Default)]
@@ -82,16 +82,13 @@ pub(super) fn copies(
     }
     let of_family = |copy: &&Arc<EndpointSlice>| copy.address_type == family.as_str();
     let shown = snapshot.copies.values().filter(of_family);
-    let slices = source.slices.values();
     let filler = Filler {
         service,
         source,
         family,
         snapshot,
         shown: shown.flat_map(|copy| copy.addresses()).collect(),
-        https: slices
-            .flat_map(|slice| slice.tcp_ports(|name| name == Some("https")))
-            .collect(),
+        probed_ports: source.probed_ports(),
     };
     filler.fill(verdicts, left_out)
 }
@@ -104,8 +101,8 @@ struct Filler<'a> {
     snapshot: &'a Snapshot,
     /// The addresses that existing copies show in this family.
     shown: BTreeSet<IpAddr>,
-    /// The TCP ports that the source names `https`.
-    https: BTreeSet<u16>,
+    /// The TCP ports on which copies of the source are probed.
+    probed_ports: BTreeSet<u16>,
 }
 
 /// The addresses that may enter a copy although no existing copy shows them yet.
@@ -281,8 +278,8 @@ impl Filler<'_> {
         copy: &EndpointSlice,
         answering: &BTreeSet<u16>,
     ) -> Entrance<'v> {
-        let is_probed = |port: &u16| *port == SUPERVISOR_PORT || self.https.contains(port);
-        let probed: BTreeSet<_> = copy.tcp_ports(|_| true).filter(is_probed).collect();
+        let ports: BTreeSet<_> = copy.tcp_ports(|_| true).collect();
+        let probed = &ports & &self.probed_ports;
         if !self.service.probed || probed.is_empty() {
             return Entrance::Open;
         }

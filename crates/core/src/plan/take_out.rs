@@ -10,7 +10,7 @@ use k8s_openapi::jiff::Timestamp;
 
 use super::{Plan, report};
 use crate::model::{Endpoint, EndpointSlice, Family, ManagedService, SliceKey, Snapshot, Source, provenance};
-use crate::verdicts::{Candidate, Report, judge};
+use crate::verdicts::{Candidate, Report, SUPERVISOR_PORT, Target, judge};
 
 /// The results of probes that a plan uses.
 #[derive(Clone, Debug, Default)]
@@ -85,7 +85,7 @@ pub(super) fn apply(
         let out = match verdicts {
             Verdicts::AsCopied if is_judged => remembered,
             Verdicts::Judged(judged) if is_judged => {
-                let ports = probed_ports(wanted.values().filter(of_family), &candidates, &judged.report);
+                let ports = judged.ports(source, wanted.values().filter(of_family), &candidates);
                 let out = judged.judge(family, &candidates, &ports, snapshot, plan);
                 plan.returned
                     .extend(remembered.iter().filter(|address| !out.contains(address)));
@@ -107,6 +107,26 @@ pub(super) fn apply(
 }
 
 impl Judged {
+    /// The ports of the copies on which candidates are probed. They include ports on which no candidate is a target
+    /// yet, because a new leader waits for their results. While the source is empty, it names no port, but the replica
+    /// still probes the last known one.
+    fn ports<'a>(
+        &self,
+        source: &Source,
+        copies: impl Iterator<Item = &'a EndpointSlice>,
+        candidates: &[Candidate],
+    ) -> BTreeSet<u16> {
+        let probed = source.probed_ports();
+        let is_target = |port| {
+            let mut targets = candidates.iter().map(|it| Target::new(it.address, port));
+            targets.any(|target| self.report.targets.contains_key(&target))
+        };
+        let ports = copies.flat_map(|copy| copy.tcp_ports(|_| true));
+        ports
+            .filter(|port| probed.contains(port) || is_target(*port))
+            .collect()
+    }
+
     /// Reports the judgment if users may see it, and returns the addresses to take out. If the judgment is not
     /// enforced, there are no such addresses.
     fn judge(
@@ -157,20 +177,6 @@ fn candidates<'a>(snapshot: &Snapshot, wanted: impl Iterator<Item = &'a Endpoint
     was_out.into_iter().map(candidate).collect()
 }
 
-/// The ports of the copies on which at least one candidate is probed.
-fn probed_ports<'a>(
-    copies: impl Iterator<Item = &'a EndpointSlice>,
-    candidates: &[Candidate],
-    report: &Report,
-) -> BTreeSet<u16> {
-    let addresses: BTreeSet<_> = candidates.iter().map(|candidate| candidate.address).collect();
-    let targets = report.targets.keys();
-    let targets = targets.filter(|target| addresses.contains(&target.address()));
-    let probed: BTreeSet<_> = targets.map(|target| target.port()).collect();
-    let ports = copies.flat_map(|copy| copy.tcp_ports(|_| true));
-    ports.filter(|port| probed.contains(port)).collect()
-}
-
 /// Marks the endpoints with these addresses as not ready, and records them in an annotation. They stay in the copy, so
 /// that users can see that they exist and get no traffic.
 fn take_out(copy: &mut EndpointSlice, out: &BTreeSet<IpAddr>) {
@@ -195,6 +201,15 @@ fn conditions(ready: bool) -> EndpointConditions {
         ready: Some(ready),
         serving: Some(ready),
         terminating: Some(false),
+    }
+}
+
+impl Source {
+    /// The TCP ports on which copies of this source, which is the API source, are probed.
+    pub(super) fn probed_ports(&self) -> BTreeSet<u16> {
+        let slices = self.slices.values();
+        let https = slices.flat_map(|slice| slice.tcp_ports(|name| name == Some("https")));
+        https.chain([SUPERVISOR_PORT]).collect()
     }
 }
 

@@ -141,6 +141,19 @@ fn observing_probes_take_nothing_out_and_clear_memory() {
     );
 }
 
+/// A leader may plan before the addresses in the copies are listed as targets.
+/// Rule: 7.new-leader
+#[test]
+fn new_leader_without_targets_keeps_servers_out() {
+    let mut world = settled_with(vip(), probes(1));
+    let mut report = Report::default();
+    report.leadership.is_new = true;
+    world.probes = judged(report, true);
+    let plan = world.plan("kubernetes-vip");
+    assert!(plan.is_done(), "{plan:#?}");
+    assert_eq!(plan.unreachable.len(), 1, "{plan:#?}");
+}
+
 /// Rule: 7.memory
 #[test]
 fn plan_that_is_only_shown_keeps_what_the_copy_records() {
