@@ -42,6 +42,13 @@ impl Endpoint {
         conditions.and_then(|conditions| conditions.ready) != Some(false)
     }
 
+    /// Whether it is terminating. An endpoint without the `terminating` condition is not.
+    #[must_use]
+    pub fn is_terminating(&self) -> bool {
+        let conditions = self.conditions.as_ref();
+        conditions.and_then(|conditions| conditions.terminating) == Some(true)
+    }
+
     /// The first address, in canonical form. Consumers ignore other addresses.
     #[must_use]
     pub fn address(&self) -> Option<IpAddr> {

@@ -51,9 +51,7 @@ impl EndpointCounts {
         for endpoint in endpoints {
             // Consumers use only the first address.
             let address = endpoint.addresses.first().map_or("", String::as_str);
-            let conditions = endpoint.conditions.as_ref();
-            let is_terminating = conditions.and_then(|conditions| conditions.terminating) == Some(true);
-            let traffic = match (endpoint.is_ready(), is_terminating) {
+            let traffic = match (endpoint.is_ready(), endpoint.is_terminating()) {
                 (true, _) => Traffic::Ready,
                 (false, true) => Traffic::Terminating,
                 (false, false) => Traffic::Unready,

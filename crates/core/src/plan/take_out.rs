@@ -166,7 +166,7 @@ fn candidates<'a>(snapshot: &Snapshot, wanted: impl Iterator<Item = &'a Endpoint
             .endpoints
             .iter()
             .flatten()
-            .filter(|endpoint| endpoint.is_ready())
+            .filter(|endpoint| is_judged(endpoint))
         {
             if let Some(address) = endpoint.address() {
                 *was_out.entry(address).or_default() |= remembered.contains(&address);
@@ -177,13 +177,18 @@ fn candidates<'a>(snapshot: &Snapshot, wanted: impl Iterator<Item = &'a Endpoint
     was_out.into_iter().map(candidate).collect()
 }
 
+/// Whether probes can take an endpoint out. An endpoint that is terminating can be ready too.
+fn is_judged(endpoint: &Endpoint) -> bool {
+    endpoint.is_ready() && !endpoint.is_terminating()
+}
+
 /// Marks the endpoints with these addresses as not ready, and records them in an annotation. They stay in the copy, so
 /// that users can see that they exist and get no traffic.
 fn take_out(copy: &mut EndpointSlice, out: &BTreeSet<IpAddr>) {
     let mut taken_out = BTreeSet::new();
     for endpoint in copy.endpoints.iter_mut().flatten() {
         let address = endpoint.address().filter(|address| out.contains(address));
-        if let Some(address) = address.filter(|_| endpoint.is_ready()) {
+        if let Some(address) = address.filter(|_| is_judged(endpoint)) {
             endpoint.conditions = Some(conditions(false));
             taken_out.insert(address.to_string());
         }

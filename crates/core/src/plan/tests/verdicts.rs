@@ -231,6 +231,20 @@ fn server_unready_in_the_source_does_not_count_as_out() {
     assert_eq!(shown(copy), ["192.0.2.1 rs-", "192.0.2.2 -st", "192.0.2.3 -st"]);
 }
 
+/// Rule: 7.source-not-ready
+#[test]
+fn terminating_endpoint_is_not_judged_even_if_ready() {
+    let mut world = vip();
+    world.edit(&SliceKey::new("default", "kubernetes"), |source| {
+        let endpoint = &mut source.endpoints.as_mut().unwrap()[0];
+        endpoint.conditions.get_or_insert_default().terminating = Some(true);
+    });
+    // Two servers count, so one of them can be out. The server that is terminating is also down.
+    let world = settled_with(world, probes(2));
+    let copy = world.copy("kubernetes-vip");
+    assert_eq!(shown(copy), ["192.0.2.1 rst", "192.0.2.2 ---", "192.0.2.3 rs-"]);
+}
+
 /// Rule: 7.held
 #[test]
 fn a_held_copy_is_judged_as_the_source_was() {
