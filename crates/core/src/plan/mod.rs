@@ -8,8 +8,9 @@
 //! ```
 //!
 //! Planning is pure: a [`Snapshot`] and [`Verdicts`] in, a [`Plan`] out. After a plan that asks for no reads has been
-//! applied, the next plan has nothing to do, unless a slice had to be deleted before a copy with its name can be
-//! created, for example because its address type was wrong.
+//! applied, the next plan has nothing to do, with two exceptions: a slice had to be deleted before a copy with its name
+//! can be created, for example because its address type was wrong, or a copy had to be created before probes take
+//! endpoints out of the others.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};

@@ -86,10 +86,13 @@ pub(super) fn apply(
             Verdicts::AsCopied if is_judged => remembered,
             Verdicts::Judged(judged) if is_judged => {
                 let ports = judged.ports(source, wanted.values().filter(of_family), &candidates);
-                let out = judged.judge(family, &candidates, &ports, snapshot, plan);
+                let mut out = judged.judge(family, &candidates, &ports, snapshot, plan);
+                let beside = shown_beside_missing(snapshot, wanted.values().filter(of_family));
+                out.retain(|address| remembered.contains(address) || !beside.contains(address));
                 plan.returned
                     .extend(remembered.iter().filter(|address| !out.contains(address)));
-                plan.taken_out.retain(|address, _| !remembered.contains(address));
+                plan.taken_out
+                    .retain(|address, _| !remembered.contains(address) && !beside.contains(address));
                 out
             }
             _ => {
@@ -175,6 +178,22 @@ fn candidates<'a>(snapshot: &Snapshot, wanted: impl Iterator<Item = &'a Endpoint
     }
     let candidate = |(address, was_out)| Candidate { address, was_out };
     was_out.into_iter().map(candidate).collect()
+}
+
+/// The addresses that the existing copies show while another copy is missing. No such address is newly taken out: the
+/// endpoints of the missing copy count in the limit of `7.half`, but the API server may refuse to create it.
+fn shown_beside_missing<'a>(
+    snapshot: &Snapshot,
+    wanted: impl Iterator<Item = &'a EndpointSlice>,
+) -> BTreeSet<IpAddr> {
+    let (mut shown, mut is_missing) = (BTreeSet::new(), false);
+    for key in wanted.map(EndpointSlice::key) {
+        match snapshot.slice(&key) {
+            Some(current) => shown.extend(current.addresses()),
+            None => is_missing |= !snapshot.unreadable.contains(&key),
+        }
+    }
+    if is_missing { shown } else { BTreeSet::new() }
 }
 
 /// Whether probes can take an endpoint out. An endpoint that is terminating can be ready too.

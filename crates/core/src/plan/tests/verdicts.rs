@@ -196,6 +196,43 @@ fn endpoints_of_a_copy_that_cannot_be_written_do_not_count() {
     );
 }
 
+/// The API server may refuse to create the missing copy.
+/// Rule: 7.half
+#[test]
+fn no_server_is_taken_out_while_a_copy_is_missing() {
+    let rest = slice("kubernetes-2").endpoints([ADDRESSES[1], ADDRESSES[2]]);
+    let one = World::new()
+        .service(service("kubernetes-vip"))
+        .slice(slice("kubernetes").endpoints([ADDRESSES[0]]))
+        .settled("kubernetes-vip")
+        .slice(rest);
+    let with_probes = |mut world: World| {
+        world.probes = probes(1);
+        world
+    };
+    let mut world = with_probes(one.clone());
+    let first = world.plan("kubernetes-vip");
+    assert_eq!((first.creates.len(), first.updates.len()), (1, 0), "{first:#?}");
+    assert!(first.taken_out.is_empty(), "{first:#?}");
+    world.apply(first);
+    let next = world.plan("kubernetes-vip");
+    assert_eq!(shown(&next.updates[0]), ["192.0.2.1 ---"]);
+
+    // No copy is created for a Service that is being deleted.
+    let deleting = with_probes(one.clone().service(service("kubernetes-vip").deleting()));
+    let plan = deleting.plan("kubernetes-vip");
+    assert!(plan.is_done(), "{plan:#?}");
+
+    // A server that is out stays out while the copies of the others are created.
+    let mut world = settled_with(one, Verdicts::Off);
+    world.probes = probes(1);
+    let mut world = world.settled("kubernetes-vip");
+    let key = SliceKey::new("default", copy_name("kubernetes-vip", &slice("kubernetes-2")));
+    world.slices.remove(&key).unwrap();
+    let plan = world.plan("kubernetes-vip");
+    assert_eq!((plan.creates.len(), plan.updates.len()), (1, 0), "{plan:#?}");
+}
+
 /// Rule: 7.half
 #[test]
 fn at_least_half_of_the_servers_keep_their_traffic() {
@@ -283,7 +320,7 @@ fn the_copy_of_an_unreadable_slice_is_judged_as_before() {
 #[test]
 fn copy_that_becomes_unreadable_remembers_nothing() {
     let world = vip().slice(slice("more").endpoints(ADDRESSES));
-    let out = settled_with(world, probes(1));
+    let out = settled_with(world.settled("kubernetes-vip"), probes(1));
     let unreadable = out.copies("kubernetes-vip")[0].clone();
     // The server answers again, and both copies get it back.
     let mut index = settled_with(out, probes(0)).index();
