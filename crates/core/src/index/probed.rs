@@ -164,6 +164,8 @@ impl Index {
         let KnownNodes::Known(nodes) = self.known_nodes() else {
             return found;
         };
+        let source = ServiceKey::api_source();
+        let permitted = self.grantors(&source).ports(service.key.namespace(), &source);
         for &family in service
             .families
             .iter()
@@ -176,7 +178,8 @@ impl Index {
             let shown: BTreeSet<_> = copies.flat_map(|copy| copy.addresses()).collect();
             let slices = self.api_server_slices();
             for slice in slices.filter(|slice| slice.address_type == family.other().as_str()) {
-                let ports = copied_ports(service, slice, |_| true);
+                let own = slice.ports.as_deref().unwrap_or_default();
+                let ports = copied_ports(service, slice, permitted.for_slice(own));
                 for listed in slice.addresses() {
                     if let Ok(address) = nodes.counterpart(listed, family, &service.own_addresses, &shown) {
                         found.entry(address).or_default().extend(&ports);

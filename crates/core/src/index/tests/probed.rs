@@ -280,6 +280,27 @@ fn second_family_address_is_probed_before_a_copy_has_it() {
     }
 }
 
+/// Rule: 8.probed-first, 9.ports
+#[test]
+fn second_family_is_probed_only_on_ports_with_consent() {
+    let mut index = filled();
+    index.apply_service(
+        &service("web")
+            .namespace("tenant")
+            .families(&["IPv6"])
+            .number("join", 9345),
+    );
+    index.apply_slice(
+        &named(&["kubernetes", "vip"]),
+        slice("kubernetes").endpoints(["192.0.2.1"]),
+    );
+    index.apply_node(node("a").internal("192.0.2.1").internal("2001:db8::1"));
+    index.nodes_listed(&["a".to_owned()].into());
+    assert_eq!(targets(&index), ["[2001:db8::1]:6443"]);
+    index.defaults.consent.allowed_ports = [9345].into();
+    assert_eq!(targets(&index), ["[2001:db8::1]:6443", "[2001:db8::1]:9345"]);
+}
+
 /// Rule: 7.targets-limit, 8.probed-first
 #[test]
 fn addresses_in_copies_are_probed_before_candidates() {
