@@ -8,7 +8,7 @@ use std::sync::Arc;
 use k8s_openapi::api::discovery::v1::EndpointPort;
 
 use super::{Index, Scope};
-use crate::model::{EndpointSlice, Family, KnownNodes, ManagedService, ServiceKey, ports};
+use crate::model::{EndpointSlice, Family, KnownNodes, ManagedService, Priority, ServiceKey, ports};
 use crate::verdicts::{SUPERVISOR_PORT, Target};
 
 /// Addresses and their ports.
@@ -41,34 +41,35 @@ impl Index {
 
     /// The addresses and ports to probe. They come from the copies of the API source, except copies for Services that
     /// the `endpoint-copier/probe` annotation exempts. Of each endpoint, only the first address counts. If the source
-    /// lists addresses of a family, and all its slices can be decoded, only these addresses count in that family. Of
-    /// the ports of a copy, only those in `https` and the supervisor port count. The operator probes no other source
-    /// and no other port, because otherwise anyone who is allowed to write a Service could scan ports. An address that
-    /// Nodes provide for a second family is probed even before a copy shows it. A target in `before` stays as long as
-    /// the source lists it and copies should show it, so that the operator does not forget what it knows about the
-    /// target when somebody deletes or edits a copy by hand.
+    /// lists addresses of a family, and all its slices can be decoded, only these addresses count in that family. If
+    /// the source lists addresses of the other family only, an address counts if Nodes provide it, or if a copy shows
+    /// it whose Service only an admin can usually create. Of the ports of a copy, only those in `https` and the
+    /// supervisor port count. The operator probes no other source, address or port, because otherwise anyone who is
+    /// allowed to write a Service or a slice could scan the network. An address that Nodes provide for a second family
+    /// is probed even before a copy shows it. A target in `before` stays as long as the source lists it and copies
+    /// should show it, so that the operator does not forget what it knows about the target when somebody deletes or
+    /// edits a copy by hand.
     #[must_use]
     pub fn probe_targets(&self, https: &BTreeSet<u16>, before: &BTreeSet<Target>) -> BTreeSet<Target> {
         let is_probed = |port: &u16| *port == SUPERVISOR_PORT || https.contains(port);
+        let add = |found: &mut Found, more: Found| {
+            for (address, mut ports) in more {
+                ports.retain(is_probed);
+                found.entry(address).or_default().extend(ports);
+            }
+        };
         let (mut shown, mut coming, mut wanted) = (Found::new(), Found::new(), Found::new());
+        let mut trusted = BTreeSet::new();
         let services = self.api_server_services();
         let services = services.filter_map(|key| self.managed_service(key));
         for service in services.filter(|service| service.probed) {
-            for (address, mut ports) in self.wanted_by(service) {
-                ports.retain(is_probed);
-                wanted.entry(address).or_default().extend(ports);
+            let of_copies = self.shown_by(service);
+            if self.priority(&service.key) != Priority::Other {
+                trusted.extend(of_copies.keys().copied());
             }
-            let copies = self.copies.of(&service.key);
-            for copy in copies.filter(|copy| is_probed_copy(copy, &service.key)) {
-                let ports: Vec<_> = copy.tcp_ports(|_| true).filter(is_probed).collect();
-                for address in copy.addresses() {
-                    shown.entry(address).or_default().extend(&ports);
-                }
-            }
-            for (address, mut ports) in self.second_family_of(service) {
-                ports.retain(is_probed);
-                coming.entry(address).or_default().extend(ports);
-            }
+            add(&mut shown, of_copies);
+            add(&mut wanted, self.wanted_by(service));
+            add(&mut coming, self.second_family_of(service));
         }
         for target in before {
             let address = target.address();
@@ -85,7 +86,11 @@ impl Index {
                 .flat_map(|slice| slice.addresses())
                 .collect();
             let families: BTreeSet<_> = listed.iter().map(|address| Family::of(*address)).collect();
-            shown.retain(|address, _| listed.contains(address) || !families.contains(&Family::of(*address)));
+            let is_confirmed = |address: &IpAddr| trusted.contains(address) || coming.contains_key(address);
+            shown.retain(|address, _| match families.contains(&Family::of(*address)) {
+                true => listed.contains(address),
+                false => families.is_empty() || is_confirmed(address),
+            });
         }
         // An address that only a copy shows could be forged, and an address that only a Node has might never be used.
         // Neither may displace an address that a copy shows and that the API servers or a Node confirm.
@@ -117,6 +122,19 @@ impl Index {
                     .map(|port| Target::new(*address, *port))
             })
             .collect()
+    }
+
+    /// The addresses that the copies of a Service show, with their TCP ports.
+    fn shown_by(&self, service: &ManagedService) -> Found {
+        let mut shown = Found::new();
+        let copies = self.copies.of(&service.key);
+        for copy in copies.filter(|copy| is_probed_copy(copy, &service.key)) {
+            let ports: Vec<_> = copy.tcp_ports(|_| true).collect();
+            for address in copy.addresses() {
+                shown.entry(address).or_default().extend(&ports);
+            }
+        }
+        shown
     }
 
     /// The addresses that the copies of a Service should show because the source lists them, with their TCP ports.
