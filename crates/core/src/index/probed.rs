@@ -8,7 +8,7 @@ use std::sync::Arc;
 use k8s_openapi::api::discovery::v1::EndpointPort;
 
 use super::{Index, Scope};
-use crate::model::{EndpointSlice, Family, KnownNodes, ManagedService, Priority, ServiceKey, ports};
+use crate::model::{EndpointSlice, Family, Kept, KnownNodes, ManagedService, Priority, ServiceKey, ports};
 use crate::verdicts::{SUPERVISOR_PORT, Target};
 
 /// Addresses and their ports.
@@ -63,12 +63,13 @@ impl Index {
         let services = self.api_server_services();
         let services = services.filter_map(|key| self.managed_service(key));
         for service in services.filter(|service| service.probed) {
-            let of_copies = self.shown_by(service);
+            let of_source = self.wanted_by(service);
+            let of_copies = self.shown_by(service, &of_source);
             if self.priority(&service.key) != Priority::Other {
                 trusted.extend(of_copies.keys().copied());
             }
             add(&mut shown, of_copies);
-            add(&mut wanted, self.wanted_by(service));
+            add(&mut wanted, of_source);
             add(&mut coming, self.second_family_of(service));
         }
         for target in before {
@@ -124,11 +125,17 @@ impl Index {
             .collect()
     }
 
-    /// The addresses that the copies of a Service show, with their TCP ports.
-    fn shown_by(&self, service: &ManagedService) -> Found {
+    /// The addresses that the copies of a Service show, with their TCP ports. If only an outline of a copy is in memory,
+    /// it counts as showing what the source lists, `of_source`.
+    fn shown_by(&self, service: &ManagedService, of_source: &Found) -> Found {
         let mut shown = Found::new();
         let copies = self.copies.of(&service.key);
         for copy in copies.filter(|copy| is_probed_copy(copy, &service.key)) {
+            if matches!(copy.kept, Kept::Outline(_)) {
+                for (address, ports) in of_source {
+                    shown.entry(*address).or_default().extend(ports);
+                }
+            }
             let ports: Vec<_> = copy.tcp_ports(|_| true).collect();
             for address in copy.addresses() {
                 shown.entry(address).or_default().extend(&ports);

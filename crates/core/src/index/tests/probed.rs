@@ -205,6 +205,22 @@ fn target_stays_while_a_copy_lacks_what_the_source_lists() {
     assert_eq!(targets_after(&index, &before), Vec::<String>::new(), "no Service");
 }
 
+/// A replica that does not lead reads no copy of which it keeps only an outline.
+/// Rule: 7.targets
+#[test]
+fn large_copy_listed_before_its_service_is_probed() {
+    let addresses: Vec<_> = (1..=40).map(|number| format!("192.0.2.{number}")).collect();
+    let addresses: Vec<_> = addresses.iter().map(String::as_str).collect();
+    let mut index = Index::new(defaults());
+    let copy = copy_for("vip", &addresses);
+    index.apply_slice(&Scope::Copies, copy.clone());
+    assert_eq!(index.slice(&copy.key()).unwrap().endpoints, None);
+    index.apply_service(&service("vip"));
+    let source = slice("kubernetes").endpoints(addresses);
+    index.apply_slice(&named(&["kubernetes", "vip"]), source);
+    assert_eq!(targets(&index).len(), 16);
+}
+
 /// A finalizer keeps a forged copy that the operator has deleted.
 /// Rule: 7.targets
 #[test]
