@@ -41,14 +41,12 @@ impl Index {
 
     /// The addresses and ports to probe. They come from the copies of the API source, except copies for Services that
     /// the `endpoint-copier/probe` annotation exempts. Of each endpoint, only the first address counts. If the source
-    /// lists addresses of a family, and all its slices can be decoded, only these addresses count in that family. If
-    /// the source lists addresses of the other family only, an address counts if Nodes provide it, or if a copy shows
-    /// it whose Service only an admin can usually create. Of the ports of a copy, only those in `https` and the
-    /// supervisor port count. The operator probes no other source, address or port, because otherwise anyone who is
-    /// allowed to write a Service or a slice could scan the network. An address that Nodes provide for a second family
-    /// is probed even before a copy shows it. A target in `before` stays as long as the source lists it and copies
-    /// should show it, so that the operator does not forget what it knows about the target when somebody deletes or
-    /// edits a copy by hand.
+    /// lists addresses of a family, and all its slices can be decoded, only these addresses count in that family. Of
+    /// the ports of a copy, only those in `https` and the supervisor port count. The operator probes no other source
+    /// and no other port, because otherwise anyone who is allowed to write a Service could scan ports. An address that
+    /// Nodes provide for a second family is probed even before a copy shows it. A target in `before` stays as long as
+    /// the source lists it and copies should show it, so that the operator does not forget what it knows about the
+    /// target when somebody deletes or edits a copy by hand.
     #[must_use]
     pub fn probe_targets(&self, https: &BTreeSet<u16>, before: &BTreeSet<Target>) -> BTreeSet<Target> {
         let is_probed = |port: &u16| *port == SUPERVISOR_PORT || https.contains(port);
@@ -81,25 +79,21 @@ impl Index {
                 shown.entry(address).or_default().insert(target.port());
             }
         }
+        let slices = self.api_server_slices();
+        let listed: BTreeSet<_> = slices.flat_map(|slice| slice.addresses()).collect();
         if self.unreadable.of(&ServiceKey::api_source()).is_empty() {
-            let listed: BTreeSet<_> = self
-                .api_server_slices()
-                .flat_map(|slice| slice.addresses())
-                .collect();
             let families: BTreeSet<_> = listed.iter().map(|address| Family::of(*address)).collect();
-            let is_confirmed = |address: &IpAddr| trusted.contains(address) || coming.contains_key(address);
-            shown.retain(|address, _| match families.contains(&Family::of(*address)) {
-                true => listed.contains(address),
-                false => families.is_empty() || is_confirmed(address),
-            });
+            shown.retain(|address, _| listed.contains(address) || !families.contains(&Family::of(*address)));
         }
         // An address that only a copy shows could be forged, and an address that only a Node has might never be used.
-        // Neither may displace an address that a copy shows and that the API servers or a Node confirm.
+        // Neither may displace an address that a copy shows and that the API servers or a Node confirm. A forged one may
+        // not displace one of a Node either.
         let own = self.own_addresses_of_api_servers();
         let rank = |address: &IpAddr| match shown.contains_key(address) {
             true if own.contains(address) || coming.contains_key(address) => 0,
-            true => 1,
+            true if trusted.contains(address) || listed.contains(address) => 1,
             false => 2,
+            true => 3,
         };
         let new = coming.keys().filter(|address| !shown.contains_key(*address));
         let mut ranked: Vec<_> = shown.keys().chain(new).copied().collect();
