@@ -68,8 +68,7 @@ impl AddressPool {
         if affected.len() < learned.len()
             && let Some(worst) = affected.into_iter().max()
         {
-            let last = self.fixed[self.first..].iter();
-            let last = last.filter(|address| !learned.contains(address));
+            let last = self.last();
             unhealthy.extend(last.map(|address| (address.clone(), worst)));
         }
         self.unhealthy.send_replace(unhealthy);
@@ -104,17 +103,21 @@ impl AddressPool {
     /// Returns all addresses, in the order in which to try them. Those that failed recently, or that probes find
     /// unhealthy, come last.
     pub fn order(&self, now: Instant) -> Vec<ServerAddress> {
-        let (first, last) = self.fixed.split_at(self.first);
+        let first = &self.fixed[..self.first];
         let learned = self.learned.iter().flat_map(|group| {
             let (behind, ahead) = group.split_at(self.turn % group.len().max(1));
             ahead.iter().chain(behind)
         });
-        let is_learned = |address: &ServerAddress| self.learned.iter().any(|group| group.contains(address));
         let learned = learned.filter(|address| !first.contains(address));
-        let last = last.iter().filter(|address| !is_learned(address));
-        let mut all: Vec<_> = first.iter().chain(learned).chain(last).cloned().collect();
+        let mut all: Vec<_> = first.iter().chain(learned).chain(self.last()).cloned().collect();
         all.sort_by_key(|address| (self.is_unhealthy(address), self.skipped_until(address, now)));
         all
+    }
+
+    /// The configured addresses that come after the learned ones, and are not learned themselves.
+    fn last(&self) -> impl Iterator<Item = &ServerAddress> {
+        let last = self.fixed[self.first..].iter();
+        last.filter(|address| !self.learned.iter().any(|group| group.contains(address)))
     }
 
     fn is_unhealthy(&self, address: &ServerAddress) -> bool {

@@ -131,6 +131,11 @@ impl SyncError {
         matches!(self, Self::Unavailable { .. })
     }
 
+    /// Whether the API server refuses the write, so that a retry would hardly help.
+    pub(super) fn is_refusal(&self) -> bool {
+        matches!(self, Self::Refused { .. } | Self::NamespaceTerminating { .. })
+    }
+
     /// Whether the API server is overloaded, so that no further requests should be sent now.
     pub(super) fn is_overload(&self) -> bool {
         matches!(

@@ -406,6 +406,24 @@ on_both! {
         until_out(cluster, &[], RETURNS).await;
     }
 
+    /// The former leader has reported the server, but its successor never sees the server fail.
+    /// Rule: 3.synced
+    async fn new_leader_reports_that_a_server_returned(cluster: &mut Cluster) {
+        let (operator, service) = one_replica(cluster, 0, &SHORT_LEASE).await;
+        cluster.freeze_server(1);
+        until_out(cluster, &[1], HANGS).await;
+        drop(operator);
+        cluster.thaw_server(1);
+        let before = notes(cluster, &service, "Synced").await.len();
+        // The successor probes the server while it waits until the Lease expires.
+        let _successor = replica(cluster, "two", 0, &SHORT_LEASE);
+        until_out(cluster, &[], RETURNS).await;
+        until("another Synced Event is sent", async || {
+            notes(cluster, &service, "Synced").await.len() > before
+        })
+        .await;
+    }
+
     /// While a leader is suspended, no probe succeeds, but the API servers are not the cause.
     /// Rule: 7.blind, 7.stays-out
     async fn suspended_leader_keeps_a_frozen_server_out(cluster: &mut Cluster) {

@@ -77,10 +77,7 @@ impl Applied {
 
     /// Records a write that failed.
     pub(super) fn fail(&mut self, error: SyncError) {
-        self.has_failed |= !matches!(
-            error,
-            SyncError::Refused { .. } | SyncError::NamespaceTerminating { .. }
-        );
+        self.has_failed |= !error.is_refusal();
         self.is_overloaded |= error.is_overload();
         self.failures.push(error);
     }

@@ -158,11 +158,11 @@ impl EventRecorder {
         note: impl FnOnce() -> String,
     ) -> Option<Instant> {
         let (room, now) = (self.pending.capacity(), Instant::now());
-        let is_due = self.throttle.lock().take_synced(&service.key, room, now);
-        if is_due == Ok(true) {
+        let taken = self.throttle.lock().take_synced(&service.key, room, now);
+        if taken == Ok(true) {
             self.send(term, service, Message::Synced(note()));
         }
-        is_due.err()
+        taken.err()
     }
 
     fn send(&self, term: &Term, service: &ManagedService, message: Message) {

@@ -261,12 +261,10 @@ impl Reconciler {
         let (key, now) = (&snapshot.key, Instant::now());
         let worst = applied.failures.iter().max_by_key(|error| error.precedence());
         let error = match worst {
+            Some(error) if !error.is_refusal() => worst,
             // All writes have succeeded, or a retry of the worst failure would hardly help. So the error that postponed
             // other writes decides, if there is one.
-            None | Some(SyncError::NamespaceTerminating { .. } | SyncError::Refused { .. }) => {
-                postponed.or(worst)
-            }
-            worst => worst,
+            _ => postponed.or(worst),
         };
         let error = error.or(snapshot.is_undecided().then_some(&SyncError::Unlisted));
         let mut due = (!applied.expectations.is_empty()).then_some(now + EXPECTATION);

@@ -14,7 +14,7 @@ pub(super) enum Lane {
 }
 
 impl Lane {
-    /// All lanes, in the order of their numbers.
+    /// All lanes, in the order in which they are declared.
     pub const ALL: [Self; 4] = [Self::Flagged, Self::ApiServers, Self::Normal, Self::Failing];
 
     /// All lanes, in the order in which they are served while this many failing keys are in progress. One failing key

@@ -60,13 +60,9 @@ impl Copies {
     pub async fn until_shown(&self, address: &str, copies: usize) -> Option<Instant> {
         let mut by_address = self.by_address.clone();
         let shown = by_address.wait_for(|(_, counts)| counts.get(address) == Some(&copies));
-        Some(
-            timeout(PATIENCE, shown)
-                .await
-                .ok()?
-                .expect("a watch without an end")
-                .0,
-        )
+        let shown = timeout(PATIENCE, shown).await.ok()?;
+        let (at, _) = *shown.expect("a watch without an end");
+        Some(at)
     }
 }
 

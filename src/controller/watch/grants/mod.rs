@@ -162,7 +162,7 @@ impl GrantWatch {
                     self.refused(refused);
                     return Some(DISCOVERY);
                 }
-                // After another failure, it is unknown whether ReferenceGrants could still not be read.
+                // After any other failure, it is unknown whether the refusal has lasted.
                 Err(_) => *refused = None,
             }
             None
