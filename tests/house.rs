@@ -1,10 +1,14 @@
 //! Rules for the source code that the compiler does not check: the folders of `src/` that a folder may import, the
-//! length and the first line of files, and the mutants. The Cargo.toml and clippy.toml of `crates/core` keep that crate
-//! pure.
+//! length and the first line of files, unique names, and the mutants. The Cargo.toml and clippy.toml of `crates/core`
+//! keep that crate pure.
 
+use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
+
+use regex::Regex;
+use walkdir::WalkDir;
 
 /// The folders and files of `src/`, from top to bottom. Each imports only those below it.
 const LAYERS: &[&str] = &[
@@ -28,45 +32,66 @@ const LONGEST: usize = 400;
 
 #[test]
 fn a_folder_imports_only_what_is_below_it() {
+    let (comment, import) = (
+        regex(r"(?m)^\s*//.*$"),
+        regex(r"\b(?:crate|endpoint_copier_operator)::(\w+)"),
+    );
+    let position = |layer: &str| LAYERS.iter().position(|known| *known == layer);
     let mut wrong = Vec::new();
-    for file in sources().iter().filter(|file| file.layer() != "lib") {
-        let layer = position(file.layer()).unwrap_or_else(|| panic!("{} is in no layer", file.name()));
-        for import in file.imports() {
-            if position(&import).is_some_and(|imported| imported < layer) {
-                wrong.push(format!("{} imports {import}", file.name()));
+    for (file, text) in sources() {
+        let Some((_, path)) = file
+            .split_once("src/")
+            .filter(|_| file.starts_with("src/") && file != "src/lib.rs")
+        else {
+            continue;
+        };
+        let layer = path.split(['/', '.']).next().unwrap_or_default();
+        let layer = position(layer).unwrap_or_else(|| panic!("{file} is in no layer"));
+        for import in import.captures_iter(&comment.replace_all(&text, "")) {
+            if position(&import[1]).is_some_and(|imported| imported < layer) {
+                wrong.push(format!("{file} imports {}", &import[1]));
             }
         }
     }
-    assert!(
-        wrong.is_empty(),
-        "imports from higher in LAYERS:\n  {}",
-        wrong.join("\n  ")
-    );
+    assert_none(&wrong, "imports from higher in LAYERS");
 }
 
 #[test]
-fn a_file_without_its_tests_is_short() {
-    let lines = |file: &Source| file.text.lines().count();
-    let long: Vec<_> = sources()
-        .iter()
-        .filter(|file| lines(file) > LONGEST)
-        .map(|file| format!("{} has {} lines", file.name(), lines(file)))
-        .collect();
-    assert!(
-        long.is_empty(),
-        "longer than {LONGEST} lines:\n  {}",
-        long.join("\n  ")
-    );
+fn a_file_is_short_and_begins_with_its_purpose() {
+    let mut wrong = Vec::new();
+    for (file, text) in sources() {
+        let lines = text.lines().count();
+        if lines > LONGEST {
+            wrong.push(format!(
+                "{file} has {lines} lines without its tests, more than {LONGEST}"
+            ));
+        }
+        if !text.starts_with("//! ") {
+            wrong.push(format!("{file} does not begin with //!"));
+        }
+    }
+    assert_none(&wrong, "files");
 }
 
+/// A name that stands for two things makes a reader open the wrong file.
 #[test]
-fn a_file_begins_with_its_purpose() {
-    let silent: Vec<_> = sources()
+fn types_and_constants_have_unique_names() {
+    let item = regex(r"(?m)^(?:pub(?:\([^)]*\))? )?(?:struct|enum|trait|type|const|static) (\w+)");
+    let mut files: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (file, text) in sources() {
+        for item in item
+            .captures_iter(&text)
+            .filter(|item| !["Error", "_", "fn"].contains(&&item[1]))
+        {
+            files.entry(item[1].to_owned()).or_default().push(file.clone());
+        }
+    }
+    files.retain(|_, files| files.len() > 1);
+    let shared: Vec<_> = files
         .iter()
-        .filter(|file| !file.text.starts_with("//! "))
-        .map(Source::name)
+        .map(|(name, files)| format!("{name}: {files:?}"))
         .collect();
-    assert!(silent.is_empty(), "files that do not begin with //!: {silent:?}");
+    assert_none(&shared, "names of several types or constants");
 }
 
 /// Without this test, a broken patch would be noticed only when someone runs the mutants.
@@ -76,95 +101,44 @@ fn mutant_patches_apply() {
         .arg("--check")
         .output()
         .expect("bash");
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(
-        output.status.success(),
-        "{text}{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert!(output.status.success(), "{text}");
 }
 
-/// A file without its tests.
-struct Source {
-    /// The path, relative to the repository.
-    path: PathBuf,
-    text: String,
+fn regex(pattern: &str) -> Regex {
+    Regex::new(pattern).expect("a pattern")
 }
 
-impl Source {
-    fn name(&self) -> String {
-        self.path.display().to_string()
-    }
-
-    /// The layer of a file: `src/controller/watch/named.rs` is in `controller`. Files of `crates/core` are in `lib`,
-    /// which imports nothing.
-    fn layer(&self) -> &str {
-        let below = self
-            .path
-            .strip_prefix("src")
-            .ok()
-            .and_then(|path| path.iter().next());
-        below
-            .and_then(|name| name.to_str())
-            .map_or("lib", |name| name.trim_end_matches(".rs"))
-    }
-
-    /// The folders and files of `src/` that the file imports.
-    fn imports(&self) -> Vec<String> {
-        let code = self
-            .text
-            .lines()
-            .filter(|line| !line.trim_start().starts_with("//"));
-        let code = code.collect::<Vec<_>>().join("\n");
-        let paths = code
-            .split("crate::")
-            .skip(1)
-            .chain(code.split("endpoint_copier_operator::").skip(1));
-        let word = |path: &str| {
-            path.split(|sign: char| !sign.is_alphanumeric() && sign != '_')
-                .next()
-                .map(str::to_owned)
-        };
-        paths.filter_map(word).collect()
-    }
+fn assert_none(wrong: &[String], what: &str) {
+    assert!(wrong.is_empty(), "{what}:\n  {}", wrong.join("\n  "));
 }
 
-fn position(layer: &str) -> Option<usize> {
-    LAYERS.iter().position(|known| *known == layer)
-}
-
-fn sources() -> Vec<Source> {
+/// Returns each file without its tests, by its path relative to the repository.
+fn sources() -> BTreeMap<String, String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut files = Vec::new();
+    let is_test = |path: &Path| {
+        path.file_stem()
+            .is_some_and(|stem| stem == "tests" || stem == "testing")
+    };
+    let mut files = BTreeMap::new();
     for folder in ["src", "crates/core/src"] {
-        collect(root, &root.join(folder), &mut files);
+        let entries = WalkDir::new(root.join(folder))
+            .into_iter()
+            .filter_entry(|entry| !is_test(entry.path()));
+        for entry in entries.map(|entry| entry.expect("an entry")) {
+            let path = entry.path();
+            if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = fs::read_to_string(path).expect("a source");
+                let code = text.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
+                let name = path
+                    .strip_prefix(root)
+                    .expect("below the root")
+                    .display()
+                    .to_string();
+                files.insert(name, code.to_owned());
+            }
+        }
     }
     assert!(files.len() > 50, "only {} files were found", files.len());
     files
-}
-
-fn collect(root: &Path, folder: &Path, files: &mut Vec<Source>) {
-    for entry in fs::read_dir(folder)
-        .expect("a folder")
-        .map(|entry| entry.expect("an entry").path())
-    {
-        let stem = entry.file_stem().and_then(|stem| stem.to_str());
-        if stem.is_some_and(|stem| stem == "tests" || stem == "testing") {
-            continue;
-        }
-        if entry.is_dir() {
-            collect(root, &entry, files);
-        } else if entry.extension().is_some_and(|extension| extension == "rs") {
-            let text = fs::read_to_string(&entry).expect("a source");
-            let text = text
-                .split("#[cfg(test)]\nmod ")
-                .next()
-                .unwrap_or_default()
-                .to_owned();
-            files.push(Source {
-                path: entry.strip_prefix(root).expect("below the root").to_owned(),
-                text,
-            });
-        }
-    }
 }

@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
 use tokio::time::{Instant, timeout};
 
-use super::pace::Pace;
+use super::rate_limit::RateLimit;
 use crate::apiserver::access_review::{Verdict, may_get};
 use crate::apiserver::error::one_line;
 use crate::telemetry::failure_log::FailureLog;
@@ -24,7 +24,7 @@ use crate::telemetry::failure_log::FailureLog;
 const PATH: &str = "/metrics";
 
 /// The time limit of both reviews of a token together. By default, Prometheus abandons a scrape after 10 s.
-const LIMIT: Duration = Duration::from_secs(5);
+const REVIEW_LIMIT: Duration = Duration::from_secs(5);
 
 /// The maximum number of tokens whose verdicts are kept in memory.
 const CAPACITY: usize = 256;
@@ -40,7 +40,7 @@ const UNKNOWN_TOKENS: (usize, usize) = (3, 12);
 
 /// The verdict of a review that may still be running; `None` if the review failed. The future is shared, so that
 /// concurrent requests with the same token cause only one review.
-type Pending = Shared<BoxFuture<'static, Option<Verdict>>>;
+type PendingVerdict = Shared<BoxFuture<'static, Option<Verdict>>>;
 
 /// Reviews tokens.
 pub(super) struct Authorization {
@@ -52,7 +52,7 @@ pub(super) struct Authorization {
 struct State {
     /// The newest review of each token, by a hash of the token. The tokens themselves are not kept.
     reviews: HashMap<[u8; 32], Review>,
-    unknown: Pace,
+    unknown: RateLimit,
     /// An overloaded API server gets no review before this time.
     paused_until: Option<Instant>,
 }
@@ -62,7 +62,7 @@ struct Review {
     begun: Instant,
     /// Whether the last verdict before this review was `Allowed`.
     was_allowed: bool,
-    verdict: Pending,
+    verdict: PendingVerdict,
 }
 
 impl Review {
@@ -74,7 +74,7 @@ impl Review {
             Some(Some(Verdict::Unauthenticated | Verdict::Forbidden)) => Duration::from_secs(10),
             // The next request may start another review, but not in a hot loop.
             Some(None) => RETRY_PAUSE,
-            None => LIMIT,
+            None => REVIEW_LIMIT,
         };
         now.saturating_duration_since(self.begun) < lasts
     }
@@ -95,7 +95,7 @@ impl Authorization {
             log: FailureLog::new("reviewing a client of /metrics"),
             state: Arc::new(Mutex::new(State {
                 reviews: HashMap::new(),
-                unknown: Pace::new(UNKNOWN_TOKENS.0, UNKNOWN_TOKENS.1),
+                unknown: RateLimit::new(UNKNOWN_TOKENS.0, UNKNOWN_TOKENS.1),
                 paused_until: None,
             })),
         }
@@ -112,7 +112,7 @@ impl Authorization {
 
     /// Returns the newest review of a token if it is fresh, or else begins a new one. Returns `None` if no review may
     /// begin because there are too many unknown tokens or the API server is overloaded.
-    fn review(&self, token: &str, peer: IpAddr) -> Option<Pending> {
+    fn review(&self, token: &str, peer: IpAddr) -> Option<PendingVerdict> {
         let (hash, now): ([u8; 32], _) = (Sha256::digest(token).into(), Instant::now());
         let State {
             reviews,
@@ -149,10 +149,10 @@ impl Authorization {
     }
 
     /// Starts a review, which runs to its end even if no client waits for it.
-    fn begin(&self, token: String) -> Pending {
+    fn begin(&self, token: String) -> PendingVerdict {
         let (client, log, state) = (self.client.clone(), self.log.clone(), self.state.clone());
         let review = tokio::spawn(async move {
-            let result = timeout(LIMIT, may_get(&client, &token, PATH)).await;
+            let result = timeout(REVIEW_LIMIT, may_get(&client, &token, PATH)).await;
             let error = match result {
                 Ok(Ok(verdict)) => {
                     log.recovered();
@@ -166,7 +166,7 @@ impl Authorization {
                     }
                     one_line(&error)
                 }
-                Err(_) => format!("no response within {LIMIT:?}"),
+                Err(_) => format!("no response within {REVIEW_LIMIT:?}"),
             };
             log.failed(&error);
             None
@@ -414,7 +414,7 @@ mod tests {
         fixture.server.faults().add(slow);
         let began = Instant::now();
         assert_eq!(fixture.verdict("scraper").await, None);
-        assert_eq!(began.elapsed(), LIMIT);
+        assert_eq!(began.elapsed(), REVIEW_LIMIT);
     }
 
     /// Rule: survive.metrics-reviews
@@ -475,7 +475,7 @@ mod tests {
             fixture.verdict("scraper").now_or_never().is_none(),
             "the review has already ended"
         );
-        advance(LIMIT).await;
+        advance(REVIEW_LIMIT).await;
         fixture.store.restrict("scraper", Vec::new());
         assert_eq!(fixture.verdict("scraper").await, Some(Verdict::Forbidden));
         assert_eq!(fixture.reviews(), 2);

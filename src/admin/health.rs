@@ -20,11 +20,11 @@ pub enum Probe {
 /// The checks of this process. Clones share the checks. Without checks, the process is alive and ready.
 #[derive(Clone, Default)]
 pub struct Health {
-    checks: Arc<RwLock<Vec<Check>>>,
+    checks: Arc<RwLock<Vec<HealthCheck>>>,
     shutting_down: Arc<AtomicBool>,
 }
 
-struct Check {
+struct HealthCheck {
     name: &'static str,
     probe: Probe,
     run: Box<dyn Fn() -> Result<(), BoxError> + Send + Sync>,
@@ -41,7 +41,7 @@ impl Health {
         run: impl Fn() -> Result<(), E> + Send + Sync + 'static,
     ) {
         let run = Box::new(move || run().map_err(Into::into));
-        self.checks.write().push(Check { name, probe, run });
+        self.checks.write().push(HealthCheck { name, probe, run });
     }
 
     /// Marks the process as not ready, because it is about to end.

@@ -4,7 +4,7 @@ mod authorization;
 mod certificate;
 mod connections;
 mod health;
-mod pace;
+mod rate_limit;
 mod rendering;
 mod secure;
 mod server;

@@ -27,11 +27,11 @@ type Pieces = Arc<Vec<Bytes>>;
 /// The newest page, and the page before it while clients still read that one.
 pub(super) struct Rendering {
     metrics: Metrics,
-    kept: Mutex<Kept>,
+    kept: Mutex<RecentPages>,
 }
 
 #[derive(Default)]
-struct Kept {
+struct RecentPages {
     /// The future is shared, so that a client that disconnects during a rendering does not cause another one.
     newest: Option<(Instant, Shared<BoxFuture<'static, Pieces>>)>,
     /// The page before the newest one, so that each client has at least a second to read its page.

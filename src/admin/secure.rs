@@ -16,7 +16,7 @@ use tracing::debug;
 
 use super::authorization::Authorization;
 use super::certificate::Certificate;
-use super::pace::Pace;
+use super::rate_limit::RateLimit;
 use crate::apiserver::access_review::Verdict;
 use crate::config::SecureMetrics;
 
@@ -28,13 +28,13 @@ const HANDSHAKES: (usize, usize) = (16, 128);
 const BUFFER: usize = 8 * 1024;
 
 /// A client connection, with or without TLS.
-pub(super) type Stream = Either<TcpStream, Box<TlsStream<TcpStream>>>;
+pub(super) type ClientStream = Either<TcpStream, Box<TlsStream<TcpStream>>>;
 
 /// Adds TLS to the metrics server, and serves only clients whose token allows them to get `/metrics`.
 pub struct Secure {
     certificate: Certificate,
     authorization: Authorization,
-    handshakes: Mutex<Pace>,
+    handshakes: Mutex<RateLimit>,
 }
 
 impl Secure {
@@ -47,7 +47,7 @@ impl Secure {
         Ok(Self {
             certificate,
             authorization: Authorization::new(client),
-            handshakes: Mutex::new(Pace::new(HANDSHAKES.0, HANDSHAKES.1)),
+            handshakes: Mutex::new(RateLimit::new(HANDSHAKES.0, HANDSHAKES.1)),
         })
     }
 
@@ -62,7 +62,7 @@ impl Secure {
     }
 
     /// Returns the stream after the handshake, or `None` if the handshake fails or takes longer than `limit`.
-    pub(super) async fn handshake(&self, stream: TcpStream, limit: Duration) -> Option<Stream> {
+    pub(super) async fn handshake(&self, stream: TcpStream, limit: Duration) -> Option<ClientStream> {
         let acceptor = TlsAcceptor::from(self.certificate.tls());
         let handshake = acceptor.accept_with(stream, |tls| tls.set_buffer_limit(Some(BUFFER)));
         match timeout(limit, handshake).await {

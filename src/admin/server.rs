@@ -28,7 +28,7 @@ use tracing::{debug, info, warn};
 
 use super::connections::Connections;
 use super::rendering::SharedPage;
-use super::secure::{Secure, Stream};
+use super::secure::{ClientStream, Secure};
 
 /// The pause after an error from `accept`, such as too many open files. It avoids a busy loop and ends before the
 /// kubelet's next probe.
@@ -165,7 +165,7 @@ async fn connection(
             let handshake = Box::pin(secure.handshake(stream, limits.header_time));
             shutdown.run_until_cancelled(handshake).await.flatten()
         }
-        None => Some(Stream::Left(stream)),
+        None => Some(ClientStream::Left(stream)),
     };
     let Some(stream) = stream else { return };
     let service = service_fn(async |request: Request<hyper::body::Incoming>| {

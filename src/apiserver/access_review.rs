@@ -48,19 +48,19 @@ impl NoVerdict {
 }
 
 /// A kind of review.
-struct Review {
+struct ReviewKind {
     kind: &'static str,
     api_version: &'static str,
     plural: &'static str,
 }
 
-const TOKEN: Review = Review {
+const TOKEN: ReviewKind = ReviewKind {
     kind: "TokenReview",
     api_version: "authentication.k8s.io/v1",
     plural: "tokenreviews",
 };
 
-const ACCESS: Review = Review {
+const ACCESS: ReviewKind = ReviewKind {
     kind: "SubjectAccessReview",
     api_version: "authorization.k8s.io/v1",
     plural: "subjectaccessreviews",
@@ -83,7 +83,7 @@ pub async fn may_get(client: &Client, token: &str, path: &str) -> Result<Verdict
     })
 }
 
-impl Review {
+impl ReviewKind {
     /// Sends a review, and returns the status in the response.
     async fn send(&self, client: &Client, spec: Value) -> Result<Value, NoVerdict> {
         let Self {

@@ -39,7 +39,7 @@ struct ChannelInner {
 #[derive(Default)]
 struct ChannelState {
     /// The connection for the next request.
-    current: Option<Pending>,
+    current: Option<PendingConnection>,
     /// The address of the last connection.
     address: Option<ServerAddress>,
     /// The reason why the client left that address.
@@ -57,7 +57,7 @@ const DIAL_PAUSE: Duration = Duration::from_millis(100);
 const REPEATS: u32 = 3;
 
 /// A connection that exists or is being made. All requests share it, so only one of them dials.
-type Pending = Shared<BoxFuture<'static, Result<Arc<Connection>, NotConnected>>>;
+type PendingConnection = Shared<BoxFuture<'static, Result<Arc<Connection>, NotConnected>>>;
 
 /// The connection on which a response arrived, stored in the extensions of the response.
 #[derive(Clone)]
@@ -100,7 +100,7 @@ impl Channel {
     /// new request is sent to it as long as another address is neither ejected nor unhealthy. For a watch, this returns
     /// a new connection if there is a better address, or if the limit for pings of the current connection is now longer
     /// than necessary. Watches restart often anyway, and requests on the old connection are not disturbed.
-    fn connection(&self, watches: bool) -> Pending {
+    fn connection(&self, watches: bool) -> PendingConnection {
         let mut state = self.0.state.lock();
         if let Some(pending) = &state.current {
             match pending.peek() {
@@ -138,7 +138,7 @@ impl Channel {
         pool.is_ejected(address, now) && pool.has_other(address, now)
     }
 
-    fn open(&self) -> Pending {
+    fn open(&self) -> PendingConnection {
         let channel = self.clone();
         let dial = async move {
             let connected = channel.connect().await;

@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use super::dial::Stream;
+use super::dial::ServerStream;
 use super::stretch::Factor;
 use crate::config::ServerAddress;
 use crate::timing::PING;
@@ -44,7 +44,7 @@ impl Connection {
     /// pings, stretched by `factor`, is fixed for the life of the connection. The connection ends when `until_down`
     /// completes, even if requests are in flight.
     pub async fn over(
-        stream: Stream,
+        stream: ServerStream,
         address: ServerAddress,
         factor: Factor,
         until_down: impl Future<Output = ()> + Send + 'static,

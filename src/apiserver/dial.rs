@@ -36,7 +36,7 @@ const MAX_STAGGER: Duration = Duration::from_secs(1);
 type ListAddresses = Box<dyn Fn() -> [BTreeSet<(String, u16)>; 2] + Send + Sync>;
 
 /// A connected stream, with or without TLS.
-pub(super) type Stream = MaybeHttpsStream<TokioIo<TcpStream>>;
+pub(super) type ServerStream = MaybeHttpsStream<TokioIo<TcpStream>>;
 
 /// The name that the certificate of an API server must have.
 #[derive(Clone, Debug)]
@@ -141,7 +141,7 @@ impl Dialer {
         &self,
         order: Vec<ServerAddress>,
         factor: Factor,
-    ) -> Result<(ServerAddress, Stream), BoxError> {
+    ) -> Result<(ServerAddress, ServerStream), BoxError> {
         let start = Instant::now();
         let limit = factor.of(DIAL_LIMIT);
         let mut dials = Dials::default();
@@ -180,7 +180,7 @@ impl Dialer {
         order: &[ServerAddress],
         limit: Duration,
         dials: &mut Dials,
-    ) -> Option<(ServerAddress, Stream)> {
+    ) -> Option<(ServerAddress, ServerStream)> {
         let stagger = (limit / STAGGER).min(MAX_STAGGER);
         let mut next = order.iter().cycle();
         let mut first_round = order.len();
@@ -212,7 +212,7 @@ impl Dialer {
         }
     }
 
-    async fn connect(&self, address: &ServerAddress, limit: Duration) -> Result<Stream, BoxError> {
+    async fn connect(&self, address: &ServerAddress, limit: Duration) -> Result<ServerStream, BoxError> {
         let is_fixed = self.pool.lock().is_fixed(address);
         let mut names = self.name.of(address, is_fixed).into_iter().peekable();
         while let Some(name) = names.next() {
@@ -229,7 +229,7 @@ impl Dialer {
         address: &ServerAddress,
         name: ServerName<'static>,
         limit: Duration,
-    ) -> Result<Stream, BoxError> {
+    ) -> Result<ServerStream, BoxError> {
         let uri: Uri = format!("{}://{address}/", self.scheme).parse()?;
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);

@@ -25,7 +25,7 @@ use kube::core::response::StatusDetails;
 use crate::timing::MAX_RETRY_AFTER;
 
 /// The maximum number of characters that are kept from a body that is not a `Status`. An error page may be long.
-const MAX_BODY: usize = 200;
+const MAX_BODY_TEXT: usize = 200;
 
 /// What a rejected write means for the next attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -194,7 +194,7 @@ fn no_details() -> StatusDetails {
 }
 
 fn shorten(mut text: String) -> String {
-    if let Some((end, _)) = text.char_indices().nth(MAX_BODY) {
+    if let Some((end, _)) = text.char_indices().nth(MAX_BODY_TEXT) {
         text.truncate(end);
         text.push('…');
     }
@@ -324,7 +324,7 @@ mod tests {
     #[test]
     fn a_long_error_page_is_shortened() {
         let status = read(502, Some("soon"), &"ä ".repeat(1000));
-        assert_eq!(status.message.chars().count(), MAX_BODY + 1);
+        assert_eq!(status.message.chars().count(), MAX_BODY_TEXT + 1);
         assert_eq!(retry_after(&status), 0);
     }
 }

@@ -242,7 +242,7 @@ fn is_supervisor(target: Target) -> bool {
 }
 
 /// Sends requests without a body.
-type Sender = http1::SendRequest<Empty<Bytes>>;
+type ProbeSender = http1::SendRequest<Empty<Bytes>>;
 
 /// Connects to a target over TLS. The caller must set a time limit.
 pub(super) async fn connect(
@@ -260,7 +260,7 @@ pub(super) async fn connect(
 /// Starts HTTP/1.1 on the stream. The connection closes when the returned task is dropped.
 pub(super) async fn speak_http(
     stream: TlsStream<TcpStream>,
-) -> Result<(Sender, AbortOnDropHandle<()>), Failure> {
+) -> Result<(ProbeSender, AbortOnDropHandle<()>), Failure> {
     let mut http = http1::Builder::new();
     let handshake = http.max_buf_size(MAX_HEAD).handshake(TokioIo::new(stream));
     let (sender, connection) = handshake.await.map_err(|error| failure(&error))?;
@@ -273,7 +273,7 @@ struct HttpsConnection {
     inner: Arc<ProbeClientInner>,
     target: Target,
     credentials: Arc<Credentials>,
-    sender: Sender,
+    sender: ProbeSender,
     /// Drives the connection, and ends when it is closed.
     task: AbortOnDropHandle<()>,
 }

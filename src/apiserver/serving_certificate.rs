@@ -26,7 +26,7 @@ const NO_NAME: &str = "no-name.invalid";
 
 /// The facts that a server shows.
 #[derive(Debug)]
-pub struct Shown {
+pub struct ServerFacts {
     /// The certificate of the server.
     pub certificate: ServingCertificate,
     /// The minimum difference, in seconds, between our clock and the server's clock: positive if our clock is ahead,
@@ -82,7 +82,7 @@ fn plain(name: &str) -> String {
 ///
 /// # Errors
 /// Returns an error if the connection or the request fails, or if the response is 5xx.
-pub async fn ask(target: Target) -> Result<Shown, Failure> {
+pub async fn ask(target: Target) -> Result<ServerFacts, Failure> {
     let config = config().map_err(|error| failure(&error))?;
     // With an IP address here, rustls sends no server name. If a client sends one, K3s and RKE2 may add it to their
     // certificate.
@@ -103,7 +103,7 @@ pub async fn ask(target: Target) -> Result<Shown, Failure> {
     if answer.status().is_server_error() {
         return Err(Failure::Status(answer.status().as_u16()));
     }
-    Ok(Shown {
+    Ok(ServerFacts {
         certificate: ServingCertificate(certificate.into_owned()),
         ahead: skew(answer.headers(), sent, Timestamp::now()),
     })

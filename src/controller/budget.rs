@@ -13,10 +13,10 @@ use tokio::time::Instant;
 use endpoint_copier_core::model::ServiceKey;
 
 /// The burst of Events, or of log lines, about one Service.
-const BURST: u32 = 25;
+const SERVICE_BURST: u32 = 25;
 
 /// The time after which a Service regains one Event or one log line.
-pub const REFILL: Duration = Duration::from_secs(5 * 60);
+pub const SERVICE_REFILL: Duration = Duration::from_secs(5 * 60);
 
 /// A budget of tokens for each key. Full budgets are removed from memory when a token is taken for a new key.
 #[derive(Debug)]
@@ -30,7 +30,7 @@ pub struct Budgets<K> {
 /// The budgets of Events, or of log lines, about Services.
 impl Default for Budgets<ServiceKey> {
     fn default() -> Self {
-        Self::new(BURST, REFILL)
+        Self::new(SERVICE_BURST, SERVICE_REFILL)
     }
 }
 

@@ -12,8 +12,8 @@ use tokio::time::Instant;
 use crate::pauses::Pauses;
 
 /// The pause after a refusal: 5 s, doubling to 30 s.
-pub(super) const PAUSE: Duration = Duration::from_secs(5);
-pub(super) const MAX_PAUSE: Duration = Duration::from_secs(30);
+pub(super) const REFUSAL_PAUSE: Duration = Duration::from_secs(5);
+pub(super) const MAX_REFUSAL_PAUSE: Duration = Duration::from_secs(30);
 
 /// How long a refusal lengthens the pause after the next refusal.
 const RETENTION: Duration = Duration::from_secs(90);
@@ -24,10 +24,10 @@ const OTHER_CONTENT_PAUSE: Duration = Duration::from_secs(1);
 
 /// The last refusals. Requests with the same key share a pause if they have the same content.
 #[derive(Debug)]
-pub(super) struct Refusals<K, C = ()>(HashMap<K, Refusal<C>>);
+pub(super) struct Refusals<K, C = ()>(HashMap<K, RefusedContent<C>>);
 
 #[derive(Debug)]
-struct Refusal<C> {
+struct RefusedContent<C> {
     content: C,
     reason: String,
     /// The beginning and the end of the pause.
@@ -61,12 +61,12 @@ impl<K: Eq + Hash, C: PartialEq> Refusals<K, C> {
         self.0.retain(|other, refusal| {
             now < refusal.at + RETENTION && (*other != key || refusal.content == content)
         });
-        let refusal = self.0.entry(key).or_insert_with(|| Refusal {
+        let refusal = self.0.entry(key).or_insert_with(|| RefusedContent {
             content,
             reason: String::new(),
             at: now,
             until: now,
-            pauses: Pauses::new(PAUSE, MAX_PAUSE, 2.0, 0.0),
+            pauses: Pauses::new(REFUSAL_PAUSE, MAX_REFUSAL_PAUSE, 2.0, 0.0),
         });
         if refusal.until <= now {
             (refusal.at, refusal.until) = (now, now + refusal.pauses.next_pause());

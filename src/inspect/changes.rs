@@ -14,7 +14,7 @@ use endpoint_copier_core::plan::Plan;
 
 /// One write.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(super) struct Change {
+pub(super) struct PlannedWrite {
     /// `create`, `update` or `delete`.
     pub operation: &'static str,
     /// The name of the slice.
@@ -26,10 +26,10 @@ pub(super) struct Change {
 }
 
 /// Returns the writes of a plan: creates, then updates, then deletes.
-pub(super) fn changes(snapshot: &Snapshot, plan: &Plan) -> Vec<Change> {
+pub(super) fn changes(snapshot: &Snapshot, plan: &Plan) -> Vec<PlannedWrite> {
     let change = |operation: Operation, key: SliceKey, new: Option<&EndpointSlice>| {
         let [old, new] = [snapshot.slice(&key), new].map(|slice| slice.map(lines_of).unwrap_or_default());
-        Change {
+        PlannedWrite {
             operation: operation.as_str(),
             slice: key.name().to_owned(),
             removed: old.difference(&new).cloned().collect(),

@@ -34,7 +34,7 @@ const PAGE: u32 = 500;
 
 /// Up to this number of namespaces, the Events of each namespace are listed separately, because a list of all Events
 /// costs the API server more.
-const MAX_NAMESPACES: usize = 20;
+const MAX_EVENT_LISTS: usize = 20;
 
 /// The maximum number of pages to read from each list of Events.
 const MAX_PAGES: usize = 10;
@@ -47,7 +47,7 @@ const REPORTED_BY_EVENTS: [Reason; 2] = [Reason::WriteRefused, Reason::OtherInst
 const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_mins(1);
 
 /// The objects that were listed.
-pub(super) struct Seen {
+pub(super) struct ListedObjects {
     pub index: Index,
     pub changed: Dates,
     /// How clients reach each managed Service.
@@ -75,7 +75,7 @@ impl ClusterReader<'_> {
 
     /// Lists the objects that the index needs: copies before sources, so that a copy is never newer than the listed
     /// state of its source.
-    pub async fn read(&self) -> Result<Seen, Error> {
+    pub async fn read(&self) -> Result<ListedObjects, Error> {
         let mut index = Index::new(self.config.defaults.clone());
         index.set_limits(self.config.limits);
         let (mut services, mut changed) = (HashSet::new(), Dates::default());
@@ -112,7 +112,7 @@ impl ClusterReader<'_> {
         if index.needs_nodes() {
             self.list_nodes(&mut index).await;
         }
-        Ok(Seen {
+        Ok(ListedObjects {
             index,
             changed,
             announced,
@@ -120,7 +120,11 @@ impl ClusterReader<'_> {
     }
 
     /// Returns the report on what was read, with the Events on Services that are out of sync.
-    pub async fn report_on(&self, seen: &Seen, leases: Result<Vec<Lease>, kube::Error>) -> ClusterReport {
+    pub async fn report_on(
+        &self,
+        seen: &ListedObjects,
+        leases: Result<Vec<Lease>, kube::Error>,
+    ) -> ClusterReport {
         let now = self.now();
         let known = leases.as_deref().unwrap_or_default();
         let mut report = ClusterReport::of(&seen.index, &seen.changed, known, now);
@@ -168,7 +172,7 @@ impl ClusterReader<'_> {
         let params = ListParams::default().fields(&fields);
         let namespaces: BTreeSet<_> = rows.iter().map(|row| row.namespace.as_str()).collect();
         let client = || self.client.clone();
-        let apis: Vec<_> = if namespaces.len() > MAX_NAMESPACES {
+        let apis: Vec<_> = if namespaces.len() > MAX_EVENT_LISTS {
             vec![Api::all_with(client(), &kind)]
         } else {
             let one = |namespace| Api::namespaced_with(client(), namespace, &kind);

@@ -8,7 +8,7 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::changes::{Change, changes};
+use super::changes::{PlannedWrite, changes};
 use super::dated::Dates;
 use crate::leader_election::Lease;
 use endpoint_copier_core::index::Index;
@@ -69,7 +69,7 @@ pub(super) struct Row {
     pub since: Option<Timestamp>,
     pub findings: Vec<Finding>,
     /// The writes that the operator would make.
-    pub changes: Vec<Change>,
+    pub changes: Vec<PlannedWrite>,
 }
 
 /// The number of endpoints, and how many of them are ready.

@@ -10,10 +10,10 @@ use crate::config::Config;
 use endpoint_copier_core::model::ServiceKey;
 
 /// The pause between two reads. It is not shorter, because each read lists all Services.
-const PAUSE: Duration = Duration::from_secs(1);
+const WAIT_PAUSE: Duration = Duration::from_secs(1);
 
 /// The minimum time limit of the first read, so that a limit of 0 reads once.
-const FIRST_READ: Duration = Duration::from_secs(5);
+const MIN_FIRST_READ: Duration = Duration::from_secs(5);
 
 /// Waits until the copies of a Service are in sync or `limit` leaves no time for another read, prints the result, and
 /// returns whether the copies are in sync. A Service that does not exist or is not managed yet counts as not in sync.
@@ -27,7 +27,7 @@ pub async fn wait(config: &Config, service: &ServiceKey, limit: Duration) -> Res
     let start = Instant::now();
     // If the clock cannot represent the end, there is no limit.
     let end = start.checked_add(limit);
-    let mut end_of_read = end.map(|end| end.max(start + FIRST_READ));
+    let mut end_of_read = end.map(|end| end.max(start + MIN_FIRST_READ));
     let mut last = Err(Error::NoAnswer);
     loop {
         let read = reader.report();
@@ -40,11 +40,11 @@ pub async fn wait(config: &Config, service: &ServiceKey, limit: Duration) -> Res
             Err(_) => break,
         }
         end_of_read = end;
-        let is_over = end.is_some_and(|end| Instant::now() + PAUSE >= end);
+        let is_over = end.is_some_and(|end| Instant::now() + WAIT_PAUSE >= end);
         if is_over || last.as_ref().is_ok_and(|report| is_in_sync(report, service)) {
             break;
         }
-        sleep(PAUSE).await;
+        sleep(WAIT_PAUSE).await;
     }
     let report = last?;
     let in_sync = is_in_sync(&report, service);

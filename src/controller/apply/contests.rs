@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::attempts::content;
-use crate::controller::refusals::{MAX_PAUSE, PAUSE};
+use crate::controller::refusals::{MAX_REFUSAL_PAUSE, REFUSAL_PAUSE};
 use endpoint_copier_core::model::{EndpointSlice, Finding, Reason, ServiceKey, SliceKey, a_few, version_of};
 
 /// The number of writes by others within [`WINDOW`] that makes a copy contested.
@@ -24,7 +24,7 @@ const BETWEEN_REPAIRS: Duration = Duration::from_secs(60);
 
 /// A contest ends when others have not written the copy for this long. A write by others is noticed only when the
 /// operator repairs it, so this is longer than [`BETWEEN_REPAIRS`].
-const QUIET: Duration = Duration::from_secs(120);
+const CONTEST_QUIET: Duration = Duration::from_secs(120);
 
 /// The number of times in a row that the operator writes the same content into a slice that others keep changing,
 /// before it pauses. No person makes this many changes less than a second apart, and a policy that changes each of our
@@ -54,7 +54,7 @@ struct WrittenCopy {
 impl WrittenCopy {
     /// Returns the time at which the contest ends if others stay quiet, or `None` if there is no contest.
     fn contested_until(&self, now: Instant) -> Option<Instant> {
-        let ends = *self.repairs.last()? + QUIET;
+        let ends = *self.repairs.last()? + CONTEST_QUIET;
         (self.was_contested && now < ends).then_some(ends)
     }
 
@@ -63,7 +63,9 @@ impl WrittenCopy {
     fn pause(&self) -> Duration {
         let superfluous = self.times.checked_sub(REPAIRS);
         superfluous.map_or(Duration::ZERO, |times| {
-            PAUSE.saturating_mul(2_u32.saturating_pow(times)).min(MAX_PAUSE)
+            REFUSAL_PAUSE
+                .saturating_mul(2_u32.saturating_pow(times))
+                .min(MAX_REFUSAL_PAUSE)
         })
     }
 }

@@ -8,27 +8,27 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use endpoint_copier_core::index::Shown;
+use endpoint_copier_core::index::KnownCondition;
 use endpoint_copier_core::model::{Condition, ConditionStatus, ServiceKey};
 
 /// The age at which a usually short-lived condition is written.
-const MINIMUM_AGE: Duration = Duration::from_secs(10);
+const MIN_CONDITION_AGE: Duration = Duration::from_secs(10);
 
 /// The pause between a write and the write of a different condition. It doubles with each write.
-const PAUSE: Duration = Duration::from_secs(1);
+const CONDITION_PAUSE: Duration = Duration::from_secs(1);
 
 /// The longest pause between a write and the write of a different condition, and the time between two writes of the
 /// same condition if somebody else keeps changing it.
-const MAX_PAUSE: Duration = Duration::from_secs(60);
+const MAX_CONDITION_PAUSE: Duration = Duration::from_secs(60);
 
-/// The time without a write after which the pause is [`PAUSE`] again. It is longer than any pause.
-const QUIET: Duration = Duration::from_secs(120);
+/// The time without a write after which the pause is [`CONDITION_PAUSE`] again. It is longer than any pause.
+const CONDITION_QUIET: Duration = Duration::from_secs(120);
 
 /// The conditions that Services should have, and the last writes.
 #[derive(Debug, Default)]
 pub(super) struct Decisions {
     wanted: HashMap<ServiceKey, Wanted>,
-    written: HashMap<ServiceKey, Written>,
+    written: HashMap<ServiceKey, LastConditionWrite>,
 }
 
 #[derive(Debug)]
@@ -41,7 +41,7 @@ struct Wanted {
 
 /// The last write of a condition.
 #[derive(Debug)]
-struct Written {
+struct LastConditionWrite {
     /// The UID of the Service, or `None` if it was not managed.
     managed: Option<String>,
     condition: Option<Condition>,
@@ -58,18 +58,18 @@ struct Written {
 pub(super) enum Next {
     Nothing,
     Later(Instant),
-    Write(Change),
+    Write(ConditionWrite),
 }
 
 /// A write of a condition.
 #[derive(Debug, PartialEq)]
-pub(super) struct Change {
-    pub seen: Shown,
+pub(super) struct ConditionWrite {
+    pub seen: KnownCondition,
     /// The condition to write. `None` removes it.
     pub to: Option<Condition>,
 }
 
-impl Change {
+impl ConditionWrite {
     /// Whether the status changes, and not only the reason or the message.
     pub fn is_transition(&self) -> bool {
         let status = |condition: &Option<Condition>| -> Option<ConditionStatus> {
@@ -103,14 +103,14 @@ impl Decisions {
     }
 
     /// Returns the next step for a Service whose status has the condition `seen`.
-    pub fn next(&self, key: &ServiceKey, seen: Shown, now: Instant) -> Next {
+    pub fn next(&self, key: &ServiceKey, seen: KnownCondition, now: Instant) -> Next {
         let wanted = self.wanted.get(key);
         let to = match wanted.filter(|_| seen.managed.is_some()) {
             // No sync has decided in this term.
             None if seen.managed.is_some() => return Next::Nothing,
             None => None,
-            Some(wanted) if wanted.condition.is_passing() && now < wanted.since + MINIMUM_AGE => {
-                return Next::Later(wanted.since + MINIMUM_AGE);
+            Some(wanted) if wanted.condition.is_passing() && now < wanted.since + MIN_CONDITION_AGE => {
+                return Next::Later(wanted.since + MIN_CONDITION_AGE);
             }
             Some(wanted) => Some(wanted.condition.clone()),
         };
@@ -121,21 +121,26 @@ impl Decisions {
         let last = self.written.get(key).filter(|last| last.managed == seen.managed);
         let due = last.map(|last| {
             let is_repair = last.is_of_term && last.condition == to;
-            last.at + if is_repair { MAX_PAUSE } else { last.pause }
+            let pause = if is_repair {
+                MAX_CONDITION_PAUSE
+            } else {
+                last.pause
+            };
+            last.at + pause
         });
         match due.filter(|due| now < *due) {
             Some(due) => Next::Later(due),
-            None => Next::Write(Change { seen, to }),
+            None => Next::Write(ConditionWrite { seen, to }),
         }
     }
 
     /// Records a write.
-    pub fn wrote(&mut self, key: &ServiceKey, change: Change, now: Instant) {
-        self.written.retain(|_, last| now < last.at + QUIET);
+    pub fn wrote(&mut self, key: &ServiceKey, change: ConditionWrite, now: Instant) {
+        self.written.retain(|_, last| now < last.at + CONDITION_QUIET);
         let managed = change.seen.managed;
         let last = self.written.get(key).filter(|last| last.managed == managed);
-        let pause = last.map_or(PAUSE, |last| (last.pause * 2).min(MAX_PAUSE));
-        let written = Written {
+        let pause = last.map_or(CONDITION_PAUSE, |last| (last.pause * 2).min(MAX_CONDITION_PAUSE));
+        let written = LastConditionWrite {
             managed,
             condition: change.to,
             is_of_term: true,
@@ -180,8 +185,8 @@ mod tests {
         Condition::decided(false, [&Finding::new(Reason::WriteRefused, note)])
     }
 
-    fn shows(condition: Option<Condition>) -> Shown {
-        Shown {
+    fn shows(condition: Option<Condition>) -> KnownCondition {
+        KnownCondition {
             managed: Some("uid".to_owned()),
             version: Some(7),
             condition,
@@ -221,10 +226,10 @@ mod tests {
             assert_eq!(written(&mut decisions, shown, &mut now), seconds(wait));
             shown = Some(next);
         }
-        now += QUIET;
+        now += CONDITION_QUIET;
         decisions.wrote(
             &ServiceKey::new("a", "b"),
-            Change {
+            ConditionWrite {
                 seen: shows(None),
                 to: None,
             },
@@ -303,7 +308,7 @@ mod tests {
         );
         seen.managed = None;
         decisions.decided(&vip(), None, now);
-        let removal = Next::Write(Change {
+        let removal = Next::Write(ConditionWrite {
             seen: seen.clone(),
             to: None,
         });
@@ -318,7 +323,7 @@ mod tests {
             (Some(refused("a")), Some(refused("b")), false),
             (Some(not_written()), Some(Condition::undecided()), true),
         ] {
-            let change = Change {
+            let change = ConditionWrite {
                 seen: shows(from),
                 to,
             };

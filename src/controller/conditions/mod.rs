@@ -33,7 +33,7 @@ use endpoint_copier_core::model::{Condition, IN_SYNC, Priority, ServiceKey, Sync
 
 mod decisions;
 
-use decisions::{Change, Decisions, Next};
+use decisions::{ConditionWrite, Decisions, Next};
 
 /// Writes the conditions that the syncs of a term decide.
 pub struct Conditions {
@@ -83,7 +83,7 @@ impl Conditions {
         self.decisions.lock().forget();
     }
 
-    async fn write(&self, key: &ServiceKey, change: Change, term: &Term) -> Outcome {
+    async fn write(&self, key: &ServiceKey, change: ConditionWrite, term: &Term) -> Outcome {
         let namespace = key.namespace().to_owned();
         let waits = self.forbidden.lock().waits(&namespace, || (), Instant::now());
         if let Some((until, _)) = waits {
@@ -175,14 +175,18 @@ impl Reconcile for Conditions {
 }
 
 /// Builds the request for a change.
-fn patch(key: &ServiceKey, change: &Change, now: Timestamp) -> Result<Request<Vec<u8>>, request::Error> {
+fn patch(
+    key: &ServiceKey,
+    change: &ConditionWrite,
+    now: Timestamp,
+) -> Result<Request<Vec<u8>>, request::Error> {
     let patch = Patch::Strategic(body(change, now));
     let services = Build::new(Service::url_path(&(), Some(key.namespace())));
     services.patch_subresource("status", key.name(), &PatchParams::default(), &patch)
 }
 
 /// Builds the patch. Unless the status changes, it contains no time, so the entry keeps its time.
-fn body(change: &Change, now: Timestamp) -> Value {
+fn body(change: &ConditionWrite, now: Timestamp) -> Value {
     let condition = match &change.to {
         None => json!({"type": IN_SYNC, "$patch": "delete"}),
         Some(Condition {
@@ -206,7 +210,7 @@ fn body(change: &Change, now: Timestamp) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use endpoint_copier_core::index::Shown;
+    use endpoint_copier_core::index::KnownCondition;
     use endpoint_copier_core::model::{Finding, Reason};
 
     use super::*;
@@ -219,12 +223,15 @@ mod tests {
             Some(Condition::decided(true, [&finding]))
         };
         let patched = |from: Option<Condition>, to| {
-            let seen = Shown {
+            let seen = KnownCondition {
                 managed: None,
                 version: Some(7),
                 condition: from,
             };
-            let body = body(&Change { seen, to }, "2026-01-02T03:04:05.678Z".parse().unwrap());
+            let body = body(
+                &ConditionWrite { seen, to },
+                "2026-01-02T03:04:05.678Z".parse().unwrap(),
+            );
             assert_eq!(body["metadata"], json!({"resourceVersion": "7"}));
             assert_eq!(body.as_object().unwrap().len(), 2);
             assert_eq!(body["status"].as_object().unwrap().len(), 1);

@@ -65,7 +65,7 @@ struct PendingEvent {
 }
 
 /// The result of an attempt to write an Event.
-enum Attempt {
+enum Delivery {
     /// The Event is written, or is not tried again.
     Over,
     /// The API server may accept the Event later. `Some` means that the server is overloaded, and contains the pause
@@ -257,7 +257,7 @@ impl EventWriter {
                 }
                 continue;
             };
-            let Attempt::Rejected(overload) = self.write(&event, write, [&outage, &forbidden]).await else {
+            let Delivery::Rejected(overload) = self.write(&event, write, [&outage, &forbidden]).await else {
                 continue;
             };
             if let Some(retry_after) = overload {
@@ -284,7 +284,7 @@ impl EventWriter {
         pending: &PendingEvent,
         write: WritePermit,
         [outage, forbidden]: [&FailureLog; 2],
-    ) -> Attempt {
+    ) -> Delivery {
         let message = &pending.message;
         let (event, regarding) = (message.event(), pending.regarding());
         // Each Event has its own recorder, because a recorder that is reused adds to an old Event with the same reason
@@ -299,17 +299,17 @@ impl EventWriter {
             Ok(Ok(())) => {
                 self.metrics.event_written(message.kind(), message.reason());
                 outage.recovered();
-                return Attempt::Over;
+                return Delivery::Over;
             }
             // No Event can be created in a terminating namespace, and none is needed.
-            Ok(Err(kube::Error::Api(status))) if is_namespace_terminating(&status) => return Attempt::Over,
+            Ok(Err(kube::Error::Api(status))) if is_namespace_terminating(&status) => return Delivery::Over,
             Ok(Err(kube::Error::Api(status))) if missing_right(&status).is_some() => {
                 let namespace = pending.service.namespace();
                 forbidden.failed_by(
                     namespace.to_owned(),
                     &format!("{}: {}", message.reason(), status.message),
                 );
-                return Attempt::Over;
+                return Delivery::Over;
             }
             Ok(Err(error)) => {
                 // After some rejections, the Event was probably not accepted. After any other failure, the server may
@@ -317,13 +317,13 @@ impl EventWriter {
                 // again. A lasting finding is reported again after half an hour.
                 let next = match &error {
                     kube::Error::Api(status) if may_create_again(status) => {
-                        Attempt::Rejected(throttled(status))
+                        Delivery::Rejected(throttled(status))
                     }
-                    _ => Attempt::Over,
+                    _ => Delivery::Over,
                 };
                 (one_line(&error), next)
             }
-            Err(_) => ("no response in time".to_owned(), Attempt::Over),
+            Err(_) => ("no response in time".to_owned(), Delivery::Over),
         };
         outage.failed(&format!("{}: {error}", message.reason()));
         next

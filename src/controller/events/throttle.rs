@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::controller::budget::{Budgets, REFILL};
+use crate::controller::budget::{Budgets, SERVICE_REFILL};
 use crate::timing::REPEAT_EVENT;
 use endpoint_copier_core::model::{Finding, Reason, ServiceKey};
 
@@ -78,7 +78,7 @@ impl EventThrottle {
                     due.findings.push(finding.clone());
                     now + REPEAT_EVENT
                 }
-                _ => now + REFILL,
+                _ => now + SERVICE_REFILL,
             };
             due.again = Some(due.again.map_or(next, |again| again.min(next)));
         }
@@ -137,7 +137,7 @@ impl EventThrottle {
             return Err(now + FULL_QUEUE_PAUSE);
         }
         if !self.budgets.spend(service.clone(), now) {
-            return Err(now + REFILL);
+            return Err(now + SERVICE_REFILL);
         }
         reported.owes_synced = false;
         self.drop_if_empty(service);
@@ -353,8 +353,14 @@ mod tests {
         }
         assert!(notes_due(&mut throttle, &["late"], start).is_empty());
         assert!(notes_due(&mut throttle, &[], start).is_empty());
-        assert_eq!(throttle.take_synced(&service, 1, start), Err(start + REFILL));
-        assert_eq!(throttle.take_synced(&service, 1, start + REFILL), Ok(true));
+        assert_eq!(
+            throttle.take_synced(&service, 1, start),
+            Err(start + SERVICE_REFILL)
+        );
+        assert_eq!(
+            throttle.take_synced(&service, 1, start + SERVICE_REFILL),
+            Ok(true)
+        );
     }
 
     /// Rule: 3.synced
@@ -367,7 +373,7 @@ mod tests {
         assert!(notes_due(&mut throttle, &["late"], start).is_empty());
         notes_due(&mut throttle, &[], start);
         let service = ServiceKey::new("default", "vip");
-        assert!(take_synced(&mut throttle, &service, start + REFILL));
+        assert!(take_synced(&mut throttle, &service, start + SERVICE_REFILL));
     }
 
     /// Rule: 3.events-later

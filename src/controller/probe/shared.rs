@@ -22,7 +22,7 @@ use endpoint_copier_core::verdicts::{
 };
 
 /// The interval at which a new report is created while time alone may change its facts.
-const TICK: Duration = Duration::from_millis(100);
+const REPORT_TICK: Duration = Duration::from_millis(100);
 
 /// A leader counts as new for this long after its term began and its first targets were listed, because it may not have
 /// probed all servers yet.
@@ -318,7 +318,7 @@ impl Probes {
                     if !is_watched {
                         return;
                     }
-                    sleep(TICK).await;
+                    sleep(REPORT_TICK).await;
                 }
             }
             self.refresh();

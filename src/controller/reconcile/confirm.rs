@@ -32,7 +32,7 @@ const OVERTAKEN_PAUSE: Duration = Duration::from_millis(100);
 const READS_AT_ONCE: usize = 8;
 
 /// The result of a read: the object, decoded or not, or `None` if it does not exist.
-type Found<K> = Option<Result<K, Box<Unreadable>>>;
+type ReadResult<K> = Option<Result<K, Box<Unreadable>>>;
 
 impl Reconciler {
     /// Before a plan deletes slices, except copies without consent, confirms by a GET that the managed Service is still
@@ -50,7 +50,7 @@ impl Reconciler {
         }
         let key = &snapshot.key;
         let before = self.index().service_version(key);
-        let found: Found<Service> = self.get(key.namespace(), key.name(), has_read).await?;
+        let found: ReadResult<Service> = self.get(key.namespace(), key.name(), has_read).await?;
         // A Service that cannot be decoded goes into the index, so that its copies stay.
         if let None | Some(Ok(_)) = &found {
             let index = self.index();
@@ -125,7 +125,7 @@ impl Reconciler {
 
     /// Lists the one Service of this name. A GET of a missing Service is answered with 404, so the metrics of requests
     /// would reveal to users whether a Service that they cannot read exists.
-    async fn find_source(&self, source: &ServiceKey) -> Result<Found<Service>, SyncError> {
+    async fn find_source(&self, source: &ServiceKey) -> Result<ReadResult<Service>, SyncError> {
         let api: Api<Guarded<Service>> = Api::namespaced(self.client.clone(), source.namespace());
         let by_name = ListParams::default().fields(&format!("metadata.name={}", source.name()));
         // The client gives a list more time than a read of one object.
@@ -143,7 +143,7 @@ impl Reconciler {
         key: &ServiceKey,
         service: &ServiceKey,
         before: &ServiceVersion,
-        found: Found<Service>,
+        found: ReadResult<Service>,
     ) -> Result<(), SyncError> {
         let version = found.as_ref().and_then(|found| match found {
             Ok(service) => version_of(&service.metadata),
@@ -170,7 +170,7 @@ impl Reconciler {
         namespace: &str,
         name: &str,
         has_read: &mut bool,
-    ) -> Result<Found<K>, SyncError>
+    ) -> Result<ReadResult<K>, SyncError>
     where
         Guarded<K>:
             Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,

@@ -7,7 +7,7 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use super::Unknown;
 use super::rights::Rights;
 use crate::inspect::announced::Announced;
-use crate::inspect::look::Seen;
+use crate::inspect::look::ListedObjects;
 use crate::inspect::report::{Leader, Row};
 use endpoint_copier_core::model::ports::{LeftOut, tcp_numbers};
 use endpoint_copier_core::model::{ServiceKey, Snapshot};
@@ -24,7 +24,7 @@ pub(super) struct Facts {
     /// The Nodes from which MetalLB announces Services in layer 2, by the key of the Service.
     pub metallb: Result<BTreeMap<ServiceKey, BTreeSet<String>>, Unknown>,
     /// The API servers that the Services lead to, and the answer of each.
-    pub servers: BTreeMap<Target, Result<Server, Failure>>,
+    pub servers: BTreeMap<Target, Result<ServerAnswer, Failure>>,
     pub installations: Installations,
     pub rights: Result<Rights, Unknown>,
 }
@@ -42,7 +42,7 @@ pub(super) struct ServiceFacts {
 
 /// The answer of an API server.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Server {
+pub(super) struct ServerAnswer {
     /// The names in the certificate.
     pub names: Vec<String>,
     /// The addresses and host names by which clients may reach Services and which the certificate lacks.
@@ -78,7 +78,7 @@ impl Installation {
 }
 
 impl ServiceFacts {
-    pub fn of(row: Row, seen: &Seen) -> Self {
+    pub fn of(row: Row, seen: &ListedObjects) -> Self {
         let key = row.key();
         let snapshot = seen.index.snapshot(&key);
         let copies = snapshot.iter().flat_map(|snapshot| snapshot.copies.values());

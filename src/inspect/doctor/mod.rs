@@ -57,7 +57,7 @@ struct Check {
     name: &'static str,
     /// `<namespace>/<name>`, or `None` if the check concerns the whole cluster.
     service: Option<String>,
-    result: Verdict,
+    result: CheckResult,
     detail: String,
     /// What the user should do. `None` unless the result calls for an action.
     remedy: Option<String>,
@@ -65,7 +65,7 @@ struct Check {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-enum Verdict {
+enum CheckResult {
     Ok,
     /// A problem that is not a failure, for example because only some clients notice it.
     Warning,
@@ -74,7 +74,7 @@ enum Verdict {
     Unknown,
 }
 
-impl Verdict {
+impl CheckResult {
     const ALL: [Self; 4] = [Self::Ok, Self::Warning, Self::Failed, Self::Unknown];
 
     fn as_str(self) -> &'static str {
@@ -92,7 +92,7 @@ impl Check {
         Self {
             name,
             service: None,
-            result: Verdict::Ok,
+            result: CheckResult::Ok,
             detail: detail.into(),
             remedy: None,
         }
@@ -100,7 +100,7 @@ impl Check {
 
     fn wrong(
         name: &'static str,
-        result: Verdict,
+        result: CheckResult,
         detail: impl Into<String>,
         remedy: impl Into<String>,
     ) -> Self {
@@ -112,16 +112,16 @@ impl Check {
     }
 
     fn failed(name: &'static str, detail: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self::wrong(name, Verdict::Failed, detail, remedy)
+        Self::wrong(name, CheckResult::Failed, detail, remedy)
     }
 
     fn warning(name: &'static str, detail: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self::wrong(name, Verdict::Warning, detail, remedy)
+        Self::wrong(name, CheckResult::Warning, detail, remedy)
     }
 
     fn unknown(name: &'static str, why: impl fmt::Display) -> Self {
         Self {
-            result: Verdict::Unknown,
+            result: CheckResult::Unknown,
             ..Self::ok(name, why.to_string())
         }
     }
@@ -134,7 +134,7 @@ impl Diagnosis {
         let checks: Vec<_> = of_services.chain(of_cluster::checks(facts)).collect();
         Self {
             at: facts.at,
-            ok: checks.iter().all(|check| check.result != Verdict::Failed),
+            ok: checks.iter().all(|check| check.result != CheckResult::Failed),
             checks,
         }
     }

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 
 use k8s_openapi::jiff::SignedDuration;
 
-use super::facts::{Facts, Installation, Server};
-use super::{Check, Verdict};
+use super::facts::{Facts, Installation, ServerAnswer};
+use super::{Check, CheckResult};
 use endpoint_copier_core::model::a_few;
 use endpoint_copier_core::verdicts::{Failure, SUPERVISOR_PORT, Target};
 
@@ -161,7 +161,7 @@ fn rights(facts: &Facts) -> Check {
 fn clocks(facts: &Facts) -> Option<Check> {
     const NAME: &str = "clocks";
     const REMEDY: &str = "Synchronize the clocks of all nodes with NTP: chronyc tracking or timedatectl shows the state on a node.";
-    let known = |(target, answer): (&Target, &Result<Server, Failure>)| {
+    let known = |(target, answer): (&Target, &Result<ServerAnswer, Failure>)| {
         Some((target.address(), answer.as_ref().ok()?.ahead?))
     };
     let ours_ahead: BTreeMap<IpAddr, f64> = facts.servers.iter().filter_map(known).collect();
@@ -205,7 +205,7 @@ fn clocks(facts: &Facts) -> Option<Check> {
         };
         return Some(Check::wrong(
             NAME,
-            Verdict::Warning,
+            CheckResult::Warning,
             format!(
                 "the clock of this machine is {:.0} s {word} those of the API servers",
                 by.abs()

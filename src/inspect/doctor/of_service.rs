@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use super::facts::{Facts, Server, ServiceFacts};
-use super::{Check, Verdict};
+use super::facts::{Facts, ServerAnswer, ServiceFacts};
+use super::{Check, CheckResult};
 use crate::inspect::report::Row;
 use crate::inspect::table::unmanaged;
 use endpoint_copier_core::model::{Reason, a_few};
@@ -52,15 +52,15 @@ fn copies(row: &Row) -> Vec<Check> {
     let mut checks: Vec<_> = others
         .map(|finding| {
             let verdict = if finding.reason.leaves_undone() {
-                Verdict::Failed
+                CheckResult::Failed
             } else {
-                Verdict::Warning
+                CheckResult::Warning
             };
             let detail = format!("{}: {}", finding.reason, finding.note);
             Check::wrong(NAME, verdict, detail, remedy_of(finding.reason))
         })
         .collect();
-    let explained = checks.iter().any(|check| check.result == Verdict::Failed);
+    let explained = checks.iter().any(|check| check.result == CheckResult::Failed);
     let due = row.changes.len();
     if due > 0 || (!row.in_sync && !explained) {
         let remedy = match due {
@@ -223,7 +223,7 @@ fn tls_san(service: &ServiceFacts, facts: &Facts) -> Option<Check> {
     if service.servers.is_empty() || names.is_empty() {
         return None;
     }
-    let answered: Vec<(&Target, &Server)> = service
+    let answered: Vec<(&Target, &ServerAnswer)> = service
         .servers
         .iter()
         .filter_map(|target| Some((target, facts.servers.get(target)?.as_ref().ok()?)))
@@ -234,7 +234,8 @@ fn tls_san(service: &ServiceFacts, facts: &Facts) -> Option<Check> {
             "no API server has presented its certificate",
         ));
     }
-    let lack = |(_, server): &&(&Target, &Server)| names.iter().any(|name| server.missing.contains(name));
+    let lack =
+        |(_, server): &&(&Target, &ServerAnswer)| names.iter().any(|name| server.missing.contains(name));
     let lacking: Vec<_> = answered.iter().filter(lack).collect();
     let Some((_, first)) = lacking.first() else {
         return Some(Check::ok(
@@ -261,9 +262,9 @@ fn tls_san(service: &ServiceFacts, facts: &Facts) -> Option<Check> {
     // A server may have another certificate for a host name, which it shows only to clients that send the name.
     let is_address = |name: &String| service.announced.host_names.iter().all(|host| host != name);
     let verdict = if missing.into_iter().any(is_address) {
-        Verdict::Failed
+        CheckResult::Failed
     } else {
-        Verdict::Warning
+        CheckResult::Warning
     };
     Some(Check::wrong(NAME, verdict, detail, remedy))
 }

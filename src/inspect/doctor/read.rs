@@ -11,14 +11,14 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::Unknown;
-use super::facts::{Facts, Installation, Installations, Server, ServiceFacts};
+use super::facts::{Facts, Installation, Installations, ServerAnswer, ServiceFacts};
 use super::of_service::EXCLUDE_LABEL;
 use super::rights::{Right, Rights, Uses, needed};
 use crate::apiserver::decode::{Guarded, NodeMetadata};
 use crate::apiserver::http_status::is_not_served;
-use crate::apiserver::serving_certificate::{Shown, ask};
+use crate::apiserver::serving_certificate::{ServerFacts, ask};
 use crate::config::{ElectionConfig, ProbeMode};
-use crate::inspect::look::{ClusterReader, Seen};
+use crate::inspect::look::{ClusterReader, ListedObjects};
 use crate::inspect::report::{ClusterReport, Leader};
 use crate::inspect::{Error, MORE_READS, READ_PAUSE};
 use endpoint_copier_core::model::{CrossNamespace, Reason, ServiceKey, label_of};
@@ -30,13 +30,13 @@ const LISTS_LIMIT: Duration = Duration::from_secs(30);
 /// The time limit for each task that runs in parallel after these reads: the request to one API server, the list of
 /// Nodes, the list of MetalLB's announcements, and the second read of the Leases together with all access reviews. The
 /// pause before that second read does not count.
-const LIMIT: Duration = Duration::from_secs(10);
+const TASK_LIMIT: Duration = Duration::from_secs(10);
 
 /// The time between two reads of a Lease. It is longer than the default time between two renewals.
 const RENEWAL: Duration = Duration::from_secs(3);
 
 /// The maximum number of namespaces in which permissions are reviewed.
-const MAX_NAMESPACES: usize = 20;
+const MAX_REVIEWED_NAMESPACES: usize = 20;
 
 /// Reads all facts.
 pub(super) async fn facts(reader: &ClusterReader<'_>) -> Result<Facts, Error> {
@@ -57,9 +57,9 @@ pub(super) async fn facts(reader: &ClusterReader<'_>) -> Result<Facts, Error> {
         .iter()
         .filter(|service| service.row.managed)
         .map(|service| service.row.namespace.as_str())
-        .take(MAX_NAMESPACES)
+        .take(MAX_REVIEWED_NAMESPACES)
         .collect();
-    let end = Instant::now() + RENEWAL + LIMIT;
+    let end = Instant::now() + RENEWAL + TASK_LIMIT;
     let operator = async {
         read_leases_again(reader, &mut installations, end).await;
         let config = reader.config;
@@ -95,7 +95,7 @@ pub(super) async fn facts(reader: &ClusterReader<'_>) -> Result<Facts, Error> {
 
 /// The result of one read.
 struct Reading {
-    seen: Seen,
+    seen: ListedObjects,
     report: ClusterReport,
     /// Why Leases of other namespaces are not known.
     hidden: Option<Unknown>,
@@ -174,13 +174,13 @@ async fn read_leases_again(reader: &ClusterReader<'_>, installations: &mut Insta
     }
 }
 
-async fn answer(target: Target, names: &BTreeSet<String>) -> (Target, Result<Server, Failure>) {
-    let shown = timeout(LIMIT, ask(target))
+async fn answer(target: Target, names: &BTreeSet<String>) -> (Target, Result<ServerAnswer, Failure>) {
+    let shown = timeout(TASK_LIMIT, ask(target))
         .await
         .unwrap_or(Err(Failure::TimedOut));
-    let server = |Shown { certificate, ahead }| {
+    let server = |ServerFacts { certificate, ahead }| {
         let missing = names.iter().filter(|name| !certificate.names(name));
-        Server {
+        ServerAnswer {
             missing: missing.cloned().collect(),
             names: certificate.all_names(),
             ahead,
@@ -197,7 +197,7 @@ async fn nodes(reader: &ClusterReader<'_>) -> Result<BTreeMap<String, bool>, Unk
         let is_excluded = label_of(metadata, EXCLUDE_LABEL).is_some();
         nodes.insert(metadata.name.clone().unwrap_or_default(), is_excluded);
     });
-    match timeout(LIMIT, listed).await {
+    match timeout(TASK_LIMIT, listed).await {
         Err(_) => Err(Unknown::late("the list of Nodes")),
         Ok(Err(error)) => Err(Unknown::of("list nodes", &error)),
         Ok(Ok(())) => Ok(nodes),
@@ -208,7 +208,7 @@ async fn nodes(reader: &ClusterReader<'_>) -> Result<BTreeMap<String, bool>, Unk
 /// MetalLB.
 async fn announced_by_metallb(client: &Client) -> Result<BTreeMap<ServiceKey, BTreeSet<String>>, Unknown> {
     let list = Request::get("/apis/metallb.io/v1beta1/servicel2statuses").body(Vec::new());
-    let list = match timeout(LIMIT, answer_to(client, list)).await {
+    let list = match timeout(TASK_LIMIT, answer_to(client, list)).await {
         Err(_) => return Err(Unknown::late("the list of MetalLB's announcements")),
         Ok(Err(kube::Error::Api(status))) if is_not_served(&status) => Value::Null,
         Ok(list) => list.map_err(|error| Unknown::of("list servicel2statuses.metallb.io", &error))?,

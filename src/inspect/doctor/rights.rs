@@ -60,7 +60,7 @@ enum Object {
     Path(&'static str),
 }
 
-const DISCOVERY: &str = "discovery.k8s.io";
+const DISCOVERY_GROUP: &str = "discovery.k8s.io";
 const COORDINATION: &str = "coordination.k8s.io";
 const READ_VERBS: [&str; 3] = ["get", "list", "watch"];
 const ELECTION_VERBS: [&str; 4] = ["get", "list", "watch", "patch"];
@@ -90,7 +90,7 @@ pub(super) fn needed(lease: (&str, &str), namespaces: &BTreeSet<&str>, uses: Use
         }));
     };
     add(&everywhere("", "services"), &READ_VERBS, true);
-    add(&everywhere(DISCOVERY, "endpointslices"), &READ_VERBS, true);
+    add(&everywhere(DISCOVERY_GROUP, "endpointslices"), &READ_VERBS, true);
     if uses.nodes {
         add(&everywhere("", "nodes"), &["list", "watch"], false);
     }
@@ -108,7 +108,7 @@ pub(super) fn needed(lease: (&str, &str), namespaces: &BTreeSet<&str>, uses: Use
         add(&access, &["create"], false);
     }
     for namespace in namespaces {
-        let slices = within(DISCOVERY, "endpointslices", namespace, None);
+        let slices = within(DISCOVERY_GROUP, "endpointslices", namespace, None);
         add(&slices, &["create", "update", "delete"], true);
         let events = within("events.k8s.io", "events", namespace, None);
         add(&events, &["create", "patch"], false);

@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use super::facts::{Installation, Installations, Server, ServiceFacts};
+use super::facts::{Installation, Installations, ServerAnswer, ServiceFacts};
 use super::rights::{Rights, Uses, needed};
 use super::*;
 use crate::inspect::announced::Announced;
@@ -65,7 +65,7 @@ fn leader(namespace: &str, age: i64) -> Installation {
 
 /// Returns the facts about three RKE2 servers with a VIP, without any problem.
 fn facts() -> Facts {
-    let server = Server {
+    let server = ServerAnswer {
         names: vec!["127.0.0.1".to_owned(), "kubernetes.default.svc".to_owned()],
         missing: [].into(),
         ahead: Some(0.0),
@@ -110,7 +110,7 @@ fn exclude(facts: &mut Facts, names: &[&str]) {
     }
 }
 
-fn edit_server(facts: &mut Facts, at: &str, edit: impl FnOnce(&mut Server)) {
+fn edit_server(facts: &mut Facts, at: &str, edit: impl FnOnce(&mut ServerAnswer)) {
     edit(facts.servers.get_mut(&target(at)).unwrap().as_mut().unwrap());
 }
 
@@ -119,22 +119,22 @@ fn fail(facts: &mut Facts, at: &str, why: Failure) {
 }
 
 /// Returns the worst result of a check, with its detail, or `None` if the check has no result.
-fn result(facts: &Facts, name: &str) -> Option<(Verdict, String)> {
+fn result(facts: &Facts, name: &str) -> Option<(CheckResult, String)> {
     let checks = Diagnosis::of(facts).checks.into_iter();
     let worst = |check: &Check| match check.result {
-        Verdict::Ok => 0,
-        Verdict::Unknown => 1,
-        Verdict::Warning => 2,
-        Verdict::Failed => 3,
+        CheckResult::Ok => 0,
+        CheckResult::Unknown => 1,
+        CheckResult::Warning => 2,
+        CheckResult::Failed => 3,
     };
     let check = checks.filter(|check| check.name == name).max_by_key(worst)?;
-    let needs_remedy = matches!(check.result, Verdict::Warning | Verdict::Failed);
+    let needs_remedy = matches!(check.result, CheckResult::Warning | CheckResult::Failed);
     assert!(!needs_remedy || check.remedy.is_some(), "{check:?}");
     Some((check.result, check.detail))
 }
 
 /// The name of a check, an edit of the facts, and the expected result with a part of its detail.
-type Case = (&'static str, fn(&mut Facts), Option<(Verdict, &'static str)>);
+type Case = (&'static str, fn(&mut Facts), Option<(CheckResult, &'static str)>);
 
 fn assert_results(cases: &[Case]) {
     for (number, (name, edit, expected)) in cases.iter().enumerate() {
@@ -151,7 +151,7 @@ fn assert_results(cases: &[Case]) {
             _ => panic!("{case}"),
         }
         // A failed check makes the diagnosis fail.
-        let failed = found.is_some_and(|(verdict, _)| verdict == Verdict::Failed);
+        let failed = found.is_some_and(|(verdict, _)| verdict == CheckResult::Failed);
         assert!(!failed || !Diagnosis::of(&facts).ok, "{case}");
     }
 }
@@ -163,7 +163,7 @@ fn healthy_vip_passes_all_checks() {
     let wrong: Vec<_> = diagnosis
         .checks
         .iter()
-        .filter(|check| check.result != Verdict::Ok)
+        .filter(|check| check.result != CheckResult::Ok)
         .collect();
     assert!(wrong.is_empty(), "{wrong:?}");
     assert_eq!(diagnosis.checks.len(), 11);
@@ -171,7 +171,7 @@ fn healthy_vip_passes_all_checks() {
 
 #[test]
 fn copies_and_their_findings_are_checked() {
-    use Verdict::{Failed, Ok, Warning};
+    use CheckResult::{Failed, Ok, Warning};
     assert_results(&[
         ("copies", |_| {}, Some((Ok, "in sync with default/kubernetes"))),
         (
@@ -235,7 +235,7 @@ fn copies_and_their_findings_are_checked() {
 
 #[test]
 fn ready_endpoints_are_checked() {
-    use Verdict::{Failed, Ok, Warning};
+    use CheckResult::{Failed, Ok, Warning};
     assert_results(&[
         ("endpoints", |_| {}, Some((Ok, "3 of 3 are ready"))),
         (
@@ -276,7 +276,7 @@ fn announced(facts: &mut Facts) -> &mut Announced {
 
 #[test]
 fn address_and_node_names_are_checked() {
-    use Verdict::{Failed, Ok};
+    use CheckResult::{Failed, Ok};
     assert_results(&[
         ("address", |_| {}, Some((Ok, VIP))),
         (
@@ -301,7 +301,7 @@ fn address_and_node_names_are_checked() {
 
 #[test]
 fn nodes_that_may_announce_are_checked() {
-    use Verdict::{Failed, Ok, Unknown, Warning};
+    use CheckResult::{Failed, Ok, Unknown, Warning};
     assert_results(&[
         ("excluded-nodes", |_| {}, Some((Ok, "3 of 3 Nodes"))),
         (
@@ -392,7 +392,7 @@ fn nodes_that_may_announce_are_checked() {
 
 #[test]
 fn names_of_serving_certificates_are_checked() {
-    use Verdict::{Failed, Ok, Unknown, Warning};
+    use CheckResult::{Failed, Ok, Unknown, Warning};
     fn lacks(facts: &mut Facts, at: &str, name: &str) {
         edit_server(facts, at, |server| _ = server.missing.insert(name.to_owned()));
     }
@@ -450,7 +450,7 @@ fn names_of_serving_certificates_are_checked() {
 
 #[test]
 fn reachability_is_checked_for_each_port() {
-    use Verdict::{Failed, Ok, Unknown};
+    use CheckResult::{Failed, Ok, Unknown};
     fn all(facts: &mut Facts, port: u16, why: &Failure) {
         for at in SERVERS.iter().filter(|at| target(at).port() == port) {
             fail(facts, at, why.clone());
@@ -508,7 +508,7 @@ fn reachability_is_checked_for_each_port() {
 
 #[test]
 fn installations_are_counted_by_their_leaders() {
-    use Verdict::{Failed, Ok, Unknown};
+    use CheckResult::{Failed, Ok, Unknown};
     fn hide(facts: &mut Facts) {
         facts.installations.hidden = Some(super::Unknown("needs permission to list leases".to_owned()));
     }
@@ -575,7 +575,7 @@ fn installations_are_counted_by_their_leaders() {
 
 #[test]
 fn rights_of_the_operator_are_checked() {
-    use Verdict::{Failed, Ok, Unknown, Warning};
+    use CheckResult::{Failed, Ok, Unknown, Warning};
     fn lack(facts: &mut Facts, verb: &str, resource: &str) {
         let all = needed(("ops", "lease"), &["blue"].into(), Uses::default());
         let lacking = all
@@ -615,7 +615,7 @@ fn rights_of_the_operator_are_checked() {
 
 #[test]
 fn clocks_of_servers_leaders_and_this_machine_are_compared() {
-    use Verdict::{Failed, Ok, Warning};
+    use CheckResult::{Failed, Ok, Warning};
     fn ours_ahead(facts: &mut Facts, by: f64) {
         for at in SERVERS {
             edit_server(facts, at, |server| server.ahead = Some(by));

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Check, Diagnosis, Verdict};
+use super::{Check, CheckResult, Diagnosis};
 use crate::inspect::table::shown;
 
 /// Formats one section for each Service, one for the cluster, and the totals. Services with a problem come first.
@@ -15,7 +15,7 @@ pub(super) fn text(diagnosis: &Diagnosis) -> String {
             None => sections.push((service, vec![check])),
         }
     }
-    let is_right = |checks: &[&Check]| checks.iter().all(|check| check.result == Verdict::Ok);
+    let is_right = |checks: &[&Check]| checks.iter().all(|check| check.result == CheckResult::Ok);
     sections.sort_by_key(|(service, checks)| (service.is_none(), is_right(checks)));
     let mut text = String::new();
     for (service, checks) in sections {
@@ -33,6 +33,6 @@ pub(super) fn text(diagnosis: &Diagnosis) -> String {
         let of_verdict = diagnosis.checks.iter().filter(|check| check.result == verdict);
         format!("{} {}", of_verdict.count(), verdict.as_str().to_lowercase())
     };
-    _ = writeln!(text, "{}", Verdict::ALL.map(count).join(", "));
+    _ = writeln!(text, "{}", CheckResult::ALL.map(count).join(", "));
     text
 }

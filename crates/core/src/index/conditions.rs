@@ -6,12 +6,12 @@ use crate::model::{Condition, ServiceKey};
 
 /// Whether conditions are wanted, and the Services whose condition has changed since the last query.
 #[derive(Debug, Default)]
-pub(super) struct Conditions {
+pub(super) struct ConditionChanges {
     are_wanted: bool,
     changed: Dirty,
 }
 
-impl Conditions {
+impl ConditionChanges {
     /// Records the condition that a Service has, and returns it if conditions are wanted.
     pub fn shown(
         &mut self,
@@ -29,7 +29,7 @@ impl Conditions {
 
 /// The known condition of a Service.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Shown {
+pub struct KnownCondition {
     /// The UID of the Service if it is managed.
     pub managed: Option<String>,
     /// The resourceVersion of the Service.
@@ -57,10 +57,10 @@ impl Index {
 
     /// The known condition of a Service, or `None` if the Service does not exist.
     #[must_use]
-    pub fn shown_condition(&self, key: &ServiceKey) -> Option<Shown> {
+    pub fn shown_condition(&self, key: &ServiceKey) -> Option<KnownCondition> {
         let known = self.services.get(key)?;
         let managed = known.declared.as_ref().filter(|service| service.is_managed());
-        Some(Shown {
+        Some(KnownCondition {
             managed: managed.map(|service| service.uid.clone()),
             version: known.version,
             condition: known.condition.as_deref().cloned(),

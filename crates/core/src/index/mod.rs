@@ -33,8 +33,8 @@ mod unreadable;
 mod watch_progress;
 
 use abridge::abridged;
-use conditions::Conditions;
-pub use conditions::Shown;
+use conditions::ConditionChanges;
+pub use conditions::KnownCondition;
 use copy_keys::CopyKeys;
 pub use get_results::SliceState;
 use nodes::NodeIndex;
@@ -102,7 +102,7 @@ pub struct Index {
     /// once, and a set for each source would take 200 bytes more per source.
     uses: BTreeSet<(ServiceKey, ServiceKey)>,
     quota: ServiceQuota,
-    conditions: Conditions,
+    conditions: ConditionChanges,
     grants: Grants,
     /// Sources whose `allow-from` annotation changed or was removed before ReferenceGrants were listed; see
     /// [`Grantors::is_revoked`](crate::model::Grantors::is_revoked).
@@ -138,7 +138,7 @@ impl Index {
             requests: consent::Requests::default(),
             uses: BTreeSet::new(),
             quota: ServiceQuota::new(ServiceLimits::default()),
-            conditions: Conditions::default(),
+            conditions: ConditionChanges::default(),
             grants: Grants::default(),
             revoked: BTreeSet::new(),
             copies: Slices::default(),

@@ -12,7 +12,7 @@ use crate::model::{EndpointSlice, Family, Kept, KnownNodes, ManagedService, Prio
 use crate::verdicts::{SUPERVISOR_PORT, Target};
 
 /// Addresses and their ports.
-type Found = BTreeMap<IpAddr, BTreeSet<u16>>;
+type PortsByAddress = BTreeMap<IpAddr, BTreeSet<u16>>;
 
 /// The maximum number of addresses that are probed in each family. No cluster is expected to have more API servers.
 const MOST: usize = 16;
@@ -50,13 +50,17 @@ impl Index {
     #[must_use]
     pub fn probe_targets(&self, https: &BTreeSet<u16>, before: &BTreeSet<Target>) -> BTreeSet<Target> {
         let is_probed = |port: &u16| *port == SUPERVISOR_PORT || https.contains(port);
-        let add = |found: &mut Found, more: Found| {
+        let add = |found: &mut PortsByAddress, more: PortsByAddress| {
             for (address, mut ports) in more {
                 ports.retain(is_probed);
                 found.entry(address).or_default().extend(ports);
             }
         };
-        let (mut shown, mut coming, mut wanted) = (Found::new(), Found::new(), Found::new());
+        let (mut shown, mut coming, mut wanted) = (
+            PortsByAddress::new(),
+            PortsByAddress::new(),
+            PortsByAddress::new(),
+        );
         let mut trusted = BTreeSet::new();
         let services = self.api_server_services();
         let services = services.filter_map(|key| self.managed_service(key));
@@ -121,8 +125,8 @@ impl Index {
 
     /// The addresses that the copies of a Service show, with their TCP ports. If only an outline of a copy is in memory,
     /// it counts as showing what the source lists, `of_source`.
-    fn shown_by(&self, service: &ManagedService, of_source: &Found) -> Found {
-        let mut shown = Found::new();
+    fn shown_by(&self, service: &ManagedService, of_source: &PortsByAddress) -> PortsByAddress {
+        let mut shown = PortsByAddress::new();
         let copies = self.copies.of(&service.key);
         for copy in copies.filter(|copy| is_probed_copy(copy, &service.key)) {
             if matches!(copy.kept, Kept::Outline(_)) {
@@ -139,8 +143,8 @@ impl Index {
     }
 
     /// The addresses that the copies of a Service should show because the source lists them, with their TCP ports.
-    fn wanted_by(&self, service: &ManagedService) -> Found {
-        let mut wanted = Found::new();
+    fn wanted_by(&self, service: &ManagedService) -> PortsByAddress {
+        let mut wanted = PortsByAddress::new();
         if service.deleting {
             return wanted;
         }
@@ -178,8 +182,8 @@ impl Index {
     }
 
     /// The addresses that Nodes provide for the families that the API source lacks, with the TCP ports of their copies.
-    fn second_family_of(&self, service: &ManagedService) -> Found {
-        let mut found = Found::new();
+    fn second_family_of(&self, service: &ManagedService) -> PortsByAddress {
+        let mut found = PortsByAddress::new();
         let KnownNodes::Known(nodes) = self.known_nodes() else {
             return found;
         };

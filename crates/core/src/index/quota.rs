@@ -13,7 +13,7 @@ use crate::model::{Exceeded, ManagedService, Refusal, ServiceKey, ServiceLimits}
 
 /// The rank of a Service. Lower ranks are admitted first.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Rank {
+struct AdmissionRank {
     is_disabled: bool,
     has_no_copies: bool,
     /// The creation time, as Unix time in seconds. A Service whose creation time cannot be parsed counts as the
@@ -27,15 +27,15 @@ struct Rank {
 struct Ranking {
     limit: usize,
     /// The Services with the lowest ranks, at most as many as the limit allows.
-    admitted: BTreeSet<Rank>,
+    admitted: BTreeSet<AdmissionRank>,
     /// Empty unless the limit is reached.
-    waiting: BTreeSet<Rank>,
+    waiting: BTreeSet<AdmissionRank>,
 }
 
 /// A Service that is now admitted, or is no longer admitted.
 enum Move {
-    In(Rank),
-    Out(Rank),
+    In(AdmissionRank),
+    Out(AdmissionRank),
 }
 
 impl Ranking {
@@ -47,7 +47,7 @@ impl Ranking {
         }
     }
 
-    fn insert(&mut self, rank: Rank) -> Vec<Move> {
+    fn insert(&mut self, rank: AdmissionRank) -> Vec<Move> {
         if self.admitted.len() < self.limit {
             self.admitted.insert(rank.clone());
             return vec![Move::In(rank)];
@@ -66,7 +66,7 @@ impl Ranking {
         }
     }
 
-    fn remove(&mut self, rank: &Rank) -> Vec<Move> {
+    fn remove(&mut self, rank: &AdmissionRank) -> Vec<Move> {
         if !self.admitted.remove(rank) {
             self.waiting.remove(rank);
             return Vec::new();
@@ -88,7 +88,7 @@ impl Ranking {
 #[derive(Debug)]
 pub(super) struct ServiceQuota {
     limits: ServiceLimits,
-    ranks: HashMap<ServiceKey, Rank>,
+    ranks: HashMap<ServiceKey, AdmissionRank>,
     namespaces: HashMap<Box<str>, Ranking>,
     /// The Services that the limits of their namespaces admit.
     total: Ranking,
@@ -131,7 +131,7 @@ impl ServiceQuota {
 
     /// Ranks a Service, or removes it if there is no rank. Returns the Services that are newly admitted, that are no
     /// longer admitted, or that a different limit now refuses.
-    fn rank(&mut self, key: &ServiceKey, rank: Option<Rank>) -> Dirty {
+    fn rank(&mut self, key: &ServiceKey, rank: Option<AdmissionRank>) -> Dirty {
         if self.ranks.get(key) == rank.as_ref() {
             return Dirty::new();
         }
@@ -192,7 +192,7 @@ impl Index {
     pub(super) fn rank(&mut self, key: &ServiceKey) -> Dirty {
         let declared = self.declared_service(key);
         let limited = declared.filter(|service| !self.is_reserved(service));
-        let rank = limited.map(|service| Rank {
+        let rank = limited.map(|service| AdmissionRank {
             is_disabled: !service.is_managed(),
             has_no_copies: !self.copied.has_any(key),
             created: service.created.unwrap_or(i64::MAX),

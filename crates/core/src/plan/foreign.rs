@@ -14,7 +14,7 @@ use crate::model::{
 
 /// The kinds of writers, each with its own remedy.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Writer {
+enum WriterKind {
     /// Kubernetes, from an `Endpoints` object with the name of the Service.
     Mirroring,
     /// Kubernetes, while the Service had a selector. Kubernetes leaves the slices behind when the selector is removed.
@@ -23,7 +23,7 @@ enum Writer {
     Other,
 }
 
-impl Writer {
+impl WriterKind {
     fn of(slice: &EndpointSlice) -> Self {
         match label_of(&slice.metadata, label::MANAGED_BY) {
             Some(MIRRORING_CONTROLLER) => Self::Mirroring,
@@ -63,7 +63,7 @@ pub(super) fn report(snapshot: &Snapshot, plan: &mut Plan) {
     let mut by_writer = BTreeMap::<_, Vec<_>>::new();
     for slice in foreign {
         by_writer
-            .entry(Writer::of(slice))
+            .entry(WriterKind::of(slice))
             .or_default()
             .push(name_of(slice));
     }
@@ -78,7 +78,7 @@ pub(super) fn report(snapshot: &Snapshot, plan: &mut Plan) {
 fn name_of(slice: &EndpointSlice) -> String {
     let name = slice.key().name().to_owned();
     match label_of(&slice.metadata, label::MANAGED_BY) {
-        Some(manager) if Writer::of(slice) == Writer::Other && !slice.is_labeled_as_copy() => {
+        Some(manager) if WriterKind::of(slice) == WriterKind::Other && !slice.is_labeled_as_copy() => {
             format!("{name} (managed by {manager})")
         }
         _ => name,

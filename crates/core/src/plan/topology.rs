@@ -45,9 +45,9 @@ pub(super) fn apply(
 }
 
 /// The endpoints of a copy by address.
-type Shown<'a> = BTreeMap<IpAddr, &'a Endpoint>;
+type ShownEndpoints<'a> = BTreeMap<IpAddr, &'a Endpoint>;
 
-fn shown_by(copy: Option<&EndpointSlice>) -> Shown<'_> {
+fn shown_by(copy: Option<&EndpointSlice>) -> ShownEndpoints<'_> {
     let endpoints = copy.and_then(|copy| copy.endpoints.as_ref());
     // If an address occurs twice, the first endpoint wins.
     let endpoints = endpoints.into_iter().flatten().rev();
@@ -58,7 +58,7 @@ fn shown_by(copy: Option<&EndpointSlice>) -> Shown<'_> {
 
 /// Fills in the node name and the zone of an endpoint from the Node that has its address. The values in the current
 /// copy stay while Nodes are unknown, or if the address might belong to a Node that cannot be decoded.
-fn fill(endpoint: &mut Endpoint, address: IpAddr, shown: &Shown<'_>, nodes: &KnownNodes) {
+fn fill(endpoint: &mut Endpoint, address: IpAddr, shown: &ShownEndpoints<'_>, nodes: &KnownNodes) {
     let (node, is_unclear) = match nodes {
         KnownNodes::Known(nodes) => (nodes.only_with(address), nodes.may_be_of_unreadable(address)),
         KnownNodes::Unknown(_) => (None, true),

@@ -102,7 +102,7 @@ struct Port<'a> {
 /// Decides which addresses are out if more addresses fail than may be out. The address with the lowest rank is taken
 /// out first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Rank {
+struct RemovalRank {
     class: Class,
     /// Among addresses that are out and down, the one that answered most recently returns first (`7.return-order`).
     last_success: Option<Moment>,
@@ -173,7 +173,7 @@ impl<'a> Evidence<'a> {
 
     /// `7.conditions` and `7.stays-out`: the addresses that should be taken out or kept out, regardless of the limit in
     /// `7.half`, each with the port that decides.
-    fn wanted(&self, memory: &BTreeSet<IpAddr>) -> BTreeMap<IpAddr, (Rank, &Port<'a>)> {
+    fn wanted(&self, memory: &BTreeSet<IpAddr>) -> BTreeMap<IpAddr, (RemovalRank, &Port<'a>)> {
         let worst = |address: IpAddr| {
             let was_out = memory.contains(&address);
             let is_decisive = |port: &&Port| {
@@ -196,7 +196,7 @@ impl<'a> Evidence<'a> {
     /// `7.only-one-that-answers`: whether an address answers on one of its ports, while no address that certainly stays
     /// in has answered on that port recently. An address in `wanted` does not count as staying in, even if `7.half`
     /// keeps it in.
-    fn is_needed(&self, address: IpAddr, wanted: &BTreeMap<IpAddr, (Rank, &Port<'a>)>) -> bool {
+    fn is_needed(&self, address: IpAddr, wanted: &BTreeMap<IpAddr, (RemovalRank, &Port<'a>)>) -> bool {
         self.ports.iter().any(|port| {
             let mut listed = port
                 .facts
@@ -288,14 +288,14 @@ impl Port<'_> {
         stays && !facts.has_objection
     }
 
-    fn rank(&self, address: IpAddr, was_out: bool) -> Rank {
+    fn rank(&self, address: IpAddr, was_out: bool) -> RemovalRank {
         let facts = self.fact(address);
         let class = match facts.phase {
             Phase::Down if was_out => Class::StaysDown,
             Phase::Rising => Class::Rising,
             _ => Class::Failing,
         };
-        Rank {
+        RemovalRank {
             class,
             last_success: facts.last_success.filter(|_| class == Class::StaysDown),
             is_unknown: facts.since.is_none(),

@@ -34,18 +34,18 @@ mod view;
 
 use lease::Changes;
 pub use lease::ProbeLease;
-use view::{LeaseView, Seen};
+use view::{LeaseView, SeenLease};
 
 /// The interval at which this replica checks again while time alone may change what it must write.
-const TICK: Duration = Duration::from_millis(50);
+const OBJECTION_TICK: Duration = Duration::from_millis(50);
 
 /// The longest pause, apart from jitter, after a call that failed or a write that somebody undid, unless the API server
 /// requests a longer one.
-const MAX_PAUSE: Duration = Duration::from_secs(2);
+const MAX_CALL_PAUSE: Duration = Duration::from_secs(2);
 
 /// The time from a write to the first read of the Lease, if its watch has not shown the write by then. It is short,
 /// because a target whose suspicion is stored late is taken out only after more failures.
-const FIRST_READ: Duration = Duration::from_millis(50);
+const FIRST_LEASE_READ: Duration = Duration::from_millis(50);
 /// The time between two reads of the Lease while its watch is behind. It is shorter than the time that the leader waits
 /// for objections.
 const READ_PERIOD: Duration = Duration::from_millis(200);
@@ -63,14 +63,14 @@ pub struct Objections {
     reports: watch::Receiver<Arc<Report>>,
     own_addresses: BTreeSet<IpAddr>,
     peer: Peer,
-    seen: watch::Receiver<Option<Seen>>,
+    seen: watch::Receiver<Option<SeenLease>>,
     view: LeaseView,
-    written: Option<Written>,
+    written: Option<LeaseWrite>,
 }
 
 /// The last write of a leader.
 #[derive(Clone, Copy, Debug)]
-struct Written {
+struct LeaseWrite {
     version: u64,
     at: Instant,
     next_read: Instant,
@@ -120,7 +120,7 @@ impl Objections {
 
     async fn write_and_read(&mut self) {
         let outage = FailureLog::new(format!("a write of the Lease {}", self.lease.key()));
-        let mut pauses = pauses(MAX_PAUSE);
+        let mut pauses = pauses(MAX_CALL_PAUSE);
         let mut stored = Changes::new();
         loop {
             let result = match self.next() {
@@ -231,22 +231,22 @@ impl Objections {
         match change {
             Some(change) => Step::Write([change].into()),
             None if suspected.is_empty() => Step::Wait(None),
-            None => Step::Wait(Some(Instant::now() + TICK)),
+            None => Step::Wait(Some(Instant::now() + OBJECTION_TICK)),
         }
     }
 
     /// Returns the time at which a leader checks again, if a target is failing.
     fn tick(&self) -> Option<Instant> {
-        is_failing(&self.reports.borrow()).then(|| Instant::now() + TICK)
+        is_failing(&self.reports.borrow()).then(|| Instant::now() + OBJECTION_TICK)
     }
 
     async fn write(&mut self, changes: &Changes) -> kube::Result<()> {
         match self.lease.annotate(changes).await {
             Ok(version) => {
                 let at = Instant::now();
-                let next_read = at + FIRST_READ;
+                let next_read = at + FIRST_LEASE_READ;
                 if self.leads() {
-                    self.written = Some(Written {
+                    self.written = Some(LeaseWrite {
                         version,
                         at,
                         next_read,

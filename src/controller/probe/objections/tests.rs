@@ -186,10 +186,10 @@ async fn second_failure_is_written_as_a_suspicion() {
     sleep(ms(500)).await;
     assert_eq!(leader.writes(), 0, "a write after one failure");
     leader.probes.fail(1);
-    sleep(TICK).await;
+    sleep(OBJECTION_TICK).await;
     assert_eq!(suspected(&store), "192.0.2.1:6443=1");
     leader.probes.fail_twice(2).await;
-    sleep(TICK).await;
+    sleep(OBJECTION_TICK).await;
     assert_eq!(suspected(&store), "192.0.2.1:6443=1,192.0.2.2:6443=2");
 }
 
@@ -202,7 +202,7 @@ async fn term_that_begins_after_the_second_failure_asks_at_once() {
     sleep(ms(5000)).await;
     assert_eq!(replica.writes(), 0, "a write without a term");
     replica.lead();
-    sleep(TICK).await;
+    sleep(OBJECTION_TICK).await;
     assert_eq!(suspected(&store), "192.0.2.1:6443=1");
 }
 

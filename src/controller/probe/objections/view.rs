@@ -7,7 +7,7 @@ use super::lease::{Annotations, LeaseEvent};
 
 /// The newest state of the Lease that this replica knows.
 #[derive(Clone, Debug)]
-pub(super) struct Seen {
+pub(super) struct SeenLease {
     pub lease: Annotations,
     /// The version that the watch has reached. Reads may be ahead of it.
     pub watched: u64,
@@ -17,7 +17,7 @@ pub(super) struct Seen {
 #[derive(Clone)]
 pub(super) struct LeaseView {
     pub probes: Probes,
-    pub seen: watch::Sender<Option<Seen>>,
+    pub seen: watch::Sender<Option<SeenLease>>,
 }
 
 impl LeaseView {
@@ -31,7 +31,7 @@ impl LeaseView {
             }
             LeaseEvent::Changed(lease) => (lease.version, lease),
         };
-        self.see(Seen { lease, watched });
+        self.see(SeenLease { lease, watched });
     }
 
     /// Records the result of a GET, unless a newer state is already known: the watch may be ahead of the GET.
@@ -45,7 +45,7 @@ impl LeaseView {
     /// Records the result of a GET, whatever is known: after a restore of etcd, versions are lower.
     pub fn replace(&self, lease: Annotations) {
         let watched = self.seen.borrow().as_ref().map_or(0, |seen| seen.watched);
-        self.see(Seen { lease, watched });
+        self.see(SeenLease { lease, watched });
     }
 
     fn known(&self) -> Annotations {
@@ -53,7 +53,7 @@ impl LeaseView {
         seen.as_ref().map(|seen| seen.lease.clone()).unwrap_or_default()
     }
 
-    fn see(&self, seen: Seen) {
+    fn see(&self, seen: SeenLease) {
         let now = self.probes.now();
         self.probes.hearing().lock().see(&seen.lease.values, now);
         self.seen.send_replace(Some(seen));

@@ -18,7 +18,7 @@ use endpoint_copier_core::model::{Grant, Unreadable, WatchKind};
 /// The interval at which the operator checks whether the cluster serves ReferenceGrants, and which version of them. It
 /// is also the pause after a list or watch that is forbidden or not served and, apart from jitter, the longest pause
 /// after a failed check, unless the API server requests a longer one.
-const DISCOVERY: Duration = Duration::from_secs(60);
+const DISCOVERY_INTERVAL: Duration = Duration::from_secs(60);
 
 /// After this time without the API of ReferenceGrants, or without permission to read them, the operator assumes that
 /// there are none. Before that, an API server may just be starting, or somebody may be replacing the
@@ -29,7 +29,7 @@ const ABSENT_AFTER: Duration = Duration::from_secs(300);
 pub async fn grants(watches: Watches) {
     watches.until_grants_are_needed().await;
     let grants = GrantWatch { watches };
-    let (mut refused, mut failures) = (None, pauses(DISCOVERY));
+    let (mut refused, mut failures) = (None, pauses(DISCOVERY_INTERVAL));
     loop {
         match grants.served().await {
             Ok(Some(version)) => {
@@ -48,11 +48,11 @@ pub async fn grants(watches: Watches) {
             Ok(None) => {
                 grants.change(Index::grants_absent);
                 grants.refused(&mut refused);
-                sleep(DISCOVERY).await;
+                sleep(DISCOVERY_INTERVAL).await;
             }
             Err(error) if http_status::status_of(&error).is_some_and(http_status::is_forbidden) => {
                 grants.refused(&mut refused);
-                sleep(DISCOVERY).await;
+                sleep(DISCOVERY_INTERVAL).await;
             }
             Err(error) => {
                 refused = None;
@@ -121,7 +121,7 @@ impl GrantWatch {
 
     async fn until_another_version_is_served(&self, version: Version) {
         loop {
-            sleep(DISCOVERY).await;
+            sleep(DISCOVERY_INTERVAL).await;
             if self.served().await.is_ok_and(|served| served != Some(version)) {
                 return;
             }
@@ -160,7 +160,7 @@ impl GrantWatch {
                     }) =>
                 {
                     self.refused(refused);
-                    return Some(DISCOVERY);
+                    return Some(DISCOVERY_INTERVAL);
                 }
                 // After any other failure, it is unknown whether the refusal has lasted.
                 Err(_) => *refused = None,

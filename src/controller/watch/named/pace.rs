@@ -14,22 +14,22 @@ use endpoint_copier_core::index::{NamesByRequester, Requester};
 use endpoint_copier_core::model::ServiceKey;
 
 /// The first pause of a namespace after a watch of its new names begins. Its next new names wait until the pause ends.
-const PAUSE: Duration = Duration::from_millis(250);
+const NAME_PAUSE: Duration = Duration::from_millis(250);
 
 /// The factor by which pauses grow while names keep changing, so that one namespace costs at most three lists in 5 s.
 const GROWTH: u32 = 4;
 
 /// The longest of these pauses.
-const MAX_PAUSE: Duration = Duration::from_secs(4);
+const MAX_NAME_PAUSE: Duration = Duration::from_secs(4);
 
-/// After this time without new names, the next pause is [`PAUSE`] again.
+/// After this time without new names, the next pause is [`NAME_PAUSE`] again.
 const CALM: Duration = Duration::from_secs(10);
 
 /// The number of lists of new names that all namespaces together can cause in a burst.
-const BURST: u32 = 4;
+const LIST_BURST: u32 = 4;
 
 /// The time after which all namespaces together can cause one more list.
-const REFILL: Duration = Duration::from_secs(1);
+const LIST_REFILL: Duration = Duration::from_secs(1);
 
 /// The pauses of all requesters, and the limit on all lists together.
 #[derive(Default)]
@@ -104,9 +104,9 @@ impl Pace {
     /// Records that a watch begins now.
     fn step(&mut self, now: Instant) {
         self.pause = if self.is_calm(now) {
-            PAUSE
+            NAME_PAUSE
         } else {
-            (self.pause * GROWTH).min(MAX_PAUSE)
+            (self.pause * GROWTH).min(MAX_NAME_PAUSE)
         };
         (self.last, self.due) = (Some(now), Some(now + self.pause));
     }
@@ -116,7 +116,7 @@ impl Pace {
     }
 }
 
-/// The limit on all lists together: a burst of [`BURST`], then one after each [`REFILL`].
+/// The limit on all lists together: a burst of [`LIST_BURST`], then one after each [`LIST_REFILL`].
 #[derive(Default)]
 struct Total {
     /// The time at which the whole burst is available again.
@@ -125,11 +125,11 @@ struct Total {
 
 impl Total {
     fn due(&self) -> Option<Instant> {
-        self.full?.checked_sub(REFILL * (BURST - 1))
+        self.full?.checked_sub(LIST_REFILL * (LIST_BURST - 1))
     }
 
     fn spend(&mut self, now: Instant) {
-        self.full = Some(self.full.map_or(now, |full| full.max(now)) + REFILL);
+        self.full = Some(self.full.map_or(now, |full| full.max(now)) + LIST_REFILL);
     }
 }
 
@@ -167,7 +167,7 @@ mod tests {
         assert_eq!(pauses, [250, 1000, 4000, 4000, 4000]);
         advance(CALM).await;
         pace.step(Instant::now());
-        assert_eq!(pace.pause, PAUSE);
+        assert_eq!(pace.pause, NAME_PAUSE);
     }
 
     /// Rule: survive.selector-fair
@@ -179,7 +179,7 @@ mod tests {
         let both = by_namespace(&[("blue", "b"), ("green", "c")]);
         assert_eq!(paces.take(&both, &missing), names(&["c"]));
         let due = paces.next(&both, &names(&["b"])).expect("a name should wait");
-        assert_eq!(due, Instant::now() + PAUSE);
+        assert_eq!(due, Instant::now() + NAME_PAUSE);
         sleep_until(due).await;
         assert_eq!(paces.take(&both, &names(&["b"])), names(&["b"]));
         assert_eq!(paces.next(&both, &names(&[])), None);

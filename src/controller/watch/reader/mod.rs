@@ -33,7 +33,7 @@ use endpoint_copier_core::model::{Restart, WatchKind, version};
 pub(super) mod errors;
 
 /// Lines that are not decoded events count as activity of a watch only after it has lasted this long.
-const MINIMUM_AGE: Duration = Duration::from_secs(1);
+const MIN_WATCH_AGE: Duration = Duration::from_secs(1);
 
 /// The minimum time between the beginnings of two watch requests of one watch.
 const BETWEEN_WATCHES: Duration = Duration::from_millis(250);
@@ -131,8 +131,8 @@ impl Reader {
                         failures.record(&error);
                         let requested_pause = handle(Err(&error));
                         match failures.pause(&error, requested_pause).await {
-                            Next::Continue(pause) => pause,
-                            Next::Relist => break,
+                            AfterError::Continue(pause) => pause,
+                            AfterError::Relist => break,
                         }
                     }
                 };
@@ -142,7 +142,7 @@ impl Reader {
 }
 
 /// How a watch continues after an error.
-enum Next {
+enum AfterError {
     /// With the next request of the stream, after this pause if there is one. A requested restart takes precedence.
     Continue(Option<Duration>),
     /// With a list.
@@ -204,19 +204,19 @@ impl Failures {
 
     /// Waits before the next request. Only the pause of an overloaded API server is returned, so that a restart can end
     /// it. If the caller requests a pause, and the API server is not overloaded, the watch lists after that pause.
-    async fn pause(&mut self, error: &watcher::Error, requested: Option<Duration>) -> Next {
+    async fn pause(&mut self, error: &watcher::Error, requested: Option<Duration>) -> AfterError {
         let is_outage = self.calls.unanswered(error) >= OUTAGE_FAILURES;
         if let Some(retry_after) = errors::status_of(error).and_then(throttled) {
             let pause = self.overload_backoff.next(retry_after);
             self.calls.state.pause_until(Instant::now() + pause);
             // The resourceVersion is still valid, so a list would only add to the load.
-            return Next::Continue(Some(pause));
+            return AfterError::Continue(Some(pause));
         }
         let state = &self.calls.state;
         if let Some(pause) = requested {
             state.touch();
             sleep(pause).await;
-            return Next::Relist;
+            return AfterError::Relist;
         }
         let must_relist = must_relist(error);
         let mut pause = self.backoff.next(Duration::ZERO);
@@ -226,14 +226,14 @@ impl Failures {
         let pause = self.calls.watch_health.pause(pause.min(WATCH_PAUSE), pause);
         if !must_relist && !is_outage {
             pause.await;
-            return Next::Continue(None);
+            return AfterError::Continue(None);
         }
         tokio::select! {
             () = pause => {}
             // A restart was requested during the pause.
             _ = state.restart() => {}
         }
-        Next::Relist
+        AfterError::Relist
     }
 }
 
@@ -373,7 +373,7 @@ fn frames(body: Body, calls: Arc<Calls>) -> impl Stream<Item = Result<Frame<Byte
         // Decoded events are recorded elsewhere. The `kube` crate hides bookmarks, so a quiet watch shows no events.
         // But neither a watch that ends as soon as it begins nor a line that never ends counts as activity, even if a
         // proxy answers for the API server.
-        if is_line_complete && began.elapsed() >= MINIMUM_AGE {
+        if is_line_complete && began.elapsed() >= MIN_WATCH_AGE {
             watch.0.state.touch();
         }
         if began.elapsed() >= HEALTHY {

@@ -10,13 +10,13 @@ use super::connections::network;
 const SECOND: Duration = Duration::from_secs(1);
 
 /// Counts the admissions within the last second.
-pub(super) struct Pace {
+pub(super) struct RateLimit {
     per_peer: usize,
     total: usize,
     recent: Vec<(IpAddr, Instant)>,
 }
 
-impl Pace {
+impl RateLimit {
     /// Allows at most `per_peer` admissions per second for one peer, and at most `total` for all peers.
     pub(super) fn new(per_peer: usize, total: usize) -> Self {
         Self {
@@ -46,11 +46,11 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn one_peer_leaves_room_for_others_each_second() {
-        let mut pace = Pace::new(2, 3);
+        let mut limit = RateLimit::new(2, 3);
         let [greedy, other, third] = [1, 2, 3].map(|last| IpAddr::from([10, 0, 0, last]));
         let start = Instant::now();
         let admitted =
-            |pace: &mut Pace, peer, millis| pace.admits(peer, start + Duration::from_millis(millis));
+            |limit: &mut RateLimit, peer, millis| limit.admits(peer, start + Duration::from_millis(millis));
         for (peer, millis, expected, why) in [
             (greedy, 0, true, "the first"),
             (greedy, 500, true, "the second"),
@@ -61,7 +61,7 @@ mod tests {
             (greedy, 1000, true, "the first is a second old"),
             (greedy, 1001, false, "the second is not"),
         ] {
-            assert_eq!(admitted(&mut pace, peer, millis), expected, "{why}");
+            assert_eq!(admitted(&mut limit, peer, millis), expected, "{why}");
         }
     }
 }
