@@ -148,23 +148,12 @@ impl Replica {
         let (stop_election, limit) = (CancellationToken::new(), election.lease_duration + GRACE);
         let (election_task, terms, lease) = if let Some(candidacy) = candidacy.clone() {
             let view = View::new(move || filled().is_ok(), watch_health.clone());
-            let observer = LeaseObserver::new(&candidacy.identity, election.lease_duration, metrics.clone());
-            let (reader, watched) = (reader(&candidacy.client), observer.clone());
-            let (namespace, name) = (candidacy.namespace.clone(), election.lease_name.clone());
-            let (candidate, terms) = LeaderElector::new(
-                candidacy.client,
-                &candidacy.namespace,
-                election.clone(),
-                observer.clone(),
-                view,
-                metrics.clone(),
-            );
-            watching.push(named("Lease watch", async move {
-                watch::lease(reader, &namespace, &name, watched).await;
-            }));
-            report_liveness(&health, "renewal", candidate.watchdog(), limit);
-            let election_task = named("election", candidate.run(stop_election.clone()));
-            (election_task, terms, Some(observer))
+            let reader = reader(&candidacy.client);
+            let (elector, terms, observer, lease_watch) = elector(candidacy, &election, reader, view);
+            watching.push(lease_watch);
+            report_liveness(&health, "renewal", elector.watchdog(), limit);
+            let task = named("election", elector.run(stop_election.clone()));
+            (task, terms, Some(observer))
         } else {
             let (leadership, terms) = leader_election::without_election(&metrics, stop_election.clone());
             (named("election", leadership), terms, None)
@@ -287,6 +276,36 @@ fn report_readiness(
 /// of progress.
 fn report_liveness(health: &Health, name: &'static str, watchdog: Watchdog, limit: Duration) {
     health.check(name, Probe::Liveness, move || watchdog.check(limit));
+}
+
+/// Creates the elector, the receiver of its terms, the observer of the Lease, and the task that watches the Lease.
+fn elector(
+    candidacy: Candidacy,
+    config: &ElectionConfig,
+    reader: Reader,
+    view: View,
+) -> (
+    LeaderElector,
+    channel::Receiver<Option<Term>>,
+    LeaseObserver,
+    Named,
+) {
+    let metrics = reader.metrics.clone();
+    let observer = LeaseObserver::new(&candidacy.identity, config.lease_duration, metrics.clone());
+    let (watched, name) = (observer.clone(), config.lease_name.clone());
+    let namespace = candidacy.namespace.clone();
+    let lease_watch = named("Lease watch", async move {
+        watch::lease(reader, &namespace, &name, watched).await;
+    });
+    let (elector, terms) = LeaderElector::new(
+        candidacy.client,
+        &candidacy.namespace,
+        config.clone(),
+        observer.clone(),
+        view,
+        metrics,
+    );
+    (elector, terms, observer, lease_watch)
 }
 
 /// Creates the worker that writes conditions of Services, and makes the index keep the conditions from now on.
