@@ -3,8 +3,8 @@
 use crate::{
     clock::Clock,
     history::{Change, Compacted, History, Key, Objects},
-    kinds::{Kind, Storage},
-    object,
+    kinds::{KINDS, Kind, Storage},
+    object::{self, array},
 };
 use serde_json::{Value, json};
 use std::{hash::BuildHasher, sync::Arc};
@@ -130,10 +130,9 @@ impl State {
             None => self.objects.remove(&key),
         };
         let last = old.as_deref().cloned().map(stamp);
-        self.garbage |= new.is_none()
-            || new
-                .as_deref()
-                .is_some_and(|o| !object::owners(o).is_empty() || object::is_terminating(o));
+        self.garbage |= new
+            .as_deref()
+            .is_none_or(|o| object::is_terminating(o) || !self.has_living_owners(&key.namespace, o));
         self.history.push(Change {
             revision: self.revision,
             key,
@@ -141,6 +140,25 @@ impl State {
             new: new.clone(),
         });
         new.or(last).unwrap_or_default()
+    }
+
+    /// Whether all owners of an object exist and are not being deleted. A collection reads all objects, so it must not
+    /// follow each write of an object that has owners.
+    fn has_living_owners(&self, namespace: &str, object: &Value) -> bool {
+        let owners = array(&object["metadata"]["ownerReferences"]);
+        owners.iter().all(|reference| {
+            let field = |name: &str| reference[name].as_str().unwrap_or_default();
+            let kind = KINDS.iter().find(|kind| kind.kind == field("kind"));
+            let owner = kind.and_then(|kind| {
+                let namespace = if kind.namespaced { namespace } else { "" };
+                self.objects.get(&Key {
+                    storage: kind.storage,
+                    namespace: namespace.to_owned(),
+                    name: field("name").to_owned(),
+                })
+            });
+            owner.is_some_and(|owner| object::uid(owner) == field("uid") && !object::is_terminating(owner))
+        })
     }
 
     /// A new UID.
