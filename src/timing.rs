@@ -92,8 +92,9 @@ const _: () = {
 
 // Election
 
-/// How long, by default, a Lease is valid after its last renewal. A leader renews every 2 s, so it may miss one renewal
-/// before [`RENEW_DEADLINE`], and 2 s more pass before another replica takes over. A longer time would only make a
+/// How long, by default, a Lease is valid after its last renewal. A leader renews every 2 s
+/// (`ElectionConfig::renew_interval`), so it may miss one renewal before [`RENEW_DEADLINE`]. Another replica takes over
+/// 2 s after that deadline, so that a write that was sent before it has time to arrive. A longer time would only make a
 /// failover take longer.
 pub const LEASE_DURATION: Duration = Duration::from_secs(6);
 

@@ -256,7 +256,7 @@ impl Channel {
         hedging: &Hedging,
     ) -> Result<Response<TrackedBody>, BoxError> {
         let known = self.0.dialer.order();
-        let (servers, repetition) = hedging.begin(known, self.0.state.lock().address.clone())?;
+        let (servers, hedge) = hedging.begin(known, self.0.state.lock().address.clone())?;
         let pool = self.0.dialer.pool.lock().clone();
         let dialer = Dialer {
             pool: Arc::new(Mutex::new(pool)),
@@ -264,7 +264,7 @@ impl Channel {
         };
         let factor = self.factor();
         let (address, stream) = dialer.dial(servers, factor).await?;
-        repetition.goes_to(address.clone());
+        hedge.set_server(address.clone());
         let until_down = dialer.until_down(address.clone());
         let connection = Arc::new(Connection::over(stream, address, factor, until_down).await?);
         let in_flight = InFlight::new(self, &connection, &request).without_blame();

@@ -6,7 +6,7 @@
 //! code means, before the `kube` crate sees the response.
 //!
 //! In the operator, the code that receives a 429 decides what to do. Most code waits at least as long as `Retry-After`
-//! requests: writes, and the GETs before them, pause in `controller::workqueue::pause`, watches back off in
+//! requests, up to a minute: writes, and the GETs before them, pause in `controller::workqueue::pause`, watches back off in
 //! `controller::watch::backoff`, and pages after the first one of a list are requested again in `apiserver::pages`.
 //! `controller::events` pauses, retries an Event about a finding up to three times, and drops other Events. The
 //! comparison of the sources, the discovery of ReferenceGrants and the probe Lease pause in their own loops, and token

@@ -40,7 +40,8 @@ const MAX_BODY: usize = 4 * 1024;
 /// The maximum size of the status line and headers of a response.
 const MAX_HEAD: usize = 16 * 1024;
 
-/// The minimum time between two reads of the credentials and the CA, even if these fail at several servers.
+/// The minimum time between two reads of the credentials and the CA, even if several servers reject the credentials
+/// or fail verification.
 const REREAD_PAUSE: Duration = Duration::from_secs(1);
 
 /// Opens the connections of probes.
@@ -79,12 +80,12 @@ pub(super) struct ConfigSource {
     pub in_pod: bool,
 }
 
-/// Creates the headers of a request, with the current token.
-type Headers = BoxCloneSyncService<Request<Empty<Bytes>>, Response<HeaderMap>, BoxError>;
+/// A service that returns the headers of a request, with the current token.
+type HeaderService = BoxCloneSyncService<Request<Empty<Bytes>>, Response<HeaderMap>, BoxError>;
 
 /// CA, client certificate and token.
 struct Credentials {
-    read: Instant,
+    read_at: Instant,
     name: ServerName<'static>,
     ours: Identity,
     anonymous: Identity,
@@ -93,7 +94,7 @@ struct Credentials {
 /// The identity that a probe uses: the TLS configuration, and the headers with the token.
 struct Identity {
     tls: Arc<ClientConfig>,
-    headers: Headers,
+    headers: HeaderService,
 }
 
 impl Access {
@@ -135,12 +136,13 @@ impl ProbeClientInner {
         self.loaded.lock().clone()
     }
 
-    /// Reads the credentials again after the credentials `refused` failed at a server, unless they have been read again
-    /// since then, or were last read less than [`REREAD_PAUSE`] ago. Returns the latest credentials.
-    async fn reread(self: &Arc<Self>, refused: &Arc<Credentials>) -> Result<Arc<Credentials>, Failure> {
+    /// Reads the credentials again after a server rejected the credentials `failed`, or failed verification against
+    /// their CA, unless they have been read again since then, or were last read less than [`REREAD_PAUSE`] ago. Returns
+    /// the latest credentials.
+    async fn reread(self: &Arc<Self>, failed: &Arc<Credentials>) -> Result<Arc<Credentials>, Failure> {
         let _one_at_a_time = self.rereading.lock().await;
         let loaded = self.credentials();
-        if !Arc::ptr_eq(&loaded, refused) || loaded.read.elapsed() < REREAD_PAUSE {
+        if !Arc::ptr_eq(&loaded, failed) || loaded.read_at.elapsed() < REREAD_PAUSE {
             return Ok(loaded);
         }
         // The load continues even after the probe has timed out, because a credential plugin of a kubeconfig may be
@@ -183,7 +185,7 @@ impl Credentials {
         let ours = identity(&config)?;
         config.auth_info = AuthInfo::default();
         Ok(Self {
-            read: Instant::now(),
+            read_at: Instant::now(),
             name,
             ours,
             anonymous: identity(&config)?,
@@ -203,8 +205,8 @@ impl Credentials {
     async fn request(&self, target: Target) -> Result<Request<Empty<Bytes>>, Failure> {
         let path = probed_path(target);
         let service = self.identity(target).headers.clone();
-        let made = service.oneshot(Request::new(Empty::new())).await;
-        let mut headers = made.map_err(|error| unusable(&*error))?.into_body();
+        let response = service.oneshot(Request::new(Empty::new())).await;
+        let mut headers = response.map_err(|error| unusable(&*error))?.into_body();
         let host = HeaderValue::from_str(&self.name.to_str());
         headers.insert(header::HOST, host.map_err(|error| unusable(&error))?);
         let mut request = Request::new(Empty::new());
@@ -218,13 +220,13 @@ impl Identity {
     fn of(config: &Config) -> kube::Result<Self> {
         let mut tls = config.rustls_client_config()?;
         tls.alpn_protocols = vec![b"http/1.1".to_vec()];
-        let made = service_fn(|request: Request<Empty<Bytes>>| async move {
+        let echo = service_fn(|request: Request<Empty<Bytes>>| async move {
             Ok::<_, BoxError>(Response::new(request.into_parts().0.headers))
         });
         let headers = ServiceBuilder::new()
             .option_layer(config.auth_layer()?)
             .layer(config.extra_headers_layer()?)
-            .service(made);
+            .service(echo);
         Ok(Self {
             tls: Arc::new(tls),
             headers: BoxCloneSyncService::new(headers),
@@ -257,14 +259,14 @@ pub(super) async fn connect(
     stream.map_err(|error| failure(&error))
 }
 
-/// Starts HTTP/1.1 on the stream. The connection closes when the returned task is dropped.
+/// Starts HTTP/1.1 on the stream. The connection closes when the returned handle is dropped.
 pub(super) async fn speak_http(
     stream: TlsStream<TcpStream>,
 ) -> Result<(ProbeSender, AbortOnDropHandle<()>), Failure> {
     let mut http = http1::Builder::new();
     let handshake = http.max_buf_size(MAX_HEAD).handshake(TokioIo::new(stream));
     let (sender, connection) = handshake.await.map_err(|error| failure(&error))?;
-    // The task that waits for a response gets the error.
+    // The error can be dropped, because the caller that waits for a response gets it too.
     let task = tokio::spawn(connection.map(drop));
     Ok((sender, AbortOnDropHandle::new(task)))
 }
@@ -315,7 +317,8 @@ impl HttpsConnection {
         let (head, body) = answer.map_err(|error| failure(&error))?.into_parts();
         // The connection accepts the next request only after the whole response has been read.
         if let Err(error) = Limited::new(body, MAX_BODY).collect().await {
-            // hyper closes the connection, because the rest is not read.
+            // A body that is longer than the limit is not a failure. hyper closes the connection, because the rest of the
+            // body is not read.
             if !error.is::<LengthLimitError>() {
                 return Err(failure(&*error));
             }
@@ -323,7 +326,7 @@ impl HttpsConnection {
         Ok(reply(head.status))
     }
 
-    async fn ask_twice_if_refused(&mut self) -> Reply {
+    async fn ask_again_if_unauthorized(&mut self) -> Reply {
         let first = self.ask().await;
         if first != Ok(Reply::Alive(401)) || is_supervisor(self.target) {
             return first.unwrap_or_else(Reply::Failure);
@@ -340,7 +343,7 @@ impl HttpsConnection {
 
 impl ProbeConnection for HttpsConnection {
     fn get(&mut self) -> BoxFuture<'_, Reply> {
-        self.ask_twice_if_refused().boxed()
+        self.ask_again_if_unauthorized().boxed()
     }
 
     fn is_closed(&self) -> bool {

@@ -1,4 +1,4 @@
-//! Writes docs/reference/annotations.md from the constants in the core.
+//! Generates docs/reference/annotations.md from the constants in the core, and checks that the file is up to date.
 
 use endpoint_copier_core::model::{annotation, label, provenance};
 
@@ -27,8 +27,8 @@ namespace](../how-to/copy-across-namespaces.md).
 const ON_A_COPY: &str = "
 ## Annotations on a copy
 
-The operator sets these annotations on the EndpointSlices that it creates. Do not edit them, because the operator uses
-them to recognize its copies.
+The operator sets these annotations on the EndpointSlices that it creates. Do not edit them: the operator uses
+some of them to recognize its copies.
 
 ";
 

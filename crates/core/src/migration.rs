@@ -7,8 +7,9 @@
 //! - `controller::migration` of the operator removes the `Endpoints` objects that version 0.2 of the Go operator made.
 //! - `cli::migration` of the operator accepts the flags of the Go operator.
 //!
-//! All three can be removed in release 1.0, together with `Plan::leftovers` and the `LegacyEndpoints` finding. The
-//! Lease, the annotations and the chart values stay, because this operator uses them too.
+//! All three can be removed in release 1.0, together with `Plan::leftovers` and `Plan::removes_leftovers`, what
+//! `inspect` shows of them, the `LegacyEndpoints` finding, and the chart value `rbac.goOperator`. The Lease, the
+//! annotations and the other chart values stay, because this operator uses them too.
 
 use crate::model::{EndpointSlice, ServiceKey, SliceKey, label, label_of};
 

@@ -1,4 +1,4 @@
-//! The limits on managed Services.
+//! The limits on managed Services. `index::quota` enforces those on their number.
 
 use super::{Finding, Reason, ServiceKey, annotation};
 

@@ -1,5 +1,5 @@
-//! The verdict on the endpoints of one managed Service and family. Comments name rules by their IDs in
-//! `docs/contributing/rules.md`.
+//! The verdict on the endpoints of one managed Service and family: which of them are taken out. `verdicts::state`
+//! decides when a target is down. Comments name rules by their IDs in `docs/contributing/rules.md`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;

@@ -39,8 +39,8 @@ impl Network {
     ///
     /// # Errors
     ///
-    /// Returns the reason if no network can be created here. The test prints the reason and counts as skipped. Only
-    /// root can create namespaces.
+    /// Returns the reason if no network can be created here, for example because only root can create namespaces. A test
+    /// should print the reason and skip itself.
     pub fn new() -> Result<Self, String> {
         static NUMBER: AtomicU16 = AtomicU16::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
@@ -109,7 +109,7 @@ impl Network {
         let words = |device: &str, peer| format!("neighbour {verb} {peer} dev {device} {what}");
         let here = self.inside.ip(&words(&inside.device, outside.address));
         here.and_then(|()| ip(&words(&outside.device, inside.address)))
-            .expect("still root");
+            .expect("the path can be changed");
     }
 }
 

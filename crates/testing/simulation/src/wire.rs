@@ -172,7 +172,7 @@ impl Wire {
             .find(|server| !self.world.is_down(*server));
         let server = there.ok_or_else(|| std::io::Error::from(std::io::ErrorKind::ConnectionRefused))?;
         self.world.count("renewal sent again beside the first");
-        repetition.goes_to(address_of(server));
+        repetition.set_server(address_of(server));
         Ok((self.dial(server).await?, repetition))
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::*;
 
-/// The nodes on which an endpoint of a slice gets traffic.
+/// The nodes that have a healthy endpoint of a slice. An endpoint is healthy if it is ready or serving.
 fn healthy_nodes(slice: &EndpointSlice) -> BTreeSet<String> {
     let endpoints = slice.endpoints.iter().flatten();
     let healthy = endpoints.filter(|endpoint| {
@@ -39,10 +39,10 @@ fn announced(world: &World) -> Vec<BTreeSet<String>> {
     chosen
 }
 
-fn all_announce(world: &World, nodes: &[&str]) {
+fn assert_announced(world: &World, nodes: &[&str]) {
     let expected: BTreeSet<_> = nodes.iter().map(|&name| name.to_owned()).collect();
     for (number, chosen) in announced(world).into_iter().enumerate() {
-        assert_eq!(chosen, expected, "rule {number}");
+        assert_eq!(chosen, expected, "case {number}");
     }
 }
 
@@ -81,17 +81,17 @@ fn exactly_the_nodes_with_a_healthy_server_announce_the_vip() {
     let mut world = world();
     world.put_service(dual().edit(|it| it.spec_mut().external_traffic_policy = Some("Local".to_owned())));
     world.settle("vip");
-    all_announce(&world, &["a", "b", "c"]);
+    assert_announced(&world, &["a", "b", "c"]);
     // Probes detect the fault first. Later, the source removes the server.
     world.probes = down(1);
     world.settle("vip");
-    all_announce(&world, &["a", "c"]);
+    assert_announced(&world, &["a", "c"]);
     list(&mut world, &[V4[0], V4[2]]);
     world.settle("vip");
-    all_announce(&world, &["a", "c"]);
-    // The server is healthy again.
+    assert_announced(&world, &["a", "c"]);
+    // The server is healthy again: the source lists it, and no probes keep it out.
     world.probes = Verdicts::Off;
     list(&mut world, &V4);
     world.settle("vip");
-    all_announce(&world, &["a", "b", "c"]);
+    assert_announced(&world, &["a", "b", "c"]);
 }
