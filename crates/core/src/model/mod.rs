@@ -69,14 +69,15 @@ pub mod annotation {
         ENABLED = "endpoint-copier/enabled" =>
             "`\"true\"`: the Service is managed. `\"false\"`: the Service is not managed, whatever the flags say. The \
              operator deletes the copies of the Service, and the slice or `Endpoints` object that the Go operator left \
-             for the Service. With any other value, even an empty one, the copies stay as they are until you fix the \
+             behind for the Service. With any other value, even an empty one, the copies stay as they are until you fix the \
              value (`InvalidAnnotation`), unless permission to copy the source is withdrawn (see `NotPermitted`). \
              Without the annotation, only the Service that `--managed-endpoint-name` names is managed.";
         /// Name of the source Service.
         SOURCE_NAME = "endpoint-copier/default-service-name" =>
             "Name of the source Service. Without this annotation, the source is the default source, which is \
-             `default/kubernetes` unless flags name another one. A source that does not exist counts as empty, so if \
-             you misspell the name, the operator deletes the copies (`SourceNotFound`).";
+             `default/kubernetes` unless flags name another one. A source that does not exist counts as empty \
+             (`SourceNotFound`). If you misspell the name, the operator also deletes the existing copies, because they \
+             belong to another source.";
         /// Namespace of the source Service.
         SOURCE_NAMESPACE = "endpoint-copier/default-service-namespace" =>
             "Namespace of the source Service. If only `default-service-name` is set, the source is in the \

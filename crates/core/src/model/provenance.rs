@@ -34,7 +34,7 @@ documented! {
     UNREACHABLE = "endpoint-copier/unreachable" =>
         "Addresses, separated by commas, of the endpoints that the operator marked as not ready because they failed \
          probes. A new leader keeps these endpoints not ready while its own probes of them fail and another API server \
-         answers. The annotation has no effect on endpoints that are ready.";
+         answers. An address in this list has no effect if its endpoint is ready in the copy.";
 }
 
 /// The source slice of a copy, as the annotations of the copy state it. Users can edit these annotations.
