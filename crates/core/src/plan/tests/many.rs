@@ -1,6 +1,8 @@
-//! Plans for thousands of slices or ports of one user. The time that a plan takes must not grow with the square of
-//! their number, because all users' syncs share a thread with the renewals of the Lease.
+//! Plans and updates of the index for thousands of slices, ports or names. Their time must not grow with the square of
+//! the number, because all users' syncs share a thread with the renewals of the Lease.
 
+use std::collections::{BTreeSet, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::index::{Index, Scope};
@@ -239,5 +241,19 @@ fn many_forged_copies_of_a_service_are_listed_quickly() {
             index.list_slice(&Scope::Copies, forged);
         }
         assert!(index.slice(&SliceKey::new("default", "forged-0")).is_some());
+    });
+}
+
+#[test]
+fn many_watched_names_are_retained_quickly() {
+    let mut index = Index::new(crate::testing::defaults());
+    let names: Arc<BTreeSet<_>> = Arc::new((0..MANY).map(|number| format!("app-{number}")).collect());
+    index.slices_listed(&Scope::Named(names.clone()), &HashSet::new());
+    // An equal set is compared name by name.
+    let shards = [Arc::new((*names).clone())].into();
+    quickly("50 ends of watches", || {
+        for _ in 0..50 {
+            index.retain_names(&shards);
+        }
     });
 }
