@@ -21,8 +21,12 @@ use crate::copies::{Copies, NOT_SHOWN};
 /// The number of changes to a source from which a median is taken.
 const CHANGES: u32 = 20;
 
-/// How long a replica may take to become idle before it is measured, and how long it is then measured.
-const IDLE: Duration = Duration::from_secs(10);
+/// How long an idle replica is measured. It compares its sources with consistent lists several times in this time.
+const IDLE: Duration = Duration::from_secs(20);
+
+/// An idle replica sends fewer requests than this in [`IDLE`]. After a cold start, it sends Events for a while, about a
+/// thousand in such a time.
+const FEW_REQUESTS: f64 = 500.0;
 
 /// The maximum wait for the copy after a change.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -132,7 +136,7 @@ async fn measure(operator: &Path, size: Size) -> Costs {
     let (cold_start, cold_cpu) = (last.saturating_duration_since(start), replica.cpu_time());
     drop(copies);
     let requests = replica.sent_requests().await;
-    sleep(IDLE).await;
+    until_idle(&replica).await;
     let before = replica.cpu_time();
     sleep(IDLE).await;
     let idle = replica.cpu_time().saturating_sub(before).as_secs_f64() / IDLE.as_secs_f64() * 100.0;
@@ -162,6 +166,19 @@ async fn measure(operator: &Path, size: Size) -> Costs {
         idle,
         change: changes[changes.len() / 2],
         change_cpu,
+    }
+}
+
+/// Waits until a replica has sent the Events of its cold start.
+async fn until_idle(replica: &Operator) {
+    let mut sent = replica.sent_requests().await;
+    loop {
+        sleep(IDLE).await;
+        let now = replica.sent_requests().await;
+        if now - sent < FEW_REQUESTS {
+            return;
+        }
+        sent = now;
     }
 }
 
