@@ -229,8 +229,8 @@ impl Replica {
             Some(name) = writing.next() => Err(TaskEnded(name)),
         };
         info!("stopping");
-        // First the replica becomes unready. Then no new write begins, writes in flight end, and `leader_election::elector`
-        // releases the Lease.
+        // First the replica becomes unready. Then no new write begins, writes in flight end, and
+        // `leader_election::elector` releases the Lease.
         self.health.shutting_down();
         self.stop_election.cancel();
         let written = timeout(STOP_ELECTION, async { while writing.next().await.is_some() {} });

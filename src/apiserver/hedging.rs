@@ -7,9 +7,9 @@ use parking_lot::Mutex;
 use crate::config::ServerAddress;
 
 /// Marks a request, in its extensions, as a hedge: it repeats a request that is not answered yet. A hedge uses its own
-/// connection, and another server if there is one. Its result does not count against any server. All hedges of a request
-/// carry clones of one value, so that each of them goes to a server from which no other hedge awaits a response. A *try*
-/// is the first request or one of its hedges.
+/// connection, and another server if there is one. Its result does not count against any server. All hedges of a
+/// request carry clones of one value, so that each of them goes to a server from which no other hedge awaits a response.
+/// A *try* is the first request or one of its hedges.
 #[derive(Clone, Debug, Default)]
 pub struct Hedging(Arc<Mutex<Vec<Try>>>);
 

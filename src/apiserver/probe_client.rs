@@ -317,8 +317,8 @@ impl HttpsConnection {
         let (head, body) = answer.map_err(|error| failure(&error))?.into_parts();
         // The connection accepts the next request only after the whole response has been read.
         if let Err(error) = Limited::new(body, MAX_BODY).collect().await {
-            // A body that is longer than the limit is not a failure. hyper closes the connection, because the rest of the
-            // body is not read.
+            // A body that is longer than the limit is not a failure. hyper closes the connection, because the rest of
+            // the body is not read.
             if !error.is::<LengthLimitError>() {
                 return Err(failure(&*error));
             }

@@ -27,8 +27,8 @@ namespace](../how-to/copy-across-namespaces.md).
 const ON_A_COPY: &str = "
 ## Annotations on a copy
 
-The operator sets these annotations on the EndpointSlices that it creates. Do not edit them: the operator uses
-some of them to recognize its copies.
+The operator sets these annotations on the EndpointSlices that it creates. Do not edit them: the operator uses some of
+them to recognize its copies.
 
 ";
 

@@ -39,11 +39,17 @@ impl Index {
     /// names. Forgets the other watches, and their slices.
     pub fn retain_names(&mut self, shards: &BTreeSet<Arc<BTreeSet<String>>>) {
         let versions = &self.versions;
-        // Two equal sets are compared name by name, so do not compare them again for each name.
-        let continuing: Vec<_> = versions.0.iter().map(|it| shards.contains(&it.names)).collect();
+        // Equal sets are compared name by name, so this is not repeated for each name.
+        let continuing = versions
+            .0
+            .iter()
+            .filter(|progress| shards.contains(&progress.names));
+        let continuing: Vec<_> = continuing.map(|progress| &progress.names).collect();
+        let continues =
+            |progress: &Progress| continuing.iter().any(|names| Arc::ptr_eq(names, &progress.names));
         let is_watched = |name: &str| shards.iter().any(|names| names.contains(name));
         self.names_listed
-            .retain(|name| is_watched(name) && !versions.is_left_behind(name, &continuing));
+            .retain(|name| is_watched(name) && !versions.is_left_behind(name, continues));
         self.unreadable.retain_names(is_watched);
         self.versions
             .0
@@ -98,14 +104,11 @@ impl WatchProgress {
         })
     }
 
-    /// Whether the watch that last listed this name ends, but another watch of this name continues, according to
-    /// `continuing`, which has an entry for each watch. Events of older watches have been ignored since that list, and a
-    /// newer watch has not listed yet.
-    fn is_left_behind(&self, name: &str, continuing: &[bool]) -> bool {
-        let watches = self.0.iter().zip(continuing);
-        let mut watches = watches.filter(|(progress, _)| progress.names.contains(name));
-        let last = watches.clone().rfind(|(progress, _)| progress.has_listed);
-        !last.is_some_and(|(_, continues)| *continues) && watches.any(|(_, continues)| *continues)
+    /// Whether the watch that last listed this name ends, but another watch of this name `continues`. Events of older
+    /// watches have been ignored since that list, and a newer watch has not listed yet.
+    fn is_left_behind(&self, name: &str, continues: impl Fn(&Progress) -> bool) -> bool {
+        let mut watches = self.0.iter().filter(|progress| progress.names.contains(name));
+        !self.last_listed(name).is_some_and(&continues) && watches.any(&continues)
     }
 
     /// The most recent watch that has listed this name.

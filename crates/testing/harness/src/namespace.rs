@@ -1,5 +1,6 @@
 //! Network namespaces, managed with `ip` of iproute2. Only root can create them.
 
+use std::io;
 use std::path::Path;
 use std::process::Command;
 
@@ -7,7 +8,7 @@ use std::process::Command;
 pub struct Namespace(String);
 
 impl Namespace {
-    pub fn new(name: String) -> Result<Self, String> {
+    pub fn new(name: String) -> io::Result<Self> {
         ip(&format!("netns add {name}"))?;
         Ok(Self(name))
     }
@@ -18,7 +19,7 @@ impl Namespace {
     }
 
     /// Runs `ip` in the namespace.
-    pub fn ip(&self, words: &str) -> Result<(), String> {
+    pub fn ip(&self, words: &str) -> io::Result<()> {
         ip(&format!("-n {} {words}", self.0))
     }
 
@@ -39,17 +40,16 @@ impl Drop for Namespace {
 }
 
 /// Runs `ip` with these arguments. The error contains what `ip` printed.
-pub fn ip(words: &str) -> Result<(), String> {
+pub fn ip(words: &str) -> io::Result<()> {
     output_of_ip(words).map(|_| ())
 }
 
 /// Runs `ip` with these arguments, and returns what it printed.
-pub fn output_of_ip(words: &str) -> Result<String, String> {
-    let output = Command::new("ip").args(words.split_whitespace()).output();
-    let output = output.map_err(|error| format!("ip: {error}"))?;
+pub fn output_of_ip(words: &str) -> io::Result<String> {
+    let output = Command::new("ip").args(words.split_whitespace()).output()?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
     let error = String::from_utf8_lossy(&output.stderr);
-    Err(format!("ip {words}: {}", error.trim()))
+    Err(io::Error::other(format!("ip {words}: {}", error.trim())))
 }

@@ -8,6 +8,7 @@
 //!
 //! A network requires root, and no kernel module except the one for virtual Ethernet devices.
 
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::Command;
@@ -39,9 +40,9 @@ impl Network {
     ///
     /// # Errors
     ///
-    /// Returns the reason if no network can be created here, for example because only root can create namespaces. A test
-    /// should print the reason and skip itself.
-    pub fn new() -> Result<Self, String> {
+    /// Returns an error if no network can be created here, for example because only root can create namespaces. A test
+    /// should print the error and skip itself.
+    pub fn new() -> io::Result<Self> {
         static NUMBER: AtomicU16 = AtomicU16::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let process = std::process::id();

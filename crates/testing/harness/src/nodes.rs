@@ -4,6 +4,7 @@
 //! The switch is a bridge in its own namespace. A pair of virtual Ethernet devices connects it to the namespace of the
 //! test, which can therefore reach all nodes. The nodes require root, iproute2, and a kernel with bridge support.
 
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::Command;
@@ -44,9 +45,9 @@ impl Nodes {
     /// Creates three nodes and connects them.
     ///
     /// # Errors
-    /// Returns the reason if no nodes can be created here. The test prints the reason and counts as skipped. Only root
-    /// can create namespaces.
-    pub fn new() -> Result<Self, String> {
+    /// Returns an error if no nodes can be created here, for example because only root can create namespaces. A test
+    /// should print the error and skip itself.
+    pub fn new() -> io::Result<Self> {
         static NUMBER: AtomicU16 = AtomicU16::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let process = std::process::id();
@@ -147,7 +148,7 @@ impl Drop for Device {
     }
 }
 
-fn connect(switch: &Namespace, device: &str) -> Result<(), String> {
+fn connect(switch: &Namespace, device: &str) -> io::Result<()> {
     switch.ip(&format!("link set dev {device} master bridge"))?;
     switch.ip(&format!("link set dev {device} up"))
 }
@@ -160,7 +161,7 @@ fn rule(verb: &str, port: SocketAddr) -> String {
 impl Subnet {
     /// Finds a network to which this machine has no route, and routes it to a device. A network can have only one
     /// route, so no other test gets the same network.
-    fn claim(device: &str, process: u32) -> Result<Self, String> {
+    fn claim(device: &str, process: u32) -> io::Result<Self> {
         let first = u16::try_from(process % u32::from(SUBNETS)).unwrap_or_default();
         for offset in 0..SUBNETS {
             let [high, low] = ((first + offset) % SUBNETS).to_be_bytes();
@@ -169,16 +170,16 @@ impl Subnet {
                 continue;
             }
             match ip(&format!("route add {}/24 dev {device}", subnet.address(0))) {
-                Err(error) if error.contains("File exists") => {}
+                Err(error) if error.to_string().contains("File exists") => {}
                 claimed => return claimed.map(|()| subnet),
             }
         }
-        Err("no network of 198.18.0.0/15 is free".to_owned())
+        Err(io::Error::other("no network of 198.18.0.0/15 is free"))
     }
 
     /// Whether there is a route to this network, to a part of it, or to a larger network. The default route does not
     /// count.
-    fn is_known(self) -> Result<bool, String> {
+    fn is_known(self) -> io::Result<bool> {
         for relation in ["match", "root"] {
             let routes = output_of_ip(&format!("route show {relation} {}/24", self.address(0)))?;
             if routes.lines().any(|route| !route.starts_with("default")) {

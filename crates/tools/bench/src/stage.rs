@@ -120,7 +120,8 @@ pub struct Stage {
 
 impl Stage {
     async fn start(platform: Platform, program: &Path, with_network: bool) -> Result<Self, String> {
-        let network = with_network.then(Network::new).transpose()?;
+        let network = with_network.then(Network::new).transpose();
+        let network = network.map_err(|error| error.to_string())?;
         let cluster = match &network {
             None => Cluster::start(platform, program, 3).await,
             Some(network) => Cluster::start_behind(platform, program, network).await,
