@@ -66,7 +66,7 @@ impl Cluster {
     }
 
     /// Starts a cluster of three API servers and makes `default/kubernetes` list their addresses, so that probes reach
-    /// them. Real API servers refuse to list loopback addresses, so a cluster of real servers needs a network.
+    /// them. Real API servers reject loopback addresses in this list, so a cluster of real servers needs a network.
     pub async fn start_listed(
         platform: Platform,
         program: impl Into<PathBuf>,
@@ -207,7 +207,7 @@ impl Cluster {
         self.directory.path()
     }
 
-    /// The store and the first server of the testbed, to inject faults. `None` on real servers.
+    /// The store and the first server of the testbed, for fault injection. `None` on real servers.
     pub fn testbed(&self) -> Option<(&Store, &ApiServer)> {
         match &self.servers {
             Servers::Testbed { store, servers, .. } => Some((store, &servers[0].server)),
@@ -215,7 +215,7 @@ impl Cluster {
         }
     }
 
-    /// The servers of the testbed, to inject faults. Empty on real servers.
+    /// The servers of the testbed, for fault injection. Empty on real servers.
     pub fn testbed_servers(&self) -> impl Iterator<Item = &ApiServer> {
         let servers = match &self.servers {
             Servers::Testbed { servers, .. } => servers.as_slice(),

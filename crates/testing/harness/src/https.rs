@@ -25,7 +25,7 @@ pub struct HttpsAnswer {
     pub certificate: Vec<u8>,
 }
 
-/// Begins TLS on a connection.
+/// Performs the TLS handshake on a connection.
 ///
 /// # Errors
 /// If the handshake fails.
@@ -43,7 +43,7 @@ pub async fn tls(stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
     TlsConnector::from(Arc::new(config)).connect(name, stream).await
 }
 
-/// The text of a GET request with this token, or without a token.
+/// The text of a GET request, with a bearer token if `token` is `Some`.
 #[must_use]
 pub fn request(path: &str, token: Option<&str>) -> String {
     let token = token.map(|token| format!("authorization: Bearer {token}\r\n"));

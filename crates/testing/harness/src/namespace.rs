@@ -13,7 +13,7 @@ impl Namespace {
         Ok(Self(name))
     }
 
-    /// The name that `ip netns` lists.
+    /// The name of the namespace, as `ip netns` lists it.
     pub fn name(&self) -> &str {
         &self.0
     }

@@ -1,4 +1,4 @@
-//! Calls that write Nodes, which are cluster-scoped, so that the calls for namespaced objects cannot be used.
+//! Calls that write Nodes. Nodes are cluster-scoped, so the calls for namespaced objects cannot write them.
 
 use http::Method;
 use serde_json::{Value, json};

@@ -17,13 +17,13 @@ use crate::namespace::{Namespace, ip, output_of_ip};
 /// A hardware address that no device has.
 const NOBODY: &str = "02:00:00:00:00:00";
 
-/// The last number of an address that no device has. Packets that must be lost are routed to it.
+/// The last octet of an address that no device has. Packets that must be lost are routed to it.
 const BLACK_HOLE: u8 = 250;
 
-/// The last number of the address of the test itself.
+/// The last octet of the address of the test itself.
 const OUTSIDE: u8 = 254;
 
-/// The number of networks of 256 addresses in 198.18.0.0/15, which RFC 2544 reserves for tests of network devices.
+/// The number of /24 networks in 198.18.0.0/15, which RFC 2544 reserves for tests of network devices.
 const SUBNETS: u16 = 512;
 
 /// Three nodes. `Drop` removes them with all their devices.
@@ -37,7 +37,7 @@ pub struct Nodes {
 /// A device in the namespace of the test. `Drop` removes it with its other end and its routes.
 struct Device(String);
 
-/// A network of 256 addresses, by its first three numbers.
+/// A /24 network, identified by its first three octets.
 #[derive(Clone, Copy)]
 struct Subnet([u8; 3]);
 
@@ -177,8 +177,7 @@ impl Subnet {
         Err(io::Error::other("no network of 198.18.0.0/15 is free"))
     }
 
-    /// Whether there is a route to this network, to a part of it, or to a larger network. The default route does not
-    /// count.
+    /// Whether a route other than the default route leads to this network, to a part of it, or to a larger network.
     fn is_known(self) -> io::Result<bool> {
         for relation in ["match", "root"] {
             let routes = output_of_ip(&format!("route show {relation} {}/24", self.address(0)))?;

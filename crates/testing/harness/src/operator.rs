@@ -83,8 +83,8 @@ impl Operator {
         Self::spawn(cluster, name, command, metrics, health)
     }
 
-    /// Starts a replica on a node, like a Pod that uses the node's host network. It begins with the API server of that
-    /// node.
+    /// Starts a replica on a node, like a Pod that uses the node's host network. It uses the API server of that node
+    /// first.
     pub fn start_on(cluster: &Cluster, nodes: &Nodes, node: usize, flags: &[&str]) -> Self {
         let name = USERS[node + 1];
         let ip = nodes.address(node);
@@ -208,7 +208,7 @@ impl Operator {
         sockets::peers(self.child.id())
     }
 
-    /// The number of bytes that the process has written and whose arrival the peers have not acknowledged yet.
+    /// The number of bytes that the process has written but its peers have not acknowledged yet.
     pub fn unsent_bytes(&self) -> u64 {
         sockets::unsent(self.child.id())
     }
@@ -242,7 +242,7 @@ impl Operator {
         self.child.try_wait().expect("a child").is_none()
     }
 
-    /// The log so far. Lines are written in the background, so a line about something that a test has just seen might
+    /// The log so far. Lines are written in the background, so the line about an effect that a test has just seen might
     /// still be missing. See [`until_logged`](Self::until_logged).
     pub fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()

@@ -12,8 +12,8 @@ pub fn peers(process: u32) -> Vec<SocketAddr> {
     connections(process).into_iter().map(|(peer, _)| peer).collect()
 }
 
-/// The number of bytes that a process has written to its established IPv4 connections and whose arrival the peers have
-/// not acknowledged yet.
+/// The number of bytes that a process has written to its established IPv4 connections but its peers have not
+/// acknowledged yet.
 pub fn unsent(process: u32) -> u64 {
     connections(process).into_iter().map(|(_, unsent)| unsent).sum()
 }

@@ -1,4 +1,4 @@
-//! Waits for conditions, so that a test that can poll does not sleep.
+//! Waits for conditions. Tests poll a condition instead of sleeping for a fixed time.
 
 use std::time::{Duration, Instant};
 

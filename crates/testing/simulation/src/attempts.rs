@@ -1,6 +1,6 @@
 //! The probe results of each replica, as far as section 7 of docs/contributing/rules.md depends on them. This module
-//! follows the rules, not the operator's code. Where the rules do not define an exact time, it is lenient, so every
-//! violation that a check finds with it is real.
+//! follows the rules, not the operator's code. Where the rules define no exact time, the module is lenient, so every
+//! violation that it helps to find is real.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -22,7 +22,7 @@ const CONTRAST: Duration = Duration::from_millis(300);
 /// The number of failures in a row after which a server is down.
 const DOWN_AFTER: usize = 3;
 
-/// Relapses within this time lengthen the rise, which is how long a server that was down must answer before it is up
+/// Relapses within this time lengthen the rise: the time for which a server that was down must answer before it is up
 /// again.
 const RELAPSE_WINDOW: Duration = Duration::from_secs(600);
 
@@ -38,7 +38,7 @@ pub struct Run {
     pub ended: Option<Duration>,
 }
 
-/// What one replica knows about one address and port.
+/// One replica's results for one address and port.
 #[derive(Debug, Default)]
 pub struct Track {
     /// Whether the server has ever answered 2xx, 401, 403 or 429.
@@ -51,7 +51,7 @@ pub struct Track {
     pub successes: Vec<(Duration, Duration)>,
     /// The current run of failures, which may be empty, and the run before it.
     pub runs: [Run; 2],
-    /// Each time at which the server went down after it had been well.
+    /// Each time the server went down after it had been well.
     pub falls: Vec<Duration>,
     is_down: bool,
     /// When the rise of the server began, if it was down.
@@ -137,7 +137,7 @@ impl Track {
     }
 }
 
-/// What all replicas know, by identity.
+/// The results of all replicas, by identity.
 #[derive(Debug, Default)]
 pub struct Attempts {
     tracks: BTreeMap<String, BTreeMap<Target, Track>>,
@@ -147,12 +147,12 @@ pub struct Attempts {
 }
 
 impl Attempts {
-    /// What a replica knows about one address and port.
+    /// A replica's results for one address and port.
     pub fn of(&self, identity: &str, target: Target) -> Option<&Track> {
         self.tracks.get(identity)?.get(&target)
     }
 
-    /// What a replica knows.
+    /// All results of a replica, by address and port.
     pub fn all(&self, identity: &str) -> impl Iterator<Item = (&Target, &Track)> {
         self.tracks.get(identity).into_iter().flatten()
     }
@@ -167,7 +167,7 @@ impl Attempts {
 }
 
 impl World {
-    /// Notes that a replica dials, or sends a request on an open connection. Returns when the attempt began.
+    /// Records that a replica dials, or sends a request on an open connection. Returns when the attempt began.
     pub fn attempt_begins(&self, life: &Life, target: Target) -> Duration {
         let now = self.now();
         let attempts = &mut self.state().probed.attempts;
@@ -178,7 +178,7 @@ impl World {
         }
     }
 
-    /// Notes that the open connection of an attempt was closed, so that the attempt continues on another connection.
+    /// Records that the open connection of an attempt was closed, so that the attempt continues on another connection.
     pub fn attempt_continues(&self, life: &Life, target: Target, begun: Duration) {
         let now = self.now();
         self.count("probe on a connection that was closed");
@@ -188,7 +188,7 @@ impl World {
             .insert((life.identity.clone(), target), (now, begun));
     }
 
-    /// Notes that an attempt has ended. Without a reply, the attempt was abandoned or reached its time limit.
+    /// Records that an attempt has ended. Without a reply, the attempt was abandoned or reached its time limit.
     pub fn attempt_ends(&self, life: &Life, target: Target, begun: Duration, reply: Option<&Reply>) {
         let now = self.now();
         let age = now.saturating_sub(begun);
@@ -205,7 +205,7 @@ impl World {
             Some(Reply::Alive(_)) => track.answered(begun, now, false),
             Some(Reply::Failure(_)) => track.failed(now),
             None if age > LIMIT + LATE_TIMER => {
-                coverage.add("timeout discarded, as its timer fired late", 1);
+                coverage.add("timeout discarded because its timer fired late", 1);
             }
             None if age >= LIMIT => track.failed(now),
             // A newer attempt was answered, or nothing probes the target anymore.

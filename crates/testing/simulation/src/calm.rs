@@ -175,7 +175,7 @@ impl World {
             if mode != Some(ProbeMode::Enforce) {
                 if state.is_steady(&view, BOUND) && !group.out.is_empty() {
                     wrong.push(format!(
-                        "{:?} are out, and the leader does not enforce",
+                        "{:?} are out, although the leader does not enforce",
                         group.out
                     ));
                 }
@@ -221,7 +221,7 @@ impl Probed {
         Some(since)
     }
 
-    /// The violations if replicas do not probe endpoints that copies have listed for a long time.
+    /// The violations by replicas that do not probe endpoints that copies have listed for a long time.
     fn unprobed(
         &self,
         now: Duration,
@@ -293,7 +293,7 @@ impl State {
             if group.out.is_empty() {
                 self.coverage.add("blind while nothing is out", 1);
             } else {
-                wrong.push(format!("{:?} are out, and no endpoint answers", group.out));
+                wrong.push(format!("{:?} are out, although no endpoint answers", group.out));
             }
         }
         let place = (view.service.clone(), group.candidates.iter().copied().collect());
@@ -312,7 +312,7 @@ impl State {
                 if is_out {
                     settled.insert(place.clone(), leader.identity.clone());
                 } else {
-                    wrong.push(format!("{address} is dead for all, and not out"));
+                    wrong.push(format!("{address} is dead for all replicas, but not out"));
                 }
             }
             if !is_dead || self.probed.disturbed_by_lies > now {
@@ -320,7 +320,7 @@ impl State {
             }
             if let Some(then) = settled.get(&place) {
                 if !is_out {
-                    wrong.push(format!("{address} is dead for all, and returned"));
+                    wrong.push(format!("{address} is dead for all replicas, but returned"));
                 } else if *then != leader.identity && self.is_steady(view, Duration::from_secs(6)) {
                     settled.insert(place.clone(), leader.identity.clone());
                     self.coverage.add("kept out by memory across terms", 1);
@@ -328,7 +328,9 @@ impl State {
             }
             if self.is_cut_for_leader_only(view, address) && self.is_steady(view, OBJECTION_BOUND) {
                 if is_out {
-                    wrong.push(format!("{address} is out, and another replica sees it well"));
+                    wrong.push(format!(
+                        "{address} is out, although another replica finds it well"
+                    ));
                 } else if withheld.insert(place.clone()) {
                     self.coverage.add("removal withheld by an objection", 1);
                 }
@@ -458,7 +460,7 @@ impl State {
         let rise = rises.max().unwrap_or_default();
         let from = since.map(|since| since.max(led).max(self.probed.disturbed).max(leader.resumed_at()));
         if from.is_some_and(|from| now > from + rise + Duration::from_secs(6)) {
-            return Some(format!("{address} has been well since {since:?}, and is out"));
+            return Some(format!("{address} has been well since {since:?}, but is out"));
         }
         let needed = ports.iter().find(|port| {
             let (class, since) = self
@@ -533,11 +535,11 @@ impl State {
         if modes[leader.replica] != ProbeMode::Off && alive.iter().all(is_well_to) {
             if !probed.hearing.stored.suspected.is_empty() {
                 wrong.push(format!(
-                    "{:?} are suspected, and all are well",
+                    "{:?} are suspected, although all are well",
                     probed.hearing.stored.suspected
                 ));
             } else if probed.hearing.written > now.saturating_sub(Duration::from_secs(2)) {
-                wrong.push("the probe Lease is written, and all are well".to_owned());
+                wrong.push("the probe Lease is written, although all are well".to_owned());
             }
         }
         wrong.extend(probed.unprobed(now, (groups, listed), alive));
@@ -561,7 +563,10 @@ impl State {
             let left = probed.down.get(&life.identity);
             for (address, _) in dead.filter(|_| is_another_well && life.resumed_at() <= until) {
                 if left.is_none_or(|left| !left.contains(address)) {
-                    wrong.push(format!("{} sees {address} down, and stays on it", life.identity));
+                    wrong.push(format!(
+                        "{} finds {address} down, but stays connected to it",
+                        life.identity
+                    ));
                 }
             }
         }

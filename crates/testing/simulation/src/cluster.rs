@@ -11,7 +11,8 @@ use crate::schedule::{Edit, LeaseHarm, Step};
 use crate::slices::{MANAGED_BY, UNREACHABLE, US, is_ours, key, label, text, version};
 use crate::unreadable;
 
-/// Carries out a step of one of these writers. Returns the name under which the step is counted, if it is counted.
+/// Carries out a step of a writer that is not a replica. Returns the name under which the step is counted, if it is
+/// counted.
 ///
 /// # Panics
 /// If the API server does not accept the object that the step creates.

@@ -38,7 +38,7 @@ pub async fn settle(world: &Arc<World>) {
     let written = world.store.requests().matching(written).len();
     if written > 0 {
         wrong.push(format!(
-            "{written} conditions were written after all should have been right"
+            "{written} conditions were written after all conditions should have been right"
         ));
     }
     wrong.extend(differences(&world.store));

@@ -16,7 +16,7 @@ use crate::verdicts::is_of_api_servers;
 use crate::world::{State, World};
 
 /// A decision made from an earlier view is carried out within this time, because each of its requests has a time limit.
-/// Time before the end of a pause does not count.
+/// Time before the end of a pause is not included.
 const CARRIED_OUT: Duration = Duration::from_secs(15);
 
 /// A replica without lists may compete for the Lease only after it has had no news of the Lease for this long.
@@ -77,7 +77,7 @@ impl World {
                 _ if life.stop.is_cancelled() => {}
                 Some(before) if now < before + ONE_RELEASE => {}
                 Some(before) if now < before + GIVES_UP_EVERY => {
-                    wrong.push("gives the Lease up twice in a minute".to_owned());
+                    wrong.push("gives up the Lease twice in a minute".to_owned());
                 }
                 _ => {
                     coverage.add("Lease given up by a leader that sees nothing", 1);
@@ -87,7 +87,7 @@ impl World {
             return;
         }
         if shown.gave_up.is_some_and(|at| now < at + ASIDE) {
-            wrong.push("does not stay out of the race after it gave the Lease up".to_owned());
+            wrong.push("competes for the Lease too soon after it gave up the Lease".to_owned());
         }
         if leads || observer.led(&life.identity, now) || shown.listed.len() == 3 {
             return;
@@ -95,10 +95,10 @@ impl World {
         // News that arrived during a pause might not be handled until after the attempt.
         match shown.lease_before_attempt.or(shown.lease) {
             Some((_, news)) if now >= news + LEADERLESS || news < life.resumed_at() => {
-                coverage.add("race without lists, as nobody has led for 10 s", 1);
+                coverage.add("contest without lists after 10 s without a leader", 1);
             }
             _ => wrong.push(format!(
-                "races, and was shown no more than {:?}, and the Lease as {:?}",
+                "competes for the Lease, although it was shown no more than {:?}, and the Lease as {:?}",
                 shown.listed, shown.lease
             )),
         }
@@ -135,7 +135,10 @@ impl World {
             &Sight::ALL
         };
         if !needed.iter().all(|sight| shown.listed.contains(sight)) {
-            wrong.push(format!("writes, and was shown no more than {:?}", shown.listed));
+            wrong.push(format!(
+                "writes, although it was shown no more than {:?}",
+                shown.listed
+            ));
         }
 
         let service = (
@@ -182,7 +185,7 @@ impl World {
             coverage.add("create while the view was in doubt", 1);
             if !is_confirmed {
                 wrong.push(format!(
-                    "creates from a view in doubt, and has not read {}",
+                    "creates from a view in doubt, but has not read {}",
                     source.1
                 ));
             }
@@ -198,7 +201,10 @@ impl World {
         if sent.verb == Verb::Update && *restores == 0 && there.as_ref().is_some_and(is_ahead) {
             coverage.add("update of a copy that is ahead", 1);
             if !is_confirmed {
-                wrong.push(format!("overwrites what is ahead, and has not read {}", source.1));
+                wrong.push(format!(
+                    "overwrites a copy that is ahead, but has not read {}",
+                    source.1
+                ));
             }
         }
     }

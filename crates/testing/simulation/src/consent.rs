@@ -60,8 +60,8 @@ impl World {
             && (is_given(&self.store, &key(copy).0, &source) != Some(true) || !is_long(changed))
     }
 
-    /// Whether a copy without consent is deleted while its Service asks for a source that does not exist and whose
-    /// slices might not be listed yet.
+    /// Whether a copy without consent is deleted while its Service asks for a nonexistent source whose slices might not
+    /// be listed yet.
     pub fn is_withdrawn_beside(&self, sent: &Sent) -> bool {
         let get = |resource, name: &str| self.store.get(resource, &sent.namespace, name);
         let Some(copy) = get("endpointslices", &sent.name).filter(is_ours) else {
@@ -74,8 +74,8 @@ impl World {
             && source_elsewhere(&copy).is_some_and(is_refused)
     }
 
-    /// The violation if a replica deletes a copy for which no earlier decision explains the delete: the copy has
-    /// matched its source for a long time, its Service wants it, and its source consents.
+    /// The violation if a replica deletes a copy and no earlier decision explains the delete: the copy has matched its
+    /// source for a long time, its Service wants it, and its source consents.
     pub fn wants_to_keep(
         &self,
         copy: &Value,

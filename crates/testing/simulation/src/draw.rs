@@ -1,4 +1,4 @@
-//! Draws the steps of a schedule. The frequency of each step matches its value for the test.
+//! Draws the steps of a schedule. Steps that test more are drawn more often.
 
 use crate::chance::Chance;
 use crate::fault::{Effect, Harm};
@@ -8,7 +8,7 @@ use crate::sight::{Blindness, Sight};
 use crate::stream::Ending;
 use crate::unreadable::Flaw;
 
-/// Draws the kind of lists and watches that fail (`None` means all kinds), and the way in which they fail.
+/// Draws the kind of lists and watches that fail (`None` means all kinds), and how they fail.
 pub fn blindness(chance: &mut Chance) -> (Option<Sight>, Blindness) {
     let sight = *chance.one_of(&[
         None,

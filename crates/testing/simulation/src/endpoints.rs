@@ -82,7 +82,7 @@ impl Answer {
     }
 }
 
-/// Some replicas and some API servers. In each field, `None` means all.
+/// A selection of replicas and API servers. In each field, `None` means all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Between {
     /// The replica.
@@ -287,8 +287,8 @@ impl ProbeClient for Client {
     }
 }
 
-/// Waits for a response that takes the server this long to send, plus the latency of the network. A response that
-/// arrives while the replica is paused is read when the replica continues.
+/// Waits for `takes`, the time that the server needs to respond, plus the latency of the network. A replica that is
+/// paused when the response arrives reads it after the pause.
 fn arrival(world: &World, life: &Life, target: Target, takes: Duration) -> impl Future<Output = ()> + use<> {
     let takes = takes + world.probe_latency(life, target);
     let arrival = (!takes.is_zero()).then(|| sleep(takes));
@@ -315,7 +315,7 @@ impl Attempt {
             .attempt_ends(&self.life, self.target, self.begun, Some(reply));
     }
 
-    /// Notes that the attempt continues on a new connection.
+    /// Records that the attempt continues on a new connection.
     fn continues(mut self) {
         self.has_ended = true;
         self.world.attempt_continues(&self.life, self.target, self.begun);

@@ -17,7 +17,7 @@ use crate::world::{State, World};
 /// The probe Lease, as the resource of a [`Sent`].
 pub const PROBE_LEASE: &str = "probe Lease";
 
-/// The suffix that the name of the probe Lease has, after the name of the Lease.
+/// The name of the probe Lease is the name of the Lease, followed by this suffix.
 pub const SUFFIX: &str = "-probes";
 
 /// The annotation in which the leader lists suspicions.
@@ -62,7 +62,7 @@ pub struct Objection {
 #[derive(Clone, Debug, Default)]
 pub struct Heard {
     version: u64,
-    /// The suspected targets, each with its round, and the time since which it has been suspected in this round.
+    /// The suspected targets. For each target, the round of the suspicion and when that round began.
     pub suspected: BTreeMap<Target, (u64, Duration)>,
     /// Targets that are no longer suspected: when the suspicion began and ended.
     cleared: BTreeMap<Target, (Duration, Duration)>,
@@ -114,7 +114,7 @@ impl Heard {
         asked.into_iter().chain(cleared).min()
     }
 
-    /// The time since which an objection to the current suspicion of a target has counted, if there is one.
+    /// When the oldest objection to the current suspicion of a target appeared, if there is one that still counts.
     pub fn objected(&self, target: Target, now: Duration) -> Option<Duration> {
         let (round, _) = self.suspected.get(&target)?;
         let counts = |objection: &&Objection| {
@@ -139,7 +139,7 @@ pub struct Hearing {
 }
 
 impl Hearing {
-    /// Notes that the probe Lease in the store was written or deleted.
+    /// Records that the probe Lease in the store was written or deleted.
     pub fn stored(&mut self, now: Duration, lease: Option<&Value>, is_replica: bool) {
         let before = self.stored.clone();
         self.stored.see(now, lease);
@@ -152,7 +152,7 @@ impl Hearing {
         }
     }
 
-    /// Notes that etcd was restored from a backup, so that versions are reused.
+    /// Records that etcd was restored from a backup, so that versions are reused.
     pub fn restored(&mut self) {
         for shown in self.shown.values_mut() {
             shown.version = 0;
@@ -164,7 +164,7 @@ impl Hearing {
         self.shown.get(identity)
     }
 
-    /// Notes that a replica is shown the probe Lease at a version. Version 0 means that a read shows no Lease.
+    /// Records that a replica is shown the probe Lease at a version. Version 0 means that a read shows no Lease.
     pub fn show(&mut self, identity: &str, now: Duration, version: u64, lease: Option<&Value>) {
         if !self.shown.contains_key(identity) {
             self.shown.insert(identity.to_owned(), Heard::default());

@@ -16,7 +16,7 @@ use crate::topology::{Nodes, is_api_source, is_second};
 use crate::unreadable::{is_unreadable, may_belong};
 use crate::verdicts::is_of_api_servers;
 
-/// The differences from the rules in a store that no longer changes, in everything that depends on Nodes.
+/// The differences from the rules about Nodes, in a store that no longer changes.
 pub fn differences(store: &Store) -> Vec<String> {
     let nodes = Nodes::of(store);
     let all = store.list("endpointslices", None);
@@ -151,7 +151,7 @@ impl View<'_> {
             let wanted = if is_complete { hint(endpoint) } else { Value::Null };
             if endpoint["hints"] != wanted {
                 wrong.push(format!(
-                    "hints {} and not {wanted} for {}",
+                    "hints {} instead of {wanted} for {}",
                     endpoint["hints"], endpoint["addresses"]
                 ));
             }
@@ -213,7 +213,7 @@ impl View<'_> {
         };
         if is_filled && !extra.is_empty() || extra.len() > 1 || extra.iter().any(has_left) {
             wrong.push(format!(
-                "lists {extra:?} in {family}, which are not those of listed servers"
+                "lists {extra:?} in {family}, which belong to no listed server"
             ));
         }
         // The slice of this copy was deleted. The copy may be held if no other copy has endpoints.

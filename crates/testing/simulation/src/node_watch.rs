@@ -72,7 +72,7 @@ impl World {
         self.state().nodes_fail = Failures::default();
     }
 
-    /// How the response to a request is withheld now, if it is.
+    /// How the response to a request is withheld or replaced now, if it is.
     pub fn blindness_to(&self, replica: usize, sent: &Sent) -> Option<Blindness> {
         if let Some(sight) = sent.sight {
             return self.blindness(replica, sight);

@@ -52,7 +52,7 @@ pub enum Look {
     Taken,
 }
 
-/// All looks. A look that should be drawn more often is listed several times.
+/// All looks. A look that is listed several times is drawn more often.
 const LOOKS: [Look; 23] = [
     Look::Plain,
     Look::Plain,

@@ -92,7 +92,7 @@ pub const NODE_SHAPES: [Shape; 6] = [
     Shape::SameNode,
 ];
 
-/// Shapes that make sense for any source.
+/// Shapes that are useful with any source.
 pub const SHAPES: [Shape; 21] = [
     Shape::Plain,
     Shape::NamedPorts,

@@ -93,7 +93,7 @@ impl Observer {
         }
     }
 
-    /// Notes that etcd was restored from a backup: later states never existed, and versions are reused. `before`
+    /// Records that etcd was restored from a backup: later states never existed, and versions are reused. `before`
     /// contains the slices before the restore.
     pub fn restored(&mut self, now: Duration, store: &Store, before: &[Value]) {
         self.seen = store.revision();
@@ -112,7 +112,7 @@ impl Observer {
         }
     }
 
-    /// Notes that a replica has a term at this moment.
+    /// Records that a replica has a term at this moment.
     pub fn leads(&mut self, identity: &str, now: Duration) {
         self.last_led.insert(identity.to_owned(), now);
     }
@@ -128,7 +128,7 @@ impl Observer {
         self.last_led.get(identity).is_some_and(|last| *last >= since)
     }
 
-    /// Checks that there are never two terms at one moment, except in the one case that the rules name.
+    /// Checks that there are never two terms at the same time, except in the one case that the rules allow.
     pub fn terms<'a>(
         &mut self,
         (start, now): (Instant, Duration),
@@ -180,7 +180,7 @@ impl Observer {
             return;
         }
         let names: Vec<_> = leaders.iter().map(|life| life.identity.as_str()).collect();
-        self.violate(now, format!("two terms at one moment: {names:?}"), trace);
+        self.violate(now, format!("two terms at the same time: {names:?}"), trace);
     }
 
     /// Records a violation.
@@ -336,7 +336,7 @@ impl Observer {
             if is_leftover(old) && new.is_none() {
                 coverage.add("delete of a leftover", 1);
             } else {
-                wrong.push("a slice of others was touched".to_owned());
+                wrong.push("a foreign slice was changed".to_owned());
             }
             return wrong;
         }
@@ -353,7 +353,7 @@ impl Observer {
             return wrong;
         };
         if !is_ours(new) {
-            wrong.push("what was written is not ours".to_owned());
+            wrong.push("the written slice is not a copy".to_owned());
         }
         let known = |slice: &Value| {
             let version = provenance(slice, "resource-version")?.parse().ok()?;

@@ -50,7 +50,7 @@ pub enum ProbeStep {
         pick: usize,
         /// The failure.
         answer: Answer,
-        /// The duration of each failure, and of the time until the next one.
+        /// The duration of each failure, and of each pause between two failures.
         time: Duration,
         /// The number of failures.
         times: usize,
@@ -198,14 +198,14 @@ impl World {
         });
     }
 
-    /// Notes that the laws of `calm.rs` can require nothing for this long.
+    /// Records that the laws of `calm.rs` require nothing for this long.
     pub fn disturbed_for(&self, time: Duration) {
         let until = self.now() + time;
         let disturbed = &mut self.state().probed.disturbed;
         *disturbed = until.max(*disturbed);
     }
 
-    /// Notes that a client lies for this long. Its lies have an effect for up to 11 s longer.
+    /// Records that a client lies for this long. Its lies have an effect for up to 11 s longer.
     fn lies_for(&self, time: Duration) {
         let until = self.now() + time + Duration::from_secs(11);
         self.disturbed_for(time + Duration::from_secs(11));
@@ -258,7 +258,7 @@ impl World {
                 });
                 if lied.is_some() {
                     count += 1;
-                    world.count("lie in the probe Lease");
+                    world.count("false objection in the probe Lease");
                 }
                 sleep(Duration::from_millis(if lied.is_some() { 3000 } else { 50 })).await;
             }
@@ -358,7 +358,7 @@ fn harm_lease(store: &Store, harm: Harm) -> Option<&'static str> {
                 }));
                 put(json!({format!("{OBJECTION}gone"): "192.0.2.2:6443=1;1"}))
             },
-            "objection left by a replica that has gone",
+            "objection left by a replica that no longer exists",
         ),
         Harm::Unreadable(flaw, _) => (
             unreadable::spoil_probe_lease(store, flaw),

@@ -44,7 +44,7 @@ const BEYOND_ANY_PAUSE: Duration = Duration::from_secs(13);
 pub struct Life {
     /// The number of the replica, from 0.
     pub replica: usize,
-    /// The user name of the replica for the API servers.
+    /// The name of the replica's API user.
     pub user: String,
     /// The identity of this incarnation in the Lease.
     pub identity: String,
@@ -89,7 +89,7 @@ pub struct Calling {
 }
 
 impl Calling {
-    /// Notes that a call begins.
+    /// Records that a call begins.
     pub fn begin(world: Arc<World>, life: Arc<Life>) -> Self {
         let now = world.now();
         let calls = &mut life.body.lock().calls;
@@ -121,7 +121,7 @@ impl Life {
         body.alive && term.flatten().is_some_and(|term| !term.is_over())
     }
 
-    /// Notes that the replica sends a write of the Lease.
+    /// Records that the replica sends a write of the Lease.
     pub fn note_lease_write(&self) {
         let mut body = self.body.lock();
         let knew = |observer: &LeaseObserver| observer.holder().zip(observer.since());
@@ -340,7 +340,7 @@ fn on_unhealthy(world: &Arc<World>, life: &Arc<Life>) -> OnUnhealthy {
             connection.replica == life.replica && down.contains(&node_of_server(connection.server))
         };
         if world.break_connections(left) > 0 {
-            world.count("connection to a server that is down left");
+            world.count("connection closed because its server is down");
         }
         let mut state = world.state();
         state.probed.down.insert(life.identity.clone(), addresses);

@@ -55,9 +55,9 @@ const LAST_STEP: Duration = Duration::from_secs(12);
 /// The result of one schedule.
 #[derive(Serialize, Deserialize)]
 pub struct Outcome {
-    /// The violations. Empty if all is well.
+    /// The violations. Empty if all checks passed.
     pub violations: Vec<String>,
-    /// How often each thing happened.
+    /// What happened, and how often.
     pub coverage: Coverage,
     /// A hash of all requests. The same seed gives the same hash if its schedule is the first in the process.
     pub fingerprint: u64,
@@ -323,7 +323,7 @@ fn conclude(world: &World, settled: Duration) -> Outcome {
     if state.skew.iter().any(|skew| *skew != 0) {
         state
             .coverage
-            .add("wall clock off when looked at", deterministic::looks());
+            .add("read of a wall clock that is off", deterministic::looks());
     }
     Outcome {
         violations: std::mem::take(&mut state.observer.violations),

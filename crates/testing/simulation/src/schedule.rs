@@ -1,4 +1,4 @@
-//! A schedule, which consists of steps and their times. All of them follow from a seed.
+//! A schedule: steps and their times, all of which follow from a seed.
 
 use std::time::Duration;
 
@@ -321,8 +321,8 @@ impl Schedule {
         schedule
     }
 
-    /// Adds a withdrawal of consent from a Service while the slices of its next source might not be listed yet, because
-    /// the changing sources of another Service in the namespace delay the lists of new sources.
+    /// Adds a withdrawal of consent while the slices of the Service's next source might not be listed yet. The sources
+    /// of another Service in the namespace keep changing, which delays the lists of new sources.
     fn add_withdrawal(&mut self, chance: &mut Chance) {
         let (others, number, source) = *chance.one_of(&[(5, 3, 1), (3, 4, 1), (1, 2, 2), (2, 1, 2)]);
         let storm = |number, times, pause| Step::Storm {

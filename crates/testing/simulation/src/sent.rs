@@ -105,7 +105,7 @@ fn names_in(query: &str) -> Vec<String> {
 }
 
 impl World {
-    /// Checks, as a request leaves a replica, whether the replica may send it, and counts what the request is for.
+    /// Checks whether a replica may send this request, and counts the purpose of the request.
     pub fn sent(&self, life: &Life, sent: &Sent) {
         if sent.resource == "leases" && matches!(sent.verb, Verb::Create | Verb::Patch) {
             life.note_lease_write();

@@ -117,7 +117,7 @@ impl World {
             .filter(|it| sight.is_none_or(|only| only == *it))
         {
             let blind = &mut self.state().blind[replica][meant as usize];
-            // If lists and watches of this kind already fail, the time since which they have failed stays the same.
+            // If lists and watches of this kind already fail, the start of the failure stays the same.
             let before = blind.filter(|blind| now <= blind.until);
             *blind = Some(Blind {
                 since: before.map_or(now, |before| before.since),
@@ -184,7 +184,7 @@ impl World {
         let bound = RELEASE_PERIOD + NOTICE_BOUND + TAKEOVER_BOUND;
         match self.until_led(bound, |replica| replica != leader).await {
             Some(_) => self.count("blind leader replaced"),
-            None => self.complain("no replica has replaced a leader that sees nothing"),
+            None => self.complain("no replica has replaced the leader that sees nothing"),
         }
     }
 
@@ -233,7 +233,7 @@ impl State {
             let due = (since.max(led).max(life.resumed_at()) + BLIND_AFTER).max(next) + NOTICE_BOUND;
             if now > due && !life.is_paused() {
                 overdue.push(format!(
-                    "{} leads, and has seen nothing since {since:?}",
+                    "{} leads, although it has seen nothing since {since:?}",
                     life.identity
                 ));
             }

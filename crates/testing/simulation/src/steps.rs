@@ -180,8 +180,8 @@ impl World {
         // Its machine might still work, so the requests that it has sent arrive. Nothing waits for the responses.
     }
 
-    /// Counts how many more successful syncs than writes a replica has, because in at least that many syncs, it wrote
-    /// nothing. Only the metrics of the replica contain these numbers, so call this method before the replica ends.
+    /// Counts the syncs in which a replica wrote nothing: at least its successful syncs minus its writes. Only the
+    /// metrics of the replica have these numbers, so call this method before the replica ends.
     pub fn note_end(&self, number: usize) {
         let Some(life) = self.state().lives[number].clone() else {
             return;

@@ -16,7 +16,7 @@ use crate::unreadable;
 use crate::wire::{Arrived, reset};
 use crate::world::World;
 
-/// Control of one open watch.
+/// Controls one open watch.
 #[derive(Debug)]
 pub struct Stream {
     /// The replica that watches.
@@ -29,14 +29,14 @@ pub struct Stream {
     pub names: Vec<String>,
     /// Whether no event arrives at the replica.
     pub silent: bool,
-    /// The way in which the watch must end now, if it must.
+    /// How the watch must end now, or `None` if it continues.
     pub ended: Option<Ending>,
     /// The delay of each event.
     pub delay: Duration,
     news: Arc<Notify>,
 }
 
-/// The way in which a watch ends.
+/// How a watch ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
     /// The response is complete, as when the watch reaches its timeout.

@@ -1,5 +1,5 @@
-//! Systematic schedules after Sieve (OSDI '22): a small scenario runs many times, each time with one fault, after one
-//! call to the API or at one event of a watch. The end state must not depend on the fault.
+//! Systematic schedules, in the style of Sieve (OSDI '22): a small scenario runs many times, each time with one fault,
+//! after one call to the API or at one event of a watch. The end state must not depend on the fault.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -119,7 +119,7 @@ impl World {
     }
 }
 
-/// The small scenarios, by name. Each ends in a state that does not depend on when a change was noticed.
+/// The small scenarios, by name. The end state of each does not depend on when a change was noticed.
 pub fn scenarios() -> Vec<(&'static str, Schedule)> {
     let api_servers = |addresses: &[u8]| source((0, 0), addresses);
     let web = |slice, addresses: &[u8]| source((1, slice), addresses);

@@ -1,7 +1,7 @@
 //! Limits on the endpoints that a replica takes out of a copy (marks as not ready), and counts of endpoints that
 //! return. Each write is checked as it leaves the replica.
 //!
-//! The laws here follow the rules of probes, not the operator's code. If the time of a decision is unknown, the laws
+//! The laws here follow the rules for probes, not the operator's code. If the time of a decision is unknown, the laws
 //! assume the time that permits the most.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -101,7 +101,7 @@ impl Renewal {
 }
 
 impl Probed {
-    /// Notes that a replica received the response to its renewal.
+    /// Records that a replica received the response to its renewal.
     pub fn answered_renewal(&mut self, identity: &str, now: Duration) {
         if let Some(renewal) = self.renewals.get_mut(identity) {
             renewal.answered = Some(now);
@@ -162,7 +162,7 @@ impl Group {
 }
 
 impl Probed {
-    /// Notes that a slice was written. `listed` returns the addresses that the source lists.
+    /// Records that a slice was written. `listed` returns the addresses that the source lists.
     pub fn slice_written(
         &mut self,
         now: Duration,
@@ -203,7 +203,7 @@ impl Probed {
         }
     }
 
-    /// Notes that etcd was restored from a backup.
+    /// Records that etcd was restored from a backup.
     pub fn restored(&mut self, now: Duration, lost: &[Value], lease: Option<&Value>) {
         for slice in lost {
             let written = (Some(slice), None);
@@ -249,7 +249,7 @@ impl Probed {
         };
         let answers = |address: &IpAddr| tracks(*address).any(|track| track.answered_within(BLIND, now));
         if !ready.iter().any(answers) {
-            coverage.add("endpoint back, as no endpoint answers", 1);
+            coverage.add("endpoint back because no endpoint answers", 1);
         }
         for address in back {
             let has_objection = |port: &u16| {
@@ -283,9 +283,9 @@ impl World {
         } else if !is_of_api_servers(copy) {
             vec!["takes endpoints out of a copy of another source".to_owned()]
         } else if modes[life.replica] != ProbeMode::Enforce {
-            vec![format!("takes endpoints out with {:?}", modes[life.replica])]
+            vec![format!("takes endpoints out in mode {:?}", modes[life.replica])]
         } else if self.is_exempt(&service_of(copy)) {
-            vec!["takes endpoints of an exempt Service out".to_owned()]
+            vec!["takes out endpoints of an exempt Service".to_owned()]
         } else {
             self.wrong_verdicts(life, copy)
         };

@@ -53,7 +53,7 @@ impl Seen {
         (*version >= first).then_some(*at)
     }
 
-    /// Notes that etcd was restored from a backup, so what was shown before is meaningless.
+    /// Records that etcd was restored from a backup, so what was shown before is meaningless.
     pub fn restored(&mut self) {
         self.unreadable.clear();
         self.unreadable_service.clear();
@@ -110,7 +110,7 @@ fn is_broken(object: &Value) -> bool {
 }
 
 impl World {
-    /// Notes that a response has reached a replica.
+    /// Records that a response has reached a replica.
     pub fn answered(&self, life: &Life, sent: &Sent, status: StatusCode, body: &[u8]) {
         if sent.resource == PROBE_LEASE {
             return self.heard(life, sent, status, body);
@@ -179,7 +179,7 @@ impl World {
         }
     }
 
-    /// Notes that the response to a list or a GET of the probe Lease has reached a replica.
+    /// Records that the response to a list or a GET of the probe Lease has reached a replica.
     fn heard(&self, life: &Life, sent: &Sent, status: StatusCode, body: &[u8]) {
         if sent.verb != Verb::Read || !status.is_success() && status != StatusCode::NOT_FOUND {
             return;
@@ -199,7 +199,7 @@ impl World {
             .show(&life.identity, now, version, lease);
     }
 
-    /// Notes that lines of a watch are about to reach a replica.
+    /// Records that lines of a watch are about to reach a replica.
     pub fn showed(&self, life: &Life, sent: &Sent, lines: &[u8]) {
         let now = self.now();
         let State {
@@ -239,7 +239,7 @@ impl World {
         }
     }
 
-    /// Notes that a watch is open.
+    /// Records that a watch is open.
     pub fn opened(&self, life: &Life, sent: &Sent) {
         let mut state = self.state();
         let shown = state.views.entry(life.identity.clone()).or_default();
@@ -248,7 +248,7 @@ impl World {
         }
     }
 
-    /// Notes that a watch has ended.
+    /// Records that a watch has ended.
     pub fn closed(&self, life: &Life, sent: &Sent) {
         let now = self.now();
         let State { views, streams, .. } = &mut *self.state();

@@ -125,7 +125,7 @@ impl Wire {
             match &connection {
                 Ok(connection) => {
                     if avoided.is_some() {
-                        self.world.count("request kept from a suspected server");
+                        self.world.count("request steered away from a suspected server");
                     }
                     self.line.lock().connection = Some(connection.clone());
                 }
@@ -163,15 +163,14 @@ impl Wire {
         let known = [0, 1].map(address_of).to_vec();
         let (servers, repetition) = hedging.begin(known, Some(address_of(current)))?;
         if servers.len() == 1 {
-            self.world
-                .count("renewal sent a third time beside two that are unanswered");
+            self.world.count("renewal sent a third time in parallel");
         }
         let there = servers
             .into_iter()
             .map(|server| usize::from(server.port))
             .find(|server| !self.world.is_down(*server));
         let server = there.ok_or_else(|| std::io::Error::from(std::io::ErrorKind::ConnectionRefused))?;
-        self.world.count("renewal sent again beside the first");
+        self.world.count("renewal sent again in parallel with the first");
         repetition.set_server(address_of(server));
         Ok((self.dial(server).await?, repetition))
     }

@@ -87,7 +87,7 @@ pub struct State {
     pub conditions: bool,
     /// Whether sources in other namespaces require consent.
     pub cross_namespace: CrossNamespace,
-    /// How often each thing happened.
+    /// What happened, and how often.
     pub coverage: Coverage,
     /// The trace, in words.
     pub trace: Vec<(Duration, String)>,
@@ -209,7 +209,7 @@ impl World {
         }
     }
 
-    /// Changes the cluster as something other than a replica does.
+    /// Changes the cluster on behalf of a writer that is not a replica.
     pub fn administer<T>(&self, what: impl FnOnce(&Store) -> T) -> T {
         self.observe(By::Replicas);
         let done = what(&self.store);

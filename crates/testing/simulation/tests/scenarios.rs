@@ -111,7 +111,7 @@ fn replica_without_lists_competes_after_10_s_without_leader() {
             let outcome = held(seed, without_lists(replicas, how));
             let races = outcome
                 .coverage
-                .of("race without lists, as nobody has led for 10 s");
+                .of("contest without lists after 10 s without a leader");
             assert_eq!(races > 0, replicas == 1, "{how:?} {replicas}\n{}", outcome.story);
         }
     }
@@ -180,7 +180,9 @@ fn nothing_is_taken_out_while_all_api_servers_behave_alike() {
 fn a_paused_leader_discards_timeouts_that_fire_late() {
     for seed in 0..4 {
         let outcome = held(seed, paused_while_it_hangs());
-        let discarded = outcome.coverage.of("timeout discarded, as its timer fired late");
+        let discarded = outcome
+            .coverage
+            .of("timeout discarded because its timer fired late");
         assert!(discarded > 0, "{}", outcome.story);
     }
 }

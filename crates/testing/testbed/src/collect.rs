@@ -1,5 +1,5 @@
-//! What the controller manager does with the objects of a store: garbage collection by ownerReferences, and emptying
-//! namespaces that are being deleted. A kube-apiserver alone does neither.
+//! The work of the controller manager: garbage collection by ownerReferences, and emptying namespaces that are being
+//! deleted. A kube-apiserver alone does neither.
 
 use crate::{
     history::Key,

@@ -84,7 +84,7 @@ impl Match {
 /// The effect of a fault on a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// The request is handled this much later. Multiple latencies add up, and another effect can follow.
+    /// The request is delayed by this much. Multiple latencies add up, and another effect can follow.
     Latency(Duration),
     /// The request is answered with an error and has no effect.
     Status {
@@ -158,7 +158,7 @@ impl Fault {
     }
 }
 
-/// The way in which a watch ends.
+/// How a watch ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
     /// The response is complete, as when the watch reaches its timeout.

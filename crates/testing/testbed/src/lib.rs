@@ -44,7 +44,7 @@
 //!   finalizers
 //! - Tables and discovery for kubectl
 //! - TokenReviews, and SubjectAccessReviews of paths
-//! - the work of a controller manager: garbage collection by ownerReferences, and the deletion of namespaces
+//! - The work of a controller manager: garbage collection by ownerReferences, and the deletion of namespaces
 //!   ([`Store::collect_after`]). Real clusters have a controller manager only if a test starts one.
 //!
 //! # Not supported

@@ -50,7 +50,7 @@ pub struct Request {
 }
 
 impl Request {
-    /// Whether this is neither a get nor a list nor a watch.
+    /// Whether the verb is anything other than get, list or watch.
     #[must_use]
     pub fn is_write(&self) -> bool {
         !matches!(self.verb, "get" | "list" | "watch")

@@ -113,7 +113,7 @@ struct Watch {
     writes: Changes,
     changes: Changes,
     header_sent: bool,
-    /// The way in which the watch ends after `lines`, or `None` while it continues.
+    /// How the watch ends after `lines`, or `None` while it continues.
     ended: Option<Ending>,
 }
 

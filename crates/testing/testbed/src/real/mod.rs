@@ -73,7 +73,7 @@ impl RealCluster {
     ///
     /// # Errors
     ///
-    /// As [`RealCluster::start`].
+    /// Same as [`RealCluster::start`].
     pub async fn start_with(servers: usize, flags: &[&str]) -> io::Result<Self> {
         let addresses = (1..=servers).map(|last| {
             let last = u8::try_from(last).map_err(io::Error::other)?;
@@ -86,7 +86,7 @@ impl RealCluster {
     ///
     /// # Errors
     ///
-    /// As [`RealCluster::start`].
+    /// Same as [`RealCluster::start`].
     pub async fn start_at(addresses: &[Ipv4Addr], flags: &[&str]) -> io::Result<Self> {
         let place = Place {
             enter: Vec::new(),
@@ -109,7 +109,7 @@ impl RealCluster {
     /// when all are ready.
     ///
     /// # Errors
-    /// As [`RealCluster::start`].
+    /// Same as [`RealCluster::start`].
     pub async fn start_on(hosts: &[Host], flags: &[&str]) -> io::Result<Self> {
         let place = |host: &Host| Place {
             enter: host.enter(),
