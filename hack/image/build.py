@@ -29,7 +29,7 @@ def instructions(text):
 
 
 def allowed(context):
-    """Returns a predicate: whether .dockerignore admits a path. The last matching pattern decides."""
+    """Returns a function that reports whether .dockerignore allows a path. The last matching pattern decides."""
     lines = (context / ".dockerignore").read_text().splitlines()
     patterns = [line for line in lines if line and not line.startswith("#")]
 

@@ -24,8 +24,8 @@ import urllib.request
 import zlib
 
 NAME = "endpoint-copier-operator"
-# The maximum size of the binary in bytes, so that a pull is quick on a slow network. The binary of the Go operator is
-# four times as large.
+# The maximum size of the binary in bytes. A small image is quick to pull on a slow network. The binary of the Go
+# operator is four times as large.
 LARGEST = 8_000_000
 ACCOUNT = "var/run/secrets/kubernetes.io/serviceaccount"
 
@@ -102,7 +102,7 @@ def until(what, holds):
 
 
 def pod(image, testbed, folder):
-    """Runs the operator as in a Pod. For this, main() starts the script again in separate namespaces."""
+    """Runs the operator as in a Pod. main() starts this script again in separate namespaces to call this function."""
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
     kubeconfig = folder / "kubeconfig"
     servers = subprocess.Popen([testbed, "--listen", "127.0.0.1:6443", "--kubeconfig", kubeconfig])

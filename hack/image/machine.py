@@ -1,4 +1,4 @@
-"""Checks the architecture of binaries by their ELF headers.
+"""Checks the architecture of binaries in their ELF headers.
 
     python3 hack/image/machine.py amd64=FILE arm64=FILE
 """
@@ -7,12 +7,12 @@ import platform
 import struct
 import sys
 
-# The field e_machine of an ELF header for each architecture, by its name in images.
+# The e_machine field of the ELF header for each architecture, which has its name in images.
 MACHINES = {"amd64": 62, "arm64": 183}
 
 
 def this_architecture():
-    """The architecture of this machine, as images name it."""
+    """The architecture of this machine, with its name in images."""
     machine = platform.machine()
     return {"x86_64": "amd64", "aarch64": "arm64"}.get(machine, machine)
 

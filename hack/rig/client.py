@@ -21,7 +21,7 @@ PORTS = range(11000, 30000)
 
 
 async def get(host, arguments, tls, local):
-    """The status line of one GET."""
+    """Returns the status line of the response to one GET."""
     reader, writer = await asyncio.open_connection(
         host, arguments.port, ssl=tls, server_hostname=NAME, local_addr=local
     )
@@ -49,11 +49,11 @@ async def call(host, arguments, tls, local):
 
 
 def own_ports(host, number, hosts):
-    """Local addresses with ports that are reused only after several minutes.
+    """Yields local addresses with ports that are reused only after several minutes.
 
-    A call that a dead server never answered stays in the connection tracking of the client's kernel for up to two
-    minutes, with the translation to that server. The kernel sends a later call from the same port to that server too,
-    long after kube-proxy has removed the server. Such late failures say nothing about the copy.
+    If a dead server never answers a call, connection tracking in the client's kernel maps the source port to that
+    server for up to two minutes. During this time, the kernel sends every call from the same port to that server, even
+    if kube-proxy has removed it. Such late failures say nothing about the copy.
     """
     wildcard = "::" if ":" in host else "0.0.0.0"
     for port in itertools.cycle(PORTS[number::hosts]):
@@ -86,7 +86,7 @@ if __name__ == "__main__":
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--path", required=True)
     parser.add_argument("--calls", type=int, default=0, help="calls to each host; 0 means no limit")
-    parser.add_argument("--period", type=float, default=0.0, help="seconds from one call to the next")
-    parser.add_argument("--own-ports", action="store_true", help="use no source port twice within minutes")
+    parser.add_argument("--period", type=float, default=0.0, help="seconds between the starts of two calls")
+    parser.add_argument("--own-ports", action="store_true", help="do not reuse a source port for several minutes")
     parser.add_argument("host", nargs="+")
     asyncio.run(main(parser.parse_args()))

@@ -21,7 +21,7 @@ RIGHTS = HERE.parents[1] / "crates/testing/harness/rights/default.json"
 NAMESPACE = "namespace-of-the-release"
 LEASE = f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases/f668ae63.endpoint-copier-operator"
 IN_POD = pathlib.Path("/run/secrets/kubernetes.io/serviceaccount")
-# Keys, configurations and the data of etcd, in a file system that ends with the rig.
+# Keys, configurations and the data of etcd, in a file system that disappears when the rig ends.
 STATE = pathlib.Path("/run/rig")
 # The rig observes the cluster through this node, which `victim` therefore never returns.
 OBSERVER = "node-3"
@@ -66,7 +66,7 @@ VIP_SERVICE = {
 
 
 def until(what, limit, holds):
-    """Waits until `holds()` is true, and returns how many seconds that took. Fails after the limit.
+    """Waits until `holds()` is true, and returns the elapsed seconds. Fails after the limit.
 
     A failed request, such as one to an API server that does not answer, counts as false.
     """
@@ -201,8 +201,8 @@ class Cluster:
         )
 
     def break_node(self, node, fault):
-        """Causes a fault. power-off: the link goes down, and all processes end. hang: all processes freeze. etcd-kill:
-        only etcd ends. kill, freeze: only the API server ends or freezes."""
+        """Causes a fault. power-off: the link goes down, and all processes are killed. hang: all processes freeze.
+        etcd-kill: only etcd is killed. kill, freeze: only the API server is killed or freezes."""
         host = self.hosts[node]
         if fault == "power-off":
             link(node, "down")
@@ -275,7 +275,7 @@ class Cluster:
         return until("the copies list all API servers", limit, lambda: self.lists(NODES))
 
     def audited(self, uri):
-        """The node and the source addresses of each request from the client for this URI, from audit logs."""
+        """The node and the source addresses of each request from the client for this URI, as the audit logs show."""
         found = []
         for node in NODES:
             with open(self.audit_log(node), encoding="utf-8") as log:
@@ -309,7 +309,7 @@ class Cluster:
                 api.request("POST", "/v3/maintenance/transfer-leadership", {"targetID": ids[node]})
 
     def until_renewed(self, node):
-        """Waits until the API server of a node renews its lease, so that Kubernetes lists it for 15 s more."""
+        """Waits until the API server of a node renews its lease, so that Kubernetes lists it for another 15 s."""
         etcd = Api(f"http://{NODES[OBSERVER][0]}:2379")
         key = base64.b64encode(f"/registry/masterleases/{NODES[node][0]}".encode()).decode()
 
@@ -320,7 +320,7 @@ class Cluster:
         until(f"the API server on {node} renews its lease", 30, lambda: lease() not in (None, before))
 
     def victim(self, kind):
-        """The node for a fault: the node of the operator's leader, the node of the etcd leader, or a node with neither.
+        """Returns the node for a fault: that of the operator's leader, that of the etcd leader, or one with neither.
 
         Moves leaders if necessary. The node is never OBSERVER.
         """

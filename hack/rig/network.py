@@ -2,7 +2,7 @@
 
 Each of them is a network namespace with an IPv4 and an IPv6 address. The namespace of the rig itself contains the
 nodes' switch, and forwards packets between the nodes and the client. The rig has its own mount, network and PID
-namespaces, so the whole network, and each process in it, ends with the rig.
+namespaces, so the network and all of its processes disappear when the rig ends.
 """
 
 import os
@@ -28,7 +28,7 @@ class Failure(Exception):
 
 
 def run(*command, folder=None):
-    """Runs a command to its end and returns its output."""
+    """Runs a command to completion, and returns its output."""
     result = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     if result.returncode:
         raise Failure(f"{' '.join(command)}: {result.stderr.strip() or result.returncode}")
@@ -78,12 +78,12 @@ def forward(*shell):
 
 
 def link(name, state):
-    """Sets the link of a node `up` or `down`."""
+    """Brings the link of a node `up` or `down`."""
     ip(f"link set {name} {state}")
 
 
 def announce_from(node):
-    """Sends the traffic of the client for the VIP to one node, as if that node announced the addresses."""
+    """Routes the client's traffic for the VIP to one node, as if that node announced the addresses."""
     for vip, address in zip(VIP, NODES[node]):
         ip(f"route replace {vip} via {address}")
 

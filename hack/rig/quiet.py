@@ -1,4 +1,4 @@
-"""Disturbances under which the operator must take no API server out. The exceptions are CUT_OFF and RESTARTS."""
+"""Disturbances during which the operator must not take any API server out, except for CUT_OFF and RESTARTS."""
 
 import contextlib
 import json
@@ -12,14 +12,14 @@ import urllib.request
 import cluster
 from network import FAMILIES, NODES, link, run
 
-# Limits of a replica while nothing happens. In % of a core, by the number of addresses on which it probes two ports:
+# The maximum CPU usage of an idle replica in % of a core, by the number of addresses on which it probes two ports.
 IDLE_CPU = {6: 0.34, 3: 0.15}
-# In MiB:
+# The maximum memory of an idle replica in MiB.
 IDLE_MEMORY = 11
-# A replica whose own node is cut off must take nothing out, but the other replicas rightly take the API server of that
-# node out.
+# A replica whose own node is cut off must take nothing out. The other replicas rightly take out the API server of that
+# node.
 CUT_OFF = "own-node"
-# An API server that ends leaves the source, and until then, it may rightly be taken out.
+# An API server that shuts down leaves the source. Until it leaves, replicas may take it out.
 RESTARTS = "rolling-restart"
 
 
@@ -31,7 +31,7 @@ def metric(node, name):
 
 
 def removals(node):
-    """How often the replica on a node has taken an endpoint out."""
+    """How many times the replica on a node has taken an endpoint out."""
     return int(metric(node, "endpoint_copier_probe_removals_total"))
 
 
@@ -50,7 +50,7 @@ def stop_all(rig, name, seconds):
 
 
 def loss(_rig, begin):
-    """Each node loses 5 % of the packets that it receives, from the first call on."""
+    """From the first call on, each node loses 5 % of the packets that it receives."""
     if begin:
         rules = "add table inet loss; add chain inet loss in { type filter hook input priority 0; }; "
         rules += 'add rule inet loss in iifname "uplink" numgen random mod 100 < 5 drop'
@@ -150,8 +150,8 @@ def is_ready(api):
 
 
 def idle(rig):
-    """What each replica costs while nothing happens and it probes two ports, first on the addresses of both families,
-    and then on those of one family."""
+    """Checks the CPU time and memory of each idle replica while it probes two ports, first on the addresses of both
+    families, and then on those of one family."""
     rig.cluster.set_policy("Cluster")
     rig.cluster.until_all_are_ready(90)
     idle_with(rig, 6)
@@ -186,12 +186,12 @@ DISTURBANCES = {
 
 
 def quiet(rig):
-    """Causes each disturbance again and again for `--minutes`. Checks that nothing was taken out, except for CUT_OFF
-    and RESTARTS, which have their own checks."""
+    """Repeats each disturbance for `--minutes`. Checks that nothing was taken out, except for CUT_OFF and RESTARTS,
+    which have their own checks."""
     rig.cluster.set_policy("Cluster")
     for name in rig.arguments.disturbances.split(","):
         rig.cluster.until_all_are_ready(90)
-        # A replica to which a server has not yet returned needs only one failure to count the server as down again.
+        # Until a server is up again for a replica, a single failure means that it is down again.
         time.sleep(10)
         before, versions_before = {node: removals(node) for node in NODES}, versions(rig)
         end, times = time.monotonic() + 60 * rig.arguments.minutes, 0

