@@ -292,7 +292,7 @@ class Cluster:
         return (self.api.get(LEASE)["spec"].get("holderIdentity") or "").split("_")[0]
 
     def move_leader(self):
-        """Restarts the replica that leads, so that another one leads."""
+        """Restarts the leader after another replica has taken over."""
         node = self.leader()
         self.hosts[node].signal(signal.SIGTERM, "operator")
         self.hosts[node].processes["operator"].wait(10)

@@ -25,7 +25,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 class Server(socketserver.ThreadingTCPServer):
-    """Listens on IPv6, and thereby on IPv4 too."""
+    """Listens on both IPv6 and IPv4."""
 
     address_family = socket.AF_INET6
     allow_reuse_address = True
@@ -41,7 +41,7 @@ def main():
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(certificate, key)
     server = Server(("::", int(port)), Handler)
-    # The handshake happens in the thread of the connection, so that a slow client does not delay others.
+    # Each connection does its handshake in its own thread, so a slow client does not delay others.
     server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
     server.serve_forever()
 

@@ -58,7 +58,7 @@ pub enum Mutant {
     /// A candidate that was itself the last holder that it saw recreates a deleted Lease, or fills an emptied one, even
     /// without a term.
     FormerLeaderWritesAgain,
-    /// A Lease that names a candidate confirms its renewal, whatever the Lease's version and renewTime are.
+    /// A Lease that names a candidate confirms its renewal, regardless of the Lease's version and renewTime.
     NamedIsApplied,
     /// The Lease is released while a write is in flight.
     ReleaseInFlight,

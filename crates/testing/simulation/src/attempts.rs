@@ -1,6 +1,6 @@
-//! The probe results of each replica, as far as section 7 of docs/contributing/rules.md depends on them. This module
-//! follows the rules, not the operator's code. Where the rules define no exact time, the module is lenient, so every
-//! violation that it helps to find is real.
+//! The probe results of each replica that section 7 of docs/contributing/rules.md depends on. This module follows the
+//! rules, not the operator's code. Where the rules define no exact time, the module is lenient, so every violation that
+//! it helps to find is real.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -178,7 +178,7 @@ impl World {
         }
     }
 
-    /// Records that the open connection of an attempt was closed, so that the attempt continues on another connection.
+    /// Records that the open connection of an attempt was closed. The attempt continues on another connection.
     pub fn attempt_continues(&self, life: &Life, target: Target, begun: Duration) {
         let now = self.now();
         self.count("probe on a connection that was closed");

@@ -128,7 +128,7 @@ impl World {
             ..
         } = &mut *self.state();
         let shown = &*views.entry(life.identity.clone()).or_default();
-        // A delete requires only the first two lists, because unwanted copies are deleted whatever their source is.
+        // A delete requires only the first two lists, because unwanted copies are deleted regardless of their source.
         let needed = if sent.verb == Verb::Delete {
             &Sight::ALL[..2]
         } else {

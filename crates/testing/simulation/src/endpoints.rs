@@ -152,7 +152,7 @@ impl Endpoints {
         self.faults.retain(|(it, ..)| *it != number);
     }
 
-    /// Removes all behaviors that were added, so that all servers are well.
+    /// Removes all behaviors that were added, which makes all servers well.
     pub fn heal(&mut self) {
         self.faults.clear();
     }

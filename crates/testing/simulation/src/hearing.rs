@@ -152,7 +152,7 @@ impl Hearing {
         }
     }
 
-    /// Records that etcd was restored from a backup, so that versions are reused.
+    /// Records that etcd was restored from a backup, after which versions are reused.
     pub fn restored(&mut self) {
         for shown in self.shown.values_mut() {
             shown.version = 0;

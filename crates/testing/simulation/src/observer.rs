@@ -61,8 +61,8 @@ pub struct Observer {
     /// Everything that slices have shown, by UID, in states that were lost when etcd was restored. For a time, a
     /// replica may rely on these states.
     lost: BTreeMap<String, BTreeSet<Vec<String>>>,
-    /// Slices that something other than a replica wrote last. A restore of etcd counts as a write of each slice by
-    /// something other than a replica.
+    /// Slices that something other than a replica wrote last. This includes each slice that existed when etcd was
+    /// restored.
     by_hand: BTreeSet<Key>,
     /// Services, by UID, that have always asked to hold copies of the API source, with their families.
     steady: BTreeMap<String, Value>,
@@ -430,8 +430,8 @@ impl Observer {
         })
     }
 
-    /// Whether something other than a replica has changed or deleted another copy of a Service, and that copy has not
-    /// been repaired yet, so that a replica might still rely on it.
+    /// Whether something other than a replica has changed or deleted another copy of a Service. Until that copy is
+    /// repaired, a replica might still rely on it.
     fn is_edited(&self, namespace: &str, service: &str, but: &Value) -> bool {
         let begin = format!("{service}-");
         self.by_hand.iter().any(|place| {

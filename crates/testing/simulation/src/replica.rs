@@ -175,9 +175,8 @@ impl Life {
         }
     }
 
-    /// Whether the replica resumes at this moment after a pause that began while it led. A moment always passes between
-    /// the check of the term and the sending of a write, and a pause can begin in that moment. The preconditions of the
-    /// write still apply.
+    /// Whether the replica resumes now from a pause that began while it led. A pause can begin after the replica has
+    /// checked its term and before it sends a write. The preconditions of the write still apply.
     pub fn led_before_a_pause_that_ends(&self, now: Duration) -> bool {
         self.body.lock().resumed == Some((now, true))
     }

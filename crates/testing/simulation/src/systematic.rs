@@ -33,7 +33,7 @@ pub enum Event {
     Drop,
     /// The watch is silent for this long.
     Freeze(Duration),
-    /// The replica is killed, and its successor begins at a server whose watch cache ends before the event.
+    /// The replica is killed, and its successor starts with a server whose watch cache does not have the event yet.
     Rewind,
 }
 

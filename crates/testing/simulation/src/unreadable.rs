@@ -233,7 +233,7 @@ impl Episodes {
         }
     }
 
-    /// Records that etcd was restored from a backup, so that earlier versions are meaningless.
+    /// Records that etcd was restored from a backup, which makes earlier versions meaningless.
     pub fn restored(&mut self, now: Duration, store: &Store) {
         self.unreadable.clear();
         for resource in ["services", "endpointslices"] {
@@ -248,7 +248,7 @@ impl Episodes {
         }
     }
 
-    /// The version since which an object has been unreadable without interruption.
+    /// The version at which an object became unreadable, if it has been unreadable ever since.
     pub fn unreadable_since(&self, place: &Place) -> Option<u64> {
         self.unreadable.get(place).copied()
     }

@@ -65,7 +65,7 @@ pub struct Probed {
     pub renewals: BTreeMap<String, Renewal>,
     /// When an address was last out in a copy of a Service.
     pub out: BTreeMap<(Key, IpAddr), Duration>,
-    /// When the source or a copy last lost an address, so that replicas might have forgotten its state.
+    /// When the source or a copy last lost an address. Replicas might then forget the state of that address.
     pub lost: BTreeMap<IpAddr, Duration>,
     /// When an address was last removed by hand from a copy, although the source lists it. Replicas keep its state.
     pub edited: BTreeMap<IpAddr, Duration>,

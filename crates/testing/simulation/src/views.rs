@@ -33,8 +33,8 @@ pub struct Seen {
     pub read: BTreeMap<Key, Duration>,
     /// Services that their last GET showed as unreadable.
     pub unreadable_service: BTreeSet<Key>,
-    /// The endpoints that each copy has out in the state that was shown last. A copy that is missing from a list stays
-    /// here until something else shows that it is gone, so the replica remembers no more than this.
+    /// The endpoints that are out of each copy, in the state that was shown last. A copy that is missing from a list
+    /// stays here until something else shows that it is gone, so the replica remembers no more than this.
     out: BTreeMap<Key, BTreeSet<IpAddr>>,
     /// Whether the list of Nodes is complete.
     pub nodes_listed: bool,
@@ -45,8 +45,8 @@ pub struct Seen {
 }
 
 impl Seen {
-    /// The time since which this incarnation has known that an object is unreadable, if the object has been unreadable
-    /// without interruption.
+    /// When this incarnation was first shown that an object is unreadable, if the object has been unreadable ever
+    /// since.
     pub fn knows_unreadable(&self, episodes: &Episodes, place: &Place) -> Option<Duration> {
         let first = episodes.unreadable_since(place)?;
         let (at, version) = self.unreadable.get(place)?;

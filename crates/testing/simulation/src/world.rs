@@ -53,9 +53,10 @@ pub struct State {
     pub armed: Vec<Armed>,
     /// Watches that are open.
     pub streams: BTreeMap<u64, Stream>,
-    /// Connections that were made, so that steps can break them.
+    /// Connections that steps can break.
     pub connections: Vec<Connection>,
-    /// Whether reading or deleting Endpoints has ever failed, so that no replica reads them before something changes.
+    /// Whether a read or delete of Endpoints has ever failed. After a failure, no replica reads them until something
+    /// changes.
     pub endpoints_forbidden: bool,
     /// Servers that refuse connections.
     pub down: [bool; 2],
@@ -89,7 +90,7 @@ pub struct State {
     pub cross_namespace: CrossNamespace,
     /// What happened, and how often.
     pub coverage: Coverage,
-    /// The trace, in words.
+    /// The trace, with times.
     pub trace: Vec<(Duration, String)>,
     /// The fault of a systematic schedule at one call or event.
     pub script: Script,

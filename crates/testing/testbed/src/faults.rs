@@ -175,7 +175,7 @@ pub(crate) enum Verdict {
     End(Ending),
 }
 
-/// Identifies a rule, so that it can be removed.
+/// Identifies a rule for [`Faults::remove`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FaultId(u64);
 

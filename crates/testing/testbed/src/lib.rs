@@ -49,10 +49,13 @@
 //!
 //! # Not supported
 //!
-//! Server-side apply (415), dry runs (400), protobuf (415, so `kubectl create namespace` does not work, but
-//! `kubectl create -f` does), managedFields (kept as they are sent), warnings, OpenAPI schemas, strategic merging of
-//! lists other than conditions, endpoints made from selectors. Validation omits rules that no request from the
-//! operator can violate. A continue token that is too old gets 410 without a new token.
+//! - Server-side apply (415) and dry runs (400)
+//! - Protobuf (415). `kubectl create namespace` does not work, but `kubectl create -f` does.
+//! - managedFields (kept as they are sent), warnings and OpenAPI schemas
+//! - Strategic merging of lists other than conditions
+//! - Endpoints made from selectors
+//! - Validation rules that no request from the operator can violate
+//! - A new continue token in the 410 for a token that is too old
 
 pub mod answer;
 pub mod builders;

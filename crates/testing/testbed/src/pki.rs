@@ -62,7 +62,7 @@ impl Pki {
         }
     }
 
-    /// The authority's certificate.
+    /// The CA certificate.
     #[must_use]
     pub fn ca_pem(&self) -> &str {
         &self.ca_pem

@@ -88,7 +88,7 @@ async fn list_value(server: &ApiServer, kind: &'static Kind, incoming: &Incoming
             (Snapshot { revision, objects }, Some(after))
         }
     };
-    // A list at version 0 is always complete, whatever its limit.
+    // A list at version 0 is always complete, regardless of its limit.
     let limit = if route.param("resourceVersion") == "0" {
         0
     } else {

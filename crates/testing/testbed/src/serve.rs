@@ -42,7 +42,7 @@ impl Serving {
         format!("https://{}", self.address)
     }
 
-    /// The certificate of the authority of the cluster.
+    /// The CA certificate of the cluster.
     #[must_use]
     pub fn ca_pem(&self) -> &str {
         self.server.store().pki().ca_pem()

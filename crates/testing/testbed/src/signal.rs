@@ -1,5 +1,5 @@
-//! A signal for all waiting tasks. They wake in the order in which they began to wait, so that runs under paused time
-//! are reproducible, whereas Tokio's `watch` channel wakes its receivers in random order.
+//! A signal for all waiting tasks. Tasks wake in the order in which they began to wait, which makes runs under paused
+//! time reproducible. Tokio's `watch` channel wakes its receivers in random order.
 
 use std::sync::{
     Arc,

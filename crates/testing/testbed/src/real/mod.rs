@@ -216,7 +216,7 @@ impl RealCluster {
         &self.servers
     }
 
-    /// One API server, so that a test can kill or restart it.
+    /// One API server, which the caller can kill or restart.
     ///
     /// # Panics
     /// If there is no such server.
@@ -224,7 +224,7 @@ impl RealCluster {
         &mut self.servers[number]
     }
 
-    /// The certificate of the authority of the cluster.
+    /// The CA certificate of the cluster.
     #[must_use]
     pub fn ca_pem(&self) -> &str {
         self.pki.ca_pem()

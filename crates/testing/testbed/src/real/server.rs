@@ -105,7 +105,7 @@ impl RealServer {
 
     async fn is_ready(&self) -> io::Result<bool> {
         let stream = tokio::net::TcpStream::connect(self.address).await?;
-        // This name is in every certificate, whatever the server's address.
+        // Every certificate contains this name, regardless of the server's address.
         let name = ServerName::try_from("localhost").map_err(io::Error::other)?;
         let mut stream = TlsConnector::from(Arc::clone(&self.tls))
             .connect(name, stream)

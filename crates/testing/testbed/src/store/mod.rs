@@ -265,7 +265,7 @@ impl Store {
         self.pki().server_config_named(names)
     }
 
-    /// The certificate of the authority of this cluster.
+    /// The CA certificate of this cluster.
     #[must_use]
     pub fn ca_pem(&self) -> &str {
         self.pki().ca_pem()
