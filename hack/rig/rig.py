@@ -44,8 +44,8 @@ FAULT_LIMIT = 6
 # The copies must list a repaired server again within this time. Each relapse doubles the time for which the server must
 # answer first, up to 60 s.
 RETURN_LIMIT = 90
-# Calls may fail for this long, depending on the node with the fault (--victim). The Lease of a dead leader expires
-# after 6 s.
+# Calls may fail for at most this long, depending on the node with the fault (--victim). The Lease of a dead leader
+# expires after 6 s.
 FAILING_LIMIT = {"other": 5.5, "leader": 9, "etcd-leader": 5.5}
 # An API server without its etcd still answers /readyz with 200 for a while, because it caches its check of etcd.
 # Without the leader of etcd, nothing can be written until the other members have elected one.
