@@ -180,13 +180,14 @@ pub const PROBE_LIMIT: Duration = Duration::from_secs(1);
 /// The longest time limit of an attempt.
 pub const MAX_PROBE_LIMIT: Duration = Duration::from_secs(2);
 
-/// The time after which the next attempt starts in parallel with an unanswered one, on its own connection. It is also
-/// the pause after an attempt that was answered with a failure or a certificate that is not valid. Once the server has
-/// failed often enough to count as down, the probe period applies instead.
+/// The time after which the next attempt starts in parallel with an unanswered one, on its own connection.
 pub const PROBE_OVERLAP: Duration = Duration::from_millis(500);
 
-/// The pause after a failed attempt to connect, unless the server presented a certificate that is not valid. Other
-/// failed attempts to connect cost the server little.
+/// The pause after a response that counts as a failure, or an invalid certificate. Once the server has failed often
+/// enough to count as down, the probe period applies instead. ADR 0014 says why the pause is not longer.
+pub const PROBE_RESPONSE_PAUSE: Duration = Duration::from_millis(300);
+
+/// The pause after any other failed attempt to connect. Such an attempt costs the server little.
 pub const PROBE_CONNECT_PAUSE: Duration = Duration::from_millis(200);
 
 /// If a timer fires more than this time after it was due, the timeout does not count: this process was probably paused.
@@ -197,7 +198,8 @@ const _: () = {
     assert!(shorter(MAX_PROBE_PERIOD, RECENT));
     // The pause after a failed attempt to connect is the shortest one, and a parallel attempt starts before the next
     // regular one would.
-    assert!(shorter(PROBE_CONNECT_PAUSE, PROBE_OVERLAP) && shorter(PROBE_OVERLAP, PROBE_PERIOD));
+    assert!(shorter(PROBE_CONNECT_PAUSE, PROBE_RESPONSE_PAUSE));
+    assert!(shorter(PROBE_RESPONSE_PAUSE, PROBE_OVERLAP) && shorter(PROBE_OVERLAP, PROBE_PERIOD));
     assert!(shorter(PROBE_LATE, PROBE_OVERLAP));
 };
 

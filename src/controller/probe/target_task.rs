@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep_until};
 use super::shared::Probes;
 use crate::apiserver::probe_client::{ProbeClient, ProbeConnection};
 use crate::config::ProbeConfig;
-use crate::timing::{PROBE_CONNECT_PAUSE, PROBE_LATE, PROBE_OVERLAP};
+use crate::timing::{PROBE_CONNECT_PAUSE, PROBE_LATE, PROBE_OVERLAP, PROBE_RESPONSE_PAUSE};
 use endpoint_copier_core::verdicts::{Failure, Reply, Target};
 
 /// The maximum number of parallel attempts at one target.
@@ -218,7 +218,7 @@ async fn attempt(
 async fn ask(client: Arc<dyn ProbeClient>, target: Target, kept: Option<Box<dyn ProbeConnection>>) -> Ended {
     let on = |connection, reply| Ended {
         reply: Some(reply),
-        pause: PROBE_OVERLAP,
+        pause: PROBE_RESPONSE_PAUSE,
         connection: Some(connection),
     };
     if let Some(mut connection) = kept {
@@ -236,7 +236,7 @@ async fn ask(client: Arc<dyn ProbeClient>, target: Target, kept: Option<Box<dyn 
         Err(failure) => Ended {
             // A server that has sent a certificate has done some work, so the next attempt follows later.
             pause: match failure {
-                Failure::Certificate(_) => PROBE_OVERLAP,
+                Failure::Certificate(_) => PROBE_RESPONSE_PAUSE,
                 _ => PROBE_CONNECT_PAUSE,
             },
             reply: Some(Reply::Failure(failure)),

@@ -375,12 +375,12 @@ async fn after_failures_attempts_begin_with_the_periods_again() {
 
 /// Rule: 7.next-attempt
 #[tokio::test(start_paused = true)]
-async fn after_a_5xx_the_next_attempt_follows_in_500_ms() {
+async fn after_a_5xx_the_next_attempt_follows_in_300_ms() {
     let running = Running::start(&[1]);
     let start = running.settle().await;
     running.servers.set(target(1), status(500));
-    sleep(ms(1_200)).await;
-    assert_eq!(running.probed(start), [50, 551, 1_052]);
+    sleep(ms(900)).await;
+    assert_eq!(running.probed(start), [50, 351, 652]);
     assert_eq!(running.phase(1), Phase::Down);
     assert_eq!(running.dialed(start), [], "the connection is still usable");
 }
@@ -394,7 +394,7 @@ async fn the_first_failure_of_one_address_causes_probes_of_the_others() {
     sleep(ms(1_700)).await;
     assert_eq!(
         running.servers.times(target(2), "get", start)[..3],
-        [50, 551, 1_052]
+        [50, 351, 652]
     );
     // After the failure at 51 ms, an attempt that provides contrast begins. The one at 50 ms provides none.
     assert_eq!(running.probed(start), [50, 52, 1_050]);
@@ -435,7 +435,7 @@ async fn request_on_a_broken_connection_is_sent_on_a_new_one() {
     running
         .servers
         .set(target(1), answer(Reply::Failure(Failure::Reset)));
-    sleep(ms(400)).await;
+    sleep(ms(300)).await;
     // One request on the kept connection, and one on a new connection, which decides.
     assert_eq!(running.probed(start), [50, 51]);
     assert_eq!(running.failing(1), Some(1));
@@ -494,7 +494,7 @@ async fn a_certificate_error_is_no_failed_connect() {
         .set(target(1), Answers::Refuses(ms(0), certificate));
     running.servers.break_connections();
     sleep(ms(1_010)).await;
-    assert_eq!(running.dialed(start), [0, 500, 1_000]);
+    assert_eq!(running.dialed(start), [0, 300, 600]);
 }
 
 /// Rule: 7.period-again, 7.rise
