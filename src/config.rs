@@ -79,7 +79,7 @@ pub struct ElectionConfig {
     pub lease_duration: Duration,
     /// How long the leader may write after it sent its last successful renewal; shorter than `lease_duration`.
     pub renew_deadline: Duration,
-    /// The time from the beginning of a failed renewal to the next attempt; 1.2 times this time must be shorter than
+    /// The time from the start of a failed renewal to the next attempt; 1.2 times this time must be shorter than
     /// `renew_deadline`. Apart from jitter, no pause of a candidate after the first one (100 ms) is longer than this.
     pub retry_period: Duration,
     /// The namespace of the Lease, from the flag or `POD_NAMESPACE`. `None` means the namespace of the ServiceAccount
@@ -103,7 +103,7 @@ impl Default for ElectionConfig {
 }
 
 impl ElectionConfig {
-    /// Returns the time from sending a successful renewal to the next renewal: at most half of the renew deadline,
+    /// Returns the time from sending a successful renewal to the next renewal: at most half the renew deadline,
     /// whatever the flags say.
     #[must_use]
     pub fn renew_interval(&self) -> Duration {
@@ -116,8 +116,8 @@ impl ElectionConfig {
 pub struct ProbeConfig {
     /// The effect of the probes on copies.
     pub mode: ProbeMode,
-    /// The time between the beginnings of two attempts while they succeed; 500 ms to 2 s. The default is
-    /// [`crate::timing::PROBE_PERIOD`].
+    /// The time from the start of one attempt to the start of the next while attempts succeed; 500 ms to 2 s. The
+    /// default is [`crate::timing::PROBE_PERIOD`].
     pub period: Duration,
     /// The time limit of an attempt, including its connection; 100 ms to 2 s. The default is
     /// [`crate::timing::PROBE_LIMIT`].

@@ -106,7 +106,7 @@ pub struct Replica {
     stop_election: CancellationToken,
     /// Tasks that run until the replica ends.
     watching: Vec<Named>,
-    /// The election and the workers, which end by themselves when they are asked to stop.
+    /// The election and the workers, which stop on their own when asked.
     writing: Vec<Named>,
 }
 
@@ -208,9 +208,9 @@ impl Replica {
         }
     }
 
-    /// Runs until `asked_to_stop` completes or a task ends, and then stops the tasks in order. `spawn` gets the name
-    /// and the future of each task, and returns a future that completes when the task has ended. Dropping that future
-    /// ends the task.
+    /// Runs until `asked_to_stop` completes or a task ends. Then stops the tasks in order. `spawn` gets the name and
+    /// the future of each task, and returns a future that completes when the task has ended. Dropping that future ends
+    /// the task.
     ///
     /// # Errors
     /// Returns an error if a task ended before the replica was asked to stop.
@@ -249,8 +249,8 @@ impl Replica {
     }
 }
 
-/// Returns a check that fails until Services, copies and sources have been listed, and passes from then on, even while
-/// the source of a new Service is not listed yet: only that Service waits for the list.
+/// Returns a check that fails until Services, copies and sources have been listed, and passes from then on. If the
+/// source of a new Service is not listed yet, only that Service waits for the list.
 fn filled(index: &SharedIndex) -> impl Fn() -> Result<(), NotFilled> + Clone + Send + Sync + use<> {
     let (index, filled) = (index.clone(), Arc::new(OnceLock::new()));
     move || match filled.get() {
@@ -328,7 +328,7 @@ fn condition_worker(
     }
 }
 
-/// Returns the tasks that watch the cluster, and the one that checks the source watches against consistent lists.
+/// Returns the tasks that watch the cluster, and the task that checks the source watches against consistent lists.
 fn watch_cluster(watches: &Watches, conditions: DirtySet, nodes_selector: String) -> Vec<Named> {
     let watches = || watches.clone();
     let (services_listed, services_list) = oneshot::channel();

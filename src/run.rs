@@ -155,7 +155,7 @@ async fn serve(
     Ok(servers)
 }
 
-/// Returns the namespace of the Lease: from the flag or `POD_NAMESPACE`, or else that of the ServiceAccount or the
+/// Returns the namespace of the Lease: from the flag or `POD_NAMESPACE`, or else from the ServiceAccount or the
 /// context.
 fn lease_namespace(config: &Config, access: &Access) -> Result<String, Error> {
     let context = || Some(access.namespace().to_owned()).filter(|namespace| !namespace.is_empty());
@@ -167,8 +167,8 @@ fn lease_namespace(config: &Config, access: &Access) -> Result<String, Error> {
         .ok_or(Error::LeaseNamespace)
 }
 
-/// Creates the identity of this replica. It is also the name of a field manager, which may be at most 128 bytes long
-/// and may contain only printable characters.
+/// Creates the identity of this replica. It is also used as a field manager name, which may have at most 128 bytes and
+/// only printable characters.
 fn identity() -> String {
     let uuid = uuid::Uuid::new_v4().to_string();
     let mut name = pod_name();
@@ -177,7 +177,7 @@ fn identity() -> String {
     format!("{name}_{uuid}")
 }
 
-/// Returns the name of the Pod, or else that of the host.
+/// Returns the name of the Pod or, if it is not known, of the host.
 fn pod_name() -> String {
     let pod = std::env::var("POD_NAME").ok().filter(|name| !name.is_empty());
     let host = || std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();

@@ -10,30 +10,29 @@ use k8s_openapi::jiff::SignedDuration;
 
 // Connections and calls
 
-/// The period of pings on a connection, even while it is idle. If a ping takes longer than this, the connection counts
-/// as dead. This limit is stretched while no server answers.
+/// How often a connection is pinged, even while it is idle. If a ping takes longer than this, the connection counts as
+/// dead. This limit is stretched while no server answers.
 pub const PING: Duration = Duration::from_secs(1);
 
 /// The time limit of a dial, including TLS. It is stretched while no server answers.
 pub const DIAL_LIMIT: Duration = Duration::from_millis(1500);
 
-/// The silence after which an abandoned call counts against its API server, whatever the reason for abandoning it. This
-/// applies to all calls except lists, watches and the repetitions of a renewal: a server reads one object within
-/// milliseconds. A write counts only under further conditions, because it may wait for a webhook. The limit is
+/// If an API server has been silent for this long when a call is abandoned, for whatever reason, the call counts
+/// against the server. This applies to all calls except lists, watches and repeated renewals: a server reads one object
+/// within milliseconds. A write counts only under further conditions, because it may wait for a webhook. The limit is
 /// stretched while no server answers.
 pub const READ_SILENCE: Duration = Duration::from_millis(600);
 
-/// The silence after which an abandoned list or watch counts against its API server. A list can take seconds. For a
-/// watch, this limits the wait for the start of its response. This limit is also stretched.
+/// Like [`READ_SILENCE`], but for lists and watches. A list can take seconds. For a watch, only the wait for the start
+/// of the response counts. This limit is also stretched.
 pub const LIST_SILENCE: Duration = Duration::from_secs(4);
 
-/// The time limit for the beginning of the response to a GET of one object, and also for the rest of this response. The
-/// server does not wait for webhooks here, and other work may wait for the GET. Both limits are stretched while no
-/// server answers.
+/// The time limit for the start of the response to a GET of one object, and again for the rest of the response. A GET
+/// does not wait for webhooks, but other work may wait for the GET. Both limits are stretched while no server answers.
 pub const READ_LIMIT: Duration = Duration::from_secs(5);
 
-/// The time limit for the beginning of the response to any call except a GET of one object. The response to a watch
-/// begins immediately and then continues. A write may wait for a webhook.
+/// The time limit for the start of the response to any call except a GET of one object. The response to a watch starts
+/// immediately and then continues. A write may wait for a webhook.
 pub const ANSWER_LIMIT: Duration = Duration::from_secs(13);
 
 /// The time limit for the rest of the response to any call except a watch or a GET of one object, such as a page of
@@ -59,18 +58,18 @@ pub const EVENT_LIMIT: Duration = Duration::from_secs(2);
 /// The time limit of the whole removal of an `Endpoints` object.
 pub const REMOVAL_LIMIT: Duration = Duration::from_secs(5);
 
-/// The longest pause that an API server can request with `Retry-After`. A longer one is shortened to this.
+/// The upper bound of the pause that an API server requests with `Retry-After`.
 pub const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
 
-/// How long after a failure an address is tried only after all others. If the address fails again soon after that time,
-/// its next ejection lasts twice as long, up to [`MAX_EJECTION`].
+/// How long an address is ejected after a failure: during this time, it is tried after all others. If the address fails
+/// again soon afterwards, its next ejection lasts twice as long, up to [`MAX_EJECTION`].
 pub const EJECTION: Duration = Duration::from_secs(10);
 
-/// The maximum time after a failure during which an address is tried only after all others.
+/// The longest ejection of an address that keeps failing.
 pub const MAX_EJECTION: Duration = Duration::from_secs(160);
 
-/// The minimum time during which an address whose watches are behind is tried only after all others. It is this long
-/// because other requests to such an address succeed.
+/// The shortest ejection of an address whose watches are behind. It is this long because other requests to such an
+/// address succeed.
 pub const BEHIND_EJECTION: Duration = Duration::from_secs(60);
 
 const _: () = {
@@ -94,51 +93,50 @@ const _: () = {
 
 /// How long, by default, a Lease is valid after its last renewal. A leader renews every 2 s
 /// (`ElectionConfig::renew_interval`), so it may miss one renewal before [`RENEW_DEADLINE`]. Another replica takes over
-/// 2 s after that deadline, so that a write that was sent before it has time to arrive. A longer time would only make a
-/// failover take longer.
+/// 2 s after that deadline, so that a write sent before the deadline has time to arrive. A longer duration would only
+/// slow down a failover.
 pub const LEASE_DURATION: Duration = Duration::from_secs(6);
 
 /// How long, by default, the leader may write after it sent its last successful renewal.
 pub const RENEW_DEADLINE: Duration = Duration::from_secs(4);
 
-/// The default time from the beginning of a failed renewal to the next attempt.
+/// The default time from the start of a failed renewal to the next attempt.
 pub const RETRY_PERIOD: Duration = Duration::from_secs(1);
 
-/// The longest duration of a Lease that a candidate honors, so that an absurd duration does not lock every replica out.
-/// Our own duration must not be longer, or a successor could start while this replica still believes that it holds the
+/// The longest lease duration that a candidate honors, so that an absurd duration does not lock out every replica. Our
+/// own duration must not be longer, or a successor could start while this replica still believes that it holds the
 /// Lease.
 pub const MAX_LEASE_DURATION: Duration = Duration::from_secs(60);
 
 /// The longest pause of a candidate after a failed attempt. With jitter, it is up to 650 ms, so a replica can lead
-/// within a second after the API is available again.
+/// within a second of the API becoming available again.
 pub const MAX_RACE_PAUSE: Duration = Duration::from_millis(500);
 
-/// The time after which an unanswered renewal is repeated in parallel, or a sixth of the lease duration if that is
-/// shorter. Each later pause is half of the time until the deadline, but at least a quarter of the first pause and at
-/// most the first pause.
+/// The pause before an unanswered renewal is repeated in parallel, or a sixth of the lease duration if that is shorter.
+/// Each later pause is half the remaining time until the deadline, but at least a quarter of the first pause and at
+/// most as long as the first pause.
 pub const REPEAT_RENEWAL: Duration = Duration::from_secs(1);
 
 /// The time within which our own renewals must appear on the watch of the Lease. If they do not, the watch is behind.
 pub const OWN_RENEWAL: Duration = Duration::from_secs(5);
 
-/// The time without a change of the Lease after which a replica with empty or stale caches also competes for it. Before
-/// that time has passed, such a replica leaves the Lease to the others.
+/// How long the Lease must be unchanged before a replica with empty or stale caches also competes for it. Until then,
+/// such a replica leaves the Lease to the others.
 pub const LEADERLESS: Duration = Duration::from_secs(10);
 
-/// The minimum time from the expiry of the Lease of a dead holder until a replica with empty or stale caches competes,
-/// even if the lease duration is longer than [`LEADERLESS`].
+/// The minimum time that a replica with empty or stale caches waits after the Lease of a dead holder expires, even if
+/// the lease duration is longer than [`LEADERLESS`].
 pub const LEADERLESS_AFTER_EXPIRY: Duration = Duration::from_secs(4);
 
-/// The time after which a leader whose lists or watches fail releases the Lease, because another replica may see more.
+/// How long the lists or watches of a leader may fail before it releases the Lease, because another replica may see
+/// more.
 pub const BLIND: Duration = Duration::from_secs(30);
 
-/// How long a replica refrains from competing for the Lease after it has released it because its lists or watches
-/// failed.
+/// How long a replica stays out of the election after it has released the Lease because its lists or watches failed.
 pub const ASIDE: Duration = Duration::from_secs(30);
 
-/// The time, in addition to the lease duration, after which a loop that has work but makes no progress counts as stuck.
-/// No call of such a loop takes longer than these two times together, and a call that fails is progress, so an
-/// unavailable API does not make a loop look stuck.
+/// A loop that has work counts as stuck if it makes no progress for this time plus the lease duration. No call of such
+/// a loop takes longer than that, and a failed call is progress, so an unavailable API does not make a loop look stuck.
 pub const GRACE: Duration = Duration::from_secs(20);
 
 const _: () = {
@@ -168,7 +166,8 @@ const _: () = {
 
 // Probes
 
-/// The default time between the beginnings of two attempts at one address and port while they succeed.
+/// The default time from the start of one attempt at an address and port to the start of the next while attempts
+/// succeed.
 pub const PROBE_PERIOD: Duration = Duration::from_secs(1);
 
 /// The longest period of probes. It must be shorter than the 3 s for which an answer counts.
@@ -190,7 +189,7 @@ pub const PROBE_RESPONSE_PAUSE: Duration = Duration::from_millis(300);
 /// The pause after any other failed attempt to connect. Such an attempt costs the server little.
 pub const PROBE_CONNECT_PAUSE: Duration = Duration::from_millis(200);
 
-/// If a timer fires more than this time after it was due, the timeout does not count: this process was probably paused.
+/// If a timer is late by more than this, its timeout does not count: this process was probably paused.
 pub const PROBE_LATE: Duration = Duration::from_millis(100);
 
 const _: () = {
@@ -208,19 +207,19 @@ const _: () = {
 /// How long running syncs may continue after a term has ended, unless the Lease was lost.
 pub const DRAIN: Duration = Duration::from_secs(1);
 
-/// How long a release waits for writes in flight. If these do not end in time, the Lease is not released: the successor
-/// then waits for the lease duration, so no two replicas write at the same time.
+/// How long a release waits for writes in flight. If they do not end in time, the Lease is not released: the successor
+/// then waits for the lease duration, so two replicas never write at the same time.
 pub const WRITES_SETTLE: Duration = Duration::from_secs(1);
 
 /// How long a release waits for a renewal in flight. It is enough for an API server that takes 1.5 s per request. If no
 /// response arrives in time, the release begins with a GET.
 pub const RENEWAL_SETTLES: Duration = Duration::from_millis(1500);
 
-/// The time limit of the release, in addition to [`WRITES_SETTLE`]. Both together are enough for the rest of a renewal
+/// The time limit of the release, in addition to [`WRITES_SETTLE`]. Together, they are enough for the rest of a renewal
 /// and for one write on an API server that takes 1.5 s per request.
 pub const RELEASE: Duration = Duration::from_secs(2);
 
-/// The time limit for the end of the election and the workers, including writes in flight and the release of the Lease.
+/// The time limit for stopping the election and the workers, including writes in flight and the release of the Lease.
 pub const STOP_ELECTION: Duration = Duration::from_millis(3050);
 
 /// The time limit for finishing HTTP responses.
@@ -252,7 +251,7 @@ pub const WATCH_LIFE: Duration = Duration::from_secs(90);
 pub const WATCH_PAUSE: Duration = Duration::from_millis(100);
 
 /// The longest pause after a failure of a watch. With jitter, it is up to 650 ms. This leaves time for the next
-/// attempt, so that copies can be correct within a second after the API server is available again.
+/// attempt, so that copies can be correct within a second of the API server becoming available again.
 pub const MAX_WATCH_PAUSE: Duration = Duration::from_millis(500);
 
 /// The longest pause of a watch while the API server is overloaded, unless the server requests a longer one.
@@ -261,7 +260,7 @@ pub const MAX_OVERLOAD_PAUSE: Duration = Duration::from_secs(30);
 /// The longest pause before the next list of a watch that repeatedly fails right after its list.
 pub const MAX_RELIST_PAUSE: Duration = Duration::from_secs(30);
 
-/// The maximum time that a new term waits until its watches are current. A replica that wins its term just after an
+/// The maximum time that a new term waits for its watches to become current. A replica that wins its term just after an
 /// outage still has the view from before the outage. This time is longer than the first pauses of a watch, and short
 /// compared with a takeover.
 pub const VIEW_SETTLE: Duration = Duration::from_secs(1);
@@ -272,7 +271,7 @@ pub const CAUGHT_UP: Duration = Duration::from_millis(50);
 /// The time within which the watch should show a write. After that, a GET decides.
 pub const EXPECTATION: Duration = Duration::from_secs(1);
 
-/// The time between the beginnings of two comparisons of the sources with consistent lists.
+/// The time from the start of one comparison of the sources with consistent lists to the start of the next.
 pub const CHECK_PERIOD: Duration = Duration::from_secs(10);
 
 /// The time limit of one consistent list, for such a comparison or for a sync.
@@ -300,10 +299,10 @@ const _: () = {
 
 // Events
 
-/// The time after which a finding that lasts is reported again. By default, API servers delete Events after an hour.
+/// How often a persistent finding is reported again. By default, API servers delete Events after an hour.
 pub const REPEAT_EVENT: Duration = Duration::from_secs(30 * 60);
 
-/// The age after which an Event counts as being about a finding that has ended.
+/// An Event that is older than this is considered to be about a finding that has ended.
 pub const EVENT_LASTS: SignedDuration = SignedDuration::from_mins(35);
 
 const _: () = {

@@ -66,8 +66,7 @@ struct Review {
 }
 
 impl Review {
-    /// Whether the result of this review, which may be a failure, still counts, or the review is still running within
-    /// its time limit.
+    /// Whether this review is still running within its time limit, or its result, which may be a failure, still counts.
     fn is_fresh(&self, now: Instant) -> bool {
         let lasts = match self.verdict.peek() {
             Some(Some(Verdict::Allowed)) => Duration::from_secs(60),
@@ -110,8 +109,8 @@ impl Authorization {
         verdict.await
     }
 
-    /// Returns the newest review of a token if it is fresh, or else begins a new one. Returns `None` if no review may
-    /// begin because there are too many unknown tokens or the API server is overloaded.
+    /// Returns the newest review of a token if it is fresh, or else starts a new one. Returns `None` if no review may
+    /// start because there are too many unknown tokens or the API server is overloaded.
     fn review(&self, token: &str, peer: IpAddr) -> Option<PendingVerdict> {
         let (hash, now): ([u8; 32], _) = (Sha256::digest(token).into(), Instant::now());
         let State {

@@ -57,8 +57,8 @@ pub(super) struct Document {
 pub(super) struct Limits {
     /// Whether a connection may send another request after its first.
     pub(super) keep_alive: bool,
-    /// The time limit from the start of the wait for a request to the end of its headers. It also limits how long a
-    /// connection may be idle.
+    /// The time limit for receiving the headers of a request, measured from the start of the wait for the request. It
+    /// also limits how long a connection may be idle.
     pub(super) header_time: Duration,
     /// The maximum number of headers in a request. Prometheus sends six.
     pub(super) headers: usize,

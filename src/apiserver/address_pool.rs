@@ -31,7 +31,7 @@ pub(super) struct AddressPool {
     /// The addresses that probes find unhealthy.
     unhealthy: watch::Sender<BTreeMap<ServerAddress, Unhealthy>>,
     pub stretch: Stretch,
-    /// The position at which this process begins in each learned group, so that replicas spread over the servers.
+    /// The position at which this process starts in each learned group, so that replicas spread over the servers.
     turn: usize,
 }
 

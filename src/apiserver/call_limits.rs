@@ -68,7 +68,7 @@ where
     /// Sends a request. A response of more than `largest` bytes fails with [`TooLarge`], and so does a watch with a
     /// line of more than [`LARGEST_OBJECT`] bytes. A response or line of more than 1 MiB also fails if all incomplete
     /// responses together are too large. These failures count against the server; for a response that is not a watch,
-    /// they do so only if `largest` is at least [`LARGEST_OBJECT`]. Only the beginning of an error response is read.
+    /// they do so only if `largest` is at least [`LARGEST_OBJECT`]. Only the start of an error response is read.
     pub fn send(
         &self,
         request: Request<Body>,

@@ -56,7 +56,7 @@ const DIAL_PAUSE: Duration = Duration::from_millis(100);
 /// it.
 const REPEATS: u32 = 3;
 
-/// A connection that exists or is being made. All requests share it, so only one of them dials.
+/// A connection that is established or being established. All requests share it, so only one of them dials.
 type PendingConnection = Shared<BoxFuture<'static, Result<Arc<Connection>, NotConnected>>>;
 
 /// The connection on which a response arrived, stored in the extensions of the response.
@@ -98,8 +98,8 @@ impl Channel {
 
     /// Returns the connection for a request. If an address failed for another client, or probes find it unhealthy, no
     /// new request is sent to it as long as another address is neither ejected nor unhealthy. For a watch, this returns
-    /// a new connection if there is a better address, or if the limit for pings of the current connection is now longer
-    /// than necessary. Watches restart often anyway, and requests on the old connection are not disturbed.
+    /// a new connection if there is a better address, or if the current connection's ping limit is now longer than
+    /// necessary. Watches restart often anyway, and requests on the old connection are not disturbed.
     fn connection(&self, watches: bool) -> PendingConnection {
         let mut state = self.0.state.lock();
         if let Some(pending) = &state.current {
@@ -208,12 +208,12 @@ impl Channel {
         }
     }
 
-    /// Records a response of the server of a connection. The client leaves a server that answers with 5xx, for example
+    /// Records a response from the server of a connection. The client leaves a server that returns 5xx, for example
     /// because its etcd is unavailable, unless all other addresses are ejected or unhealthy.
     ///
-    /// 429 is the response of a healthy server under load. Its clients stay, because they would only move the load to
-    /// the next server. 503 means that the server cannot serve now, with or without `Retry-After`. The client then
-    /// avoids this server for longer than API servers usually request in that header.
+    /// A healthy server under load returns 429. Its clients stay, because they would only move the load to the next
+    /// server. 503 means that the server cannot serve now, with or without `Retry-After`. The client then avoids this
+    /// server for longer than API servers usually request in that header.
     ///
     /// A write may fail because of an admission webhook, and then it fails on every server. So a failed write counts
     /// only while no address is ejected: the client then leaves one address instead of one after another. Reads do not
@@ -287,7 +287,7 @@ impl Channel {
         loop {
             let spare = is_read.then(|| repeat(&request));
             let connection = self.connection(watches).await?;
-            // The dial may have taken long, or the process may have been suspended in the meantime.
+            // The dial may have taken a long time, or the process may have been suspended in the meantime.
             if not_after.is_some_and(|SendDeadline(moment)| Instant::now() >= moment) {
                 return Err(TooLate.into());
             }
@@ -314,7 +314,8 @@ impl Channel {
             if is_graceful_goaway {
                 self.drop_connection(|current| Arc::ptr_eq(current, &connection), &one_line(&error));
             }
-            // An unsent request on an open connection is not counted: another request has taken that connection.
+            // If the request was not sent although the connection is open, another request took the connection. That
+            // does not count.
             if unsent.is_none() || connection.is_closed() {
                 repeats += 1;
             }

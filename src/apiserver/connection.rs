@@ -119,10 +119,10 @@ impl Connection {
 struct Tasks(CancellationToken);
 
 impl Tasks {
-    /// Limits a task to the time until the server is down. The task holds only a pointer to its future: hyper's
-    /// type for these futures is as large as a whole connection, 7 KiB, and hyper spawns one or two of them for each
-    /// request. Tokio aligns tasks to 128 bytes, and glibc rarely reuses the space of such a block once a small
-    /// allocation lies next to it. Without the pointer, 500 create requests took 5 MiB more.
+    /// Runs a task until the server is down. The task holds only a pointer to its future: hyper's type for these
+    /// futures is as large as a whole connection, 7 KiB, and hyper spawns one or two of them for each request. Tokio
+    /// aligns tasks to 128 bytes, and glibc rarely reuses the space of such a block once a small allocation lies next
+    /// to it. Without the pointer, 500 create requests took 5 MiB more.
     fn until_down<F: Future>(&self, task: F) -> impl Future<Output = Option<F::Output>> + use<F> {
         self.0.clone().run_until_cancelled_owned(Box::pin(task))
     }
@@ -154,8 +154,8 @@ async fn carry(
     }
 }
 
-/// Whether a server has only asked the client to use another connection, as API servers do to spread their clients and
-/// before they stop, or has refused the stream of the request.
+/// Whether a server has only asked the client to use another connection, or has refused the stream of the request. API
+/// servers send a graceful GOAWAY to spread their clients, and before they stop.
 pub(super) fn is_graceful_goaway(error: &hyper::Error) -> bool {
     let http2 = error.source().and_then(|error| error.downcast_ref::<h2::Error>());
     http2.is_some_and(|error| {

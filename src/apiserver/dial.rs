@@ -45,11 +45,11 @@ pub(super) enum TlsName {
     Fixed(ServerName<'static>),
     /// The name of the API, at every address: a client in a Pod usually dials IP addresses, not names. On platforms
     /// with a proxy in front of the API, the Pod may be configured with a DNS name. That name is accepted too, but only
-    /// at this address, which is the configured one.
+    /// at the configured address, which this variant holds.
     InPod(ServerAddress),
-    /// At this address, which is the configured one, the certificate must have the host of the address. At any other
-    /// address, it must have the name of the API or, if a flag names the other address, the host of that address: such
-    /// a certificate may have been issued manually.
+    /// At the configured address, which this variant holds, the certificate must have the host of the address. At any
+    /// other address, it must have the name of the API. If a flag names that address, the host of the address is also
+    /// accepted: such a certificate may have been issued manually.
     Own(ServerAddress),
 }
 

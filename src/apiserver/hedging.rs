@@ -27,8 +27,8 @@ pub struct Hedge(Try);
 
 impl Hedging {
     /// Begins a hedge. Returns the known servers to which the hedge may go, those with the fewest tries first, and a
-    /// value to keep until the hedge is answered. The first server is the preferred one. `current` is
-    /// the server that requests use now.
+    /// value to keep until the hedge is answered. The first server is the preferred one. `current` is the server that
+    /// requests use now.
     ///
     /// # Errors
     /// Returns an error if the hedge may go to none of the known servers.
@@ -39,7 +39,7 @@ impl Hedging {
     ) -> Result<(Vec<ServerAddress>, Hedge), NoOtherServer> {
         let mut tries = self.0.lock();
         if tries.is_empty() {
-            // The first try probably went to the server that is still the current one.
+            // The first try probably went to the current server.
             tries.extend(current.map(|server| Try::new(server.into())));
         }
         let goes_to = |it: &Try, server: &_| *it.lock() == *server;

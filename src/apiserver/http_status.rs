@@ -1,19 +1,27 @@
 //! The meaning of the responses of an API server.
 //!
-//! Not every response is a `Status` of the API. Under load, an API server answers 429 in plain text, and a proxy in
-//! front of it may answer in HTML. If such a response answers a watch, the `kube` crate treats it as an event that
-//! cannot be decoded, and logs the whole body. So `error` converts each unsuccessful response into the error that its
-//! code means, before the `kube` crate sees the response.
+//! Not every response is a `Status` of the API. Under load, an API server returns 429 in plain text, and a proxy in
+//! front of it may return HTML. If a watch gets such a response, the `kube` crate treats it as an event that cannot be
+//! decoded, and logs the whole body. So `error` converts each unsuccessful response into the error that its code means,
+//! before the `kube` crate sees the response.
 //!
-//! In the operator, the code that receives a 429 decides what to do. Most code waits at least as long as `Retry-After`
-//! requests, up to a minute: writes, and the GETs before them, pause in `controller::workqueue::pause`, watches back off in
-//! `controller::watch::backoff`, and pages after the first one of a list are requested again in `apiserver::pages`.
-//! `controller::events` pauses, retries an Event about a finding up to three times, and drops other Events. The
-//! comparison of the sources, the discovery of ReferenceGrants and the probe Lease pause in their own loops, and token
-//! reviews pause in `admin::authorization`. Three parts do not wait that long: probes, to which a server that answers
-//! 429 is alive (`apiserver::probe_client`); the election, because its requests are few and its deadline is short; and
-//! the few Services for which `controller::workqueue` reserves slots, which wait 1 s. `apiserver::channel` keeps its
-//! connection to a server that answers 429.
+//! The code that receives a 429 decides what to do. Most code waits at least as long as `Retry-After` requests, up to a
+//! minute:
+//!
+//! - Writes, and the GETs before them, pause in `controller::workqueue::pause`.
+//! - Watches back off in `controller::watch::backoff`.
+//! - Pages after the first one of a list are requested again in `apiserver::pages`.
+//! - `controller::events` pauses, retries an Event about a finding up to three times, and drops other Events.
+//! - The comparison of the sources, the discovery of ReferenceGrants and the probe Lease pause in their own loops.
+//! - Token reviews pause in `admin::authorization`.
+//!
+//! Three parts do not wait that long:
+//!
+//! - Probes (`apiserver::probe_client`), because a server that returns 429 is alive.
+//! - The election, because its requests are few and its deadline is short.
+//! - The few Services for which `controller::workqueue` reserves slots. They wait 1 s.
+//!
+//! `apiserver::channel` keeps its connection to a server that returns 429.
 
 use std::time::Duration;
 
@@ -58,7 +66,7 @@ impl Rejection {
     }
 }
 
-/// Returns the status with which an API server answered, if it answered.
+/// Returns the status in the response of an API server, if there was a response.
 #[must_use]
 pub fn status_of(error: &kube::Error) -> Option<&Status> {
     match error {
@@ -67,7 +75,8 @@ pub fn status_of(error: &kube::Error) -> Option<&Status> {
     }
 }
 
-/// Whether the API server has answered a call, with success or an error. If not, the call may have been carried out.
+/// Whether the API server has answered a call, with success or an error. If not, the call may still have been carried
+/// out.
 #[must_use]
 pub fn is_answer<T>(result: &kube::Result<T>) -> bool {
     matches!(result, Ok(_) | Err(kube::Error::Api(_)))
@@ -101,7 +110,7 @@ pub fn is_forbidden(status: &Status) -> bool {
 }
 
 /// Returns the missing permission, as the API server states it, without the name of the object. Returns `None` if no
-/// permission is missing: an admission policy also answers 403, and only the text distinguishes the two.
+/// permission is missing: an admission policy also causes a 403, and only the text distinguishes the two.
 #[must_use]
 pub fn missing_right(status: &Status) -> Option<&str> {
     let (_, right) = status.message.split_once(" is forbidden: ")?;
@@ -141,8 +150,8 @@ pub fn may_create_again(status: &Status) -> bool {
     matches!(status.code, 401 | 429 | 500 | 503)
 }
 
-/// Returns the `Retry-After` of an API server that answers 429 or 503: at most [`MAX_RETRY_AFTER`], and zero if it
-/// sends none. Returns `None` for any other status.
+/// Returns the `Retry-After` of a 429 or 503 response: at most [`MAX_RETRY_AFTER`], and zero if the response has none.
+/// Returns `None` for any other status.
 #[must_use]
 pub fn overload(status: &Status) -> Option<Duration> {
     let details = status.details.as_ref();
@@ -151,8 +160,8 @@ pub fn overload(status: &Status) -> Option<Duration> {
 }
 
 /// Returns the pause after an overloaded API server has rejected a call, or `None` if the server is not overloaded.
-/// Unlike [`overload`], this ignores a 503 without `Retry-After`: that server is unavailable, and a retry should find
-/// it soon after it returns.
+/// Unlike [`overload`], this ignores a 503 without `Retry-After`: that server is unavailable, and a retry should
+/// succeed soon after it recovers.
 #[must_use]
 pub fn throttled(status: &Status) -> Option<Duration> {
     overload(status).filter(|pause| status.code == 429 || !pause.is_zero())

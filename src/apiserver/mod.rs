@@ -237,15 +237,15 @@ impl Access {
     }
 
     /// Replaces the servers that probes find unhealthy. The caller passes none while no server is healthy. New requests
-    /// avoid these servers. When probes find a server down, all client connections to it end immediately, with the
+    /// avoid these servers. When probes find a server down, all client connections to it end immediately, including the
     /// requests and watches on them.
     pub fn set_unhealthy(&self, servers: BTreeMap<ServerAddress, Unhealthy>) {
         self.dialer.learn();
         self.dialer.pool.lock().set_unhealthy(servers);
     }
 
-    /// Creates a client with its own connections. By itself, the client repeats a request only if no server has
-    /// accepted it, or if the request is for a page of a list. `purpose` names the client in logs.
+    /// Creates a client with its own connections. The client itself repeats a request only if no server has accepted
+    /// it, or if the request is for a page of a list. `purpose` names the client in logs.
     ///
     /// # Errors
     /// Returns an error if certificates or credentials cannot be used.

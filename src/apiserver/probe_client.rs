@@ -137,8 +137,8 @@ impl ProbeClientInner {
     }
 
     /// Reads the credentials again after a server rejected the credentials `failed`, or failed verification against
-    /// their CA, unless they have been read again since then, or were last read less than [`REREAD_PAUSE`] ago. Returns
-    /// the latest credentials.
+    /// their CA. Reads nothing if newer credentials have already been read, or if the last read was less than
+    /// [`REREAD_PAUSE`] ago. Returns the latest credentials.
     async fn reread(self: &Arc<Self>, failed: &Arc<Credentials>) -> Result<Arc<Credentials>, Failure> {
         let _one_at_a_time = self.rereading.lock().await;
         let loaded = self.credentials();

@@ -40,7 +40,7 @@ pub struct ServingCertificate(CertificateDer<'static>);
 
 impl ServingCertificate {
     /// Whether the certificate is valid for this IP address or DNS name, as a client that connects to it requires.
-    /// Returns `false` for a text that is neither.
+    /// Returns `false` for text that is neither.
     #[must_use]
     pub fn names(&self, name: &str) -> bool {
         ServerName::try_from(name).is_ok_and(|name| self.check(&name).is_ok())

@@ -10,10 +10,10 @@ use std::time::Duration;
 use crate::config::ServerAddress;
 use crate::timing::{LARGEST_STRETCH, READ_SILENCE, STRETCHED_LIMIT};
 
-/// If a timer fires late by more than this, this process was suspended, and the timeout says nothing about a server.
+/// If a timer is late by more than this, this process was suspended, and the timeout says nothing about a server.
 const SUSPENSION: Duration = Duration::from_millis(250);
 
-/// The factor by which limits are longer than usual: a power of two.
+/// The factor by which limits are stretched: a power of two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Factor(u32);
 

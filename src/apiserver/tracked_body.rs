@@ -50,7 +50,7 @@ impl InFlight {
         }
     }
 
-    /// Lets neither silence nor a broken response count against the server.
+    /// Exempts the server from blame for silence or a broken response.
     pub fn without_blame(mut self) -> Self {
         (self.patience, self.counts) = (None, false);
         self
@@ -78,8 +78,8 @@ impl Drop for InFlight {
     }
 }
 
-/// The body of a response. If the body breaks, the connection counts as broken too, unless the response is exempt from
-/// blame.
+/// The body of a response. If the body breaks off, the connection counts as broken too, unless the response is exempt
+/// from blame.
 pub(super) struct TrackedBody {
     body: Incoming,
     request: InFlight,

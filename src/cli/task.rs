@@ -36,8 +36,7 @@ pub enum Task {
 }
 
 impl Task {
-    /// Returns the log level that applies if no flag sets it. Commands that only inspect a cluster log nothing but
-    /// errors.
+    /// Returns the log level that applies if no flag sets it. Commands that only inspect a cluster log only errors.
     pub(super) fn log_level(&self) -> &'static str {
         match self {
             Self::Run => "info",

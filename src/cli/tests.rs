@@ -691,8 +691,8 @@ fn help_and_version_exit_with_code_zero() {
 
 #[test]
 fn service_variables_of_kubernetes_are_not_flags() {
-    // For a Service named "endpoint-copier-operator", every Pod in its namespace gets environment variables with such
-    // names.
+    // For a Service named "endpoint-copier-operator", every Pod in its namespace gets environment variables with names
+    // like these.
     let env = [
         ("ENDPOINT_COPIER_OPERATOR_SERVICE_HOST", "10.0.0.1"),
         ("ENDPOINT_COPIER_OPERATOR_PORT", "tcp://10.0.0.1:8080"),
