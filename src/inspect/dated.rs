@@ -1,4 +1,4 @@
-//! The times of the last changes of objects. Only reports need them.
+//! The times at which objects last changed. Only reports need them.
 
 use std::collections::HashMap;
 
@@ -30,8 +30,8 @@ pub(super) struct Dated<K> {
     pub changed: Option<Timestamp>,
 }
 
-/// Returns the time of the last recorded change outside the status, or of the creation if no change is recorded. Times
-/// that are out of range do not count.
+/// Returns the time of the last recorded change outside the status, or of the creation if no change is recorded.
+/// Ignores times that are out of range.
 fn last_change(object: &Value) -> Option<Timestamp> {
     let time = |time: &Value| time.as_str()?.parse().ok();
     let metadata = &object["metadata"];

@@ -164,8 +164,8 @@ impl ClusterReader<'_> {
         now.checked_sub(skew.unwrap_or_default()).unwrap_or(now)
     }
 
-    /// Returns the Events with this reason on Services in the namespaces of these rows, from up to [`MAX_PAGES`] pages
-    /// of each list, and an error if a list failed.
+    /// Returns the Events with this reason on Services in the namespaces of these rows, and an error if a list failed.
+    /// Reads up to [`MAX_PAGES`] pages of each list.
     async fn events(&self, rows: &[&mut Row], reason: &str) -> (Vec<DynamicObject>, Option<String>) {
         let kind = ApiResource::erase::<Event>(&());
         let fields = format!("involvedObject.kind=Service,reason={reason}");
@@ -238,8 +238,8 @@ impl ClusterReader<'_> {
         Ok(())
     }
 
-    /// Lists the Nodes that the operator would watch. If the Nodes cannot be listed, copies keep what they have from
-    /// Nodes, and findings say why.
+    /// Lists the Nodes that the operator would watch. If the Nodes cannot be listed, copies keep the data that they
+    /// already have from Nodes, and findings say why.
     async fn list_nodes(&self, index: &mut Index) {
         let mut params = ListParams::default();
         if !self.config.nodes_selector.is_empty() {
@@ -263,8 +263,9 @@ impl ClusterReader<'_> {
         };
     }
 
-    /// Returns the Lease in the configured namespace. If no namespace is configured, the Leases with the configured
-    /// name in all namespaces or, without permission to list these, the Lease in the namespace of the credentials.
+    /// Returns the Lease in the configured namespace. If no namespace is configured, returns the Leases with the
+    /// configured name in all namespaces or, without permission to list them, the Lease in the namespace of the
+    /// credentials.
     pub async fn leases(&self) -> Result<Vec<Lease>, kube::Error> {
         if let Some(namespace) = &self.config.election.namespace {
             return self.lease(namespace).await;
@@ -326,8 +327,8 @@ where
 }
 
 /// Adds the finding to each row whose Service has an Event with this reason, unless a newer Event says that the finding
-/// has ended. Some Events do not count: those on an earlier Service with the same name, those that do not name the
-/// operator as their reporter, those that are too old, and those that are more than [`CLOCK_TOLERANCE`] in the future.
+/// has ended. Ignores Events that are about an earlier Service with the same name, do not name the operator as their
+/// reporter, are too old, or are more than [`CLOCK_TOLERANCE`] in the future.
 pub(super) fn add_reported(rows: &mut [&mut Row], reason: Reason, events: &[DynamicObject], now: Timestamp) {
     let is_current = |event: &&DynamicObject| {
         let age = last_reported(event).map(|at| now.duration_since(at));

@@ -73,8 +73,8 @@ pub enum Error {
     Output(#[from] std::io::Error),
 }
 
-/// Prints what `what` selects, and returns `true` if nothing of that kind is left to do: all Services are in sync,
-/// there is nothing to write, or no Service needs consent.
+/// Prints what `what` selects. Returns `true` if there is nothing to do: all Services are in sync, there is nothing to
+/// write, or no Service needs consent.
 ///
 /// # Errors
 /// Returns an error if the cluster cannot be read, or the result cannot be printed.

@@ -15,9 +15,9 @@ const WAIT_PAUSE: Duration = Duration::from_secs(1);
 /// The minimum time limit of the first read, so that a limit of 0 reads once.
 const MIN_FIRST_READ: Duration = Duration::from_secs(5);
 
-/// Waits until the copies of a Service are in sync or `limit` leaves no time for another read, prints the result, and
-/// returns whether the copies are in sync. A Service that does not exist or is not managed yet counts as not in sync.
-/// Failed reads are repeated.
+/// Waits until the copies of a Service are in sync, or until `limit` leaves no time for another read. Prints the
+/// result, and returns whether the copies are in sync. A Service that does not exist or is not managed yet counts as
+/// not in sync. Failed reads are repeated.
 ///
 /// # Errors
 /// Returns an error if the configuration cannot be used, the last read of the cluster failed, or the result cannot be
@@ -57,8 +57,7 @@ pub async fn wait(config: &Config, service: &ServiceKey, limit: Duration) -> Res
     Ok(in_sync)
 }
 
-/// Whether a Service is managed and in sync. As in `status`, an endpoint that the probes took out does not count as a
-/// difference.
+/// Whether a Service is managed and in sync. As in `status`, an endpoint that the probes took out makes no difference.
 pub(super) fn is_in_sync(report: &ClusterReport, service: &ServiceKey) -> bool {
     let mut rows = report.services.iter();
     rows.any(|row| row.key() == *service && row.managed && row.in_sync)

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-/// The time after which a line is logged again, even if its cause was already logged.
+/// How often a line is logged during an outage, even if its cause was already logged.
 const REPEAT_PAUSE: Duration = Duration::from_secs(60);
 
 /// The maximum number of causes that are logged within one [`REPEAT_PAUSE`].
@@ -32,7 +32,7 @@ struct Outage {
 }
 
 impl FailureLog {
-    /// Creates a log without an outage. `what` names the operation, and begins each line.
+    /// Creates a log without an outage. `what` names the operation, and starts each line.
     #[must_use]
     pub fn new(what: impl Into<Arc<str>>) -> Self {
         Self {

@@ -1,5 +1,5 @@
-//! Records signs of life of watches, the versions that they have reached, and whether they must restart. The view of a
-//! watch without a recent sign of life is stale, however quiet the cluster is.
+//! Records signs of life from watches, the versions that they have reached, and whether they must restart. The view of
+//! a watch without a recent sign of life is stale, however quiet the cluster is.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -104,9 +104,9 @@ impl WatchHealth {
         self.of(&[watch]).iter().any(|(_, watch)| watch.is_open(time))
     }
 
-    /// Whether each watch of these kinds is answered, and has caught up. A watch that has never completed a list does
-    /// not count, because it shows nothing yet. Each new Service name starts one, and any user who may edit a Service
-    /// can add names.
+    /// Whether each watch of these kinds is answered, and has caught up. Ignores watches that have never completed a
+    /// list, because they show nothing yet. Each new Service name starts such a watch, and any user who may edit a
+    /// Service can add names.
     #[must_use]
     pub fn are_current(&self, watches: &[WatchKind]) -> bool {
         let meant = self.of(watches);
@@ -121,9 +121,9 @@ impl WatchHealth {
         }
     }
 
-    /// Returns the names of the kinds of which no watch works and at least one has failed for this long. If one of
-    /// several watches of a kind works, the cause is in the requests of the others, for example a tenant's selector. A
-    /// watch that has never worked does not count as working: it may be the watch of a new name.
+    /// Returns the names of the kinds that have no working watch, but at least one watch that has been failing for this
+    /// long. If one of several watches of a kind works, the cause is in the requests of the others, for example a
+    /// tenant's selector. A watch that has never worked does not count as working: it may be the watch of a new name.
     #[must_use]
     pub fn failing(&self, watches: &[WatchKind], time: Duration) -> Vec<&'static str> {
         let (mut failing, mut working) = (BTreeSet::new(), BTreeSet::new());
@@ -157,9 +157,9 @@ impl WatchHealth {
         last
     }
 
-    /// Whether every watch has shown life within `limit`, not counting pauses that API servers asked for, because a
-    /// replica that honors such a pause is as good as any other. Optional watches do not count, because without them
-    /// a replica still copies everything else.
+    /// Whether every watch has shown life within `limit`. Pauses that API servers asked for do not count as silence,
+    /// because a replica that honors such a pause is as good as any other. Optional watches are ignored, because a
+    /// replica without them still copies everything else.
     ///
     /// # Errors
     /// Returns the names of the watches that have not shown life within `limit`, if there are any.

@@ -45,7 +45,7 @@ pub(super) struct ServiceFacts {
 pub(super) struct ServerAnswer {
     /// The names in the certificate.
     pub names: Vec<String>,
-    /// The addresses and host names by which clients may reach Services and which the certificate lacks.
+    /// The addresses and host names by which clients may reach Services, but which the certificate lacks.
     pub missing: BTreeSet<String>,
     /// The minimum number of seconds by which our clock is ahead of the server's clock; negative if it is behind.
     pub ahead: Option<f64>,
@@ -103,8 +103,7 @@ impl ServiceFacts {
 
 /// Returns the addresses that the source and the copies list, on the ports that the source lists, and on the port of
 /// RKE2's supervisor if the copies have or should have that port. If the source lists no port, the ports of the copies
-/// are used instead. Other ports and other sources are not contacted, because the servers there need not be API
-/// servers.
+/// are used instead. Other ports and other sources are not contacted, because the servers there may not be API servers.
 fn servers(snapshot: &Snapshot) -> BTreeSet<Target> {
     let (Some(service), Some(source)) = (&snapshot.service, &snapshot.source) else {
         return BTreeSet::new();

@@ -116,7 +116,7 @@ fn installations(facts: &Facts) -> Option<Check> {
             Check::failed(
                 NAME,
                 detail,
-                "Install the operator, or look at its Pods and their log: kubectl get pods --all-namespaces --selector \
+                "Install the operator, or check its Pods and their logs: kubectl get pods --all-namespaces --selector \
                  app.kubernetes.io/name=endpoint-copier-operator",
             )
         }

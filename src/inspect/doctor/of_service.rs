@@ -23,9 +23,9 @@ pub(super) fn checks(service: &ServiceFacts, facts: &Facts) -> Vec<Check> {
         copies(row)
     } else {
         let remedy = if row.disabled {
-            "Check that a replica leads: it deletes them. The command plan names them, so that you can delete them yourself."
+            "Check that a replica leads, because it deletes them. To delete them yourself, run the command plan, which lists them."
         } else {
-            "Pass the flags that the operator runs with, or delete the copies as the page on uninstalling says."
+            "Pass the flags of the operator to this command, or delete the copies as the page on uninstalling describes."
         };
         vec![Check::warning("copies", unmanaged(row), remedy)]
     };
@@ -116,7 +116,7 @@ fn endpoints(row: &Row) -> Check {
                 "{of_all}; taken out, because they fail the probes: {}",
                 a_few(&row.taken_out)
             ),
-            "Check these API servers and the network to them. They are put back when they pass the probes again.",
+            "Check these API servers and the network to them. The copies show them as ready again when they pass the probes.",
         )
     }
 }
@@ -259,7 +259,7 @@ fn tls_san(service: &ServiceFacts, facts: &Facts) -> Option<Check> {
         "Add {missing_names} to tls-san in the configuration of each of these servers and restart rke2-server or k3s. \
          With kubeadm, add {missing_names} to apiServer.certSANs and renew the certificate of the API server."
     );
-    // A server may have another certificate for a host name, which it shows only to clients that send the name.
+    // A server may have another certificate for a host name, and present it only to clients that send the name.
     let is_address = |name: &String| service.announced.host_names.iter().all(|host| host != name);
     let verdict = if missing.into_iter().any(is_address) {
         CheckResult::Failed

@@ -11,8 +11,8 @@ use procfs::{ProcResult, WithCurrentSystemInfo as _};
 
 use super::page::{header, number};
 
-/// Returns the start of this process as Unix time in seconds. It is read once, because it changes when somebody sets
-/// the clock.
+/// Returns the start of this process as Unix time in seconds. It is read once, because it changes when someone sets the
+/// clock.
 pub(super) fn start(process: ProcResult<Process>) -> Option<f64> {
     let since_boot = seconds(process.ok()?.stat().ok()?.starttime);
     Some(number(procfs::boot_time_secs().ok()?) + since_boot)

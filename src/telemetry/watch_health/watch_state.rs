@@ -21,9 +21,9 @@ const WATCH_START: Duration = Duration::from_secs(1);
 pub enum Cause {
     /// The watch does not show what the API shows. If its API server answers the watch, that server is behind.
     Behind,
-    /// The API server continues from an earlier resourceVersion than the watch has reached, so the watch would show
-    /// nothing until the server passes the version that the watch has reached. This happens when etcd is restored from
-    /// a backup, and is not the fault of a server.
+    /// The API server has gone back to an earlier resourceVersion than the watch has reached, so the watch would show
+    /// nothing until the server catches up. This happens when etcd is restored from a backup, and is not the fault of a
+    /// server.
     Rewound,
 }
 
@@ -56,8 +56,9 @@ struct WatchStatus {
     restart: Option<Cause>,
     /// The number of objects that the current list has shown.
     shown: usize,
-    /// How many objects a list must exceed to show progress: since the watch last worked, no list has shown more, and
-    /// none was complete. After a complete list, only the watch can show progress.
+    /// The largest number of objects that a list has shown since the watch last worked, or `usize::MAX` after a
+    /// complete list. A list shows progress only if it exceeds this number. After a complete list, only the watch can
+    /// show progress.
     shown_before: usize,
     /// When the watch last worked or a list last made progress, or when the watch began if neither has ever happened.
     well: Instant,
