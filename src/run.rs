@@ -84,7 +84,6 @@ pub async fn run(config: Config) -> Result<(), Error> {
     Ok(ended?)
 }
 
-/// Creates a replica that uses `access`.
 fn replica(config: &Config, access: &Access, metrics: &Metrics, health: &Health) -> Result<Replica, Error> {
     let candidacy = || {
         Ok::<_, Error>(Candidacy {

@@ -42,7 +42,6 @@ const UNKNOWN_TOKENS: (usize, usize) = (3, 12);
 /// concurrent requests with the same token cause only one review.
 type PendingVerdict = Shared<BoxFuture<'static, Option<Verdict>>>;
 
-/// Reviews tokens.
 pub(super) struct Authorization {
     client: Client,
     log: FailureLog,
@@ -57,7 +56,6 @@ struct State {
     paused_until: Option<Instant>,
 }
 
-/// The newest review of a token.
 struct Review {
     begun: Instant,
     /// Whether the last verdict before this review was `Allowed`.
@@ -87,7 +85,6 @@ impl Review {
 }
 
 impl Authorization {
-    /// Creates an authorization that sends its reviews through `client`.
     pub(super) fn new(client: Client) -> Self {
         Self {
             client,

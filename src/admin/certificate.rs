@@ -21,7 +21,6 @@ const PERIOD: Duration = Duration::from_secs(5);
 
 /// The TLS settings of new connections, with the current certificate.
 pub(super) struct Certificate {
-    /// The directory of the files, if there is one.
     directory: Option<PathBuf>,
     current: Mutex<Current>,
 }

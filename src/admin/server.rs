@@ -45,7 +45,6 @@ pub(super) struct Site {
     pub(super) secure: Option<Arc<Secure>>,
 }
 
-/// A response.
 pub(super) struct Document {
     pub(super) status: StatusCode,
     pub(super) content_type: &'static str,

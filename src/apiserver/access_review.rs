@@ -47,7 +47,6 @@ impl NoVerdict {
     }
 }
 
-/// A kind of review.
 struct ReviewKind {
     kind: &'static str,
     api_version: &'static str,

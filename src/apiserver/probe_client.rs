@@ -243,7 +243,6 @@ fn is_supervisor(target: Target) -> bool {
     target.port() == SUPERVISOR_PORT
 }
 
-/// Sends requests without a body.
 type ProbeSender = http1::SendRequest<Empty<Bytes>>;
 
 /// Connects to a target over TLS. The caller must set a time limit.

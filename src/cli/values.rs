@@ -54,7 +54,6 @@ pub(super) fn log_filter(text: &str) -> Result<String, String> {
     Err("must be off, error, warn, info, debug, trace, or directives such as info,kube=debug".to_owned())
 }
 
-/// Parses one of these words.
 pub(super) fn one_of<T: Copy>(words: &[(&str, T)], text: &str) -> Result<T, String> {
     let found = words.iter().find(|(word, _)| *word == text);
     found.map(|(_, value)| *value).ok_or_else(|| {
@@ -123,7 +122,6 @@ pub(super) fn selector(text: &str) -> Result<String, String> {
     )
 }
 
-/// Parses a number of Services.
 pub(super) fn count(text: &str) -> Result<usize, String> {
     let count = text.parse().ok().filter(|count| *count > 0);
     count.ok_or_else(|| "must be a number, at least 1".to_owned())

@@ -12,7 +12,6 @@ use serde::Serialize;
 use endpoint_copier_core::model::{Endpoint, EndpointSlice, Operation, SliceKey, Snapshot, provenance};
 use endpoint_copier_core::plan::Plan;
 
-/// One write.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(super) struct PlannedWrite {
     /// `create`, `update` or `delete`.

@@ -46,7 +46,6 @@ const REPORTED_BY_EVENTS: [Reason; 2] = [Reason::WriteRefused, Reason::OtherInst
 /// How far the clock of a replica may be ahead of the API server's for the replica's Events to count.
 const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_mins(1);
 
-/// The objects that were listed.
 pub(super) struct ListedObjects {
     pub index: Index,
     pub changed: Dates,
@@ -54,7 +53,6 @@ pub(super) struct ListedObjects {
     pub announced: HashMap<ServiceKey, Announced>,
 }
 
-/// Reads a cluster.
 pub(super) struct ClusterReader<'a> {
     pub client: Client,
     pub metrics: Metrics,
@@ -354,7 +352,6 @@ pub(super) fn add_reported(rows: &mut [&mut Row], reason: Reason, events: &[Dyna
     }
 }
 
-/// Returns the time at which an Event was last reported.
 fn last_reported(event: &DynamicObject) -> Option<Timestamp> {
     let data = &event.data;
     let times = [

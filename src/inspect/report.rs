@@ -15,7 +15,6 @@ use endpoint_copier_core::index::Index;
 use endpoint_copier_core::model::{EndpointCounts, Finding, Reason, ServiceKey, Snapshot, is_in_sync};
 use endpoint_copier_core::plan::{Plan, Verdicts, plan};
 
-/// Everything that is reported.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct ClusterReport {

@@ -144,7 +144,6 @@ mod tests {
 
     use super::*;
 
-    /// The captured log.
     #[derive(Clone, Default)]
     struct Sink(Arc<Mutex<Vec<u8>>>);
 

@@ -354,7 +354,7 @@ mod tests {
         assert_eq!(watch_health.failing(&[WatchKind::Sources], limit), ["sources"]);
     }
 
-    /// Any user who may edit a Service can cause new watches again and again.
+    /// Any user who may edit a Service can repeatedly cause new watches.
     #[tokio::test(start_paused = true)]
     async fn watch_that_never_worked_does_not_hide_other_failures() {
         let limit = Duration::from_secs(30);

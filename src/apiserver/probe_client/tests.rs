@@ -20,7 +20,6 @@ use super::*;
 /// A time limit that is much longer than any of these tests takes.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The content of a request.
 #[derive(Clone, Debug, PartialEq)]
 struct Received {
     path: String,

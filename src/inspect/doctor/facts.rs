@@ -13,7 +13,6 @@ use endpoint_copier_core::model::ports::{LeftOut, tcp_numbers};
 use endpoint_copier_core::model::{ServiceKey, Snapshot};
 use endpoint_copier_core::verdicts::{Failure, SUPERVISOR_PORT, Target};
 
-/// All facts about a cluster.
 #[derive(Debug)]
 pub(super) struct Facts {
     /// The time of the read, by the API server's clock if that is known, and by our own otherwise.
@@ -40,7 +39,6 @@ pub(super) struct ServiceFacts {
     pub endpoint_nodes: BTreeSet<String>,
 }
 
-/// The answer of an API server.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct ServerAnswer {
     /// The names in the certificate.
@@ -61,7 +59,7 @@ pub(super) struct Installations {
     pub hidden: Option<Unknown>,
 }
 
-/// One Lease.
+/// One installation of the operator, as its Lease shows it.
 #[derive(Clone, Debug)]
 pub(super) struct Installation {
     pub leader: Leader,

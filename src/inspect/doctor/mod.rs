@@ -50,7 +50,6 @@ struct Diagnosis {
     checks: Vec<Check>,
 }
 
-/// The result of one check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 struct Check {
     #[serde(rename = "check")]

@@ -38,7 +38,6 @@ const RENEWAL: Duration = Duration::from_secs(3);
 /// The maximum number of namespaces in which permissions are reviewed.
 const MAX_REVIEWED_NAMESPACES: usize = 20;
 
-/// Reads all facts.
 pub(super) async fn facts(reader: &ClusterReader<'_>) -> Result<Facts, Error> {
     let Reading { seen, report, hidden } = settled(reader).await?;
     let at = report.at;
@@ -93,7 +92,6 @@ pub(super) async fn facts(reader: &ClusterReader<'_>) -> Result<Facts, Error> {
     })
 }
 
-/// The result of one read.
 struct Reading {
     seen: ListedObjects,
     report: ClusterReport,

@@ -31,7 +31,6 @@ pub(super) struct Uses {
 /// The user of the replicas, and the permissions that this user lacks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Rights {
-    /// The user of the replicas.
     pub who: String,
     pub missing: Vec<Right>,
 }

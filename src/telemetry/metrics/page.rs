@@ -45,7 +45,6 @@ macro_rules! metrics {
 
 pub(super) use metrics;
 
-/// A page of metrics.
 #[derive(Default)]
 pub(super) struct MetricsPage {
     pub registry: Registry,

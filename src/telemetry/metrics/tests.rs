@@ -274,7 +274,6 @@ fn metrics_of_two_instances_are_separate() {
     assert_line(&b, "endpoint_copier_leader_transitions_total 0");
 }
 
-/// Returns the value of a series.
 fn value(metrics: &Metrics, series: &str) -> Option<f64> {
     let text = metrics.render();
     let mut values = text
@@ -420,7 +419,7 @@ fn service_has_eight_series_and_nothing_else_grows() {
     }
 }
 
-/// Everything runs on one thread, and other work runs after each piece.
+/// The operator has one thread, and other work runs after each piece.
 /// Rule: survive.metrics-once
 #[test]
 fn each_piece_of_the_page_has_whole_lines_and_is_short() {
@@ -436,7 +435,7 @@ fn each_piece_of_the_page_has_whole_lines_and_is_short() {
     }
 }
 
-/// Everything runs on one thread.
+/// The operator has one thread, so a scrape delays all other work.
 #[test]
 fn a_scrape_of_five_hundred_services_takes_milliseconds() {
     let metrics = managing(500);
