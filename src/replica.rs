@@ -229,7 +229,7 @@ impl Replica {
             Some(name) = writing.next() => Err(TaskEnded(name)),
         };
         info!("stopping");
-        // First the replica becomes unready. Then no new write begins, writes in flight end, and
+        // First, the replica becomes not ready. Then no new write starts, writes in flight end, and
         // `leader_election::elector` releases the Lease.
         self.health.shutting_down();
         self.stop_election.cancel();

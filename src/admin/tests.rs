@@ -56,8 +56,8 @@ impl Server {
         TcpStream::connect(self.address).await.unwrap()
     }
 
-    /// Sends these requests, and waits for the beginning of the responses without reading them. The kernel buffers
-    /// little for this client.
+    /// Sends these requests, and waits for the start of the responses without reading them. The kernel buffers little
+    /// for this client.
     async fn connect_without_reading(&self, requests: &[u8]) -> TcpStream {
         let socket = TcpSocket::new_v4().unwrap();
         socket.set_recv_buffer_size(4096).unwrap();

@@ -20,7 +20,7 @@ use super::{http_status, is_watch, reads_one_object};
 use crate::telemetry::metrics::Metrics;
 use crate::timing::{ANSWER_LIMIT, BODY_LIMIT, READ_LIMIT};
 
-/// Counts requests by their response, and limits the time until a response begins and, except for watches, until it is
+/// Counts requests by response, and limits the time until a response starts and, except for watches, until it is
 /// complete.
 #[derive(Clone)]
 pub(super) struct CallLimits<S> {

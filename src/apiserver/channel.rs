@@ -67,8 +67,8 @@ pub(super) struct Origin {
 }
 
 impl Origin {
-    /// Records that no healthy server sends such a response. The client leaves the server of this response, unless all
-    /// other addresses are ejected or unhealthy.
+    /// Records that the response shows a broken server. The client leaves this server, unless all other addresses are
+    /// ejected or unhealthy.
     pub fn blame(self, error: &dyn Error) {
         if self.channel.may_eject(&self.connection, true) {
             self.channel.eject(&self.connection, &error.to_string());
@@ -97,8 +97,8 @@ impl Channel {
     }
 
     /// Returns the connection for a request. If an address failed for another client, or probes find it unhealthy, no
-    /// new request is sent to it as long as another address is neither ejected nor unhealthy. For a watch, this returns
-    /// a new connection if there is a better address, or if the current connection's ping limit is now longer than
+    /// new request is sent to it while another address is neither ejected nor unhealthy. For a watch, this returns a
+    /// new connection if there is a better address, or if the current connection's ping limit is now longer than
     /// necessary. Watches restart often anyway, and requests on the old connection are not disturbed.
     fn connection(&self, watches: bool) -> PendingConnection {
         let mut state = self.0.state.lock();
@@ -192,7 +192,7 @@ impl Channel {
         self.drop_connection(|current| Arc::ptr_eq(current, connection), why);
     }
 
-    /// Ejects a server that shows an old state, and leaves it if it is the current one.
+    /// Ejects a server that shows an outdated state, and leaves it if it is the current one.
     fn avoid(&self, Avoid { server, why }: &Avoid) {
         let Server(address) = server;
         self.0.dialer.pool.lock().eject_stale(address, Instant::now());
@@ -216,8 +216,8 @@ impl Channel {
     /// server for longer than API servers usually request in that header.
     ///
     /// A write may fail because of an admission webhook, and then it fails on every server. So a failed write counts
-    /// only while no address is ejected: the client then leaves one address instead of one after another. Reads do not
-    /// pass admission webhooks.
+    /// only while no address is ejected. That way, the client leaves one address, not all of them one after another.
+    /// Reads do not pass admission webhooks.
     fn answered(&self, connection: &Arc<Connection>, is_read: bool, status: StatusCode, took: Duration) {
         self.0.dialer.pool.lock().stretch.answered(took);
         if !status.is_server_error() {
@@ -248,8 +248,8 @@ impl Channel {
         pool.has_other(&connection.address, now) && (is_read || pool.is_clear(now))
     }
 
-    /// Sends a repetition over its own connection, to a server with as few tries of the request as possible. The result
-    /// does not count for or against any server.
+    /// Sends a hedge over its own connection, to a server with as few tries of the request as possible. The result does
+    /// not count for or against any server.
     async fn send_hedged(
         &self,
         request: Request<Body>,

@@ -127,7 +127,7 @@ where
     Ok(read.into())
 }
 
-/// Reads the body of an error response, or only its beginning if it is long.
+/// Reads the body of an error response, or only its start if it is long.
 ///
 /// # Errors
 /// Returns an error if the response breaks off.

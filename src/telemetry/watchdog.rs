@@ -16,7 +16,7 @@ pub struct Stuck(pub Duration);
 pub struct Watchdog(Arc<Mutex<Option<Instant>>>);
 
 impl Watchdog {
-    /// Records that there is work. If there was none before, the time without progress begins now.
+    /// Records that there is work. If there was none before, the time without progress starts now.
     pub fn busy(&self) {
         self.0.lock().get_or_insert_with(Instant::now);
     }
