@@ -97,7 +97,7 @@ fn installations(facts: &Facts) -> Option<Check> {
                 a_few(&led)
             ),
             "Keep one installation and uninstall the others. helm list --all-namespaces shows those that Helm \
-             installed. The copies stay meanwhile.",
+             installed. The copies stay in place.",
         ),
         (_, Some(why)) if led.is_empty() => Check::unknown(NAME, format!("whether a replica leads: {why}")),
         (_, Some(why)) => Check::unknown(

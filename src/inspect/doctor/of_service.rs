@@ -100,7 +100,7 @@ fn endpoints(row: &Row) -> Check {
         let is_other_family =
             copy.total == 0 && row.findings.iter().any(|it| it.reason == Reason::FamilyMissing);
         let remedy = if is_other_family {
-            "The source has no endpoint of the IP families of the Service: see the check copies."
+            "The source has no endpoint in the IP families of the Service: see the check copies."
         } else if source.ready == 0 {
             "Find out why the source has no ready endpoint: kubectl get endpointslices shows it."
         } else {
