@@ -248,7 +248,8 @@ fn tls_san(service: &ServiceFacts, facts: &Facts) -> Option<Check> {
             ),
         ));
     };
-    let missing: Vec<_> = names.intersection(&first.missing).collect();
+    let is_missing = |name: &&String| lacking.iter().any(|(_, server)| server.missing.contains(*name));
+    let missing: Vec<_> = names.iter().filter(is_missing).collect();
     let missing_names = a_few(&missing);
     let detail = format!(
         "the certificate of {} is not valid for {missing_names}, but for {}",

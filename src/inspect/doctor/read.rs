@@ -52,12 +52,7 @@ pub(super) async fn facts(reader: &ClusterReader<'_>) -> Result<Facts, Error> {
     let names: BTreeSet<_> = services.iter().flat_map(ServiceFacts::names).collect();
     let targets: BTreeSet<_> = services.iter().flat_map(|service| &service.servers).collect();
     let servers = join_all(targets.into_iter().map(|target| answer(*target, &names)));
-    let namespaces: BTreeSet<_> = services
-        .iter()
-        .filter(|service| service.row.managed)
-        .map(|service| service.row.namespace.as_str())
-        .take(MAX_REVIEWED_NAMESPACES)
-        .collect();
+    let namespaces = reviewed_namespaces(&services);
     let end = Instant::now() + RENEWAL + TASK_LIMIT;
     let operator = async {
         read_leases_again(reader, &mut installations, end).await;
@@ -221,6 +216,13 @@ async fn announced_by_metallb(client: &Client) -> Result<BTreeMap<ServiceKey, BT
             .insert(text("node").to_owned());
     }
     Ok(announced)
+}
+
+/// Returns namespaces of managed Services, at most [`MAX_REVIEWED_NAMESPACES`].
+pub(super) fn reviewed_namespaces(services: &[ServiceFacts]) -> BTreeSet<&str> {
+    let managed = services.iter().filter(|service| service.row.managed);
+    let namespaces: BTreeSet<_> = managed.map(|service| service.row.namespace.as_str()).collect();
+    namespaces.into_iter().take(MAX_REVIEWED_NAMESPACES).collect()
 }
 
 /// Reviews the permissions of the replicas. If this command uses the credentials of a Pod, it reviews its own

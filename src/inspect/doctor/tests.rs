@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 
 use super::facts::{Installation, Installations, ServerAnswer, ServiceFacts};
+use super::read::reviewed_namespaces;
 use super::rights::{Rights, Uses, needed};
 use super::*;
 use crate::inspect::announced::Announced;
@@ -390,6 +391,26 @@ fn nodes_that_may_announce_are_checked() {
     ]);
 }
 
+/// Many Services in one namespace do not hide the other namespaces.
+#[test]
+fn permissions_are_reviewed_in_20_namespaces() {
+    let service = |namespace: String, name: String| {
+        let mut service = facts().services.remove(0);
+        (service.row.namespace, service.row.name) = (namespace, name);
+        service
+    };
+    let many = (0..30).map(|number| service("a".to_owned(), format!("service-{number}")));
+    let services: Vec<_> = many
+        .chain((0..30).map(|number| service(format!("b-{number:02}"), "service".to_owned())))
+        .collect();
+    let reviewed = reviewed_namespaces(&services);
+    assert_eq!(reviewed.len(), 20);
+    assert!(
+        reviewed.contains("a") && reviewed.contains("b-18"),
+        "{reviewed:?}"
+    );
+}
+
 #[test]
 fn names_of_serving_certificates_are_checked() {
     use CheckResult::{Failed, Ok, Unknown, Warning};
@@ -422,6 +443,19 @@ fn names_of_serving_certificates_are_checked() {
                 lacks(facts, "192.0.2.2:6443", "api.example.com");
             },
             Some((Warning, "not valid for api.example.com")),
+        ),
+        // The first server lacks only the host name, and the second one only the address.
+        (
+            "tls-san",
+            |facts| {
+                facts.services[0]
+                    .announced
+                    .host_names
+                    .insert("api.example.com".to_owned());
+                lacks(facts, "192.0.2.1:6443", "api.example.com");
+                lacks(facts, "192.0.2.2:6443", VIP);
+            },
+            Some((Failed, "not valid for 192.0.2.100, api.example.com")),
         ),
         // Another Service has that address.
         (
