@@ -14,7 +14,7 @@ use endpoint_copier_core::testing::world::World;
 use endpoint_copier_core::testing::{Build as _, BuildService as _, BuildSlice as _, facts, service, slice};
 use endpoint_copier_core::verdicts::{Candidate, Leadership, Report, Target, judge};
 
-/// The source slice, with `endpoints` endpoints. `last` is the last part of the address of one endpoint.
+/// The source slice, with `endpoints` endpoints. `last` is the last octet of the address of one endpoint.
 fn source(endpoints: usize, last: u8) -> EndpointSlice {
     let mut addresses: Vec<_> = (1..endpoints)
         .map(|n| format!("10.0.{}.{}", n / 250, n % 250))

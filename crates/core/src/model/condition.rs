@@ -33,8 +33,8 @@ pub struct Condition {
     pub message: Cow<'static, str>,
 }
 
-/// Whether the copies of a Service are in sync. `is_done` says whether nothing is left to write. An endpoint that the
-/// probes took out does not count as a difference.
+/// Whether the copies of a Service are in sync. `is_done` says whether nothing is left to write. If probes take an
+/// endpoint out, the copies stay in sync.
 #[must_use]
 pub fn is_in_sync<'a>(is_done: bool, findings: impl IntoIterator<Item = &'a Finding>) -> bool {
     is_done && undone(findings).is_none()
@@ -108,7 +108,7 @@ pub(super) fn own<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<B
     Ok(own.and_then(|own| {
         let mut known = ConditionStatus::ALL.into_iter();
         Some(Box::new(Condition {
-            // With any other status, the condition counts as missing, so that the operator replaces it.
+            // The operator treats a condition with any other status as missing, and replaces it.
             status: known.find(|status| status.as_str() == own.status)?,
             reason: own.reason.into_owned().into(),
             message: own.message.into_owned().into(),

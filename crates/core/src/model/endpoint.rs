@@ -6,8 +6,8 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::discovery::v1::{EndpointConditions, EndpointHints};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 
-/// Like the `Endpoint` of `k8s-openapi`, but it takes a quarter of the memory, because fields that most endpoints lack
-/// are behind a pointer. It has no `deprecatedTopology`, which clients of `discovery.k8s.io/v1` cannot write.
+/// Like `Endpoint` in `k8s-openapi`, but a quarter of the size, because fields that most endpoints lack are behind a
+/// pointer. It has no `deprecatedTopology`, which clients of `discovery.k8s.io/v1` cannot write.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct Endpoint {

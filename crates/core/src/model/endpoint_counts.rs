@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 
 use super::{EndpointSlice, Kept};
 
-/// The numbers of endpoints by condition.
+/// The number of endpoints in each condition.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EndpointCounts {
     /// Endpoints that get traffic.
     pub ready: usize,
-    /// Endpoints that are not ready and not shutting down. They get no traffic.
+    /// Endpoints that are neither ready nor shutting down. They get no traffic.
     pub unready: usize,
-    /// Endpoints that are not ready and shutting down. They get no traffic while another endpoint is ready.
+    /// Endpoints that are shutting down and not ready. They get no traffic while another endpoint is ready.
     pub terminating: usize,
 }
 
@@ -19,7 +19,7 @@ pub struct EndpointCounts {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SourceAndCopies {
     /// Endpoints in slices of the source, for the families that the Service wants. Endpoints that lead back to the
-    /// Service do not count if the copies leave them out.
+    /// Service are not counted if the copies leave them out.
     pub source: EndpointCounts,
     /// Endpoints in the copies.
     pub copies: EndpointCounts,
@@ -34,9 +34,9 @@ enum Traffic {
 }
 
 impl EndpointCounts {
-    /// Counts the endpoints of slices. An address in several slices counts once, in its best condition, because
-    /// kube-proxy uses that one. An absent condition has the API's default value. The counts of outlines
-    /// ([`Kept::Outline`]) are added, so an address that is also in another slice counts twice.
+    /// Counts the endpoints of slices. An address in several slices is counted once, in its best condition, because
+    /// kube-proxy uses that condition. An absent condition has the API's default value. The counts of outlines
+    /// ([`Kept::Outline`]) are added, so an address that is also in another slice is counted twice.
     pub fn of<'a>(slices: impl IntoIterator<Item = &'a EndpointSlice>) -> Self {
         let mut by_address: BTreeMap<&str, Traffic> = BTreeMap::new();
         let mut outlined = Self::default();
@@ -67,7 +67,7 @@ impl EndpointCounts {
         }
     }
 
-    /// The number of all endpoints.
+    /// The total number of endpoints.
     #[must_use]
     pub fn total(&self) -> usize {
         self.ready + self.unready + self.terminating

@@ -18,8 +18,8 @@ macro_rules! reasons {
         }
 
         impl Reason {
-            /// Whether something that the user asked for is missing while the finding lasts. With other findings,
-            /// everything exists, but is perhaps not what the user meant.
+            /// Whether something that the user asked for is missing while the finding lasts. Otherwise, everything
+            /// exists, but might not be what the user meant.
             #[must_use]
             pub fn leaves_undone(self) -> bool {
                 match self { $(Self::$reason => $undone,)+ }
@@ -57,7 +57,7 @@ reasons! {
             the operator ignores the value and keeps copying, but the Service counts as out of sync.",
         remedy: "Fix the annotation that the message names.";
 
-    /// The managed Service has a selector: the built-in controller writes its slices.
+    /// The managed Service has a selector, so Kubernetes writes its slices.
     HasSelector, leaves_undone: true,
         means: "The Service has a selector, so Kubernetes itself manages its EndpointSlices. The operator deletes the \
             copies of the Service.",
@@ -74,15 +74,15 @@ reasons! {
         means: "The Service names itself as its source. The operator deletes the copies of the Service.",
         remedy: "Name another Service as the source.";
 
-    /// The limits allow no more managed Services, so this one gets no copies. Or the Service has too many ports.
+    /// There are too many managed Services, so this one gets no copies. Or the Service has too many ports.
     LimitReached, leaves_undone: true,
-        means: "The number of managed Services exceeds the limit for the namespace or for the cluster. Services that \
-            have copies come first, then the oldest Services, then the first by name. This Service gets no copies, and \
-            the operator deletes those that it had. Or the Service has too many ports. Copies have at most 100 ports, \
-            as the documentation of EndpointSlices allows, and fewer if their names and the values of `appProtocol` \
-            together exceed 16 KiB.",
-        remedy: "Remove the annotation `endpoint-copier/enabled` from Services that need no copies, so that the next \
-            Service in line immediately gets its copies. Or raise the limit that the message names: \
+        means: "The namespace or the cluster has too many managed Services, or this Service has too many ports. If \
+            there are too many Services, those that have copies come first, then the oldest, then the first by name. \
+            This Service gets no copies, and the operator deletes those that it had. If there are too many ports, the \
+            copies have only the first ones: at most 100, as the documentation of EndpointSlices allows, and fewer if \
+            their names and the values of `appProtocol` together exceed 16 KiB.",
+        remedy: "Remove the annotation `endpoint-copier/enabled` from Services that need no copies. The next Service \
+            in line then immediately gets its copies. Or raise the limit that the message names: \
             `--max-services-per-namespace` or `--max-services`. If the Service has too many ports, split them among \
             several Services.";
 
@@ -124,10 +124,9 @@ reasons! {
 
     /// The source has no endpoint of an IP family that the managed Service needs.
     FamilyMissing, leaves_undone: false,
-        means: "The source has no endpoints in an IP family that the Service needs: it has endpoints in none of the \
-            Service's families, or in only one of them although the `ipFamilyPolicy` of the Service is \
-            `RequireDualStack`. The operator never sends this Event for `default/kubernetes`, because it takes the \
-            addresses of the missing family from Nodes.",
+        means: "The source has no endpoints in any of the Service's IP families, or it has endpoints in only one of \
+            them and the `ipFamilyPolicy` of the Service is `RequireDualStack`. The operator never sends this Event \
+            for `default/kubernetes`, because it takes the addresses of the missing family from Nodes.",
         remedy: "Give the source endpoints of that family, or run the command in the message. If the second family is \
             missing, the command removes it with `ipFamilyPolicy: SingleStack`. If the first family of a Service with \
             a cluster IP is missing, the command deletes and recreates the Service, because the first family cannot \
@@ -171,10 +170,10 @@ reasons! {
 
     /// The API server keeps rejecting a write.
     WriteRefused, leaves_undone: true,
-        means: "The API server rejects a write, for example with 403 or 422, or something else reverts a copy: before \
-            an update is stored, or after each of 30 writes in a row. The operator retries after 5 s, and doubles the \
-            delay up to 30 s.",
-        remedy: "Read the reason in the message, such as an admission policy, an invalid value, or a missing \
+        means: "The API server rejects a write, for example with 403 or 422, or something else reverts a copy, either \
+            before an update is stored or after each of 30 writes in a row. The operator retries after 5 s, and \
+            doubles the delay up to 30 s.",
+        remedy: "Fix the problem that the message names, such as an admission policy, an invalid value, or a missing \
             permission. If the chart value `rbac.namespaces` leaves out the namespace, the operator can write neither \
             copies nor Events there, so only its log has the reason.";
 
@@ -193,9 +192,9 @@ reasons! {
         means: "The source lists no endpoints in an IP family, and the operator keeps the last good copy, because the \
             source is `default/kubernetes` or the annotation `endpoint-copier/when-source-empty` is `hold`.",
         remedy: "To find out why the source is empty, list its EndpointSlices. For `default/kubernetes`, run `kubectl \
-            get endpointslices --namespace default --selector kubernetes.io/service-name=kubernetes`. The API server \
-            that answers this command should itself be listed. If it is not, check whether the API servers are still \
-            starting. If the copy should become empty too, set `endpoint-copier/when-source-empty: follow`.";
+            get endpointslices --namespace default --selector kubernetes.io/service-name=kubernetes`. The output \
+            should include the API server that responds to this command. If it does not, check whether the API servers \
+            are still starting. To let the copy become empty too, set `endpoint-copier/when-source-empty: follow`.";
 
     /// The source is empty, and there is no copy to hold.
     SourceEmpty, leaves_undone: true,
@@ -207,19 +206,19 @@ reasons! {
     /// A traffic policy is `Local`, and an endpoint has no node.
     NodeNameMissing, leaves_undone: false,
         means: "`externalTrafficPolicy` or `internalTrafficPolicy` is `Local`, and a ready endpoint has no `nodeName`, \
-            so the endpoint is not local to any node. With `externalTrafficPolicy: Local`, its node does not announce \
-            the address of the Service. With `internalTrafficPolicy: Local`, clients on its node do not reach the \
-            endpoint. For `default/kubernetes`, the operator takes the names from Nodes; the message says which \
-            address has no Node, and why.",
+            so the endpoint is not local to any node. With `externalTrafficPolicy: Local`, the endpoint's node does \
+            not announce the address of the Service. With `internalTrafficPolicy: Local`, clients on that node do not \
+            reach the endpoint. For `default/kubernetes`, the operator takes the names from Nodes; the message says \
+            which address has no Node, and why.",
         remedy: "Fix the problem that the message names: `status.addresses` of the Nodes, `--nodes-selector`, or the \
             permission to list Nodes. For any other source, set `nodeName` in its EndpointSlices. Or set the traffic \
             policy to `Cluster`.";
 
     /// Probes took API servers out of the copies, or would have with `--probe=enforce`.
     EndpointUnreachable, leaves_undone: false,
-        means: "An API server fails the probes of the operator, for example because it does not answer or answers with \
-            5xx, while another API server passes them. The copy shows the failing server as not ready, so this server \
-            gets no traffic. With `--probe=observe`, the operator only reports the server.",
+        means: "An API server fails the probes of the operator, for example because it does not respond or responds \
+            with 5xx, while another API server passes them. The copy shows the failing server as not ready, so this \
+            server gets no traffic. With `--probe=observe`, the operator only reports the server.",
         remedy: "Check this API server and the network to it. The server gets traffic again automatically once it has \
             answered `--probe-successes` probes in a row (3 by default), over at least 3 s.";
 
@@ -230,9 +229,9 @@ reasons! {
         remedy: "Check the API servers. If they are healthy, check whether a NetworkPolicy or a firewall blocks the \
             operator.";
 
-    /// API servers answer probes with 401 or 403.
+    /// API servers respond to probes with 401 or 403.
     ProbeUnauthorized, leaves_undone: false,
-        means: "API servers answer the probes with 401 or 403. These servers count as alive, but the operator does not \
+        means: "API servers respond to the probes with 401 or 403. These servers are alive, but the operator does not \
             know whether they are ready.",
         remedy: "Allow the ServiceAccount of the operator to `get` the nonResourceURL `/readyz`, as the chart does.";
 
@@ -250,7 +249,7 @@ reasons! {
         means: "The Service has EndpointSlices that are not copies. kube-proxy sends traffic to their endpoints too. \
             The operator does not touch these slices. There is one Event for each origin of the slices: slices that \
             Kubernetes mirrors from an `Endpoints` object with the same name as the Service; slices that Kubernetes \
-            left behind from when the Service had a selector; and slices that another component writes.",
+            left behind when the selector was removed from the Service; and slices that another component writes.",
         remedy: "Run the commands in the message. A mirrored slice keeps coming back until the `Endpoints` object is \
             deleted. If another component writes the slices, stop it before you delete them.";
 
@@ -261,9 +260,8 @@ reasons! {
             leaves such an object behind.",
         remedy: "If the `Endpoints` object has the label `endpointslice.kubernetes.io/managed-by: \
             endpoint-copier-operator`, the Go operator created it. Delete it with the command in the message, or set \
-            `rbac.goOperator: true` in the chart until it is deleted. If the object does not have this \
-            label, see `ForeignSlices` if the Service is managed. If the Service is not managed, do not delete the \
-            object.";
+            `rbac.goOperator: true` in the chart until it is deleted. If the object does not have this label, see \
+            `ForeignSlices` for a managed Service, and do not delete the object for any other Service.";
 }
 
 /// The reason of the only Event whose type is not `Warning`.

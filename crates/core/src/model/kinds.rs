@@ -3,7 +3,7 @@
 use super::words::words;
 
 words! {
-    /// A watch, including the list that it begins with.
+    /// A watch, including its initial list.
     WatchKind {
         /// All Services.
         Services => "services",
@@ -63,7 +63,7 @@ words! {
     ReconcileResult {
         /// Nothing is left to do.
         Success => "success",
-        /// The sync is retried after a growing pause.
+        /// The sync is retried with backoff.
         Error => "error",
         /// The sync is retried immediately. This operator never does that.
         Requeue => "requeue",
@@ -78,7 +78,7 @@ words! {
         /// The API server no longer knows the resourceVersion (410), or does not know it yet, for example after a
         /// restore from a backup.
         Expired => "expired",
-        /// The API server answered with an error, or did not answer.
+        /// The API server responded with an error, or did not respond.
         Error => "error",
         /// The set of watched names changed.
         Selector => "selector",

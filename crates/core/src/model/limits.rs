@@ -3,7 +3,7 @@
 use super::{Finding, Reason, ServiceKey, annotation};
 
 /// The limits on the number of managed Services that get copies. The Service that the flags name, and Services in
-/// namespace `default` that copy `default/kubernetes`, do not count.
+/// namespace `default` that copy `default/kubernetes`, are exempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ServiceLimits {
     /// The limit in one namespace.

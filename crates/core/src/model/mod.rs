@@ -213,7 +213,7 @@ key! {
     SliceKey
 }
 
-/// The settings for Services that the flags define.
+/// The settings that flags define for Services.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Defaults {
     /// The source of a managed Service that names none.

@@ -32,8 +32,7 @@ pub struct NodeAddress {
 pub struct Node {
     /// Its name, as in the `nodeName` of an endpoint.
     pub name: Arc<str>,
-    /// The internal and external addresses of the Node that an endpoint can have, in the order in which the Node lists
-    /// them. At most 64.
+    /// The Node's internal and external addresses that an endpoint can have, in the Node's order. At most 64.
     pub addresses: Box<[NodeAddress]>,
     /// The value of the `topology.kubernetes.io/zone` label, unless it is empty.
     pub zone: Option<Box<str>>,
@@ -51,7 +50,7 @@ pub struct NodeObject {
 }
 
 impl Node {
-    /// The addresses of one kind and family, in the order in which the Node lists them.
+    /// The addresses of one kind and family, in the Node's order.
     pub fn addresses_of(&self, kind: NodeAddressKind, family: Family) -> impl Iterator<Item = IpAddr> {
         let addresses = self.addresses.iter();
         let wanted = addresses.filter(move |known| known.kind == kind && Family::of(known.address) == family);

@@ -123,12 +123,14 @@ impl Nodes {
         nodes.next().filter(|_| nodes.next().is_none())
     }
 
-    /// Given the listed address of an API server, returns the server's address in `family`. Candidates are the
-    /// addresses of the same kind of the only Node that has `listed`, except those in `own`, the addresses of the
-    /// managed Service itself. If only some candidates are shared with other Nodes, the shared ones are excluded,
-    /// because they might belong to other servers. The result is the lowest remaining candidate in `shown`, the
-    /// addresses that copies show, because the order of a Node's addresses can change. If `shown` contains none of the
-    /// candidates, the result is the first candidate.
+    /// Given the listed address of an API server, returns the server's address in `family`.
+    ///
+    /// - The candidates are the addresses of the only Node that has `listed`, if they are of the same kind as `listed`
+    ///   and not in `own`, the addresses of the managed Service itself.
+    /// - Candidates that other Nodes share are excluded unless all are shared, because they might belong to other
+    ///   servers.
+    /// - The result is the lowest candidate in `shown`, the addresses that copies show, because the order of a Node's
+    ///   addresses can change. If no candidate is in `shown`, the result is the first candidate.
     ///
     /// # Errors
     /// Returns the reason if there is no such address.

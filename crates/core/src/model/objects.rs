@@ -204,7 +204,7 @@ pub enum Kept {
 }
 
 impl EndpointSlice {
-    /// Whether the slice has no endpoint. Endpoints that are not ready count.
+    /// Whether the slice has no endpoints, ready or not.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         match &self.kept {
@@ -249,8 +249,8 @@ pub struct Unreadable {
 
 impl Unreadable {
     /// Reads parts of an object that could not be decoded because of `error`: the condition, and the name, namespace,
-    /// UID, resourceVersion, creation time, labels and annotations. Each of them is read separately. A field, label or
-    /// annotation of the wrong type counts as absent.
+    /// UID, resourceVersion, creation time, labels and annotations. Each part is read separately. A field, label or
+    /// annotation of the wrong type is treated as absent.
     #[must_use]
     pub fn read(object: &RawValue, error: impl ToString) -> Self {
         #[derive(Deserialize)]

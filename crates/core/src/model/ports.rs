@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::ServicePort;
 use k8s_openapi::api::discovery::v1::EndpointPort;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-/// Ports of a Service that its copies do not have.
+/// The ports of a Service that its copies leave out.
 #[derive(Debug, Default, PartialEq)]
 pub struct LeftOut {
     /// Target ports whose number is unknown.
@@ -53,7 +53,7 @@ pub fn ports(
     (wanted.is_empty() || !known.is_empty()).then_some(known)
 }
 
-/// Numbers of ports by name and protocol.
+/// Port numbers by name and protocol.
 type Numbers<'a> = HashMap<(&'a str, &'a str), i32>;
 
 /// The numbers of the ports of a slice. If a name occurs twice with the same protocol, the first one wins.

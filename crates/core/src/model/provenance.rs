@@ -23,12 +23,12 @@ documented! {
     /// resourceVersion of the source slice that the copy was last written from.
     RESOURCE_VERSION = "endpoint-copier/source-resource-version" =>
         "`resourceVersion` of the source EndpointSlice from which the operator last wrote the copy.";
-    /// A Kubernetes annotation: the time of the last change of the endpoints. Copied from the source slice if that
+    /// A Kubernetes annotation: the time of the last change to the endpoints. Copied from the source slice if that
     /// slice has it.
     TRIGGER_TIME = "endpoints.kubernetes.io/last-change-trigger-time" =>
         "Time of the last change to the endpoints. If the source EndpointSlice has this annotation, the operator \
-         copies its value. If not, the value is the time at which the operator first saw the cause of the change, such \
-         as a change to the source or a failed probe. kube-proxy uses this time to measure its network programming \
+         copies its value. If not, the value is the time when the operator first saw the cause of the change, such as \
+         a change to the source or a failed probe. kube-proxy uses this time to measure its network programming \
          latency.";
     /// Addresses of the endpoints that the operator marked as not ready because of failed probes.
     UNREACHABLE = "endpoint-copier/unreachable" =>
@@ -37,7 +37,7 @@ documented! {
          answers. An address in this list has no effect if its endpoint is ready in the copy.";
 }
 
-/// The source slice of a copy, as the annotations of the copy state it. Users can edit these annotations.
+/// The source slice of a copy, according to the annotations of the copy. Users can edit these annotations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Provenance<'a> {
     /// Namespace of the source slice.

@@ -26,8 +26,8 @@ pub fn is_named_after(slice: &str, service: &str) -> bool {
 /// the name of the slice does not show where the Service's name ends.
 #[must_use]
 pub fn named_after(slice: &SliceKey) -> Vec<ServiceKey> {
-    // Without this check, if a Service `app` consents, a forged copy of a slice `app-admin` would reveal whether there
-    // is a Service `app-admin`.
+    // Without this check, a forged copy of a slice `app-admin` would reveal whether a Service `app-admin` exists, if a
+    // Service `app` gives consent.
     let is_random = |word: &str| word.len() == RANDOM && word.bytes().all(|c| RANDOM_CHARACTERS.contains(&c));
     let split = slice.name().rsplit_once('-').filter(|(_, word)| is_random(word));
     std::iter::once(slice.name())

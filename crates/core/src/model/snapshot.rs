@@ -47,7 +47,8 @@ pub struct Snapshot {
     /// Whether source slices might no longer exist, because their watch is interrupted or relists. If so, a GET must
     /// confirm the source slice before a copy is created.
     pub in_doubt: bool,
-    /// When the change that caused this snapshot was first seen, as RFC 3339. `None` if the plan is only displayed.
+    /// When the change that caused this snapshot was first seen, in RFC 3339 format. `None` if the plan is only
+    /// displayed.
     pub cause: Option<String>,
     /// Whether findings of probes are reported. They are reported only for the Service that the flags name, and for
     /// Services in namespace `default` that copy `default/kubernetes`. Other users do not learn which API servers fail.
@@ -61,7 +62,7 @@ pub struct Snapshot {
 
 impl Snapshot {
     /// Whether it is still unknown which copies the Service may have, because the slices of its source are not listed
-    /// or the consent is unknown. If so, the plan can only delete copies without consent.
+    /// yet or consent is unknown. If so, the plan can only delete copies without consent.
     #[must_use]
     pub fn is_undecided(&self) -> bool {
         let source = self.service.as_ref().and_then(|service| service.source());
@@ -101,7 +102,7 @@ pub struct Source {
     pub key: ServiceKey,
     /// Whether a Service with this name exists.
     pub exists: bool,
-    /// Whether copies belong to it, because it is or was a managed Service itself.
+    /// Whether it has copies, because it is or was a managed Service itself.
     pub has_copies: bool,
     /// Its slices, except copies and slices in `unreadable`.
     pub slices: SlicesByKey,

@@ -17,15 +17,14 @@ pub const SUSPECTED: &str = "endpoint-copier/suspected";
 const OBJECTION: &str = "objection.endpoint-copier/";
 /// The maximum number of entries that are read from one text: two families of 16 addresses, with two ports each.
 const MAX_ENTRIES: usize = 64;
-/// A replica ignores a round that exceeds the highest round that it knows by more than this, because only a forged
-/// round is that high. Otherwise, a forged round could use up all numbers, and later suspicions could not differ from
-/// earlier ones.
+/// How far a round may exceed the highest round that a replica knows. The replica ignores higher rounds, because only a
+/// forged round is that high, and it could use up all numbers, which would leave none for later suspicions.
 const MAX_ROUND_LEAD: u64 = 1 << 32;
 /// How long the leader waits for objections from the other replicas.
 pub(super) const HEARD_AFTER: Duration = Duration::from_millis(300);
 /// How long an objection counts after the leader first saw it.
 const OBJECTION_LASTS: Duration = Duration::from_secs(10);
-/// The time after which a replica repeats its objection.
+/// How often a replica repeats its objection.
 const REPEAT_AFTER: Duration = Duration::from_secs(5);
 /// The leader removes an objection that has not changed for longer than this.
 const STALE_AFTER: Duration = Duration::from_secs(60);
@@ -137,7 +136,7 @@ impl Hearing {
     }
 
     /// Records the annotations of the Lease as the watch or a GET shows them. If the Lease does not exist, pass an
-    /// empty map. This call also confirms a value whose write had no response. Call it before the first
+    /// empty map. This call also confirms a value whose write got no response. Call it before the first
     /// [`Hearing::suspect`], so that no round is used twice.
     pub fn see(&mut self, annotations: &BTreeMap<String, String>, now: Moment) {
         let value = annotations.get(SUSPECTED).map_or("", String::as_str);

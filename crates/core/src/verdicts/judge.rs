@@ -136,10 +136,9 @@ impl<'a> Evidence<'a> {
         }
     }
 
-    /// The addresses that are out. A judgment depends on which addresses were out before, so it is repeated with its
-    /// own result as the memory until the result stays the same. This way, there is one write instead of several. The
-    /// repetition ends, because an address that returns is taken out again only if it is down, and an address that is
-    /// out and down stays out.
+    /// The addresses that are out. A judgment depends on which addresses were out before. To avoid several writes, it
+    /// is repeated with its own result as the memory until the result stays the same. The repetition ends, because an
+    /// address that returns is taken out again only if it is down, and an address that is out and down stays out.
     fn out(&self, candidates: &[Candidate]) -> BTreeMap<IpAddr, Unreachable> {
         let remembered = candidates.iter().filter(|candidate| candidate.was_out);
         let mut memory: BTreeSet<_> = remembered.map(|candidate| candidate.address).collect();
@@ -206,7 +205,7 @@ impl<'a> Evidence<'a> {
         })
     }
 
-    /// `7.blind`: whether no endpoint has answered 2xx for 3 s, so that the fault might be on this replica's side. A
+    /// `7.blind`: whether no endpoint has answered 2xx for 3 s. If so, the fault might be on this replica's side. A
     /// family that was just listed is not blind yet.
     fn is_blind(&self) -> bool {
         let mut all = self.ports.iter().flat_map(|port| port.facts.values());
@@ -248,7 +247,7 @@ impl Port<'_> {
         self.facts.get(&address).copied().unwrap_or(&UNLISTED)
     }
 
-    /// `7.ignored`: whether the port works on no address, so that it says nothing about any single address.
+    /// `7.ignored`: whether the port works on no address. If so, it says nothing about any single address.
     fn is_ignored(&self) -> bool {
         let mut all = self.facts.values();
         all.all(|facts| matches!(facts.phase, Phase::Down | Phase::New))

@@ -9,12 +9,12 @@
 //!
 //! [`Targets`] holds the state of each *target*, which is an address and a port. The leader suspects a target that
 //! fails repeatedly, and [`Hearing`] holds its suspicions and the objections of other replicas to them. A [`Report`]
-//! combines [`Targets`] and [`Hearing`] at one moment, as facts that change only when a judgment can change. Therefore,
-//! a report that equals the previous report is no reason to judge again. [`judge`] judges one family of one managed
+//! combines [`Targets`] and [`Hearing`] at one moment, as facts that change only when a judgment can change. If a
+//! report equals the previous one, nothing needs to be judged again. [`judge`] judges one family of one managed
 //! Service.
 //!
-//! If a rule leaves a choice, an endpoint is not taken out: a dead server that gets traffic costs some connections, but
-//! a live server without traffic can cost all of them.
+//! When in doubt, an endpoint is not taken out: a dead server that gets traffic costs some connections, but a live
+//! server without traffic can cost all of them.
 
 use std::ops::Add;
 use std::time::Duration;

@@ -13,7 +13,7 @@ const CONTRAST_AFTER: Duration = Duration::from_millis(300);
 /// The same minimum if the failures might be due to an etcd stall that is over: an API server can notice a stall up to
 /// 2 s later than another API server, and the end of the stall up to 1 s later than the leader.
 const CONTRAST_AFTER_STALL: Duration = Duration::from_secs(3);
-/// If it takes longer than this until the Lease has a suspicion, etcd might be stalled.
+/// If storing a suspicion in the Lease takes longer than this, etcd might be stalled.
 const STORED_WITHIN: Duration = Duration::from_millis(150);
 /// How long a success counts as recent after an attempt has failed. A family without a recent success is blind, unless
 /// all its targets were listed less than this time ago.
@@ -44,13 +44,13 @@ pub struct Report {
 /// The facts of one target. The default is a target that was just listed.
 #[expect(
     clippy::struct_excessive_bools,
-    reason = "each fact is a yes or no of its own"
+    reason = "the facts are independent of each other"
 )]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TargetFacts {
     /// The phase of the target.
     pub phase: Phase,
-    /// Whether an attempt has given a result, of any kind, since the target was listed.
+    /// Whether an attempt has had any result since the target was listed.
     pub is_known: bool,
     /// Whether the latest result is 2xx.
     pub answers: bool,
@@ -68,9 +68,9 @@ pub struct TargetFacts {
     pub since: Option<Moment>,
     /// When it last answered 2xx, while it is failing or down.
     pub last_success: Option<Moment>,
-    /// Other addresses of the family that answered 2xx on this port to an attempt that began after the first failure of
-    /// the target's current run of failures, and that have not failed since then. The last failure of the run came at
-    /// least 300 ms after their first such answer, or 3 s if the failures might be due to an etcd stall.
+    /// Other addresses of the family that work on this port while the target fails: each answered 2xx to an attempt
+    /// that began after the first failure of the target's current run, and has not failed since. The last failure of
+    /// the run came at least 300 ms after its first such answer, or 3 s if the failures might be due to an etcd stall.
     pub contrasts: BTreeSet<IpAddr>,
     /// Whether another replica objects to the suspicion, because the target answers the probes of that replica.
     pub has_objection: bool,
@@ -101,7 +101,7 @@ impl Targets {
 
 impl TargetState {
     /// Whether the failures might be due to an etcd stall that is over. While etcd stalls, the suspicion cannot be
-    /// stored, so the target must fail again after the suspicion was stored. If storing took long, the new failed
+    /// stored, so the target must fail again after the suspicion is stored. If storing took long, the new failed
     /// attempt must have begun after the other replicas had time to object.
     fn may_have_stalled(&self, stored: Moment) -> bool {
         let Some(suspected) = self.suspected_since.filter(|since| *since <= stored) else {

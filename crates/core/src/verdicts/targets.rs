@@ -70,7 +70,7 @@ impl Targets {
 
     /// Counts the result of an attempt. Returns `true` if the result is the first failure of a run. In that case, the
     /// caller immediately probes all other targets that are not failing. An attempt that was discarded, or that began
-    /// before the target was removed from the list and added back, changes nothing.
+    /// before the target was removed from the list and added back, has no effect.
     pub fn end(&mut self, target: Target, begun: Moment, ended: Moment, reply: Reply) -> bool {
         let another_answers = self.others(target).any(|(_, state)| state.answers());
         let relapses = self.relapses(target, ended);
@@ -107,8 +107,8 @@ impl Targets {
         }
     }
 
-    /// Forgets an attempt whose result does not count, because its timer fired late, which says more about this replica
-    /// than about the target, or because a response to a newer attempt arrived first.
+    /// Forgets an attempt whose result is ignored. Either its timer fired late, which says more about this replica than
+    /// about the target, or a response to a newer attempt arrived first.
     pub fn discard(&mut self, target: Target, begun: Moment) {
         if let Some(state) = self.states.get_mut(&target) {
             state.unanswered.remove(&begun);

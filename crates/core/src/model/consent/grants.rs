@@ -23,7 +23,7 @@ pub struct ReferenceGrant {
 pub struct ReferenceGrantSpec {
     /// The objects that may refer to objects in the namespace of the grant.
     pub from: Option<Vec<ReferenceGrantFrom>>,
-    /// The objects in the namespace of the grant to which the objects in `from` may refer.
+    /// The objects in the grant's namespace that the objects in `from` may refer to.
     pub to: Option<Vec<ReferenceGrantTo>>,
 }
 
@@ -105,8 +105,8 @@ enum Listed {
 #[derive(Debug, Default)]
 pub struct Grants {
     listed: Listed,
-    /// The last readable state of each grant, or `None` if the grant was unreadable on the first list that contained it
-    /// and has been ever since.
+    /// The last readable state of each grant. `None` if the grant has been unreadable since the first list that
+    /// contained it.
     by_namespace: BTreeMap<String, BTreeMap<String, Option<Grant>>>,
 }
 
@@ -185,9 +185,8 @@ impl Grants {
     }
 
     /// Records that the API server does not serve ReferenceGrants. Has no effect if they were listed before. Copies
-    /// that a grant might allow stay until grants are listed or, if grants remain absent for some time, until the
-    /// caller passes an empty list to [`Grants::replace`]. If the annotation of their source changes first, they do not
-    /// stay.
+    /// that a grant might allow stay until grants are listed, or until the annotation of their source changes. If
+    /// grants remain absent for some time, the caller passes an empty list to [`Grants::replace`].
     pub fn absent(&mut self) {
         if self.listed == Listed::Never {
             self.listed = Listed::Absent;
@@ -195,7 +194,6 @@ impl Grants {
     }
 }
 
-/// The namespace and the name of a grant.
 fn namespace_and_name(metadata: &ObjectMeta) -> (String, String) {
     let text = |value: &Option<String>| value.clone().unwrap_or_default();
     (text(&metadata.namespace), text(&metadata.name))

@@ -94,7 +94,7 @@ impl AllowFrom {
     }
 }
 
-/// Whether a managed Service may copy a source, from refusal to consent.
+/// Whether a managed Service may copy a source, ordered from refusal to consent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Consent {
     /// Neither the owner of the source nor the admin allows it.
@@ -117,9 +117,9 @@ pub struct Grantors<'a> {
     pub default_source: &'a ServiceKey,
     /// The annotation of the source, if it allows anything.
     pub annotation: Option<&'a AllowFrom>,
-    /// Whether the source has been undecodable since the index first saw it, so that its annotation is unknown.
+    /// Whether the source has been undecodable since the index first saw it. If so, its annotation is unknown.
     pub is_unread: bool,
-    /// Whether all Services have been listed, so that an annotation that was not seen is known to be absent.
+    /// Whether all Services have been listed. If so, an annotation that was not seen does not exist.
     pub services_listed: bool,
     /// All ReferenceGrants.
     pub grants: &'a Grants,

@@ -33,7 +33,6 @@ impl PermittedPorts {
     }
 }
 
-/// The number and the protocol of a port.
 fn number_and_protocol(port: &EndpointPort) -> (Option<i32>, &str) {
     (port.port, protocol(port.protocol.as_deref()))
 }

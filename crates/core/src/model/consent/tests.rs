@@ -40,7 +40,6 @@ fn reference(from: (&str, &str, &str), to: (&str, &str, Option<&str>)) -> Refere
     }
 }
 
-/// Listed grants.
 fn listed(grants: &[ReferenceGrant]) -> Grants {
     let mut known = Grants::default();
     let read = |grant: &ReferenceGrant| (grant.metadata.clone(), Some(Grant::read(grant)));

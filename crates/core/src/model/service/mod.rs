@@ -52,15 +52,16 @@ pub struct ManagedService {
     pub needs_all_families: bool,
     /// `clusterIP: None`
     pub headless: bool,
-    /// Ports of the Service, for its copies. Empty if the Service asks for no source.
+    /// Ports of the Service, for its copies. Empty unless the intent is [`Intent::Copy`].
     pub ports: Vec<ServicePort>,
-    /// Whether it asks for topology-aware routing, so that hints are copied.
+    /// Whether it asks for topology-aware routing. If so, hints are copied.
     pub wants_hints: bool,
     /// `externalTrafficPolicy: Local` or `internalTrafficPolicy: Local`
     pub local_traffic: bool,
     /// `trafficDistribution`
     pub distribution: Option<Distribution>,
-    /// Its own load-balancer, external and cluster addresses, sorted. An endpoint with one of them is a loop.
+    /// Its own load-balancer, external and cluster addresses, sorted. An endpoint with one of these addresses is a
+    /// loop.
     pub own_addresses: Box<[IpAddr]>,
 }
 
@@ -164,7 +165,7 @@ impl ManagedService {
         self.local_traffic || self.distribution.is_some()
     }
 
-    /// Whether it is managed, not disabled.
+    /// Whether it is managed rather than disabled.
     #[must_use]
     pub fn is_managed(&self) -> bool {
         self.intent != Intent::Disabled
@@ -311,8 +312,8 @@ const MAX_PORTS: usize = 100;
 /// much memory.
 const MAX_PORT_TEXT: usize = 16 * 1024;
 
-/// The ports for copies, as many as [`MAX_PORTS`] and [`MAX_PORT_TEXT`] allow, and a finding if the Service has more. A
-/// Service that asks for no source gets neither.
+/// The ports for copies, as many as [`MAX_PORTS`] and [`MAX_PORT_TEXT`] allow, and a finding if the Service has more.
+/// There are neither ports nor a finding unless the intent is [`Intent::Copy`].
 fn ports(spec: &ServiceSpec, intent: &Intent) -> (Vec<ServicePort>, Option<Finding>) {
     let ports = spec.ports.as_deref().unwrap_or_default();
     if !matches!(intent, Intent::Copy(_)) {
@@ -332,7 +333,7 @@ fn ports(spec: &ServiceSpec, intent: &Intent) -> (Vec<ServicePort>, Option<Findi
         Finding::new(
             Reason::LimitReached,
             format!(
-                "the Service has {} ports, and its copies have only the first {}; remove ports from it, or spread them over several Services",
+                "the Service has {} ports, and its copies have only the first {}; remove ports from it, or split them among several Services",
                 ports.len(),
                 kept.len()
             ),
@@ -364,7 +365,7 @@ fn own_addresses(service: &Service, spec: &ServiceSpec) -> Box<[IpAddr]> {
 fn invalid(annotation: &str, value: &str, help: &str) -> Finding {
     Finding::new(
         Reason::InvalidAnnotation,
-        format!("{annotation}: {:?} is not understood; {help}", shorten(value)),
+        format!("{annotation}: {:?} is not a valid value; {help}", shorten(value)),
     )
 }
 
