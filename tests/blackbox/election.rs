@@ -57,7 +57,7 @@ on_both! {
         assert!(!filled.status.success(), "the pipe is not full");
         let flags = [&harness::SHORT_LEASE[..], &["--log-level=trace"]].concat();
         let operator = Operator::start_with(cluster, "one", 0, &flags);
-        // A failed test prints the log file, and would wait forever for the end of the pipe.
+        // A failed test prints the log file. It would wait forever for the end of the pipe.
         std::fs::remove_file(&pipe).expect("a pipe");
         cluster.vip_in_sync().await;
         // During this time, which is three times the lease duration, the operator logs more lines than it keeps in

@@ -1,5 +1,5 @@
 //! Empty sources: by default, copies of the API source are held, and other copies follow the source. An annotation on
-//! the Service can change both defaults.
+//! the Service can override either default.
 
 use harness::objects::{addresses, api_servers, managed, slice, vip};
 use harness::{Cluster, Operator, until};
@@ -19,7 +19,7 @@ async fn until_held(operator: &Operator, count: u64) {
     .await;
 }
 
-/// Creates one more Service and waits for its copy. By then the operator has seen all earlier changes to Services and
+/// Creates one more Service and waits for its copy. By then, the operator has seen all earlier changes to Services and
 /// source slices.
 async fn until_seen(cluster: &Cluster, name: &str) {
     let source = format!("{name}-source");

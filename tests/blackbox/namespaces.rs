@@ -12,11 +12,11 @@ use serde_json::json;
 
 use crate::probes::{VIP, copy, create, removals, stays, until_out, until_seen, until_well};
 
-/// A server that does not answer is *taken out*, which means that the copy lists it as not ready, after about 3 s, and
-/// on a quiet machine within 5.5 s.
+/// A server that does not respond is *taken out*, that is, listed as not ready in the copy. This takes about 3 s, and
+/// at most 5.5 s on a quiet machine.
 const SILENT: Duration = Duration::from_secs(8);
 
-/// A server that refuses connections is taken out after about 0.6 s, and on a quiet machine within 2.5 s.
+/// A server that refuses connections is taken out after about 0.6 s, and within 2.5 s on a quiet machine.
 const REFUSES: Duration = Duration::from_secs(5);
 
 /// If the leader fails together with the server, its Lease of 6 s expires first, and the new leader takes the server
@@ -147,7 +147,7 @@ impl ThreeNodes {
     }
 }
 
-/// All checks share one cluster, because it takes long to start.
+/// All checks share one cluster, because a cluster takes long to start.
 /// Rule: 7.conditions, 7.out, 7.rise, 7.objection
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn dead_server_is_out_before_the_source_drops_it_in_namespaces() {

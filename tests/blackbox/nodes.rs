@@ -29,7 +29,7 @@ const BOTH: [&str; 6] = [
 /// Long enough for an unwanted write or sync to happen.
 const PAUSE: Duration = Duration::from_secs(2);
 
-/// A replica that does not probe, because nothing answers at the addresses of these tests.
+/// A replica that does not probe, because nothing listens on the addresses of these tests.
 fn replica(cluster: &Cluster, name: &str, server: usize) -> Operator {
     let flags = [&SHORT_LEASE[..], &["--probe=off"]].concat();
     Operator::start_with(cluster, name, server, &flags)
@@ -80,8 +80,8 @@ async fn copies(cluster: &Cluster) -> Vec<EndpointSlice> {
     cluster.slices_of("default", VIP).await
 }
 
-/// The addresses of the VIP in each state that the watch saw, from the first complete state to `last`. Earlier
-/// states are incomplete because the watch sees one slice after the other.
+/// The addresses of the VIP in each state that the watch saw, from the first complete state to `last`. Earlier states
+/// are incomplete, because the watch sees one slice at a time.
 async fn shown_until(history: &History, last: &[&str]) -> Vec<Vec<String>> {
     let shown = history.up_to(last).await.into_iter();
     shown.skip_while(|shown| shown != &BOTH).collect()

@@ -1,4 +1,4 @@
-//! Slow API servers, or a slow network between the operator and all of them: the servers do not count as dead, the
+//! Slow API servers, or a slow network between the operator and all of them: the servers are not treated as dead, the
 //! leader keeps its term, and changes are still copied.
 
 use std::time::{Duration, Instant};

@@ -1,4 +1,4 @@
-//! Objects and fields that few clusters need: monitors, a dashboard, `FlowSchemas`, the Pod of `helm test`, extra
+//! Objects and fields that few clusters need: monitors, a dashboard, `FlowSchemas`, the Pod of `helm test`, and extra
 //! objects.
 
 use std::io::Write as _;

@@ -1,4 +1,4 @@
-//! Compares documents, workflows and the Dockerfile with the repository: links, pins, paths, versions, manifests.
+//! Compares documents, workflows and the Dockerfile with the repository: links, pins, paths, versions and manifests.
 
 mod guide;
 mod linters;

@@ -35,8 +35,8 @@ fn of_histograms() -> Vec<(String, String)> {
         .collect()
 }
 
-/// Whether this promtool knows histograms with custom buckets, as version 3 and later do. If not, prints that the test
-/// is skipped.
+/// Whether this promtool supports histograms with custom buckets, as version 3 and later do. If not, prints that the
+/// test is skipped.
 fn knows_custom_buckets(promtool: &Path) -> bool {
     let output = Command::new(promtool).arg("--version").output();
     let printed = output.expect("promtool starts").stdout;

@@ -10,8 +10,8 @@ const ON_A_SERVICE: &str = "\
 
 ## Annotations on a managed Service
 
-Set these annotations on the Service that should get copies. An annotation takes precedence over a flag. An annotation
-with an empty value counts as missing, except `endpoint-copier/enabled`. The operator does not trim values. Names and
+Set these annotations on the Service that should get copies. An annotation takes precedence over a flag. The operator
+ignores an annotation with an empty value, except `endpoint-copier/enabled`. It does not trim values. Names and
 namespaces must be DNS labels.
 
 ";

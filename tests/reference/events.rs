@@ -16,9 +16,9 @@ details of the problem change, every 30 minutes while the problem lasts, and aft
 it sends at most 25 Events in a burst, and then one every 5 minutes. Only the leader sends Events. It also logs each
 finding, and counts it in the metric `endpoint_copier_findings{reason}`.
 
-The *in sync* column says whether a Service with this finding still counts as in sync for the `status` and `wait`
-commands, and in the `endpoint-copier/InSync` condition and the metrics. \"yes\" means only that the copies contain
-everything that the source and the Service allow. It does not mean that the VIP works.
+The *in sync* column says whether the `status` and `wait` commands, the `endpoint-copier/InSync` condition and the
+metrics still report a Service with this finding as in sync. \"yes\" means only that the copies contain everything that
+the source and the Service allow. It does not mean that the VIP works.
 
 ";
 

@@ -289,7 +289,6 @@ pub fn disabled(mut service: Value) -> Value {
     service
 }
 
-/// A Namespace with this name.
 pub fn namespace_named(name: &str) -> Value {
     json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
 }

@@ -118,7 +118,7 @@ async fn a_failing_service_suppresses_no_log_line_of_another() {
     assert!(!is_logged("the sync of copies works again"));
 }
 
-/// Changes the last number of the source's address once a second, from 2 to below `end`, and waits for each copy.
+/// Changes the last octet of the source's address once a second, from 2 to below `end`, and waits for each copy.
 async fn copy_changes(operator: &Operator, end: u8) {
     for number in 2..end {
         let address = format!("192.0.2.{number}");

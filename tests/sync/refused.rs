@@ -159,7 +159,7 @@ async fn a_terminating_namespace_is_tried_once_a_minute() {
     put(&store, service);
     store.delete("namespaces", "", "blue").expect("a namespace");
     let operator = Operator::start(&store);
-    // Half a minute before the eleventh attempt.
+    // This is half a minute before the eleventh attempt.
     pass(seconds(570)).await;
     let tries = operator.slice_requests("create");
     assert_eq!(tries.len(), 10, "{:?}", operator.asked());

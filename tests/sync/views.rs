@@ -76,8 +76,8 @@ async fn copies_of_a_service_that_we_do_not_see_yet_are_not_deleted() {
     operator.services.release();
     pass(seconds(5)).await;
     assert_eq!(addresses(&operator.store, "new"), ["192.0.2.1"]);
-    // When the Service is really deleted, so are its copies. Here the operator deletes them, because nothing else
-    // collects them.
+    // In a cluster, the garbage collector deletes the copies of a deleted Service. Here, the garbage collector is off,
+    // so the operator deletes them.
     operator.store.collect_after(None);
     operator
         .store

@@ -58,7 +58,7 @@ async fn held_copy(cluster: &Cluster) -> Operator {
     operator
 }
 
-/// Creates one more Service and waits for its copy. By then the operator has seen all earlier changes to Services and
+/// Creates one more Service and waits for its copy. By then, the operator has seen all earlier changes to Services and
 /// source slices.
 async fn seen(cluster: &Cluster) {
     static NUMBER: AtomicUsize = AtomicUsize::new(0);

@@ -54,16 +54,16 @@ impl Index {
         self.reconsider_all()
     }
 
-    /// Records that the API server does not serve ReferenceGrants. Copies that a grant might allow stay until, after
-    /// some time, the caller passes an empty list to [`Index::grants_listed`]. If the `allow-from` annotation of their
-    /// source changes first, they do not stay.
+    /// Records that the API server does not serve ReferenceGrants. Copies that a grant might allow stay until the
+    /// caller, after some time, passes an empty list to [`Index::grants_listed`], or until the `allow-from` annotation
+    /// of their source changes.
     pub fn grants_absent(&mut self) -> Dirty {
         self.grants.absent();
         self.reconsider_all()
     }
 
     /// Whether the operator needs ReferenceGrants. It does if a Service asks for a source for which a grant can give
-    /// consent or, while Services or grants are unknown, if a copy of such a source exists. A Service with a typo in an
+    /// consent, or if a copy of such a source exists while Services or grants are unknown. A Service with a typo in an
     /// annotation asks for nothing, but its copies are still deleted when consent is withdrawn.
     #[must_use]
     pub fn needs_grants(&self) -> bool {
@@ -155,7 +155,7 @@ impl Index {
         dirty
     }
 
-    /// The Services that have copies without consent that might come from these sources of a namespace.
+    /// The Services with copies that lack consent and might come from these sources of a namespace.
     fn with_refused_copies(&self, namespace: &str, is_meant: impl Fn(&ServiceKey) -> bool) -> Dirty {
         // All Services with copies become dirty once Services are listed.
         if !self.services_listed {
@@ -217,9 +217,9 @@ impl Index {
         copies.filter(is_refused).map(EndpointSlice::key).collect()
     }
 
-    /// Whether there is consent for a copy. A copy names its source slice, but consent is given for Services. The slice
-    /// belongs to the Service in its label. A slice that is not known might belong to any Service after which it might
-    /// be named. There must be consent for each of these Services that exists. A Service that does not exist is ignored
+    /// Whether there is consent for a copy. A copy names its source slice, but consent is given for Services. A known
+    /// slice belongs to the Service in its label. An unknown slice might belong to any Service after which it might be
+    /// named. There must be consent for each of these Services that exists. A Service that does not exist is ignored
     /// unless a grant or a flag gives consent for it, or might do so. If all are ignored, there is no consent. `known`
     /// holds the earlier decisions for this Service.
     fn consent_of_copy(&self, service: &ServiceKey, copy: &EndpointSlice, known: &mut Consents) -> Consent {

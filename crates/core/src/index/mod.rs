@@ -1,5 +1,5 @@
-//! The cluster as watches and GETs show it, and the dependencies between Services. Most changes return the keys of the
-//! Services that they affect.
+//! The cluster as watches and GETs show it, and the dependencies between Services. Most methods that change the index
+//! return the keys of the Services that the change affects.
 //!
 //! The index is pure: it uses no client, no clock and no async code. The watches and the reconciler update it, and the
 //! reconciler reads snapshots of it.

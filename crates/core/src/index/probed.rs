@@ -40,13 +40,15 @@ impl Index {
     }
 
     /// The addresses and ports to probe. They come from the copies of the API source, except copies for Services that
-    /// the `endpoint-copier/probe` annotation exempts. Of each endpoint, only the first address counts. If the source
-    /// lists addresses of a family, and all its slices can be decoded, only these addresses count in that family. Of
-    /// the ports of a copy, only those in `https` and the supervisor port count. The operator probes no other source
-    /// and no other port, because otherwise anyone who is allowed to write a Service could scan ports. An address that
-    /// Nodes provide for a second family is probed even before a copy shows it. A target in `before` stays as long as
-    /// the source lists it and copies should show it, so that the operator does not forget what it knows about the
-    /// target when somebody deletes or edits a copy by hand.
+    /// the `endpoint-copier/probe` annotation exempts.
+    ///
+    /// - Of each endpoint, only the first address counts. If the source lists addresses of a family, and all its slices
+    ///   can be decoded, only these addresses count in that family.
+    /// - Of the ports of a copy, only those in `https` and the supervisor port count. The operator probes no other
+    ///   source and no other port, because otherwise anyone who is allowed to write a Service could scan ports.
+    /// - An address that Nodes provide for a second family is probed even before a copy shows it.
+    /// - A target in `before` stays as long as the source lists it and copies should show it. Otherwise, the operator
+    ///   would forget what it knows about the target when somebody deletes or edits a copy by hand.
     #[must_use]
     pub fn probe_targets(&self, https: &BTreeSet<u16>, before: &BTreeSet<Target>) -> BTreeSet<Target> {
         let is_probed = |port: &u16| *port == SUPERVISOR_PORT || https.contains(port);

@@ -7,10 +7,9 @@
 use super::Plan;
 use crate::model::{Family, ManagedService, Reason, Source};
 
-/// Reports the families of the Service in which the source has no endpoints, and whose addresses do not come from Nodes
-/// either. They are reported if the Service has no other families, or if it requires all of its families. Empty slices
-/// do not count, because Kubernetes keeps one for each family of a Service. `report::emptiness` handles a source
-/// without endpoints.
+/// Reports the families of the Service for which neither the source has endpoints nor Nodes provide addresses, if the
+/// Service has no other families or requires all of its families. Empty slices are ignored, because Kubernetes keeps
+/// one for each family of a Service. `report::emptiness` handles a source without endpoints.
 pub(super) fn missing(service: &ManagedService, source: &Source, plan: &mut Plan) {
     if source.slices.values().all(|slice| slice.is_empty()) {
         return;

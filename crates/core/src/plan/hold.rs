@@ -19,7 +19,7 @@ pub(super) fn applies(service: &ManagedService, has_unreadable: bool, second: &S
 
 /// Returns the held copies of one family. A copy is held if it has endpoints, was made for this UID of the Service, and
 /// was made from a slice of this source. If that slice is gone, its name must be one that a slice of this source could
-/// have, and not the name of another Service, because the Service could have named another source before.
+/// have, and not the name of another Service, because the Service might have had another source before.
 pub(super) fn copies(
     service: &ManagedService,
     source: &Source,

@@ -7,10 +7,12 @@
 //!   Nodes, probes ────┘                   └─ not wanted ────> deletes
 //! ```
 //!
-//! Planning is pure: a [`Snapshot`] and [`Verdicts`] in, a [`Plan`] out. After a plan that asks for no reads has been
-//! applied, the next plan has nothing to do, with two exceptions: a slice had to be deleted before a copy with its name
-//! can be created, for example because its address type was wrong, or a copy had to be created before probes take
-//! endpoints out of the others.
+//! Planning is pure: a [`Snapshot`] and [`Verdicts`] in, a [`Plan`] out. After a plan that needs no reads is applied,
+//! the next plan is empty, with two exceptions:
+//!
+//! - A slice had to be deleted, for example because its address type was wrong, before a copy with its name can be
+//!   created.
+//! - A copy had to be created before probes may take endpoints out of the others.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -57,7 +59,7 @@ pub struct Plan {
     /// Whether the objects that the Go operator made may be deleted, because the copies replace them, the Service
     /// follows an empty source, or the Service is disabled.
     pub removes_leftovers: bool,
-    /// The number of endpoints in the wanted copies. An address counts once.
+    /// The number of endpoints in the wanted copies. Each address is counted once.
     pub endpoints: usize,
     /// The trigger times of the changes that the updates copy, as the source states them.
     pub triggers: Vec<String>,
@@ -228,7 +230,7 @@ fn write(
     }
 }
 
-/// Whether source slices might be gone, so that a created copy could restore dead endpoints. They might be if their
+/// Whether source slices might be gone. If so, a created copy could restore dead endpoints. This is the case if their
 /// watch is in doubt, or if an existing copy claims to show a newer version of the source than this replica sees.
 fn is_in_doubt(source: &Source, snapshot: &Snapshot) -> bool {
     let is_newer = |copy: &Arc<EndpointSlice>| {

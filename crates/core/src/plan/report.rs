@@ -85,7 +85,7 @@ pub(super) fn ports(source: &Source, wanted: &BTreeMap<SliceKey, EndpointSlice>,
         plan.find(
             Reason::PortNotInSource,
             format!(
-                "{} lists no port {}, so possibly nothing answers there; set targetPort to a port that it lists: {}",
+                "{} lists no port {}, so perhaps nothing listens there; set targetPort to a port that it lists: {}",
                 source.key,
                 a_few(&unlisted),
                 a_few(&listed)
@@ -156,7 +156,7 @@ pub(super) fn second_family(source: &Source, family: Family, second: &SecondFami
         plan.find(
             Reason::FamilyIncomplete,
             format!(
-                "the {family} endpoints of {} come from Nodes, and {}; until then the copies keep those that they have",
+                "the {family} endpoints of {} come from Nodes, and {}; until then, the copies keep the endpoints that they have",
                 source.key,
                 unknown_nodes(why)
             ),
@@ -240,7 +240,7 @@ pub(super) fn endpoints(
         plan.find(
             Reason::NodeNameMissing,
             format!(
-                "the traffic policy is Local, and endpoints have no nodeName, so they are local on no node, and with externalTrafficPolicy their nodes do not announce the address: {}; {remedy}",
+                "the traffic policy is Local, but endpoints have no nodeName, so they are not local to any node, and with externalTrafficPolicy, their nodes do not announce the address: {}; {remedy}",
                 a_few(nameless.into_iter().map(describe))
             ),
         );
@@ -268,7 +268,7 @@ pub(super) fn judgment(family: Family, judgment: &Judgment, started: Timestamp, 
         plan.find(
             Reason::EndpointUnreachable,
             format!(
-                "{}; other API servers answer. Check this server and the network to it; it returns by itself",
+                "{}; other API servers answer. Check this server and the network to it; it returns automatically",
                 a_few(out)
             ),
         );

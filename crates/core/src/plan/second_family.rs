@@ -224,7 +224,7 @@ impl Filler<'_> {
     }
 
     /// If no endpoint of the family would be ready, keeps one endpoint that would be removed only because of doubt
-    /// about Nodes. This is the one with the lowest address, and it stays until another endpoint is ready.
+    /// about Nodes. It is the one with the lowest address, and it stays until another endpoint is ready.
     fn keep_the_last(&self, second: &mut SecondFamily) {
         let KnownNodes::Known(nodes) = &self.snapshot.nodes else {
             return;
@@ -324,9 +324,12 @@ impl Entrance<'_> {
         }
     }
 
-    /// Why an address is reported, if it is. If probes decide, an address that no copy shows has 3 s to answer. If it
-    /// has answered before, it is reported only if `reports_probes`. An address that a copy shows has a minute to
-    /// answer, because the fault might be in the path to it. If it has answered before, it is not reported.
+    /// Why an address is reported, if it is. If probes decide:
+    ///
+    /// - An address that no copy shows has 3 s to answer. Once it has answered, it is reported only if
+    ///   `reports_probes`.
+    /// - An address that a copy shows has a minute to answer, because the fault might be in the path to it. Once it has
+    ///   answered, it is not reported.
     fn doubts(&self, address: IpAddr, is_shown: bool, reports_probes: bool) -> Option<Missing> {
         match self {
             Self::Open => None,

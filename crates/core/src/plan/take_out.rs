@@ -181,7 +181,7 @@ fn candidates<'a>(snapshot: &Snapshot, wanted: impl Iterator<Item = &'a Endpoint
 }
 
 /// The addresses that the existing copies show while another copy is missing. No such address is newly taken out: the
-/// endpoints of the missing copy count in the limit of `7.half`, but the API server may refuse to create it.
+/// endpoints of the missing copy count toward the limit of `7.half`, but the API server may refuse to create the copy.
 fn shown_beside_missing<'a>(
     snapshot: &Snapshot,
     wanted: impl Iterator<Item = &'a EndpointSlice>,
@@ -196,7 +196,7 @@ fn shown_beside_missing<'a>(
     if is_missing { shown } else { BTreeSet::new() }
 }
 
-/// Whether probes can take an endpoint out. An endpoint that is terminating can be ready too.
+/// Whether probes can take an endpoint out. A terminating endpoint can also be ready.
 fn is_judged(endpoint: &Endpoint) -> bool {
     endpoint.is_ready() && !endpoint.is_terminating()
 }

@@ -18,7 +18,7 @@ const OBJECTION: &str = "objection.endpoint-copier/";
 /// The maximum number of entries that are read from one text: two families of 16 addresses, with two ports each.
 const MAX_ENTRIES: usize = 64;
 /// How far a round may exceed the highest round that a replica knows. The replica ignores higher rounds, because only a
-/// forged round is that high, and it could use up all numbers, which would leave none for later suspicions.
+/// forged round is that high, and it would leave too few numbers for later suspicions.
 const MAX_ROUND_LEAD: u64 = 1 << 32;
 /// How long the leader waits for objections from the other replicas.
 pub(super) const HEARD_AFTER: Duration = Duration::from_millis(300);

@@ -1,4 +1,4 @@
-//! Counts the copies in a cluster, to see when the last one is right.
+//! Counts the copies in a cluster, to see when all of them show a change.
 
 use std::collections::BTreeMap;
 use std::pin::pin;
@@ -16,7 +16,7 @@ use tokio::time::timeout;
 /// The maximum time to wait until all copies show an address.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// The message for copies that are not right in time.
+/// The error if not all copies show a change in time.
 pub const NOT_SHOWN: &str = "not all copies showed the change in time";
 
 /// The number of copies in a namespace by the addresses that they list, joined with commas.
@@ -55,8 +55,8 @@ impl Copies {
         Self { by_address, task }
     }
 
-    /// Waits until exactly this many copies show an address, or several addresses joined with commas. Returns the time
-    /// at which the last copy did, or `None` if that takes too long.
+    /// Waits until exactly this many copies show an address, or several addresses joined with commas. Returns when the
+    /// last copy did, or `None` if that takes too long.
     pub async fn until_shown(&self, address: &str, copies: usize) -> Option<Instant> {
         let mut by_address = self.by_address.clone();
         let shown = by_address.wait_for(|(_, counts)| counts.get(address) == Some(&copies));

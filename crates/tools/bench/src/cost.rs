@@ -31,9 +31,9 @@ const SETTLE: Duration = Duration::from_secs(15);
 /// The flag that disables probes, because the endpoints of the bench are not API servers.
 pub const NO_PROBES: &[&str] = &["--probe=off"];
 
-/// Measures how much more time a copy takes than a bare PUT of a slice of the same size in the same run. The time of a
-/// copy runs from the response to a write of the source until a watch shows the copy. Returns this percentile of the
-/// times of the copies minus the same percentile of the times of the PUTs.
+/// Measures how much longer a copy takes than a bare PUT of a slice of the same size in the same run. The time of a
+/// copy runs from the response to a write of the source until a watch shows the copy. Returns the difference between
+/// the copies and the PUTs at this percentile.
 pub async fn beyond_a_put(stage: &mut Stage, percentile: usize) -> Result<Outcome, String> {
     stage.flags = NO_PROBES;
     stage.begin(1).await?;

@@ -1,4 +1,4 @@
-//! Measures how the cost of a leader grows with the cluster, and writes a table and a picture for each way to grow.
+//! Measures how the cost of a leader grows with the cluster, and writes a table and a picture for each dimension.
 //!
 //! Each size runs once, on its own testbed, with one replica and without probes.
 
@@ -21,11 +21,11 @@ use crate::copies::{Copies, NOT_SHOWN};
 /// The number of changes to a source from which a median is taken.
 const CHANGES: u32 = 20;
 
-/// How long an idle replica is measured. It compares its sources with consistent lists several times in this time.
+/// How long an idle replica is measured. During this time, it compares its sources with consistent lists several times.
 const IDLE: Duration = Duration::from_secs(20);
 
 /// An idle replica sends fewer requests than this in [`IDLE`]. After a cold start, it sends Events for a while, about a
-/// thousand in such a time.
+/// thousand in this time.
 const FEW_REQUESTS: f64 = 500.0;
 
 /// The maximum wait for the copy after a change.
@@ -51,15 +51,15 @@ const SMALL: Size = Size {
 struct Costs {
     /// From the start of the process until a watch shows all copies, in seconds.
     cold_start: f64,
-    /// The requests in that time.
+    /// The requests during a cold start.
     requests: f64,
-    /// The CPU time in that time, in seconds.
+    /// The CPU time of a cold start, in seconds.
     cold_cpu: f64,
     /// In MiB.
     memory: f64,
     /// The share of a processor while nothing happens, in percent.
     idle: f64,
-    /// From the response to a write of a source until its copy is seen, in milliseconds.
+    /// From the response to a write of a source until a watch shows the copy, in milliseconds.
     change: f64,
     /// The CPU time of such a change, in milliseconds.
     change_cpu: f64,

@@ -46,8 +46,8 @@ fn network(stage: &Stage) -> &harness::Network {
     stage.network.as_ref().expect("a network")
 }
 
-/// Kills all API servers that the replicas know, and keeps them down for this long. Measures the time from when the
-/// first of them is ready again until a change that was made during the outage is copied.
+/// Kills all API servers that the replicas know, and keeps them down for this long. Measures the time from the moment
+/// that the first of them is ready again until a change that was made during the outage is copied.
 pub async fn api_down(stage: &mut Stage, time: Duration, sources: usize) -> Result<Outcome, String> {
     if sources > 1 {
         create_services(stage, sources).await;

@@ -66,7 +66,7 @@ pub enum Idle {
 }
 
 impl Scenario {
-    /// Whether API servers must be behind paths that can be cut.
+    /// Whether the row must be able to cut the path to an API server.
     pub fn needs_network(self) -> bool {
         self == Self::ServerBlackHoled
     }

@@ -2,7 +2,7 @@
 //! nothing grows and that every copy is right in the end.
 //!
 //! The first replica is never killed, so its memory and descriptors are those of one process for the whole run. It is
-//! suspended at times, so that it loses the Lease and wins it back.
+//! sometimes suspended, so that it loses the Lease and wins it back.
 
 mod signals;
 

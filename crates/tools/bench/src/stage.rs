@@ -27,7 +27,7 @@ pub struct Stages {
     platform: Platform,
     program: PathBuf,
     plain: Option<Stage>,
-    /// The cluster whose API servers are behind paths that can be cut.
+    /// The cluster in which the path to each API server can be cut.
     network: Option<Stage>,
 }
 
@@ -213,8 +213,7 @@ impl Stage {
         }
     }
 
-    /// Waits until the copy shows this address, for at most [`PATIENCE`]. Returns the time at which the copy first
-    /// showed it.
+    /// Waits until the copy shows this address, for at most [`PATIENCE`]. Returns when the copy first showed it.
     pub async fn shown(&self, address: &str) -> Result<Instant, String> {
         let copies = self.copies.as_ref().expect("a watch");
         let shown = copies.shows(&[address], PATIENCE).await;

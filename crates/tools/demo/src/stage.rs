@@ -10,7 +10,7 @@ use crate::cluster::Cluster;
 use crate::replica::Replica;
 use crate::timeline::Timeline;
 
-/// The way in which the demo ends.
+/// How the demo ends.
 pub enum End {
     /// The story is complete.
     Complete,
@@ -75,7 +75,7 @@ impl Stage {
         let mut replicas = self.replicas.iter_mut();
         replicas
             .find(|replica| replica.name == name)
-            .ok_or_else(|| format!("{name:?} is no replica"))
+            .ok_or_else(|| format!("{name:?} is not a replica"))
     }
 
     /// Waits until the cluster satisfies `wanted`. The limit counts from `since`. `what` names the step in an error.

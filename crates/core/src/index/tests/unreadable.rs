@@ -1,4 +1,4 @@
-//! Slices that cannot be decoded, and how long they protect their copies.
+//! Slices that cannot be decoded, and how long their copies stay protected.
 
 use super::*;
 use crate::model::Unreadable;

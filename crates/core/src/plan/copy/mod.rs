@@ -189,16 +189,16 @@ pub fn same_metadata(current: &EndpointSlice, wanted: &EndpointSlice) -> bool {
         && current.owner() == wanted.owner()
 }
 
-/// Whether the trigger times count as the same. If the source slice has none, any time in the copy does, because it is
-/// the time of the copy's own last change, which is no reason to write.
+/// Whether the trigger times match. If the source slice has none, any time in the copy matches: it says when the copy
+/// itself last changed, and is no reason for a write.
 fn same_trigger_time(is: &ObjectMeta, should: &ObjectMeta) -> bool {
     let read = |metadata| annotation_of(metadata, provenance::TRIGGER_TIME);
     read(should).is_none() || read(is) == read(should)
 }
 
-/// Whether the source versions in both slices count as the same. A number in `is` matches any version, because a new
-/// version of the source can have the same content. Text that is not a number must be replaced, because it would
-/// disable the check for copies of a newer version.
+/// Whether the source versions in both slices match. A number in `is` matches any version, because a new version of the
+/// source can have the same content. Text that is not a number must be replaced, because it would disable the check for
+/// copies of a newer version.
 fn same_version(is: &ObjectMeta, should: &ObjectMeta) -> bool {
     let read = |metadata| annotation_of(metadata, provenance::RESOURCE_VERSION);
     version(read(is)).is_some() || read(is) == read(should)

@@ -1,4 +1,4 @@
-//! No object in the cluster causes a panic, an Event note that is too long, or an endless repetition of a write.
+//! No object in the cluster causes a panic, an Event note that is too long, or an endlessly repeated write.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

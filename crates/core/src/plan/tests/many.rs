@@ -1,5 +1,5 @@
-//! Plans and updates of the index for thousands of slices, ports or names. Their time must not grow with the square of
-//! the number, because all users' syncs share a thread with the renewals of the Lease.
+//! Plans and updates of the index for thousands of slices, ports or names. Their time must not grow quadratically,
+//! because all users' syncs share a thread with the renewals of the Lease.
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
@@ -17,14 +17,14 @@ use crate::testing::{
 
 const MANY: usize = 10_000;
 
-/// The time limit of each test. A test takes a few seconds, even on a busy machine, and a minute or more if the time
-/// grows with the square of [`MANY`].
+/// The time limit of each test. A test takes a few seconds, even on a busy machine, and a minute or more if the time is
+/// quadratic in [`MANY`].
 const LIMIT: Duration = Duration::from_secs(15);
 
 /// Does something, and checks that it took less than [`LIMIT`].
 #[expect(
     clippy::disallowed_types,
-    reason = "the test has a clock, and the core that it measures has none"
+    reason = "the test needs a clock, and the core has none"
 )]
 fn quickly<T>(what: &str, work: impl FnOnce() -> T) -> T {
     let began = std::time::Instant::now();

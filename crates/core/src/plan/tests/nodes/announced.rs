@@ -46,7 +46,7 @@ fn assert_announced(world: &World, nodes: &[&str]) {
     }
 }
 
-/// Verdicts according to which the server with this number is down in both families, while the other servers answer.
+/// Verdicts that the server with this number is down in both families, while the other servers answer.
 fn down(number: usize) -> Verdicts {
     let mut report = Report::default();
     report.leadership.may_take_out = true;
