@@ -33,11 +33,10 @@ pub const REFUSES: Duration = Duration::from_secs(3);
 /// A server that answers again is ready in the copy within this time. The rise takes at least 3 s and three successes.
 pub const RETURNS: Duration = Duration::from_secs(10);
 
-/// An objection, with which a replica keeps a server from being taken out, counts for this time.
+/// How long an objection is valid. With an objection, a replica keeps a server from being taken out.
 const OBJECTION: Duration = Duration::from_secs(10);
 
-/// A leader whose probes have not succeeded for 3 s counts as blind, so a leader is blind after a suspension of this
-/// length.
+/// A leader whose probes have not succeeded for 3 s is blind, so a suspension of this length makes a leader blind.
 const SUSPENSION: Duration = Duration::from_millis(3_500);
 
 /// Long enough for a server to be wrongly taken out and to return.
@@ -366,7 +365,7 @@ on_both! {
         let copy = until_out(cluster, &[1], HANGS).await;
         replicas[first].signal("KILL");
         replicas[1 - first].until_leads().await;
-        // `LONG` is more than the 5 s for which a term counts as new.
+        // `LONG` is more than the 5 s during which a term is new.
         stays(cluster, LONG).await;
         assert_eq!(version(cluster, VIP).await, copy.metadata.resource_version, "{}", replicas[1 - first].log());
         cluster.thaw_server(1);
@@ -498,7 +497,7 @@ async fn server_stays_while_another_replica_reaches_it() {
     let objected = format!("endpoint_copier_probe_objected{{address=\"{ip}\",port=\"{port}\"}}");
     assert_eq!(leader.metric(&objected).await, Some(1));
     drop(peer);
-    // The last objection of the peer counts for 10 s.
+    // The last objection of the peer is valid for 10 s.
     until_out(&cluster, &[0], OBJECTION + HANGS).await;
     network.restore(0);
     until_out(&cluster, &[], RETURNS).await;

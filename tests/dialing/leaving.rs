@@ -325,7 +325,7 @@ async fn a_client_leaves_only_one_server_when_all_fail_a_write() {
             .expect_err("an error");
     }
     assert_eq!(servers.asked(), "abbb");
-    // The results of reads still count.
+    // The results of reads are still used.
     let failing = Fault::status(Match::any().verb("get"), 500).times(1);
     servers.server(1).server().faults().add(failing);
     client.fail_over().await;

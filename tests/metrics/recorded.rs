@@ -122,7 +122,7 @@ async fn record(
     cluster
         .until_addresses("default", "kubernetes-vip", &[&cluster.ip(0), &cluster.ip(2)])
         .await;
-    // For two scrape intervals, the last scrape of the killed replica can still count.
+    // For two scrape intervals, queries can still return the last scrape of the killed replica.
     sleep(Duration::from_secs(2 * pace.scrape)).await;
     let at = now();
     pace.calm().await;

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::on_both;
 use crate::probes::{VIP, copy, create, replica, until_out, until_well};
 
-/// An objection counts for 10 s. A server that refuses connections is taken out within 3 s: the copy then lists it as
+/// An objection is valid for 10 s. A server that refuses connections is taken out within 3 s: the copy then lists it as
 /// not ready. The rest is margin.
 const OUT: Duration = Duration::from_secs(16);
 

@@ -65,7 +65,7 @@ on_both! {
         }
     }
 
-    /// Only the last value of the owner's annotation counts, however often it changes.
+    /// Only the last value of the owner's annotation applies, however often it changes.
     async fn consent_that_changes_often_ends_with_the_last_change(cluster: &mut Cluster) {
         victim(cluster).await;
         cluster.create::<Service>(source("web", "app", "team-a")).await;

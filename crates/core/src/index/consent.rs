@@ -28,7 +28,7 @@ impl Index {
         self.reconsider_namespace(changed)
     }
 
-    /// Records a ReferenceGrant that was added or changed and cannot be decoded. Its last readable state still counts.
+    /// Records a ReferenceGrant that was added or changed and cannot be decoded. Its last readable state still applies.
     pub fn apply_unreadable_grant(&mut self, metadata: &ObjectMeta) {
         self.grants.apply_unreadable(metadata);
     }

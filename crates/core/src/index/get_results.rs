@@ -29,7 +29,7 @@ impl Index {
 
     /// Records the result of a GET: this slice, or `None` if no slice has this name. `before` is the state known when
     /// the GET was sent. Returns the affected Services, or `None` if a watch has shown a change since the GET was sent,
-    /// because it is unknown whether the change or the GET is newer. Without such a change, the GET counts as newer
+    /// because it is unknown whether the change or the GET is newer. Without such a change, the GET is treated as newer
     /// even if it shows an older version, as it does after etcd was restored from a backup.
     #[must_use]
     pub fn observe(
@@ -77,7 +77,7 @@ impl Index {
     }
 
     /// Whether a state of a slice is older than the latest one known. If the latest state is unreadable, the last
-    /// readable state does not count, because its version can be higher if etcd was restored from a backup in between.
+    /// readable state is ignored, because its version can be higher if etcd was restored from a backup in between.
     pub(super) fn knows_newer_slice(&self, scope: &Scope, metadata: &ObjectMeta) -> bool {
         let key = SliceKey::of(metadata);
         let known = match self.unreadable.shown_by(scope, &key) {

@@ -289,7 +289,7 @@ impl Index {
     }
 
     /// Whether the index has a list of Services, a list of copies, and the slices of all names that mattered when
-    /// Services were first listed. Later names do not count, because a user could keep changing them and thereby keep a
+    /// Services were first listed. Later names are ignored, because a user could keep changing them and thereby keep a
     /// replica unready. Only a Service that needs a later name waits for it.
     ///
     /// # Errors

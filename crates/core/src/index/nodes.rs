@@ -11,10 +11,10 @@ use crate::model::{
 /// The Nodes that the watch has shown.
 #[derive(Debug)]
 pub(super) struct NodeIndex {
-    /// The last known Nodes. They are kept even while Nodes count as unknown, so that the next list can be compared
-    /// with them.
+    /// The last known Nodes. They are kept even while Nodes are treated as unknown, so that the next list can be
+    /// compared with them.
     nodes: Arc<Nodes>,
-    /// Why Nodes count as unknown, if they do.
+    /// Why Nodes are treated as unknown, if they are.
     unknown: Option<NodesUnknown>,
 }
 
@@ -98,7 +98,7 @@ impl Index {
         slices.filter(move |slice| slice.belongs_to(&source))
     }
 
-    /// Whether the API source lists endpoints of a family, ready or not. A slice that cannot be decoded does not count.
+    /// Whether the API source lists endpoints of a family, ready or not. Slices that cannot be decoded are ignored.
     pub(super) fn lists_api_servers(&self, family: Family) -> bool {
         let mut slices = self.api_server_slices();
         slices.any(|slice| slice.address_type == family.as_str() && !slice.is_empty())
@@ -127,8 +127,8 @@ impl Index {
 }
 
 /// Whether a Service wants a family that the source lacks. A source that is empty, or not listed yet, lacks both
-/// families, but in most clusters it will have endpoints of one family later. Therefore, such a source counts only for
-/// a Service that wants both families.
+/// families, but in most clusters, it will have endpoints of one family later. Therefore, with such a source, only a
+/// Service that wants both families needs one.
 fn needs_family(service: &ManagedService, lacks: [(Family, bool); 2]) -> bool {
     let is_empty = lacks.iter().all(|(_, lacks)| *lacks);
     let missing = lacks.iter().filter(|(_, lacks)| *lacks).map(|(family, _)| family);

@@ -42,9 +42,9 @@ impl Index {
     /// The addresses and ports to probe. They come from the copies of the API source, except copies for Services that
     /// the `endpoint-copier/probe` annotation exempts.
     ///
-    /// - Of each endpoint, only the first address counts. If the source lists addresses of a family, and all its slices
-    ///   can be decoded, only these addresses count in that family.
-    /// - Of the ports of a copy, only those in `https` and the supervisor port count. The operator probes no other
+    /// - Each endpoint is probed at its first address only. If the source lists addresses of a family, and all its
+    ///   slices can be decoded, only these addresses are probed in that family.
+    /// - Of the ports of a copy, only those in `https` and the supervisor port are probed. The operator probes no other
     ///   source and no other port, because otherwise anyone who is allowed to write a Service could scan ports.
     /// - An address that Nodes provide for a second family is probed even before a copy shows it.
     /// - A target in `before` stays as long as the source lists it and copies should show it. Otherwise, the operator
@@ -125,8 +125,8 @@ impl Index {
             .collect()
     }
 
-    /// The addresses that the copies of a Service show, with their TCP ports. If only an outline of a copy is in memory,
-    /// it counts as showing what the source lists, `of_source`.
+    /// The addresses that the copies of a Service show, with their TCP ports. If only an outline of a copy is in
+    /// memory, it is assumed to show what the source lists, `of_source`.
     fn shown_by(&self, service: &ManagedService, of_source: &PortsByAddress) -> PortsByAddress {
         let mut shown = PortsByAddress::new();
         let copies = self.copies.of(&service.key);

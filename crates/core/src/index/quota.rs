@@ -16,7 +16,7 @@ use crate::model::{Exceeded, ManagedService, Refusal, ServiceKey, ServiceLimits}
 struct AdmissionRank {
     is_disabled: bool,
     has_no_copies: bool,
-    /// The creation time, as Unix time in seconds. A Service whose creation time cannot be parsed counts as the
+    /// The creation time, as Unix time in seconds. A Service whose creation time cannot be parsed is treated as the
     /// youngest.
     created: i64,
     key: ServiceKey,

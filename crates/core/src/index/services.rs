@@ -209,7 +209,7 @@ impl Index {
     /// Records the result of a GET. `service` is the Service, decoded or not, or `None` if it does not exist. `before`
     /// is the version known when the GET was sent. Returns the affected Services, or `None` if the watch has shown a
     /// change since the GET was sent, because it is unknown whether the change or the GET is newer. Without such a
-    /// change, the GET counts as newer, as in [`Index::observe`].
+    /// change, the GET is treated as newer, as in [`Index::observe`].
     #[must_use]
     pub fn observe_service(
         &mut self,

@@ -12,7 +12,7 @@ use crate::model::{
 /// The known unreadable objects, by kind.
 #[derive(Debug, Default)]
 pub(super) struct UnreadableObjects {
-    /// Services that might or might not be managed. Those with copies count as managed.
+    /// Services that might or might not be managed. Those with copies are treated as managed.
     pub services: HashMap<ServiceKey, Arc<ManagedService>>,
     /// Services that have been undecodable since the index first saw them, so that it is unknown which namespaces may
     /// copy them.
@@ -139,7 +139,7 @@ impl UnreadableObjects {
 }
 
 impl Index {
-    /// Records a Service that was added or changed and cannot be decoded. Its copies stay as they are. It counts as
+    /// Records a Service that was added or changed and cannot be decoded. Its copies stay as they are. It is treated as
     /// managed if it was managed, if its name or its readable annotations show that it might be, or if it has copies.
     /// As a source, it allows the namespaces that its last readable state allowed.
     pub fn service_unreadable(&mut self, unreadable: &Unreadable) -> Dirty {

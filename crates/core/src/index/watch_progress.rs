@@ -15,7 +15,7 @@ pub(super) struct WatchProgress(Vec<Progress>);
 #[derive(Debug)]
 struct Progress {
     names: Arc<BTreeSet<String>>,
-    /// The highest resourceVersion that it has shown since its last list began. Older values do not count: after etcd
+    /// The highest resourceVersion that it has shown since its last list began. Older values are ignored: after etcd
     /// was restored from a backup, they belong to a different history.
     newest: u64,
     /// Whether its list is incomplete: the watch might have shown a version, but not everything older.

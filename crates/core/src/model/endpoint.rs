@@ -35,7 +35,7 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// Whether it is ready. An endpoint without the `ready` condition counts as ready.
+    /// Whether it is ready. An endpoint without the `ready` condition is ready.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         let conditions = self.conditions.as_ref();

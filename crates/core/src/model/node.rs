@@ -57,8 +57,8 @@ impl Node {
         wanted.map(|known| known.address)
     }
 
-    /// The kind of this address of the Node, or `None` if the Node does not have it. An address of both kinds counts as
-    /// internal, whatever their order.
+    /// The kind of this address of the Node, or `None` if the Node does not have it. An address of both kinds is
+    /// treated as internal, whatever their order.
     #[must_use]
     pub fn kind_of(&self, address: IpAddr) -> Option<NodeAddressKind> {
         let known = self.addresses.iter().filter(|known| known.address == address);

@@ -39,8 +39,8 @@ pub struct Snapshot {
     /// Slices that might belong to the Service and cannot be decoded, and the copies in `outlines`. They stay as they
     /// are.
     pub unreadable: BTreeSet<SliceKey>,
-    /// Slices of the source, and copies, of which only an outline is in memory. They count as unreadable until a GET
-    /// has read them.
+    /// Slices of the source, and copies, of which only an outline is in memory. They are treated as unreadable until a
+    /// GET has read them.
     pub outlines: BTreeSet<SliceKey>,
     /// The resourceVersion up to which the watches showed all changes to slices of the source.
     pub seen: u64,
@@ -106,8 +106,8 @@ pub struct Source {
     pub has_copies: bool,
     /// Its slices, except copies and slices in `unreadable`.
     pub slices: SlicesByKey,
-    /// Its slices that cannot be decoded, or of which only an outline is in memory. They and their copies count as
-    /// present and unchanged.
+    /// Its slices that cannot be decoded, or of which only an outline is in memory. They and their copies are treated
+    /// as present and unchanged.
     pub unreadable: BTreeSet<SliceKey>,
     /// The ports that copies may have.
     pub ports: PermittedPorts,
@@ -147,8 +147,8 @@ impl Source {
             .is_some_and(|slice| self.unreadable.contains(&slice))
     }
 
-    /// Whether a slice in `unreadable` has endpoints of a family. An unreadable slice counts as unchanged, so it has
-    /// the endpoints of its copy.
+    /// Whether a slice in `unreadable` has endpoints of a family. An unreadable slice is treated as unchanged, so it
+    /// has the endpoints of its copy.
     #[must_use]
     pub fn has_unreadable(&self, family: Family, copies: &SlicesByKey) -> bool {
         copies.values().any(|copy| {
@@ -158,7 +158,7 @@ impl Source {
 
     /// Removes a slice that no watch covers, and that a GET has shown to be undecodable. If a label of the slice names
     /// a Service, that Service is not this source, because the watch of this source would cover the slice. Without such
-    /// a label, the slice might belong to the source, and counts as unchanged.
+    /// a label, the slice might belong to the source, and is treated as unchanged.
     pub fn set_aside(&mut self, slice: &SliceKey, unreadable: &Unreadable) {
         self.slices.remove(slice);
         if label_of(&unreadable.metadata, label::SERVICE_NAME).is_none() {

@@ -253,8 +253,8 @@ fn with_cause(mut copy: EndpointSlice, snapshot: &Snapshot) -> EndpointSlice {
     copy
 }
 
-/// The trigger time that an update copies, if it is new. Recreating a copy does not count, because the source has not
-/// changed.
+/// The trigger time that an update copies, if it is new. A recreated copy has no new trigger time, because the source
+/// has not changed.
 fn new_trigger(current: &EndpointSlice, copy: &EndpointSlice) -> Option<String> {
     let trigger = |slice| annotation_of(slice, provenance::TRIGGER_TIME);
     let new = trigger(&copy.metadata)?;

@@ -264,8 +264,8 @@ impl Filler<'_> {
         }
     }
 
-    /// The existing copy with this key. A copy that was restored from a backup does not count, because its addresses
-    /// are as old as the backup.
+    /// The existing copy with this key. A copy that was restored from a backup is ignored, because its addresses are as
+    /// old as the backup.
     fn current(&self, copy: &SliceKey) -> Option<&EndpointSlice> {
         let current = self.snapshot.copy(copy);
         current.filter(|current| !current.has_no_controller())
@@ -292,8 +292,8 @@ impl Filler<'_> {
         }
     }
 
-    /// The ports that work on at least one candidate: the address of a listed server in this family. Other ports do not
-    /// count, as in a judgment.
+    /// The ports that work on at least one candidate: the address of a listed server in this family. Other ports are
+    /// ignored, as in a judgment.
     fn ports_that_answer(&self, verdicts: &Verdicts) -> BTreeSet<u16> {
         let (Verdicts::Judged(judged), KnownNodes::Known(nodes)) = (verdicts, &self.snapshot.nodes) else {
             return BTreeSet::new();

@@ -36,8 +36,9 @@ pub struct Judged {
     pub enforced: bool,
 }
 
-/// Adds the copies of undecodable slices of the API source. An undecodable slice counts as unchanged, so the endpoints
-/// of its copy are still judged. Otherwise, an endpoint would stay out only because the slice cannot be decoded.
+/// Adds the copies of undecodable slices of the API source. An undecodable slice is treated as unchanged, so the
+/// endpoints of its copy are still judged. Otherwise, an endpoint would stay out only because the slice cannot be
+/// decoded.
 pub(super) fn add_unchanged(
     source: &Source,
     snapshot: &Snapshot,
@@ -160,7 +161,7 @@ fn candidates<'a>(snapshot: &Snapshot, wanted: impl Iterator<Item = &'a Endpoint
     let mut was_out: BTreeMap<IpAddr, bool> = BTreeMap::new();
     for copy in wanted.filter(|copy| !snapshot.is_name_taken(copy)) {
         let key = copy.key();
-        // The last readable state of an unreadable copy may be long outdated, so it does not count.
+        // The last readable state of an unreadable copy may be long outdated, so it is ignored.
         let current = snapshot
             .copy(&key)
             .filter(|_| !snapshot.unreadable.contains(&key));

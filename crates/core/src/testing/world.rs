@@ -29,7 +29,7 @@ pub struct World {
     pub probes: Verdicts,
     /// The flags.
     pub defaults: Defaults,
-    /// All ReferenceGrants. They count as listed.
+    /// All ReferenceGrants, as if they had been listed.
     pub grants: Vec<ReferenceGrant>,
     pub nodes: KnownNodes,
     version: u64,

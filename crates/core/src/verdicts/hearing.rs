@@ -2,7 +2,7 @@
 //!
 //! The leader lists the targets that it suspects, each with a round number. Another replica objects to a suspicion if
 //! it finds the target clearly well ([`super::Targets::is_clearly_well`]): it writes the target and the round under its
-//! own key. Text that cannot be parsed counts as absent.
+//! own key. Text that cannot be parsed is ignored.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -22,7 +22,7 @@ const MAX_ENTRIES: usize = 64;
 const MAX_ROUND_LEAD: u64 = 1 << 32;
 /// How long the leader waits for objections from the other replicas.
 pub(super) const HEARD_AFTER: Duration = Duration::from_millis(300);
-/// How long an objection counts after the leader first saw it.
+/// How long an objection is valid after the leader first saw it.
 const OBJECTION_LASTS: Duration = Duration::from_secs(10);
 /// How often a replica repeats its objection.
 const REPEAT_AFTER: Duration = Duration::from_secs(5);
@@ -238,8 +238,8 @@ impl Peer {
 
     /// Returns the change to this replica's annotation that is due now, if any: the key, and either the new value or
     /// `None`, which means to remove the annotation. `suspected` is the Lease's value of [`SUSPECTED`]. Targets on this
-    /// node's own addresses are excluded, because a connection to them says nothing about the network. The change
-    /// counts as written; if the write fails, call [`Peer::failed`].
+    /// node's own addresses are excluded, because a connection to them says nothing about the network. The change is
+    /// assumed to be written; if the write fails, call [`Peer::failed`].
     pub fn answer(
         &mut self,
         suspected: &str,

@@ -193,8 +193,8 @@ impl<'a> Evidence<'a> {
     }
 
     /// `7.only-one-that-answers`: whether an address answers on one of its ports, while no address that certainly stays
-    /// in has answered on that port recently. An address in `wanted` does not count as staying in, even if `7.half`
-    /// keeps it in.
+    /// in has answered on that port recently. An address in `wanted` is not certain to stay in, even if `7.half` keeps
+    /// it in.
     fn is_needed(&self, address: IpAddr, wanted: &BTreeMap<IpAddr, (RemovalRank, &Port<'a>)>) -> bool {
         self.ports.iter().any(|port| {
             let mut listed = port

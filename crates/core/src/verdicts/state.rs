@@ -12,7 +12,7 @@ use crate::model::words::words;
 
 /// The number of failures in a row after which a target is suspected.
 pub(super) const SUSPECTED_AFTER: u32 = 2;
-/// How long a fall counts. Each fall that counts, except the first, doubles the duration of the next rise.
+/// How long a fall is remembered. Each remembered fall, except the first, doubles the duration of the next rise.
 pub(super) const RELAPSE_MEMORY: Duration = Duration::from_secs(600);
 /// The longest rise that relapses cause. A configured rise can be longer.
 const MAX_RISE: Duration = Duration::from_secs(60);
@@ -116,8 +116,8 @@ impl TargetState {
         self.latest == Some(Reply::Success)
     }
 
-    /// Counts a response. `counts` says whether the response counts as a success of a rise; `relapses` is the number of
-    /// recent relapses.
+    /// Counts a response. `counts` says whether the response is a success of a rise; `relapses` is the number of recent
+    /// relapses.
     pub(super) fn answer(
         &mut self,
         attempt: Attempt,

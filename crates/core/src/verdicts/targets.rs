@@ -60,8 +60,7 @@ impl Targets {
     }
 
     /// Records that an attempt begins. `now` must differ from the start of every other attempt at this target. The
-    /// attempt counts as unanswered until the caller passes the same moment to [`Targets::end`] or
-    /// [`Targets::discard`].
+    /// attempt is unanswered until the caller passes the same moment to [`Targets::end`] or [`Targets::discard`].
     pub fn begin(&mut self, target: Target, now: Moment) {
         if let Some(state) = self.states.get_mut(&target) {
             state.unanswered.insert(now);
@@ -127,8 +126,8 @@ impl Targets {
     }
 
     /// Whether this replica can object to the suspicion of a target: the target is well, and none of this replica's
-    /// attempts at it hangs. If responses are usually slow, a slow response does not count as hanging, because
-    /// otherwise the replica would object and withdraw its objection with each attempt.
+    /// attempts at it hangs. If responses are usually slow, an attempt with a slow response does not hang. Otherwise,
+    /// the replica would object and withdraw its objection with each attempt.
     #[must_use]
     pub fn is_clearly_well(&self, target: Target, now: Moment) -> bool {
         self.states.get(&target).is_some_and(|state| {

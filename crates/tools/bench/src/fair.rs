@@ -30,7 +30,7 @@ const OTHER_NAMESPACE: &str = "other";
 /// The number of changes from which a percentile is taken.
 const CHANGES: usize = 30;
 
-/// The number of changes while another tenant is busy. The slowest change counts.
+/// The number of changes while another tenant is busy. The result is the slowest change.
 const FEW_CHANGES: usize = 5;
 
 /// The number of Services whose writes hang.

@@ -41,7 +41,7 @@ impl Stages {
         }
     }
 
-    /// Runs a row once. A run that panics counts as failed, and the next run gets a new cluster.
+    /// Runs a row once. A run that panics has failed, and the next run gets a new cluster.
     pub async fn run(&mut self, row: &Row) -> Outcome {
         let scenario = row.scenario;
         let kept = match (&mut self.plain, &mut self.network) {

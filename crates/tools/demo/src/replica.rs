@@ -104,7 +104,7 @@ impl Replica {
     }
 
     /// Waits until the process ends. Returns an error if the process fails, or if it has to be killed because it does
-    /// not end in time. A replica that is not running counts as stopped.
+    /// not end in time. A replica that is not running has already stopped.
     pub async fn until_stopped(&mut self) -> Result<(), String> {
         let Some(mut child) = self.child.take() else {
             return Ok(());

@@ -78,7 +78,8 @@ impl Stage {
             .ok_or_else(|| format!("{name:?} is not a replica"))
     }
 
-    /// Waits until the cluster satisfies `wanted`. The limit counts from `since`. `what` names the step in an error.
+    /// Waits until the cluster satisfies `wanted`. The limit is measured from `since`. `what` names the step in an
+    /// error.
     pub async fn until(
         &self,
         since: Instant,

@@ -109,7 +109,7 @@ fn outlined_source_is_read_before_it_is_first_copied() {
     index.apply_service(&service("vip").source("tenant", "kubernetes").version(2));
     let first = plan_of(&index, &[]);
     assert_eq!(first.confirm, [source.key()].into());
-    // The GET failed, so the slice counts as present and unchanged.
+    // The GET failed, so the slice is treated as present and unchanged.
     let without = plan_of(&index, &[&source.key()]);
     assert!(without.is_done(), "{without:?}");
     look(&mut index, &source.key(), Some(source.clone()));

@@ -147,7 +147,7 @@ impl Grants {
         has_changed.then_some(namespace)
     }
 
-    /// Records a grant that was added or changed and cannot be decoded. Its last readable state still counts. A new
+    /// Records a grant that was added or changed and cannot be decoded. Its last readable state still applies. A new
     /// grant has no readable state, so it allows nothing.
     pub fn apply_unreadable(&mut self, metadata: &ObjectMeta) {
         let (namespace, name) = namespace_and_name(metadata);
@@ -169,7 +169,7 @@ impl Grants {
     }
 
     /// Replaces all known grants with a complete list. `None` stands for a grant that cannot be decoded: its last
-    /// readable state still counts.
+    /// readable state still applies.
     pub fn replace(&mut self, listed: impl IntoIterator<Item = (ObjectMeta, Option<Grant>)>) {
         let mut known = std::mem::take(&mut self.by_namespace);
         for (metadata, grant) in listed {

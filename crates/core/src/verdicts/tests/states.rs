@@ -159,7 +159,7 @@ fn target_listed_again_is_new() {
     assert!(probes.targets.get(target(1)).is_none());
     probes.targets.list(&[target(1)].into(), at(2_100));
     assert_eq!(probes.phase(1), Phase::New);
-    // An attempt that began before the target was listed again does not count.
+    // An attempt that began before the target was listed again is ignored.
     assert!(
         !probes
             .targets
