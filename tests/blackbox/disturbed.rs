@@ -55,7 +55,7 @@ async fn jitter(cluster: &Cluster, time: Duration) {
     }
 }
 
-/// The second server answers each probe after 900 ms.
+/// The second server responds to each probe after 900 ms.
 async fn slow_server(cluster: &Cluster, time: Duration) {
     let server = cluster.testbed_servers().nth(1).expect("three servers");
     let slow = Effect::Latency(Duration::from_millis(900));
@@ -63,7 +63,7 @@ async fn slow_server(cluster: &Cluster, time: Duration) {
     sleep(time).await;
 }
 
-/// All servers answer each probe with this status.
+/// All servers respond to each probe with this status.
 async fn all_answer(cluster: &Cluster, code: u16, time: Duration) {
     for server in cluster.testbed_servers() {
         server.faults().add(Fault::status(probes(), code));

@@ -1,4 +1,4 @@
-//! API servers that fail on three nodes, each of which has its own etcd, API server and replica.
+//! Failures of API servers on three nodes. Each node has its own etcd, API server and replica.
 //!
 //! The API servers maintain `default/kubernetes` with leases, as they do by default, so the test can compare the copy
 //! with the source that Kubernetes itself maintains. No kube-proxy runs.
@@ -23,7 +23,7 @@ const REFUSES: Duration = Duration::from_secs(5);
 /// out at most 2 s later.
 const LEADER: Duration = Duration::from_secs(12);
 
-/// A server that answers again becomes ready in the copy after at least 3 s, or after at least 6 s if it has failed
+/// A server that responds again becomes ready in the copy after at least 3 s, or after at least 6 s if it has failed
 /// twice.
 const RETURNS: Duration = Duration::from_secs(30);
 

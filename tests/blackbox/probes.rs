@@ -1,5 +1,5 @@
-//! API servers that stop answering while `default/kubernetes` still lists them. The leader *takes* such a server *out*:
-//! the copies list the server as not ready.
+//! API servers that stop responding while `default/kubernetes` still lists them. The leader *takes* such a server
+//! *out*: the copies list the server as not ready.
 
 use std::net::SocketAddr;
 use std::slice;
@@ -30,7 +30,7 @@ const HANGS: Duration = Duration::from_secs(5);
 /// A server that refuses connections is taken out within this time.
 pub const REFUSES: Duration = Duration::from_secs(3);
 
-/// A server that answers again is ready in the copy within this time. The rise takes at least 3 s and three successes.
+/// A server that responds again is ready in the copy within this time. The rise takes at least 3 s and three successes.
 pub const RETURNS: Duration = Duration::from_secs(10);
 
 /// How long an objection is valid. With an objection, a replica keeps a server from being taken out.
@@ -261,7 +261,7 @@ on_both! {
     }
 
     /// The replica loses its connections, but keeps the lead. Its renewals are late, and a removal waits until one of
-    /// them is answered.
+    /// them gets a response.
     /// Rule: 7.own-connections
     async fn frozen_server_of_the_leader_is_taken_out(cluster: &mut Cluster) {
         let (operator, _) = one_replica(cluster, 1, &[]).await;

@@ -25,7 +25,7 @@ const MIB: usize = 1024 * 1024;
 /// client reads all of them.
 const ENDLESS: usize = 128 * MIB;
 
-/// A client of two servers. The first one answers each request with [`ENDLESS`] bytes, and the second one works.
+/// A client of two servers. The first one responds to each request with [`ENDLESS`] bytes, and the second one works.
 struct Scene {
     servers: Servers,
     client: TestClient,
@@ -35,7 +35,7 @@ struct Scene {
 }
 
 impl Scene {
-    /// The first server answers with this status code.
+    /// The first server responds with this status code.
     async fn new(code: u16) -> Self {
         let servers = Servers::start(1).await;
         let sent = Arc::<AtomicUsize>::default();

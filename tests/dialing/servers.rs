@@ -116,7 +116,7 @@ impl TestClient {
             .expect("no timeout")
     }
 
-    /// Sends two GETs. The server of the first fails, and another server answers the second.
+    /// Sends two GETs. The server of the first one fails, and another server responds to the second one.
     pub async fn fail_over(&self) {
         self.get().await.expect_err("an error");
         self.get().await.expect("another server answers");
@@ -141,7 +141,7 @@ pub fn address(address: SocketAddr) -> ServerAddress {
 /// An address that is in no certificate.
 pub const NAMELESS: [u8; 4] = [127, 0, 0, 77];
 
-/// A listener that accepts connections, as the kernel does for a stopped process, and never answers.
+/// A listener that accepts connections, as the kernel does for a stopped process, and never responds.
 pub async fn silent() -> (TcpListener, ServerAddress) {
     let listener = TcpListener::bind("127.0.0.20:0").await.expect("a free port");
     let at = address(listener.local_addr().expect("an address"));

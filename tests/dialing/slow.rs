@@ -55,7 +55,7 @@ async fn a_round_trip_of_600_ms_stretches_no_limit() {
     assert_eq!(delay.accepted(), before, "the connection was lost");
 }
 
-/// The limits double while no server answers. When a server answers, the limits shrink again, even for the connection
+/// The limits double while no server responds. When a server responds, the limits shrink again, even for the connection
 /// that was dialed with the longer limits.
 /// Rule: survive.api-servers-slow
 #[tokio::test]

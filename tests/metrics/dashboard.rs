@@ -279,7 +279,7 @@ fn every_variable_exists_and_every_query_uses_the_filters() {
     }
 }
 
-/// The label `host` names the configured API URL, whichever API server answers. In a Pod, all requests have one host.
+/// The label `host` names the configured API URL, whichever API server responds. In a Pod, all requests have one host.
 #[test]
 fn no_query_groups_by_host_as_if_it_named_an_api_server() {
     for (place, query, _) in queries(&dashboard()) {

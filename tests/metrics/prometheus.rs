@@ -87,7 +87,7 @@ impl Prometheus {
         answer.unwrap_or_else(|| panic!("no response to {query}"))
     }
 
-    /// The result of a query, or `None` if Prometheus does not answer.
+    /// The result of a query, or `None` if Prometheus does not respond.
     async fn ask(&self, path: &str, fields: &[(&str, &str)]) -> Option<Vec<Value>> {
         let answer = post(self.address, path, fields).await.ok()?;
         let mut answer: Value = serde_json::from_str(&answer).ok()?;

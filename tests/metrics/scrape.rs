@@ -68,7 +68,7 @@ pub async fn eventful(platform: Platform) -> (Cluster, Operator, Operator) {
     standby.until_ready().await;
     let mut vip = vip();
     let mut probed = "endpoint_copier_probe_attempts_total{";
-    // On the testbed, one endpoint answers probes. On a real API server none does, because it does not list its
+    // On the testbed, one endpoint responds to probes. On a real API server, none does, because it does not list its
     // loopback address in `default/kubernetes`.
     if cluster.testbed().is_some() {
         cluster.list_servers(&[0]).await;

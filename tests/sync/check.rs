@@ -60,7 +60,7 @@ async fn a_check_of_a_current_watch_costs_one_consistent_list() {
     let operator = checking().await;
     operator.store.requests().clear();
     for number in 0..60 {
-        // Some changes are in flight while the API server answers a list.
+        // Some changes are in flight while the API server responds to a list.
         put(
             &operator.store,
             slice(

@@ -90,7 +90,7 @@ fn spoil(store: &Store, (resource, namespace, name): (&str, &str, &str), patch: 
         .expect("an existing object");
 }
 
-/// From now on, the API server answers reads of this Service with 500.
+/// From now on, the API server responds to reads of this Service with 500.
 fn fail_reads(operator: &Operator, namespace: &str, name: &str) -> FaultId {
     let reads = Match::any().resource("services").namespace(namespace).name(name);
     operator.writer.faults().add(Fault::status(reads, 500))

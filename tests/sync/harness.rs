@@ -25,9 +25,8 @@ const PATIENCE: Duration = Duration::from_secs(300);
 /// The label of the Nodes that are watched.
 pub const CONTROL_PLANE: &str = "node-role.kubernetes.io/control-plane";
 
-/// A replica whose term, once it has begun, never ends. Its watches of Services, its watches of copies, its watches of
-/// sources and its writer each use their own API server on the same store, so that a fault or a stale cache can affect
-/// one of them alone.
+/// A replica whose term, once it has begun, never ends. Its watches of Services, of copies and of sources, and its
+/// writer, each use their own API server on the same store, so a fault or a stale cache can affect only one of them.
 pub struct Operator {
     pub store: Store,
     pub services: ApiServer,

@@ -82,7 +82,7 @@ async fn syncs(operator: &Operator) -> Vec<String> {
     lines.map(str::to_owned).collect()
 }
 
-/// The lines in `/metrics` that count reads answered with 404.
+/// The lines in `/metrics` that count reads that returned 404.
 async fn not_found(operator: &Operator) -> Vec<String> {
     // The `/metrics` page is rendered at most once a second.
     tokio::time::sleep(std::time::Duration::from_millis(1100)).await;

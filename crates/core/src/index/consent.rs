@@ -137,9 +137,10 @@ impl Index {
         self.reconsider_from(source, |requested| requested == source)
     }
 
-    /// Reconsiders the requests for the sources that satisfy `is_meant`, of which `first` is the first by name. Returns
-    /// the Services for which consent has changed, and the Services with copies that lack consent, whatever they ask
-    /// for now. Other Services are not returned, because a sync would reveal that the source exists or changes.
+    /// Reconsiders the requests for the sources that satisfy `is_meant`. `first` is the first of these sources by name.
+    /// Returns the Services for which consent has changed, and the Services with copies that lack consent, whatever
+    /// they ask for now. Other Services are not returned, because a sync would reveal that the source exists or
+    /// changes.
     fn reconsider_from(&mut self, first: &ServiceKey, is_meant: impl Fn(&ServiceKey) -> bool) -> Dirty {
         let mut dirty = self.with_refused_copies(first.namespace(), &is_meant);
         let requests = self

@@ -117,7 +117,7 @@ pub struct Index {
     /// The names that mattered when Services were first listed.
     first_names: BTreeSet<String>,
     copies_listed: bool,
-    /// Names whose slices have been listed, so that a missing slice is known to be absent.
+    /// Names whose slices have been listed. If a slice of these Services is missing, it does not exist.
     names_listed: BTreeSet<String>,
     /// Names whose slices matter even while no managed Service uses them.
     always: BTreeSet<String>,

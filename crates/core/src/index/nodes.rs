@@ -28,7 +28,7 @@ impl Default for NodeIndex {
 }
 
 impl Index {
-    /// Whether a managed Service needs Nodes, so that the operator has to watch them. The result can change only when
+    /// Whether a managed Service needs Nodes. If so, the operator has to watch them. The result can change only when
     /// [`Index::api_servers_changed`] changes.
     #[must_use]
     pub fn needs_nodes(&self) -> bool {

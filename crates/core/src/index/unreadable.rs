@@ -14,8 +14,8 @@ use crate::model::{
 pub(super) struct UnreadableObjects {
     /// Services that might or might not be managed. Those with copies are treated as managed.
     pub services: HashMap<ServiceKey, Arc<ManagedService>>,
-    /// Services that have been undecodable since the index first saw them, so that it is unknown which namespaces may
-    /// copy them.
+    /// Services that have been undecodable since the index first saw them. It is unknown which namespaces may copy
+    /// them.
     pub sources: BTreeSet<ServiceKey>,
     slices: BTreeMap<SliceKey, Slice>,
     /// How many slices were removed since the start.

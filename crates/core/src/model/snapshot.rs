@@ -87,7 +87,7 @@ impl Snapshot {
         self.slice(key).filter(|slice| slice.is_copy_for(&self.key))
     }
 
-    /// Whether a slice that is not a copy has the name of this copy, so that the copy cannot be written.
+    /// Whether a slice that is not a copy has the name of this copy. If so, the copy cannot be written.
     #[must_use]
     pub fn is_name_taken(&self, copy: &EndpointSlice) -> bool {
         let current = self.slice(&copy.key());

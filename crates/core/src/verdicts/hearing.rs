@@ -2,7 +2,7 @@
 //!
 //! The leader lists the targets that it suspects, each with a round number. Another replica objects to a suspicion if
 //! it finds the target clearly well ([`super::Targets::is_clearly_well`]): it writes the target and the round under its
-//! own key. Text that cannot be parsed is ignored.
+//! own key. Text that cannot be parsed is treated as absent.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;

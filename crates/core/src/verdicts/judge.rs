@@ -55,9 +55,9 @@ impl fmt::Display for Unreachable {
 pub struct Judgment {
     /// The addresses that must not get traffic.
     pub out: BTreeMap<IpAddr, Unreachable>,
-    /// Whether no endpoint has answered 2xx on any port for 3 s. If so, no endpoint is out.
+    /// Whether no endpoint has returned 2xx on any port for 3 s. If so, no endpoint is out.
     pub blind: bool,
-    /// Targets that answer 401 or 403.
+    /// Targets that return 401 or 403.
     pub unauthorized: Vec<Target>,
     /// Targets that were listed at least a minute ago and have never answered, while another port of the address
     /// answers. If no port of the address has ever answered, it is enough that another address answers.
@@ -205,7 +205,7 @@ impl<'a> Evidence<'a> {
         })
     }
 
-    /// `7.blind`: whether no endpoint has answered 2xx for 3 s. If so, the fault might be on this replica's side. A
+    /// `7.blind`: whether no endpoint has returned 2xx for 3 s. If so, the fault might be on this replica's side. A
     /// family that was just listed is not blind yet.
     fn is_blind(&self) -> bool {
         let mut all = self.ports.iter().flat_map(|port| port.facts.values());

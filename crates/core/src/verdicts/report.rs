@@ -56,21 +56,22 @@ pub struct TargetFacts {
     pub answers: bool,
     /// Whether the latest result is 401 or 403.
     pub is_unauthorized: bool,
-    /// Whether it answered 2xx within the last 3 s, or its latest result is 2xx. An older 2xx is still the latest
+    /// Whether it returned 2xx within the last 3 s, or its latest result is 2xx. An older 2xx is still the latest
     /// result only if this replica was suspended and has made no attempt since then.
     pub is_recent: bool,
-    /// Whether it was listed at least 3 s ago, so that it has had time to answer.
+    /// Whether it was listed at least 3 s ago, and so has had time to answer.
     pub had_time: bool,
     /// Whether it has been new for a minute.
     pub is_silent: bool,
     /// When it first failed since it was well or, if it was never well, since it was listed. `None` while it is well or
     /// no attempt has failed.
     pub since: Option<Moment>,
-    /// When it last answered 2xx, while it is failing or down.
+    /// When it last returned 2xx, while it is failing or down.
     pub last_success: Option<Moment>,
-    /// Other addresses of the family that work on this port while the target fails: each answered 2xx to an attempt
+    /// Other addresses of the family that work on this port while the target fails: each returned 2xx to an attempt
     /// that began after the first failure of the target's current run, and has not failed since. The last failure of
-    /// the run came at least 300 ms after its first such answer, or 3 s if the failures might be due to an etcd stall.
+    /// the run came at least 300 ms after its first such response, or 3 s if the failures might be due to an etcd
+    /// stall.
     pub contrasts: BTreeSet<IpAddr>,
     /// Whether another replica objects to the suspicion, because the target answers the probes of that replica.
     pub has_objection: bool,

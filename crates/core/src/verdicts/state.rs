@@ -81,7 +81,7 @@ pub struct TargetState {
     pub(super) what: Option<Failure>,
     /// How many attempts in a row had failed when `what` was set.
     pub(super) failures: u32,
-    /// For each other address with the same port and family: when it first answered 2xx to an attempt that began after
+    /// For each other address with the same port and family: when it first returned 2xx to an attempt that began after
     /// the first failure of the run.
     pub(super) answers_since: BTreeMap<IpAddr, Moment>,
     /// When the attempts without a result began.

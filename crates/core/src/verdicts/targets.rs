@@ -126,8 +126,8 @@ impl Targets {
     }
 
     /// Whether this replica can object to the suspicion of a target: the target is well, and none of this replica's
-    /// attempts at it hangs. If responses are usually slow, an attempt with a slow response does not hang. Otherwise,
-    /// the replica would object and withdraw its objection with each attempt.
+    /// attempts at it hangs. If responses are usually slow, an attempt does not hang just because its response is slow.
+    /// Otherwise, the replica would object and withdraw its objection with each attempt.
     #[must_use]
     pub fn is_clearly_well(&self, target: Target, now: Moment) -> bool {
         self.states.get(&target).is_some_and(|state| {

@@ -13,7 +13,7 @@ pub struct Row {
 }
 
 impl Row {
-    /// Whether the row takes minutes, so that it runs only with `--long`.
+    /// Whether the row takes minutes. If so, it runs only with `--long`.
     pub fn is_long(&self) -> bool {
         matches!(self.scenario, Scenario::ApiDown { seconds: 300, .. })
     }

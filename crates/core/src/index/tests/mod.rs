@@ -1,4 +1,4 @@
-//! Changes to the index, each of which returns the keys of the Services that it affects.
+//! Changes to the index. Each change returns the keys of the Services that it affects.
 
 use super::*;
 use crate::model::{ConsentPolicy, Priority, annotation, copy_name};
@@ -432,7 +432,7 @@ fn a_get_that_a_watch_has_overtaken_changes_nothing() {
         index.slices_listed(&names, &HashSet::new());
         index
     };
-    // The GET was answered with 404, and then the slice was created. The watch event arrives before the response.
+    // The GET returned 404, and then the slice was created. The watch event arrives before the response.
     let mut index = new();
     let before = index.state(&key);
     index.apply_slice(&names, source(10));

@@ -208,7 +208,7 @@ fn target_stays_while_a_copy_lacks_what_the_source_lists() {
     assert_eq!(targets_after(&index, &before), Vec::<String>::new(), "no Service");
 }
 
-/// A replica that does not lead reads no copy of which it keeps only an outline.
+/// A replica that does not lead never reads a copy in full if it keeps only an outline of that copy.
 /// Rule: 7.targets
 #[test]
 fn large_copy_listed_before_its_service_is_probed() {

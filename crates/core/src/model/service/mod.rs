@@ -242,8 +242,7 @@ fn refusal(spec: &ServiceSpec) -> Option<Finding> {
 
 /// Whether the copies of a Service are held while its source is empty, and a finding if the annotation is invalid.
 fn holds(service: &Service, intent: &Intent) -> (bool, Option<Finding>) {
-    // Each API server that answers should list itself in `default/kubernetes`, so an empty API source is a sign of a
-    // fault.
+    // Each running API server should list itself in `default/kubernetes`, so an empty API source is a sign of a fault.
     let by_default = matches!(intent, Intent::Copy(source) if source.is_api_source());
     match annotation_of(&service.metadata, annotation::WHEN_SOURCE_EMPTY) {
         None | Some("") => (by_default, None),

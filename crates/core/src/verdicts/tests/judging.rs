@@ -72,7 +72,7 @@ fn contrast_with_an_endpoint_outside_the_copy_is_ignored() {
 #[test]
 fn at_most_half_are_out() {
     for (n, places) in [(1, 0), (2, 1), (3, 1), (4, 2), (5, 2), (6, 3), (7, 3)] {
-        // The last endpoint is well, so that the family is not blind and the port counts.
+        // The last endpoint is well, so the family is not blind and the port is not ignored.
         let scene = (1..n).fold(Scene::new(n), |scene, n| scene.set(n, down()));
         assert_eq!(scene.out().len(), places, "{n} endpoints");
     }

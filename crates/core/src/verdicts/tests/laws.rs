@@ -31,7 +31,7 @@ fn facts() -> impl Strategy<Value = TargetFacts> {
         facts.is_recent = facts.phase != Phase::New && (facts.answers || flags[0]);
         facts.has_objection = flags[1] && flags[2];
         facts.had_time_to_object = flags[3];
-        // The last answer of a target that is well can be, for example, a 429, for which `answers` is false.
+        // The last response of a target that is well can be a 429, for example. Then `answers` is false.
         facts.answers &= flags[4] || facts.phase != Phase::Well;
         facts
     })
