@@ -45,7 +45,7 @@ impl WriterKind {
                 label::MANAGED_BY
             ),
             Self::Other => format!(
-                "slices that are not copies get traffic of this Service. kubectl get endpointslices -n {namespace} -l {}={name} --show-managed-fields -o yaml shows their writers. Stop these, then run kubectl delete endpointslices -n {namespace} with the names of these slices",
+                "slices that are not copies get traffic of this Service. kubectl get endpointslices -n {namespace} -l {}={name} --show-managed-fields -o yaml shows their writers. Stop these, then kubectl delete endpointslices -n {namespace} these slices",
                 label::SERVICE_NAME
             ),
         }
