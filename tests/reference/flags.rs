@@ -9,12 +9,11 @@ use crate::table::{code, generated_from, table};
 const INTRO: &str = "\
 # Flags
 
-Each flag that takes a value and has an effect has an environment variable. A flag takes precedence over its variable.
-Flags follow Go's syntax: `-flag`, `--flag=value`, and durations such as `1m30s`. `endpoint-copier-operator --help`
-shows the same list.
+If you set both a flag and its environment variable, the flag takes precedence. Flags follow Go's syntax: `-flag`,
+`--flag=value`, and durations such as `1m30s`. `endpoint-copier-operator --help` shows the same list.
 
-The exit code is 0 after a request to stop, 1 after a failure that a restart may fix, and 2 if a flag or the
-configuration is invalid. If a flag is invalid, the operator also prints one line to standard error.
+If a flag is invalid, the operator prints one line to standard error and exits with 2.
+[Commands](commands.md#exit-codes) lists all exit codes.
 ";
 
 #[test]

@@ -25,12 +25,6 @@ A managed Service has up to 8 series: one of `out_of_sync_seconds`, one of `last
 longer managed, and the series of all Services end when the term ends. The series of an API server end when this replica
 no longer probes it. Counters start at 0 for every label value that is known in advance.
 
-Two histograms show how long a change takes to reach the copies. `endpoint_copier_propagation_seconds` starts when the
-change arrives at this replica. It leaves out changes that arrived before this replica became the leader, because the
-previous leader may have copied them. `endpoint_copier_trigger_propagation_seconds` starts at the time in the source's
-annotation, so it includes the time without a leader. If a change is older than the term,
-`endpoint_copier_out_of_sync_seconds` counts from the start of the term.
-
 A replica renders the page at most once a second, for all clients together, so a page may be one second old. If the
 replica renders two newer pages before a slow client has read its page, the response ends early. A replica serves at
 most 32 connections. If a client opens another one, the replica closes a connection of the peer that has the most
