@@ -1,11 +1,11 @@
 # The image: one static binary and nothing else. docs/reference/image.md explains why it is built like this, and what was
 # tested.
 
-# The build stage runs on the architecture of the building machine and cross-compiles for others: nothing is emulated.
+# The build stage runs on the architecture of the build machine and cross-compiles for others: nothing is emulated.
 FROM --platform=$BUILDPLATFORM rust:1.95.0-slim-bookworm@sha256:d7482085ff5b415f84dba5647ae71606650bdef00db7aeb69f4b3d170c3e4082 AS build
 
-# ring contains C code, which clang compiles for all targets. For amd64, it needs headers of musl, and those for the
-# architecture of the building machine suffice; for arm64, it needs none. No version is pinned here, because a Debian
+# ring contains C code, which clang compiles for all targets. For amd64, clang needs headers of musl, and those for the
+# architecture of the build machine suffice; for arm64, it needs none. No version is pinned here, because a Debian
 # release keeps only the newest version of a package; the digest pins everything else.
 # hadolint ignore=DL3008
 RUN apt-get update \

@@ -96,12 +96,12 @@ size: ## builds the release binary and checks that it has at most 10,000,000 byt
 	@bytes=$$(wc -c < $(TARGET)/release/endpoint-copier-operator); \
 	echo "size: $$bytes bytes"; [ "$$bytes" -le 10000000 ]
 
-bench-failover: build ## measures failover, fan-out and cost against limits: RUNS=n (5), LONG=1 for long outages, ONLY='words of a row'
+bench-failover: build ## measures failover, fan-out and cost, and checks limits: RUNS=n (5), LONG=1 for long outages, ONLY='words of a row'
 	@$(CARGO) build $(LOCKED) --package bench --bins
 	@$(TARGET)/debug/bench-failover --operator $(TARGET)/release/endpoint-copier-operator \
 	  $(if $(RUNS),--runs $(RUNS)) $(if $(filter-out 0,$(LONG)),--long) $(if $(ONLY),--only '$(ONLY)')
 
-bench-core: ## measures the index, the plan and the verdicts: ARGS='words of a name'
+bench-core: ## measures the index, the plan and the verdicts; ARGS='words of a name'
 	$(CARGO) bench $(LOCKED) --package endpoint-copier-core --features testing --bench core -- $(ARGS)
 
 bench: bench-core bench-failover ## runs bench-core and bench-failover

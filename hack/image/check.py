@@ -2,9 +2,9 @@
 
     python3 hack/image/check.py IMAGE TESTBED
 
-IMAGE is the folder with the binary, TESTBED the in-memory API server (cargo build -p testbed). The operator runs with a
-read-only root, as uid 65532 without capabilities, in a separate network with only loopback and no DNS, and with the
-files and variables of a Pod. This run needs root on Linux. Without root, the script prints that it skips the run.
+IMAGE is the folder with the binary. TESTBED is the in-memory API server (cargo build -p testbed). The operator runs
+with a read-only root, as uid 65532 without capabilities, in a separate network with only loopback and no DNS, and with
+the files and variables of a Pod. This run needs root on Linux. Without root, the script prints that it skips the run.
 """
 
 import base64

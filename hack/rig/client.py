@@ -51,9 +51,9 @@ async def call(host, arguments, tls, local):
 def own_ports(host, number, hosts):
     """Yields local addresses with ports that are reused only after several minutes.
 
-    If a dead server never answers a call, connection tracking in the client's kernel maps the source port to that
-    server for up to two minutes. During this time, the kernel sends every call from the same port to that server, even
-    if kube-proxy has removed it. Such late failures say nothing about the copy.
+    A call that a dead server never answered stays in the connection tracking of the client's kernel for up to two
+    minutes. In this time, the kernel sends later calls from the same port to the dead server too, even after kube-proxy
+    has removed the server. These failures say nothing about the copy.
     """
     wildcard = "::" if ":" in host else "0.0.0.0"
     for port in itertools.cycle(PORTS[number::hosts]):

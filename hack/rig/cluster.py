@@ -21,7 +21,7 @@ RIGHTS = HERE.parents[1] / "crates/testing/harness/rights/default.json"
 NAMESPACE = "namespace-of-the-release"
 LEASE = f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases/f668ae63.endpoint-copier-operator"
 IN_POD = pathlib.Path("/run/secrets/kubernetes.io/serviceaccount")
-# Keys, configurations and the data of etcd, in a file system that disappears when the rig ends.
+# Keys, configurations and the data of etcd, in a file system that disappears with the rig.
 STATE = pathlib.Path("/run/rig")
 # The rig observes the cluster through this node, which `victim` therefore never returns.
 OBSERVER = "node-3"
@@ -68,7 +68,7 @@ VIP_SERVICE = {
 def until(what, limit, holds):
     """Waits until `holds()` is true, and returns the elapsed seconds. Fails after the limit.
 
-    A failed request, such as one to an API server that does not answer, counts as false.
+    If `holds()` fails with an OSError, for example because an API server does not answer, it is called again.
     """
     begun = time.monotonic()
     while time.monotonic() - begun < limit:

@@ -19,7 +19,7 @@ IDLE_MEMORY = 11
 # A replica whose own node is cut off must take nothing out. The other replicas rightly take out the API server of that
 # node.
 CUT_OFF = "own-node"
-# An API server that shuts down leaves the source. Until it leaves, replicas may take it out.
+# An API server that stops removes itself from the source. Until then, the operator may rightly take it out.
 RESTARTS = "rolling-restart"
 
 
@@ -50,7 +50,7 @@ def stop_all(rig, name, seconds):
 
 
 def loss(_rig, begin):
-    """From the first call on, each node loses 5 % of the packets that it receives."""
+    """Each node loses 5 % of the packets that it receives, until `without_loss` is called."""
     if begin:
         rules = "add table inet loss; add chain inet loss in { type filter hook input priority 0; }; "
         rules += 'add rule inet loss in iifname "uplink" numgen random mod 100 < 5 drop'
@@ -122,7 +122,7 @@ def own_node(rig, _begin):
 
 
 def rolling_restart(rig, _begin):
-    """Each API server in turn is ended with SIGTERM, as the kubelet does, and started again."""
+    """Each API server in turn gets SIGTERM, as from the kubelet, and is started again."""
     for node in NODES:
         host = rig.cluster.hosts[node]
         host.signal(signal.SIGTERM, "api-server")
@@ -150,8 +150,8 @@ def is_ready(api):
 
 
 def idle(rig):
-    """Checks the CPU time and memory of each idle replica while it probes two ports, first on the addresses of both
-    families, and then on those of one family."""
+    """The CPU time and memory of each replica while nothing happens. The replicas probe two ports, first on the
+    addresses of both families, and then on the addresses of one family."""
     rig.cluster.set_policy("Cluster")
     rig.cluster.until_all_are_ready(90)
     idle_with(rig, 6)
@@ -191,7 +191,7 @@ def quiet(rig):
     rig.cluster.set_policy("Cluster")
     for name in rig.arguments.disturbances.split(","):
         rig.cluster.until_all_are_ready(90)
-        # Until a server is up again for a replica, a single failure means that it is down again.
+        # Until a server has returned on a replica, a single failure is enough for the replica to find it down again.
         time.sleep(10)
         before, versions_before = {node: removals(node) for node in NODES}, versions(rig)
         end, times = time.monotonic() + 60 * rig.arguments.minutes, 0

@@ -6,15 +6,15 @@ The scenarios check the following:
                 client outside; with Cluster, on all nodes but the announcing node, that of the announcing node
     announce    the nodes from which MetalLB and PureLB would announce the VIP: exactly those with a live API server
     faults      how long calls to the VIP fail when a node loses power, or its API server is killed or freezes
-    supervisor  port 9345 of the VIP, and the effect of its failure on one node and on all nodes
-    quiet       the endpoints during disturbances of the network and of processes: the operator must not mark any as not
-                ready; two of the disturbances have other checks
-    idle        the CPU time and memory of each idle replica
+    supervisor  port 9345 of the VIP, and what happens when it fails on one node and on all nodes
+    quiet       during disturbances of the network and of processes, the operator takes no endpoint out; two of the
+                disturbances have other checks
+    idle        the CPU time and memory of each replica while nothing happens
 
 Each node is a network namespace with etcd, kube-apiserver, kube-proxy in nftables mode and a replica of the operator.
 The rig needs root on Linux, ip, nft, openssl, unshare, and KUBEBUILDER_ASSETS, a folder with etcd, kube-apiserver and
-kube-proxy. The exit code is 1 if a check fails. At the end, everything is removed except the logs of a failed run and
-those in the folder that --logs names.
+kube-proxy. The exit code is 1 if a check fails. The rig leaves only the logs of a failed run behind, and the logs in
+the folder that --logs names.
 """
 
 import argparse
@@ -50,8 +50,7 @@ FAILING_LIMIT = {"other": 5.5, "leader": 9, "etcd-leader": 5.5}
 # An API server without its etcd still answers /readyz with 200 for a while, because it caches its check of etcd.
 # Without the leader of etcd, nothing can be written until the other members have elected one.
 FAILING_LIMIT_WITHOUT_ETCD = {"other": 7, "leader": 10.5, "etcd-leader": 9}
-# No call should fail when a repaired server returns. If the machine stalls, up to this many calls may fail on each
-# family.
+# No call should fail when a repaired server returns. If the machine stalls, up to this many may fail on each family:
 MAX_FAILED = 3
 # The client makes 30 calls per second on each family. With fewer calls per second than this, the checks prove nothing.
 LEAST_CALLS = 24
@@ -79,7 +78,7 @@ class Rig:
             self.expect(f"{what} within {limit} s", False, seen())
 
     def unanswered(self, vip, port, path, count=1):
-        """Makes calls from the client outside. Returns the results of those that were not answered with 200."""
+        """Makes calls from the client outside. Returns the results of calls that did not get a 200."""
         what = ("--token=client-token", f"--port={port}", f"--path={path}", f"--calls={count}")
         command = client("client", vip, *what)
         lines = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()
@@ -112,7 +111,7 @@ def local(rig):
                 path = f"/api/v1/namespaces/default?call={policy}-{node}-{family}"
                 failed = rig.unanswered(VIP[number], 6443, path, 10)
                 what = f"{policy}, {node} announces, {family}"
-                rig.expect(f"{what}: ten calls are answered", not failed, failed)
+                rig.expect(f"{what}: ten calls succeed", not failed, failed)
                 seen = rig.audited(path, 10)
                 if policy == "Local":
                     correct = seen == {node: {CLIENT[number]}}
@@ -146,8 +145,8 @@ def expect_announcing(rig, limit, what, nodes):
 
 
 def announce(rig):
-    """Causes each fault directly after the API server has renewed its lease in etcd, so that Kubernetes itself still
-    lists the dead server."""
+    """Each fault starts after the API server has renewed its lease in etcd, so Kubernetes itself still lists the dead
+    server."""
     rig.cluster.set_policy("Local")
     expect_announcing(rig, RETURN_LIMIT, "before a fault", NODES)
     for fault in FAULTS:
@@ -174,14 +173,14 @@ class Calls:
             self.all.append(json.loads(line))
 
     def since(self, begin):
-        """A summary of the calls that began since `begin`, by family."""
+        """A summary of the calls since `begin`, by family."""
         return {family: summary(begin, self.of(vip, begin)) for family, vip in zip(FAMILIES, VIP)}
 
     def of(self, vip, begin):
         return [call for call in list(self.all) if call["host"] == vip and call["begun"] >= begin]
 
     def are_answered(self):
-        """Whether each address got over 30 calls in the last two seconds, and all of them were answered."""
+        """Whether each address got more than 30 calls in the last two seconds, and all of them succeeded."""
         recent = [self.of(vip, time.monotonic() - 2) for vip in VIP]
         return all(len(calls) > 30 and all(call["ok"] for call in calls) for calls in recent)
 
@@ -202,7 +201,7 @@ def faults(rig):
     calls = Calls()
     for _ in range(rig.arguments.reps):
         for fault in rig.arguments.faults.split(","):
-            cluster.until("all calls are answered", 30, calls.are_answered)
+            cluster.until("all calls succeed", 30, calls.are_answered)
             row = one_fault(rig, fault, calls)
             print(json.dumps(row), flush=True)
             if rig.arguments.out:
@@ -275,13 +274,13 @@ def supervisor(rig):
     answers(6443)
     for node in others:
         hosts[node].signal(signal.SIGKILL, "supervisor")
-    expect("no supervisor is alive: the port is ignored, and all nodes are ready", NODES)
+    expect("all supervisors are killed: the port is ignored, and all endpoints are ready", NODES)
     time.sleep(2)
     answers(6443)
     for node in NODES:
         rig.cluster.start_supervisor(node)
     time.sleep(FAULT_LIMIT)
-    expect("all supervisors are back: all nodes are ready", NODES)
+    expect("all supervisors run again: all endpoints are ready", NODES)
     answers(9345)
 
 
@@ -298,9 +297,9 @@ def parse():
     option("--operator-args", default="", metavar="ARGS", help="more flags for the operator")
     option("--logs", metavar="DIR", help="the folder for the logs [a new one, removed if all checks pass]")
     option("--faults", default=",".join(FAULTS), help="the faults of the faults scenario; also hang and etcd-kill [%(default)s]")
-    option("--victim", choices=FAILING_LIMIT, default="other", help="the node with the fault [%(default)s]: that of "
-           "the operator's leader, that of the etcd leader, or one with neither")
-    option("--reps", type=int, default=1, help="how many times to cause each fault [%(default)s]")
+    option("--victim", choices=FAILING_LIMIT, default="other", help="the node with the fault [%(default)s]: the node of "
+           "the operator's leader, the node of the etcd leader, or a node with neither")
+    option("--reps", type=int, default=1, help="how many times each fault happens [%(default)s]")
     option("--disturbances", default=",".join(quiet.DISTURBANCES), help="the disturbances of the quiet scenario [%(default)s]")
     option("--minutes", type=float, default=1, help="how long each disturbance, or idle, lasts [%(default)s]")
     option("--out", metavar="FILE", help="appends a line of JSON for each fault or disturbance")
@@ -354,7 +353,7 @@ def outside(arguments):
 
 def inside(arguments):
     """Starts the cluster and runs the scenarios."""
-    # The process outside gets the signal too, and ends this one.
+    # The process outside gets the signal too, and ends this process.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     arguments.logs = pathlib.Path(arguments.logs).resolve()
     arguments.logs.mkdir(parents=True, exist_ok=True)
