@@ -43,7 +43,7 @@ pub struct LeaderElector {
 
 /// The result of an attempt to take or renew the Lease.
 enum LeaseAttempt {
-    /// The Lease is ours. The field is the time at which the write that took or renewed it was sent.
+    /// The Lease is ours. The field says when the write that took or renewed it was sent.
     Acquired(Instant),
     /// Another replica holds the Lease, or may still hold or recreate it.
     NotAcquired,
@@ -59,9 +59,9 @@ enum Ending {
 }
 
 impl LeaderElector {
-    /// Creates an elector with the identity and the knowledge of this observer. Also returns the receiver of the
-    /// elector's terms. `client` must not repeat a request that a server may have accepted: a POST is bound to no
-    /// version, so a late one could take effect after the Lease of another replica was deleted.
+    /// Creates an elector that uses the identity and the knowledge of `observer`. Also returns the receiver of the
+    /// elector's terms. `client` must not repeat a request that a server may have accepted: a POST is not bound to a
+    /// version, so a late POST could take effect after the Lease of another replica was deleted.
     pub fn new(
         client: Client,
         namespace: &str,
@@ -96,14 +96,14 @@ impl LeaderElector {
         )
     }
 
-    /// Returns the watchdog of the renewals while this replica leads.
+    /// Returns the watchdog that monitors the renewals while this replica leads.
     #[must_use]
     pub fn watchdog(&self) -> Watchdog {
         self.watchdog.clone()
     }
 
-    /// Competes for the Lease, leads, and competes again, until asked to stop. Then a leader releases the Lease, unless
-    /// one of its writes may still take effect.
+    /// Competes for the Lease, leads, and competes again, until `stop` is canceled. A leader then releases the Lease,
+    /// unless one of its writes may still take effect.
     pub async fn run(self, stop: CancellationToken) {
         let mut leader = None;
         loop {
@@ -124,10 +124,10 @@ impl LeaderElector {
         }
     }
 
-    /// Tries to take the Lease, whenever that is allowed, until it is ours. Returns the time at which the successful
-    /// write was sent, the previous holder, and why the Lease was free.
+    /// Tries to take the Lease whenever that is allowed, until the Lease is ours. Returns the time at which the
+    /// successful write was sent, the previous holder, and why the Lease was free.
     async fn acquire(&self, leader: &mut Option<String>) -> (Instant, (Option<String>, &'static str)) {
-        // Perhaps no replica leads during these pauses, so they are short even if the retry period is long.
+        // There may be no leader during these pauses, so they are short even if the retry period is long.
         let longest = self.config.retry_period.min(MAX_RACE_PAUSE);
         let mut pauses = Pauses::new(Duration::from_millis(100), longest, 1.5, 0.3);
         let outage = FailureLog::new(format!("the attempt to take the Lease {}", self.lease));
@@ -155,9 +155,8 @@ impl LeaderElector {
         }
     }
 
-    /// Returns the time without a change of the Lease after which this candidate competes even if it sees too little of
-    /// the cluster. A holder that no longer renews the Lease keeps it until it expires, and only then can others take
-    /// it.
+    /// Returns how long the Lease must stay unchanged before this candidate competes even if it sees too little of the
+    /// cluster. A holder that no longer renews the Lease keeps it until it expires, and only then can others take it.
     fn leaderless(&self) -> Duration {
         let kept = self.observer.kept_for();
         if kept.is_zero() {
@@ -166,7 +165,7 @@ impl LeaderElector {
         LEADERLESS.max(kept + LEADERLESS_AFTER_EXPIRY)
     }
 
-    /// Waits until this candidate may try to take the Lease, or has to read it. Then waits until the candidate sees
+    /// Waits until this candidate may try to take the Lease, or must read it. Then waits until the candidate sees
     /// enough of the cluster to lead, or until the Lease has not changed for [`Self::leaderless`]. Logs each new holder
     /// in the meantime.
     async fn standby(&self, leader: &mut Option<String>) {
@@ -197,7 +196,7 @@ impl LeaderElector {
     async fn attempt(&self, limit: Duration) -> LeaseAttempt {
         let begun = Instant::now();
         let result = timeout(limit, self.lock.try_acquire_or_renew()).await;
-        // This is progress, whether or not the attempt failed.
+        // Even a failed attempt is progress.
         self.watchdog.tick();
         match result {
             Ok(Ok(LeaseLockResult::Acquired(lease))) => {
@@ -225,7 +224,7 @@ impl LeaderElector {
     }
 
     /// Leads until the Lease is lost, or until this replica must stop or sees too little of the cluster. `before`
-    /// contains the previous holder and the reason why the Lease was free.
+    /// contains the previous holder and why the Lease was free.
     async fn lead(
         &self,
         sent: Instant,
@@ -250,7 +249,7 @@ impl LeaderElector {
         let renewals = self.renew_until_over(&term, sent);
         tokio::pin!(renewals);
         let ending = tokio::select! {
-            // A Lease that is lost must not be released.
+            // A lost Lease must not be released.
             biased;
             reason = &mut renewals => {
                 warn!(lease = self.lease, reason, "lost the lead");
@@ -318,8 +317,8 @@ impl LeaderElector {
     }
 
     /// Releases the Lease, so that a successor does not have to wait, but never while a write may still take effect.
-    /// `renewals` ends when no renewal of this ended term is in flight: its response shows the version on which the
-    /// release builds, so the release does not need a GET.
+    /// `renewals` completes when no renewal of this ended term is in flight. The response to the last renewal shows the
+    /// version that the release is based on, so the release needs no GET.
     async fn release(&self, term: &Term, renewals: impl Future) {
         let deadline = Instant::now() + WRITES_SETTLE + RELEASE;
         _ = join(
@@ -350,8 +349,8 @@ impl LeaderElector {
         }
     }
 
-    /// Writes the release. A renewal that was in flight when the leader had to stop may be applied between the read and
-    /// the write, which then conflicts, so the Lease is read again.
+    /// Writes the release, and tries once more after a conflict: a renewal that was in flight when the leader had to
+    /// stop may be applied between the read and the write of the release.
     async fn step_down(&self) -> Result<(), kube_leader_election::Error> {
         match self.lock.step_down().await {
             Err(error) if is_conflict(&error) => self.lock.step_down().await,
@@ -359,7 +358,6 @@ impl LeaderElector {
         }
     }
 
-    /// Returns the validity of a term that was won or renewed by a request that was sent at the time `sent`.
     fn validity(&self, sent: Instant) -> Validity {
         Validity::won(sent, self.config.renew_deadline)
     }

@@ -7,12 +7,12 @@
 use super::lease::Lease;
 use super::presented_lease::ReadVersion;
 
-/// The newest known version, and whether a renewal may build on it.
+/// The newest known version, and whether a renewal may be based on it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct KnownVersion {
     newest: Option<Newest>,
-    /// Whether the version may be outdated: a write that builds on it was allowed and is not known to have succeeded,
-    /// or the Lease was seen to differ.
+    /// Whether the version may be outdated: a write based on it was allowed and is not known to have succeeded, or the
+    /// Lease was seen in another state.
     in_doubt: bool,
 }
 
@@ -20,7 +20,7 @@ pub struct KnownVersion {
 struct Newest {
     version: ReadVersion,
     holder: Option<String>,
-    /// The time at which that holder renewed the Lease, by the holder's clock.
+    /// When that holder renewed the Lease, by the holder's clock.
     renewed: Option<String>,
 }
 
@@ -50,8 +50,8 @@ impl KnownVersion {
     }
 
     /// Records the Lease that a GET shows, or `None` if there is none. This replaces the known version, because
-    /// versions restart when etcd is restored. The lock may now send a write that builds on this version, so
-    /// another renewal must not build on it.
+    /// versions restart when etcd is restored. The lock may now send a write based on this version, so no other renewal
+    /// may be based on it.
     pub fn read(&mut self, lease: Option<&Lease>) {
         *self = Self::default();
         if let Some((read_version, lease)) = lease.and_then(|lease| Some((ReadVersion::of(lease)?, lease))) {
@@ -69,9 +69,9 @@ impl KnownVersion {
         self.in_doubt = false;
     }
 
-    /// Returns the version on which a write of the holder `us` may build, or `None` if the Lease must be read, because
+    /// Returns the version that a write by the holder `us` may be based on, or `None` if the Lease must be read first:
     /// the known version has another holder or may be outdated. After this call, the version counts as possibly
-    /// outdated until the write succeeds or is known not to have been processed, or the watch shows a newer version.
+    /// outdated until the write succeeds, [`Self::unprocessed`] is called, or the watch shows a newer version.
     pub fn version_to_renew(&mut self, us: &str) -> Option<ReadVersion> {
         let newest = self.newest.as_ref().filter(|_| !self.in_doubt)?;
         let read_version = (newest.holder.as_deref() == Some(us)).then(|| newest.version.clone())?;
@@ -79,7 +79,7 @@ impl KnownVersion {
         Some(read_version)
     }
 
-    /// Records that the server rejected a write that builds on this version before it processed the Lease.
+    /// Records that the server rejected a write based on this version before it processed the Lease.
     pub fn unprocessed(&mut self, read_version: &ReadVersion) {
         if self
             .newest
@@ -97,9 +97,8 @@ impl KnownVersion {
         known.is_some_and(|known| known.version.is_after(read_version))
     }
 
-    /// Whether a renewal of the holder `us` that builds on this version and states this time was applied. A newer
-    /// version that names us is no proof, because an edit by a user also creates one, perhaps before the renewal was
-    /// even sent.
+    /// Whether a renewal by the holder `us`, based on this version and with this renewal time, was applied. A newer
+    /// version that names us is no proof: a user's edit also creates one, perhaps before the renewal was even sent.
     #[must_use]
     pub fn is_applied(&self, read_version: &ReadVersion, us: &str, renewed: Option<&str>) -> bool {
         let newest = self.newest.as_ref().filter(|_| self.is_after(read_version));
@@ -124,7 +123,7 @@ mod tests {
         ReadVersion::of(&lease(uid, version, ""))
     }
 
-    /// Returns the state after a write of `us` that returned version 7.
+    /// Returns the state after a write by `us` that returned version 7.
     fn written() -> KnownVersion {
         let mut known = KnownVersion::default();
         known.wrote(&lease("u", 7, "us"));

@@ -1,5 +1,5 @@
-//! The competition for the Lease, and the [`term::Term`] that the winner gets. `LeaseLock` is the lock of the
-//! `kube_leader_election` crate, and [`cas::LeaseCas`] is its client. The default times are in [`crate::timing`].
+//! Leader election: replicas compete for the Lease, and the winner gets a [`term::Term`]. `LeaseLock` is the lock of
+//! the `kube_leader_election` crate, and [`cas::LeaseCas`] is its client. The default times are in [`crate::timing`].
 //!
 //! ```text
 //!   watch of the Lease ──> ObservedLease ──> may we try? ──> LeaseLock behind LeaseCas ──> Term
@@ -35,7 +35,7 @@ pub struct Candidacy {
     pub client: Client,
     /// The namespace of the Lease.
     pub namespace: String,
-    /// The holder that the Lease names when this replica leads.
+    /// The `holderIdentity` of the Lease while this replica leads.
     pub identity: String,
 }
 

@@ -1,4 +1,4 @@
-//! A replica's knowledge of the Lease, shared by the watch of the Lease, [`super::cas`] and the candidate.
+//! What a replica knows about the Lease: state shared by the watch of the Lease, [`super::cas`] and the candidate.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,15 +22,15 @@ fn holding(lease: &Lease) -> Option<Holding> {
     Some((lease.holder()?.to_owned(), lease.spec.renew_time.clone()))
 }
 
-/// One candidate's knowledge of the Lease. Several parts of a replica add to it and wait for its changes.
+/// What one candidate knows about the Lease. Several parts of the replica update this state and wait for changes.
 #[derive(Clone)]
 pub struct LeaseObserver {
     /// The identity of the candidate.
     pub(super) us: Arc<str>,
-    /// The duration of a Lease that states none.
+    /// The duration of a Lease that does not specify one.
     pub(super) default_duration: Duration,
     state: Arc<Mutex<ObservedState>>,
-    /// Notifies of changes to the state.
+    /// Notifies waiters of changes to the state.
     changes: watch::Sender<()>,
     metrics: Metrics,
 }
@@ -38,7 +38,7 @@ pub struct LeaseObserver {
 #[derive(Default)]
 struct ObservedState {
     lease: ObservedLease,
-    /// The time at which the state of the Lease last changed.
+    /// When the state of the Lease last changed.
     changed_at: Option<Instant>,
     /// The first of our own writes that the watch has not shown yet: its version, and the time of its response.
     unwatched: Option<(u64, Instant)>,
@@ -46,7 +46,7 @@ struct ObservedState {
     watched: Option<u64>,
     /// The last holder of the Lease, with the renewal time.
     held: Option<Holding>,
-    /// The version that a renewal may build on.
+    /// The version that a renewal may be based on.
     known: KnownVersion,
 }
 
@@ -81,7 +81,7 @@ impl LeaseObserver {
     pub(super) fn wrote(&self, lease: &Lease) {
         let mut state = self.state.lock();
         let version = version_of(&lease.metadata);
-        // The watch is often quicker than the response.
+        // The watch often shows a write before the response arrives.
         if let Some(version) = version.filter(|version| state.watched != Some(*version)) {
             // After a restore of etcd, a later write has a lower version, and the watch shows only the later write.
             if state.unwatched.is_none_or(|(first, _)| version < first) {
@@ -99,8 +99,8 @@ impl LeaseObserver {
     fn note_change(&self, state: &mut ObservedState, lease: Option<&Lease>) {
         state.changed_at = Some(Instant::now());
         if let Some(held) = lease.and_then(holding) {
-            // The first state with a holder does not count as a renewal, because that holder may be dead. An edit of
-            // another field does not count as a renewal either.
+            // The first state with a holder does not count as a renewal, because that holder may be dead. Neither does
+            // an edit of another field.
             if let Some(last) = state.held.replace(held.clone()).filter(|last| *last != held) {
                 self.metrics.lease_seen_renewed();
                 if last.0 != held.0 {
@@ -111,7 +111,7 @@ impl LeaseObserver {
         self.changes.send_replace(());
     }
 
-    /// Returns the version on which a renewal may build, or `None` if the Lease must be read first.
+    /// Returns the version that a renewal may be based on, or `None` if the Lease must be read first.
     pub(super) fn version_to_renew(&self) -> Option<ReadVersion> {
         self.state.lock().known.version_to_renew(&self.us)
     }
@@ -168,32 +168,32 @@ impl LeaseObserver {
         self.state.lock().lease.holder().map(str::to_owned)
     }
 
-    /// For how long the present state of the Lease, once seen, keeps the Lease from candidates other than the holder.
+    /// Returns how long candidates other than the holder must wait after the current state of the Lease is first seen.
     pub(super) fn kept_for(&self) -> Duration {
         let state = self.state.lock();
         state.lease.kept_for("", self.default_duration, false)
     }
 
-    /// The reason why the candidate may try, for the log.
+    /// Returns why the candidate may try to take the Lease, for the log.
     pub(super) fn why_free(&self) -> &'static str {
         self.state.lock().lease.why_free(&self.us)
     }
 
-    /// Returns the time since which the Lease has had its present state.
+    /// Returns when the current state of the Lease began, as far as is known.
     #[must_use]
     pub fn since(&self) -> Option<Instant> {
         self.state.lock().lease.since()
     }
 
-    /// Returns the time at which the state of the Lease last changed. Unlike [`Self::since`], it does not move after a
-    /// gap between two reads that find no Lease.
+    /// Returns the time of the last change to the state of the Lease. Unlike the result of [`Self::since`], this time
+    /// does not move after a gap between two reads that find no Lease.
     pub(super) fn changed_at(&self) -> Option<Instant> {
         self.state.lock().changed_at
     }
 
-    /// Returns what to present to the lock of the candidate after a GET that was sent at the time `sent` and answered
-    /// with this Lease or with none. `leads` says whether the candidate has a valid term. Returns `None` if the leader
-    /// has to read the Lease again, because it is unknown whether the Lease still names this replica.
+    /// Returns what to present to the candidate's lock after a GET that was sent at `sent` and returned this Lease, or
+    /// found none. `leads` says whether the candidate has a valid term. Returns `None` if the leader must read the
+    /// Lease again, because the Lease may no longer name this replica.
     pub(super) fn present(
         &self,
         answer: Option<&Lease>,
@@ -212,14 +212,15 @@ impl LeaseObserver {
         Some(to_present).filter(|presented| !(overtaken && leads && *presented == PresentedLease::Held))
     }
 
-    /// Whether the candidate may try now. `leads` says whether the candidate has a valid term.
+    /// Whether the candidate may try to take or renew the Lease now. `leads` says whether the candidate has a valid
+    /// term.
     pub(super) fn may_race(&self, leads: bool) -> bool {
         let lease = &self.state.lock().lease;
         lease.may_race(&self.us, self.default_duration, leads, Instant::now())
     }
 
-    /// Waits until a candidate that does not lead may try, or has to read the Lease. Calls `on_holder` with each holder
-    /// that it sees in the meantime.
+    /// Waits until a candidate that does not lead may try to take the Lease, or must read it. Calls `on_holder` with
+    /// each holder that it sees in the meantime.
     pub(super) async fn wait_to_race(&self, mut on_holder: impl FnMut(Option<&str>)) {
         let mut changes = self.changes.subscribe();
         loop {
@@ -227,7 +228,7 @@ impl LeaseObserver {
                 let observed = &self.state.lock().lease;
                 on_holder(observed.holder());
                 let race = observed.race(&self.us, self.default_duration, false);
-                // A watch that lags does not show that the holder has written the Lease again, and nothing rejects the
+                // A lagging watch does not show that the holder has written the Lease again, and nothing rejects the
                 // creation of a missing Lease. So the candidate reads the Lease repeatedly until it has been missing
                 // for long enough.
                 let look = observed.next_look(self.default_duration);

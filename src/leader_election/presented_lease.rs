@@ -13,7 +13,7 @@ use super::lease::Lease;
 use super::observed_lease::ObservedLease;
 use endpoint_copier_core::model::version;
 
-/// The Lease that the lock sees in the response to its GET. It decides what the lock does next.
+/// The Lease that the lock sees in the response to its GET. This Lease decides what the lock does next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PresentedLease {
     /// There is no Lease, so the lock creates one.
@@ -41,7 +41,7 @@ impl PresentedLease {
     ) -> Self {
         let free = !overtaken && known.may_race(us, default_duration, leads, now);
         let Some(lease) = answer else {
-            // A Lease that was deleted while it had a holder is presented as held until a candidate may try.
+            // A Lease that was deleted while it had a holder is presented as held until a candidate may try to take it.
             return if free { Self::Absent } else { Self::Held };
         };
         match lease.spec.holder_identity.as_deref() {
@@ -52,7 +52,7 @@ impl PresentedLease {
     }
 }
 
-/// The version of the Lease on which a PATCH builds. The API server applies the PATCH only to this version.
+/// The version of the Lease that a PATCH is based on. The API server applies the PATCH only to this version.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ReadVersion {
     version: String,
@@ -60,7 +60,7 @@ pub struct ReadVersion {
 }
 
 impl ReadVersion {
-    /// Returns the version of this Lease, or `None` if the uid or the resourceVersion is absent: no API server has
+    /// Returns the version of this Lease, or `None` if the uid or the resourceVersion is missing. No API server has
     /// stored such a Lease, and a PATCH could not be bound to it.
     #[must_use]
     pub fn of(lease: &Lease) -> Option<Self> {
@@ -71,7 +71,7 @@ impl ReadVersion {
         })
     }
 
-    /// Whether both are versions of the same Lease, not of one that was deleted and created again.
+    /// Whether both versions belong to the same Lease, which was not deleted and recreated in between.
     pub(super) fn is_of_same(&self, other: &Self) -> bool {
         self.uid == other.uid
     }

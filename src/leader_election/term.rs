@@ -1,8 +1,8 @@
 //! The right to write, as a value. Without a [`Term`], no copy can be written.
 //!
-//! A term ends by itself at its deadline. Renewals move the deadline, which counts from the time at which a renewal was
-//! *sent*. Unless the Lease is released, another replica may take it only when the lease duration has passed since the
-//! API server accepted that renewal, and by then, writing under this term has ended.
+//! A term ends by itself at its deadline. Each renewal moves the deadline, which is measured from when the renewal was
+//! *sent*. Unless the Lease is released, another replica may take it only after the lease duration has passed since the
+//! API server accepted that renewal. By then, writing under this term has ended.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,15 +14,15 @@ use tokio::time::{Instant, sleep_until};
 pub use super::validity::TermOver;
 use super::validity::{Validity, may_release};
 
-/// The maximum time that an API server works on a request, if its `--request-timeout` has the default value.
+/// The longest time that an API server works on a request with the default `--request-timeout`.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A term of leadership. Clones stand for the same term.
+/// A term of leadership. Clones share the same term.
 #[derive(Clone, Debug)]
 pub struct Term {
     began: Instant,
     state: Arc<Mutex<TermState>>,
-    /// Notifies when the term is ended before its deadline.
+    /// Notifies waiters when the term is ended before its deadline.
     ended: watch::Sender<()>,
     writes: Writes,
 }
@@ -30,29 +30,29 @@ pub struct Term {
 #[derive(Debug)]
 struct TermState {
     validity: Validity,
-    /// The time at which the last renewal was answered, or shown by the watch.
+    /// When the last renewal was confirmed, by its response or by the watch.
     renewed: Instant,
     is_revoked: bool,
 }
 
-/// The writes of all terms of one replica that may still take effect. Clones stand for the same writes. A replica that
-/// loses the Lease may win it again while a write of the earlier term is in flight.
+/// The writes of one replica that may still take effect, from all of its terms: a replica that loses the Lease may win
+/// it again while a write of the earlier term is in flight. Clones share the same writes.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Writes(watch::Sender<UnsettledWrites>);
 
 #[derive(Debug, Default)]
 struct UnsettledWrites {
     in_flight: usize,
-    /// The time until which a write without a response may still be carried out.
+    /// When a write that got no response can no longer be carried out.
     doubtful: Option<Instant>,
 }
 
-/// The permit of a write in flight. The Lease is not released while a permit exists, or for a minute after one was
+/// The permit for a write in flight. The Lease is not released while a permit exists, or for a minute after a permit is
 /// dropped without [`WritePermit::answered`].
 #[derive(Debug)]
 pub struct WritePermit {
     term: Term,
-    /// The time by which the write must be sent. It must also be answered by then, unless the term is renewed in the
+    /// The deadline for sending the write. The response must also arrive by then, unless the term is renewed in the
     /// meantime.
     pub deadline: Instant,
     /// Whether the write may be carried out after the permit is dropped.
@@ -60,8 +60,7 @@ pub struct WritePermit {
 }
 
 impl Term {
-    /// Creates a term of the replica with these writes. This is private to the election, because only the election
-    /// grants terms.
+    /// Creates a term of the replica that these writes belong to. Only the election grants terms.
     pub(super) fn new(validity: Validity, writes: Writes) -> Self {
         Self {
             began: Instant::now(),
@@ -75,39 +74,38 @@ impl Term {
         }
     }
 
-    /// Creates a term without end, for a single replica without leader election.
+    /// Creates a term that never ends, for a single replica without leader election.
     pub(super) fn endless() -> Self {
         // A century is long enough, and sums with it do not overflow.
         let century = Duration::from_secs(100 * 365 * 86_400);
         Self::new(Validity::won(Instant::now(), century), Writes::default())
     }
 
-    /// Creates a term of this length.
     #[cfg(test)]
     pub(crate) fn for_tests(length: Duration) -> Self {
         Self::new(Validity::won(Instant::now(), length), Writes::default())
     }
 
-    /// Returns the time at which the term began.
+    /// Returns the start of the term.
     #[must_use]
     pub fn began(&self) -> Instant {
         self.began
     }
 
-    /// Returns the time at which the request that won the term, or the last renewal, was answered. The watch may have
-    /// shown the renewal instead.
+    /// Returns the time at which the last renewal was confirmed, by its response or by the watch. Until the first
+    /// renewal, this is the start of the term.
     #[must_use]
     pub fn renewed(&self) -> Instant {
         self.state.lock().renewed
     }
 
-    /// Renews the term as a request that is sent now would.
+    /// Renews the term as if a renewal were sent now.
     #[cfg(test)]
     pub(crate) fn renew_for_tests(&self, length: Duration) {
         _ = self.extend(Validity::won(Instant::now(), length));
     }
 
-    /// Returns the time at which the term ends unless it is renewed, or `None` if it is over.
+    /// Returns the time at which the term ends unless it is renewed, or `None` if the term is over.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         self.state.lock().validity.deadline(Instant::now())
@@ -118,8 +116,8 @@ impl Term {
     /// # Errors
     /// Returns an error if the term is over.
     pub fn begin_write(&self) -> Result<WritePermit, TermOver> {
-        // The lock is held while the write is counted, so that a release either sees this write or has ended the term
-        // before it.
+        // The mutex stays locked while the write is counted, so a release either sees this write or has already ended
+        // the term.
         let state = self.state.lock();
         let deadline = state.validity.deadline(Instant::now()).ok_or(TermOver)?;
         self.writes.0.send_modify(|writes| writes.in_flight += 1);
@@ -130,7 +128,7 @@ impl Term {
         })
     }
 
-    /// Whether the term has ended, so that writing is no longer allowed.
+    /// Whether the term has ended. Writing is then no longer allowed.
     #[must_use]
     pub fn is_over(&self) -> bool {
         self.deadline().is_none()
@@ -147,8 +145,9 @@ impl Term {
         }
     }
 
-    /// Waits until a write that began under this deadline must stop waiting for its response, because the term has not
-    /// been renewed. If the term is ended earlier, writes in flight may still wait until the deadline.
+    /// Waits until a write that began with this deadline must stop waiting for its response: until the deadline or, if
+    /// the term is renewed, until the new deadline. If the term is ended early, writes in flight may still wait until
+    /// their deadline.
     pub async fn outlived(&self, mut deadline: Instant) {
         loop {
             sleep_until(deadline).await;
@@ -184,13 +183,13 @@ impl Term {
         self.state.lock().is_revoked
     }
 
-    /// Ends the term now. Writes in flight continue until they are answered or their time is over.
+    /// Ends the term now. Writes in flight continue until they get a response or time out.
     pub(super) fn end(&self) {
         self.state.lock().validity.end();
         self.ended.send_replace(());
     }
 
-    /// Whether the Lease may be released, because no write of this replica can take effect anymore.
+    /// Whether the Lease may be released: no write of this replica can take effect anymore.
     pub(crate) fn may_release(&self) -> bool {
         let writes = self.writes.0.borrow();
         may_release(writes.in_flight, writes.doubtful, Instant::now())
@@ -205,7 +204,7 @@ impl Term {
 }
 
 impl WritePermit {
-    /// Records that the API server has answered, so the write was carried out or never will be.
+    /// Records that the API server has responded, so the write was carried out or never will be.
     pub fn answered(mut self) {
         self.in_doubt = false;
     }
@@ -230,7 +229,7 @@ mod tests {
         Duration::from_secs(n)
     }
 
-    /// Returns a term of 4 s that was won by a request that was sent at the time `sent`.
+    /// Returns a term of 4 s that was won by a request sent at `sent`.
     fn won(sent: Instant) -> Term {
         Term::new(Validity::won(sent, seconds(4)), Writes::default())
     }

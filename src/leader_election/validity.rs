@@ -15,14 +15,13 @@ pub struct TermOver;
 /// How long a term lasts. A term that is over stays over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Validity {
-    /// The deadline, or `None` if the term was ended before it.
+    /// The deadline, or `None` if the term was ended early.
     deadline: Option<Instant>,
 }
 
 impl Validity {
-    /// Returns the validity of a term that was won or renewed by a request that was *sent* at this time. A term that
-    /// counted from the response could outlast the Lease, because the API server accepts the request at some time
-    /// before the response.
+    /// Returns the validity of a term that was won or renewed by a request *sent* at this time. A term measured from
+    /// the response could outlast the Lease, because the API server accepts the request before it responds.
     pub fn won(sent: Instant, renew_deadline: Duration) -> Self {
         Self {
             deadline: Some(sent + renew_deadline),
@@ -34,7 +33,7 @@ impl Validity {
         self.deadline.filter(|deadline| now < *deadline)
     }
 
-    /// Moves the deadline after a renewal was answered, but never back.
+    /// Moves the deadline after a successful renewal, but never back.
     ///
     /// # Errors
     /// Returns an error if the term is over, however early the renewal was sent.
@@ -57,8 +56,8 @@ pub fn is_ours(holder: Option<&str>, us: &str) -> bool {
     holder == Some(us)
 }
 
-/// Whether the Lease may be released: not while a write of the replica can still take effect, in whichever of its terms
-/// the write began. `doubtful` is the time until which an unanswered write may still be carried out.
+/// Whether the Lease may be released: no write of the replica, from any of its terms, can still take effect. From
+/// `doubtful` on, a write that got no response can no longer be carried out.
 pub fn may_release(in_flight: usize, doubtful: Option<Instant>, now: Instant) -> bool {
     in_flight == 0 && doubtful.is_none_or(|until| now >= until)
 }

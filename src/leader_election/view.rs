@@ -9,7 +9,8 @@ use crate::telemetry::watch_health::WatchHealth;
 use crate::timing::BLIND;
 use endpoint_copier_core::model::WatchKind;
 
-/// The interval at which a view is polled until it is current. It is short, because a first term waits for the view.
+/// The interval at which a view is polled until it is current. The interval is short, because the first term waits for
+/// the view.
 const VIEW_POLL: Duration = Duration::from_millis(5);
 
 /// The interval at which a leader checks for failing lists and watches.
@@ -24,7 +25,7 @@ pub struct View {
 
 impl View {
     /// Creates a view. `is_filled` returns whether the caches are filled, and `watch_health` says whether the watches
-    /// are answered and have caught up.
+    /// are open and have caught up.
     pub fn new(is_filled: impl Fn() -> bool + Send + Sync + 'static, watch_health: WatchHealth) -> Self {
         Self {
             is_filled: Arc::new(is_filled),
@@ -32,7 +33,7 @@ impl View {
         }
     }
 
-    /// Whether the caches are filled, and each watch of [`WatchKind::VIEW`] is answered and has caught up.
+    /// Whether the caches are filled, and each watch of [`WatchKind::VIEW`] is open and has caught up.
     pub(super) fn is_current(&self) -> bool {
         (self.is_filled)() && self.watch_health.are_current(&WatchKind::VIEW)
     }
@@ -44,10 +45,10 @@ impl View {
         }
     }
 
-    /// Waits until a leader whose term begins now has to release the Lease: no watch of some kind works, and at least
-    /// one watch of that kind has failed for [`BLIND`]. Returns the names of all such kinds. Does not return before the
-    /// term has lasted for [`BLIND`]. Otherwise, replicas that all see too little would release the Lease again
-    /// immediately.
+    /// Waits until a leader whose term begins now must release the Lease: no watch of some kind works, and at least one
+    /// watch of that kind has been failing for [`BLIND`]. Returns the names of all such kinds. Does not return before
+    /// the term has lasted for [`BLIND`]. Otherwise, if all replicas saw too little, each new leader would release the
+    /// Lease immediately.
     pub(super) async fn blind(&self) -> String {
         sleep(BLIND).await;
         loop {

@@ -1,16 +1,16 @@
 //! The client that makes `kube_leader_election::LeaseLock` safe.
 //!
-//! Without this client, the lock reads the Lease, compares times from the wall clocks of two machines, and then sends a
-//! PATCH of the Lease, whatever the state of the Lease is by then. This client:
-//! - shows the lock a Lease whose times make the lock try exactly when [`super::observed_lease`] allows it; that module
-//!   uses our own monotonic clock. The Lease also has every field that the lock needs, in a format that the lock can
-//!   read, because the lock would otherwise fail forever;
+//! Without this client, the lock reads the Lease, compares times from the wall clocks of two machines, and then patches
+//! the Lease, even if the Lease has changed in the meantime. This client:
+//! - shows the lock a Lease whose times make the lock try exactly when [`super::observed_lease`] allows it, by our own
+//!   monotonic clock. This Lease has every field that the lock needs, in a format that the lock can read. Otherwise,
+//!   the lock would fail forever;
 //! - turns the PATCH of the lock into a compare-and-swap on the version that the lock has seen, so that only one of
 //!   many candidates wins and no late PATCH overwrites the Lease of a successor;
-//! - answers the GET of the lock from memory if the version to build on is known ([`super::known_version`]), so that a
-//!   renewal takes one request;
-//! - repeats a slow renewal in parallel, through other API servers if there are any, and recognizes from the watch that
-//!   a renewal was applied although its response was lost (`renewal`).
+//! - answers the GET of the lock from memory if the version for the next write is known ([`super::known_version`]), so
+//!   that a renewal takes one request;
+//! - repeats a slow renewal in parallel, through other API servers if there are any, and detects through the watch that
+//!   a renewal was applied even though its response was lost (`renewal`).
 //!
 //! This client does not limit the term; see [`super::term`].
 
@@ -43,7 +43,7 @@ const NOBODY: &str = "(nobody)";
 /// The error for a Lease that no API server can have sent.
 const NO_VERSION: &str = "a Lease without uid or resourceVersion";
 
-/// The client of the lock, and its state, which clones share.
+/// The client of the lock. Clones share its state.
 #[derive(Clone)]
 pub struct LeaseCas {
     /// The client that sends the requests. It must not repeat a request that a server may have accepted.
@@ -52,22 +52,22 @@ pub struct LeaseCas {
     terms: Receiver<Option<Term>>,
     /// The version of the Lease that the lock last saw.
     read_version: Arc<Mutex<Option<ReadVersion>>>,
-    /// The time at which the last successful write was sent.
+    /// When the last successful write was sent.
     sent: Arc<Mutex<Option<Instant>>>,
 }
 
 /// The lock's PATCH, bound to a version.
 pub struct Patch {
-    /// The version on which the PATCH builds.
+    /// The version that the PATCH is based on.
     pub read_version: ReadVersion,
-    /// The renewal time that the PATCH states. No two renewals of one replica are expected to state the same time.
+    /// The renewal time that the PATCH sets. No two renewals by one replica are expected to set the same time.
     pub renewed: Option<String>,
     body: Bytes,
 }
 
 /// The successful response of an API server to a request. `upstream` converts every other response into an error.
 struct TimedResponse {
-    /// The time at which the request was sent.
+    /// When the request was sent.
     sent: Instant,
     body: Bytes,
 }
@@ -85,7 +85,7 @@ impl TimedResponse {
 }
 
 impl LeaseCas {
-    /// Creates the client of the lock of one candidate. `observer` holds what the candidate knows about the Lease, and
+    /// Creates the client for the lock of one candidate. `observer` holds what the candidate knows about the Lease, and
     /// `terms` receives the candidate's current term.
     pub fn new(upstream: Client, observer: LeaseObserver, terms: Receiver<Option<Term>>) -> Self {
         Self {
@@ -120,8 +120,8 @@ impl LeaseCas {
     /// `lease` is the Lease in the API server's response, if there is one.
     ///
     /// # Errors
-    /// Returns an error if this replica leads, but may have lost the Lease because the watch showed another state
-    /// during the GET, or if no API server can have stored this Lease.
+    /// Returns an error if no API server can have stored this Lease, or if this replica leads but may have lost the
+    /// Lease: the watch showed another state during the GET.
     fn present(&self, lease: Option<&Lease>, sent: Instant) -> Result<Option<Bytes>, BoxError> {
         let read_version = lease.map(|lease| ReadVersion::of(lease).ok_or(NO_VERSION));
         let read_version = read_version.transpose()?;
@@ -162,7 +162,7 @@ impl LeaseCas {
         ))
     }
 
-    /// Returns what the lock receives after the API server has answered its write.
+    /// Returns what the lock receives after the API server has responded to its write.
     ///
     /// # Errors
     /// Returns an error if the result of the write is unknown.
@@ -176,8 +176,8 @@ impl LeaseCas {
         ))
     }
 
-    /// Returns what the lock gets if a renewal has no successful response, but the watch shows that it was applied. The
-    /// term counts from the time at which the first try of this renewal was sent.
+    /// Returns what the lock receives if a renewal got no successful response, but the watch shows that the renewal was
+    /// applied. The term then counts from when the first try was sent.
     fn applied(&self, sent: Instant) -> Response<Full<Bytes>> {
         *self.sent.lock() = Some(sent);
         Response::new(presented(&Lease::default(), &self.observer.us, SignedDuration::ZERO).into())
@@ -196,7 +196,7 @@ impl LeaseCas {
         })
     }
 
-    /// Answers a request of the lock.
+    /// Responds to a request from the lock.
     async fn answer(&self, request: Request<Body>) -> Result<Response<Full<Bytes>>, BoxError> {
         match *request.method() {
             Method::GET => self.read(request).await,
@@ -273,7 +273,7 @@ fn code_of(answer: &Result<TimedResponse, BoxError>) -> Option<u16> {
     status_of(error).map(|status| status.code)
 }
 
-/// Whether the server rejected the sender or was overloaded, so that it did not process the Lease.
+/// Whether the server rejected the sender or was overloaded, and therefore did not process the Lease.
 fn is_unprocessed(code: Option<u16>) -> bool {
     matches!(code, Some(401 | 403 | 429))
 }

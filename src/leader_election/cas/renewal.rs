@@ -1,15 +1,15 @@
-//! One renewal: a PATCH that is repeated in parallel while it is unanswered, and the evidence that it succeeded.
+//! One renewal: a PATCH that is repeated in parallel while there is no response, and the evidence that it succeeded.
 //!
-//! All tries are identical and bound to the same version, so at most one of them is applied, whichever is processed
-//! first. The term counts from the time at which the applied try was sent or, if it is unknown which try was applied,
-//! from the time at which the first try was sent.
+//! All tries are identical and bound to the same version, so at most one of them is applied: the one that is processed
+//! first. The term counts from when the applied try was sent or, if it is unknown which try was applied, from when the
+//! first try was sent.
 //!
-//! While the watch works, a lost response does not end the term. By default, a renewal is sent 2 s before the deadline.
-//! If each request takes 1.5 s, a repetition is rejected 2.5 s after the first try, and a renewal of the new version
-//! would be answered after 3 s at the earliest, so no further request is answered in time. But the watch shows the new
-//! version as soon as it is written. That version has the time that only this renewal states, so the API server has
-//! applied the renewal. If the watch has just ended and takes 1.5 s to restart, the term is lost, because nothing else
-//! shows the result in time.
+//! While the watch works, a lost response does not end the term. For example, a renewal is sent 2 s before the
+//! deadline, as by default, and each request takes 1.5 s. Then no further request can succeed in time: a repetition is
+//! rejected 2.5 s after the first try, and the response to a renewal of the new version would arrive after 3 s at the
+//! earliest. But the watch shows the new version as soon as it is written. The new version has the renewal time that
+//! only this renewal sets, so the API server has applied the renewal. If the watch has just ended and takes 1.5 s to
+//! restart, nothing shows the result in time, and the term is lost.
 
 use std::future::ready;
 use std::time::Duration;
@@ -28,12 +28,12 @@ use crate::leader_election::term::Term;
 use crate::timing::REPEAT_RENEWAL;
 
 impl LeaseCas {
-    /// Sends a PATCH that renews this term. If it is not answered soon, an identical PATCH is sent in parallel, through
-    /// another API server if there is one. Further requests follow while no try has succeeded, unless the Lease has
-    /// changed or each server has an unanswered repetition.
+    /// Sends a PATCH that renews this term. If no response arrives soon, sends an identical PATCH in parallel, through
+    /// another API server if there is one. Sends further requests until a try succeeds, the Lease changes, or a
+    /// repetition is pending at each server.
     ///
     /// # Errors
-    /// Returns an error if there is no successful response in time, or if the watch shows first that the renewal was
+    /// Returns an error if no successful response arrives in time, or if the watch shows first that the renewal was
     /// applied. Even in the first case, the renewal may have been applied.
     pub(super) async fn renew(
         &self,
@@ -62,7 +62,7 @@ impl LeaseCas {
                 biased;
                 answer = tries.next() => answer,
                 () = &mut applied => {
-                    // Answers may still arrive, and an abandoned request would count against its server.
+                    // Responses may still arrive, and an abandoned request would count against its server.
                     tokio::spawn(timeout_at(limit, tries.for_each(|_| ready(()))));
                     return Err("the watch showed the renewal before it was answered".into());
                 }
@@ -101,7 +101,7 @@ impl LeaseCas {
                     repeat = None;
                 }
                 code => {
-                    // An unknown result matters more than one that did not change the Lease.
+                    // An unknown result takes precedence over a rejection that left the Lease unchanged.
                     if failed.is_none() || !is_unprocessed(code) {
                         failed = Some(answer);
                     }

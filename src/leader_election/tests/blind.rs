@@ -19,7 +19,7 @@ fn view(filled: &Arc<AtomicBool>) -> (View, Running) {
     )
 }
 
-/// Returns a configuration whose Lease outlasts the time after which a replica with empty caches competes.
+/// Returns a configuration whose lease duration exceeds the time after which a replica with empty caches competes.
 fn long() -> ElectionConfig {
     ElectionConfig {
         lease_duration: seconds(15),
@@ -101,7 +101,7 @@ async fn replica_with_empty_caches_leaves_an_expired_lease_to_another() {
 /// Rule: 5.caches-filled
 #[tokio::test(start_paused = true)]
 async fn a_replica_with_empty_caches_honors_what_the_lease_says() {
-    // (the duration that the holder states, that of the replica, whether the holder releases the Lease, when the
+    // (the holder's lease duration, the replica's lease duration, whether the holder releases the Lease, when the
     // replica leads)
     for (stated, own, releases, leads_after) in [
         (6, 6, false, 10),
@@ -135,7 +135,7 @@ async fn a_replica_with_empty_caches_honors_what_the_lease_says() {
         let ended = Instant::now();
         one.leads().await;
         let took = ended.elapsed();
-        // A holder that dies has renewed the Lease at most 2 s earlier.
+        // A holder that dies renewed the Lease at most 2 s earlier.
         let earliest = seconds(leads_after - if releases { 0 } else { 2 });
         assert!(
             took >= earliest && took <= seconds(leads_after),
@@ -181,7 +181,7 @@ async fn a_replica_whose_watch_is_unanswered_does_not_compete() {
     assert!(answered.elapsed() < seconds(1));
 }
 
-/// A new name of a source, which any user may add to a Service, begins such a watch.
+/// Any user can start such a watch by naming a new source in a Service.
 /// Rule: 5.caches-filled
 #[tokio::test(start_paused = true)]
 async fn watches_of_new_names_do_not_keep_a_replica_from_competing() {

@@ -202,7 +202,7 @@ async fn a_lost_reply_to_the_first_write_does_not_prevent_a_term() {
     }
 }
 
-/// The clock of the holder is far ahead or behind, or jumps.
+/// The holder's clock is far ahead or behind, or jumps.
 #[tokio::test(start_paused = true)]
 async fn times_that_a_holder_writes_have_no_effect() {
     for times in [
@@ -267,7 +267,7 @@ async fn failed_renewals_are_progress_and_a_stuck_loop_is_noticed() {
     let store = Store::new();
     let mut one = Runner::start(&store, "one");
     one.leads().await;
-    // While requests break, the limit is shorter than the 4 s for which a term lasts without renewals.
+    // While connections break, the limit is shorter than the 4 s that a term lasts without renewals.
     for (effect, limit) in [(Effect::Hang, limit), (Effect::Break, seconds(3))] {
         let cut = one.server.faults().add(Fault::new(Match::any(), effect));
         for _ in 0..300 {

@@ -1,4 +1,4 @@
-//! Candidates together with client-go and kubectl.
+//! How candidates interact with client-go and kubectl.
 
 use super::*;
 

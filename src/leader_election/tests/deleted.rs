@@ -26,7 +26,7 @@ async fn deleted_or_emptied_lease_is_rewritten_only_by_leader() {
     }
 }
 
-/// The API server of a former leader was down while another replica led. Then the Lease of that other replica is
+/// The API server of a former leader is down while another replica leads. Then the Lease of the other replica is
 /// deleted or emptied.
 #[tokio::test(start_paused = true)]
 async fn a_former_leader_does_not_recreate_a_deleted_lease() {
@@ -69,7 +69,7 @@ async fn deleted_under_a_leader() -> (Store, Term, Runner) {
     (store, term, two)
 }
 
-/// Checks that no other term begins for four seconds, and that this one does not end.
+/// Checks that for four seconds, no other term begins and this one does not end.
 async fn assert_that_term_continues(first: &Term, standby: &Runner) {
     for _ in 0..40 {
         sleep(Duration::from_millis(100)).await;
@@ -117,7 +117,7 @@ async fn a_deleted_lease_of_a_dead_holder_is_taken_after_its_duration() {
     one.task.abort();
     store.delete("leases", "default", LEASE).unwrap();
     let deleted = Instant::now();
-    // A single read that fails is not a gap.
+    // A single failed read is not a gap.
     sleep(Duration::from_millis(2500)).await;
     let reads = Match::any().resource("leases").verb("get");
     two.server.faults().add(Fault::status(reads, 500).times(1));

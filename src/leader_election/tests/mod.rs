@@ -55,7 +55,7 @@ fn config() -> ElectionConfig {
 }
 
 impl Runner {
-    /// Starts a candidate. Each candidate has its own API server, so that faults can affect one candidate alone.
+    /// Starts a candidate. Each candidate has its own API server, so that a fault can affect only one candidate.
     fn start(store: &Store, name: &'static str) -> Self {
         Self::with_view(store, name, View::new(|| true, WatchHealth::default()))
     }

@@ -87,8 +87,8 @@ async fn one_term_lasts_although_every_request_is_slow() {
     }
 }
 
-/// The renewal whose reply is lost is sent 2 s before the deadline. Neither its repetition nor any other request is
-/// answered before the deadline, so only the watch can show in time that the renewal was applied.
+/// The renewal whose reply is lost is sent 2 s before the deadline. Neither its repetition nor any other request gets a
+/// response before the deadline, so only the watch can show in time that the renewal was applied.
 /// Rule: 5.slow
 #[tokio::test(start_paused = true)]
 async fn lost_reply_among_slow_requests_does_not_end_the_term() {
@@ -100,7 +100,7 @@ async fn lost_reply_among_slow_requests_does_not_end_the_term() {
     ] {
         let mut one = Runner::start(&Store::new(), "one");
         let slow = Effect::Latency(Duration::from_millis(1500));
-        // Watches are not slow. While a slow watch starts, nothing would show a renewal in time.
+        // Watches are fast, because nothing would show a renewal in time while a slow watch starts.
         for verb in ["get", "create", "patch"] {
             one.server
                 .faults()

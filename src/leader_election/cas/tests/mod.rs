@@ -367,14 +367,14 @@ async fn leader_rereads_when_get_and_watch_disagree() {
     );
 }
 
-/// The time that a renewal states.
+/// The renewal time that a renewal sets.
 const RENEWED: &str = "2026-01-01T00:00:02.000000Z";
 
-/// Each PATCH that the server got: the resourceVersion to which the PATCH is bound, and whether it is a repetition.
+/// Each PATCH that the server got: the resourceVersion that it is bound to, and whether it is a repetition.
 type Log = Arc<Mutex<Vec<(String, bool)>>>;
 
-/// Returns a server that answers the n-th PATCH with the n-th code, after the n-th delay in milliseconds, or never
-/// (`None`). A GET is answered immediately.
+/// Returns a server that responds to the n-th PATCH with the n-th code, after the n-th delay in milliseconds, or never
+/// (`None`). The server responds to a GET immediately.
 fn in_turn<const N: usize>(answers: [(Option<u64>, u16); N]) -> (Log, impl server::Upstream) {
     let log = Log::default();
     let patches = log.clone();
@@ -406,7 +406,7 @@ fn in_turn<const N: usize>(answers: [(Option<u64>, u16); N]) -> (Log, impl serve
     (patches, service)
 }
 
-/// The result of a renewal, its duration, and the time from which the term counts, both in milliseconds.
+/// The result of a renewal, followed by its duration and the time from which the term counts, both in milliseconds.
 type Renewed = (Result<StatusCode, BoxError>, u128, Option<u128>);
 
 /// Renews the Lease as a replica that knows version 7. If the replica leads, its deadline is in four seconds.
@@ -448,7 +448,7 @@ async fn unanswered_renewal_is_repeated_with_the_same_version() {
     assert_eq!(
         (took, sent),
         (1010, Some(1000)),
-        "the term does not count from the time at which the successful try was sent"
+        "the term does not count from when the successful try was sent"
     );
     assert_eq!(*log.lock(), [("7".to_owned(), false), ("7".to_owned(), true)]);
 }
@@ -537,7 +537,7 @@ async fn renewal_with_lost_reply_succeeds_when_watch_shows_it() {
         assert_eq!(
             sent,
             succeeds.then_some(0),
-            "{holder} {renewed}: the term does not count from the time at which the first try was sent"
+            "{holder} {renewed}: the term does not count from when the first try was sent"
         );
         assert!(!succeeds || took < 2000 && !term.is_over(), "{took}");
     }
@@ -563,7 +563,7 @@ async fn a_renewal_after_a_read_succeeds_when_the_watch_shows_it() {
     assert_eq!(
         sent,
         Some(0),
-        "the term does not count from the time at which the first try was sent"
+        "the term does not count from when the first try was sent"
     );
     assert!(took < 2000 && !term.is_over(), "{took}");
 }
@@ -621,7 +621,7 @@ async fn renewal_that_was_not_processed_is_retried_without_a_read() {
     }
 }
 
-/// The failed renewal may have been applied, so the version on which both tries build may be outdated.
+/// The failed renewal may have been applied, so the version that both tries are based on may be outdated.
 #[tokio::test(start_paused = true)]
 async fn an_unknown_result_takes_precedence_over_a_rejection() {
     for (first, second, refused) in [(503, 429, false), (429, 503, false), (429, 403, true)] {

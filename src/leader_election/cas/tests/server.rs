@@ -9,7 +9,7 @@ use tower::{Service, service_fn};
 
 use super::*;
 
-/// An API server that has one Lease or none, and records its requests. Writes do not change the Lease.
+/// An API server that has at most one Lease, and records the requests that it gets. Writes do not change the Lease.
 #[derive(Clone, Default)]
 pub struct Server(Arc<Mutex<ServerState>>);
 
@@ -76,7 +76,7 @@ impl Server {
         self.service_after(|| ready(()))
     }
 
-    /// Returns a service that calls `meanwhile` before it answers a request.
+    /// Returns a service that calls `meanwhile` before it responds to a request.
     pub fn late(&self, meanwhile: impl Fn() + Clone + Send + 'static) -> impl Upstream {
         self.service_after(move || {
             let meanwhile = meanwhile.clone();
@@ -108,7 +108,7 @@ impl Server {
     }
 }
 
-/// A service that answers like an API server.
+/// A service that responds like an API server.
 pub trait Upstream:
     Service<Request<Body>, Response = FullResponse, Error = BoxError, Future: Send> + Clone + Send + 'static
 {
