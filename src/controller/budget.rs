@@ -1,5 +1,5 @@
-//! Token buckets, as in the spam filter of client-go. With them, a user who keeps changing Services cannot fill etcd
-//! with Events or a disk with log lines, and cannot delay other users.
+//! Token buckets, as in the Event spam filter of client-go. They prevent a user who keeps changing Services from
+//! filling etcd with Events or a disk with log lines, and from delaying other users.
 //!
 //! This module is pure: the current time is an argument.
 
@@ -15,7 +15,7 @@ use endpoint_copier_core::model::ServiceKey;
 /// The burst of Events, or of log lines, about one Service.
 const SERVICE_BURST: u32 = 25;
 
-/// The time after which a Service regains one Event or one log line.
+/// The interval at which a Service regains one Event or one log line.
 pub const SERVICE_REFILL: Duration = Duration::from_secs(5 * 60);
 
 /// A budget of tokens for each key. Full budgets are removed from memory when a token is taken for a new key.
@@ -23,7 +23,7 @@ pub const SERVICE_REFILL: Duration = Duration::from_secs(5 * 60);
 pub struct Budgets<K> {
     burst: u32,
     refill: Duration,
-    /// The time at which each budget is full again.
+    /// When each budget is full again.
     full: HashMap<K, Instant>,
 }
 
@@ -56,8 +56,8 @@ impl<K: Eq + Hash> Budgets<K> {
         is_left
     }
 
-    /// Takes a token, and returns the time from which it may be used: now or, if none is left, the time at which the
-    /// budget regains this token, after all tokens that were reserved earlier.
+    /// Takes a token, and returns the time from which it may be used: now or, if no token is left, when the budget
+    /// regains this token after all tokens that were reserved earlier.
     pub fn reserve(&mut self, key: K, now: Instant) -> Instant {
         let (burst, refill) = (self.burst, self.refill);
         let full = self.full_again(key, now);
@@ -76,7 +76,7 @@ impl<K: Eq + Hash> Budgets<K> {
         }
     }
 
-    /// Returns the time at which the budget of a key is full, which is no earlier than now.
+    /// Returns when the budget of a key is full: now or later.
     fn full_again(&mut self, key: K, now: Instant) -> &mut Instant {
         if !self.full.contains_key(&key) {
             self.full.retain(|_, full| *full > now);

@@ -10,12 +10,13 @@ use crate::apiserver::http_status::{Rejection, missing_right, status_of, throttl
 use crate::controller::outcome::{Backoff, Outcome, Requeue};
 use endpoint_copier_core::model::{Finding, Operation, Reason, SliceKey, SyncResult};
 
-/// The remedy if RBAC does not allow a write. It is appended to the server's description of the missing permission.
+/// What to do if RBAC does not allow a write. This text is appended to the server's description of the missing
+/// permission.
 const NAMESPACE_HINT: &str =
     "; to allow it, list this namespace in rbac.namespaces of the chart, or leave that empty";
 
-/// The pause after a create in a terminating namespace. An API server that is behind can still take a recreated
-/// namespace for the deleted one, so the create is tried again.
+/// The pause after a create in a terminating namespace. An API server that is behind may mistake a recreated namespace
+/// for the deleted one, so the create is tried again.
 pub(super) const TERMINATING_PAUSE: Duration = Duration::from_secs(60);
 
 /// An error that stops a sync, or makes a part of it fail.
@@ -27,7 +28,7 @@ pub enum SyncError {
     /// The view of the sync is out of date: the watch does not show a known change yet, or has overtaken a read.
     #[error("the watch does not show the latest change yet")]
     Outdated {
-        /// The time at which the sync is tried again.
+        /// When the sync is tried again.
         until: Instant,
     },
     /// The namespace is being deleted, and the Service with it.
@@ -57,7 +58,7 @@ pub enum SyncError {
         message: String,
         /// Whether RBAC does not allow such writes in the namespace.
         is_forbidden: bool,
-        /// The time at which the same write may be tried again. `None` means after the backoff of the key.
+        /// When the same write may be tried again. `None` means after the backoff of the key.
         retry_at: Option<Instant>,
     },
     /// A request got no response, or an unexpected one. It may succeed later.
@@ -103,7 +104,7 @@ impl SyncError {
         }
     }
 
-    /// Returns the error for an update that the API server accepted, but that changed nothing.
+    /// Returns the error for an update that the API server accepted without storing a change.
     pub(super) fn reverted(slice: &SliceKey) -> Self {
         Self::Refused {
             operation: Operation::Update,
@@ -131,7 +132,7 @@ impl SyncError {
         matches!(self, Self::Unavailable { .. })
     }
 
-    /// Whether the API server refuses the write, so that a retry would hardly help.
+    /// Whether the API server refuses the write, so that a retry would probably fail too.
     pub(super) fn is_refusal(&self) -> bool {
         matches!(self, Self::Refused { .. } | Self::NamespaceTerminating { .. })
     }
@@ -179,9 +180,9 @@ impl SyncError {
         Outcome::new(result, requeue)
     }
 
-    /// Returns the precedence of this error if several writes fail: the error with the highest precedence decides the
-    /// outcome of the sync. Among refusals, that is one without a time for the retry, or else the one whose write may
-    /// be retried first; among overloads, the one with the longest pause.
+    /// Returns the precedence of this error. If several writes fail, the error with the highest precedence decides the
+    /// outcome of the sync. Among refusals, this is an error without a retry time or, if all have one, the error whose
+    /// write may be retried first. Among overloads, it is the error with the longest pause.
     pub(super) fn precedence(&self) -> (u8, Reverse<Option<Instant>>, Option<Duration>) {
         match self {
             Self::Unlisted | Self::Outdated { .. } | Self::NamespaceTerminating { .. } => {

@@ -1,7 +1,7 @@
 //! Removes the `Endpoints` object that version 0.2 of the Go operator created for a Service. While this object exists,
 //! Kubernetes mirrors it into a slice, and clients use the slice in addition to our copies.
 //!
-//! This module serves only the migration from the Go operator; see [`endpoint_copier_core::migration`].
+//! This module is needed only for the migration from the Go operator; see [`endpoint_copier_core::migration`].
 //!
 //! `Endpoints` are not watched. They are read only if a slice that mirrors them shows that they exist. `Endpoints` of
 //! other owners are read once for each version of that slice.
@@ -70,7 +70,7 @@ impl Migration {
     ///
     /// # Errors
     ///
-    /// Returns an error if the API server did not answer, or not as expected. The call can then be repeated.
+    /// Returns an error if the API server sent no response, or an unexpected one. The call can then be repeated.
     pub async fn remove(
         &self,
         term: &Term,
@@ -115,7 +115,8 @@ impl Migration {
         }
     }
 
-    /// Deletes the `Endpoints` if they exist and are the Go operator's. Returns whether they belong to another owner.
+    /// Deletes the `Endpoints` if they exist and belong to the Go operator. Returns whether they belong to another
+    /// owner.
     async fn get_and_delete(&self, term: &Term, service: &ManagedService) -> Result<bool, Error> {
         let (name, began) = (service.key.name(), Instant::now());
         let api: Api<Guarded<EndpointsMetadata>> =
@@ -158,7 +159,7 @@ fn finding(service: &ManagedService) -> Finding {
     Finding::new(
         Reason::LegacyEndpoints,
         format!(
-            "Kubernetes mirrors the Endpoints object {0} into a slice, and the operator may not read or delete it; if version 0.2 of the Go operator made it, run kubectl delete endpoints {1} --namespace {2}, or set rbac.goOperator=true of the chart until it is gone",
+            "Kubernetes mirrors the Endpoints object {0} into a slice, and the operator is not allowed to read or delete this object; if version 0.2 of the Go operator created it, run kubectl delete endpoints {1} --namespace {2}, or set rbac.goOperator=true in the chart until the object is gone",
             service.key,
             service.key.name(),
             service.key.namespace()

@@ -1,4 +1,4 @@
-//! The outcome of a sync, and the time at which its key is processed again.
+//! The outcome of a sync, and when its key is processed again.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use endpoint_copier_core::model::{ReconcileResult, SyncResult};
 pub struct Outcome {
     /// The result for the copies.
     pub result: SyncResult,
-    /// The time at which the key is processed again.
+    /// When the key is processed again.
     pub requeue: Requeue,
     /// Whether a request was sent to the API server. Requests that write Events do not count.
     pub has_sent: bool,
@@ -19,7 +19,7 @@ pub struct Outcome {
     pub has_written: bool,
 }
 
-/// The time at which a key is processed again.
+/// When a key is processed again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Requeue {
     /// When it becomes dirty.

@@ -11,11 +11,11 @@ use tokio::time::Instant;
 
 use crate::pauses::Pauses;
 
-/// The pause after a refusal: 5 s, doubling to 30 s.
+/// The pauses after a refusal: 5 s, doubling to 30 s.
 pub(super) const REFUSAL_PAUSE: Duration = Duration::from_secs(5);
 pub(super) const MAX_REFUSAL_PAUSE: Duration = Duration::from_secs(30);
 
-/// How long a refusal lengthens the pause after the next refusal.
+/// How long a refusal makes the pause after the next refusal longer.
 const RETENTION: Duration = Duration::from_secs(90);
 
 /// The pause between a refusal and a request with different content. That content may be accepted, but frequent changes
@@ -30,7 +30,7 @@ pub(super) struct Refusals<K, C = ()>(HashMap<K, RefusedContent<C>>);
 struct RefusedContent<C> {
     content: C,
     reason: String,
-    /// The beginning and the end of the pause.
+    /// The start and the end of the pause.
     at: Instant,
     until: Instant,
     pauses: Pauses,
@@ -43,7 +43,7 @@ impl<K, C> Default for Refusals<K, C> {
 }
 
 impl<K: Eq + Hash, C: PartialEq> Refusals<K, C> {
-    /// Returns the time until which a request must wait and the reason, or `None` if it need not wait.
+    /// If a request must wait, returns when the wait ends, and the reason for the refusal.
     pub fn waits(&self, key: &K, content: impl FnOnce() -> C, now: Instant) -> Option<(Instant, String)> {
         let refusal = self.0.get(key)?;
         let until = if refusal.content == content() {
@@ -57,7 +57,7 @@ impl<K: Eq + Hash, C: PartialEq> Refusals<K, C> {
     /// Records a refusal, and returns the end of the pause. A request that was in flight when the pause began does not
     /// prolong it.
     pub fn refused(&mut self, key: K, content: C, reason: &str, now: Instant) -> Instant {
-        // Forget refusals that have not recurred for some time, and the refusal of other content with this key.
+        // Forget refusals that have not recurred for some time, and the refusal of other content for this key.
         self.0.retain(|other, refusal| {
             now < refusal.at + RETENTION && (*other != key || refusal.content == content)
         });

@@ -30,13 +30,15 @@ pub trait Reconcile {
     /// Returns the Services that are dirty when a term begins.
     fn all(&self) -> Dirty;
 
-    /// Returns the priority of a Service, which decides when the queue serves it and whether slots are reserved for it.
+    /// Returns the priority of a Service, which determines when the queue serves it and whether slots are reserved for
+    /// it.
     fn priority(&self, key: &ServiceKey) -> Priority;
 
     /// Forgets the state that ends with a term.
     fn forget(&self);
 
-    /// Returns the watchdog of the work. The end of each call, answered or not, counts as progress.
+    /// Returns the watchdog that monitors the work. The end of each API call counts as progress, even if the call
+    /// failed.
     fn watchdog(&self) -> &Watchdog;
 }
 
@@ -57,7 +59,7 @@ pub struct Worker<R> {
 }
 
 impl<R: Reconcile> Worker<R> {
-    /// Works during each term. Ends when the election has ended and the last term is over.
+    /// Works during each term. Returns when the election has ended and the last term is over.
     pub async fn run(mut self) {
         loop {
             let term = tokio::select! {
@@ -80,7 +82,7 @@ impl<R: Reconcile> Worker<R> {
     }
 
     /// Works during one term. All keys of the reconciler are dirty at the start of the term, because the state that the
-    /// previous leader left is unknown.
+    /// previous leader left behind is unknown.
     async fn work(&self, term: &Term) {
         let mut queue = WorkQueue::new(self.metrics.clone());
         let mut active = FuturesUnordered::new();

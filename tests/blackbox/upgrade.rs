@@ -147,7 +147,7 @@ on_both! {
         until("the finding is reported", async || {
             let events = cluster.list::<Event>("default").await;
             let mut notes = events.iter().filter(|event| event.reason.as_deref() == Some(reason));
-            notes.any(|event| event.note.as_deref().is_some_and(|note| note.contains("set rbac.goOperator=true of the chart")))
+            notes.any(|event| event.note.as_deref().is_some_and(|note| note.contains("set rbac.goOperator=true in the chart")))
         })
         .await;
         until("the Service is in sync", async || operator.metric("endpoint_copier_services_in_sync").await == Some(1)).await;

@@ -27,7 +27,7 @@ pub(super) struct Attempts {
 }
 
 impl Attempts {
-    /// Returns the time until which a write must wait and the reason, or `None` if it need not wait.
+    /// If a write must wait, returns when the wait ends, and the reason for the refusal.
     pub fn waits(
         &self,
         operation: Operation,
@@ -40,8 +40,8 @@ impl Attempts {
         waits.or_else(|| self.slices.waits(&key, || content(slice), now))
     }
 
-    /// Records the response to a write. Sets the time at which a refused write may be tried again with the same
-    /// content.
+    /// Records the response to a write. If the write was refused, sets the time at which the same content may be tried
+    /// again.
     pub fn answered<T>(
         &mut self,
         operation: Operation,

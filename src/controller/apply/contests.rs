@@ -1,4 +1,4 @@
-//! Detects copies that somebody else keeps writing, such as a second installation of the operator.
+//! Detects copies that something else keeps writing, such as a second installation of the operator.
 //!
 //! The operator does not yield: it immediately repairs what clients see, until it has written the same content
 //! [`REPAIRS`] times in a row. In a contested copy, it repairs anything else at most once a minute, because two writers
@@ -15,19 +15,19 @@ use super::attempts::content;
 use crate::controller::refusals::{MAX_REFUSAL_PAUSE, REFUSAL_PAUSE};
 use endpoint_copier_core::model::{EndpointSlice, Finding, Reason, ServiceKey, SliceKey, a_few, version_of};
 
-/// The number of writes by others within [`WINDOW`] that makes a copy contested.
+/// The number of writes by others within [`WINDOW`] that make a copy contested.
 const WRITES: usize = 3;
 const WINDOW: Duration = Duration::from_secs(60);
 
 /// The time between two repairs of a contested copy that change nothing for clients.
 const BETWEEN_REPAIRS: Duration = Duration::from_secs(60);
 
-/// A contest ends when others have not written the copy for this long. A write by others is noticed only when the
-/// operator repairs it, so this is longer than [`BETWEEN_REPAIRS`].
+/// A contest ends when others have not written the copy for this long. The operator notices a write by others only when
+/// it repairs the copy, so this time is longer than [`BETWEEN_REPAIRS`].
 const CONTEST_QUIET: Duration = Duration::from_secs(120);
 
 /// The number of times in a row that the operator writes the same content into a slice that others keep changing,
-/// before it pauses. No person makes this many changes less than a second apart, and a policy that changes each of our
+/// before it pauses. No person makes this many changes less than a second apart, but a policy that changes each of our
 /// writes reaches the limit within a second.
 const REPAIRS: u32 = 30;
 
@@ -52,7 +52,7 @@ struct WrittenCopy {
 }
 
 impl WrittenCopy {
-    /// Returns the time at which the contest ends if others stay quiet, or `None` if there is no contest.
+    /// Returns when the contest ends if others stay quiet, or `None` if there is no contest.
     fn contested_until(&self, now: Instant) -> Option<Instant> {
         let ends = *self.repairs.last()? + CONTEST_QUIET;
         (self.was_contested && now < ends).then_some(ends)
@@ -77,8 +77,7 @@ impl Contests {
         written.is_none_or(|it| it.contested_until(now).is_none() || now >= it.at + BETWEEN_REPAIRS)
     }
 
-    /// Returns the time until which a write that others keep undoing must wait and the reason, or `None` if it need not
-    /// wait.
+    /// If a write must wait because others keep undoing it, returns when the wait ends, and the reason.
     pub fn waits(
         &self,
         service: &ServiceKey,
@@ -105,7 +104,7 @@ impl Contests {
         let copies = self.0.entry(service.clone()).or_default();
         let (mut repairs, mut was_contested, mut times) = (Vec::new(), false, 1);
         if let Some(before) = copies.remove(&key) {
-            // Repairs that must wait are further apart.
+            // Repairs that had to wait are further apart.
             if before.content == content && now < before.at + MAX_GAP.max(before.pause() * 2) {
                 times += before.times;
             }
@@ -156,8 +155,8 @@ impl Contests {
         }
     }
 
-    /// Returns the finding for a Service with contested copies, and the next time at which a contest may end or a
-    /// repair is due.
+    /// Returns the finding for a Service with contested copies, and the next time when a contest may end or a repair is
+    /// due.
     pub fn finding(&self, service: &ServiceKey, now: Instant) -> Option<(Finding, Instant)> {
         let (mut names, mut next) = (Vec::new(), None::<Instant>);
         for (key, copy) in self.0.get(service)? {
@@ -171,7 +170,7 @@ impl Contests {
         let next = next?;
         names.sort_unstable();
         let note = format!(
-            "something else writes copies of this Service, and the operator repairs them each time: perhaps another installation of it. kubectl get leases --all-namespaces lists installations by their Leases, and kubectl get endpointslices --namespace {} --selector kubernetes.io/service-name={} --show-managed-fields --output yaml names the writers; copies: {}",
+            "something else writes copies of this Service, perhaps another installation of the operator, and this one repairs them each time. kubectl get leases --all-namespaces lists installations by their Leases, and kubectl get endpointslices --namespace {} --selector kubernetes.io/service-name={} --show-managed-fields --output yaml names the writers; copies: {}",
             service.namespace(),
             service.name(),
             a_few(names)

@@ -79,19 +79,21 @@ impl Writer {
         self.contests.lock().forget();
     }
 
-    /// Returns the finding for a Service whose copies somebody else keeps writing, and the time at which to look at the
-    /// Service again.
+    /// Returns the finding for a Service whose copies somebody else keeps writing, and when to check the Service again.
     pub fn contested(&self, service: &ServiceKey) -> Option<(Finding, Instant)> {
         self.contests.lock().finding(service, Instant::now())
     }
 
     /// Carries out the plan for a Service in this order: deletes of copies for which consent is missing, creates,
-    /// updates, other deletes. If a delete for missing consent, a create, or an update that does not empty its copy
-    /// fails for any reason other than a refusal, no copy is emptied and the other deletes are not sent. If any write
-    /// has failed, leftovers of the Go operator are not deleted. Updates that take endpoints out follow those that do
-    /// not. After a failure that is not a refusal, no update takes out another endpoint: after a conflict, the
-    /// endpoints on which the plan relies may be gone, and after a write without a response, the plan may be out of
-    /// date. A contested copy that serves clients as planned may be left for later; see [`Writer::contested`].
+    /// updates, deletes of other copies, deletes of leftovers of the Go operator. Among the updates, those that take
+    /// endpoints out follow those that do not, and those that empty copies come last. A contested copy that serves
+    /// clients as planned may be left for later; see [`Writer::contested`].
+    ///
+    /// After any failure, leftovers are not deleted. After a failure other than a refusal:
+    /// - No update takes out another endpoint. After a conflict, the endpoints that the plan relies on may be gone.
+    ///   After a write without a response, the plan may be out of date.
+    /// - If the failure occurs before the updates that empty copies, these updates and the deletes of other copies are
+    ///   not sent.
     pub async fn apply(&self, term: &Term, service: Option<&Arc<ManagedService>>, plan: Plan) -> Applied {
         let Plan {
             withdrawn,
@@ -138,7 +140,7 @@ impl Writer {
             let out = slice.unreachable();
             out.iter().any(|address| taken_out.contains_key(address))
         };
-        // If an endpoint is put back because another one is taken out, the first one returns before the other is out.
+        // If one endpoint is put back because another is taken out, it returns before the other is out.
         updates.sort_by_key(takes_out);
         for slice in updates {
             // The failure that holds an update back also causes a new plan.

@@ -73,7 +73,7 @@ pub(in crate::controller) async fn send(
     Ok(answer.unwrap_or_else(|| Err(no_response())))
 }
 
-/// Whether the result of a write is certain: the API server answered, or the write was never sent.
+/// Whether the result of a write is certain: the API server responded, or the write was never sent.
 fn is_certain<T>(answer: &kube::Result<T>) -> bool {
     is_answer(answer) || answer.as_ref().is_err_and(|error| is_caused_by::<TooLate>(error))
 }

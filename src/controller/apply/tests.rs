@@ -112,7 +112,7 @@ async fn a_write_is_in_doubt_unless_it_was_answered_or_never_sent() {
     }
 }
 
-/// Returns a plan with two updates, the second of which has an endpoint that is taken out.
+/// Returns a plan with two updates. The second one has an endpoint that is taken out.
 fn two_updates() -> Plan {
     let address = |address: &str| endpoint_copier_core::model::Endpoint {
         addresses: vec![address.to_owned()],
@@ -221,8 +221,8 @@ async fn a_write_waits_for_a_slow_webhook_while_its_term_lasts() {
         });
         Writer::new(Client::new(service, "default"), Metrics::new("lease").unwrap())
     };
-    // The time that the webhook takes, the length of the term, whether it is renewed every 2 s, the time at which the
-    // write ends, and whether it succeeded.
+    // How long the webhook takes, how long the term lasts, whether the term is renewed every 2 s, when the write ends,
+    // and whether it succeeded.
     for (webhook, length, is_renewed, ends, is_done) in [
         (10, 4, true, 10, true),
         (10, 4, false, 4, false),

@@ -21,7 +21,7 @@ const CONDITION_PAUSE: Duration = Duration::from_secs(1);
 /// same condition if somebody else keeps changing it.
 const MAX_CONDITION_PAUSE: Duration = Duration::from_secs(60);
 
-/// The time without a write after which the pause is [`CONDITION_PAUSE`] again. It is longer than any pause.
+/// After this time without a write, the pause is [`CONDITION_PAUSE`] again. This time is longer than any pause.
 const CONDITION_QUIET: Duration = Duration::from_secs(120);
 
 /// The conditions that Services should have, and the last writes.
@@ -34,8 +34,8 @@ pub(super) struct Decisions {
 #[derive(Debug)]
 struct Wanted {
     condition: Condition,
-    /// The time at which the condition was decided. If several usually short-lived conditions followed one another,
-    /// this is the time at which the first of them was decided.
+    /// When the condition was decided or, if several usually short-lived conditions followed one another, when the
+    /// first of them was decided.
     since: Instant,
 }
 
@@ -70,7 +70,7 @@ pub(super) struct ConditionWrite {
 }
 
 impl ConditionWrite {
-    /// Whether the status changes, and not only the reason or the message.
+    /// Whether the status changes, not only the reason or the message.
     pub fn is_transition(&self) -> bool {
         let status = |condition: &Option<Condition>| -> Option<ConditionStatus> {
             condition.as_ref().map(|condition| condition.status)
@@ -150,7 +150,7 @@ impl Decisions {
         self.written.insert(key.clone(), written);
     }
 
-    /// Forgets the decisions of a term. The writes stay, so that pauses outlast a term.
+    /// Forgets the decisions of a term. Keeps the writes, so that pauses outlast a term.
     pub fn forget(&mut self) {
         self.wanted.clear();
         for last in self.written.values_mut() {

@@ -47,8 +47,7 @@ pub struct Conditions {
     failures: FailureLog,
     /// The Services whose writes fail. All of them together are one outage.
     failing: Mutex<HashSet<ServiceKey>>,
-    /// This log is separate, because a missing permission is not an outage: a success in another namespace does not end
-    /// it.
+    /// Missing permissions have their own log, because a success in another namespace does not end the problem.
     missing_rights: FailureLog,
     watchdog: Watchdog,
 }
@@ -165,8 +164,8 @@ impl Reconcile for Conditions {
         Priority::Other
     }
 
-    /// Does nothing: the reconciler of the copies forgets the decisions, because it may already make decisions in the
-    /// next term when this worker ends the previous one.
+    /// Does nothing. The reconciler of the copies forgets the decisions, because it may already be making decisions in
+    /// the next term when this worker ends the previous term.
     fn forget(&self) {}
 
     fn watchdog(&self) -> &Watchdog {
@@ -185,7 +184,8 @@ fn patch(
     services.patch_subresource("status", key.name(), &PatchParams::default(), &patch)
 }
 
-/// Builds the patch. Unless the status changes, it contains no time, so the entry keeps its time.
+/// Builds the patch. The patch contains a transition time only if the status changes; otherwise, the entry keeps its
+/// time.
 fn body(change: &ConditionWrite, now: Timestamp) -> Value {
     let condition = match &change.to {
         None => json!({"type": IN_SYNC, "$patch": "delete"}),

@@ -143,14 +143,14 @@ impl EventRecorder {
         self.throttle.lock().gone(service);
     }
 
-    /// Records that the first copies of a Service were written, or that an endpoint returned whose removal another
-    /// replica may have reported. A `Synced` Event is due once all copies are written.
+    /// Records that the first copies of a Service were written, or that an endpoint whose removal another replica may
+    /// have reported was put back. A `Synced` Event is due once all copies are written.
     pub fn owe_synced(&self, service: &ServiceKey) {
         self.throttle.lock().owe_synced(service);
     }
 
     /// Reports that the copies of a Service are in sync. Sends an Event only if one is due, and only within the budget
-    /// of the Service. Returns the time of the next attempt if it is due, but cannot be sent now.
+    /// of the Service. Returns the time of the next attempt if the Event is due but cannot be sent now.
     pub fn synced(
         &self,
         term: &Term,
@@ -212,8 +212,8 @@ impl Message {
 }
 
 impl PendingEvent {
-    /// Returns the reference by which `kubectl describe` finds Events. It has no resourceVersion, because each Event
-    /// would otherwise be about a different object.
+    /// Returns the reference by which `kubectl describe` finds Events. It has no resourceVersion. Otherwise, each Event
+    /// would be about a different object.
     fn regarding(&self) -> ObjectReference {
         ObjectReference {
             api_version: Some("v1".to_owned()),
@@ -232,7 +232,7 @@ impl EventWriter {
     /// after the Events that are waiting. A rejected `Synced` Event is dropped.
     pub async fn run(mut self) {
         let outage = FailureLog::new("writing Events");
-        // A missing permission is not an outage: a success in another namespace does not end it.
+        // Missing permissions have their own log, because a success in another namespace does not end the problem.
         let forbidden = FailureLog::new("writing Events in some namespaces");
         let (mut failed, mut paused_until) = (DelayQueue::new(), Instant::now());
         loop {
@@ -312,8 +312,8 @@ impl EventWriter {
                 return Delivery::Over;
             }
             Ok(Err(error)) => {
-                // After some rejections, the Event was probably not accepted. After any other failure, the server may
-                // have accepted it, and a second Event would have another name, or the server would reject the Event
+                // Some rejections allow another attempt. After any other failure, the server may have accepted the
+                // Event, and a retry would create a second one under another name, or the server would reject the Event
                 // again. A lasting finding is reported again after half an hour.
                 let next = match &error {
                     kube::Error::Api(status) if may_create_again(status) => {

@@ -7,7 +7,8 @@ use super::*;
 use endpoint_copier_core::model::Reason;
 use endpoint_copier_core::testing::{defaults, service};
 
-/// The process that loses the lead may lead again at once, and sync the Service before the Event is given up.
+/// A process that loses the lead may lead again immediately, and sync the Service before the writer gives up on the
+/// Event.
 /// Rule: 3.events-later
 #[tokio::test(start_paused = true)]
 async fn event_that_outlasts_its_term_is_reported_in_the_next() {

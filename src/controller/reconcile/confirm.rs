@@ -35,10 +35,10 @@ const READS_AT_ONCE: usize = 8;
 type ReadResult<K> = Option<Result<K, Box<Unreadable>>>;
 
 impl Reconciler {
-    /// Before a plan deletes slices, except copies without consent, confirms by a GET that the managed Service is still
-    /// as in the snapshot. A new leader's view of Services may be older than its view of copies. Returns `false` if the
-    /// Service differs: the index is updated, and the plan must be computed again. If the GET fails, the caller carries
-    /// out the rest of the plan, and the deletes are planned again later.
+    /// Before a plan deletes slices other than copies without consent, confirms with a GET that the managed Service
+    /// still matches the snapshot. A new leader's view of Services may be older than its view of copies. Returns
+    /// `false` if the Service differs: the index is updated, and the plan must be computed again. If the GET fails, the
+    /// caller carries out the rest of the plan, and the deletes are planned again later.
     pub(super) async fn confirm_service(
         &self,
         snapshot: &Snapshot,
@@ -63,9 +63,9 @@ impl Reconciler {
         Ok(false)
     }
 
-    /// Returns the sources whose missing consent leads to deletes in this plan, and that must be read first. Copies
-    /// that this replica has written in this term do not count: it saw the consent of their sources then, so its view
-    /// without that consent is newer than the write.
+    /// Returns the sources that must be read first because this plan deletes copies for which their consent is missing.
+    /// Copies that this replica has written in this term do not count: it saw the consent of their sources then, so its
+    /// view without that consent is newer than the write.
     pub(super) fn refusing_sources(&self, snapshot: &Snapshot, plan: &Plan) -> BTreeSet<ServiceKey> {
         let deleted = plan
             .withdrawn
@@ -116,15 +116,15 @@ impl Reconciler {
         let found = self.find_source(source).await?;
         let is_refusal = refuses(found.as_ref(), key.namespace());
         match self.observe_service(key, source, &before, found) {
-            // The watch has shown a change since the read began, perhaps a source that was recreated. Nobody else makes
-            // copies during this term, so a refusal is enough.
+            // The watch has shown a change since the read began: perhaps the source was recreated. No other replica
+            // writes copies during this term, so a refusal is enough.
             Err(_) if is_refusal => Ok(()),
             observed => observed,
         }
     }
 
-    /// Lists the one Service of this name. A GET of a missing Service is answered with 404, so the metrics of requests
-    /// would reveal to users whether a Service that they cannot read exists.
+    /// Lists the one Service of this name. A GET of a missing Service returns 404, so the request metrics would reveal
+    /// to users whether a Service that they cannot read exists.
     async fn find_source(&self, source: &ServiceKey) -> Result<ReadResult<Service>, SyncError> {
         let api: Api<Guarded<Service>> = Api::namespaced(self.client.clone(), source.namespace());
         let by_name = ListParams::default().fields(&format!("metadata.name={}", source.name()));
@@ -164,7 +164,7 @@ impl Reconciler {
         Ok(())
     }
 
-    /// Sends one consistent GET, with the time limit of the client.
+    /// Sends one consistent GET, with the client's time limit.
     pub(super) async fn get<K: Slim>(
         &self,
         namespace: &str,
@@ -209,7 +209,7 @@ fn refuses(found: Option<&Result<Service, Box<Unreadable>>>, namespace: &str) ->
     }
 }
 
-/// Returns the error for an object that changes while it is read: the sync is soon tried again.
+/// Returns the error for an object that changes while it is read. The sync is soon tried again.
 pub(super) fn overtaken() -> SyncError {
     let until = Instant::now() + OVERTAKEN_PAUSE;
     SyncError::Outdated { until }

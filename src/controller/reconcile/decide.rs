@@ -30,10 +30,10 @@ pub(super) struct Decision {
     pub taken: Expected,
     /// Whether the plan depends on source slices that no watch shows, so that nothing marks the key when they change.
     pub is_unwatched: bool,
-    /// The error that makes the plan incomplete, if there is one. The plan then contains no deletes, because they are
-    /// not confirmed, no copies of source slices that could not be read, and no updates if a copy to update could not
-    /// be read. Nothing of the Go operator is deleted either. Deletes of copies without consent are confirmed
-    /// separately.
+    /// The error that makes the plan incomplete, if there is one. The plan then contains no copies of source slices
+    /// that could not be read and, if a copy to update could not be read, no updates. It contains no deletes either,
+    /// because they are not confirmed, and nothing of the Go operator is deleted. Deletes of copies without consent are
+    /// an exception: they are confirmed separately.
     pub postponed: Option<SyncError>,
 }
 
@@ -54,7 +54,7 @@ enum SliceRead {
 /// What the reads of one decision have shown.
 #[derive(Default)]
 struct Reads {
-    /// Slices of others that have the names of copies.
+    /// Slices of other owners that have the names of copies.
     found: Vec<Arc<EndpointSlice>>,
     /// Slices that the plan asked to confirm: they were read, or could not be read.
     confirmed: BTreeSet<SliceKey>,
@@ -105,8 +105,8 @@ impl Reads {
 }
 
 impl Reconciler {
-    /// Plans for a key. Reads from the API only if a watch is late or in doubt, to confirm deletes, or to get what the
-    /// index does not keep. Sets `has_read` if it reads.
+    /// Makes the plan for a key. Reads from the API only if a watch is late or in doubt, to confirm deletes, or to get
+    /// what the index does not keep. Sets `has_read` if it reads.
     pub(super) async fn decide(
         &self,
         key: &ServiceKey,
@@ -150,8 +150,8 @@ impl Reconciler {
         }
     }
 
-    /// Reads what a plan depends on and leaves out what could not be confirmed. Returns `false` if something was read
-    /// that may change the plan.
+    /// Reads what a plan depends on, and leaves out what could not be confirmed. Returns `false` if a read may change
+    /// the plan.
     async fn confirm_plan(
         &self,
         snapshot: &Snapshot,
@@ -225,7 +225,7 @@ impl Reconciler {
     }
 
     /// The index does not keep all metadata that others have added to copies. If the plan updates a copy that may have
-    /// such metadata, this reads the copy and adds the metadata to the update.
+    /// such metadata, this function reads the copy and adds the metadata to the update.
     async fn complete(
         &self,
         snapshot: &Snapshot,
@@ -251,9 +251,9 @@ impl Reconciler {
         Ok(())
     }
 
-    /// Sends a GET for each expectation that the watch has not fulfilled in time. Returns slices of others that have
-    /// the name of a copy, even if they cannot be decoded and no watch shows them. The other copies do not wait for
-    /// these slices.
+    /// Sends a GET for each expectation that the watch has not fulfilled in time. Returns slices of other owners that
+    /// have the name of a copy, even if they cannot be decoded and no watch shows them. The other copies do not wait
+    /// for these slices.
     async fn read_overdue(
         &self,
         key: &ServiceKey,

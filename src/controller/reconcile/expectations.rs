@@ -1,5 +1,5 @@
-//! What the watch has yet to show: our writes, the changes that caused conflicts, and slices of others that have the
-//! names of copies. All of these are forgotten when the term ends.
+//! What the watch has yet to show: our writes, the changes that caused conflicts, and slices of other owners that have
+//! the names of copies. All of these are forgotten when the term ends.
 
 use std::collections::BTreeMap;
 

@@ -1,6 +1,6 @@
-//! Limits the log of failed syncs. If the API server cannot be reached or is busy, that is one outage, no matter how
-//! many Services it affects and how often each is retried. The Service that the flags name has its own outage, so that
-//! other failures do not hide those of this Service.
+//! Limits the log of failed syncs. An API server that is busy or cannot be reached causes one outage, no matter how
+//! many Services are affected and how often each is retried. The Service that the flags name has its own outage, so
+//! that failures of other Services do not hide its failures.
 
 use std::collections::HashSet;
 

@@ -14,8 +14,8 @@ use endpoint_copier_core::model::{Finding, Reason, ServiceKey, SyncResult, is_in
 /// The findings of the last sync of each Service.
 pub(super) struct Findings {
     metrics: Metrics,
-    /// The budgets of log lines about findings. Lines about written copies have budgets of their own, so that they
-    /// suppress no finding.
+    /// The budgets of log lines about findings. Lines about written copies have their own budgets, so they do not
+    /// suppress findings.
     log_budgets: Mutex<Budgets<ServiceKey>>,
     known: Mutex<ByService>,
 }
@@ -58,8 +58,8 @@ impl Findings {
         self.log(key, &old, &findings);
         let has_changed = old != findings;
         if has_changed {
-            // The counts are adjusted, not computed again, because a limit may cause findings on thousands of Services
-            // at the same time.
+            // The counts are adjusted, not recomputed, because a limit may cause findings on thousands of Services at
+            // the same time.
             for finding in &old {
                 *known.counts.entry(finding.reason).or_insert(1) -= 1;
             }

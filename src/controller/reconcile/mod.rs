@@ -168,7 +168,7 @@ impl Reconciler {
             self.failures.ended(key, self.index().priority(key), Some(error));
         }
         self.findings.unchanged(key, &self.index());
-        // Until the caches are filled, a sync that stops is no reason to report a condition.
+        // Until the caches are filled, an early end of a sync is no reason to report a condition.
         if let Some(conditions) = self
             .conditions
             .as_ref()
@@ -237,7 +237,7 @@ impl Reconciler {
             // The sync has not failed: the copies are correct.
             outcome.requeue = error.outcome(None).requeue;
         } else if outcome.requeue == Requeue::WhenDirty {
-            // A finding that lasts is reported again even if nothing changes.
+            // A lasting finding is reported again even if nothing changes.
             outcome.requeue = outcome.requeue.or_at(next_report).or_at(next_synced);
         }
         for (_, next) in repeated.into_iter().flatten() {
@@ -262,8 +262,8 @@ impl Reconciler {
         let worst = applied.failures.iter().max_by_key(|error| error.precedence());
         let error = match worst {
             Some(error) if !error.is_refusal() => worst,
-            // All writes have succeeded, or a retry of the worst failure would hardly help. So the error that postponed
-            // other writes decides, if there is one.
+            // All writes have succeeded, or a retry of the worst failure would probably fail too. So if an error
+            // postponed other writes, that error decides.
             _ => postponed.or(worst),
         };
         let error = error.or(snapshot.is_undecided().then_some(&SyncError::Unlisted));
@@ -296,8 +296,8 @@ impl Reconciler {
         }
     }
 
-    /// Reports the findings, and forgets a Service that is neither managed nor disabled. Returns the time at which to
-    /// report the findings again.
+    /// Reports the findings, and forgets a Service that is neither managed nor disabled. Returns the time of the next
+    /// report.
     fn report(
         &self,
         term: &Term,
