@@ -5,7 +5,7 @@
 //! ```
 //!
 //! Kubernetes keeps listing a dead API server in `default/kubernetes` for 7 to 38 s. Every replica probes, so that a
-//! new leader begins with results of its own. The plan decides what follows from the report.
+//! new leader has its own results from the start. The plan decides what to do about the report.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;

@@ -41,7 +41,7 @@ pub struct Probing {
 impl Probing {
     /// Connects the probes to the rest of the replica. `watches` are its other watches. `election` has the settings of
     /// the leader election, if there is one. Returns the names and the futures of the tasks, which run until they are
-    /// dropped, and the function by which the reconciler reads the results.
+    /// dropped, and the function with which the reconciler reads the results.
     #[must_use]
     pub fn start(
         self,
@@ -52,7 +52,7 @@ impl Probing {
         let enforced = self.config.mode == ProbeMode::Enforce;
         let wiring = Wiring {
             terms: terms.clone(),
-            // Endpoints are taken out only if the last renewal was answered at most 1.5 renewal intervals ago.
+            // Endpoints are taken out only if the last renewal was confirmed at most 1.5 renewal intervals ago.
             renewal_limit: election.map(|(config, _)| config.renew_interval() * 3 / 2),
             index: watches.index.clone(),
             dirty: watches.dirty.clone(),

@@ -28,8 +28,8 @@ const REPORT_TICK: Duration = Duration::from_millis(100);
 /// probed all servers yet.
 const NEW_TERM: Duration = Duration::from_secs(5);
 
-/// A target whose first failure was longer ago than this does not count as the cause of a new report. This is more than
-/// the 10 s for which an objection delays a removal, because a new term may delay the removal too.
+/// A target whose first failure was longer ago than this does not count as the cause of a new report. This is longer
+/// than the 10 s for which an objection delays a removal, because a new term may delay the removal too.
 const RECENT_FAILURE: Duration = Duration::from_secs(20);
 
 /// Called with the addresses of API servers that are unhealthy while another one is healthy, whenever they change.
@@ -43,8 +43,8 @@ pub struct Probes(Arc<Inner>);
 pub(super) struct Wiring {
     /// The current term, if there is one.
     pub terms: watch::Receiver<Option<Term>>,
-    /// A term may take endpoints out only if its last renewal was answered at most this long ago. `None` without leader
-    /// election, because there are then no renewals and no other replica to ask.
+    /// A term may take endpoints out only if its last renewal was confirmed at most this long ago. `None` without
+    /// leader election, because there are then no renewals and no other replica to ask.
     pub renewal_limit: Option<Duration>,
     /// The index, which has the addresses that copies list.
     pub index: SharedIndex,
@@ -64,7 +64,7 @@ pub(super) struct Wiring {
 
 struct Inner {
     wiring: Wiring,
-    /// The time from which all moments are measured.
+    /// The instant from which all moments are measured.
     start: Instant,
     targets: Mutex<Targets>,
     /// When targets were first listed. Before that, the caches may be empty.
@@ -115,8 +115,8 @@ impl Probes {
     }
 
     /// Returns the start of the periods in which this replica probes: a moment that depends on its seed, so that
-    /// replicas rarely probe a server at the same time. All targets share it, because the process then wakes up less
-    /// often.
+    /// replicas rarely probe a server at the same time. All targets share this moment, so that the process wakes up
+    /// less often.
     pub(super) fn anchor(&self) -> Instant {
         let mut hasher = DefaultHasher::new();
         self.0.wiring.seed.hash(&mut hasher);
@@ -275,8 +275,8 @@ impl Probes {
         }
     }
 
-    /// Returns the time at which the cause of a new report began: the first failure of a target that is down, or now.
-    /// After such a failure, a removal may have waited for responses of other servers, for objections or for a renewal.
+    /// Returns when the cause of a new report began: at the first failure of a target that is down, or now. After such
+    /// a failure, a removal may have waited for responses of other servers, for objections or for a renewal.
     fn began(&self, old: &Report, new: &Report) -> Instant {
         let is_same_term = old.leadership == new.leadership;
         let down = new.targets.iter().filter(|(target, facts)| {

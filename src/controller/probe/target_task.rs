@@ -1,9 +1,9 @@
 //! Decides when to probe one address and port, and on which connection.
 //!
-//! While the target answers, it is probed once per period, on a connection that stays open. If an attempt is unanswered
-//! for a while, the next one starts in parallel. After a failure, the next attempt follows soon, until the number of
-//! failures reaches the threshold for marking the target as down. After that, the normal period applies again, because
-//! further failures change nothing.
+//! While the target responds, it is probed once per period, on a connection that stays open. If an attempt gets no
+//! response for a while, the next one starts in parallel. After a failure, the next attempt follows soon, until the
+//! number of failures reaches the threshold for marking the target as down. After that, the normal period applies
+//! again, because further failures change nothing.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -33,7 +33,7 @@ pub(super) struct TargetTask {
     probes: Probes,
     /// The start of the periods.
     anchor: Instant,
-    /// The time at which the next attempt begins.
+    /// When the next attempt begins.
     due: Instant,
     last_begun: Option<Instant>,
     in_flight: Vec<(Instant, BoxFuture<'static, Ended>)>,
@@ -82,8 +82,8 @@ impl TargetTask {
                 () = closed(&mut self.kept) => self.kept_closed(),
                 round = rounds.changed() => {
                     let origin = *rounds.borrow_and_update();
-                    // A failing target is probed soon anyway. Another attempt now would count one disturbance of all
-                    // targets twice.
+                    // A failing target is probed soon anyway. Another attempt now would count the same disturbance
+                    // twice if it affects all targets.
                     if round.is_ok() && origin != Some(self.target) && self.failures == 0 {
                         self.due = Instant::now() + AFTER_FAILURE;
                     }
@@ -154,7 +154,7 @@ impl TargetTask {
     }
 
     /// Makes the next attempt due immediately, because the server may have stopped. But closed connections do not cause
-    /// two attempts in a row: otherwise, a server that closes every connection would be probed without a pause.
+    /// two attempts in a row. Otherwise, a server that closes every connection would be probed without a pause.
     fn kept_closed(&mut self) {
         self.kept = None;
         if !self.close_causes.1 {

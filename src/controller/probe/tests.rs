@@ -91,7 +91,7 @@ impl Scene {
         self.facts(target).phase
     }
 
-    /// Makes the copy of the VIP contain these addresses.
+    /// Puts these addresses into the copy of the VIP.
     fn copies(&self, numbers: &[u8]) {
         let service: Service = serde_json::from_value(json!({
             "metadata": {"namespace": "default", "name": "vip", "uid": "u"},

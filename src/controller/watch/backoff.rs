@@ -1,4 +1,4 @@
-//! The pause between two attempts of one watch.
+//! The pauses between the attempts of one watch.
 
 use std::time::Duration;
 
@@ -8,8 +8,8 @@ use crate::pauses::Pauses;
 use crate::timing::{MAX_OVERLOAD_PAUSE, MAX_RELIST_PAUSE, MAX_WATCH_PAUSE, WATCH_PAUSE};
 use endpoint_copier_core::model::WatchKind;
 
-/// The time without failures after which the next failure counts as the first. A watch that has been open for this long
-/// counts as one that worked.
+/// After this time without failures, the next failure counts as the first. A watch that has been open for this long
+/// counts as having worked.
 pub(super) const HEALTHY: Duration = Duration::from_secs(10);
 
 /// Pauses that double from [`WATCH_PAUSE`].
@@ -36,8 +36,8 @@ impl WatchBackoff {
         }
     }
 
-    /// Returns the pause after a failure, which is at least `at_least`. The opening of a stream is not a success,
-    /// because the stream may break immediately: only time without failures resets the pauses.
+    /// Returns the pause after a failure, which is at least `at_least`. Opening a stream is not a success, because the
+    /// stream may break immediately. Only time without failures resets the pauses.
     pub fn next(&mut self, at_least: Duration) -> Duration {
         if self.last_failure.is_some_and(|last| last.elapsed() > HEALTHY) {
             self.pauses.reset();
@@ -48,19 +48,19 @@ impl WatchBackoff {
     }
 }
 
-/// The pauses before the lists of a watch that has to list again and again, because each watch that follows a list
-/// fails immediately.
+/// The pauses before the lists of a watch that must relist repeatedly, because each watch request after a list fails
+/// immediately.
 pub struct Relists {
     pauses: Pauses,
     in_a_row: u32,
 }
 
-/// The number of lists in a row, each followed by a watch that fails, after which the server may be at fault.
+/// After this many lists in a row that are each followed by a failing watch, the server may be at fault.
 const MANY_RELISTS: u32 = 3;
 
 impl Relists {
-    /// Creates the pauses of a watch. The pauses of the watches of Leases stay short, because their lists cost no more
-    /// than a GET, and other replicas wait for what this one writes.
+    /// Creates the pauses of a watch. The pauses of Lease watches stay short, because their lists cost no more than a
+    /// GET, and other replicas wait for what this one writes.
     pub fn of(watch: WatchKind) -> Self {
         let is_cheap = matches!(watch, WatchKind::Lease | WatchKind::ProbeLease);
         Self {
@@ -73,7 +73,7 @@ impl Relists {
         }
     }
 
-    /// The pause before the next list. `has_worked` says whether a watch has worked since the last list.
+    /// Returns the pause before the next list. `has_worked` says whether a watch has worked since the last list.
     pub fn next(&mut self, has_worked: bool) -> Duration {
         if has_worked {
             self.pauses.reset();
@@ -83,7 +83,7 @@ impl Relists {
         self.pauses.next_pause()
     }
 
-    /// Whether several lists in a row were not followed by a watch that worked.
+    /// Whether none of the last few lists was followed by a watch that worked.
     pub fn are_many(&self) -> bool {
         self.in_a_row >= MANY_RELISTS
     }

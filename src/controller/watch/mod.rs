@@ -1,5 +1,5 @@
-//! Turns the event streams of the API into index changes. Each watch has its own backoff, so one that fails does not
-//! delay the others, except that the watch of copies begins after the first list of Services.
+//! Turns the event streams of the API into index changes. Each watch has its own backoff, so a failing watch does not
+//! delay the others. There is one exception: the watch of copies begins after the first list of Services.
 //!
 //! The index is compared with each complete list, because a list does not show which objects were deleted before it.
 
@@ -115,8 +115,8 @@ impl Watches {
             .await;
     }
 
-    /// Watches the slices with our managed-by label, once Services are listed: the Services decide how much of each
-    /// copy the index keeps.
+    /// Watches the slices with our managed-by label, once Services are listed, because the Services determine how much
+    /// of each copy the index keeps.
     pub async fn copies(self, services_listed: oneshot::Receiver<()>) {
         // The sender is dropped when the replica stops.
         _ = services_listed.await;
@@ -184,12 +184,12 @@ fn undecoded(watch: WatchKind) -> impl Fn(&Unreadable) {
     move |object| log.failed(&format!("{}: {}", ServiceKey::of(&object.metadata), object.error))
 }
 
-/// The time after which an open watch should show the current state. A watch without a response is an outage, not a
-/// stale view, and has its own pauses and log lines.
+/// After this time, an open watch should show the current state. A watch without a response is an outage, not a stale
+/// view, and has its own pauses and log lines.
 const TIME_TO_BE_CURRENT: Duration = Duration::from_secs(1);
 
 /// Watches one Lease for the leader election. Restarts the watch if it does not show our own renewals, or all watches
-/// if the resourceVersions of the API server went back.
+/// if the resourceVersions of the API server went backward.
 pub async fn lease(reader: Reader, namespace: &str, name: &str, observer: LeaseObserver) {
     let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
     let api = |client| Api::<Guarded<Lease>>::namespaced(client, namespace);
@@ -232,7 +232,7 @@ pub fn copies_selector() -> String {
 }
 
 /// Returns the selectors of slices that are not ours and that belong to Services with these names, each with its names.
-/// There are several only if one would exceed the length limit.
+/// Returns several only if a single selector would exceed the length limit.
 #[must_use]
 pub fn named_selectors(names: &BTreeSet<String>) -> Vec<(BTreeSet<String>, String)> {
     let shards = split(names, SELECTOR_BYTES).into_iter();

@@ -1,5 +1,5 @@
 //! The watch of Nodes. It runs while a managed Service needs Nodes, and for [`LINGER`] longer. No sync waits for it:
-//! while it is missing, copies keep the addresses that they have from Nodes.
+//! while there is no watch, copies keep the addresses that they have from Nodes.
 
 use std::time::Duration;
 
@@ -27,8 +27,7 @@ const LINGER: Duration = Duration::from_secs(30);
 /// an error.
 const FORBIDDEN_PAUSE: Duration = Duration::from_secs(60);
 
-/// How long a list must fail before the Nodes count as unknown. A list that is forbidden makes them unknown
-/// immediately.
+/// How long lists must fail before the Nodes count as unknown. A forbidden list makes them unknown immediately.
 const FAILING: Duration = Duration::from_secs(30);
 
 /// Watches the Nodes that `selector` selects, while a managed Service needs them. An empty selector selects all Nodes.
@@ -97,8 +96,8 @@ impl Watches {
                     let name = node.slim_metadata().name.as_deref().unwrap_or_default();
                     self.index.lock().delete_node(name)
                 }
-                // A list is recorded at once. Otherwise a deleted Node and the Node that replaced it would both have
-                // their addresses until the last page arrives.
+                // A list is recorded as a whole. Otherwise, a deleted Node and the Node that replaced it would both
+                // have their addresses until the last page arrives.
                 Event::InitDone => {
                     failing = None;
                     let names = listed.iter().map(|(name, _)| name.clone()).collect();
@@ -155,7 +154,7 @@ fn read(node: Guarded<NodeObject>, log: &FailureLog) -> Read {
     match node.object {
         Ok(node) => (name, Some(node.node)),
         Err(object) => {
-            // Nodes are alike, so a problem of one Node usually affects many.
+            // Nodes are alike, so a problem with one Node usually affects many.
             log.failed_by(String::new(), &format!("{name}: {}", object.error));
             (name, None)
         }

@@ -98,7 +98,7 @@ impl DirtySet {
     }
 }
 
-/// The marks of a [`DirtySet`], for tasks that look at the index.
+/// The marks of a [`DirtySet`], for tasks that read the index.
 #[derive(Debug)]
 pub struct Marks {
     marks: watch::Receiver<()>,
@@ -113,8 +113,8 @@ impl Marks {
         }
     }
 
-    /// Waits as [`Marks::next`] does, and until at least 100 ms have passed since this method last returned. So a burst
-    /// of changes costs at most one scan of the index per 100 ms, not one for each change.
+    /// Waits as [`Marks::next`] does, and until at least 100 ms have passed since this method last returned. A burst of
+    /// changes then costs at most one scan of the index per 100 ms, not one for each change.
     pub async fn next_scan(&mut self) {
         // The pause follows the mark, so that no timer fires while nothing changes.
         self.next().await;

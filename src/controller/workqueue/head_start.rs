@@ -7,8 +7,8 @@ use tokio::time::{Instant, sleep_until};
 /// The longest head start. A write takes a few milliseconds. If a write hangs, other keys wait no longer than this.
 const LONGEST: Duration = Duration::from_millis(20);
 
-/// The minimum time between the beginnings of two head starts. So keys with reserved slots that are always in progress
-/// delay other keys for at most a fifth of the time.
+/// The minimum time from the start of one head start to the start of the next. Even if keys with reserved slots are
+/// always in progress, they delay other keys for at most a fifth of the time.
 const INTERVAL: Duration = Duration::from_millis(100);
 
 /// Briefly keeps other keys from starting while keys with reserved slots are in progress. Otherwise, after a change to
@@ -17,8 +17,7 @@ const INTERVAL: Duration = Duration::from_millis(100);
 #[derive(Debug, Default)]
 pub(super) struct HeadStart {
     began: Option<Instant>,
-    /// The time at which the current head start ends. `None` after [`HeadStart::end`], and once [`HeadStart::over`] has
-    /// returned.
+    /// When the current head start ends. `None` after [`HeadStart::end`], and once [`HeadStart::over`] has returned.
     until: Option<Instant>,
 }
 

@@ -18,7 +18,7 @@ impl Lane {
     pub const ALL: [Self; 4] = [Self::Flagged, Self::ApiServers, Self::Normal, Self::Failing];
 
     /// All lanes, in the order in which they are served while this many failing keys are in progress. One failing key
-    /// comes before the normal ones. Otherwise it would never get a turn while there are always enough normal ones.
+    /// comes before the normal ones. Otherwise, it would never get a turn while there are enough normal ones.
     pub fn in_order(failing: usize) -> [Self; 4] {
         if failing == 0 {
             [Self::Flagged, Self::ApiServers, Self::Failing, Self::Normal]

@@ -1,4 +1,4 @@
-//! The queue of dirty keys. It holds each key at most once, and the time before which a key must not be processed
+//! The queue of dirty keys. It holds each key at most once, and knows how long a key must wait before it is processed
 //! again.
 //!
 //! A key is in one of four states: not queued, ready, waiting until a set time, or in progress. A key that becomes
@@ -34,7 +34,7 @@ use head_start::HeadStart;
 use lane::Lane;
 use pause::Overload;
 
-/// The minimum time from the end of a sync that sent a request until a change can cause the next sync of its key. A
+/// The minimum time from the end of a sync that sent a request to the next sync of its key that a change causes. A
 /// burst of changes causes at most fifty such syncs of the key per second, not one for each change. The first change of
 /// a burst does not wait.
 pub const PACE: Duration = Duration::from_millis(20);
@@ -60,7 +60,7 @@ const FAILING_SLOTS: usize = 4;
 /// each request took 1.5 s.
 const NAMESPACE_SLOTS: usize = 6;
 
-/// The time until a key with reserved slots is tried again after an overloaded API server rejected a request for it.
+/// The time after which a key with reserved slots is tried again if an overloaded API server rejected a request for it.
 /// These few keys do not wait for the pause of all other keys; see [`Overload`].
 const RESERVED_RETRY_PAUSE: Duration = Duration::from_secs(1);
 
@@ -68,16 +68,15 @@ const RESERVED_RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// Service itself. The limit keeps a user who constantly edits Services from delaying other users.
 const EDIT_BURST: u32 = 1_000;
 
-/// The time after which the budget of a namespace regains one edit.
+/// The interval at which the budget of a namespace regains one edit.
 const EDIT_INTERVAL: Duration = Duration::from_millis(20);
 
 #[derive(Debug)]
 enum KeyState {
-    /// `since` is the time of the first change that is still to be handled. `queued` is the time at which the key
-    /// became ready.
+    /// `since` is the time of the first change that is not handled yet. `queued` is when the key became ready.
     Ready { since: Instant, queued: Instant },
-    /// `since` is the time of the first change that is still to be handled, if there is one. `has_turn` says whether
-    /// the key has taken an edit from the budget of its namespace, and waits until it may use that edit.
+    /// `since` is the time of the first change that is not handled yet, if there is one. `has_turn` says whether the
+    /// key has taken an edit from the budget of its namespace and waits until it may use that edit.
     Waiting {
         timer: delay_queue::Key,
         since: Option<Instant>,
@@ -107,8 +106,8 @@ pub struct WorkQueue {
     overload: Overload,
     head_start: HeadStart,
     failures: HashMap<ServiceKey, (Backoff, Pauses)>,
-    /// Keys whose last sync sent a request, or had one rejected by an overloaded API server, and the time before which
-    /// a change must not cause the next sync.
+    /// Keys whose last sync sent a request, or had one rejected by an overloaded API server, and when a change may
+    /// cause the next sync.
     paced: HashMap<ServiceKey, Instant>,
 }
 
@@ -167,8 +166,8 @@ impl WorkQueue {
             }) => {
                 let turn = turn();
                 if turn <= now {
-                    // An earlier change, for which the key has been waiting, is still to be handled, so its time
-                    // counts. `PACE` still applies.
+                    // The earlier change that the key has been waiting for is not handled yet, so its time counts.
+                    // `PACE` still applies.
                     let since = earlier(*first).unwrap_or(since);
                     if *has_turn {
                         self.edits.refund(key.namespace());
@@ -220,8 +219,8 @@ impl WorkQueue {
         self.ready[Lane::of(priority, failed) as usize].push(key);
     }
 
-    /// Returns the next key to work on, if a slot is free, and the time since which it has been dirty. The key is in
-    /// progress until [`WorkQueue::finished`].
+    /// Returns the next key to work on, if a slot is free, and when the key became dirty. The key is in progress until
+    /// [`WorkQueue::finished`].
     pub fn pop(&mut self) -> Option<(ServiceKey, Instant)> {
         let (lane, key) = Lane::in_order(self.active[Lane::Failing as usize])
             .into_iter()
@@ -318,8 +317,8 @@ impl WorkQueue {
             self.failures.remove(&key);
         }
         let paced = match outcome.requeue {
-            // Otherwise, a key with reserved slots that changes often would be tried at each change. The lanes of other
-            // keys pause.
+            // Otherwise, a key with reserved slots that changes often would be tried after each change. The lanes of
+            // other keys pause.
             Requeue::Overloaded(_) if priority != Priority::Other => until,
             _ => outcome.has_sent.then_some(now + PACE),
         };
@@ -339,7 +338,7 @@ impl WorkQueue {
     }
 
     /// Records that an overloaded API server has rejected a request for a key, which starts the pause unless one is in
-    /// force. Returns the time at which the key is tried again.
+    /// force. Returns when the key is tried again.
     fn pause(&mut self, retry_after: Duration, priority: Priority) -> Instant {
         let pause = self.overload.rejected(retry_after);
         match priority {
@@ -360,8 +359,8 @@ impl WorkQueue {
         pauses.next_pause()
     }
 
-    /// Waits until a waiting key is due, and makes it ready. Also returns when a head start ends, or the pause after a
-    /// rejection by an overloaded API server. Does not return while there is nothing to wait for.
+    /// Waits until a waiting key is due, and makes it ready. Also returns when a head start ends, or when the pause
+    /// after a rejection by an overloaded API server ends. Does not return while there is nothing to wait for.
     pub async fn due(&mut self, priority: impl Fn(&ServiceKey) -> Priority) {
         let expired = poll_fn(|context| match self.timers.poll_expired(context) {
             std::task::Poll::Ready(None) => std::task::Poll::Pending,

@@ -390,7 +390,7 @@ async fn edited(keys: usize) -> WorkQueue {
     queue
 }
 
-/// Marks keys as edited, and returns the number of milliseconds after which the work on each of them begins.
+/// Marks keys as edited, and returns when the work on each of them begins, in milliseconds.
 async fn edit(queue: &mut WorkQueue, keys: impl IntoIterator<Item = ServiceKey>) -> Vec<(ServiceKey, u128)> {
     let start = Instant::now();
     let mut total = 0;
@@ -575,7 +575,7 @@ async fn keys_whose_pace_is_over_take_no_memory() {
     assert_eq!((queue.states.len(), queue.paced.len()), (0, 4));
 }
 
-/// The time of a change may be that of its cause, which began earlier.
+/// A change may carry the time of its cause, which began earlier.
 #[tokio::test(start_paused = true)]
 async fn a_queued_key_keeps_the_earliest_time_of_its_changes() {
     let start = Instant::now();

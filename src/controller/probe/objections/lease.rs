@@ -23,7 +23,7 @@ use endpoint_copier_core::model::{ObjectMeta, WatchKind, version_of};
 /// The suffix that is added to the name of the election Lease to form the name of the probe Lease.
 const SUFFIX: &str = "-probes";
 
-/// The time limit for the beginning of the response to a call. Objections are urgent, so it is shorter than the usual
+/// The time limit for the start of the response to a call. Objections are urgent, so it is shorter than the usual
 /// limits in [`crate::timing`].
 const CALL_LIMIT: Duration = Duration::from_secs(2);
 
@@ -80,8 +80,8 @@ impl ProbeLease {
         Ok(lease.map(|lease| Annotations::of(&lease)).unwrap_or_default())
     }
 
-    /// Changes annotations; all others stay as they are. Creates the Lease if it is missing. Returns the version that
-    /// has the change, or 0 if the Lease is missing and nothing is to be set.
+    /// Changes annotations, and leaves all others unchanged. Creates the Lease if it is missing. Returns the version
+    /// that has the change, or 0 if the Lease is missing and nothing is to be set.
     pub(super) async fn annotate(&self, changes: &Changes) -> kube::Result<u64> {
         let is_missing = |status| is_missing(status, &self.name);
         let missing = match self.patch(changes).await {

@@ -1,4 +1,4 @@
-//! Asks the other replicas for objections before an endpoint is taken out (marked as not ready in copies), and answers
+//! Asks the other replicas for objections before an endpoint is taken out (marked as not ready in copies), and responds
 //! when another replica asks. To ask, the leader writes a *suspicion* into the probe Lease: a target (address and port)
 //! that keeps failing.
 //!
@@ -7,10 +7,10 @@
 //!     others: probe Lease ──> watch ──> Peer ──> PATCH of their own annotation
 //! ```
 //!
-//! A suspicion counts as stored once this replica has seen it in the Lease, not when the PATCH is answered: if the
-//! watch does not show the suspicion, it would not show an objection either. While the watch is behind, the leader
-//! reads the Lease. Once nothing is suspected and the suspicions are removed, nothing is written, so the annotation of
-//! a replica that no longer exists can stay until the next suspicion.
+//! A suspicion counts as stored once this replica has seen it in the Lease, not when the PATCH succeeds: if the watch
+//! does not show the suspicion, it would not show an objection either. While the watch is behind, the leader reads the
+//! Lease. Once nothing is suspected and the suspicions are removed, nothing is written, so the annotation of a replica
+//! that no longer exists can stay until the next suspicion.
 
 use std::collections::BTreeSet;
 use std::future::pending;
@@ -43,11 +43,11 @@ const OBJECTION_TICK: Duration = Duration::from_millis(50);
 /// requests a longer one.
 const MAX_CALL_PAUSE: Duration = Duration::from_secs(2);
 
-/// The time from a write to the first read of the Lease, if its watch has not shown the write by then. It is short,
-/// because a target whose suspicion is stored late is taken out only after more failures.
+/// The time from a write to the first read of the Lease, if its watch has not shown the write by then. This time is
+/// short, because a target whose suspicion is stored late is taken out only after more failures.
 const FIRST_LEASE_READ: Duration = Duration::from_millis(50);
-/// The time between two reads of the Lease while its watch is behind. It is shorter than the time that the leader waits
-/// for objections.
+/// The time between two reads of the Lease while its watch is behind. This time is shorter than the leader's wait for
+/// objections.
 const READ_PERIOD: Duration = Duration::from_millis(200);
 /// The time after a write during which reads are frequent. A watch that is still behind after this time will probably
 /// not recover soon.
@@ -105,7 +105,7 @@ impl Objections {
         }
     }
 
-    /// Asks and answers until the future is dropped.
+    /// Asks and responds until the future is dropped.
     pub async fn run(mut self) {
         let (lease, view) = (self.lease.clone(), self.view.clone());
         let (terms, probes) = (self.terms.clone(), self.probes.clone());
@@ -169,7 +169,7 @@ impl Objections {
     fn ask(&mut self) -> Step {
         let suspects = self.probes.suspects();
         let Some(seen) = self.seen.borrow_and_update().clone() else {
-            // It is not known yet which round numbers earlier suspicions have used.
+            // The round numbers of earlier suspicions are not known yet.
             return if suspects.is_empty() {
                 Step::Wait(self.tick())
             } else {
@@ -235,7 +235,7 @@ impl Objections {
         }
     }
 
-    /// Returns the time at which a leader checks again, if a target is failing.
+    /// If a target is failing, returns when a leader checks again.
     fn tick(&self) -> Option<Instant> {
         is_failing(&self.reports.borrow()).then(|| Instant::now() + OBJECTION_TICK)
     }
@@ -269,8 +269,8 @@ impl Objections {
             .written
             .is_some_and(|written| lease.version < written.version)
         {
-            // The write was answered before this read began, but the read does not show it: somebody deleted the Lease,
-            // or restored etcd.
+            // The write succeeded before this read began, but the read does not show it: somebody deleted the Lease, or
+            // restored etcd.
             self.written = None;
             self.view.replace(lease);
             return Ok(());

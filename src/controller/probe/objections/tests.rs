@@ -79,7 +79,7 @@ impl Attempts {
     }
 }
 
-/// One replica with its own API server, so that faults can affect one replica alone.
+/// One replica with its own API server, so that a fault can affect only one replica.
 struct Replica {
     name: &'static str,
     probes: Attempts,
@@ -293,7 +293,7 @@ async fn objection_is_withdrawn_at_once() {
             sleep(ms(250)).await;
             assert!(
                 leader.probes.has_objection(1),
-                "the objection ended although the attempt may still be answered"
+                "the objection ended although the attempt may still get a response"
             );
         } else {
             peer.probes.fail(1);

@@ -15,7 +15,7 @@ use endpoint_copier_core::verdicts::Phase;
 pub(crate) enum Answers {
     /// A response after this time.
     After(Duration, Reply),
-    /// A failed connect, after this time.
+    /// A failed connection attempt, after this time.
     Refuses(Duration, Failure),
     /// A connection, but no response.
     Hangs,

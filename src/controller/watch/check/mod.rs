@@ -34,8 +34,8 @@ const CHECK_PAGE: u32 = 500;
 
 impl Watches {
     /// Compares the sources in use with consistent lists, until the process ends. If a watch of sources is behind,
-    /// restarts all watches of sources, which then list. If the resourceVersions of the API server went back, restarts
-    /// all watches.
+    /// restarts all watches of sources, which then list. If the resourceVersions of the API server went backward,
+    /// restarts all watches.
     pub async fn check_sources(self) {
         tokio::join!(self.check_api_source(), self.check_others());
     }
@@ -108,7 +108,7 @@ impl Watches {
         parts.collect()
     }
 
-    /// Restarts the watches that `cause` affects, if there is a cause.
+    /// Restarts the watches that `cause` affects, if any.
     fn restart(&self, cause: Option<Cause>) {
         match cause {
             None => {}

@@ -16,8 +16,8 @@ use endpoint_copier_core::index::{Dirty, Index};
 use endpoint_copier_core::model::{Grant, Unreadable, WatchKind};
 
 /// The interval at which the operator checks whether the cluster serves ReferenceGrants, and which version of them. It
-/// is also the pause after a list or watch that is forbidden or not served and, apart from jitter, the longest pause
-/// after a failed check, unless the API server requests a longer one.
+/// is also the pause after a list or watch that is forbidden or not served. After a failed check, the pause is at most
+/// this long, apart from jitter, unless the API server requests a longer one.
 const DISCOVERY_INTERVAL: Duration = Duration::from_secs(60);
 
 /// After this time without the API of ReferenceGrants, or without permission to read them, the operator assumes that

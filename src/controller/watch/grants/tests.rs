@@ -243,7 +243,7 @@ async fn source_is_refused_after_five_minutes_without_rights() {
     }
 }
 
-/// An API server that has just started can answer 403 until it has read its roles.
+/// An API server that has just started can return 403 until it has loaded its roles.
 /// Rule: 9.discovery
 #[tokio::test(start_paused = true)]
 async fn brief_403_before_and_after_an_outage_withdraws_nothing() {

@@ -2,8 +2,8 @@
 //!
 //! A list of many names is expensive for the API server, so a change to the names usually causes a list of only the new
 //! ones. New names get their own watch, and names that are no longer needed stay watched. When the names have not
-//! changed for a while, those that are needed are spread over a few watches. How soon a watch of new names begins
-//! depends on the namespace that requests them.
+//! changed for a while, the needed ones are spread over a few watches. How soon a watch of new names begins depends on
+//! the namespace that requests them.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -24,8 +24,8 @@ pub(super) mod split;
 /// After this time without a change, names are merged into few watches and unneeded names are dropped.
 const QUIET_PERIOD: Duration = Duration::from_secs(60);
 
-/// The ratio of the pause before the next read of the names to the time that the last read took. There may be thousands
-/// of names, and one user may change some of them constantly.
+/// The pause before the next read of the names is this many times as long as the last read. There may be thousands of
+/// names, and one user may change some of them constantly.
 const READ_PAUSE_FACTOR: u32 = 9;
 
 /// Watches the slices of the Services with the pinned names, which never change, and with the names that managed

@@ -1,8 +1,8 @@
-//! The times at which watches of new names may begin.
+//! Decides when watches of new names may begin.
 //!
 //! Each such watch begins with a list, for which the API server reads all slices of the cluster. Users can change names
-//! as often as they like, so each namespace has its own pauses, which only its own new names prolong, and the lists of
-//! all namespaces together stay below a limit.
+//! as often as they like. So each namespace has its own pauses, which only its own new names prolong, and there is a
+//! limit on the lists of all namespaces together.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -25,10 +25,10 @@ const MAX_NAME_PAUSE: Duration = Duration::from_secs(4);
 /// After this time without new names, the next pause is [`NAME_PAUSE`] again.
 const CALM: Duration = Duration::from_secs(10);
 
-/// The number of lists of new names that all namespaces together can cause in a burst.
+/// The number of lists of new names that all namespaces together may cause in a burst.
 const LIST_BURST: u32 = 4;
 
-/// The time after which all namespaces together can cause one more list.
+/// The interval at which all namespaces together may cause one more list.
 const LIST_REFILL: Duration = Duration::from_secs(1);
 
 /// The pauses of all requesters, and the limit on all lists together.
@@ -39,7 +39,7 @@ pub(super) struct Paces {
 }
 
 impl Paces {
-    /// Takes those missing names (needed, but in no watch) whose watch may begin now, as many as fit into one selector.
+    /// Takes the missing names (needed, but not watched) whose watch may begin now, as many as fit into one selector.
     /// Counts the watch as begun. The name of the API source never waits, and the Service that the flags name waits for
     /// no other Service.
     pub fn take(&mut self, wanted: &NamesByRequester, missing: &BTreeSet<String>) -> BTreeSet<String> {
@@ -76,7 +76,7 @@ impl Paces {
         self.total.spend(Instant::now());
     }
 
-    /// Returns the time at which the next missing name may be taken.
+    /// Returns when the next missing name may be taken.
     pub fn next(&self, wanted: &NamesByRequester, missing: &BTreeSet<String>) -> Option<Instant> {
         let waiting = wanted.iter().filter(|(_, names)| !names.is_disjoint(missing));
         let due = waiting.map(|(requester, _)| self.due(requester).unwrap_or_else(Instant::now));
@@ -116,10 +116,10 @@ impl Pace {
     }
 }
 
-/// The limit on all lists together: a burst of [`LIST_BURST`], then one after each [`LIST_REFILL`].
+/// The limit on all lists together: a burst of [`LIST_BURST`], then one per [`LIST_REFILL`].
 #[derive(Default)]
 struct Total {
-    /// The time at which the whole burst is available again.
+    /// When the whole burst is available again.
     full: Option<Instant>,
 }
 

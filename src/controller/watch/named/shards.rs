@@ -17,12 +17,12 @@ use endpoint_copier_core::model::{Restart, WatchKind};
 /// If there are this many watches of new names, the next one replaces those whose needed names fit into its selector.
 const NEW_SHARDS: usize = 8;
 
-/// A watch of new names whose list is not complete after this time ends if none of its names is needed. A list usually
-/// takes much less time.
+/// A watch of new names ends if its list is not complete after this time and none of its names is needed. A list
+/// usually takes much less time.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The time between the beginnings of the watches of a merge. Each of them begins with a list, and the old watches
-/// continue until those lists are complete.
+/// The time from the start of one watch of a merge to the start of the next. Each watch begins with a list, and the old
+/// watches continue until these lists are complete.
 const BETWEEN_MERGED: Duration = Duration::from_secs(2);
 
 type Names = BTreeSet<String>;
@@ -153,8 +153,8 @@ impl Shards {
         });
     }
 
-    /// Ends the watches that are not needed: replaced ones whose needed names others have listed or whose own list is
-    /// not complete, and new ones whose list takes too long and whose names are not needed.
+    /// Ends the watches that are not needed: a replaced watch if others have listed its needed names or its own list is
+    /// not complete, and a new watch if its list takes too long and none of its names is needed.
     pub(super) fn end_replaced(&mut self, wanted: &Names) {
         let active = self.running.iter().filter(|shard| shard.is_active());
         let listed: Vec<_> = active

@@ -5,7 +5,7 @@ use kube::runtime::watcher;
 
 use crate::apiserver::http_status;
 
-/// Returns the status with which the API server answered, if it answered.
+/// Returns the status that the API server returned, if it responded.
 pub(in crate::controller) fn status_of(error: &watcher::Error) -> Option<&Status> {
     match error {
         watcher::Error::InitialListFailed(error)

@@ -32,18 +32,18 @@ use endpoint_copier_core::model::{Restart, WatchKind, version};
 
 pub(super) mod errors;
 
-/// Lines that are not decoded events count as activity of a watch only after it has lasted this long.
+/// Lines other than decoded events count as activity of a watch only after the watch has lasted this long.
 const MIN_WATCH_AGE: Duration = Duration::from_secs(1);
 
-/// The minimum time between the beginnings of two watch requests of one watch.
+/// The minimum time from one watch request to the next one of the same watch.
 const BETWEEN_WATCHES: Duration = Duration::from_millis(250);
 
-/// The number of consecutive failures without a response after which a watch restarts with a list, because no API
-/// server was available. If one had been available, the second attempt would have reached it. In the meantime, etcd may
-/// have been restored from a backup, and a watch that continued from a reused version would miss the changes before it.
+/// After this many consecutive failures without a response, a watch restarts with a list. No API server was available,
+/// or the second attempt would have reached it. In the meantime, etcd may have been restored from a backup, and a watch
+/// that continued from a reused version would miss the changes before it.
 const OUTAGE_FAILURES: u32 = 2;
 
-/// Reads the API by lists and watches.
+/// Reads the API with lists and watches.
 #[derive(Clone)]
 pub struct Reader {
     /// The client that makes the calls.
@@ -103,7 +103,7 @@ impl Reader {
             pin_mut!(stream);
             state.list_begins();
             let mut pause = None;
-            // The stream never ends by itself. It is replaced by a new one, which lists, if continuing would be wrong.
+            // The stream never ends by itself. If continuing would be wrong, a new stream replaces it and lists.
             loop {
                 let event = tokio::select! {
                     biased;
@@ -178,7 +178,7 @@ impl Failures {
         match cause {
             Cause::Behind => {
                 // The first time that the watch has no response, the whole API may be down, and a list is enough. If
-                // it has none the next time either, the fault is probably the server's.
+                // the same happens the next time, the server is probably at fault.
                 let is_open = self.calls.state.is_open(TIME_TO_BE_CURRENT);
                 if is_open || self.has_kept_server {
                     self.calls.change_server("its watch is behind");
@@ -269,7 +269,7 @@ struct Calls {
 #[derive(Default)]
 struct Last {
     watch_began: Option<Instant>,
-    /// The server that answered last, on which the watch runs.
+    /// The server that responded last, on which the watch runs.
     server: Option<Server>,
     /// The server to avoid, if the next request must go to another one.
     avoid: Option<Avoid>,
@@ -324,8 +324,8 @@ impl Calls {
         *unanswered
     }
 
-    /// Returns the pause before the list that follows a watch that could not continue. If several of these lists follow
-    /// one another, and no watch has worked in between, the next request goes to another server.
+    /// Returns the pause before the list that follows a watch that could not continue. After several such lists without
+    /// a working watch in between, the next request goes to another server.
     fn relist_pause(&self) -> Duration {
         let has_worked = std::mem::take(&mut self.last.lock().has_worked);
         let mut relists = self.relists.lock();
@@ -372,7 +372,7 @@ fn frames(body: Body, calls: Arc<Calls>) -> impl Stream<Item = Result<Frame<Byte
         }
         // Decoded events are recorded elsewhere. The `kube` crate hides bookmarks, so a quiet watch shows no events.
         // But neither a watch that ends as soon as it begins nor a line that never ends counts as activity, even if a
-        // proxy answers for the API server.
+        // proxy responds for the API server.
         if is_line_complete && began.elapsed() >= MIN_WATCH_AGE {
             watch.0.state.touch();
         }
@@ -386,7 +386,7 @@ fn frames(body: Body, calls: Arc<Calls>) -> impl Stream<Item = Result<Frame<Byte
     })
 }
 
-/// A watch that an API server has answered. It is dropped when no more events can arrive.
+/// A watch that has got a response. It is dropped when no more events can arrive.
 struct OpenWatch(Arc<Calls>);
 
 impl Drop for OpenWatch {

@@ -314,10 +314,10 @@ async fn a_watch_that_is_behind_twice_avoids_its_server() {
 
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// The answer of an API server to a request: the delay, the status code, and the text.
+/// The response of an API server: the delay, the status code, and the body.
 type Answer = (Duration, u16, String);
 
-/// Returns a reader whose requests are answered by `answer`, which gets the query of each request.
+/// Returns a reader whose requests get the responses that `answer` returns for their queries.
 fn reader_of(answer: impl Fn(&str) -> Answer + Clone + Send + 'static) -> Reader {
     let service = service_fn(move |request: Request<Body>| {
         let (delay, code, text) = answer(request.uri().query().unwrap_or_default());
@@ -341,7 +341,8 @@ fn page(next: &str) -> String {
     format!(r#"{{"metadata":{{"resourceVersion":"1","continue":"{next}"}},"items":[{item}]}}"#)
 }
 
-/// Follows a watch for this many seconds, and calls `look` with each second and with the names of the failing watches.
+/// Follows a watch for this many seconds, and calls `look` every second with the time and the names of the failing
+/// watches.
 async fn observe(reader: &Reader, time: u64, mut look: impl FnMut(u64, Vec<&'static str>)) {
     let look = async {
         for second in 1..=time {
