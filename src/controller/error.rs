@@ -10,8 +10,7 @@ use crate::apiserver::http_status::{Rejection, missing_right, status_of, throttl
 use crate::controller::outcome::{Backoff, Outcome, Requeue};
 use endpoint_copier_core::model::{Finding, Operation, Reason, SliceKey, SyncResult};
 
-/// What to do if RBAC does not allow a write. This text is appended to the server's description of the missing
-/// permission.
+/// What to do if RBAC forbids a write. This text is appended to the server's description of the missing permission.
 const NAMESPACE_HINT: &str =
     "; to allow it, list this namespace in rbac.namespaces of the chart, or leave that empty";
 
@@ -56,7 +55,7 @@ pub enum SyncError {
         slice: SliceKey,
         /// The reason from the API server, or what undoes the write.
         message: String,
-        /// Whether RBAC does not allow such writes in the namespace.
+        /// Whether RBAC forbids such writes in the namespace.
         is_forbidden: bool,
         /// When the same write may be tried again. `None` means after the backoff of the key.
         retry_at: Option<Instant>,

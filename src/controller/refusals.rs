@@ -15,7 +15,8 @@ use crate::pauses::Pauses;
 pub(super) const REFUSAL_PAUSE: Duration = Duration::from_secs(5);
 pub(super) const MAX_REFUSAL_PAUSE: Duration = Duration::from_secs(30);
 
-/// How long a refusal makes the pause after the next refusal longer.
+/// A refusal that does not recur is forgotten after this time. Until then, it lengthens the pause after the next
+/// refusal.
 const RETENTION: Duration = Duration::from_secs(90);
 
 /// The pause between a refusal and a request with different content. That content may be accepted, but frequent changes

@@ -34,7 +34,7 @@ pub trait Reconcile {
     /// it.
     fn priority(&self, key: &ServiceKey) -> Priority;
 
-    /// Forgets the state that ends with a term.
+    /// Forgets the state that is valid only during one term.
     fn forget(&self);
 
     /// Returns the watchdog that monitors the work. The end of each API call counts as progress, even if the call

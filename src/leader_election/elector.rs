@@ -1,4 +1,4 @@
-//! One replica that competes for the Lease. It takes the Lease, renews it while leading, and releases it.
+//! Takes the Lease, renews it while this replica leads, and releases it.
 
 use std::time::Duration;
 

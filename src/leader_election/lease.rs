@@ -40,7 +40,7 @@ pub struct LeaseSpec {
     /// The time of the last renewal, by the holder's clock. The election compares it as text and never parses it.
     #[serde(deserialize_with = "if_readable")]
     pub renew_time: Option<String>,
-    /// The time at which the holder took the Lease, by the holder's clock. Only reports use it.
+    /// When the holder took the Lease, by the holder's clock. This time is used only in reports.
     #[serde(deserialize_with = "if_readable")]
     pub acquire_time: Option<String>,
 }

@@ -100,8 +100,8 @@ impl Applied {
         !self.has_written() && self.failures.is_empty()
     }
 
-    /// Whether a write has failed for a reason other than a refusal. A refused write does not count, because each
-    /// repetition may also be refused.
+    /// Whether a write has failed for a reason other than a refusal. A refused write does not count, because a retry
+    /// would probably be refused too.
     pub(super) fn has_failed(&self) -> bool {
         self.has_failed
     }

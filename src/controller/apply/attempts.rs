@@ -1,8 +1,8 @@
 //! Remembers the creates and updates that the API server has refused, so that none is repeated without a pause.
 //!
-//! If RBAC does not allow the writes in a namespace, all Services in it share the pause. The chart can limit the
-//! operator to some namespaces, while thousands of managed Services may be in others. After each pause, a few requests
-//! then show, for all of these Services, whether the writes are still refused.
+//! If RBAC forbids the writes in a namespace, all Services in it share the pause. The chart can limit the operator to
+//! some namespaces, while thousands of managed Services may be in others. After each pause, a few requests then show,
+//! for all of these Services, whether the writes are still refused.
 //!
 //! This module is pure: the current time is an argument.
 
@@ -18,7 +18,7 @@ use endpoint_copier_core::model::{EndpointSlice, ManagedService, Operation, Serv
 
 #[derive(Debug, Default)]
 pub(super) struct Attempts {
-    /// Writes that RBAC does not allow in a namespace, whatever their content.
+    /// Writes that RBAC forbids in a namespace, whatever their content.
     rights: Refusals<(String, Operation)>,
     /// Slices whose content is not accepted.
     slices: Refusals<SliceKey, u64>,

@@ -1,5 +1,5 @@
-//! Builds the requests for the three kinds of writes. Each request can then carry the deadline by which it must be
-//! sent.
+//! Builds the requests for the three kinds of writes without `kube::Api`, so that each request can carry the deadline
+//! by which it must be sent.
 
 use std::borrow::Cow;
 

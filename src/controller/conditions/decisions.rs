@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use endpoint_copier_core::index::KnownCondition;
 use endpoint_copier_core::model::{Condition, ConditionStatus, ServiceKey};
 
-/// The age at which a usually short-lived condition is written.
+/// A usually short-lived condition is written only after it has lasted this long.
 const MIN_CONDITION_AGE: Duration = Duration::from_secs(10);
 
 /// The pause between a write and the write of a different condition. It doubles with each write.

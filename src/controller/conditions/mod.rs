@@ -45,7 +45,7 @@ pub struct Conditions {
     /// be thousands of them.
     forbidden: Mutex<Refusals<String>>,
     failures: FailureLog,
-    /// The Services whose writes fail. All of them together are one outage.
+    /// The Services whose writes fail. Together, they count as one outage.
     failing: Mutex<HashSet<ServiceKey>>,
     /// Missing permissions have their own log, because a success in another namespace does not end the problem.
     missing_rights: FailureLog,

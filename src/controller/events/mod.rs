@@ -1,7 +1,7 @@
 //! Events on managed Services, as `kubectl describe service` shows them.
 //!
-//! The writer sends them in parallel with the syncs, which never wait for them. Like writes of copies, Events need a
-//! term.
+//! The writer sends them in parallel with the syncs, which never wait for them. Like writes of copies, writes of Events
+//! need a term.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -146,7 +146,7 @@ impl Probes {
         self.0.report.subscribe()
     }
 
-    /// Returns the targets that a leader suspects and about which it asks the other replicas.
+    /// Returns the targets that a leader suspects and asks the other replicas about.
     pub(super) fn suspects(&self) -> BTreeSet<Target> {
         self.0.targets.lock().suspects()
     }

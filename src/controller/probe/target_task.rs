@@ -82,8 +82,8 @@ impl TargetTask {
                 () = closed(&mut self.kept) => self.kept_closed(),
                 round = rounds.changed() => {
                     let origin = *rounds.borrow_and_update();
-                    // A failing target is probed soon anyway. Another attempt now would count the same disturbance
-                    // twice if it affects all targets.
+                    // A failing target is probed soon anyway. Another attempt now would count a shared disturbance
+                    // twice.
                     if round.is_ok() && origin != Some(self.target) && self.failures == 0 {
                         self.due = Instant::now() + AFTER_FAILURE;
                     }

@@ -28,7 +28,7 @@ use endpoint_copier_core::plan::Plan;
 const OVERTAKEN_PAUSE: Duration = Duration::from_millis(100);
 
 /// The maximum number of sources that are read at the same time. There can be several sources, because a copy does not
-/// name the Service to which its source slice belongs.
+/// name the Service that its source slice belongs to.
 const READS_AT_ONCE: usize = 8;
 
 /// The result of a read: the object, decoded or not, or `None` if it does not exist.
@@ -63,9 +63,9 @@ impl Reconciler {
         Ok(false)
     }
 
-    /// Returns the sources that must be read first because this plan deletes copies for which their consent is missing.
-    /// Copies that this replica has written in this term do not count: it saw the consent of their sources then, so its
-    /// view without that consent is newer than the write.
+    /// Returns the sources that must be read first, because this plan deletes copies for lack of their consent. Copies
+    /// that this replica has written in this term do not count: it saw the consent of their sources then, so its view
+    /// without that consent is newer than the write.
     pub(super) fn refusing_sources(&self, snapshot: &Snapshot, plan: &Plan) -> BTreeSet<ServiceKey> {
         let deleted = plan
             .withdrawn
@@ -200,7 +200,7 @@ fn named<K>(found: Guarded<K>, namespace: &str, name: &str) -> Result<K, Box<Unr
     })
 }
 
-/// Whether a source, in the state that a read returned, does not allow this namespace to copy it.
+/// Whether the result of a read shows that the source does not allow this namespace to copy it.
 fn refuses(found: Option<&Result<Service, Box<Unreadable>>>, namespace: &str) -> bool {
     match found {
         None => true,

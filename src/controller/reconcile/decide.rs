@@ -32,8 +32,8 @@ pub(super) struct Decision {
     pub is_unwatched: bool,
     /// The error that makes the plan incomplete, if there is one. The plan then contains no copies of source slices
     /// that could not be read and, if a copy to update could not be read, no updates. It contains no deletes either,
-    /// because they are not confirmed, and nothing of the Go operator is deleted. Deletes of copies without consent are
-    /// an exception: they are confirmed separately.
+    /// because they are not confirmed, and no leftovers of the Go operator are deleted. Deletes of copies without
+    /// consent are an exception: they are confirmed separately.
     pub postponed: Option<SyncError>,
 }
 

@@ -55,7 +55,7 @@ pub struct Relists {
     in_a_row: u32,
 }
 
-/// After this many lists in a row that are each followed by a failing watch, the server may be at fault.
+/// After this many lists in a row without a working watch in between, the server may be at fault.
 const MANY_RELISTS: u32 = 3;
 
 impl Relists {
@@ -83,7 +83,7 @@ impl Relists {
         self.pauses.next_pause()
     }
 
-    /// Whether none of the last few lists was followed by a watch that worked.
+    /// Whether there were at least `MANY_RELISTS` lists in a row without a working watch in between.
     pub fn are_many(&self) -> bool {
         self.in_a_row >= MANY_RELISTS
     }

@@ -231,8 +231,8 @@ pub fn copies_selector() -> String {
     format!("{}={MANAGED_BY_US}", label::MANAGED_BY)
 }
 
-/// Returns the selectors of slices that are not ours and that belong to Services with these names, each with its names.
-/// Returns several only if a single selector would exceed the length limit.
+/// Returns the selectors of slices that are not ours and that belong to Services with these names. Each selector is
+/// preceded by the names in it. There is more than one selector only if a single one would exceed the length limit.
 #[must_use]
 pub fn named_selectors(names: &BTreeSet<String>) -> Vec<(BTreeSet<String>, String)> {
     let shards = split(names, SELECTOR_BYTES).into_iter();

@@ -1,4 +1,4 @@
-//! Keys that are ready, in the order in which namespaces take turns.
+//! The ready keys of a lane. Namespaces take turns.
 
 use std::collections::{HashMap, VecDeque};
 

@@ -14,11 +14,12 @@ pub(super) enum Lane {
 }
 
 impl Lane {
-    /// All lanes, in the order in which they are declared.
+    /// All lanes, in the order of their declaration.
     pub const ALL: [Self; 4] = [Self::Flagged, Self::ApiServers, Self::Normal, Self::Failing];
 
-    /// All lanes, in the order in which they are served while this many failing keys are in progress. One failing key
-    /// comes before the normal ones. Otherwise, it would never get a turn while there are enough normal ones.
+    /// Returns all lanes in the order in which they are served while this many failing keys are in progress. One
+    /// failing key comes before the normal keys. Otherwise, failing keys would never get a turn while there are enough
+    /// normal keys.
     pub fn in_order(failing: usize) -> [Self; 4] {
         if failing == 0 {
             [Self::Flagged, Self::ApiServers, Self::Failing, Self::Normal]
@@ -32,8 +33,8 @@ impl Lane {
         matches!(self, Self::Flagged | Self::ApiServers)
     }
 
-    /// The lane of a key. `failed` says whether its last sync failed because the API server was unavailable. Keys with
-    /// reserved slots keep their lane even then.
+    /// Returns the lane of a key. `failed` says whether its last sync failed because the API server was unavailable.
+    /// Keys with reserved slots keep their lane even then.
     pub fn of(priority: Priority, failed: bool) -> Self {
         match priority {
             Priority::Flagged => Self::Flagged,

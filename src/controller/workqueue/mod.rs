@@ -34,9 +34,9 @@ use head_start::HeadStart;
 use lane::Lane;
 use pause::Overload;
 
-/// The minimum time from the end of a sync that sent a request to the next sync of its key that a change causes. A
-/// burst of changes causes at most fifty such syncs of the key per second, not one for each change. The first change of
-/// a burst does not wait.
+/// After a sync that sent a request, a change to the key causes the next sync only after this time. A burst of changes
+/// causes at most fifty such syncs of the key per second, not one for each change. The first change of a burst does not
+/// wait.
 pub const PACE: Duration = Duration::from_millis(20);
 
 /// The number of slots. A sync sends one write at a time, so this also limits the number of concurrent writes of
@@ -47,17 +47,17 @@ const SLOTS: usize = 10;
 /// it never waits for a slot.
 const FLAGGED_SLOTS: usize = 1;
 
-/// The number of slots reserved for [`Priority::ApiServers`]. There are several, so that a write that hangs does not
-/// delay the next one.
+/// The number of slots reserved for [`Priority::ApiServers`]. There are several, so that a hanging write does not delay
+/// the next one.
 const API_SERVER_SLOTS: usize = 2;
 
 /// The maximum number of slots for other Services whose last sync failed because the API server was unavailable. Slow
 /// or hanging writes must not delay those that would succeed.
 const FAILING_SLOTS: usize = 4;
 
-/// The maximum number of slots for other Services that one namespace may use. Writes that hang in one namespace leave a
-/// slot for the others. With fewer slots, it would take at least 30 s to sync a hundred Services of one namespace if
-/// each request took 1.5 s.
+/// The maximum number of slots for other Services that one namespace may use. Even if all writes in one namespace hang,
+/// one slot is left for the others. With fewer slots, it would take at least 30 s to sync a hundred Services of one
+/// namespace if each request took 1.5 s.
 const NAMESPACE_SLOTS: usize = 6;
 
 /// The time after which a key with reserved slots is tried again if an overloaded API server rejected a request for it.
@@ -166,8 +166,8 @@ impl WorkQueue {
             }) => {
                 let turn = turn();
                 if turn <= now {
-                    // The earlier change that the key has been waiting for is not handled yet, so its time counts.
-                    // `PACE` still applies.
+                    // The key is waiting because of an earlier change, so the time of that change counts. `PACE` still
+                    // applies.
                     let since = earlier(*first).unwrap_or(since);
                     if *has_turn {
                         self.edits.refund(key.namespace());

@@ -289,7 +289,7 @@ async fn terms_last_30_s_while_no_replica_sees_anything() {
             shortest = shortest.min(begun.elapsed());
         }
     }
-    // Between two terms, the Lease is free for 10 s, so that a replica that sees more could take it.
+    // Between two terms, the Lease is free for 10 s, so that a replica that sees more can take it.
     assert!(shortest >= seconds(29), "{shortest:?}");
     assert!(led >= 420, "{led} of 600 s");
 }

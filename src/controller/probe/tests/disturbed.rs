@@ -81,7 +81,7 @@ struct Replicas {
 }
 
 impl Replicas {
-    /// Starts three replicas, the first of which leads, and waits until three servers are *well*.
+    /// Starts three replicas, and waits until three servers are *well*. The first replica leads.
     async fn well() -> Self {
         let store = Store::new();
         let mut seed = 0;

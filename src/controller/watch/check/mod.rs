@@ -34,7 +34,7 @@ const CHECK_PAGE: u32 = 500;
 
 impl Watches {
     /// Compares the sources in use with consistent lists, until the process ends. If a watch of sources is behind,
-    /// restarts all watches of sources, which then list. If the resourceVersions of the API server went backward,
+    /// restarts all watches of sources, which then relist. If the resourceVersions of the API server went backward,
     /// restarts all watches.
     pub async fn check_sources(self) {
         tokio::join!(self.check_api_source(), self.check_others());

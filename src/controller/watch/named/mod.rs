@@ -21,7 +21,7 @@ mod pace;
 mod shards;
 pub(super) mod split;
 
-/// After this time without a change, names are merged into few watches and unneeded names are dropped.
+/// After this time without a change, names are merged into a few watches, and unneeded names are dropped.
 const QUIET_PERIOD: Duration = Duration::from_secs(60);
 
 /// The pause before the next read of the names is this many times as long as the last read. There may be thousands of
@@ -29,7 +29,7 @@ const QUIET_PERIOD: Duration = Duration::from_secs(60);
 const READ_PAUSE_FACTOR: u32 = 9;
 
 /// Watches the slices of the Services with the pinned names, which never change, and with the names that managed
-/// Services need. Ends when a watch ends, which should not happen.
+/// Services need. Returns only if a watch ends, which should not happen.
 pub async fn named_slices(watches: Watches) {
     let (index, mut marks, mut known) = (watches.index.clone(), watches.dirty.marks(), 0);
     let pinned = index.lock().pinned_names();

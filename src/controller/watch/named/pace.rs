@@ -16,7 +16,7 @@ use endpoint_copier_core::model::ServiceKey;
 /// The first pause of a namespace after a watch of its new names begins. Its next new names wait until the pause ends.
 const NAME_PAUSE: Duration = Duration::from_millis(250);
 
-/// The factor by which pauses grow while names keep changing, so that one namespace costs at most three lists in 5 s.
+/// The factor by which pauses grow while names keep changing, so that one namespace causes at most three lists in 5 s.
 const GROWTH: u32 = 4;
 
 /// The longest of these pauses.

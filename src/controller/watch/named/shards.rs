@@ -36,8 +36,8 @@ pub(super) enum Role {
     Merged,
     /// The names of the watch were added since the last merge.
     New,
-    /// The watch is replaced. If its list is complete, it continues until others have listed its needed names, so that
-    /// no update is missed.
+    /// The watch is being replaced. If its list is complete, it continues until others have listed its needed names, so
+    /// that no update is missed.
     Replaced,
 }
 
@@ -127,7 +127,7 @@ impl Shards {
         begins
     }
 
-    /// Begins a watch after a pause.
+    /// Starts a watch after a pause.
     pub(super) fn watch(&mut self, names: Names, role: Role, pause: Duration) {
         let names = Arc::new(names);
         let (listed, list) = oneshot::channel();

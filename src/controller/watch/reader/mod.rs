@@ -38,9 +38,9 @@ const MIN_WATCH_AGE: Duration = Duration::from_secs(1);
 /// The minimum time from one watch request to the next one of the same watch.
 const BETWEEN_WATCHES: Duration = Duration::from_millis(250);
 
-/// After this many consecutive failures without a response, a watch restarts with a list. No API server was available,
-/// or the second attempt would have reached it. In the meantime, etcd may have been restored from a backup, and a watch
-/// that continued from a reused version would miss the changes before it.
+/// After this many consecutive failures without a response, a watch restarts with a list. No API server was available
+/// then: otherwise, the second attempt would have reached one. In the meantime, etcd may have been restored from a
+/// backup, and a watch that continued from a reused version would miss the changes before it.
 const OUTAGE_FAILURES: u32 = 2;
 
 /// Reads the API with lists and watches.
@@ -203,7 +203,7 @@ impl Failures {
     }
 
     /// Waits before the next request. Only the pause of an overloaded API server is returned, so that a restart can end
-    /// it. If the caller requests a pause, and the API server is not overloaded, the watch lists after that pause.
+    /// it. If the caller requests a pause, and the API server is not overloaded, the watch relists after that pause.
     async fn pause(&mut self, error: &watcher::Error, requested: Option<Duration>) -> AfterError {
         let is_outage = self.calls.unanswered(error) >= OUTAGE_FAILURES;
         if let Some(retry_after) = errors::status_of(error).and_then(throttled) {
@@ -386,7 +386,7 @@ fn frames(body: Body, calls: Arc<Calls>) -> impl Stream<Item = Result<Frame<Byte
     })
 }
 
-/// A watch that has got a response. It is dropped when no more events can arrive.
+/// A watch that has received a response. It is dropped when no more events can arrive.
 struct OpenWatch(Arc<Calls>);
 
 impl Drop for OpenWatch {
