@@ -106,7 +106,7 @@ pub struct Replica {
     stop_election: CancellationToken,
     /// Tasks that run until the replica ends.
     watching: Vec<Named>,
-    /// The election and the workers, which stop on their own when asked.
+    /// The election and the workers. When the replica stops, they finish their work before they end.
     writing: Vec<Named>,
 }
 

@@ -12,7 +12,7 @@ const ON_A_SERVICE: &str = "\
 
 Set these annotations on the Service that should get copies. An annotation takes precedence over a flag. The operator
 ignores an annotation with an empty value, except `endpoint-copier/enabled`. It does not trim values. Names and
-namespaces must be DNS labels.
+namespaces must be DNS labels. Names in parentheses, such as `InvalidAnnotation`, are [findings](events.md).
 
 ";
 

@@ -152,7 +152,7 @@ async fn condition_is_removed_when_service_is_no_longer_managed() {
         let patch = json!({"metadata": {"annotations": {"endpoint-copier/enabled": value}}});
         store.patch("services", "default", name, patch).expect("a patch");
     };
-    // The operator starts when `left` is no longer managed and still has a condition.
+    // When the operator starts, `left` is no longer managed, but still has a condition.
     unmanaged("left", Value::Null);
     let operator = Operator::with_conditions(&store);
     for name in ["vip", "off"] {

@@ -61,7 +61,8 @@ async fn with_older_over_the_limit(store: &Store, source: &str) -> Operator {
     operator
 }
 
-/// No change to a Service or grant follows, so only the deleted copy shows that the source of `older` is needed.
+/// After the copy is deleted, no Service or grant changes, so only the deletion can show that the source of `older` is
+/// needed.
 /// Rule: 10.limits
 #[tokio::test(start_paused = true)]
 async fn a_service_admitted_after_a_copy_is_deleted_gets_its_source() {

@@ -28,7 +28,7 @@ pub struct Services(Mutex<BTreeMap<ServiceKey, ServiceMetrics>>);
 struct ServiceMetrics {
     /// The time of the first change that no sync has seen yet.
     changed: Option<Instant>,
-    /// Since when the Service has been out of sync, according to the syncs that have begun.
+    /// The time since which the Service has been out of sync, according to the syncs that have begun.
     behind: Option<Instant>,
     last_success: Option<SystemTime>,
     endpoints: Option<SourceAndCopies>,
