@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use anyhow::{Context as _, bail};
 use futures::{StreamExt as _, stream};
 use harness::Operator;
 use harness::objects::{managed, slice};
@@ -34,7 +35,7 @@ pub const NO_PROBES: &[&str] = &["--probe=off"];
 /// Measures how much longer a copy takes than a bare PUT of a slice of the same size in the same run. The time of a
 /// copy runs from the response to a write of the source until a watch shows the copy. Returns the difference between
 /// the copies and the PUTs at this percentile.
-pub async fn beyond_a_put(stage: &mut Stage, percentile: usize) -> Result<Outcome, String> {
+pub async fn beyond_a_put(stage: &mut Stage, percentile: usize) -> anyhow::Result<Outcome> {
     stage.flags = NO_PROBES;
     stage.begin(1).await?;
     let (mut copied, mut bare) = (Vec::new(), Vec::new());
@@ -51,7 +52,7 @@ pub async fn beyond_a_put(stage: &mut Stage, percentile: usize) -> Result<Outcom
         }
         let start = Instant::now();
         let written = slices.replace("bare-x7k2p", &params, &object).await;
-        object = written.map_err(|error| error.to_string())?;
+        object = written?;
         bare.push(start.elapsed());
         sleep(PAUSE).await;
     }
@@ -64,7 +65,7 @@ pub async fn beyond_a_put(stage: &mut Stage, percentile: usize) -> Result<Outcom
 
 /// Measures the CPU time of the leader for each change to a source. This time includes everything that the leader does
 /// until the next change.
-pub async fn cpu_of_a_change(stage: &mut Stage) -> Result<Outcome, String> {
+pub async fn cpu_of_a_change(stage: &mut Stage) -> anyhow::Result<Outcome> {
     stage.flags = NO_PROBES;
     let leader = stage.begin(1).await?;
     let before = stage.replicas[leader].cpu_time();
@@ -78,7 +79,7 @@ pub async fn cpu_of_a_change(stage: &mut Stage) -> Result<Outcome, String> {
 }
 
 /// Measures one cost of a leader or a standby while nothing happens.
-pub async fn idle(stage: &mut Stage, what: Idle) -> Result<Outcome, String> {
+pub async fn idle(stage: &mut Stage, what: Idle) -> anyhow::Result<Outcome> {
     stage.flags = NO_PROBES;
     let leader = stage.begin(2).await?;
     sleep(SETTLE).await;
@@ -97,7 +98,7 @@ pub async fn idle(stage: &mut Stage, what: Idle) -> Result<Outcome, String> {
 
 /// Measures the memory of a leader, or of a standby, in a cluster with 1,000 Services, half of them managed, and 5,000
 /// slices.
-pub async fn large(stage: &mut Stage, of_leader: bool) -> Result<Outcome, String> {
+pub async fn large(stage: &mut Stage, of_leader: bool) -> anyhow::Result<Outcome> {
     fill(stage).await;
     stage.flags = NO_PROBES;
     let leader = stage.begin(2).await?;
@@ -108,7 +109,7 @@ pub async fn large(stage: &mut Stage, of_leader: bool) -> Result<Outcome, String
 }
 
 /// Measures the time from the start of the process until all copies exist, in the cluster of [`large`].
-pub async fn cold_start(stage: &mut Stage) -> Result<Outcome, String> {
+pub async fn cold_start(stage: &mut Stage) -> anyhow::Result<Outcome> {
     fill(stage).await;
     stage.flags = NO_PROBES;
     let copies = Copies::watch(&stage.cluster, "default");
@@ -117,12 +118,12 @@ pub async fn cold_start(stage: &mut Stage) -> Result<Outcome, String> {
     let last = copies
         .until_shown(&ADDRESSES.join(","), MANAGED)
         .await
-        .ok_or(NOT_SHOWN)?;
+        .context(NOT_SHOWN)?;
     Ok(Outcome::Took(last.saturating_duration_since(start)))
 }
 
 /// Measures the CPU share of a leader while a slice that the leader does not need changes up to 40 times a second.
-pub async fn churn(stage: &mut Stage) -> Result<Outcome, String> {
+pub async fn churn(stage: &mut Stage) -> anyhow::Result<Outcome> {
     stage.flags = NO_PROBES;
     let leader = stage.begin(1).await?;
     sleep(SETTLE).await;
@@ -141,7 +142,7 @@ pub async fn churn(stage: &mut Stage) -> Result<Outcome, String> {
     };
     tokio::select! {
         share = cpu(&stage.replicas[leader]) => Ok(Outcome::Measured(share)),
-        () = changes => Err("the changes ended".to_owned()),
+        () = changes => bail!("the changes ended"),
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use anyhow::Context as _;
 use futures::{StreamExt as _, stream};
 use harness::objects::{managed, slice};
 use k8s_openapi::api::core::v1::{Namespace, Service};
@@ -37,7 +38,7 @@ const FEW_CHANGES: usize = 5;
 const HANGING_SERVICES: usize = 4;
 
 /// Measures the time from a change to a source until the copies of all Services that copy the source show the change.
-pub async fn fan_out(stage: &mut Stage, services: usize) -> Result<Outcome, String> {
+pub async fn fan_out(stage: &mut Stage, services: usize) -> anyhow::Result<Outcome> {
     stage.flags = RAISED_LIMIT;
     let tenant = Tenant::new(stage, services).await;
     stage.begin(1).await?;
@@ -48,13 +49,13 @@ pub async fn fan_out(stage: &mut Stage, services: usize) -> Result<Outcome, Stri
         .copies
         .until_shown(&address, services)
         .await
-        .ok_or(NOT_SHOWN)?;
+        .context(NOT_SHOWN)?;
     Ok(Outcome::Took(last.saturating_duration_since(start)))
 }
 
 /// Measures the time until a change reaches the copy of `default/kubernetes-vip` while Services of another namespace
 /// copy the same source. Returns this percentile of the times.
-pub async fn vip_delay(stage: &mut Stage, services: usize, percentile: usize) -> Result<Outcome, String> {
+pub async fn vip_delay(stage: &mut Stage, services: usize, percentile: usize) -> anyhow::Result<Outcome> {
     stage.flags = NO_PROBES;
     let namespace = format!("vips-{services}");
     create_services(stage, &namespace, services, API_SOURCE).await;
@@ -65,7 +66,7 @@ pub async fn vip_delay(stage: &mut Stage, services: usize, percentile: usize) ->
         let address = stage.change().await;
         let start = Instant::now();
         took.push(stage.shown(&address).await?.saturating_duration_since(start));
-        copies.until_shown(&address, services).await.ok_or(NOT_SHOWN)?;
+        copies.until_shown(&address, services).await.context(NOT_SHOWN)?;
     }
     took.sort();
     Ok(Outcome::Took(took[(CHANGES * percentile).div_ceil(100) - 1]))
@@ -73,7 +74,7 @@ pub async fn vip_delay(stage: &mut Stage, services: usize, percentile: usize) ->
 
 /// Measures the longest time until a change reaches a Service of another namespace while many Services of a tenant wait
 /// for a sync.
-pub async fn busy_tenant(stage: &mut Stage, services: usize) -> Result<Outcome, String> {
+pub async fn busy_tenant(stage: &mut Stage, services: usize) -> anyhow::Result<Outcome> {
     stage.flags = RAISED_LIMIT;
     let tenant = Tenant::new(stage, services).await;
     let other = Tenant::in_namespace(stage, OTHER_NAMESPACE, 1).await;
@@ -88,13 +89,13 @@ pub async fn busy_tenant(stage: &mut Stage, services: usize) -> Result<Outcome, 
             .copies
             .until_shown(&address, services)
             .await
-            .ok_or(NOT_SHOWN)?;
+            .context(NOT_SHOWN)?;
     }
     Ok(Outcome::Took(slowest))
 }
 
 /// Measures the longest time until a change reaches a Service of another namespace while writes of a tenant hang.
-pub async fn hanging_writes(stage: &mut Stage) -> Result<Outcome, String> {
+pub async fn hanging_writes(stage: &mut Stage) -> anyhow::Result<Outcome> {
     if stage.cluster.testbed().is_none() {
         return Ok(Outcome::Skipped(
             "only the testbed can make writes hang".to_owned(),
@@ -154,20 +155,20 @@ impl Tenant {
     }
 
     /// Changes the source, and waits until all copies show the new address.
-    async fn change_and_wait(&self, stage: &mut Stage, services: usize) -> Result<(), String> {
+    async fn change_and_wait(&self, stage: &mut Stage, services: usize) -> anyhow::Result<()> {
         let address = self.change(stage).await;
         self.copies
             .until_shown(&address, services)
             .await
-            .ok_or(NOT_SHOWN)?;
+            .context(NOT_SHOWN)?;
         Ok(())
     }
 
     /// Measures the time until a change to the source reaches the only copy.
-    async fn copy_delay(&self, stage: &mut Stage) -> Result<Duration, String> {
+    async fn copy_delay(&self, stage: &mut Stage) -> anyhow::Result<Duration> {
         let address = self.change(stage).await;
         let start = Instant::now();
-        let shown = self.copies.until_shown(&address, 1).await.ok_or(NOT_SHOWN)?;
+        let shown = self.copies.until_shown(&address, 1).await.context(NOT_SHOWN)?;
         Ok(shown.saturating_duration_since(start))
     }
 }

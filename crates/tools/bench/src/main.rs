@@ -18,6 +18,7 @@ mod table;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::{Context as _, bail, ensure};
 use harness::Platform;
 
 use rows::Row;
@@ -37,26 +38,24 @@ struct Arguments {
     only: String,
 }
 
-fn arguments() -> Result<Arguments, String> {
+fn arguments() -> anyhow::Result<Arguments> {
     let (mut operator, mut runs, mut long, mut only) = (None, 5, false, String::new());
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
-        let mut value = || words.next().ok_or(USAGE);
+        let mut value = || words.next().context(USAGE);
         match word.as_str() {
             "--long" => long = true,
             "--operator" => operator = Some(PathBuf::from(value()?)),
             "--only" => only = value()?,
-            "--runs" => runs = value()?.parse().map_err(|error| format!("--runs: {error}"))?,
-            _ => return Err(format!("unknown argument {word}\n{USAGE}")),
+            "--runs" => runs = value()?.parse().context("--runs")?,
+            _ => bail!("unknown argument {word}\n{USAGE}"),
         }
     }
-    let operator = operator.ok_or(USAGE)?;
+    let operator = operator.context(USAGE)?;
     if !operator.is_file() {
-        return Err(format!("{} does not exist: run make build", operator.display()));
+        bail!("{} does not exist: run make build", operator.display());
     }
-    if runs == 0 {
-        return Err("--runs: at least 1".to_owned());
-    }
+    ensure!(runs > 0, "--runs: at least 1");
     Ok(Arguments {
         operator,
         runs,
@@ -102,7 +101,7 @@ async fn main() -> ExitCode {
     let arguments = match arguments() {
         Ok(arguments) => arguments,
         Err(usage) => {
-            eprintln!("bench-failover: {usage}");
+            eprintln!("bench-failover: {usage:#}");
             return ExitCode::from(2);
         }
     };

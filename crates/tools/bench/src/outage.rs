@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use anyhow::Context as _;
 use futures::{StreamExt as _, stream};
 use harness::objects::{managed, slice};
 use harness::until;
@@ -12,7 +13,7 @@ use crate::rows::Outcome;
 use crate::stage::Stage;
 
 /// Measures a failover after the API server that the leader is connected to is killed, while another API server is up.
-pub async fn killed(stage: &mut Stage) -> Result<Outcome, String> {
+pub async fn killed(stage: &mut Stage) -> anyhow::Result<Outcome> {
     let server = server_of_leader(stage).await?;
     let start = Instant::now();
     stage.cluster.kill_server(server).await;
@@ -23,7 +24,7 @@ pub async fn killed(stage: &mut Stage) -> Result<Outcome, String> {
 
 /// Measures a failover after the API server that the leader is connected to freezes. The kernel still accepts
 /// connections for this server.
-pub async fn frozen(stage: &mut Stage) -> Result<Outcome, String> {
+pub async fn frozen(stage: &mut Stage) -> anyhow::Result<Outcome> {
     let server = server_of_leader(stage).await?;
     let start = Instant::now();
     stage.cluster.freeze_server(server);
@@ -33,7 +34,7 @@ pub async fn frozen(stage: &mut Stage) -> Result<Outcome, String> {
 }
 
 /// Measures a failover after all packets to and from the API server that the leader is connected to are dropped.
-pub async fn black_holed(stage: &mut Stage) -> Result<Outcome, String> {
+pub async fn black_holed(stage: &mut Stage) -> anyhow::Result<Outcome> {
     let server = server_of_leader(stage).await?;
     let start = Instant::now();
     network(stage).cut(server);
@@ -48,7 +49,7 @@ fn network(stage: &Stage) -> &harness::Network {
 
 /// Kills all API servers that the replicas know, and keeps them down for this long. Measures the time from the moment
 /// that the first of them is ready again until a change that was made during the outage is copied.
-pub async fn api_down(stage: &mut Stage, time: Duration, sources: usize) -> Result<Outcome, String> {
+pub async fn api_down(stage: &mut Stage, time: Duration, sources: usize) -> anyhow::Result<Outcome> {
     if sources > 1 {
         create_services(stage, sources).await;
     }
@@ -81,16 +82,16 @@ async fn kill_both(stage: &mut Stage) {
 }
 
 /// Starts three replicas, and returns the index of the API server that the leader is connected to.
-async fn server_of_leader(stage: &mut Stage) -> Result<usize, String> {
+async fn server_of_leader(stage: &mut Stage) -> anyhow::Result<usize> {
     let leader = stage.begin(3).await?;
     let peers = stage.replicas[leader].peers();
     let server = [0, 1]
         .into_iter()
         .find(|server| peers.contains(&stage.cluster.address(*server)));
-    server.ok_or_else(|| format!("the leader is not connected to server 0 or 1: {peers:?}"))
+    server.with_context(|| format!("the leader is not connected to server 0 or 1: {peers:?}"))
 }
 
-async fn copied_since(stage: &mut Stage, start: Instant) -> Result<Outcome, String> {
+async fn copied_since(stage: &mut Stage, start: Instant) -> anyhow::Result<Outcome> {
     let change = stage.change().await;
     let shown = stage.shown(&change).await;
     stage.check_replicas()?;

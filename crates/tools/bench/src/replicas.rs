@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use anyhow::bail;
 use harness::{LEASE, leader as leader_of};
 use k8s_openapi::api::coordination::v1::Lease;
 use serde_json::json;
@@ -18,7 +19,7 @@ const CHANGES: usize = 100;
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Measures the time from the start of the process to the first copy.
-pub async fn cold_start(stage: &mut Stage) -> Result<Outcome, String> {
+pub async fn cold_start(stage: &mut Stage) -> anyhow::Result<Outcome> {
     let change = stage.change().await;
     stage.watch("kubernetes-vip").await;
     let start = Instant::now();
@@ -28,7 +29,7 @@ pub async fn cold_start(stage: &mut Stage) -> Result<Outcome, String> {
 
 /// Sends a signal to the leader of three replicas right after a renewal, which is the worst moment for a takeover.
 /// Measures the time until a change is copied.
-pub async fn leader(stage: &mut Stage, signal: &str) -> Result<Outcome, String> {
+pub async fn leader(stage: &mut Stage, signal: &str) -> anyhow::Result<Outcome> {
     let first = stage.begin(3).await?;
     stage.until_renewed().await;
     let start = Instant::now();
@@ -42,7 +43,7 @@ pub async fn leader(stage: &mut Stage, signal: &str) -> Result<Outcome, String> 
 }
 
 /// Returns the replicas that write after the thaw of a leader that was frozen for longer than its lease.
-pub async fn thawed(stage: &mut Stage) -> Result<Outcome, String> {
+pub async fn thawed(stage: &mut Stage) -> anyhow::Result<Outcome> {
     let first = stage.begin(3).await?;
     let frozen = stage.replicas.remove(first);
     frozen.signal("STOP");
@@ -58,7 +59,7 @@ pub async fn thawed(stage: &mut Stage) -> Result<Outcome, String> {
 }
 
 /// Returns the replicas that write after an administrator has emptied the Lease.
-pub async fn lease_emptied(stage: &mut Stage) -> Result<Outcome, String> {
+pub async fn lease_emptied(stage: &mut Stage) -> anyhow::Result<Outcome> {
     stage.begin(3).await?;
     let before = stage.cluster.slice_writes();
     let empty = json!({"spec": {"holderIdentity": ""}});
@@ -69,7 +70,7 @@ pub async fn lease_emptied(stage: &mut Stage) -> Result<Outcome, String> {
 
 /// Sends a signal to the only replica, and starts it again after it has ended. Measures the time until a change is
 /// copied.
-pub async fn restarted(stage: &mut Stage, signal: &str) -> Result<Outcome, String> {
+pub async fn restarted(stage: &mut Stage, signal: &str) -> anyhow::Result<Outcome> {
     stage.begin(1).await?;
     stage.until_renewed().await;
     let start = Instant::now();
@@ -82,7 +83,7 @@ pub async fn restarted(stage: &mut Stage, signal: &str) -> Result<Outcome, Strin
 }
 
 /// Measures the time within which 95 of 100 changes are copied, with or without continuous scrapes of the leader.
-pub async fn scraped(stage: &mut Stage, scrapes: bool, sources: usize) -> Result<Outcome, String> {
+pub async fn scraped(stage: &mut Stage, scrapes: bool, sources: usize) -> anyhow::Result<Outcome> {
     create_services(stage, sources).await;
     let leader = stage.begin(1).await?;
     until_copied(stage, leader, sources).await;
@@ -116,7 +117,7 @@ pub async fn scraped(stage: &mut Stage, scrapes: bool, sources: usize) -> Result
 }
 
 /// Returns the replicas that have written slices since the counts in `before`, or an error if there are none.
-async fn writers(stage: &mut Stage, before: &BTreeMap<String, usize>) -> Result<Outcome, String> {
+async fn writers(stage: &mut Stage, before: &BTreeMap<String, usize>) -> anyhow::Result<Outcome> {
     let change = stage.change().await;
     stage.shown(&change).await?;
     stage.check_replicas()?;
@@ -126,7 +127,7 @@ async fn writers(stage: &mut Stage, before: &BTreeMap<String, usize>) -> Result<
         .filter(|(name, count)| before.get(name).is_none_or(|b| b < count));
     let writers: Vec<_> = more.map(|(name, _)| name).collect();
     if writers.is_empty() {
-        return Err("no replica has written a slice".to_owned());
+        bail!("no replica has written a slice");
     }
     Ok(Outcome::Writers(writers))
 }

@@ -4,6 +4,7 @@ use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use anyhow::{Context as _, anyhow};
 use futures::FutureExt as _;
 use harness::objects::{api_servers, vip};
 use harness::{Cluster, History, LEASE, Network, Operator, PATIENCE, Place, Platform, USERS, leader, until};
@@ -52,14 +53,14 @@ impl Stages {
             Some(stage) if !scenario.fills_the_cluster() => stage,
             _ => match Stage::start(self.platform, &self.program, scenario.needs_network()).await {
                 Ok(stage) => stage,
-                Err(reason) => return Outcome::Skipped(reason),
+                Err(reason) => return Outcome::Skipped(format!("{reason:#}")),
             },
         };
         let played = AssertUnwindSafe(play(stage, scenario)).catch_unwind().await;
         match played {
             Ok((stage, outcome)) => {
                 *kept = Some(stage).filter(|_| !scenario.fills_the_cluster());
-                outcome.unwrap_or_else(Outcome::Failed)
+                outcome.unwrap_or_else(|error| Outcome::Failed(format!("{error:#}")))
             }
             Err(panic) => Outcome::Failed(
                 panic
@@ -71,7 +72,7 @@ impl Stages {
     }
 }
 
-async fn play(mut stage: Stage, scenario: Scenario) -> (Stage, Result<Outcome, String>) {
+async fn play(mut stage: Stage, scenario: Scenario) -> (Stage, anyhow::Result<Outcome>) {
     stage.clear().await;
     let outcome = match scenario {
         Scenario::ColdStart => replicas::cold_start(&mut stage).await,
@@ -119,9 +120,9 @@ pub struct Stage {
 }
 
 impl Stage {
-    async fn start(platform: Platform, program: &Path, with_network: bool) -> Result<Self, String> {
+    async fn start(platform: Platform, program: &Path, with_network: bool) -> anyhow::Result<Self> {
         let network = with_network.then(Network::new).transpose();
-        let network = network.map_err(|error| error.to_string())?;
+        let network = network?;
         let cluster = match &network {
             None => Cluster::start(platform, program, 3).await,
             Some(network) => Cluster::start_behind(platform, program, network).await,
@@ -172,7 +173,7 @@ impl Stage {
     }
 
     /// Starts replicas and waits until all are ready and the copies exist. Returns the index of the leader.
-    pub async fn begin(&mut self, replicas: usize) -> Result<usize, String> {
+    pub async fn begin(&mut self, replicas: usize) -> anyhow::Result<usize> {
         self.watch("kubernetes-vip").await;
         for _ in 0..replicas {
             self.start_replica();
@@ -214,10 +215,10 @@ impl Stage {
     }
 
     /// Waits until the copy shows this address, for at most [`PATIENCE`]. Returns when the copy first showed it.
-    pub async fn shown(&self, address: &str) -> Result<Instant, String> {
+    pub async fn shown(&self, address: &str) -> anyhow::Result<Instant> {
         let copies = self.copies.as_ref().expect("a watch");
         let shown = copies.shows(&[address], PATIENCE).await;
-        shown.ok_or_else(|| format!("not copied within {} s", PATIENCE.as_secs()))
+        shown.with_context(|| format!("not copied within {} s", PATIENCE.as_secs()))
     }
 
     /// Waits for a renewal of the Lease. The takeover takes longest if the leader is lost right after a renewal.
@@ -231,11 +232,11 @@ impl Stage {
     }
 
     /// Returns an error if a replica has ended.
-    pub fn check_replicas(&mut self) -> Result<(), String> {
+    pub fn check_replicas(&mut self) -> anyhow::Result<()> {
         let ended = self.replicas.iter_mut().find_map(|replica| {
             let ended = !replica.runs();
             ended.then(|| replica.name().to_owned())
         });
-        ended.map_or(Ok(()), |name| Err(format!("{name} has exited")))
+        ended.map_or(Ok(()), |name| Err(anyhow!("{name} has exited")))
     }
 }

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use anyhow::{Context as _, bail};
 use serde_json::Value;
 use testbed::{ApiServer, Serving, Store, builders};
 
@@ -33,33 +34,31 @@ pub struct Cluster {
 
 impl Cluster {
     /// Starts the cluster with all control-plane nodes alive. Writes the kubeconfig into `folder`.
-    pub async fn start(folder: &Path) -> Result<Self, String> {
+    pub async fn start(folder: &Path) -> anyhow::Result<Self> {
         let store = Store::new();
         store.allow_loopback();
-        let failed = |error| format!("the API servers cannot listen: {error}");
         let servers = match serve(&store, PORT).await {
             // Another program uses the port on this machine, so the servers use a free port.
             Err(error) if error.kind() == ErrorKind::AddrInUse => serve(&store, 0).await,
             servers => servers,
         };
-        let servers = servers.map_err(failed)?;
+        let servers = servers.context("the API servers cannot listen")?;
         let [first, ..] = servers.as_slice() else {
-            return Err("there is no API server".to_owned());
+            bail!("there is no API server");
         };
         let port = first.address().port();
         let kubeconfig = folder.join("kubeconfig");
         first
             .write_kubeconfig(&kubeconfig, "admin", "default")
-            .map_err(|error| format!("{}: {error}", kubeconfig.display()))?;
+            .with_context(|| format!("{}", kubeconfig.display()))?;
         let cluster = Self {
             store,
             kubeconfig,
             port,
             servers,
         };
-        let put = |object| cluster.store.put(object).map_err(|error| error.to_string());
-        put(builders::namespace(NAMESPACE))?;
-        put(builders::kubernetes_service())?;
+        cluster.store.put(builders::namespace(NAMESPACE))?;
+        cluster.store.put(builders::kubernetes_service())?;
         cluster.list_nodes(&NODES)?;
         Ok(cluster)
     }
@@ -83,21 +82,19 @@ impl Cluster {
     }
 
     /// Lists the API servers of these nodes in `default/kubernetes`, as API servers do.
-    pub fn list_nodes(&self, nodes: &[&str]) -> Result<(), String> {
+    pub fn list_nodes(&self, nodes: &[&str]) -> anyhow::Result<()> {
         let mut slice = builders::kubernetes_slice(nodes);
         slice["ports"][0]["port"] = self.port.into();
-        self.store.put(slice).map(drop).map_err(|error| error.to_string())
+        self.store.put(slice)?;
+        Ok(())
     }
 
     /// Applies a Service, which must have this name and be in `default`. Replaces its target port 6443 with the port of
     /// the API servers. Returns a time just before the write.
-    pub fn apply(&self, mut service: Value, name: &str) -> Result<Instant, String> {
+    pub fn apply(&self, mut service: Value, name: &str) -> anyhow::Result<Instant> {
         let identity = ["/metadata/namespace", "/metadata/name"].map(|part| text(&service, part));
         if identity != ["default", name] {
-            return Err(format!(
-                "the Service is {}, not default/{name}",
-                identity.join("/")
-            ));
+            bail!("the Service is {}, not default/{name}", identity.join("/"));
         }
         let ports = service["spec"]["ports"].as_array_mut();
         for port in ports
@@ -108,8 +105,8 @@ impl Cluster {
             port["targetPort"] = self.port.into();
         }
         let since = Instant::now();
-        let stored = self.store.put(service);
-        stored.map(|_| since).map_err(|error| error.to_string())
+        self.store.put(service)?;
+        Ok(since)
     }
 }
 

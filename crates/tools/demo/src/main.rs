@@ -14,6 +14,7 @@ mod timeline;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::{Context as _, bail};
 use tokio::signal::unix::{SignalKind, signal};
 
 use stage::{End, Stage};
@@ -30,7 +31,7 @@ struct Arguments {
     keep: bool,
 }
 
-fn arguments() -> Result<Arguments, String> {
+fn arguments() -> anyhow::Result<Arguments> {
     let (mut readme, mut operator, mut keep) = (None, None, false);
     let mut words = std::env::args_os().skip(1);
     while let Some(word) = words.next() {
@@ -38,33 +39,29 @@ fn arguments() -> Result<Arguments, String> {
             Some("--keep") => keep = true,
             Some("--readme") => readme = words.next().map(PathBuf::from),
             Some("--operator") => operator = words.next().map(PathBuf::from),
-            _ => return Err(format!("unknown argument {}\n{USAGE}", word.display())),
+            _ => bail!("unknown argument {}\n{USAGE}", word.display()),
         }
     }
     let beside = || {
-        let demo = std::env::current_exe()
-            .map_err(|error| format!("the path of this program is unknown: {error}"))?;
-        Ok::<_, String>(demo.with_file_name("endpoint-copier-operator"))
+        let demo = std::env::current_exe().context("the path of this program is unknown")?;
+        anyhow::Ok(demo.with_file_name("endpoint-copier-operator"))
     };
     let operator = operator.map_or_else(beside, Ok)?;
     if !operator.is_file() {
         let build = "cargo build --locked --package endpoint-copier-operator";
-        return Err(format!(
-            "there is no {}; build it with: {build}",
-            operator.display()
-        ));
+        bail!("there is no {}; build it with: {build}", operator.display());
     }
     Ok(Arguments {
-        readme: readme.ok_or(USAGE)?,
+        readme: readme.context(USAGE)?,
         operator,
         keep,
     })
 }
 
 /// Plays the story. However the story ends, none of its processes remains.
-async fn run(arguments: &Arguments) -> Result<End, String> {
+async fn run(arguments: &Arguments) -> anyhow::Result<End> {
     let service = manifest::service(&arguments.readme)?;
-    let on = |kind| signal(kind).map_err(|error| format!("cannot wait for signals: {error}"));
+    let on = |kind| signal(kind).context("cannot wait for signals");
     let (mut terminate, mut interrupt) = (on(SignalKind::terminate())?, on(SignalKind::interrupt())?);
     let mut stage = Stage::start(&arguments.operator).await?;
     let story = async {
@@ -87,7 +84,7 @@ async fn main() -> ExitCode {
     let arguments = match arguments() {
         Ok(arguments) => arguments,
         Err(usage) => {
-            eprintln!("demo: {usage}");
+            eprintln!("demo: {usage:#}");
             return ExitCode::from(2);
         }
     };
@@ -97,7 +94,7 @@ async fn main() -> ExitCode {
         Ok(End::Stopped) if arguments.keep => ExitCode::SUCCESS,
         Ok(End::Stopped) => ExitCode::from(130),
         Ok(End::Failed(reason)) | Err(reason) => {
-            eprintln!("demo: {reason}");
+            eprintln!("demo: {reason:#}");
             ExitCode::FAILURE
         }
     }

@@ -2,17 +2,18 @@
 
 use std::path::Path;
 
+use anyhow::Context as _;
 use serde_json::Value;
 
 /// The first YAML block that is a Service.
-pub fn service(readme: &Path) -> Result<Value, String> {
-    let text = std::fs::read_to_string(readme).map_err(|error| format!("{}: {error}", readme.display()))?;
+pub fn service(readme: &Path) -> anyhow::Result<Value> {
+    let text = std::fs::read_to_string(readme).with_context(|| format!("{}", readme.display()))?;
     let blocks = yaml_blocks(&text).into_iter();
     let mut services = blocks.filter(|block| block.lines().any(|line| line == "kind: Service"));
     let block = services
         .next()
-        .ok_or_else(|| format!("{} contains no YAML block with a Service", readme.display()))?;
-    serde_saphyr::from_str(&block).map_err(|error| format!("the Service in {}: {error}", readme.display()))
+        .with_context(|| format!("{} contains no YAML block with a Service", readme.display()))?;
+    serde_saphyr::from_str(&block).with_context(|| format!("the Service in {}", readme.display()))
 }
 
 fn yaml_blocks(markdown: &str) -> Vec<String> {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
+use anyhow::{Context as _, bail, ensure};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
@@ -36,7 +37,7 @@ pub struct Replica {
 
 impl Replica {
     /// A replica with its own ports, not yet started. Its log is in `folder`.
-    pub fn new(name: &str, program: &Path, kubeconfig: &Path, folder: &Path) -> Result<Self, String> {
+    pub fn new(name: &str, program: &Path, kubeconfig: &Path, folder: &Path) -> anyhow::Result<Self> {
         Ok(Self {
             name: name.to_owned(),
             metrics: free_port()?,
@@ -49,8 +50,8 @@ impl Replica {
     }
 
     /// Starts the replica with all flags at their defaults except the kubeconfig and the addresses on which it listens.
-    pub fn start(&mut self) -> Result<(), String> {
-        let failed = |error| format!("cannot start {}: {error}", self.program.display());
+    pub fn start(&mut self) -> anyhow::Result<()> {
+        let failed = || format!("cannot start {}", self.program.display());
         let log = File::options().create(true).append(true).open(&self.log);
         let child = Command::new(&self.program)
             .arg(format!("--kubeconfig={}", self.kubeconfig.display()))
@@ -61,12 +62,12 @@ impl Replica {
             .env("POD_NAMESPACE", NAMESPACE)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(log.map_err(failed)?)
+            .stderr(log.with_context(failed)?)
             // Ctrl-C must reach only the demo, which then stops its replicas.
             .process_group(0)
             .kill_on_drop(true)
             .spawn()
-            .map_err(failed)?;
+            .with_context(failed)?;
         self.child = Some(child);
         Ok(())
     }
@@ -77,18 +78,15 @@ impl Replica {
     }
 
     /// Kills the process without warning, as a power cut does.
-    pub async fn kill(&mut self) -> Result<(), String> {
+    pub async fn kill(&mut self) -> anyhow::Result<()> {
         let Some(mut child) = self.child.take() else {
             return Ok(());
         };
-        child
-            .kill()
-            .await
-            .map_err(|error| format!("{}: {error}", self.name))
+        child.kill().await.with_context(|| self.name.clone())
     }
 
     /// Sends TERM, and does not wait until the process ends.
-    pub fn terminate(&self) -> Result<(), String> {
+    pub fn terminate(&self) -> anyhow::Result<()> {
         let Some(pid) = self.pid() else {
             return Ok(());
         };
@@ -96,25 +94,27 @@ impl Replica {
         let sent = std::process::Command::new("sh")
             .args(["-c", "kill -TERM \"$0\"", &pid.to_string()])
             .status();
-        match sent {
-            Ok(status) if status.success() => Ok(()),
-            Ok(status) => Err(format!("cannot stop {}: kill: {status}", self.name)),
-            Err(error) => Err(format!("cannot stop {}: {error}", self.name)),
-        }
+        let status = sent.with_context(|| format!("cannot stop {}", self.name))?;
+        ensure!(status.success(), "cannot stop {}: kill: {status}", self.name);
+        Ok(())
     }
 
     /// Waits until the process ends. Returns an error if the process fails, or if it has to be killed because it does
     /// not end in time. A replica that is not running has already stopped.
-    pub async fn until_stopped(&mut self) -> Result<(), String> {
+    pub async fn until_stopped(&mut self) -> anyhow::Result<()> {
         let Some(mut child) = self.child.take() else {
             return Ok(());
         };
-        match timeout(STOP_LIMIT, child.wait()).await {
-            Ok(Ok(status)) if status.success() => Ok(()),
-            Ok(Ok(status)) => Err(format!("{} was asked to stop and ended with {status}", self.name)),
-            Ok(Err(error)) => Err(format!("{}: {error}", self.name)),
-            Err(_) => Err(format!("{} was asked to stop and did not end", self.name)),
-        }
+        let name = &self.name;
+        let Ok(ended) = timeout(STOP_LIMIT, child.wait()).await else {
+            bail!("{name} was asked to stop and did not end");
+        };
+        let status = ended.with_context(|| name.clone())?;
+        ensure!(
+            status.success(),
+            "{name} was asked to stop and ended with {status}"
+        );
+        Ok(())
     }
 
     /// The exit status, if the process has ended and neither `kill` nor `until_stopped` has waited for its end.
@@ -125,7 +125,7 @@ impl Replica {
     }
 
     /// Waits until the replica is ready, which means that its lists are complete.
-    pub async fn until_ready(&self, limit: Duration) -> Result<(), String> {
+    pub async fn until_ready(&self, limit: Duration) -> anyhow::Result<()> {
         let is_ready = async || {
             let answer = get(self.health, "/readyz").await;
             answer.is_some_and(|answer| answer.starts_with("HTTP/1.1 200 "))
@@ -136,7 +136,7 @@ impl Replica {
             }
         };
         let ready = timeout(limit, polling).await;
-        ready.map_err(|_| format!("{} was not ready within {} s", self.name, limit.as_secs()))
+        ready.with_context(|| format!("{} was not ready within {} s", self.name, limit.as_secs()))
     }
 
     /// The value of a metric, or `None` without a response or a value.
@@ -167,9 +167,7 @@ async fn get(port: u16, path: &str) -> Option<String> {
     timeout(REQUEST_LIMIT, exchange).await.ok()?.ok()
 }
 
-fn free_port() -> Result<u16, String> {
+fn free_port() -> anyhow::Result<u16> {
     let address = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-    address
-        .map(|address| address.port())
-        .map_err(|error| format!("no free port: {error}"))
+    address.map(|address| address.port()).context("no free port")
 }

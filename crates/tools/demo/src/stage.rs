@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use anyhow::Context as _;
 use testbed::Store;
 use tokio::time::timeout;
 
@@ -17,12 +18,12 @@ pub enum End {
     /// Stopped by Ctrl-C or TERM.
     Stopped,
     /// A step failed, for this reason.
-    Failed(String),
+    Failed(anyhow::Error),
 }
 
 impl End {
     /// Returns the failure in `self` or, if there is none, the failure in `result`. Without a failure, returns `self`.
-    pub fn unless(self, result: Result<(), String>) -> Self {
+    pub fn unless(self, result: anyhow::Result<()>) -> Self {
         match (self, result) {
             (Self::Complete | Self::Stopped, Err(reason)) => Self::Failed(reason),
             (end, _) => end,
@@ -40,11 +41,11 @@ pub struct Stage {
 
 impl Stage {
     /// Starts the cluster and prints the addresses. The replicas are not running yet.
-    pub async fn start(program: &Path) -> Result<Self, String> {
+    pub async fn start(program: &Path) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new()
             .prefix("endpoint-copier-demo-")
             .tempdir()
-            .map_err(|error| format!("cannot create a folder: {error}"))?;
+            .context("cannot create a folder")?;
         let cluster = Cluster::start(folder.path()).await?;
         let mut replicas = Vec::new();
         for name in ["replica-1", "replica-2", "replica-3"] {
@@ -71,11 +72,11 @@ impl Stage {
     }
 
     /// The replica with this name.
-    pub fn replica(&mut self, name: &str) -> Result<&mut Replica, String> {
+    pub fn replica(&mut self, name: &str) -> anyhow::Result<&mut Replica> {
         let mut replicas = self.replicas.iter_mut();
         replicas
             .find(|replica| replica.name == name)
-            .ok_or_else(|| format!("{name:?} is not a replica"))
+            .with_context(|| format!("{name:?} is not a replica"))
     }
 
     /// Waits until the cluster satisfies `wanted`. The limit is measured from `since`. `what` names the step in an
@@ -86,10 +87,10 @@ impl Stage {
         limit: Duration,
         what: &str,
         wanted: impl Fn(&Store) -> bool,
-    ) -> Result<(), String> {
+    ) -> anyhow::Result<()> {
         let remaining = (since + limit).saturating_duration_since(Instant::now());
         let happened = timeout(remaining, self.cluster.store.until(wanted)).await;
-        happened.map_err(|_| format!("{what} did not happen within {} s", limit.as_secs()))
+        happened.with_context(|| format!("{what} did not happen within {} s", limit.as_secs()))
     }
 
     /// Stops all replicas. After a failure, prints information about it and keeps the logs.

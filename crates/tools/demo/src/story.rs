@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use anyhow::{Context as _, ensure};
 use serde_json::Value;
 use testbed::Store;
 use tokio::time::sleep;
@@ -29,7 +30,7 @@ const LEADER_METRIC: &str = "leader_election_master_status{name=\"f668ae63.endpo
 type Addresses = Option<BTreeSet<String>>;
 
 /// Plays the whole story. The error names the first step that failed.
-pub async fn play(stage: &mut Stage, service: Value) -> Result<(), String> {
+pub async fn play(stage: &mut Stage, service: Value) -> anyhow::Result<()> {
     let [one, two, three] = NODES;
     let first = begin(stage).await?;
 
@@ -61,7 +62,7 @@ pub async fn play(stage: &mut Stage, service: Value) -> Result<(), String> {
 }
 
 /// Starts three replicas, and waits until one of them leads and all are ready. Returns the name of the leader.
-async fn begin(stage: &mut Stage) -> Result<String, String> {
+async fn begin(stage: &mut Stage) -> anyhow::Result<String> {
     let since = Instant::now();
     for replica in &mut stage.replicas {
         replica.start()?;
@@ -77,7 +78,7 @@ async fn begin(stage: &mut Stage) -> Result<String, String> {
 }
 
 /// Freezes an API server and thaws it again. `default/kubernetes` lists it throughout.
-async fn freeze(stage: &mut Stage) -> Result<(), String> {
+async fn freeze(stage: &mut Stage) -> anyhow::Result<()> {
     let [one, two, three] = NODES;
     let since = Instant::now();
     stage.cluster.freeze(two, true);
@@ -96,7 +97,7 @@ async fn freeze(stage: &mut Stage) -> Result<(), String> {
 
 /// Kills the leader without warning, removes a node from `default/kubernetes`, and restarts the killed replica once the
 /// change is copied. Returns the name of the next leader.
-async fn take_over(stage: &mut Stage, leader: &str) -> Result<String, String> {
+async fn take_over(stage: &mut Stage, leader: &str) -> anyhow::Result<String> {
     let [one, two, three] = NODES;
     let killed = Instant::now();
     stage.replica(leader)?.kill().await?;
@@ -116,7 +117,7 @@ async fn take_over(stage: &mut Stage, leader: &str) -> Result<String, String> {
 
 /// Asks the leader to stop, so that it releases the Lease. Then adds the lost node to `default/kubernetes` again, and
 /// restarts the replica.
-async fn hand_over(stage: &mut Stage, leader: &str) -> Result<(), String> {
+async fn hand_over(stage: &mut Stage, leader: &str) -> anyhow::Result<()> {
     let [one, two, three] = NODES;
     let asked = Instant::now();
     stage.replica(leader)?.terminate()?;
@@ -137,7 +138,7 @@ async fn hand_over(stage: &mut Stage, leader: &str) -> Result<(), String> {
 }
 
 /// Waits until a replica other than the last leader holds the Lease. Returns its name.
-async fn elect(stage: &Stage, since: Instant, last: &str, how: &str) -> Result<String, String> {
+async fn elect(stage: &Stage, since: Instant, last: &str, how: &str) -> anyhow::Result<String> {
     let elected = |store: &Store| ![last, ""].contains(&holder(store).as_str());
     let limit = if last.is_empty() {
         STEP_LIMIT
@@ -150,7 +151,7 @@ async fn elect(stage: &Stage, since: Instant, last: &str, how: &str) -> Result<S
     Ok(leader)
 }
 
-async fn start_again(stage: &mut Stage, name: &str) -> Result<(), String> {
+async fn start_again(stage: &mut Stage, name: &str) -> anyhow::Result<()> {
     let since = Instant::now();
     stage.replica(name)?.start()?;
     stage.timeline.action(&format!("{name} is started again"));
@@ -161,7 +162,7 @@ async fn start_again(stage: &mut Stage, name: &str) -> Result<(), String> {
 }
 
 /// Changes `default/kubernetes`. Returns a time just before the change, so that the whole delay is measured.
-fn list_nodes(stage: &Stage, nodes: &[&str], what: &str) -> Result<Instant, String> {
+fn list_nodes(stage: &Stage, nodes: &[&str], what: &str) -> anyhow::Result<Instant> {
     let since = Instant::now();
     stage.cluster.list_nodes(nodes)?;
     stage.timeline.action(what);
@@ -169,7 +170,7 @@ fn list_nodes(stage: &Stage, nodes: &[&str], what: &str) -> Result<Instant, Stri
 }
 
 /// Waits until the copy of the VIP lists exactly the new addresses.
-async fn until_copied(stage: &Stage, since: Instant, old: &[&str], new: &[&str]) -> Result<(), String> {
+async fn until_copied(stage: &Stage, since: Instant, old: &[&str], new: &[&str]) -> anyhow::Result<()> {
     let set = |nodes: &[&str]| -> Addresses {
         (!nodes.is_empty()).then(|| nodes.iter().map(|node| (*node).to_owned()).collect())
     };
@@ -184,31 +185,28 @@ async fn until_copied(stage: &Stage, since: Instant, old: &[&str], new: &[&str])
 }
 
 /// Prints metrics of the replicas, and checks that exactly one replica leads.
-async fn report(stage: &mut Stage) -> Result<(), String> {
+async fn report(stage: &mut Stage) -> anyhow::Result<()> {
     println!("\n  /metrics of   leads   created   updated   (each since its start)");
     let mut leaders = 0;
     for replica in &stage.replicas {
         let name = &replica.name;
         let silent = || format!("{name} does not serve its metrics");
-        let leads = replica.metric(LEADER_METRIC).await.ok_or_else(silent)?;
+        let leads = replica.metric(LEADER_METRIC).await.with_context(silent)?;
         let mut writes = Vec::new();
         for operation in ["create", "update"] {
             let series = format!("endpoint_copier_slice_changes_total{{operation=\"{operation}\"}}");
-            writes.push(replica.metric(&series).await.ok_or_else(silent)?);
+            writes.push(replica.metric(&series).await.with_context(silent)?);
         }
         println!("  {name}     {leads}       {:<9} {}", writes[0], writes[1]);
         leaders += usize::from(leads == "1");
     }
-    if leaders == 1 {
-        println!("\nDone: every change was copied.");
-        Ok(())
-    } else {
-        Err(format!("{leaders} replicas lead instead of one"))
-    }
+    ensure!(leaders == 1, "{leaders} replicas lead instead of one");
+    println!("\nDone: every change was copied.");
+    Ok(())
 }
 
 /// Prints commands to try, and continues the timeline until someone stops the demo. Restarts replicas that have ended.
-pub async fn continue_until_stopped(stage: &mut Stage) -> Result<(), String> {
+pub async fn continue_until_stopped(stage: &mut Stage) -> anyhow::Result<()> {
     print_commands(stage)?;
     let store = stage.cluster.store.clone();
     let mut seen = View::of(&store);
@@ -261,10 +259,10 @@ impl View {
     }
 }
 
-fn print_commands(stage: &mut Stage) -> Result<(), String> {
+fn print_commands(stage: &mut Stage) -> anyhow::Result<()> {
     let kubeconfig = stage.cluster.kubeconfig.display().to_string();
     let leader = stage.replica(&holder(&stage.cluster.store))?;
-    let (metrics, pid) = (leader.metrics, leader.pid().ok_or("the leader does not run")?);
+    let (metrics, pid) = (leader.metrics, leader.pid().context("the leader does not run")?);
     println!("\nEverything keeps running until Ctrl-C, and the timeline continues. In another terminal:");
     let try_this = |why: &str, command: &str| println!("\n  # {why}\n  {command}");
     try_this("first", &format!("export KUBECONFIG={kubeconfig}"));
