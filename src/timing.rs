@@ -62,7 +62,7 @@ pub const REMOVAL_LIMIT: Duration = Duration::from_secs(5);
 pub const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
 
 /// How long an address is ejected after a failure: during this time, it is tried after all others. If the address fails
-/// again soon afterwards, its next ejection lasts twice as long, up to [`MAX_EJECTION`].
+/// again soon afterward, its next ejection lasts twice as long, up to [`MAX_EJECTION`].
 pub const EJECTION: Duration = Duration::from_secs(10);
 
 /// The longest ejection of an address that keeps failing.

@@ -34,7 +34,7 @@ pub struct ServerFacts {
     pub ahead: Option<f64>,
 }
 
-/// The certificate of a server, whose issuer is not verified.
+/// A server's certificate, whose issuer is not verified.
 #[derive(Debug)]
 pub struct ServingCertificate(CertificateDer<'static>);
 

@@ -85,8 +85,8 @@ impl Writer {
     }
 
     /// Carries out the plan for a Service in this order: deletes of copies for which consent is missing, creates,
-    /// updates, deletes of other copies, deletes of leftovers of the Go operator. Among the updates, those that take
-    /// endpoints out follow those that do not, and those that empty copies come last. A contested copy that serves
+    /// updates, deletes of other copies, and deletes of leftovers of the Go operator. Among the updates, those that
+    /// take endpoints out follow those that do not, and those that empty copies come last. A contested copy that serves
     /// clients as planned may be left for later; see [`Writer::contested`].
     ///
     /// After any failure, leftovers are not deleted. After a failure other than a refusal:

@@ -29,8 +29,9 @@ pub struct Snapshot {
     /// Copies of sources for which consent was never given or was withdrawn. They are deleted, or become copies of
     /// another source, even if another rule would keep them.
     pub without_consent: BTreeSet<SliceKey>,
-    /// Copies whose source slice has the same name as another Service, such as `db-replica` if the source is `db`. If
-    /// the slice no longer exists, it probably belonged to the other Service.
+    /// Copies whose source slice has the name of another Service, if that name consists of the name of the source, a
+    /// dash and one more word, such as `db-replica` for the source `db`. If the slice no longer exists, it probably
+    /// belonged to the other Service.
     pub named_after_others: BTreeSet<SliceKey>,
     /// Our copies for the Service.
     pub copies: SlicesByKey,

@@ -70,8 +70,8 @@ pub struct TargetFacts {
     pub last_success: Option<Moment>,
     /// Other addresses of the family that work on this port while the target fails: each returned 2xx to an attempt
     /// that began after the first failure of the target's current run, and has not failed since. The last failure of
-    /// the run came at least 300 ms after its first such response, or 3 s if the failures might be due to an etcd
-    /// stall.
+    /// the run came at least 300 ms after the first such response of the address, or 3 s if the failures might be due
+    /// to an etcd stall.
     pub contrasts: BTreeSet<IpAddr>,
     /// Whether another replica objects to the suspicion, because the target answers the probes of that replica.
     pub has_objection: bool,

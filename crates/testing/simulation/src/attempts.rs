@@ -1,4 +1,4 @@
-//! The probe results of each replica that section 7 of docs/contributing/rules.md depends on. This module follows the
+//! For each replica, the probe results that section 7 of docs/contributing/rules.md depends on. This module follows the
 //! rules, not the operator's code. Where the rules define no exact time, the module is lenient, so every violation that
 //! it helps to find is real.
 
@@ -26,7 +26,7 @@ const DOWN_AFTER: usize = 3;
 /// again.
 const RELAPSE_WINDOW: Duration = Duration::from_secs(600);
 
-/// A server that has answered for longer than its rise by this much has certainly risen.
+/// A server that has answered for this much longer than its rise lasts has certainly risen.
 const RISE_MARGIN: Duration = Duration::from_secs(15);
 
 /// A run of failures.

@@ -1,4 +1,4 @@
-//! Parses a URL and a method: verb, kind, namespace, name, query.
+//! Parses a URL and a method: verb, kind, namespace, name and query.
 
 use crate::{
     kinds::{self, Kind, Storage},

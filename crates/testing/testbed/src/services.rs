@@ -1,4 +1,4 @@
-//! Fields of a Service that the API server sets: defaults, cluster IPs, node ports (`SetDefaults_Service`, the
+//! Fields of a Service that the API server sets: defaults, cluster IPs and node ports (`SetDefaults_Service` and the
 //! allocators of pkg/registry/core/service).
 
 use crate::object::{self, array};

@@ -331,7 +331,7 @@ impl Calls {
         let mut relists = self.relists.lock();
         let pause = relists.next(has_worked);
         if relists.are_many() {
-            self.change_server("each of its watches fails at once");
+            self.change_server("each of its watches fails immediately");
         }
         pause
     }
