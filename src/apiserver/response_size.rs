@@ -25,9 +25,9 @@ pub(super) const LARGEST_OBJECT: usize = 13 * MIB;
 /// only for logs.
 const MAX_ERROR: usize = 64 * 1024;
 
-/// The total size of incomplete responses in memory above which those of more than [`FAIR_SHARE`] are abandoned.
-/// Without this limit, a proxy that sends endless responses to all watches would exceed the memory limit, even if no
-/// single response is too large.
+/// If incomplete responses in memory exceed this total size, those larger than [`FAIR_SHARE`] are abandoned. Without
+/// this limit, endless responses from a proxy to all watches would exceed the memory limit, even if no single response
+/// is too large.
 const LARGEST_TOTAL: usize = 24 * MIB;
 
 /// A response of up to this size continues, whatever the total is, because few objects are larger.

@@ -45,8 +45,8 @@ impl View {
         }
     }
 
-    /// Waits until a leader whose term begins now must release the Lease: no watch of some kind works, and at least one
-    /// watch of that kind has been failing for [`BLIND`]. Returns the names of all such kinds. Does not return before
+    /// Waits until a leader whose term begins now must release the Lease: there is a kind of which no watch works, and
+    /// at least one watch has been failing for [`BLIND`]. Returns the names of all such kinds. Does not return before
     /// the term has lasted for [`BLIND`]. Otherwise, if all replicas saw too little, each new leader would release the
     /// Lease immediately.
     pub(super) async fn blind(&self) -> String {

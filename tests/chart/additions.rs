@@ -72,7 +72,7 @@ fn the_test_pod_runs_status_with_settings_of_the_operator() {
         let test = find(&rendered, "Pod", "-test-status");
         let annotations = &test["metadata"]["annotations"];
         assert_eq!(annotations["helm.sh/hook"], "test");
-        // Helm 3 deletes a hook that succeeded before `helm test --logs` reads its log, and then fails.
+        // With `hook-succeeded`, Helm 3 deletes the Pod before `helm test --logs` reads its log, and then fails.
         assert_eq!(annotations["helm.sh/hook-delete-policy"], "before-hook-creation");
         let (status, manager) = (&test["spec"]["containers"][0], container(&rendered));
         assert_eq!(status["command"], json!(["/endpoint-copier-operator", "status"]));

@@ -11,7 +11,7 @@ use crate::scrape::{eventful, families, labels, page};
 
 const FILE: &str = "dashboards/endpoint-copier-operator.json";
 
-/// The copy in the chart. Charts cannot read files outside their folder, and packages do not contain links.
+/// The copy in the chart. Charts cannot read files outside their folder, and packages do not contain symbolic links.
 const CHART_COPY: &str = "charts/endpoint-copier-operator/files/dashboard.json";
 
 /// Labels that Prometheus adds to scraped metrics.

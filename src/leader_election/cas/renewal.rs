@@ -4,12 +4,12 @@
 //! first. The term counts from when the applied try was sent or, if it is unknown which try was applied, from when the
 //! first try was sent.
 //!
-//! While the watch works, a lost response does not end the term. For example, a renewal is sent 2 s before the
-//! deadline, as by default, and each request takes 1.5 s. Then no further request can succeed in time: a repetition is
-//! rejected 2.5 s after the first try, and the response to a renewal of the new version would arrive after 3 s at the
-//! earliest. But the watch shows the new version as soon as it is written. The new version has the renewal time that
-//! only this renewal sets, so the API server has applied the renewal. If the watch has just ended and takes 1.5 s to
-//! restart, nothing shows the result in time, and the term is lost.
+//! While the watch works, a lost response does not end the term. Suppose that a renewal is sent 2 s before the
+//! deadline, which is the default, and that each request takes 1.5 s. Then no further request can succeed in time: a
+//! repetition is rejected 2.5 s after the first try, and the response to a renewal of the new version would arrive
+//! after 3 s at the earliest. But the watch shows the new version as soon as it is written. The new version has the
+//! renewal time that only this renewal sets, so the API server has applied the renewal. If the watch has just ended and
+//! takes 1.5 s to restart, nothing shows the result in time, and the term is lost.
 
 use std::future::ready;
 use std::time::Duration;

@@ -32,7 +32,7 @@ use page::{MetricsPage, metrics, number, unix};
 pub use probes::ProbeMetrics;
 pub use services::Services;
 
-/// From the time of a write on the same machine to more than twice the time limit of a write, in seconds.
+/// From the duration of a write on the same machine to more than twice the time limit of a write, in seconds.
 const PROPAGATION_BUCKETS: [f64; 15] = [
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
 ];
@@ -77,7 +77,7 @@ metrics! {
              Services that are out of sync."),
         syncs: page.counters("endpoint_copier_syncs_total",
             "Syncs of a managed Service by result. error: the sync will be retried; refused: it usually needs manual \
-             action, see the Service's Events; requeued: it waits for a list or a watch, for example until the watch \
+             action (see the Service's Events); requeued: it waits for a list or a watch, for example until the watch \
              shows the previous write.", &["result"]),
         slice_changes: page.counters("endpoint_copier_slice_changes_total",
             "Writes of copies that the API server acknowledged, by operation.", &["operation"]),

@@ -15,8 +15,8 @@ pub fn copy_name(service: &str, source: &EndpointSlice) -> String {
     name_of_copy(service, &source.key(), &source.address_type)
 }
 
-/// The name of the copy of a source slice in this family. If the slice is of the other family, the addresses of the
-/// copy come from Nodes.
+/// The name of a source slice's copy in this family. If the slice is of the other family, the addresses of the copy
+/// come from Nodes.
 #[must_use]
 pub fn copy_name_in(service: &str, source: &EndpointSlice, family: Family) -> String {
     name_of_copy(service, &source.key(), family.as_str())

@@ -127,12 +127,12 @@ reasons! {
         means: "The source has no endpoints in any of the Service's IP families, or it has endpoints in only one of \
             them and the `ipFamilyPolicy` of the Service is `RequireDualStack`. The operator never sends this Event \
             for `default/kubernetes`, because it takes the addresses of the missing family from Nodes.",
-        remedy: "Give the source endpoints of that family, or run the command in the message. If the second family is \
-            missing, the command removes it with `ipFamilyPolicy: SingleStack`. If the first family of a Service with \
-            a cluster IP is missing, the command deletes and recreates the Service, because the first family cannot \
-            change; this interrupts the traffic of the Service.";
+        remedy: "Give the source endpoints of the missing family, or run the command in the message. If the second \
+            family is missing, the command removes it with `ipFamilyPolicy: SingleStack`. If the first family of a \
+            Service with a cluster IP is missing, the command deletes and recreates the Service, because the first \
+            family cannot change; this interrupts the traffic of the Service.";
 
-    /// In an IP family that the API source lacks, copies lack an API server, or Nodes cannot be listed.
+    /// Copies lack an API server in an IP family that the API source lacks, or Nodes cannot be listed.
     FamilyIncomplete, leaves_undone: false,
         means: "The Service wants an IP family that `default/kubernetes` lacks, so the operator takes the addresses in \
             that family from Nodes. The addresses of some API servers are unknown, are not unique, or have never \

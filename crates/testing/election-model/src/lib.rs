@@ -55,8 +55,8 @@ pub enum Mutant {
     FenceFromReply,
     /// A deleted Lease immediately counts as free.
     DeletedIsFree,
-    /// A candidate that was itself the last holder that it saw recreates a deleted Lease, or fills an emptied one, even
-    /// without a term.
+    /// If the last holder that a candidate saw was the candidate itself, it recreates a deleted Lease, or fills an
+    /// emptied one, even without a term.
     FormerLeaderWritesAgain,
     /// A Lease that names a candidate confirms its renewal, regardless of the Lease's version and renewTime.
     NamedIsApplied,

@@ -10,7 +10,7 @@ use crate::timing::CHECK_PERIOD;
 /// The maximum number of lists in one check.
 const LISTS: usize = 8;
 
-/// A list that takes longer than this is too expensive for the API server to be requested in every check.
+/// A list that takes longer than this costs the API server too much to be requested in every check.
 const SLOW_LIST: Duration = Duration::from_secs(1);
 
 /// The longest pause of a part whose list is slow. After the pause, the part still waits for its turn.

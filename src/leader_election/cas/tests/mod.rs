@@ -244,7 +244,7 @@ async fn a_lease_deleted_after_our_term_is_not_recreated_at_once() {
     assert!(attempt(&lock(&server, observer)).await.unwrap());
 }
 
-/// The candidate has not read the Lease for some time, during which the Lease may have existed again.
+/// The candidate has not read the Lease for some time, during which the Lease may have been created and deleted again.
 #[tokio::test(start_paused = true)]
 async fn the_wait_for_a_missing_lease_restarts_after_a_gap() {
     let observer = seen(held("another", "2026-01-01T00:00:00.000000Z"));

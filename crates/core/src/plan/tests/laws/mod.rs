@@ -115,8 +115,8 @@ impl History {
     }
 }
 
-/// Whether somebody edited a copy by hand. The endpoints of an edited copy stay if the source is empty and the copy is
-/// held, and while an annotation is invalid.
+/// Whether somebody edited a copy by hand. The endpoints of an edited copy stay while the source is empty and the copy
+/// is held, and while an annotation is invalid.
 fn was_edited(copy: &EndpointSlice) -> bool {
     label_of(&copy.metadata, "edited").is_some()
 }
