@@ -248,8 +248,8 @@ impl Channel {
         pool.has_other(&connection.address, now) && (is_read || pool.is_clear(now))
     }
 
-    /// Sends a hedge over its own connection, to a server with as few tries of the request as possible. The result does
-    /// not count for or against any server.
+    /// Sends a hedge over its own connection, to a server that has been sent as few tries of the request as possible.
+    /// The result does not count for or against any server.
     async fn send_hedged(
         &self,
         request: Request<Body>,

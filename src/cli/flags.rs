@@ -192,8 +192,8 @@ pub(super) struct Flags {
     #[arg(long, value_name = "HOST:PORT", help_heading = "API servers", value_delimiter = ',', value_parser = server)]
     api_server_address: Vec<ServerAddress>,
 
-    /// enforce: copies of default/kubernetes show API servers that fail probes as not ready; observe: the operator only
-    /// reports these servers; off: no probes
+    /// enforce: API servers that fail probes are shown as not ready in copies of default/kubernetes; observe: the
+    /// operator only reports these servers; off: no probes
     #[arg(long, value_name = "MODE", help_heading = "Probes", default_value = "enforce", value_parser = probe_mode)]
     probe: ProbeMode,
 

@@ -18,7 +18,7 @@ use crate::config::{LogConfig, LogFormat};
 /// Directives that make libraries quieter, each with the range of requested levels to which it applies. A name stands
 /// for all crates whose names begin with it.
 const QUIET_LIBRARIES: [(&str, RangeInclusive<LevelFilter>); 4] = [
-    // The crate for leader election logs each attempt that fails because another replica holds the Lease, at info.
+    // The crate for leader election logs, at info, each attempt that fails because another replica holds the Lease.
     (
         "kube_leader_election=warn",
         LevelFilter::INFO..=LevelFilter::TRACE,
@@ -46,10 +46,10 @@ const WITHOUT_BODIES: &str = "kube_client=error,kube_runtime=error";
 /// memory.
 const WAITING_LINES: usize = 1024;
 
-/// Sends the logs of this process and its libraries, and panics, to standard error. Text is in color if standard error
-/// is a terminal and `NO_COLOR` is unset or empty. Call this once. A separate thread writes the lines, the last of them
-/// when the guard is dropped. If standard error is a pipe that nothing reads, lines are lost, but the operator
-/// continues to work.
+/// Sends panic messages, and the logs of this process and its libraries, to standard error. Text is in color if
+/// standard error is a terminal and `NO_COLOR` is unset or empty. Call this once. A separate thread writes the lines,
+/// the last of them when the guard is dropped. If standard error is a pipe that nothing reads, lines are lost, but the
+/// operator continues to work.
 #[must_use = "the last lines are written when it is dropped"]
 pub fn init(log: &LogConfig) -> WorkerGuard {
     let color = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());

@@ -371,5 +371,5 @@ async fn missing_rights_are_named_on_a_real_api_server() {
     let (_, hostile) = diagnosis(&cluster).await;
     let (result, detail) = check(&hostile, "rights");
     assert_eq!(result, "unknown", "{detail}");
-    assert!(detail.contains("which is no Pod"), "{detail}");
+    assert!(detail.contains("which is not a Pod"), "{detail}");
 }

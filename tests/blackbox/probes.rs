@@ -386,7 +386,7 @@ on_both! {
         until_out(cluster, &[], RETURNS).await;
     }
 
-    /// Such a replica leads as soon as its caches are filled, so it may plan before it has probed any server.
+    /// The new replica leads as soon as its caches are filled, so it may plan before it has probed any server.
     /// Rule: 7.stays-out, 7.new-leader
     async fn replica_that_leads_at_once_keeps_a_frozen_server_out(cluster: &mut Cluster) {
         let (mut operator, _) = one_replica(cluster, 0, &SHORT_LEASE).await;

@@ -79,7 +79,8 @@ async fn waiting(client: &Client) -> f64 {
     values.filter_map(|value| value.parse::<f64>().ok()).sum()
 }
 
-/// Changes the source this many times, with a pause after each, and returns how long the copy took, in ascending order.
+/// Changes the source this many times, with a pause after each, and returns how long each copy took, in ascending
+/// order.
 async fn latencies(cluster: &Cluster, changes: u8, pause: Duration) -> Vec<Duration> {
     let history = cluster.watch_slices("default", "kubernetes-vip").await;
     let mut took = Vec::new();

@@ -71,7 +71,7 @@ struct Inner {
     first_listed: OnceLock<Instant>,
     hearing: Mutex<Hearing>,
     report: watch::Sender<Arc<Report>>,
-    /// The target whose first failure makes all targets without failures due.
+    /// The target whose first failure causes an early probe of all other targets that have no failures.
     rounds: watch::Sender<Option<Target>>,
     /// The last argument of [`Wiring::on_unhealthy`].
     unhealthy: Mutex<BTreeMap<ServerAddress, Unhealthy>>,
@@ -151,7 +151,7 @@ impl Probes {
         self.0.targets.lock().suspects()
     }
 
-    /// Whether this replica may object to a suspicion of this target, unless it runs on the node of the target.
+    /// Whether this replica may object to a suspicion of this target, provided that the target is on another node.
     pub(super) fn is_clearly_well(&self, target: Target) -> bool {
         let now = self.now();
         self.0.targets.lock().is_clearly_well(target, now)

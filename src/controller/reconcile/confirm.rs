@@ -63,9 +63,9 @@ impl Reconciler {
         Ok(false)
     }
 
-    /// Returns the sources that must be read first, because this plan deletes copies for lack of their consent. Copies
-    /// that this replica has written in this term do not count: it saw the consent of their sources then, so its view
-    /// without that consent is newer than the write.
+    /// Returns the sources that must be read first, because this plan deletes copies to which these sources do
+    /// not consent. Copies that this replica has written in this term do not count: it saw the consent of their sources
+    /// then, so its view without that consent is newer than the write.
     pub(super) fn refusing_sources(&self, snapshot: &Snapshot, plan: &Plan) -> BTreeSet<ServiceKey> {
         let deleted = plan
             .withdrawn

@@ -278,7 +278,7 @@ async fn service_account(client: &Client, leader: &Leader) -> Result<String, Unk
     // Anyone who may write the Lease can choose this text, which becomes part of a path.
     let is_name = |sign: char| sign.is_ascii_alphanumeric() || sign == '-' || sign == '.';
     if pod.is_empty() || !pod.chars().all(is_name) || pod.contains("..") {
-        return Err(Unknown(format!("the Lease names {holder}, which is no Pod")));
+        return Err(Unknown(format!("the Lease names {holder}, which is not a Pod")));
     }
     let request = Request::get(format!("/api/v1/namespaces/{namespace}/pods/{pod}")).body(Vec::new());
     let answer = answer_to(client, request).await.map_err(|error| {

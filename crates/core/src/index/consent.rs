@@ -9,8 +9,8 @@ use crate::model::{
     is_dns_label, named_after, provenance::Provenance,
 };
 
-/// Earlier decisions about consent for one Service, by source. A decision can require a search of all grants in a
-/// namespace.
+/// Earlier decisions about consent for one Service, by source. They are kept because a decision can require a search of
+/// all grants in a namespace.
 type Consents = HashMap<ServiceKey, Consent>;
 
 /// Pairs of a source and a managed Service that asks for it.

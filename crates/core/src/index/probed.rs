@@ -92,8 +92,8 @@ impl Index {
             shown.retain(|address, _| listed.contains(address) || !families.contains(&Family::of(*address)));
         }
         // An address that only a copy shows could be forged, and an address that only a Node has might never be used.
-        // Neither may displace an address that a copy shows and that the API servers or a Node confirm. A forged one
-        // may not displace one of a Node either.
+        // Neither may displace an address that a copy shows and that the API servers or a Node confirm. Nor may a
+        // forged address displace an address that only a Node has.
         let own = self.own_addresses_of_api_servers();
         let rank = |address: &IpAddr| match shown.contains_key(address) {
             true if own.contains(address) || coming.contains_key(address) => 0,

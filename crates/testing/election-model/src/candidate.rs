@@ -169,7 +169,7 @@ impl Election {
                 let candidate = &mut state.candidates[i];
                 match verb {
                     Some(verb) => candidate.attempt = write(state.jumped[i], i, now, verb),
-                    // Nothing may be written, for example because the Lease names another holder, so a term ends.
+                    // Nothing may be written, for example because the Lease names another holder, so any term ends.
                     None => candidate.term = None,
                 }
             }

@@ -35,8 +35,7 @@ pub enum LeaseHarm {
 pub enum Edit {
     /// The copy gets other endpoints.
     Endpoints,
-    /// The copy is annotated with a resourceVersion of its source slice that does not exist yet, and loses its
-    /// endpoints.
+    /// The copy is annotated with a future resourceVersion of its source slice, and loses its endpoints.
     NewerSource,
     /// The copy is deleted.
     Deleted,

@@ -306,8 +306,8 @@ fn distribution(spec: &ServiceSpec) -> Option<Distribution> {
 /// servers accept more.
 const MAX_PORTS: usize = 100;
 
-/// The maximum size in bytes of the names and the values of `appProtocol` of these ports together. A hundred ports with
-/// the longest names and ordinary values fit. Without this limit, the Services of one tenant could take several times as
+/// The maximum total size, in bytes, of the names and `appProtocol` values of these ports. A hundred ports with the
+/// longest names and ordinary values fit. Without this limit, the Services of one tenant could take several times as
 /// much memory.
 const MAX_PORT_TEXT: usize = 16 * 1024;
 

@@ -10,7 +10,7 @@ use crate::testing::{Build, BuildService, BuildSlice, node, owner, plain_service
 /// The label that the backup tool adds.
 const RESTORED_BY: &str = "velero.io/restore-name";
 
-/// Changes a copy as the restore of a backup of another cluster does.
+/// Changes a copy in the way that a restore from another cluster's backup does.
 fn restore(copy: &mut EndpointSlice) {
     *copy = copy
         .clone()
