@@ -39,7 +39,7 @@ demo: ## shows the operator at work without a cluster; KEEP=1 keeps it running f
 test: ## runs all tests; ARGS= is passed to the test runner
 	$(CARGO) test $(LOCKED) --workspace --doc --quiet
 	@if ! $(CARGO) nextest --version >/dev/null 2>&1; then \
-	  $(if $(KUBEBUILDER_ASSETS),,echo 'skipped: the tests that end in on_api_server or in_namespaces: $(NEEDS)';) \
+	  $(if $(KUBEBUILDER_ASSETS),,echo 'skipped: the tests whose names end in on_api_server or in_namespaces: $(NEEDS)';) \
 	  set -x; exec $(CARGO) test $(LOCKED) --workspace --lib --bins --tests --no-fail-fast $(ARGS); \
 	elif [ -n '$(SKIPPED)' ]; then \
 	  $(CARGO) nextest list $(LOCKED) --workspace --message-format oneline -E '$(SKIPPED)' | \
@@ -50,7 +50,7 @@ test: ## runs all tests; ARGS= is passed to the test runner
 	fi
 
 test-chart: ## runs only the tests of the Helm chart; make tools installs Helm for them
-	@$(if $(KUBEBUILDER_ASSETS),,echo 'skipped: the tests that end in on_api_server: $(NEEDS)')
+	@$(if $(KUBEBUILDER_ASSETS),,echo 'skipped: the tests whose names end in on_api_server: $(NEEDS)')
 	$(CARGO) test $(LOCKED) --test chart --no-fail-fast $(ARGS)
 
 # The library that draws the pictures comes from npm. Chromium and Node.js must be installed.
@@ -91,7 +91,7 @@ fmt: ## formats the code
 build: ## builds the release binary, target/release/endpoint-copier-operator
 	GIT_COMMIT=$(GIT_COMMIT) $(CARGO) build $(LOCKED) --release --package endpoint-copier-operator
 
-size: ## builds the release binary and checks that it has at most 10,000,000 bytes (amd64)
+size: ## builds the release binary and checks that it is at most 10,000,000 bytes in size (amd64)
 	@$(MAKE) --no-print-directory build
 	@bytes=$$(wc -c < $(TARGET)/release/endpoint-copier-operator); \
 	echo "size: $$bytes bytes"; [ "$$bytes" -le 10000000 ]
@@ -120,7 +120,7 @@ rig: build ## checks a whole cluster in network namespaces (root on Linux): ARGS
 run: ## runs the operator against the current kubeconfig context, without leader election; ARGS= adds flags
 	$(CARGO) run $(LOCKED) --workspace --bin endpoint-copier-operator -- --leader-elect=false $(ARGS)
 
-tools: ## installs what is missing beyond Rust and a C compiler, and prints what it did
+tools: ## installs missing tools, except Rust and a C compiler, and prints what it did
 	@cc --version >/dev/null 2>&1 || { echo 'tools: no C compiler: install gcc or clang (cc)'; exit 1; }
 	@for tool in fmt:rustfmt clippy:clippy; do \
 	  if $(CARGO) $${tool%%:*} --version >/dev/null 2>&1; then echo "tools: $${tool##*:} is installed"; \
