@@ -42,7 +42,7 @@ fn notes_mention_unusual_values() {
             ),
             (
                 "vip.loadBalancerIP=192.0.2.1,vip.keep=false",
-                "without vip.create the chart creates no Service, so these values have no effect: vip.keep, vip.loadBalancerIP.",
+                "without vip.create, the chart creates no Service, so these values have no effect: vip.keep, vip.loadBalancerIP.",
             ),
             (
                 "vip.allocateLoadBalancerNodePorts=false",

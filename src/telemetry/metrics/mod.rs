@@ -114,9 +114,9 @@ metrics! {
             "Switches from one API server address to another, by any API client in this replica; the log has both \
              addresses. If there are more than a few an hour, an API server or the network has a problem."),
         clock_skew: page.gauge("endpoint_copier_clock_skew_seconds",
-            "The smallest difference between the clocks of this replica and the API server that is consistent with the \
-             last response: positive if this replica is ahead, negative if it is behind. A difference affects only the \
-             times in logs, Events, conditions, metrics, copies and the Lease."),
+            "The difference between the clocks of this replica and the API server, as the smallest value that is \
+             consistent with the last response: positive if this replica is ahead, negative if it is behind. A \
+             difference affects only the times in logs, Events, conditions, metrics, copies and the Lease."),
     }
     with {
         registry: Registry = page.registry.clone(),
