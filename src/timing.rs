@@ -182,8 +182,8 @@ pub const MAX_PROBE_LIMIT: Duration = Duration::from_secs(2);
 /// The time after which the next attempt starts in parallel with an unanswered one, on its own connection.
 pub const PROBE_OVERLAP: Duration = Duration::from_millis(500);
 
-/// The pause after a response that counts as a failure, or an invalid certificate. Once the server has failed often
-/// enough to count as down, the probe period applies instead. ADR 0014 says why the pause is not longer.
+/// The pause after an attempt that failed on an established connection, or because of an invalid certificate. ADR 0014
+/// says why it is not longer. Once the server is down, the probe period applies instead of all these pauses.
 pub const PROBE_RESPONSE_PAUSE: Duration = Duration::from_millis(300);
 
 /// The pause after any other failed attempt to connect. Such an attempt costs the server little.

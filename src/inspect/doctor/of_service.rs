@@ -1,6 +1,7 @@
 //! The checks of one Service. All functions are pure.
 
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 
 use super::facts::{Facts, ServerAnswer, ServiceFacts};
 use super::{Check, CheckResult};
@@ -251,11 +252,11 @@ fn tls_san(service: &ServiceFacts, facts: &Facts) -> Option<Check> {
     let is_missing = |name: &&String| lacking.iter().any(|(_, server)| server.missing.contains(*name));
     let missing: Vec<_> = names.iter().filter(is_missing).collect();
     let missing_names = a_few(&missing);
-    let detail = format!(
-        "the certificate of {} is not valid for {missing_names}, but for {}",
-        a_few(lacking.iter().map(|(target, _)| target)),
-        first.names.join(", ")
-    );
+    let servers = a_few(lacking.iter().map(|(target, _)| target));
+    let mut detail = format!("the certificate of {servers} is not valid for {missing_names}");
+    if lacking.iter().all(|(_, server)| server.names == first.names) {
+        _ = write!(detail, ", but for {}", first.names.join(", "));
+    }
     let remedy = format!(
         "Add {missing_names} to tls-san in the configuration of each of these servers and restart rke2-server or k3s. \
          With kubeadm, add {missing_names} to apiServer.certSANs and renew the certificate of the API server."

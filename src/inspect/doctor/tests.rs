@@ -444,19 +444,6 @@ fn names_of_serving_certificates_are_checked() {
             },
             Some((Warning, "not valid for api.example.com")),
         ),
-        // The first server lacks only the host name, and the second one only the address.
-        (
-            "tls-san",
-            |facts| {
-                facts.services[0]
-                    .announced
-                    .host_names
-                    .insert("api.example.com".to_owned());
-                lacks(facts, "192.0.2.1:6443", "api.example.com");
-                lacks(facts, "192.0.2.2:6443", VIP);
-            },
-            Some((Failed, "not valid for 192.0.2.100, api.example.com")),
-        ),
         // Another Service has that address.
         (
             "tls-san",
@@ -480,6 +467,30 @@ fn names_of_serving_certificates_are_checked() {
             None,
         ),
     ]);
+}
+
+#[test]
+fn missing_names_of_all_certificates_are_reported_together() {
+    let mut facts = facts();
+    let host_name = "api.example.com";
+    facts.services[0]
+        .announced
+        .host_names
+        .insert(host_name.to_owned());
+    edit_server(&mut facts, "192.0.2.1:6443", |server| {
+        server.missing.insert(host_name.to_owned());
+        server.names.push(VIP.to_owned());
+    });
+    edit_server(&mut facts, "192.0.2.2:6443", |server| {
+        _ = server.missing.insert(VIP.to_owned())
+    });
+    // A missing host name alone would be only a warning. The names in the certificates differ, so none are shown.
+    let detail =
+        "the certificate of 192.0.2.1:6443, 192.0.2.2:6443 is not valid for 192.0.2.100, api.example.com";
+    assert_eq!(
+        result(&facts, "tls-san"),
+        Some((CheckResult::Failed, detail.to_owned()))
+    );
 }
 
 #[test]

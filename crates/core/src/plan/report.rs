@@ -55,7 +55,7 @@ pub(super) fn loops(source: &Source, loops: &BTreeSet<IpAddr>, plan: &mut Plan) 
         plan.find(
             Reason::EndpointIsVip,
             format!(
-                "{} lists {}, which this Service itself announces, so traffic would come back to the Service. The copies leave it out while another endpoint of its family remains. Correct the source; API servers list their --advertise-address (advertise-address in config.yaml of RKE2 and K3s)",
+                "{} lists {}, an address of this Service itself, so traffic would come back to the Service. The copies leave it out while another endpoint of its family remains. Correct the source; API servers list their --advertise-address (advertise-address in config.yaml of RKE2 and K3s)",
                 source.key,
                 a_few(loops)
             ),
