@@ -87,11 +87,11 @@ where
         } else {
             (ANSWER_LIMIT, BODY_LIMIT)
         };
-        let answer = self.inner.clone().oneshot(request);
+        let inner = self.inner.clone();
         let incoming = self.incoming.clone();
         let sent = Timestamp::now();
         async move {
-            let answer = timeout(answer_limit, answer)
+            let answer = timeout(answer_limit, inner.oneshot(request))
                 .await
                 .map_err(|_| TimedOut(answer_limit))?
                 .map_err(Into::into)?;

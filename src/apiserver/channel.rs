@@ -266,7 +266,9 @@ impl Channel {
         let (address, stream) = dialer.dial(servers, factor).await?;
         hedge.set_server(address.clone());
         let until_down = dialer.until_down(address.clone());
-        let connection = Arc::new(Connection::over(stream, address, factor, until_down).await?);
+        // Each future around this one would otherwise have room for the state of a handshake, which few requests need.
+        let connection = Connection::over(stream, address, factor, until_down).boxed();
+        let connection = Arc::new(connection.await?);
         let in_flight = InFlight::new(self, &connection, &request).without_blame();
         let answer = connection.send(request).await;
         let answer = answer.map_err(|NoAnswer { error, .. }| error)?;
