@@ -69,7 +69,7 @@ impl Index {
     pub fn needs_grants(&self) -> bool {
         let has_undecided = |service: &ServiceKey| {
             let mut known = Consents::new();
-            let mut copies = self.copies.of(service).filter(|copy| copy.is_copy_for(service));
+            let mut copies = self.copies.copies_for(service);
             copies.any(|copy| self.consent_of_copy(service, copy, &mut known) == Consent::Unknown)
         };
         let may_be_undecided = !self.services_listed || !self.grants.are_known();
@@ -169,11 +169,9 @@ impl Index {
                 let may_be_meant = |claimed: Provenance<'_>| {
                     self.source_slice(&claimed).is_none() || self.sources_of(&claimed).iter().any(&is_meant)
                 };
-                copy.is_copy_for(service)
-                    && copy.metadata.deletion_timestamp.is_none()
-                    && copy.provenance().is_some_and(may_be_meant)
+                copy.metadata.deletion_timestamp.is_none() && copy.provenance().is_some_and(may_be_meant)
             };
-            let copies = self.copies.of(service).map(AsRef::as_ref);
+            let copies = self.copies.copies_for(service).map(AsRef::as_ref);
             let refused = self.without_consent(service, copies.filter(is_concerned));
             !refused.is_empty()
         });

@@ -19,10 +19,9 @@ impl Index {
                 .collect();
             EndpointCounts::of(service.without_loops(&slices).0.values().map(AsRef::as_ref))
         });
-        let slices = self.copies.of(key).map(AsRef::as_ref);
         Some(SourceAndCopies {
             source: source.unwrap_or_default(),
-            copies: EndpointCounts::of(slices.filter(|slice| slice.is_copy_for(key))),
+            copies: EndpointCounts::of(self.copies.copies_for(key).map(AsRef::as_ref)),
         })
     }
 }

@@ -129,8 +129,7 @@ impl Index {
     /// memory, it is assumed to show what the source lists, `of_source`.
     fn shown_by(&self, service: &ManagedService, of_source: &PortsByAddress) -> PortsByAddress {
         let mut shown = PortsByAddress::new();
-        let copies = self.copies.of(&service.key);
-        for copy in copies.filter(|copy| is_probed_copy(copy, &service.key)) {
+        for copy in self.probed_copies(&service.key) {
             if matches!(copy.kept, Kept::Outline(_)) {
                 for (address, ports) in of_source {
                     shown.entry(*address).or_default().extend(ports);
@@ -165,13 +164,21 @@ impl Index {
         wanted
     }
 
+    /// The copies for a Service whose endpoints are probed. A copy that is being deleted is not probed, because it could
+    /// be forged, and a finalizer could keep it alive.
+    fn probed_copies<'a>(
+        &'a self,
+        service: &ServiceKey,
+    ) -> impl Iterator<Item = &'a EndpointSlice> + use<'a> {
+        let copies = self.copies.copies_for(service).map(AsRef::as_ref);
+        copies.filter(|copy: &&EndpointSlice| copy.metadata.deletion_timestamp.is_none())
+    }
+
     /// The addresses that copies of the API source show as taken out, which means not ready because of failed probes.
     #[must_use]
     pub fn taken_out_addresses(&self) -> BTreeSet<IpAddr> {
-        let copies = self
-            .api_server_services()
-            .flat_map(|key| self.copies.of(key).filter(|copy| is_probed_copy(copy, key)));
-        copies.flat_map(|copy| copy.unreachable()).collect()
+        let copies = self.api_server_services().flat_map(|key| self.probed_copies(key));
+        copies.flat_map(EndpointSlice::unreachable).collect()
     }
 
     /// The addresses in the slice that has the same name as the API source. The API servers write this slice
@@ -196,10 +203,7 @@ impl Index {
             .iter()
             .filter(|family| !self.lists_api_servers(**family))
         {
-            let copies = self
-                .copies
-                .of(&service.key)
-                .filter(|copy| copy.is_copy_for(&service.key));
+            let copies = self.copies.copies_for(&service.key);
             let shown: BTreeSet<_> = copies.flat_map(|copy| copy.addresses()).collect();
             let slices = self.api_server_slices();
             for slice in slices.filter(|slice| slice.address_type == family.other().as_str()) {
@@ -239,10 +243,4 @@ fn copied_ports(
         &mut ports::LeftOut::default(),
     );
     ports::tcp_numbers(&ports.unwrap_or_default(), |_| true).collect()
-}
-
-/// Whether the endpoints of a slice are probed for a Service. A copy that is being deleted is not probed, because it
-/// could be forged, and a finalizer could keep it alive.
-fn is_probed_copy(copy: &EndpointSlice, service: &ServiceKey) -> bool {
-    copy.is_copy_for(service) && copy.metadata.deletion_timestamp.is_none()
 }

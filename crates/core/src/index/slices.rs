@@ -11,13 +11,21 @@ use crate::model::{EndpointSlice, ObjectMeta, ServiceKey, SliceKey, service_of_c
 pub(super) struct Slices {
     by_key: HashMap<SliceKey, Arc<EndpointSlice>>,
     /// The slices that concern each Service, sorted by key.
-    by_service: HashMap<ServiceKey, Vec<Arc<EndpointSlice>>>,
+    by_service: HashMap<ServiceKey, Vec<Concerned>>,
     /// How many slices were removed since the start.
     removals: u64,
     /// Slices that a GET has shown to be gone, while a watch can still show older states of them. A UID is never
     /// reused, so a state with the same UID is older than the GET, unless etcd was restored from a backup. A list that
     /// begins later reveals the restore, and removes the entry.
     gone: HashMap<SliceKey, Gone>,
+}
+
+/// A slice that concerns a Service.
+#[derive(Debug)]
+struct Concerned {
+    slice: Arc<EndpointSlice>,
+    /// Whether the slice is one of our copies for the Service. Its metadata is parsed only once, when it is inserted.
+    is_copy: bool,
 }
 
 /// A slice that a GET has shown to be gone.
@@ -32,7 +40,25 @@ impl Slices {
     /// The slices that concern a Service: by label, by owner, or because their name could be that of a copy for the
     /// Service.
     pub fn of<'a>(&'a self, service: &ServiceKey) -> impl Iterator<Item = &'a Arc<EndpointSlice>> + use<'a> {
-        self.by_service.get(service).into_iter().flatten()
+        self.marked(service).map(|(slice, _)| slice)
+    }
+
+    /// Our copies for a Service.
+    pub fn copies_for<'a>(
+        &'a self,
+        service: &ServiceKey,
+    ) -> impl Iterator<Item = &'a Arc<EndpointSlice>> + use<'a> {
+        self.marked(service)
+            .filter_map(|(slice, is_copy)| is_copy.then_some(slice))
+    }
+
+    /// The slices that concern a Service, each with whether it is one of our copies for the Service.
+    pub fn marked<'a>(
+        &'a self,
+        service: &ServiceKey,
+    ) -> impl Iterator<Item = (&'a Arc<EndpointSlice>, bool)> + use<'a> {
+        let concerned = self.by_service.get(service).into_iter().flatten();
+        concerned.map(|concerned| (&concerned.slice, concerned.is_copy))
     }
 
     pub fn has_any(&self, service: &ServiceKey) -> bool {
@@ -74,10 +100,12 @@ impl Slices {
         }
         let mut touched = self.take(&key);
         let slice = Arc::new(slice);
-        for service in concerns(&slice) {
+        let owner = slice.owner_of_copy();
+        for service in concerns(&slice, owner.as_ref()) {
             let slices = self.by_service.entry(service.clone()).or_default();
             if let Err(position) = position(slices, &key) {
-                slices.insert(position, slice.clone());
+                let (slice, is_copy) = (slice.clone(), owner.as_ref() == Some(&service));
+                slices.insert(position, Concerned { slice, is_copy });
             }
             touched.insert(service);
         }
@@ -119,7 +147,7 @@ impl Slices {
         let Some(slice) = self.by_key.remove(key) else {
             return BTreeSet::new();
         };
-        let touched = concerns(&slice);
+        let touched = concerns(&slice, slice.owner_of_copy().as_ref());
         for service in &touched {
             if let Some(slices) = self.by_service.get_mut(service) {
                 if let Ok(position) = position(slices, key) {
@@ -135,9 +163,9 @@ impl Slices {
 }
 
 /// The index of a slice among the slices of its Service, or the index at which to insert it.
-fn position(slices: &[Arc<EndpointSlice>], key: &SliceKey) -> Result<usize, usize> {
-    slices.binary_search_by(|slice| {
-        let ObjectMeta { namespace, name, .. } = &slice.metadata;
+fn position(slices: &[Concerned], key: &SliceKey) -> Result<usize, usize> {
+    slices.binary_search_by(|concerned| {
+        let ObjectMeta { namespace, name, .. } = &concerned.slice.metadata;
         let known = (
             namespace.as_deref().unwrap_or_default(),
             name.as_deref().unwrap_or_default(),
@@ -146,12 +174,13 @@ fn position(slices: &[Arc<EndpointSlice>], key: &SliceKey) -> Result<usize, usiz
     })
 }
 
-fn concerns(slice: &EndpointSlice) -> BTreeSet<ServiceKey> {
+/// The Services that a slice concerns. If the slice is a copy, `owner` is the Service that it is for.
+fn concerns(slice: &EndpointSlice, owner: Option<&ServiceKey>) -> BTreeSet<ServiceKey> {
     let by_name = service_of_copy_name(&slice.key());
-    slice
-        .service()
+    let by_label = slice.service();
+    by_label
         .into_iter()
-        .chain(slice.owner_of_copy())
+        .chain(owner.cloned())
         .chain(by_name)
         .collect()
 }

@@ -1,6 +1,6 @@
 //! Snapshots: everything that determines the copies of one Service.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::{Dirty, Index};
@@ -33,17 +33,21 @@ impl Index {
             Some(source) if !self.names_listed.contains(source.name()) => (None, Some(source)),
             source => (source, None),
         };
-        let mut slices = SlicesByKey::new();
-        for slice in self.copies.of(key).chain(self.others.of(key)) {
-            let newer =
-                |known: &Arc<EndpointSlice>| version_of(&known.metadata) >= version_of(&slice.metadata);
+        let mut slices = BTreeMap::new();
+        for (slice, is_copy) in self.copies.marked(key).chain(self.others.marked(key)) {
+            let newer = |(known, _): &(Arc<EndpointSlice>, bool)| {
+                version_of(&known.metadata) >= version_of(&slice.metadata)
+            };
             let key = slice.key();
             if !slices.get(&key).is_some_and(newer) {
-                slices.insert(key, slice.clone());
+                slices.insert(key, (slice.clone(), is_copy));
             }
         }
-        let is_copy = |(_, slice): &(_, Arc<EndpointSlice>)| slice.is_copy_for(key);
-        let (copies, others): (SlicesByKey, _) = slices.into_iter().partition(is_copy);
+        let (mut copies, mut others) = (SlicesByKey::new(), SlicesByKey::new());
+        for (key, (slice, is_copy)) in slices {
+            let slices = if is_copy { &mut copies } else { &mut others };
+            slices.insert(key, slice);
+        }
         let seen = source.map_or(0, |source| self.versions.seen_of(source.name()));
         let in_doubt = source.is_some_and(|source| self.versions.is_relisting(source.name()));
         let mut unreadable = self.unreadable.of(key);

@@ -85,14 +85,13 @@ impl Snapshot {
     /// The copy with this name.
     #[must_use]
     pub fn copy(&self, key: &SliceKey) -> Option<&EndpointSlice> {
-        self.slice(key).filter(|slice| slice.is_copy_for(&self.key))
+        self.copies.get(key).map(AsRef::as_ref)
     }
 
     /// Whether a slice that is not a copy has the name of this copy. If so, the copy cannot be written.
     #[must_use]
-    pub fn is_name_taken(&self, copy: &EndpointSlice) -> bool {
-        let current = self.slice(&copy.key());
-        current.is_some_and(|current| !current.is_copy_for(&self.key))
+    pub fn is_name_taken(&self, copy: &SliceKey) -> bool {
+        !self.copies.contains_key(copy) && self.others.contains_key(copy)
     }
 }
 

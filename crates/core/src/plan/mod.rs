@@ -203,7 +203,7 @@ fn write(
         return;
     };
     let serves_alike = copy::serves_alike(current, &copy);
-    if !current.is_copy_for(&service.key) {
+    if snapshot.is_name_taken(&key) {
         plan.find(
             Reason::NameTaken,
             format!(
@@ -316,9 +316,8 @@ fn may_replace_leftovers(
     wanted: &BTreeSet<SliceKey>,
     plan: &Plan,
 ) -> bool {
-    let is_copy = |slice: &EndpointSlice| slice.is_copy_for(&snapshot.key);
     let made: BTreeSet<_> = plan.creates.iter().map(EndpointSlice::key).collect();
-    let will_be_there = |key| snapshot.slice(key).map_or_else(|| made.contains(key), is_copy);
+    let will_be_there = |key| snapshot.copies.contains_key(key) || made.contains(key);
     if wanted.is_empty() {
         !service.holds && source.is_empty()
     } else {

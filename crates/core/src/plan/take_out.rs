@@ -159,7 +159,7 @@ impl Judged {
 /// The distinct addresses that would be ready without probes, and whether the existing copies record them as taken out.
 fn candidates<'a>(snapshot: &Snapshot, wanted: impl Iterator<Item = &'a EndpointSlice>) -> Vec<Candidate> {
     let mut was_out: BTreeMap<IpAddr, bool> = BTreeMap::new();
-    for copy in wanted.filter(|copy| !snapshot.is_name_taken(copy)) {
+    for copy in wanted.filter(|copy| !snapshot.is_name_taken(&copy.key())) {
         let key = copy.key();
         // The last readable state of an unreadable copy may be long outdated, so it is ignored.
         let current = snapshot

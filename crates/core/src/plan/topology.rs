@@ -38,7 +38,7 @@ pub(super) fn apply(
         for &family in &service.families {
             let of_family = |copy: &&mut EndpointSlice| copy.address_type == family.as_str();
             let copies = wanted.values_mut().filter(of_family);
-            let copies = copies.filter(|copy| !snapshot.is_name_taken(copy));
+            let copies = copies.filter(|copy| !snapshot.is_name_taken(&copy.key()));
             give_hints(copies.flat_map(|copy| copy.endpoints.iter_mut().flatten()), hint);
         }
     }

@@ -35,7 +35,7 @@ pub(super) fn copies(
             }
             copies.extend(second.copies);
         }
-        let gives_endpoints = |copy: &EndpointSlice| !copy.is_empty() && !snapshot.is_name_taken(copy);
+        let gives_endpoints = |copy: &EndpointSlice| !copy.is_empty() && !snapshot.is_name_taken(&copy.key());
         if is_held {
             // While copies are held, existing copies of empty slices stay too.
             copies.extend(copies_of_empty_slices(service, source, &empty, snapshot));
