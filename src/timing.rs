@@ -91,7 +91,8 @@ const _: () = {
 
 // Election
 
-/// How long, by default, a Lease is valid after its last renewal. A leader renews every 2 s
+/// How long, by default, a Lease is valid after its last renewal. The default of the flag (`src/cli/flags.rs`) is the
+/// same. A leader renews every 2 s
 /// (`ElectionConfig::renew_interval`), so it may miss one renewal before [`RENEW_DEADLINE`]. Another replica takes over
 /// 2 s after that deadline, so that a write sent before the deadline has time to arrive. A longer duration would only
 /// slow down a failover.
@@ -182,7 +183,8 @@ pub const MAX_PROBE_LIMIT: Duration = Duration::from_secs(2);
 /// The time after which the next attempt starts in parallel with an unanswered one, on its own connection.
 pub const PROBE_OVERLAP: Duration = Duration::from_millis(500);
 
-/// The pause after an attempt that failed on an established connection, or because of an invalid certificate. ADR 0014
+/// The pause after an attempt that failed on an established connection, for example with 5xx, or because of an invalid
+/// certificate. ADR 0014
 /// says why it is not longer. Once the server is down, the probe period applies instead of all these pauses.
 pub const PROBE_RESPONSE_PAUSE: Duration = Duration::from_millis(300);
 

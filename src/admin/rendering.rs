@@ -32,7 +32,7 @@ pub(super) struct Rendering {
 
 #[derive(Default)]
 struct RecentPages {
-    /// The future is shared, so that a client that disconnects during a rendering does not cause another one.
+    /// The future is shared, so that a client that disconnects during a rendering does not cause a second one.
     newest: Option<(Instant, Shared<BoxFuture<'static, Pieces>>)>,
     /// The page before the newest one, so that each client has at least a second to read its page.
     previous: Option<Pieces>,

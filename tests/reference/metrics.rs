@@ -95,8 +95,8 @@ const LABELS: &[Label] = &[
         names: &["state"],
         of: &["endpoint_copier_probe_state"],
         values: "`new`: not seen healthy since it was listed. `well`: healthy. `failing`: the last probes failed. \
-                 `down`: too many probes in a row failed. `rising`: it answers again, but not yet often or long \
-                 enough.",
+                 `down`: too many probes in a row failed, or one failed while the server was rising. `rising`: it \
+                 answers again, but not yet often or long enough.",
     },
     Label {
         names: &["result"],
@@ -123,8 +123,8 @@ const LABELS: &[Label] = &[
         names: &["reason"],
         of: &["endpoint_copier_watch_restarts_total"],
         values: "`expired`: the resourceVersion is too old, or etcd was restored from a backup. `error`: the API \
-                 server responded with an error or did not respond. `selector`: the names to watch changed. `stale`: \
-                 the watch lacked a change that a read, or the response to a renewal of the Lease, showed.",
+                 server responded with an error or did not respond. `selector`: the names to watch changed. `stale`: a \
+                 read, or the response to a renewal of the Lease, showed a change that the watch had not shown.",
     },
     Label {
         names: &["resource"],

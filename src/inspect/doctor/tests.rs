@@ -482,7 +482,7 @@ fn missing_names_of_all_certificates_are_reported_together() {
         server.names.push(VIP.to_owned());
     });
     edit_server(&mut facts, "192.0.2.2:6443", |server| {
-        _ = server.missing.insert(VIP.to_owned())
+        server.missing.insert(VIP.to_owned());
     });
     // A missing host name alone would be only a warning. The names in the certificates differ, so none are shown.
     let detail =

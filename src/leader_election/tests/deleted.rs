@@ -58,7 +58,7 @@ async fn a_former_leader_does_not_recreate_a_deleted_lease() {
     }
 }
 
-/// Returns a store from which the Lease has just been deleted, the term of its holder, and a standby.
+/// Deletes the Lease while a replica leads. Returns the store, the term of that replica, and a standby.
 async fn deleted_under_a_leader() -> (Store, Term, Runner) {
     let store = Store::new();
     let mut one = Runner::start(&store, "one");

@@ -98,8 +98,8 @@ metrics! {
              the reasons.",
             &["type", "reason"]),
         watch_last_event: page.gauges("endpoint_copier_watch_last_event_timestamp_seconds",
-            "When a watch was last active, as Unix time. Activity is an event, or the response to the next request of \
-             the watch, which is due every 25 s. If a resource has several watches, this is the time of the watch that \
+            "When a watch was last active, as Unix time. A watch is active when it delivers an event, or when the API \
+             server responds to the new request that the watch sends every 25 s. If a resource has several watches, this is the time of the watch that \
              has been silent longest. If this time is older than 90 s, the view of the watch is stale and, unless the \
              resource is nodes, grants or probe_lease, the replica is not ready.",
              &["resource"]),

@@ -33,8 +33,8 @@ metrics! {
              long as the time limit (1 second by default), the API server may soon be marked as not ready in the \
              copies.", &["address", "port"], &PROBE_BUCKETS),
         unreachable: page.gauge("endpoint_copier_probe_unreachable_endpoints",
-            "Endpoints in all copies that are unreachable according to the probes of this leader: at most half of \
-             those of a Service. Unless the probe mode is observe, these endpoints are not ready in the copies. See \
+            "Number of endpoints, in all copies, that the probes of this leader find unreachable, at most half of the \
+             endpoints of each Service. Unless the probe mode is observe, these endpoints are not ready in the copies. See \
              the Event EndpointUnreachable on the Service."),
         removals: page.counter("endpoint_copier_probe_removals_total",
             "Number of times that this replica has marked an endpoint of a copy as not ready because probes failed."),

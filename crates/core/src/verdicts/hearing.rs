@@ -15,7 +15,7 @@ use crate::model::short_hash;
 pub const SUSPECTED: &str = "endpoint-copier/suspected";
 /// The prefix of the annotation keys of objections.
 const OBJECTION: &str = "objection.endpoint-copier/";
-/// The maximum number of entries that are read from one text: two families of 16 addresses, with two ports each.
+/// The maximum number of entries that are read from one annotation: two families of 16 addresses, with two ports each.
 const MAX_ENTRIES: usize = 64;
 /// How far a round may exceed the highest round that a replica knows. The replica ignores higher rounds, because only a
 /// forged round is that high, and it would leave too few numbers for later suspicions.
@@ -35,7 +35,7 @@ pub fn objection_key(identity: &str) -> String {
     format!("{OBJECTION}{}", short_hash(identity))
 }
 
-/// Reads the first 64 targets and their rounds from a text. Returns an empty map if one of these entries is not valid.
+/// Reads the first 64 targets and their rounds from an annotation value. Returns an empty map if one of these entries is not valid.
 #[must_use]
 pub fn suspicions(text: &str) -> BTreeMap<Target, u64> {
     let entry = |entry: &str| {
@@ -78,7 +78,7 @@ struct Suspicion {
 struct Objection {
     text: String,
     rounds: BTreeMap<Target, u64>,
-    /// When this text was first seen.
+    /// When this value was first seen.
     seen: Moment,
 }
 
@@ -151,7 +151,7 @@ impl Hearing {
         }
         self.objections.retain(|key, _| annotations.contains_key(key));
         for (key, text) in annotations.iter().filter(|(key, _)| key.starts_with(OBJECTION)) {
-            // An unchanged text is the same objection, and does not extend its lifetime.
+            // An unchanged value is the same objection, and does not extend its lifetime.
             if self
                 .objections
                 .get(key)

@@ -348,7 +348,7 @@ fn addresses(node: &Value) -> Vec<IpAddr> {
 }
 
 impl World {
-    /// Carries out a step that changes Nodes or fails their lists and watches.
+    /// Carries out a step that changes Nodes, or makes lists or watches of Nodes fail.
     pub fn of_nodes(self: &Arc<Self>, step: NodeStep) {
         if let NodeStep::Fail {
             replica,

@@ -71,7 +71,7 @@ impl Paces {
         taken
     }
 
-    /// Counts a merge as one list, although it may begin several watches.
+    /// Counts the merging of names into fewer watches as one list, although it may begin several watches.
     pub fn spend(&mut self) {
         self.total.spend(Instant::now());
     }

@@ -54,7 +54,7 @@ pub struct ReferenceGrantTo {
 /// The Services that a ReferenceGrant allows other namespaces to copy.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Grant {
-    /// The namespaces whose Services may copy. Empty if the ReferenceGrant allows no copies.
+    /// The namespaces whose Services may copy these sources. Empty if the ReferenceGrant allows no copies.
     from: BTreeSet<String>,
     /// The names of the sources. `None` means all Services of the grant's namespace.
     to: Option<BTreeSet<String>>,
@@ -185,7 +185,7 @@ impl Grants {
     }
 
     /// Records that the API server does not serve ReferenceGrants. Has no effect if they were listed before. Copies
-    /// that a grant might allow stay until grants are listed, or until the annotation of their source changes. If
+    /// that a grant might allow stay until grants are listed, or until the `allow-from` annotation of their source changes. If
     /// grants remain absent for some time, the caller passes an empty list to [`Grants::replace`].
     pub fn absent(&mut self) {
         if self.listed == Listed::Never {

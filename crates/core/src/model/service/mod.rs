@@ -98,7 +98,7 @@ impl ManagedService {
     #[must_use]
     pub fn unreadable(unreadable: &Unreadable) -> Self {
         let note = format!(
-            "the Service cannot be decoded, so its copies stay as they are: {}; correct the field and apply the Service again",
+            "the Service cannot be decoded ({}), so its copies stay as they are; correct the field that the error names and apply the Service again",
             shorten(&unreadable.error)
         );
         let intent = Intent::Unclear(Finding::new(Reason::Unreadable, note));
