@@ -1,4 +1,5 @@
-//! The pauses between attempts at an operation that is retried without a limit.
+//! The pauses between attempts at an operation that is retried without a limit. The pauses of probes are in
+//! [`crate::timing`].
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! Findings: problems with a Service, in the words that users see.
+//! Findings: problems with a Service. Each reason has a meaning and a remedy for the reference page. The message of a
+//! finding comes from the code that finds the problem, mostly `crate::plan`; search for the reason.
 
 use std::fmt::Display;
 

@@ -1,6 +1,6 @@
 //! Asks the other replicas for objections before an endpoint is taken out (marked as not ready in copies), and responds
-//! when another replica asks. To ask, the leader writes a *suspicion* into the probe Lease: a target (address and port)
-//! that keeps failing.
+//! when another replica asks. `endpoint_copier_core::verdicts::hearing` decides whether a replica objects. To ask, the
+//! leader writes a *suspicion* into the probe Lease: a target (address and port) that keeps failing.
 //!
 //! ```text
 //!     leader: suspects ──> PATCH ──> probe Lease ──> watch ──> Hearing ──> Report
