@@ -149,6 +149,24 @@ fn the_dockerfile_copies_existing_files_and_runs_as_nonroot() {
     }
 }
 
+/// In its first build, the Dockerfile has manifests and empty sources. There, cargo rejects a manifest that declares a
+/// target without a path.
+#[test]
+fn targets_in_the_manifests_that_the_dockerfile_copies_have_paths() {
+    let text = read("Dockerfile");
+    let copies = text.lines().filter_map(|line| line.strip_prefix("COPY "));
+    let copied = copies.flat_map(|copy| copy.split(' '));
+    let mut targets = 0;
+    for file in copied.filter(|file| file.ends_with("Cargo.toml")) {
+        for target in read(file).split("\n[[").skip(1) {
+            let target = target.split("\n[").next().unwrap_or_default();
+            assert!(target.contains("\npath = "), "{file}: [[{target}");
+            targets += 1;
+        }
+    }
+    assert!(targets > 0);
+}
+
 /// A default in a stage overrides the value that `BuildKit` sets, so every platform would get the same binary.
 #[test]
 fn no_platform_argument_of_the_dockerfile_has_a_default() {
