@@ -26,7 +26,7 @@ import zlib
 NAME = "endpoint-copier-operator"
 # The maximum size of the binary in bytes. A small image is quick to pull on a slow network. The binary of the Go
 # operator is four times as large.
-LARGEST = 8_000_000
+LARGEST = 10_000_000
 ACCOUNT = "var/run/secrets/kubernetes.io/serviceaccount"
 
 
