@@ -154,10 +154,10 @@ fn the_dockerfile_copies_existing_files_and_runs_as_nonroot() {
 #[test]
 fn targets_in_the_manifests_that_the_dockerfile_copies_have_paths() {
     let text = read("Dockerfile");
-    let copies = text.lines().filter_map(|line| line.strip_prefix("COPY "));
-    let copied = copies.flat_map(|copy| copy.split(' '));
+    let instructions = text.lines().filter_map(|line| line.strip_prefix("COPY "));
+    let files = instructions.flat_map(|files| files.split(' '));
     let mut targets = 0;
-    for file in copied.filter(|file| file.ends_with("Cargo.toml")) {
+    for file in files.filter(|file| file.ends_with("Cargo.toml")) {
         for target in read(file).split("\n[[").skip(1) {
             let target = target.split("\n[").next().unwrap_or_default();
             assert!(target.contains("\npath = "), "{file}: [[{target}");
